@@ -1,0 +1,150 @@
+"""How far explanations agree, as tidy tables. Nothing here sees a network."""
+
+from collections.abc import Collection, Iterable
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float32
+from scipy.stats import hypergeom
+
+from xailib.errors import InputError
+from xailib.explanation import Explanation
+from xailib.frames import change_frame
+from xailib.masks import area_mask, lime_mask, value_mask
+
+Rule = Literal["area", "value"]
+# Name: the signs among the ten superpixels, and which of them form the mask.
+LIME_MASKS = {"LIME 1": "positive", "LIME 2": "both"}
+
+
+def iou(a: Bool[np.ndarray, "height width"], b: Bool[np.ndarray, "height width"]) -> float:
+    """Return intersection over union of two masks, 0 to 1.
+
+    NaN for two empty masks: there is nothing to agree on, and neither 0 nor 1 would be true.
+
+    Raises
+    ------
+    InputError
+        If the shapes differ: maps are brought into one frame first.
+    """
+    if a.shape != b.shape:
+        raise InputError(f"masks: shapes {a.shape} and {b.shape} differ; use one frame")
+    union = np.logical_or(a, b).sum()
+    return float(np.logical_and(a, b).sum() / union) if union else float("nan")
+
+
+def chance_iou(area_a: int, area_b: int, total: int) -> float:
+    """Return the exact mean IoU of two masks of these areas placed at random among `total`.
+
+    The intersection of two random subsets is hypergeometric; this is the expectation of
+    ``k / (area_a + area_b - k)`` over it.
+    """
+    if area_a + area_b == 0:
+        return float("nan")
+    overlap = np.arange(max(0, area_a + area_b - total), min(area_a, area_b) + 1)
+    probability = hypergeom(total, area_a, area_b).pmf(overlap)
+    return float((probability * overlap / (area_a + area_b - overlap)).sum())
+
+
+def check_comparable(a: Explanation, b: Explanation, allow: Collection[str] = frozenset()) -> None:
+    """Raise unless two explanations are of the same photograph, network and target.
+
+    Parameters
+    ----------
+    a, b : Explanation
+        What is to be compared.
+    allow : collection of {"classifier", "target"}
+        What may differ after all.
+
+    Raises
+    ------
+    InputError
+        Naming what differs.
+    """
+    if a.image_sha256 != b.image_sha256:
+        raise InputError(f"explanations: of different photographs, {a.image!r} and {b.image!r}")
+    if a.classifier != b.classifier and "classifier" not in allow:
+        raise InputError(f"explanations: of two networks, {a.classifier} and {b.classifier}")
+    if a.target != b.target and "target" not in allow:
+        raise InputError(
+            f"explanations: of two targets for {a.image!r}, {a.target_name!r} and {b.target_name!r}"
+        )
+
+
+def in_frame_of(
+    explanation: Explanation, other: Explanation
+) -> Float32[np.ndarray, "height width"]:
+    """Return an explanation's saliency in the other's frame; NaN where it shows nothing."""
+    return change_frame(explanation.saliency, explanation.frame, other.frame)
+
+
+def lime_cam_agreement(
+    limes: Iterable[Explanation],
+    cams: Iterable[Explanation],
+    *,
+    num_features: int = 10,
+    rule: Rule = "area",
+    threshold: float = 0.5,
+) -> pd.DataFrame:
+    """Compare LIME's masks with heatmaps, image by image, in LIME's frame.
+
+    Parameters
+    ----------
+    limes, cams : iterables of Explanation
+        Those of one photograph, network and target are compared; a photograph that only one
+        side has is left out.
+    num_features : int
+        Superpixels in each LIME mask.
+    rule : {"area", "value"}
+        How a heatmap becomes a mask: as many of its highest pixels as the LIME mask has, or
+        all pixels above `threshold`.
+    threshold : float
+        For ``rule="value"``, of the map scaled to [0, 1].
+
+    Returns
+    -------
+    DataFrame
+        One row for each image, LIME mask and heatmap: image, target, lime ("LIME 1" supports
+        only, "LIME 2" both signs merged as the seed did), cam, iou, chance (mean IoU of random
+        masks of the two areas), lime_area and cam_area (shares of the frame), opposing (share
+        of the LIME mask that opposes the target).
+
+    Raises
+    ------
+    InputError
+        If explanations of two networks or targets would be compared, or nothing can be.
+    """
+    if rule not in ("area", "value"):
+        raise InputError(f"rule: {rule!r} is neither 'area' nor 'value'")
+    by_image = {explanation.image_sha256: explanation for explanation in limes}
+    rows = []
+    for cam in cams:
+        lime = by_image.get(cam.image_sha256)
+        if lime is None:
+            continue
+        check_comparable(lime, cam)
+        saliency = in_frame_of(cam, lime)
+        if np.isnan(saliency).any():
+            raise InputError(f"frames: {cam.method} does not cover LIME's view of {cam.image!r}")
+        for name, signs in LIME_MASKS.items():
+            signed = lime_mask(lime, num_features, signs)  # type: ignore[arg-type]
+            chosen = signed != 0
+            area = int(chosen.sum())
+            cut = area_mask(saliency, area) if rule == "area" else value_mask(saliency, threshold)
+            rows.append(
+                {
+                    "image": lime.image,
+                    "target": lime.target_name,
+                    "lime": name,
+                    "cam": cam.method,
+                    "iou": iou(chosen, cut),
+                    "chance": chance_iou(area, int(cut.sum()), chosen.size),
+                    "lime_area": area / chosen.size,
+                    "cam_area": float(cut.mean()),
+                    "opposing": float((signed < 0).sum() / area) if area else float("nan"),
+                }
+            )
+    if not rows:
+        raise InputError("explanations: no photograph has both a LIME and a CAM explanation")
+    return pd.DataFrame(rows)

@@ -1,0 +1,45 @@
+"""The errors that xailib raises for bad input, each one line that says what is allowed."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class XailibError(Exception):
+    """Something that the user can mend; the message says how."""
+
+    def _render_traceback_(self) -> list[str]:
+        # IPython asks for this: a notebook shows the one line that helps, not our stack.
+        return [f"{type(self).__name__}: {self}"]
+
+
+class InputError(XailibError, ValueError):
+    """An argument, a name or a file that cannot be used."""
+
+
+class UnavailableError(XailibError, OSError):
+    """Something that had to be fetched and could not be."""
+
+
+def near_matches(given: str, allowed: Iterable[str], most: int = 4) -> list[str]:
+    """Return the names in `allowed` closest to `given`, best first; case is ignored.
+
+    A name that contains `given` counts as close, so that ``layer4`` finds ``backbone.layer4``.
+    """
+    names = {name.lower(): name for name in allowed}
+    key = given.lower()
+    close = get_close_matches(key, names, n=most, cutoff=0.6)
+    close += [low for low in names if key and key in low and low not in close]
+    return [names[low] for low in close[:most]]
+
+
+def unknown_name(argument: str, given: object, allowed: Iterable[str]) -> InputError:
+    """Return the error for a name that is not among `allowed`, with the nearest that are."""
+    allowed = list(allowed)
+    close = near_matches(str(given), allowed)
+    if close:
+        hint = "did you mean " + " or ".join(close) + "?"
+    elif len(allowed) <= 12:
+        hint = "allowed: " + ", ".join(allowed)
+    else:
+        hint = f"allowed: one of {len(allowed)} names, such as {', '.join(allowed[:4])}"
+    return InputError(f"{argument}: unknown name {given!r}; {hint}")

