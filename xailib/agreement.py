@@ -1,7 +1,6 @@
 """How far explanations agree, as tidy tables. Nothing here sees a network."""
 
 from collections.abc import Collection, Iterable
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -13,12 +12,12 @@ from xailib.explanation import Explanation
 from xailib.frames import change_frame
 from xailib.masks import area_mask, lime_mask, value_mask
 
-Rule = Literal["area", "value"]
+RULES = ("area", "value")
 # Name: the signs among the ten superpixels, and which of them form the mask.
 LIME_MASKS = {"LIME 1": "positive", "LIME 2": "both"}
 
 
-def iou(a: Bool[np.ndarray, "height width"], b: Bool[np.ndarray, "height width"]) -> float:
+def iou(a: Bool[np.ndarray, "height width"], b: Bool[np.ndarray, "height2 width2"]) -> float:
     """Return intersection over union of two masks, 0 to 1.
 
     NaN for two empty masks: there is nothing to agree on, and neither 0 nor 1 would be true.
@@ -84,7 +83,7 @@ def lime_cam_agreement(
     cams: Iterable[Explanation],
     *,
     num_features: int = 10,
-    rule: Rule = "area",
+    rule: str = "area",
     threshold: float = 0.5,
 ) -> pd.DataFrame:
     """Compare LIME's masks with heatmaps, image by image, in LIME's frame.
@@ -96,7 +95,7 @@ def lime_cam_agreement(
         side has is left out.
     num_features : int
         Superpixels in each LIME mask.
-    rule : {"area", "value"}
+    rule : str, "area" or "value"
         How a heatmap becomes a mask: as many of its highest pixels as the LIME mask has, or
         all pixels above `threshold`.
     threshold : float
@@ -115,7 +114,7 @@ def lime_cam_agreement(
     InputError
         If explanations of two networks or targets would be compared, or nothing can be.
     """
-    if rule not in ("area", "value"):
+    if rule not in RULES:
         raise InputError(f"rule: {rule!r} is neither 'area' nor 'value'")
     by_image = {explanation.image_sha256: explanation for explanation in limes}
     rows = []

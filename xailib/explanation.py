@@ -3,11 +3,13 @@
 No network is needed to read, save, compare or draw an `Explanation`.
 """
 
+import io
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
+from zipfile import BadZipFile
 
 import numpy as np
 from jaxtyping import Float, Float32, Int, Shaped
@@ -122,7 +124,8 @@ class Explanation:
             If the file is missing, damaged, or something else.
         """
         try:
-            with np.load(path, allow_pickle=False) as file:
+            # Read first: of a damaged file numpy would leave the handle open.
+            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
                 text = json.loads(str(file["description"]))
                 arrays = {key: file[key] for key in file.files if key != "description"}
             parts = text.pop("superpixels")
@@ -130,7 +133,7 @@ class Explanation:
                 parts = Superpixels(arrays.pop("segments"), arrays.pop("weights"), **parts)
             frame = Frame(**{key: tuple(value) for key, value in text.pop("frame").items()})
             return cls(**text, **arrays, frame=frame, superpixels=parts)
-        except (OSError, KeyError, ValueError, TypeError, EOFError) as error:
+        except (OSError, LookupError, ValueError, TypeError, EOFError, BadZipFile) as error:
             raise InputError(f"explanation: cannot read {str(path)!r}: {error}") from error
 
 

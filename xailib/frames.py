@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, UInt8
 from PIL import Image
 
 from xailib.errors import InputError
@@ -76,6 +76,14 @@ class Frame:
             raise InputError(f"map: shape {values.shape} is not the photograph's {self.photograph}")
         top, left, height, width = self.crop
         return resize(values, self.resized, how)[top : top + height, left : left + width].copy()
+
+    def show(
+        self, pixels: UInt8[np.ndarray, "height width 3"]
+    ) -> UInt8[np.ndarray, "height2 width2 3"]:
+        """Return what this frame shows of the photograph, for drawing under a map."""
+        top, left, height, width = self.crop
+        image = Image.fromarray(pixels).resize(self.resized[::-1], Image.Resampling.BICUBIC)
+        return np.array(image.crop((left, top, left + width, top + height)))
 
     def _box(self) -> tuple[int, int, int, int]:
         """Top, left, bottom, right of the crop in pixels of the photograph."""

@@ -10,59 +10,19 @@ import struct
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from types import MappingProxyType
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from xailib.errors import InputError, near_matches, unknown_name
+from xailib.packaged import PACKAGES, Place, packaged
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 MIN_SIDE = 16  # pixels; anything smaller shows nothing that could be explained
 MAX_PIXELS = 89_478_485  # Pillow's own threshold for a decompression bomb
-
-# foolbox names its photographs by number and ImageNet category; these are names to remember.
-_FOOLBOX = {
-    "bull-mastiff": "imagenet_00_243.jpg",
-    "folding-chair": "imagenet_01_559.jpg",
-    "beaker": "imagenet_02_438.jpg",
-    "buckeye": "imagenet_03_990.jpg",
-    "strawberry": "imagenet_04_949.jpg",
-    "thatch": "imagenet_05_853.jpg",
-    "jeep-sepia": "imagenet_06_609.jpg",
-    "jeep-blue": "imagenet_07_609.jpg",
-    "yurt": "imagenet_08_915.jpg",
-    "bottlecap": "imagenet_09_455.jpg",
-    "drum": "imagenet_10_541.jpg",
-    "loafer": "imagenet_11_630.jpg",
-    "prayer-rug": "imagenet_12_741.jpg",
-    "cannon": "imagenet_13_471.jpg",
-    "spoonbill": "imagenet_14_129.jpg",
-    "goose": "imagenet_15_99.jpg",
-    "dalmatian": "imagenet_16_251.jpg",
-    "bald-eagle": "imagenet_17_22.jpg",
-    "leafhopper": "imagenet_18_317.jpg",
-    "dung-beetle": "imagenet_19_305.jpg",
-}
-_SKIMAGE = {
-    "astronaut": "astronaut.png",
-    "chelsea": "chelsea.png",
-    "coffee": "coffee.png",
-    "motorcycle": "motorcycle_left.png",
-    "rocket": "rocket.jpg",
-}
-_SKLEARN = {"china": "china.jpg", "flower": "flower.jpg"}
-_PACKAGES = MappingProxyType(
-    {
-        "foolbox": ("foolbox", "data", _FOOLBOX),
-        "scikit-image": ("skimage", "data", _SKIMAGE),
-        "scikit-learn": ("sklearn", "datasets/images", _SKLEARN),
-    }
-)
 
 
 @dataclass(frozen=True)
@@ -129,15 +89,6 @@ class ImageSet(Sequence[Photograph]):
     def ids(self) -> tuple[str, ...]:
         """The photographs' ids, in order."""
         return tuple(photograph.id for photograph in self.photographs)
-
-
-def packaged_names() -> dict[str, tuple[str, ...]]:
-    """Return the names of the packaged photographs, by the installed package they come in."""
-    return {
-        package: tuple(names)
-        for package, (module, _, names) in _PACKAGES.items()
-        if find_spec(module)
-    }
 
 
 def load_images(source: str | Path | Iterable[str | Path]) -> ImageSet:
@@ -221,58 +172,34 @@ def from_array(pixels: UInt8[np.ndarray, "height width 3"], name: str) -> Photog
     return Photograph(name, _frozen(pixels), "array", hashlib.sha256(pixels.tobytes()).hexdigest())
 
 
-@dataclass(frozen=True)
-class _Place:
-    """Where one photograph lies, before it is read."""
-
-    id: str
-    path: Path
-    source: str
-    category: int | None = None
-
-
-def _places(name: str | Path) -> list[_Place]:
+def _places(name: str | Path) -> list[Place]:
     """Return the files that one name stands for."""
-    packaged = _packaged()
+    known = packaged()
     key = str(name)
-    if key in packaged:
-        return [packaged[key]]
-    if key in _PACKAGES:
-        if not find_spec(_PACKAGES[key][0]):
+    if key in known:
+        return [known[key]]
+    if key in PACKAGES:
+        if not find_spec(PACKAGES[key][0]):
             raise InputError(f"images: {key!r} is not installed; pip install {key}")
-        return [place for place in packaged.values() if place.source.startswith(f"{key}:")]
+        return [place for place in known.values() if place.source.startswith(f"{key}:")]
     path = Path(name).expanduser()
     if path.is_dir():
         files = sorted(f for f in path.rglob("*") if f.suffix.lower() in SUFFIXES and f.is_file())
         if not files:
             kinds = " ".join(sorted(SUFFIXES))
             raise InputError(f"images: the folder {key!r} holds no image ({kinds})")
-        return [_Place(f.stem, f, str(f)) for f in files]
+        return [Place(f.stem, f, str(f)) for f in files]
     if path.is_file():
-        return [_Place(path.stem, path, str(path))]
+        return [Place(path.stem, path, str(path))]
     if any(sign in key for sign in "/\\.~"):
         siblings = [str(path.with_name(f.name)) for f in path.parent.glob("*")]
         close = near_matches(key, siblings)
         hint = f"; did you mean {' or '.join(close)}?" if close else ""
         raise InputError(f"images: no file or folder {key!r}{hint}")
-    raise unknown_name("images", key, [*packaged, *_PACKAGES])
+    raise unknown_name("images", key, [*known, *PACKAGES])
 
 
-@cache
-def _packaged() -> dict[str, _Place]:
-    places = {}
-    for package, (module, folder, names) in _PACKAGES.items():
-        spec = find_spec(module)  # finds the folder without importing the package
-        if spec is None or not spec.submodule_search_locations:
-            continue
-        root = Path(spec.submodule_search_locations[0], folder)
-        for name, file in names.items():
-            category = int(Path(file).stem.split("_")[-1]) if package == "foolbox" else None
-            places[name] = _Place(name, root / file, f"{package}:{name}", category)
-    return places
-
-
-def _read(place: _Place) -> Photograph:
+def _read(place: Place) -> Photograph:
     """Read one file as upright 8-bit RGB, or raise one line that names it."""
     try:
         data = place.path.read_bytes()

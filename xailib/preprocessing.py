@@ -7,7 +7,7 @@ known as a function.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from xailib.frames import Frame
 Pixels = UInt8[np.ndarray, "height width 3"]
 
 
+@runtime_checkable
 class Prepares(Protocol):
     """Resize, crop and normalise, with the frame that leads back to the photograph."""
 

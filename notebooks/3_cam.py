@@ -1,0 +1,213 @@
+# ---
+# jupyter:
+#   jupytext:
+#     cell_metadata_filter: tags,-all
+#     notebook_metadata_filter: kernelspec,jupytext,-jupytext.text_representation.jupytext_version
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# (task-cam)=
+# # Class activation maps: which places carry the prediction?
+
+# %% tags=["parameters"]
+model: str = "tf_efficientnet_lite0"  # a name that load_classifier knows, or path/to/file.py:function
+weights: str = ""  # file with a state dict, name of torchvision weights, or random; empty: the published ones
+images: list = ["bull-mastiff", "dalmatian", "goose", "bald-eagle", "leafhopper", "dung-beetle", "strawberry", "cannon", "jeep-blue", "drum"]  # packaged names, files or folders
+target: str = ""  # category to explain, by name; empty: each photograph's predicted one
+methods: list = ["gradcam", "ablationcam", "scorecam"]  # gradcam first; also gradcam++, xgradcam, hirescam, layercam
+layer: str = ""  # layer whose maps are weighted, as in named_modules; empty: the last with feature maps
+seed: int = 0  # only for random weights: the maps themselves have nothing random
+device: str = "auto"  # auto, cpu, cuda or mps
+out_dir: str = "results/scratch/3_cam"  # where this run is written; relative to the project
+
+# %% tags=["remove-input"]
+import numpy as np
+import pandas as pd
+from IPython.display import Markdown, display
+from scipy.stats import spearmanr
+
+from xailib import figures
+from xailib.explain.cam import cam_layer_of, explain_cam, guided_backprop
+from xailib.images import load_images
+from xailib.models import load_classifier
+from xailib.results import start_run
+
+photographs = load_images(images)
+classifier = load_classifier(model, weights or None, device, seed)
+layer_name = cam_layer_of(classifier, layer or None)
+run = start_run(
+    out_dir,
+    "3_cam",
+    {"model": model, "images": images, "target": target, "methods": methods, "layer": layer_name},
+    photographs,
+    weights=classifier.identity,
+)
+maps = {
+    method: run.explanations(
+        photographs,
+        method,
+        {"target": target, "layer": layer_name},
+        lambda photograph, method=method: explain_cam(
+            classifier, photograph, method, target or None, layer=layer_name
+        ),
+    )
+    for method in methods
+}
+
+# %% tags=["remove-input"]
+first = methods[0]
+rows = []
+for explanations in zip(*maps.values(), strict=True):
+    for explanation in explanations:
+        rows.append(
+            {
+                "image": explanation.image,
+                "target": explanation.target_name,
+                "probability": explanation.probability,
+                "method": explanation.method,
+                "above_half": (explanation.saliency > 0.5).mean(),
+                "above_zero": (explanation.saliency > 0).mean(),
+                "rank_correlation": spearmanr(
+                    explanation.saliency.ravel(), explanations[0].saliency.ravel()
+                ).statistic,
+            }
+        )
+table = pd.DataFrame(rows)
+medians = table.groupby("method", sort=False)[["above_half", "above_zero", "rank_correlation"]].median()
+metrics = {
+    "images": len(maps[first]),
+    "layer": layer_name,
+    **{
+        f"{method.replace('+', 'p')}_{column}": float(medians.loc[method, column])
+        for method in methods
+        for column in medians
+    },
+}
+others = "; ".join(
+    f"{figures.NAMES[m]} {medians.loc[m, 'rank_correlation']:.2f}" for m in methods[1:]
+)
+compared = (
+    f" Rank correlation with {figures.NAMES[first]}, median over {metrics['images']} photographs: {others}."
+    if others
+    else ""
+)
+display(
+    Markdown(
+        f"**Answer.** {figures.NAMES[first]} puts more than half of its maximum on "
+        f"{medians.loc[first, 'above_half']:.0%} of the view, but is above zero on "
+        f"{medians.loc[first, 'above_zero']:.0%} of it: where a heatmap is cut decides what it seems to "
+        f"say.{compared}"
+    )
+)
+
+# %% [markdown]
+# ## Method
+#
+# All of these maps are weighted sums of one layer's feature maps $A^k$, of which only the positive
+# part is kept, scaled to [0, 1] and enlarged to the view:
+#
+# $$ L = \operatorname{ReLU}\Bigl(\sum_k \alpha_k A^k\Bigr). $$
+#
+# They differ in the weights: **Grad-CAM** {cite}`selvaraju2017` takes the mean gradient of the
+# target's score over each map; **AblationCAM** {cite}`desai2020` the drop of the score when the map is
+# set to zero; **ScoreCAM** {cite}`wang2020` the score of the photograph seen only where the map is high,
+# by softmax over all maps. **Guided backpropagation** {cite}`springenberg2015` is the gradient with
+# respect to the input in which every ReLU stops negative gradients; its product with Grad-CAM is Guided
+# Grad-CAM.
+
+# %% [markdown]
+# ## The heatmaps
+
+# %% tags=["remove-input"]
+names = [figures.NAMES[method] for method in methods]
+views = {e.image: e.frame.show(photographs[e.image].pixels) for e in maps[first]}
+figures.publish(
+    run,
+    figures.gallery(
+        [
+            [views[es[0].image], *(figures.heat(views[e.image], e.saliency) for e in es)]
+            for es in zip(*maps.values(), strict=True)
+        ],
+        ["view", *names],
+        [figures.describe(explanation) for explanation in maps[first]],
+    ),
+    "cam-gallery",
+    f"Class activation maps of {model}, layer `{layer_name}`, for the category named above each row. "
+    "Bright is salient, dark is not; each map is scaled by its own extremes, so that brightness compares "
+    "places in one map, not maps.",
+    f"Grid of {len(views)} photographs with heatmaps by {', '.join(names)}.",
+    table,
+)
+
+# %% tags=["remove-input"]
+try:
+    gradients = {p.id: guided_backprop(classifier, p, target or None) for p in photographs}
+except ValueError as error:  # a network without ReLU has no guided backpropagation
+    gradients = {}
+    display(Markdown(f"Guided backpropagation is not shown: {error}."))
+if gradients:
+    with run.open("guided-backprop.npz") as file:
+        np.savez_compressed(file, **gradients)
+    figures.publish(
+        run,
+        figures.gallery(
+            [
+                [
+                    views[e.image],
+                    figures.tint(views[e.image], gradients[e.image]),
+                    figures.tint(views[e.image], gradients[e.image] * e.saliency[..., None]),
+                ]
+                for e in maps[first]
+            ],
+            ["view", "guided backprop", f"× {figures.NAMES[first]}"],
+            [figures.describe(explanation) for explanation in maps[first]],
+        ),
+        "guided-gallery",
+        f"Guided backpropagation on {model}, and its product with {figures.NAMES[first]}; gray is zero.",
+        f"Grid of {len(gradients)} photographs with guided gradients, alone and times the heatmap.",
+    )
+
+# %% [markdown]
+# ## What we see
+
+# %% tags=["remove-input"]
+figures.publish_table(
+    run,
+    table,
+    "cam-maps",
+    "The heatmaps in numbers: the share of the view above half of the maximum and above zero, and the "
+    f"Spearman rank correlation of all pixels with {figures.NAMES[first]}.",
+    {
+        "image": "photograph",
+        "method": "method",
+        "above_half": "above half",
+        "above_zero": "above zero",
+        "rank_correlation": "rank correlation",
+    },
+    {"above_half": "{:.0%}", "above_zero": "{:.0%}", "rank_correlation": "{:.2f}"},
+)
+
+# %% tags=["remove-input"]
+if run.failures:
+    lines = "\n".join(f"- `{failure['source']}`: {failure['reason']}" for failure in run.failures)
+    display(Markdown(f"**Not explained:**\n\n{lines}"))
+
+# %% [markdown]
+# ## Limits
+#
+# - A map has the resolution of its layer, a few cells across; the smooth outline is interpolation.
+# - Scaling by each map's own extremes hides how much the target's score depends on the place at all.
+# - Guided backpropagation shows edges of the input almost regardless of the network's weights
+#   {cite}`adebayo2018`: it is drawn here because the report that we replicate draws it.
+
+# %% tags=["remove-cell"]
+run.save_metrics(metrics)
+manifest = run.finish()

@@ -1,0 +1,204 @@
+# ---
+# jupyter:
+#   jupytext:
+#     cell_metadata_filter: tags,-all
+#     notebook_metadata_filter: kernelspec,jupytext,-jupytext.text_representation.jupytext_version
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# (task-agreement)=
+# # Agreement: do LIME and the heatmaps choose the same pixels?
+
+# %% tags=["parameters"]
+images: list = ["bull-mastiff", "dalmatian", "goose", "bald-eagle", "leafhopper", "dung-beetle", "strawberry", "cannon", "jeep-blue", "drum"]  # the photographs of the two runs, for drawing
+lime_run: str = "results/scratch/2_lime"  # a finished run of 2_lime
+cam_run: str = "results/scratch/3_cam"  # a finished run of 3_cam, same network and targets
+num_features: int = 10  # superpixels in a LIME mask, at least 1
+mask_rule: str = "area"  # area: as many pixels as the LIME mask has; value: all above threshold
+threshold: float = 0.5  # only for mask_rule value: of the map scaled to [0, 1]; 0 is what the seed did
+out_dir: str = "results/scratch/4_agreement"  # where this run is written; relative to the project
+
+# %% tags=["remove-input"]
+from pathlib import Path
+
+from IPython.display import Markdown, display
+
+from xailib import figures
+from xailib.agreement import in_frame_of, lime_cam_agreement
+from xailib.images import load_images
+from xailib.masks import lime_mask
+from xailib.results import load_explanations, project_root, run_digest, start_run
+
+limes, cams = load_explanations(lime_run), load_explanations(cam_run)
+table = lime_cam_agreement(
+    limes, cams, num_features=num_features, rule=mask_rule, threshold=threshold
+)
+photographs = load_images(images)
+run = start_run(
+    out_dir,
+    "4_agreement",
+    {"images": images, "num_features": num_features, "mask_rule": mask_rule, "threshold": threshold},
+    photographs,
+    runs={folder: run_digest(project_root() / folder) for folder in (lime_run, cam_run)},
+)
+
+# %% tags=["remove-input"]
+first = table["cam"].iloc[0]
+means = table.groupby(["lime", "cam"], sort=False)[["iou", "chance"]].mean()
+seed_view = table[table["cam"] == first]
+one, two = (seed_view[seed_view["lime"] == name] for name in ("LIME 1", "LIME 2"))
+below = one[one["iou"] <= one["chance"]]["image"].tolist()
+metrics = {
+    "images": table["image"].nunique(),
+    "iou1": one["iou"].mean(),
+    "iou1_least": one["iou"].min(),
+    "iou1_most": one["iou"].max(),
+    "iou1_best_image": one.loc[one["iou"].idxmax(), "image"],
+    "iou1_best_target": one.loc[one["iou"].idxmax(), "target"],
+    "iou2": two["iou"].mean(),
+    "chance1": one["chance"].mean(),
+    "below_chance": len(below),
+    "signs_differ": int((two["opposing"] > 0).sum()),
+}
+rule_text = (
+    "cut at the area of LIME's mask" if mask_rule == "area" else f"cut at {threshold:g} of its maximum"
+)
+display(
+    Markdown(
+        f"**Answer.** LIME 1 and {figures.NAMES[first]}, {rule_text}, overlap with a mean IoU of "
+        f"**{metrics['iou1']:.2f}** over {metrics['images']} photographs "
+        f"({metrics['iou1_least']:.2f} to {metrics['iou1_most']:.2f}), where masks of these areas placed at "
+        f"random would reach {metrics['chance1']:.2f}. "
+        + (
+            f"At or below chance: {', '.join(below)}."
+            if below
+            else "In every photograph they agree more than random masks would."
+        )
+    )
+)
+
+# %% [markdown]
+# ## Method
+#
+# Both masks live in one frame, the network's view, and explain the same network and the same
+# category; anything else is refused. The overlap of masks $M$ and $H$ is
+#
+# $$ \mathrm{IoU} = \frac{|M \cap H|}{|M \cup H|}, $$
+#
+# and since a larger mask overlaps more by area alone, the heatmap is cut to as many pixels as LIME's mask
+# has (unless `mask_rule` says otherwise). The chance level is the exact mean IoU of two random masks of
+# these areas, from the hypergeometric distribution of their intersection. Two empty masks have no IoU.
+
+# %% [markdown]
+# ## The overlaps
+
+# %% tags=["remove-input"]
+by_image = {lime.image: lime for lime in limes}
+drawn = [image for image in dict.fromkeys(table["image"]) if image in photographs.ids]
+cam_names = list(dict.fromkeys(table["cam"]))
+cam_of = {(cam.image, cam.method): cam for cam in cams}
+scores = table.set_index(["image", "lime", "cam"])["iou"]
+pictures, labels = [], []
+for image in drawn:
+    lime = by_image[image]
+    view = lime.frame.show(photographs[image].pixels)
+    mask = lime_mask(lime, num_features, "positive")
+    pictures.append(
+        [view, figures.outlined(view, mask)]
+        + [figures.overlap(view, mask, in_frame_of(cam_of[image, cam], lime)) for cam in cam_names]
+    )
+    ious = ", ".join(f"{scores[image, 'LIME 1', cam]:.2f}" for cam in cam_names)
+    labels.append(f"{image}: {lime.target_name}; IoU {ious}")
+cam_titles = [figures.NAMES[cam] for cam in cam_names]
+figures.publish(
+    run,
+    figures.gallery(pictures, ["view", "LIME 1", *cam_titles], labels),
+    "overlap-gallery",
+    "Where LIME 1 and each heatmap, cut at LIME's area, choose the same pixels: white both, yellow only LIME, "
+    "red only the heatmap. IoU in the order of the columns.",
+    f"Grid of {len(drawn)} photographs: LIME's mask, and its overlap with {', '.join(cam_titles)}.",
+    table,
+)
+
+# %% tags=["remove-input"]
+figures.publish(
+    run,
+    figures.agreement_chart(table),
+    "agreement-chart",
+    "IoU of LIME's masks with each heatmap, by photograph; the gray bar is what random masks of the same "
+    "areas would reach.",
+    f"Two panels of IoU by photograph for {', '.join(cam_titles)}. "
+    f"Mean IoU of LIME 1 with {figures.NAMES[first]} is {metrics['iou1']:.2f}, chance {metrics['chance1']:.2f}.",
+    table,
+    raster=False,
+)
+
+# %% [markdown]
+# ## The table, as the seed report has it
+
+# %% tags=["remove-input"]
+wide = (
+    table.assign(column=table["lime"] + " × " + table["cam"].map(figures.NAMES))
+    .pivot(index="image", columns="column", values="iou")
+    .reindex(index=list(dict.fromkeys(table["image"])))
+)
+wide = wide[[f"{lime} × {cam}" for cam in cam_titles for lime in ("LIME 1", "LIME 2")]]
+wide.loc["mean"] = wide.mean()
+figures.publish_table(
+    run,
+    wide.reset_index(),
+    "iou",
+    f"IoU of LIME 1 (supporting superpixels) and LIME 2 (largest weights, signs merged) with each heatmap, {rule_text}.",
+    {"image": "photograph"} | {column: column for column in wide},
+    dict.fromkeys(wide, "{:.3f}"),
+)
+run.save_table("agreement", table)
+difference = metrics["iou2"] - metrics["iou1"]
+display(
+    Markdown(
+        f"LIME 2 counts opposing superpixels as part of the mask in {metrics['signs_differ']} of "
+        f"{metrics['images']} photographs; the mean IoU with {figures.NAMES[first]} changes by "
+        f"{difference:+.3f} against LIME 1."
+    )
+)
+
+# %% tags=["remove-input"]
+best = metrics["iou1_best_image"]
+if best in photographs.ids:
+    lime = by_image[best]
+    view = lime.frame.show(photographs[best].pixels)
+    mask = lime_mask(lime, num_features, "positive")
+    heats = [figures.heat(view, in_frame_of(cam_of[best, cam], lime)) for cam in cam_names]
+    agreed = figures.overlap(view, mask, in_frame_of(cam_of[best, first], lime))
+    figures.publish(
+        run,
+        figures.panels(
+            [view, figures.outlined(view, mask), *heats, agreed],
+            [lime.target_name, "LIME 1", *cam_titles, "overlap"],
+        ),
+        "side-by-side",
+        f"One photograph, one prediction ({lime.target_name}), {1 + len(cam_names)} explanations. Last: where "
+        f"LIME 1 and {figures.NAMES[first]} agree (white), IoU {metrics['iou1_most']:.2f}, the best of "
+        f"{metrics['images']} photographs.",
+        f"A row of pictures of {best}: the view, LIME's mask, heatmaps by {', '.join(cam_titles)}, and the overlap.",
+    )
+
+# %% [markdown]
+# ## Limits
+#
+# - IoU sees two sets of pixels and forgets how strongly they were chosen.
+# - The chance level is that of scattered pixels; smooth maps and superpixels overlap more than that
+#   even when they have nothing to do with each other, so it is a low bar.
+# - Agreement is not truth: two methods can agree on what the network does not use.
+
+# %% tags=["remove-cell"]
+run.save_metrics(metrics)
+manifest = run.finish()

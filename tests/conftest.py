@@ -1,0 +1,71 @@
+"""What several test files share: tiny nets, pictures, where the optional material lies."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from xailib.explanation import Explanation, Superpixels, scaled
+from xailib.frames import Frame
+
+os.environ.setdefault("MPLBACKEND", "agg")
+ROOT = Path(__file__).parents[1]
+SHARED = ROOT.parent / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The developers' material beside the project; users do not have it."""
+    if not SHARED.is_dir():
+        pytest.skip(f"needs the developers' material in {SHARED}")
+    return SHARED
+
+
+@pytest.fixture
+def picture() -> np.ndarray:
+    """A smooth colour picture, 48 x 64."""
+    y, x = np.mgrid[0:48, 0:64]
+    return np.stack([x * 4, y * 5, 255 - x * 2], axis=-1).astype(np.uint8)
+
+
+@pytest.fixture
+def photo_file(tmp_path, picture) -> Path:
+    path = tmp_path / "photo.png"
+    Image.fromarray(picture).save(path)
+    return path
+
+
+def explanation(raw: np.ndarray, **changes) -> Explanation:
+    """An explanation with this map, whole frame unless told otherwise."""
+    raw = np.asarray(raw, np.float32)
+    entries = {
+        "method": "gradcam",
+        "image": "cat",
+        "image_sha256": "f" * 64,
+        "classifier": "net@abc",
+        "target": 3,
+        "target_name": "tabby",
+        "probability": 0.5,
+        "frame": Frame.whole(*raw.shape),
+        "saliency": scaled(raw, signed=False),
+        "raw": raw,
+    }
+    return Explanation(**{**entries, **changes})
+
+
+def lime_explanation(segments: np.ndarray, weights: list[float], **changes) -> Explanation:
+    parts = Superpixels(segments, np.array(weights), 0.1, 0.9)
+    raw = parts.weights[segments].astype(np.float32)
+    return explanation(
+        raw,
+        **{
+            "method": "lime",
+            "saliency": scaled(raw, signed=True),
+            "signed": True,
+            "seed": 0,
+            "superpixels": parts,
+            **changes,
+        },
+    )

@@ -1,0 +1,126 @@
+"""The notebooks themselves: pairs in step, no outputs, and what their readers do with them."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jupytext
+import nbformat
+import pytest
+from conftest import ROOT
+from jupytext.compare import compare_notebooks
+
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.py"))
+BIN = Path(sys.executable).parent
+
+
+def papermill(*words, cwd):
+    command = [str(BIN / "papermill"), *map(str, words), "--no-progress-bar"]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("source", NOTEBOOKS, ids=lambda path: path.stem)
+def test_the_pair_is_in_step_and_has_no_outputs(source):
+    paired = jupytext.read(source.with_suffix(".ipynb"))
+    compare_notebooks(paired, jupytext.read(source), fmt="py:percent")
+    for cell in paired.cells:
+        assert not cell.get("outputs")
+        assert cell.get("execution_count") is None
+
+
+@pytest.mark.parametrize("source", NOTEBOOKS, ids=lambda path: path.stem)
+def test_each_parameter_says_what_it_means(source):
+    cells = [c for c in jupytext.read(source).cells if "parameters" in c.metadata.get("tags", [])]
+    assert len(cells) == 1
+    for line in cells[0].source.splitlines():
+        name, _, comment = line.partition("  # ")
+        assert ": " in name
+        assert " = " in name
+        assert len(comment) > 10, line
+
+
+@pytest.mark.parametrize("source", NOTEBOOKS, ids=lambda path: path.stem)
+def test_no_long_functions_in_notebooks(source):
+    import ast
+
+    for node in ast.walk(ast.parse(source.read_text())):
+        if isinstance(node, ast.FunctionDef):
+            assert node.end_lineno - node.lineno < 10, node.name
+
+
+def test_saving_in_jupyterlab_keeps_the_pair_in_step_and_outputs_out_of_git(tmp_path):
+    """What JupyterLab does on save, with jupytext's contents manager, then ``git add``."""
+    from jupyter_server.services.contents.largefilemanager import LargeFileManager
+    from jupytext.sync_contentsmanager import build_sync_jupytext_contents_manager_class
+
+    folder = tmp_path / "notebooks"
+    folder.mkdir()
+    for name in ("2_lime.py", "2_lime.ipynb", "jupytext.toml"):
+        (folder / name).write_bytes((ROOT / "notebooks" / name).read_bytes())
+    manager = build_sync_jupytext_contents_manager_class(LargeFileManager)(root_dir=str(tmp_path))
+    model = manager.get("notebooks/2_lime.ipynb", content=True)
+    cell = nbformat.v4.new_code_cell("edited = 1 + 1")
+    cell.outputs = [nbformat.v4.new_output("stream", text="a secret output")]
+    model["content"]["cells"].append(cell)
+    manager.save(model, "notebooks/2_lime.ipynb")
+    assert "edited = 1 + 1" in (folder / "2_lime.py").read_text()
+    assert "a secret output" in (folder / "2_lime.ipynb").read_text()  # kept for the reader
+
+    def git(*words):
+        command = ["git", "-C", str(tmp_path), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    git("init", "-q")
+    (tmp_path / ".gitattributes").write_bytes((ROOT / ".gitattributes").read_bytes())
+    git("config", "filter.nbstripout.clean", f'"{sys.executable}" -m nbstripout')
+    git("add", "-A")
+    assert "edited = 1 + 1" in git("show", ":notebooks/2_lime.ipynb")
+    assert "a secret output" not in git("show", ":notebooks/2_lime.ipynb")
+
+
+def test_a_readers_own_photograph_with_another_network(tmp_path, photo_file):
+    """The README's command, from the project's folder."""
+    out = tmp_path / "out.ipynb"
+    images = f"images: [{photo_file}, {tmp_path / 'absent.jpg'}]"
+    words = ["-p", "model", "tf_efficientnet_lite2", "-y", images, "-p", "num_samples", 30]
+    done = papermill(
+        ROOT / "notebooks" / "2_lime.ipynb",
+        out,
+        *words,
+        "-p",
+        "out_dir",
+        tmp_path / "run",
+        cwd=ROOT,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    text = out.read_text()
+    assert "Not explained" in text  # the missing file is named, the other explained
+    assert "absent.jpg" in text
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    assert manifest["inputs"]["weights"]["model"] == "tf_efficientnet_lite2"
+    assert list(manifest["inputs"]["images"]) == ["photo"]
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["-p", "model", "tf_efficientnet_lite9"], "did you mean tf_efficientnet_lite"),
+        (["-y", "images: [no/such/file.jpg]"], "no file or folder 'no/such/file.jpg'"),
+    ],
+)
+def test_wrong_parameters_end_in_one_clear_line(tmp_path, words, line):
+    words = [*words, "-p", "out_dir", tmp_path / "run"]
+    done = papermill(ROOT / "notebooks" / "2_lime.ipynb", tmp_path / "o.ipynb", *words, cwd=ROOT)
+    assert done.returncode != 0
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("InputError: ")
+    assert line in last
+    assert not (tmp_path / "run" / "manifest.json").exists()
+
+
+def test_every_parameter_is_explained_by_papermill():
+    done = papermill("--help-notebook", ROOT / "notebooks" / "2_lime.ipynb", cwd=ROOT)
+    for name in ("model", "images", "num_samples", "seed", "out_dir"):
+        assert name in done.stdout
+    assert "superpixels in a mask" in done.stdout

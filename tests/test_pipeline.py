@@ -1,0 +1,171 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from click.testing import CliRunner
+from conftest import ROOT
+from PIL import Image
+
+from xailib import pipeline
+from xailib.cli import main
+from xailib.errors import InputError, XailibError
+from xailib.pipeline import Outcome, Profile, load_profile, run_profile, up_to_date
+from xailib.results import MANIFEST, read_manifest
+
+NOTEBOOK = """
+from xailib.images import load_images
+from xailib.results import start_run
+from xailib.errors import InputError
+photographs = load_images(images)
+if num_samples == 13:
+    raise InputError("num_samples: 13 is unlucky")
+run = start_run(out_dir, TASK, {"images": images}, photographs)
+run.save_metrics({"n": len(photographs)})
+_ = run.finish()
+"""
+CELL = 'images: list = ["chelsea"]  # pictures\nnum_samples: int = 5  # n\nout_dir: str = "x"\n'
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch, picture):
+    """A project with two small tasks, the second of which reads the first."""
+    import nbformat.v4 as nb
+    from nbformat import write
+
+    for task, more in (("2_lime", ""), ("4_agreement", 'lime_run: str = "y"\n')):
+        cells = [
+            nb.new_code_cell(CELL + more, metadata={"tags": ["parameters"]}),
+            nb.new_code_cell(NOTEBOOK.replace("TASK", repr(task))),
+        ]
+        kernel = {"kernelspec": {"name": "python3", "display_name": "", "language": "python"}}
+        folder = tmp_path / "notebooks"
+        folder.mkdir(exist_ok=True)
+        write(nb.new_notebook(cells=cells, metadata=kernel), folder / f"{task}.ipynb")
+        (folder / f"{task}.py").write_text("source")
+    (tmp_path / "_toc.yml").touch()
+    (tmp_path / "params").mkdir()
+    Image.fromarray(picture).save(tmp_path / "one.png")
+    profile = {"images": [str(tmp_path / "one.png")], "num_samples": 7}
+    (tmp_path / "params" / "mine.yaml").write_text(yaml.safe_dump(profile))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(pipeline, "TASKS", ("2_lime", "4_agreement"))
+    monkeypatch.setattr(pipeline, "_UPSTREAM", {"4_agreement": {"lime_run": "2_lime"}})
+    pipeline._declared.cache_clear()
+    yield tmp_path
+    pipeline._declared.cache_clear()
+
+
+def states(profile, **options):
+    return [outcome.state for outcome in run_profile(profile, **options)]
+
+
+def test_only_what_changed_runs_again(project):
+    profile = load_profile("mine")
+    assert states(profile) == ["done", "done"]
+    assert states(profile) == ["reused", "reused"]
+    # A changed picture, under the same name.
+    Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save(project / "one.png")
+    assert states(profile) == ["done", "done"]
+    # A damaged result.
+    (profile.folder("4_agreement") / "metrics.json").write_text("{}")
+    assert states(profile) == ["reused", "done"]
+    # A changed notebook.
+    (project / "notebooks" / "4_agreement.py").write_text("other source")
+    assert states(profile) == ["reused", "done"]
+    # A changed parameter.
+    assert states(load_profile("mine", {"num_samples": 8})) == ["done", "done"]
+    # An interrupted run.
+    (profile.folder("2_lime") / MANIFEST).unlink()
+    assert states(load_profile("mine", {"num_samples": 8})) == ["done", "reused"]
+
+
+def test_other_versions_and_sources_run_again(project, monkeypatch):
+    profile = load_profile("mine")
+    assert states(profile, only="2_lime") == ["done"]
+    assert up_to_date(profile, "2_lime")
+    monkeypatch.setattr(pipeline, "fingerprint", lambda parameters: {"versions": "others"})
+    assert not up_to_date(profile, "2_lime")
+
+
+def test_a_failed_task_is_one_line_and_stops_only_what_needs_it(project):
+    outcomes = list(run_profile(load_profile("mine", {"num_samples": 13})))
+    assert [outcome.state for outcome in outcomes] == ["failed", "skipped"]
+    assert "InputError: num_samples: 13 is unlucky" in outcomes[0].message
+    assert "\n" not in outcomes[0].message
+
+
+def test_a_failed_run_leaves_the_finished_one(project):
+    profile = load_profile("mine")
+    assert states(profile, only="2_lime") == ["done"]
+    assert states(load_profile("mine", {"num_samples": 13}), only="2_lime") == ["failed"]
+    assert up_to_date(profile, "2_lime")
+
+
+def test_a_profile_with_a_wrong_name_says_what_is_near(project):
+    with pytest.raises(InputError, match=r"num_sample.*did you mean num_samples"):
+        load_profile("mine", {"num_sample": 5})
+    with pytest.raises(InputError, match="did you mean mine"):
+        load_profile("mien")
+    with pytest.raises(InputError, match="unknown name 'out_dir'"):
+        load_profile("mine", {"out_dir": "elsewhere"})  # the pipeline decides where
+    (project / "params" / "odd.yaml").write_text("- a\n- b")
+    with pytest.raises(InputError, match="parameter: value"):
+        load_profile("odd")
+    (project / "params" / "torn.yaml").write_text("a: [")
+    with pytest.raises(InputError, match="not YAML"):
+        load_profile("torn")
+    with pytest.raises(InputError, match="task"):
+        list(run_profile(load_profile("mine"), only="5_none"))
+
+
+def test_the_command_says_what_became_of_each_task(project, monkeypatch):
+    told = [Outcome("2_lime", "done", 3.2), Outcome("4_agreement", "failed", 1.0, "because")]
+    monkeypatch.setattr(pipeline, "run_profile", lambda *_a, **_k: iter(told))
+    result = CliRunner().invoke(main, ["run", "mine"])
+    assert result.exit_code == 1
+    assert "2_lime         done in 3 s" in result.output
+    assert "failed in 1 s: because" in result.output
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["run", "mine", "-p", "num_sample=5"], "did you mean num_samples"),
+        (["run", "absent"], "profile"),
+        (["run", "mine", "--only", "9_x"], "allowed: 2_lime, 4_agreement"),
+        (["run", "mine", "-p", "nonsense"], "not NAME=VALUE"),
+    ],
+)
+def test_wrong_words_are_one_clear_line(project, words, reason):
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code != 0
+    assert reason in result.output
+    assert "Traceback" not in result.output
+
+
+def test_changes_take_yaml(project):
+    runner = CliRunner()
+    words = ["run", "mine", "--only", "2_lime", "-p", "images: [chelsea, coffee]"]
+    assert runner.invoke(main, words).exit_code == 0
+    manifest = read_manifest(project / "results" / "mine" / "2_lime")
+    assert list(manifest["inputs"]["images"]) == ["chelsea", "coffee"]
+
+
+def test_the_projects_own_profiles_name_real_parameters(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    for file in sorted((ROOT / "params").glob("*.yaml")):
+        assert isinstance(load_profile(file), Profile)
+
+
+def test_a_notebook_that_is_missing_says_so(project):
+    (project / "notebooks" / "2_lime.ipynb").unlink()
+    with pytest.raises(XailibError, match="make pair"):
+        load_profile("mine")
+
+
+def test_partial_output_of_a_failed_run_is_kept(project):
+    list(run_profile(load_profile("mine", {"num_samples": 13}), only="2_lime"))
+    partial = Path("results/mine/2_lime/.2_lime.partial.ipynb")
+    assert "unlucky" in json.dumps(json.loads(partial.read_text()))

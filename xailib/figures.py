@@ -1,0 +1,296 @@
+"""The report's figures: arrays and tables in, matplotlib figures out, and how they are published.
+
+Maps use perceptually uniform scales that the colour-blind can read: a sequential one for maps
+in [0, 1], one that diverges around zero for signed ones. Nothing here sees a network.
+"""
+
+import io
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from IPython.display import Markdown, display
+from jaxtyping import Bool, Float32, Int8, UInt8
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from PIL import Image
+from skimage.segmentation import find_boundaries
+
+from xailib.agreement import LIME_MASKS
+from xailib.errors import InputError
+from xailib.explanation import Explanation
+from xailib.masks import area_mask, lime_mask
+from xailib.results import Run
+
+Picture = UInt8[np.ndarray, "height width 3"]
+NAMES = {
+    "lime": "LIME",
+    "gradcam": "Grad-CAM",
+    "gradcam++": "Grad-CAM++",
+    "xgradcam": "XGrad-CAM",
+    "hirescam": "HiResCAM",
+    "layercam": "LayerCAM",
+    "ablationcam": "AblationCAM",
+    "scorecam": "ScoreCAM",
+}
+SUPPORTS, OPPOSES = "#FFD54A", "#3DA5FF"  # yellow as in the seed; blue against it
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe & Ito
+CELL = 1.6  # inches a picture in a gallery
+
+
+def style() -> AbstractContextManager[None]:
+    """Return the context in which every figure of the report is drawn."""
+    settings: dict[Any, Any] = {
+        "axes.grid": True,
+        "axes.spines.right": False,
+        "axes.spines.top": False,
+        "axes.titlesize": 9,
+        "figure.constrained_layout.use": True,
+        "figure.facecolor": "white",
+        "font.size": 9,
+        "grid.alpha": 0.25,
+        "legend.frameon": False,
+    }
+    context: AbstractContextManager[None] = mpl.rc_context(settings)
+    return context
+
+
+def heat(picture: Picture, saliency: Float32[np.ndarray, "height width"]) -> Picture:
+    """Return a map in [0, 1] over the grayed picture: what is salient keeps its light."""
+    gray = picture.mean(axis=2, keepdims=True) / 255
+    colour = colormaps["inferno"](saliency)[..., :3]
+    strength = 0.25 + 0.6 * saliency[..., None]
+    blend = (1 - strength) * (0.15 + 0.75 * gray) + strength * colour
+    return np.round(255 * blend.clip(0, 1)).astype(np.uint8)
+
+
+def signed_heat(picture: Picture, saliency: Float32[np.ndarray, "height width"]) -> Picture:
+    """Return a map in [-1, 1] over the grayed picture: red supports, blue opposes."""
+    gray = picture.mean(axis=2, keepdims=True) / 255
+    colour = colormaps["RdBu_r"]((saliency + 1) / 2)[..., :3]
+    strength = 0.2 + 0.65 * np.abs(saliency)[..., None]
+    blend = (1 - strength) * (0.2 + 0.7 * gray) + strength * colour
+    return np.round(255 * blend.clip(0, 1)).astype(np.uint8)
+
+
+def outlined(picture: Picture, mask: Int8[np.ndarray, "height width"]) -> Picture:
+    """Return the picture with the mask's superpixels outlined and the rest dimmed.
+
+    Yellow outlines support the target, blue ones oppose it.
+    """
+    shown = np.where((mask != 0)[..., None], picture, picture // 2 + 40).astype(np.uint8)
+    for sign, colour in ((1, SUPPORTS), (-1, OPPOSES)):
+        edge = find_boundaries(mask == sign, mode="inner")
+        shown[edge] = np.round(255 * np.array(mpl.colors.to_rgb(colour)))
+    return shown
+
+
+def tint(picture: Picture, gradient: Float32[np.ndarray, "height width channels"]) -> Picture:
+    """Return a gradient as a picture around gray, as grad-cam's ``deprocess_image`` shows it."""
+    centred = (gradient - gradient.mean()) / (gradient.std() + 1e-5)
+    shown = (255 * (centred * 0.1 + 0.5).clip(0, 1)).astype(np.uint8)
+    return shown if shown.shape == picture.shape else np.repeat(shown[..., :1], 3, axis=2)
+
+
+def gallery(
+    rows: Sequence[Sequence[Picture]], titles: Sequence[str], labels: Sequence[str]
+) -> Figure:
+    """Draw pictures in a grid: one row a photograph, one column a method."""
+    if not rows or any(len(row) != len(titles) for row in rows) or len(rows) != len(labels):
+        raise InputError("gallery: needs one label a row and one title a column")
+    with style():
+        figure = Figure(figsize=(CELL * len(titles), (CELL + 0.22) * len(rows) + 0.2))
+        axes = figure.subplots(len(rows), len(titles), squeeze=False)
+        layout = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)
+        figure.set_layout_engine(layout)
+        for line, row, label in zip(axes, rows, labels, strict=True):
+            for axis, picture in zip(line, row, strict=True):
+                _show(axis, picture)
+            line[0].set_title(label, loc="left", fontsize=7.5, pad=3)
+        for axis, title in zip(axes[0], titles, strict=True):
+            axis.annotate(
+                title,
+                (0.5, 1),
+                (0, 15),
+                xycoords="axes fraction",
+                textcoords="offset points",
+                ha="center",
+                weight="bold",
+            )
+    return figure
+
+
+def panels(pictures: Sequence[Picture], titles: Sequence[str], columns: int = 3) -> Figure:
+    """Draw a few large pictures in rows of `columns`, each under its own title."""
+    rows = -(-len(pictures) // columns)
+    with style():
+        figure = Figure(figsize=(2.5 * columns, 2.72 * rows))
+        axes = figure.subplots(rows, columns, squeeze=False).ravel()
+        figure.set_layout_engine(ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03))
+        for axis in axes[len(pictures) :]:
+            axis.set_axis_off()
+        for axis, picture, title in zip(axes, pictures, titles, strict=False):
+            _show(axis, picture)
+            axis.set_title(title, fontsize=13)
+    return figure
+
+
+def lime_row(picture: Picture, explanation: Explanation, num_features: int) -> list[Picture]:
+    """Return a photograph's view, LIME's weights, and the masks LIME 1 and LIME 2."""
+    masks = [lime_mask(explanation, num_features, s) for s in LIME_MASKS.values()]  # type: ignore[arg-type]
+    weights = signed_heat(picture, explanation.saliency)
+    return [picture, weights, *(outlined(picture, mask) for mask in masks)]
+
+
+def describe(explanation: Explanation) -> str:
+    """Return a row's label: the photograph, the target and its probability."""
+    return f"{explanation.image}: {explanation.target_name}, {explanation.probability:.2f}"
+
+
+def overlap(
+    picture: Picture,
+    lime: Int8[np.ndarray, "height width"],
+    saliency: Float32[np.ndarray, "height width"],
+) -> Picture:
+    """Return where LIME's mask and a heatmap cut at its area agree.
+
+    White in both, yellow only LIME, red only the heatmap; the rest is dimmed.
+    """
+    chosen = lime != 0
+    cut = area_mask(saliency, int(chosen.sum()))
+    shown = (picture.mean(axis=2, keepdims=True) * 0.45).repeat(3, axis=2)
+    for where, colour in (
+        (chosen & cut, (255, 255, 255)),
+        (chosen & ~cut, (255, 213, 74)),
+        (~chosen & cut, (226, 74, 51)),
+    ):
+        shown[where] = 0.45 * picture[where] + 0.55 * np.array(colour)
+    return np.round(shown).astype(np.uint8)
+
+
+def agreement_chart(table: pd.DataFrame) -> Figure:
+    """Draw IoU by photograph and heatmap against the chance level, one panel a LIME mask."""
+    limes = list(dict.fromkeys(table["lime"]))
+    cams = list(dict.fromkeys(table["cam"]))
+    images = list(dict.fromkeys(table["image"]))
+    with style():
+        figure = Figure(figsize=(7.4, 0.9 + 0.27 * len(images)))
+        panels = figure.subplots(1, len(limes), sharey=True, sharex=True, squeeze=False)[0]
+        for axis, lime in zip(panels, limes, strict=True):
+            part = table[table["lime"] == lime]
+            places = np.arange(len(images))
+            chance = part.groupby("image", sort=False)["chance"].mean().reindex(images)
+            axis.barh(places, chance, color="0.86", height=0.8, label="chance", zorder=1)
+            for index, cam in enumerate(cams):
+                values = part[part["cam"] == cam].set_index("image")["iou"].reindex(images)
+                axis.plot(
+                    values,
+                    places,
+                    ls="",
+                    marker="os^Dv<"[index % 6],
+                    ms=5,
+                    color=PALETTE[index % len(PALETTE)],
+                    label=NAMES.get(cam, cam),
+                    zorder=2,
+                )
+            axis.set(title=lime, xlabel="intersection over union", xlim=(0, 1))
+            axis.set_yticks(places, images)
+        panels[0].invert_yaxis()
+        handles, names = panels[0].get_legend_handles_labels()
+        figure.legend(handles, names, loc="outside lower center", ncols=len(names))
+    return figure
+
+
+def publish(
+    run: Run,
+    figure: Figure,
+    name: str,
+    caption: str,
+    alt: str,
+    data: pd.DataFrame | None = None,
+    *,
+    raster: bool = True,
+) -> None:
+    """Save a figure with its data, and show it with its caption.
+
+    Writes ``figures/name.webp`` at twice screen resolution (``.svg`` unless `raster`) and
+    ``figures/name.csv``. In a notebook the figure appears with its caption below; the site
+    shows the saved file as a numbered figure with alternative text and a link to the data.
+
+    Parameters
+    ----------
+    run : Run
+        Where it is saved.
+    figure : Figure
+        What is shown.
+    name : str
+        Letters, digits and hyphens: also the anchor on the page.
+    caption : str
+        Stands alone; Markdown.
+    alt : str
+        What one would say to somebody who cannot see it.
+    data : DataFrame, optional
+        What the figure shows, for download.
+    raster : bool
+        False for charts: lines stay sharp at any size.
+    """
+    files: dict[str, Any] = {"image": f"figures/{name}.{'webp' if raster else 'svg'}"}
+    if raster:
+        large = _png(figure, dpi=220)
+        with run.open(files["image"]) as file:
+            Image.open(large).convert("RGB").save(file, "WEBP", quality=82, method=6)
+    else:
+        with run.open(files["image"]) as file, mpl.rc_context({"svg.hashsalt": name}):
+            figure.savefig(file, format="svg", metadata={"Date": None})
+    if data is not None:
+        files["data"] = f"figures/{name}.csv"
+        with run.open(files["data"]) as file:
+            data.to_csv(file, index=False)
+    site = {"name": name, "caption": caption, "alt": alt, **files}
+    bundle: Mapping[str, Any] = {
+        "image/png": _png(figure, dpi=100).getvalue(),
+        "text/plain": alt,
+    }
+    display(dict(bundle), raw=True, metadata={"xailib": site})
+    display(Markdown(f"*{caption}*"), metadata={"xailib": {"caption_of": name}})
+
+
+def publish_table(
+    run: Run,
+    table: pd.DataFrame,
+    name: str,
+    caption: str,
+    headings: Mapping[str, str],
+    formats: Mapping[str, str] | None = None,
+) -> None:
+    """Save a table whole, and show the columns named in `headings` under these names.
+
+    Writes ``name.parquet`` and ``figures/name.csv``; the site shows the caption and a link to
+    the data. `formats` has a format specification by column, such as ``"{:.2f}"``.
+    """
+    run.save_table(name, table)
+    data = f"figures/{name}.csv"
+    with run.open(data) as file:
+        table.to_csv(file, index=False)
+    shown = table[list(headings)].rename(columns=dict(headings))
+    look: dict[Any, Any] = {headings[column]: form for column, form in (formats or {}).items()}
+    html = shown.style.format(look, na_rep="–").hide(axis="index").to_html(table_uuid=name)
+    site = {"name": name, "caption": caption, "data": data}
+    display({"text/html": html, "text/plain": caption}, raw=True, metadata={"xailib": site})
+
+
+def _png(figure: Figure, dpi: int) -> io.BytesIO:
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=dpi)
+    stream.seek(0)
+    return stream
+
+
+def _show(axis: Axes, picture: Picture | Bool[np.ndarray, "height width"]) -> None:
+    axis.imshow(picture)
+    axis.set_axis_off()

@@ -1,0 +1,282 @@
+"""Results: one folder a run, with a manifest that says what made it, and reuse only if it matches.
+
+A run folder holds ``manifest.json``, ``metrics.json`` (numbers for prose), tables (``.parquet``),
+explanations (``.npz``), ``figures/`` and the executed notebook. Every file is written all or
+nothing; the manifest comes last, so a folder without one was interrupted.
+"""
+
+import hashlib
+import json
+import platform
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from xailib.errors import InputError, XailibError
+from xailib.explanation import Explanation
+from xailib.files import atomic, sha256_of, write_atomic
+from xailib.images import ImageSet, Photograph
+
+MANIFEST = "manifest.json"
+METRICS = "metrics.json"
+# What decides a result's numbers; its versions are part of every manifest.
+_PACKAGES = (
+    "grad-cam", "lime", "matplotlib", "numpy", "pandas", "pillow", "scikit-image",
+    "scikit-learn", "scipy", "timm", "torch", "torchvision",
+)  # fmt: skip
+# Modules that only use explanations: a change there leaves the explanations as they are.
+_DOWNSTREAM = frozenset(
+    {"agreement.py", "cli.py", "figures.py", "masks.py", "pages.py", "pipeline.py", "results.py"}
+)
+
+
+def environment() -> dict[str, str]:
+    """Return the versions of Python, xailib and the packages that decide the numbers."""
+    versions = {"python": platform.python_version()}
+    for package in ("xailib", *_PACKAGES):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "absent"
+    return versions
+
+
+def source_hash(*, upstream_only: bool = False) -> str:
+    """Return the SHA-256 of xailib's own source, or of the part that makes explanations."""
+    root = Path(__file__).parent
+    digest = hashlib.sha256()
+    for file in sorted(root.rglob("*.py")):
+        if upstream_only and file.name in _DOWNSTREAM:
+            continue
+        digest.update(f"{file.relative_to(root)}\0".encode() + file.read_bytes())
+    return digest.hexdigest()
+
+
+def project_root() -> Path:
+    """Return the nearest folder above (or at) the current one that holds the report.
+
+    Notebooks start in ``notebooks/`` from JupyterLab and in the project's root from papermill;
+    relative result folders mean the same in both. Without a report, the current folder.
+    """
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "_toc.yml").is_file():
+            return folder
+    return here
+
+
+def start_run(
+    out_dir: str | Path,
+    task: str,
+    parameters: Mapping[str, Any],
+    photographs: ImageSet,
+    **inputs: Any,
+) -> "Run":
+    """Open the folder of a run, made if it is not there.
+
+    Parameters
+    ----------
+    out_dir : path
+        Relative paths start at `project_root`.
+    task : str
+        The notebook's name, such as ``"2_lime"``.
+    parameters : mapping
+        The notebook's parameters, JSON values.
+    photographs : ImageSet
+        Their hashes become part of the manifest, and so do the failures among them.
+    **inputs
+        What else goes in, as JSON values: ``weights=classifier.identity``,
+        ``runs={folder: run_digest(folder)}``.
+
+    Raises
+    ------
+    InputError
+        If the folder cannot be written to.
+    """
+    folder = project_root() / Path(out_dir).expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / MANIFEST).unlink(missing_ok=True)  # from here on this folder is unfinished
+    except OSError as error:
+        raise InputError(f"out_dir: cannot write to {str(folder)!r}: {error.strerror}") from error
+    hashes = {"images": {p.id: p.sha256 for p in photographs}, **inputs}
+    run = Run(folder, task, dict(parameters), hashes)
+    run.failures += [{"source": f.source, "reason": f.reason} for f in photographs.failures]
+    return run
+
+
+@dataclass
+class Run:
+    """One execution of a task, writing to its folder."""
+
+    folder: Path
+    task: str
+    parameters: dict[str, Any]
+    inputs: dict[str, Any]
+    failures: list[dict[str, str]] = field(default_factory=list)
+    started: float = field(default_factory=time.time)
+    _written: list[str] = field(default_factory=list)
+
+    def explanation(
+        self, name: str, key: Mapping[str, Any], make: Callable[[], Explanation]
+    ) -> Explanation:
+        """Return the stored explanation if `key` and all that decides it match, or make it.
+
+        What is made is stored at once, so that an interrupted run loses at most one.
+        """
+        path = self.folder / "explanations" / f"{name}.npz"
+        note = path.with_suffix(".json")
+        wanted = {
+            **key,
+            "versions": environment(),
+            "source": source_hash(upstream_only=True),
+        }
+        wanted = json.loads(json.dumps(wanted))
+        self._written += [str(f.relative_to(self.folder)) for f in (path, note)]
+        try:
+            stored = json.loads(note.read_text())
+            if stored["key"] == wanted and stored["sha256"] == sha256_of(path):
+                return Explanation.load(path)
+        except (OSError, ValueError, KeyError, InputError):
+            pass  # absent, half of a pair, or damaged: made again
+        made = make()
+        made.save(path)
+        write_atomic(note, json.dumps({"key": wanted, "sha256": sha256_of(path)}, indent=1))
+        return made
+
+    def explanations(
+        self,
+        photographs: Iterable[Photograph],
+        method: str,
+        key: Mapping[str, Any],
+        make: Callable[[Photograph], Explanation],
+    ) -> list[Explanation]:
+        """Return one method's explanations of all photographs, stored or made.
+
+        A photograph for which `make` raises one of our errors is left out and stands among the
+        failures.
+
+        Raises
+        ------
+        InputError
+            If there is none left: the last reason.
+        """
+        made = []
+        for photograph in photographs:
+            name = f"{photograph.id}.{method}"
+            inputs = {**key, **self.inputs, "images": photograph.sha256, "method": method}
+            try:
+                made.append(self.explanation(name, inputs, partial(make, photograph)))
+            except XailibError as error:
+                self.failures.append({"source": photograph.source, "reason": str(error)})
+        if not made:
+            raise InputError(self.failures[-1]["reason"] if self.failures else "images: none left")
+        return made
+
+    def save_table(self, name: str, table: pd.DataFrame) -> None:
+        """Write a tidy table as ``name.parquet``."""
+        with self.open(f"{name}.parquet") as file:
+            table.to_parquet(file, index=False)
+
+    def save_metrics(self, metrics: Mapping[str, Any]) -> None:
+        """Write the numbers that prose uses, as JSON."""
+        with self.open(METRICS) as file:
+            file.write(json.dumps(dict(metrics), indent=1).encode())
+
+    def open(self, name: str):  # type: ignore[no-untyped-def]
+        """Open a file of this run for writing, all or nothing."""
+        self._written.append(name)
+        return atomic(self.folder / name)
+
+    def finish(self) -> dict[str, Any]:
+        """Write the manifest, which makes the run reusable, and return it."""
+        manifest = {
+            "task": self.task,
+            **fingerprint(self.parameters),
+            "inputs": self.inputs,
+            "failures": self.failures,
+            "commit": git_commit(),
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            "seconds": round(time.time() - self.started, 1),
+            "machine": f"{platform.system()} {platform.machine()}",
+            "outputs": {n: sha256_of(self.folder / n) for n in dict.fromkeys(self._written)},
+        }
+        write_atomic(self.folder / MANIFEST, json.dumps(manifest, indent=1))
+        return manifest
+
+
+def fingerprint(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what must be equal for a finished run to be used again, besides its inputs."""
+    return {
+        "parameters": json.loads(json.dumps(dict(parameters))),
+        "versions": environment(),
+        "source": source_hash(),
+    }
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Return a finished run's manifest.
+
+    Raises
+    ------
+    InputError
+        If the run is absent or unfinished.
+    """
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"run: {str(folder)!r} holds no finished run") from error
+    if not isinstance(manifest, dict):
+        raise InputError(f"run: {str(folder)!r} has a damaged manifest")
+    return manifest
+
+
+def intact(folder: Path, manifest: Mapping[str, Any]) -> bool:
+    """Tell whether every file that the manifest names is there, unchanged."""
+    outputs = manifest.get("outputs", {})
+    try:
+        return bool(outputs) and all(sha256_of(folder / n) == h for n, h in outputs.items())
+    except OSError:
+        return False
+
+
+def run_digest(folder: Path) -> str:
+    """Return a hash of a finished run's files: equal for equal results, whenever they were made."""
+    outputs = read_manifest(folder)["outputs"]
+    return hashlib.sha256(json.dumps(outputs, sort_keys=True).encode()).hexdigest()
+
+
+def load_explanations(folder: str | Path) -> list[Explanation]:
+    """Return the explanations of a finished run, in the order they were made.
+
+    Raises
+    ------
+    InputError
+        If the run is absent, unfinished, or was changed since.
+    """
+    folder = project_root() / Path(folder).expanduser()
+    manifest = read_manifest(folder)
+    if not intact(folder, manifest):
+        raise InputError(f"run: files in {str(folder)!r} are not those of its manifest; run again")
+    names = [n for n in manifest["outputs"] if n.startswith("explanations/") and n.endswith(".npz")]
+    return [Explanation.load(folder / n) for n in names]
+
+
+def git_commit() -> str:
+    """Return the project's commit, with ``+`` if there are changes, or ``unknown``."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+"]
+    try:
+        done = subprocess.run(  # noqa: S603  fixed command, no shell
+            [*command, "--abbrev=12", "--exclude=*"], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return done.stdout.strip()
