@@ -18,9 +18,24 @@
 # # LIME: which superpixels carry the prediction?
 
 # %% tags=["parameters"]
-model: str = "tf_efficientnet_lite0"  # a name that load_classifier knows, or path/to/file.py:function
-weights: str = ""  # file with a state dict, name of torchvision weights, or random; empty: the published ones
-images: list = ["bull-mastiff", "dalmatian", "goose", "bald-eagle", "leafhopper", "dung-beetle", "strawberry", "cannon", "jeep-blue", "drum"]  # packaged names, files or folders
+model: str = (
+    "tf_efficientnet_lite0"  # a name that load_classifier knows, or path/to/file.py:function
+)
+weights: str = (
+    ""  # file with a state dict, name of torchvision weights, or random; empty: the published ones
+)
+images: list = [
+    "bull-mastiff",
+    "dalmatian",
+    "goose",
+    "bald-eagle",
+    "leafhopper",
+    "dung-beetle",
+    "strawberry",
+    "cannon",
+    "jeep-blue",
+    "drum",
+]  # packaged names, files or folders
 target: str = ""  # category to explain, by name; empty: each photograph's predicted one
 num_samples: int = 1000  # perturbed pictures for each photograph, at least 10
 num_features: int = 10  # superpixels in a mask, at least 1
@@ -31,7 +46,6 @@ device: str = "auto"  # auto, cpu, cuda or mps
 out_dir: str = "results/scratch/2_lime"  # where this run is written; relative to the project
 
 # %% tags=["remove-input"]
-import numpy as np
 import pandas as pd
 from IPython.display import Markdown, display
 
@@ -44,7 +58,12 @@ from xailib.results import start_run
 
 photographs = load_images(images)
 classifier = load_classifier(model, weights or None, device, seed)
-options = {"num_samples": num_samples, "segments": segmentation, "hide_color": hide_color, "seed": seed}
+options = {
+    "num_samples": num_samples,
+    "segments": segmentation,
+    "hide_color": hide_color,
+    "seed": seed,
+}
 run = start_run(
     out_dir,
     "2_lime",
@@ -122,7 +141,9 @@ display(
 # ## The explanations
 
 # %% tags=["remove-input"]
-views = [explanation.frame.show(photographs[explanation.image].pixels) for explanation in explanations]
+views = [
+    explanation.frame.show(photographs[explanation.image].pixels) for explanation in explanations
+]
 figures.publish(
     run,
     figures.gallery(
@@ -136,7 +157,9 @@ figures.publish(
     f"LIME 1, the {num_features} that support it most; LIME 2, the {num_features} of largest absolute weight. "
     "Yellow outlines support, blue ones oppose; what is not chosen is dimmed.",
     f"Grid of {len(explanations)} photographs with LIME's weights and its two masks. "
-    + "; ".join(f"{r.image}: mask covers {100 * r.lime1_area:.0f} percent" for r in table.itertuples()),
+    + "; ".join(
+        f"{r.image}: mask covers {100 * r.lime1_area:.0f} percent" for r in table.itertuples()
+    ),
     table,
 )
 

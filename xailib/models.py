@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float32, UInt8
 from torch import Tensor, nn
 
-from xailib import layers, zoo
+from xailib import forward, layers, zoo
 from xailib.errors import InputError, unknown_name
 from xailib.frames import Frame
 from xailib.images import Photograph
@@ -86,6 +86,12 @@ class Classifier:
         """Name and the start of the weights' hash: what two maps must share to be compared."""
         return f"{self.name}@{self.sha256[:12]}"
 
+    @property
+    def identity(self) -> dict[str, str]:
+        """What a manifest says of it: name, weights, their hash and, if there is one, file."""
+        file = {"file": str(self.weights_file.resolve())} if self.weights_file else {}
+        return {"model": self.name, "weights": self.weights, "sha256": self.sha256, **file}
+
     def view(self, photograph: Photograph) -> View:
         """Return the photograph as this classifier sees it."""
         pixels = self.preprocessing.crop(photograph.pixels)
@@ -97,6 +103,18 @@ class Classifier:
         """Return views as the network's normalised input, on its device."""
         batch = torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device)
         return self.preprocessing.normalise(batch).contiguous(memory_format=torch.channels_last)
+
+    def forward_batches(
+        self, make: forward.Make, count: int, *, batch_size: int = BATCH, engine: str = "auto"
+    ) -> forward.Scores:
+        """Return the scores of many inputs by the fastest exact engine.
+
+        ``make(start, stop)`` builds a part of them, on `device`; see
+        `xailib.forward.forward_batches` for the engines and the errors.
+        """
+        return forward.forward_batches(
+            self.module, make, count, batch_size=batch_size, engine=engine
+        )
 
     def logits(
         self, pixels: UInt8[np.ndarray, "images height width 3"], batch_size: int = BATCH

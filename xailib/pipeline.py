@@ -27,7 +27,7 @@ from xailib.results import (
     run_digest,
 )
 
-TASKS = ("2_lime", "3_cam", "4_agreement")
+TASKS = ("1_clip_dissect", "2_lime", "3_cam", "4_agreement")
 # Which parameter of a task names the run of which other task.
 _UPSTREAM: dict[str, dict[str, str]] = {
     "4_agreement": {"lime_run": "2_lime", "cam_run": "3_cam"},
@@ -187,14 +187,20 @@ def _parameters(profile: Profile, task: str) -> dict[str, Any]:
 def _inputs_now(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """Return a manifest's inputs as they are now: photographs, weights, other runs."""
     recorded = manifest["inputs"]
-    now: dict[str, Any] = {}
-    if "images" in recorded:
+    now: dict[str, Any] = dict(recorded)
+    if recorded.get("images"):
         found = list(iter_images(manifest["parameters"]["images"]))
         now["images"] = {p.id: p.sha256 for p in found if not isinstance(p, Failure)}
     if "weights" in recorded:
         now["weights"] = dict(recorded["weights"])
         if file := recorded["weights"].get("file"):
             now["weights"]["sha256"] = sha256_of(Path(file))
+    if "probe" in recorded:
+        from xailib.probe import load_probe
+
+        probe = recorded["probe"]
+        found_now = load_probe(probe["source"], probe["crops"], probe["seed"])
+        now["probe"] = {**probe, "count": len(found_now), "sha256": found_now.sha256}
     if "runs" in recorded:
         now["runs"] = {folder: run_digest(project_root() / folder) for folder in recorded["runs"]}
     return now

@@ -29,12 +29,29 @@ MANIFEST = "manifest.json"
 METRICS = "metrics.json"
 # What decides a result's numbers; its versions are part of every manifest.
 _PACKAGES = (
-    "grad-cam", "lime", "matplotlib", "numpy", "pandas", "pillow", "scikit-image",
+    "grad-cam", "lime", "matplotlib", "numpy", "onnxruntime", "pandas", "pillow", "scikit-image",
     "scikit-learn", "scipy", "timm", "torch", "torchvision",
 )  # fmt: skip
 # Modules that only use explanations: a change there leaves the explanations as they are.
 _DOWNSTREAM = frozenset(
-    {"agreement.py", "cli.py", "figures.py", "masks.py", "pages.py", "pipeline.py", "results.py"}
+    {
+        "agreement.py",
+        "cli.py",
+        "figures.py",
+        "masks.py",
+        "pipeline.py",
+        "results.py",
+        "unit_figures.py",
+        "activations.py",
+        "concepts.py",
+        "cosines.py",
+        "dissect.py",
+        "encoders.py",
+        "probe.py",
+        "published_sets.py",
+        "sentences.py",
+        "similarity.py",
+    }
 )
 
 

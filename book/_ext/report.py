@@ -100,13 +100,28 @@ def _shown(output: dict[str, Any], run: Path) -> dict[str, Any]:
             f"```{{figure}} {place}/{published['image']}\n:name: {published['name']}\n"
             f":alt: {published['alt']}\n\n{published['caption']}{data}\n```\n"
         )
+    elif "browser" in published:
+        text = _browser(published, place) + f"{published['caption']}{data}\n"
     else:
         table = "".join(output["data"]["text/html"])
         text = (
-            f'<div class="xailib-table" id="{published["name"]}" tabindex="0">\n\n{table}\n\n</div>\n\n'
-            f"{published['caption']}{data}\n"
+            f'<div class="xailib-table" id="{published["name"]}" tabindex="0">\n\n{table}\n\n'
+            f"</div>\n\n{published['caption']}{data}\n"
         )
     return {"output_type": "display_data", "metadata": {}, "data": {"text/markdown": text}}
+
+
+def _browser(published: dict[str, Any], place: str) -> str:
+    """Return the unit browser's data, for its script, with the picture of all thumbnails."""
+    sheet = Path(published["sheet"]).name
+    return (
+        f'<div class="unit-browser" id="{published["name"]}" data-sheet="../_images/{sheet}">\n'
+        f'<script type="application/json">{published["browser"]}</script>\n'
+        "<noscript>The table needs JavaScript; its data is linked below.</noscript>\n</div>\n\n"
+        # The hidden picture makes Sphinx copy the file; the table shows parts of it.
+        f"```{{image}} {place}/{published['sheet']}\n:class: unit-sheet\n"
+        ":alt: Thumbnails of the probe images that the table above shows\n```\n\n"
+    )
 
 
 def _provenance(manifest: dict[str, Any]) -> dict[str, Any]:
@@ -118,12 +133,6 @@ def _provenance(manifest: dict[str, Any]) -> dict[str, Any]:
         for name, value in request.items()
         if name not in skip
     )
-    weights = manifest["inputs"].get("weights")
-    network = (
-        f"{weights['model']}, weights `{weights['weights']}` (SHA-256 `{weights['sha256'][:16]}…`)"
-        if weights
-        else "none: this page only compares what other pages computed"
-    )
     versions = ", ".join(
         f"{name} {manifest['versions'][name]}"
         for name in ("xailib", "python", "torch", "torchvision", "lime", "grad-cam")
@@ -131,11 +140,7 @@ def _provenance(manifest: dict[str, Any]) -> dict[str, Any]:
     task = manifest["task"]
     text = f"""## How this page was made
 
-Network
-: {network}
-
-Photographs
-: {", ".join(manifest["inputs"]["images"])}
+{_ingredients(manifest["inputs"])}
 
 Made
 : {manifest["finished"][:10]} in {manifest["seconds"]:.0f} s on {manifest["machine"]}, commit
@@ -149,11 +154,31 @@ Make it again
     return {"cell_type": "markdown", "id": "provenance", "metadata": {}, "source": text}
 
 
+def _ingredients(inputs: dict[str, Any]) -> str:
+    """Return what went into a run, as a definition list."""
+    found: dict[str, str] = {}
+    if weights := inputs.get("weights"):
+        sha256 = weights["sha256"][:16]
+        found["Network"] = f"{weights['model']}, weights `{weights['weights']}` (`{sha256}…`)"
+    if images := inputs.get("images"):
+        found["Photographs"] = ", ".join(images)
+    if probe := inputs.get("probe"):
+        source = ", ".join(probe["source"])
+        found["Probe images"] = f"{probe['count']}, from {source}, {probe['crops']} crops each"
+    if encoder := inputs.get("encoder"):
+        found["Encoder"] = f"{encoder['label']} (`{encoder['sha256'][:16]}…`)"
+    if concepts := inputs.get("concepts"):
+        found["Concepts"] = f"{concepts['count']}, {concepts['source']}"
+    if runs := inputs.get("runs"):
+        found["Runs compared"] = ", ".join(f"`{run}`" for run in runs)
+    return "\n\n".join(f"{name}\n: {text}" for name, text in found.items())
+
+
 class ResultFigure(Figure):
     """A figure from a run: ``{result-figure} 4_agreement/side-by-side`` with its own caption."""
 
     required_arguments = 1
-    option_spec = {**Figure.option_spec, "alt": directives.unchanged}  # type: ignore[misc]  # noqa: RUF012
+    option_spec = {**Figure.option_spec, "alt": directives.unchanged}  # noqa: RUF012
 
     def run(self) -> list[nodes.Node]:
         """Point the figure at the profile's file."""

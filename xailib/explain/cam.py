@@ -1,60 +1,48 @@
-"""Class activation maps, by the grad-cam package, with the network left as it was found."""
+"""Class activation maps: which part of a layer's feature maps a prediction rests on."""
 
-import contextlib
-import io
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from types import MappingProxyType
 
 import numpy as np
 import torch
 from jaxtyping import Float32
-from pytorch_grad_cam import (
-    AblationCAM,
-    GradCAM,
-    GradCAMPlusPlus,
-    HiResCAM,
-    LayerCAM,
-    ScoreCAM,
-    XGradCAM,
-)
-from pytorch_grad_cam.ablation_layer import AblationLayer
-from pytorch_grad_cam.base_cam import BaseCAM
-from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
-from torch import nn
+from pytorch_grad_cam import AblationCAM, ScoreCAM
+from pytorch_grad_cam.utils.image import scale_cam_image
+from torch import Tensor
 
 from xailib.errors import InputError, unknown_name
+from xailib.explain.ablation import RULES, ablation_weights
+from xailib.explain.gradient import GRADIENT_METHODS, gradient_map, guided_backprop
+from xailib.explain.maps import layout_of, token_layer
+from xailib.explain.scorecam import score_weights
+from xailib.explain.tail import Tail
 from xailib.explanation import Explanation
+from xailib.forward import ENGINES
 from xailib.images import Photograph
-from xailib.layers import preserved
-from xailib.models import BATCH, Classifier
+from xailib.layers import evaluation
+from xailib.models import BATCH, Classifier, Prediction
 
-METHODS = MappingProxyType(
-    {
-        "gradcam": GradCAM,
-        "gradcam++": GradCAMPlusPlus,
-        "xgradcam": XGradCAM,
-        "hirescam": HiResCAM,
-        "layercam": LayerCAM,
-        "ablationcam": AblationCAM,
-        "scorecam": ScoreCAM,
-    }
-)
-_RELUS = (nn.ReLU, nn.ReLU6)
+__all__ = ["METHODS", "cam_layer_of", "explain_cam", "guided_backprop"]
+
+# The classes of the grad-cam package that do the same; the gradient methods are computed by them.
+METHODS = MappingProxyType({**GRADIENT_METHODS, "ablationcam": AblationCAM, "scorecam": ScoreCAM})
 
 
 def cam_layer_of(classifier: Classifier, layer: str | None = None) -> str:
-    """Return the layer to use: the one named, or the classifier's last with feature maps.
+    """Return the layer to use: the one named, or the classifier's own.
+
+    That is its last layer with feature maps; where tokens follow these (ViT, Swin), the norm in
+    front of the last attention.
 
     Raises
     ------
     InputError
-        For an unknown name, or where none is named and the network has no feature maps.
+        For an unknown name, or where none is named and the network has neither.
     """
-    name = layer or classifier.cam_layer
+    name = layer or classifier.cam_layer or token_layer(classifier.module)
     if name is None:
         raise InputError(
-            f"layer: {classifier.name} ends in tokens, not feature maps; a CAM needs maps"
+            f"layer: {classifier.name} has neither feature maps nor attention over tokens; "
+            "name a layer whose output is one of these"
         )
     classifier.layer(name)
     return name
@@ -68,6 +56,8 @@ def explain_cam(
     *,
     layer: str | None = None,
     batch_size: int = BATCH,
+    engine: str = "auto",
+    rule: str = "centred",
 ) -> Explanation:
     """Explain one prediction by a class activation map of one layer.
 
@@ -80,43 +70,62 @@ def explain_cam(
     target : int or str, optional
         A category's index or name; by default the predicted one. Its logit is explained.
     layer : str, optional
-        A `named_modules` name; by default the last layer with feature maps.
+        A `named_modules` name; by default `cam_layer_of` the classifier. Its output may be
+        feature maps, channels first or last, or tokens.
     batch_size : int
-        Pictures a forward pass, for the methods that need many.
+        Pictures a forward pass, for the methods that need many; it bounds their memory.
+    engine : str
+        For these, see `xailib.forward.forward_batches`.
+    rule : str
+        For ``"ablationcam"``, see `xailib.explain.ablation.ablation_weights`.
 
     Returns
     -------
     Explanation
         In [0, 1], as grad-cam scales it (negative parts cut, then by minimum and maximum);
-        ``raw`` is the weighted sum of the layer's maps before that.
+        ``raw`` is the weighted sum of the layer's maps before that. ``parameters`` say the
+        layer, and for the methods with many passes how and by which engine they were made.
 
     Raises
     ------
     InputError
-        For an unknown method, layer or target, or a layer without feature maps.
+        For an unknown method, layer, target, engine or rule, or a layer without feature maps.
     """
-    if method not in METHODS:
-        raise unknown_name("method", method, METHODS)
+    for argument, given, allowed in (
+        ("method", method, METHODS),
+        ("engine", engine, ENGINES),
+        ("rule", rule, RULES),
+    ):
+        if given not in allowed:
+            raise unknown_name(argument, given, allowed)
+    if batch_size < 1:
+        raise InputError(f"batch_size: {batch_size} is not at least 1")
     name = cam_layer_of(classifier, layer)
-    chosen = classifier.target(photograph, target)
+    index = None if target is None else classifier.category_index(target)
     view = classifier.view(photograph)
-    batch = classifier.input_tensor(view.pixels[None]).requires_grad_()
-    raw: list[np.ndarray] = []
-    with preserved(classifier.module), _grad_cam(method, classifier, name, batch_size) as cam:
-        combine = cam.get_cam_image
-
-        def keep_raw(*args: object, **kwargs: object) -> np.ndarray:
-            maps: np.ndarray = combine(*args, **kwargs)
-            raw.append(maps[0].astype(np.float32))
-            return maps
-
-        cam.get_cam_image = keep_raw
-        try:
-            saliency = cam(batch, [ClassifierOutputTarget(chosen.index)])[0]
-        except (ValueError, IndexError, AttributeError) as error:
-            raise InputError(
-                f"layer: {method} cannot use {name!r} of {classifier.name}: {error}"
-            ) from error
+    picture = classifier.input_tensor(view.pixels[None])
+    with evaluation(classifier.module):
+        tail = Tail(classifier.module, name, picture)
+        chosen = _prediction(classifier, tail.logits, index)
+        layout = layout_of(tuple(tail.output.shape), view.frame.size, name)
+        parameters = {"layer": name}
+        if method in GRADIENT_METHODS:
+            raw = gradient_map(method, classifier, picture, name, layout, chosen.index)
+        else:
+            maps = layout.maps(tail.output)
+            if method == "ablationcam":
+                found = ablation_weights(
+                    tail, layout, chosen.index, rule=rule, batch_size=batch_size, engine=engine
+                )
+                weights = found.weights
+                parameters |= {"rule": rule, "passes": found.how, "engine": found.engine}
+            else:
+                weights, used = score_weights(
+                    classifier, picture, maps, chosen.index, batch_size=batch_size, engine=engine
+                )
+                parameters |= {"engine": used}
+            combined = torch.einsum("c,chw->hw", weights.double(), maps[0].double())
+            raw = combined.float().cpu().numpy()
     return Explanation(
         method=method,
         image=photograph.id,
@@ -126,71 +135,24 @@ def explain_cam(
         target_name=chosen.name,
         probability=chosen.probability,
         frame=view.frame,
-        saliency=saliency.astype(np.float32),
-        raw=raw[0],
-        parameters={"layer": name},
+        saliency=_saliency(raw, view.frame.size),
+        raw=raw,
+        parameters=parameters,
     )
 
 
-def guided_backprop(
-    classifier: Classifier, photograph: Photograph, target: int | str | None = None
-) -> Float32[np.ndarray, "height width channels"]:
-    """Return the guided gradient of the target's logit (Springenberg et al. 2015).
-
-    The gradient with respect to the network's input, where every ReLU also stops negative
-    gradients on their way back. Unlike grad-cam's, this reaches ReLU6 and leaves the network
-    as it was.
-
-    Raises
-    ------
-    InputError
-        If the network has no ReLU: nothing would be guided.
-    """
-    module = classifier.module
-    relus = [part for part in module.modules() if isinstance(part, _RELUS)]
-    if not relus:
-        raise InputError(f"model: {classifier.name} has no ReLU, which guided backprop needs")
-    chosen = classifier.target(photograph, target)
-    batch = classifier.input_tensor(classifier.view(photograph).pixels[None]).requires_grad_()
-    with preserved(module), _guided(relus):
-        score = module.eval()(batch)[0, chosen.index]
-        (gradient,) = torch.autograd.grad(score, batch)
-    return gradient[0].movedim(0, -1).float().cpu().numpy()
+def _prediction(
+    classifier: Classifier, logits: Float32[Tensor, "1 categories"], index: int | None
+) -> Prediction:
+    """Return the category to explain, from scores that are there already."""
+    probabilities = logits[0].softmax(0)
+    best = int(probabilities.argmax()) if index is None else index
+    return Prediction(best, classifier.categories[best], float(probabilities[best]))
 
 
-@contextmanager
-def _guided(relus: Sequence[nn.ReLU | nn.ReLU6]) -> Iterator[None]:
-    in_place = [relu.inplace for relu in relus]
-    handles = []
-    try:
-        for relu in relus:
-            relu.inplace = False  # a backward hook cannot see through an in-place operation
-            handles.append(
-                relu.register_full_backward_hook(
-                    lambda _module, gradients, _outputs: (gradients[0].clamp(min=0),)  # type: ignore[index]
-                )
-            )
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-        for relu, value in zip(relus, in_place, strict=True):
-            relu.inplace = value
-
-
-@contextmanager
-def _grad_cam(
-    method: str, classifier: Classifier, layer: str, batch_size: int
-) -> Iterator[BaseCAM]:
-    """Make grad-cam's object for a method; its hooks are gone afterwards.
-
-    Its own ``with`` is not used: that would swallow an IndexError.
-    """
-    options = {"ablation_layer": AblationLayer()} if method == "ablationcam" else {}
-    cam = METHODS[method](classifier.module, [classifier.layer(layer)], **options)
-    cam.batch_size = batch_size
-    try:
-        with contextlib.redirect_stderr(io.StringIO()):  # it always draws a progress bar
-            yield cam
-    finally:
-        cam.activations_and_grads.release()
+def _saliency(
+    raw: Float32[np.ndarray, "rows columns"], size: tuple[int, int]
+) -> Float32[np.ndarray, "height width"]:
+    """Return a map as grad-cam shows it: negative parts cut, scaled, enlarged, scaled again."""
+    enlarged = scale_cam_image(np.maximum(raw, 0)[None], size[::-1])
+    return scale_cam_image(np.maximum(enlarged, 0))[0].astype(np.float32)

@@ -1,0 +1,153 @@
+"""What is compared: ours, the peer called directly, and the passes that cannot be avoided."""
+
+import contextlib
+import io
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from lime import lime_image
+from pytorch_grad_cam.ablation_layer import AblationLayer
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+from xailib.explain.cam import METHODS, explain_cam
+from xailib.explain.lime import explain_lime, segmentation, superpixels_of
+from xailib.explain.tail import Tail
+from xailib.images import Photograph
+from xailib.layers import evaluation, preserved
+from xailib.models import BATCH, Classifier, load_classifier
+
+WEIGHTS = Path(__file__).parents[2] / "shared/weights/resnet50_imagenet1k.pth"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One comparison.
+
+    Attributes
+    ----------
+    name, network : str
+        What is computed, of which network.
+    ours, peer : callable
+        Either returns an array to be compared.
+    passes : int
+        Full or tail passes that the result needs at least.
+    bare : callable
+        Returns the module and the batch of which one pass is taken as the limit.
+    """
+
+    name: str
+    network: str
+    ours: Callable[[], np.ndarray]
+    peer: Callable[[], np.ndarray]
+    passes: int
+    bare: Callable[[], tuple[torch.nn.Module, torch.Tensor]]
+
+
+def networks() -> dict[str, Callable[[], Classifier]]:
+    """Return the loaders of the networks: real weights where they are at hand."""
+    weights = WEIGHTS if WEIGHTS.is_file() else "random"
+    return {
+        "resnet50": lambda: load_classifier("resnet50", weights),
+        "tf_efficientnet_lite0": lambda: load_classifier("tf_efficientnet_lite0"),
+    }
+
+
+def cases(net: Classifier, photo: Photograph, samples: int) -> Iterator[Case]:
+    """Yield the comparisons for one network."""
+    yield lime_case(net, photo, samples)
+    last = net.cam_layer or ""
+    layers = ["layer4", "layer3"] if net.name.startswith("resnet") else [last, "blocks.4"]
+    for layer in layers:
+        yield ablation_case(net, photo, layer)
+    yield score_case(net, photo, layers[0])
+
+
+def lime_case(net: Classifier, photo: Photograph, samples: int) -> Case:
+    """LIME against lime with the same prediction function in eager mode."""
+    target = net.target(photo)
+    pixels = net.view(photo).pixels
+
+    def peer() -> np.ndarray:
+        with contextlib.redirect_stderr(io.StringIO()):
+            found = lime_image.LimeImageExplainer(random_state=0).explain_instance(
+                pixels,
+                net.probabilities,
+                labels=(target.index,),
+                top_labels=None,
+                hide_color=0,
+                num_samples=samples,
+                segmentation_fn=segmentation("quickshift", 0),
+            )
+        return superpixels_of(found, target.index).weights
+
+    def ours() -> np.ndarray:
+        parts = explain_lime(net, photo, target.index, num_samples=samples).superpixels
+        return parts.weights
+
+    return Case(
+        f"LIME, {samples} samples", net.name, ours, peer, samples, lambda: _full(net, photo)
+    )
+
+
+def ablation_case(net: Classifier, photo: Photograph, layer: str) -> Case:
+    """AblationCAM by grad-cam's rule against grad-cam."""
+    tail = record(net, photo, layer)
+    found = explain_cam(net, photo, "ablationcam", layer=layer, rule="gradcam")
+    channels = tail.output.shape[1]
+    closed = found.parameters["passes"] == "closed form"
+
+    def bare() -> tuple[torch.nn.Module, torch.Tensor]:
+        if closed:
+            return _full(net, photo)
+        return tail, tail.output.repeat(BATCH, *[1] * (tail.output.ndim - 1))
+
+    return Case(
+        f"AblationCAM, {layer}, {channels} channels",
+        net.name,
+        lambda: explain_cam(net, photo, "ablationcam", layer=layer, rule="gradcam").saliency,
+        lambda: _grad_cam(net, photo, "ablationcam", layer),
+        2 if closed else channels,  # one that records the layer, one that checks the closed form
+        bare,
+    )
+
+
+def score_case(net: Classifier, photo: Photograph, layer: str) -> Case:
+    """ScoreCAM against grad-cam."""
+    tail = record(net, photo, layer)
+    alive = (tail.output[0] != 0).flatten(1).any(1)
+    passes = int(alive.sum()) + int(not alive.all())
+    return Case(
+        f"ScoreCAM, {layer}, {len(alive)} channels",
+        net.name,
+        lambda: explain_cam(net, photo, "scorecam", layer=layer).saliency,
+        lambda: _grad_cam(net, photo, "scorecam", layer),
+        passes,
+        lambda: _full(net, photo),
+    )
+
+
+def _full(net: Classifier, photo: Photograph) -> tuple[torch.nn.Module, torch.Tensor]:
+    pixels = np.repeat(net.view(photo).pixels[None], BATCH, axis=0)
+    return net.module, net.input_tensor(pixels)
+
+
+def record(net: Classifier, photo: Photograph, layer: str) -> Tail:
+    """Return the network behind a layer, for one photograph."""
+    picture = net.input_tensor(net.view(photo).pixels[None])
+    with evaluation(net.module):
+        return Tail(net.module, layer, picture)
+
+
+def _grad_cam(net: Classifier, photo: Photograph, method: str, layer: str) -> np.ndarray:
+    target = net.target(photo).index
+    options = {"ablation_layer": AblationLayer()} if method == "ablationcam" else {}
+    picture = net.input_tensor(net.view(photo).pixels[None])
+    with preserved(net.module), contextlib.redirect_stderr(io.StringIO()):
+        cam = METHODS[method](net.module, [net.layer(layer)], **options)
+        cam.batch_size = BATCH
+        found = cam(picture, [ClassifierOutputTarget(target)])[0]
+        cam.activations_and_grads.release()
+    return found

@@ -1,0 +1,124 @@
+"""Time and peak memory of two ways to do the same, in turn, and the machine they ran on."""
+
+import ctypes
+import gc
+import importlib.util
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+_PACKAGES = ("torch", "lime", "grad-cam", "timm", "numpy", "openvino", "onnxruntime")
+
+
+@dataclass
+class Times:
+    """What one way took, run by run.
+
+    Attributes
+    ----------
+    seconds : list of float
+        Wall time.
+    processor : list of float
+        Processor time of all threads: what a busy machine distorts least, if OMP_NUM_THREADS=1
+        (threads that wait for each other count as busy).
+    megabytes : list of float
+        How far the process's memory rose above where it was; NaN where Linux does not tell.
+    result : object
+        What the last run returned.
+    """
+
+    seconds: list[float] = field(default_factory=list)
+    processor: list[float] = field(default_factory=list)
+    megabytes: list[float] = field(default_factory=list)
+    result: Any = None
+
+    def run(self, function: Callable[[], Any]) -> None:
+        """Run once and take note."""
+        gc.collect()
+        _give_back()
+        before = _memory("VmRSS", reset=True)
+        started, busy = time.perf_counter(), time.process_time()
+        self.result = function()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self.seconds.append(time.perf_counter() - started)
+        self.processor.append(time.process_time() - busy)
+        self.megabytes.append(_memory("VmHWM") - before)
+
+    @property
+    def median(self) -> float:
+        """Median seconds."""
+        return float(np.median(self.seconds))
+
+    @property
+    def peak(self) -> float:
+        """Largest rise of memory, megabytes."""
+        return max(self.megabytes)
+
+
+def in_turn(ways: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, Times]:
+    """Run each way once, then each again, so that a busy machine slows all of them alike."""
+    times = {name: Times() for name in ways}
+    for _ in range(repeats):
+        for name, function in ways.items():
+            times[name].run(function)
+    return times
+
+
+def best_pass(
+    run: Callable[[torch.Tensor], Any], batch: torch.Tensor, repeats: int = 5
+) -> tuple[float, float]:
+    """Return the least seconds of wall and of processor time that one picture took."""
+    times = Times()
+    with torch.inference_mode():
+        run(batch)
+        for _ in range(repeats):
+            times.run(lambda: run(batch))
+    return min(times.seconds) / len(batch), min(times.processor) / len(batch)
+
+
+def machine() -> dict[str, Any]:
+    """Return what a reader needs to judge the figures."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    model = next((x.split(":", 1)[1].strip() for x in lines if x.startswith("model name")), "")
+    installed = [p for p in _PACKAGES if p in ("grad-cam",) or importlib.util.find_spec(p)]
+    return {
+        "processor": model or platform.processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in installed},
+        "load_at_start": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _memory(entry: str, *, reset: bool = False) -> float:
+    """Return an entry of this process's memory in megabytes, and forget the peak if told to."""
+    try:
+        if reset:
+            _CLEAR.write_text("5")
+        lines = _STATUS.read_text().splitlines()
+    except OSError:
+        return float("nan")
+    return next(int(line.split()[1]) for line in lines if line.startswith(entry)) / 1024
+
+
+def _give_back() -> None:
+    """Let the C library return free memory, so that a peak is not hidden in its reserves."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).malloc_trim(0)

@@ -1,0 +1,316 @@
+# ---
+# jupyter:
+#   jupytext:
+#     cell_metadata_filter: tags,-all
+#     notebook_metadata_filter: kernelspec,jupytext,-jupytext.text_representation.jupytext_version
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# (task-dissect)=
+# # CLIP-Dissect: what have the neurons learnt?
+
+# %% tags=["parameters"]
+model: str = (
+    "tf_efficientnet_lite0"  # a name that load_classifier knows, or path/to/file.py:function
+)
+weights: str = (
+    ""  # file with a state dict, name of torchvision weights, or random; empty: the published ones
+)
+layers: list = []  # layers as in named_modules; empty: the last two stages and the output layer
+encoder: str = (
+    "conse:tf_efficientnet_lite1"  # clip:ViT-B/16, openclip:ARCH/PRETRAINED, or conse:CLASSIFIER
+)
+encoder_weights: str = ""  # local file for the encoder; empty: fetched, or packaged for conse
+probe: list = ["packaged"]  # probe images: packaged, broden, imagenet-sample, files or folders
+crops: int = 40  # parts cut from each probe photograph besides the whole, 0 or more
+concepts: list = [
+    "packaged"
+]  # packaged, categories:imagenet, or a text file with one concept a line
+measure: str = "soft_wpmi"  # soft_wpmi, wpmi, rank_reorder, cos_similarity or cos_similarity_cubed
+top_k: int = (
+    20  # for soft_wpmi: the most activating probe images that decide a label, at most their number
+)
+control: bool = True  # also label the same network with random weights, which must fail
+descriptions: str = ""  # a published descriptions.csv to draw instead of computing; empty: compute
+seed: int = 0  # of the crops, the random weights and the bootstrap
+device: str = "auto"  # auto, cpu, cuda or mps
+out_dir: str = (
+    "results/scratch/1_clip_dissect"  # where this run is written; relative to the project
+)
+
+# %% tags=["remove-input"]
+import pandas as pd
+from IPython.display import Markdown, display
+
+from xailib import figures, unit_figures
+from xailib.activations import record_activations
+from xailib.concepts import load_concepts
+from xailib.descriptions import read_descriptions
+from xailib.dissect import evaluate_output_units, label_units
+from xailib.encoders import load_encoder
+from xailib.images import ImageSet
+from xailib.models import load_classifier
+from xailib.probe import load_probe
+from xailib.results import start_run
+
+parameters = {
+    "model": model,
+    "weights": weights,
+    "layers": layers,
+    "encoder": encoder,
+    "probe": probe,
+    "crops": crops,
+    "concepts": concepts,
+    "measure": measure,
+    "top_k": top_k,
+    "control": control,
+    "seed": seed,
+    "descriptions": descriptions,
+}
+options = {"top_k": top_k} if measure == "soft_wpmi" else {}
+if descriptions:
+    published = read_descriptions(descriptions)
+    run = start_run(out_dir, "1_clip_dissect", parameters, ImageSet(()))
+    tables = {"published": published}
+    label = f"labels read from {descriptions}"
+else:
+    classifier = load_classifier(model, weights or None, device, seed)
+    chosen = list(layers or classifier.dissect_layers)
+    for name in chosen:
+        classifier.layer(name)
+    probe_set = load_probe(probe, crops, seed)
+    words = load_concepts(concepts)
+    reader = load_encoder(encoder, encoder_weights or None, device)
+    label = reader.label
+    run = start_run(
+        out_dir,
+        "1_clip_dissect",
+        parameters,
+        ImageSet((), probe_set.failures),
+        weights=classifier.identity,
+        encoder={"name": encoder, "label": reader.label, "sha256": reader.sha256},
+        probe={
+            "source": probe,
+            "crops": crops,
+            "seed": seed,
+            "count": len(probe_set),
+            "sha256": probe_set.sha256,
+        },
+        concepts={"source": words.source, "count": len(words), "sha256": words.sha256},
+    )
+    images = reader.encode_images(probe_set)
+    texts = reader.encode_texts(words.names)
+    networks = {"trained": classifier}
+    if control:
+        networks["random weights"] = (
+            load_classifier(model, "random", device, seed) if ".py:" not in model else None
+        )
+    recordings = {
+        kind: record_activations(
+            net, chosen, probe_set, folder=run.folder / "activations" / kind.split()[0]
+        )
+        for kind, net in networks.items()
+        if net is not None
+    }
+    tables = {
+        kind: label_units(recorded, images, texts, words, measure=measure, **options)
+        for kind, recorded in recordings.items()
+    }
+labels = tables[next(iter(tables))]
+chosen = list(dict.fromkeys(labels["layer"]))
+
+# %% tags=["remove-input"]
+metrics = {
+    "units": len(labels),
+    "layers": ", ".join(chosen),
+    "concepts_used": labels["concept"].nunique(),
+    "encoder": label,
+}
+answer = f"**Answer.** {len(labels)} units in {len(chosen)} layers carry {metrics['concepts_used']} different concepts."
+quality = pd.DataFrame()
+if not descriptions:
+    metrics |= {"probe_images": len(probe_set), "concepts": len(words)}
+    known = sorted(probe_set.categories)
+    if len(known) >= 2 and len(labels[labels["layer"] == chosen[-1]]) == len(classifier.categories):
+        names = (
+            load_concepts("categories:imagenet") if len(classifier.categories) == 1000 else words
+        )
+        name_rows = reader.encode_texts(names.names)
+        rows = []
+        for kind, recorded in recordings.items():
+            judged = label_units(
+                {chosen[-1]: recorded[chosen[-1]]},
+                images,
+                name_rows,
+                names,
+                ids=probe_set.ids,
+                measure=measure,
+                **options,
+            )
+            found = evaluate_output_units(
+                judged, chosen[-1], classifier.categories, names, reader, only=known, seed=seed
+            )
+            rows.append({"network": kind, **found.as_dict()})
+        quality = pd.DataFrame(rows)
+        metrics |= {
+            "judged_units": int(quality["units"].iloc[0]),
+            "accuracy_percent": 100 * quality["accuracy"].iloc[0],
+            "cosine": quality["cosine"].iloc[0],
+            "random_cosine": quality["random_cosine"].iloc[0],
+        }
+        answer += (
+            f" Where the truth is known, at the {metrics['judged_units']} output units whose category is among the "
+            f"probe photographs, the method finds the category's own name among {len(names)} for "
+            f"**{metrics['accuracy_percent']:.0f} %** of them"
+        )
+        answer += (
+            f"; with random weights for {100 * quality['accuracy'].iloc[1]:.0f} %."
+            if len(quality) > 1
+            else "."
+        )
+display(Markdown(answer + f" The words and pictures meet in: *{label}*."))
+
+# %% [markdown]
+# ## Method
+#
+# CLIP-Dissect {cite}`oikarinen2023` shows a set of probe images $x_i$ to the network and records how strongly each
+# unit responds, $q_i$. An image-text encoder says how well each image fits each concept $t_m$,
+# $P_{im} = \operatorname{softmax}_m(a\,\langle I_i, T_m\rangle)$. A unit is labelled with the concept that fits its most
+# activating images $B_k$ better than images in general (soft-WPMI):
+#
+# $$ \operatorname{sim}(t_m, q_k) = \log \mathbb{E}\bigl[p(t_m \mid B_k)\bigr] - \lambda \log p(t_m). $$
+#
+# Where the weights of CLIP cannot be had, a **ConSE surrogate** {cite}`norouzi2014` serves: an image is the mean of the
+# sentence embeddings of a classifier's ten most probable category names, weighted by probability. It is not CLIP: it
+# knows what its classifier knows.
+
+# %% [markdown]
+# ## Which concepts, and how often
+
+# %% tags=["remove-input"]
+figures.publish(
+    run,
+    unit_figures.concept_bars(labels),
+    "concept-bars",
+    f"The twenty most frequent concepts among the units of each layer of {model if not descriptions else 'the published network'}. "
+    f"Encoder: {label}.",
+    "Bars of concept counts. "
+    + " ".join(
+        f"{layer}: most often {labels[labels['layer'] == layer]['concept'].value_counts().index[0]}."
+        for layer in chosen
+    ),
+    labels.groupby(["layer", "concept"], sort=False).size().rename("units").reset_index(),
+    raster=False,
+)
+
+# %% tags=["remove-input"]
+figures.publish(
+    run,
+    unit_figures.similarity_scatter(labels),
+    "similarity-scatter",
+    "Similarity of each unit to its concept, by unit; the twenty most frequent concepts of a layer are coloured. "
+    f"Similarities compare within a layer, not between layers. Encoder: {label}.",
+    f"Scatter plots of similarity by unit for the layers {', '.join(chosen)}.",
+    labels[["layer", "unit", "concept", "similarity"]],
+)
+
+# %% [markdown]
+# ## Does it fail where it must?
+
+# %% tags=["remove-input"]
+if len(tables) > 1:
+    figures.publish(
+        run,
+        unit_figures.spread_chart(tables),
+        "concept-spread",
+        "Different concepts as a share of a layer's units, for the trained network and for the same network with random "
+        f"weights, the control that has learnt nothing. Encoder: {label}.",
+        "Bars of the share of different concepts by layer, trained against random weights.",
+        pd.concat([t.assign(network=k) for k, t in tables.items()])[
+            ["network", "layer", "unit", "concept"]
+        ],
+        raster=False,
+    )
+if len(quality):
+    figures.publish_table(
+        run,
+        quality,
+        "output-units",
+        "Labels of the output units whose true name is known and whose category is in the probe set: share labelled "
+        "with its own name, with its bootstrap interval, and mean cosine of label and name.",
+        {
+            "network": "network",
+            "units": "units",
+            "accuracy": "accuracy",
+            "accuracy_low": "from",
+            "accuracy_high": "to",
+            "random_accuracy": "by chance",
+            "cosine": "cosine",
+            "random_cosine": "cosine by chance",
+        },
+        {
+            "accuracy": "{:.0%}",
+            "accuracy_low": "{:.0%}",
+            "accuracy_high": "{:.0%}",
+            "random_accuracy": "{:.2%}",
+            "cosine": "{:.2f}",
+            "random_cosine": "{:.2f}",
+        },
+    )
+if descriptions:
+    display(Markdown("Published labels come without a control: nothing is computed here."))
+
+# %% [markdown]
+# ## The units, with what activates them most
+
+# %% tags=["remove-input"]
+if not descriptions:
+    wanted = set(labels["top_images"].explode())
+    pictures = {p.id: p.pixels for p in probe_set.photographs() if p.id in wanted}
+    best = pd.concat(
+        [
+            labels[(labels["layer"] == layer) & ~labels["dead"]].nlargest(2, "zscore")
+            for layer in chosen
+        ]
+    )
+    rows, names = unit_figures.unit_rows(best, pictures)
+    figures.publish(
+        run,
+        figures.gallery(rows, ["1st", "2nd", "3rd", "4th", "5th"][: len(rows[0])], names),
+        "unit-gallery",
+        "The two units of each layer whose label stands out most, with the probe images that activate them most. "
+        f"Encoder: {label}.",
+        f"Grid of probe images for {len(best)} units: " + "; ".join(names),
+        best.assign(top_images=[" ".join(ids) for ids in best["top_images"]]),
+    )
+    unit_figures.publish_browser(
+        run, labels, pictures, "unit-browser", f"All {len(labels)} units. Encoder: {label}."
+    )
+
+# %% tags=["remove-input"]
+if run.failures:
+    lines = "\n".join(f"- `{failure['source']}`: {failure['reason']}" for failure in run.failures)
+    display(Markdown(f"**Probe images left out:**\n\n{lines}"))
+
+# %% [markdown]
+# ## Limits
+#
+# - A unit is labelled with one word, even where it responds to several things or to none.
+# - A concept that no probe image shows cannot be found; crops of few photographs are a small world.
+# - A ConSE surrogate sees through its classifier's categories: it separates objects better than textures or colours.
+
+# %% tags=["remove-cell"]
+run.save_table(
+    "labels",
+    labels.assign(top_images=labels["top_images"].map(list)) if not descriptions else labels,
+)
+run.save_metrics(metrics)
+manifest = run.finish()

@@ -1,0 +1,128 @@
+"""Tiny networks of the kinds that classifiers come in, and a photograph for them."""
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from xailib import layers
+from xailib.images import Photograph, from_array
+from xailib.models import Classifier
+from xailib.preprocessing import Preprocessing
+
+SIDE = 32
+CATEGORIES = 5
+
+
+class Plain(nn.Module):
+    """Convolutions, average pool, dropout, linear: as a ResNet or an EfficientNet ends."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU(True))
+        self.body = nn.Sequential(nn.Conv2d(8, 12, 3, 2, 1), nn.BatchNorm2d(12), nn.ReLU(True))
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.drop = nn.Dropout(0.5)
+        self.fc = nn.Linear(12, CATEGORIES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.drop(torch.flatten(self.pool(self.body(self.stem(x))), 1)))
+
+
+class Skipping(nn.Module):
+    """What lies behind `body` also reads what lies in front of it."""
+
+    in_place = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 6, 3, 2, 1), nn.BatchNorm2d(6))
+        self.act = nn.ReLU(inplace=True)
+        self.body = nn.Conv2d(6, 6, 3, 1, 1)
+        self.mix = nn.Conv2d(12, 10, 3, 2, 1)
+        self.fc = nn.Linear(10 * 4, CATEGORIES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        before = self.act(self.stem(x))
+        after = self.body(before)
+        if self.in_place:
+            after += before
+        else:
+            after = after + before
+        both = self.act(torch.cat([before, after], dim=1))
+        last = nn.functional.max_pool2d(self.act(self.mix(both)), 4)
+        return self.fc(last.reshape(x.shape[0], -1))
+
+
+class InPlace(Skipping):
+    """The same, with the output of `body` changed after the fact."""
+
+    in_place = True
+
+
+class Stubborn(Plain):
+    """A network whose tail cannot be replayed for several pictures from one record."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = self.stem(x)
+        features *= 2
+        pooled = self.pool(self.body(features))
+        return self.fc(torch.flatten(pooled * (1 + pooled.amax((1, 2, 3), keepdim=True)), 1))
+
+
+def seeded(make, seed: int = 0) -> nn.Module:
+    """Build a network from a seed, with batch norms that have seen something."""
+    torch.manual_seed(seed)
+    module = make().eval()
+    for part in module.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            part.running_mean.uniform_(-0.3, 0.3)
+            part.running_var.uniform_(0.5, 2)
+    return module
+
+
+def vit() -> nn.Module:
+    import timm
+
+    return timm.models.VisionTransformer(
+        img_size=SIDE, patch_size=8, embed_dim=24, depth=2, num_heads=2, num_classes=CATEGORIES
+    )
+
+
+def swin() -> nn.Module:
+    import timm
+
+    return timm.models.SwinTransformer(
+        img_size=SIDE,
+        patch_size=4,
+        embed_dim=12,
+        depths=(1, 1),
+        num_heads=(2, 2),
+        window_size=4,
+        num_classes=CATEGORIES,
+    )
+
+
+def classifier(make=Plain, seed: int = 0, device: str = "cpu") -> Classifier:
+    """A classifier of 32 x 32 pictures with five categories."""
+    module = seeded(make, seed).to(device)
+    example = torch.zeros(1, 3, SIDE, SIDE, device=device)
+    traces = layers.trace(module, example)
+    return Classifier(
+        name=getattr(make, "__name__", "net").lower(),
+        module=module,
+        preprocessing=Preprocessing((SIDE, SIDE), SIDE, (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)),
+        categories=tuple(f"thing {index}" for index in range(CATEGORIES)),
+        weights="random",
+        sha256=f"{seed:064d}",
+        device=torch.device(device),
+        cam_layer=layers.default_cam_layer(module, traces, CATEGORIES),
+        dissect_layers=(),
+    )
+
+
+def photograph(seed: int = 0) -> Photograph:
+    """A photograph with some blobs of colour and noise, 32 x 32."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (4, 4, 3)).repeat(8, axis=0).repeat(8, axis=1)
+    noise = rng.integers(-20, 20, coarse.shape)
+    return from_array(np.clip(coarse + noise, 0, 255).astype(np.uint8), f"blobs-{seed}")

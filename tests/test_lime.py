@@ -1,0 +1,224 @@
+"""LIME's engine against lime called directly."""
+
+import contextlib
+import io
+
+import numpy as np
+import pytest
+import torch
+from lime import lime_image
+from nets import CATEGORIES, Plain, classifier, photograph
+
+from xailib.errors import InputError
+from xailib.explain.lime import (
+    LimeImageExplainer,
+    explain_lime,
+    explain_lime_targets,
+    segmentation,
+    superpixels_of,
+)
+
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+
+
+def blocks(image):
+    """Sixteen square superpixels."""
+    rows, columns = np.indices(image.shape[:2])
+    return rows * 4 // image.shape[0] * 4 + columns * 4 // image.shape[1]
+
+
+def four(image):
+    """Four superpixels, so that most samples are drawn many times."""
+    rows, columns = np.indices(image.shape[:2])
+    return rows * 2 // image.shape[0] * 2 + columns * 2 // image.shape[1]
+
+
+def from_one(image):
+    """Superpixels numbered from 1: lime never hides the last one."""
+    return blocks(image) + 1
+
+
+def peer(image, function, **options):
+    with contextlib.redirect_stderr(io.StringIO()):
+        explainer = lime_image.LimeImageExplainer(random_state=7)
+        return explainer.explain_instance(image, function, **options)
+
+
+def assert_same(found, expected, atol):
+    np.testing.assert_array_equal(found.segments, expected.segments)
+    np.testing.assert_array_equal(found.image, expected.image)
+    assert list(found.local_exp) == list(expected.local_exp)
+    for label in expected.local_exp:
+        ours, theirs = dict(found.local_exp[label]), dict(expected.local_exp[label])
+        assert ours.keys() == theirs.keys()
+        for superpixel, weight in theirs.items():
+            assert ours[superpixel] == pytest.approx(weight, abs=atol)
+        assert found.intercept[label] == pytest.approx(expected.intercept[label], abs=atol)
+    assert found.score == pytest.approx(expected.score, abs=1e-4)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("segment", [blocks, four, from_one, segmentation("slic"), None])
+@pytest.mark.parametrize("hide_color", [0, 200, None])
+def test_equals_lime(device, segment, hide_color):
+    net = classifier(device=device)
+    image = net.view(photograph()).pixels
+    options = {
+        "labels": (3, 1),
+        "top_labels": None,
+        "hide_color": hide_color,
+        "num_samples": 60,
+        "segmentation_fn": segment,
+    }
+    expected = peer(image, net.probabilities, **options)
+    found = LimeImageExplainer(random_state=7).explain_instance(image, net, **options)
+    assert_same(found, expected, 1e-6)
+    from_function = LimeImageExplainer(random_state=7).explain_instance(
+        image, net.probabilities, **options
+    )
+    assert_same(from_function, expected, 1e-6)
+
+
+@pytest.mark.parametrize("options", [{"top_labels": 2}, {"num_features": 4}, {"batch_size": 1}])
+def test_takes_lime_s_own_arguments(options):
+    net = classifier()
+    image = net.view(photograph()).pixels
+    options = {"labels": (0,), "top_labels": None, "num_samples": 40, **options}
+    options["segmentation_fn"] = blocks
+    expected = peer(image, net.probabilities, **options)
+    found = LimeImageExplainer(random_state=7).explain_instance(image, net, **options)
+    assert_same(found, expected, 1e-6)
+    assert getattr(found, "top_labels", 0) == getattr(expected, "top_labels", 0)
+
+
+def test_a_gray_float_picture_for_a_function():
+    image = np.random.default_rng(0).random((16, 20))
+
+    def function(pictures):
+        mean = pictures.mean((1, 2, 3))
+        return np.stack([mean, 1 - mean], axis=1)
+
+    options = {"hide_color": 0, "num_samples": 50, "segmentation_fn": blocks}
+    expected = peer(image, function, **options)
+    found = LimeImageExplainer(random_state=7).explain_instance(image, function, **options)
+    assert_same(found, expected, 1e-12)
+
+
+def test_equal_samples_are_scored_once():
+    seen = []
+
+    def function(pictures):
+        seen.extend(pictures)
+        return np.full((len(pictures), 2), 0.5)
+
+    explainer = LimeImageExplainer(random_state=0)
+    image = photograph().pixels
+    explainer.explain_instance(image, function, num_samples=500, segmentation_fn=four, hide_color=0)
+    assert len(seen) == 16 == len({picture.tobytes() for picture in seen})
+    np.testing.assert_array_equal(seen[0], image)
+    assert explainer.used == "function"
+
+
+def test_perturbed_pictures_are_those_that_lime_makes():
+    """Bit by bit what normalising lime's own 8-bit pictures gives."""
+    net = classifier()
+    image = net.view(photograph()).pixels
+    theirs, ours = [], []
+    peer(
+        image,
+        lambda pictures: theirs.extend(pictures) or np.full((len(pictures), 2), 0.5),
+        num_samples=20,
+        segmentation_fn=blocks,
+        hide_color=None,
+    )
+    handle = net.module.register_forward_pre_hook(lambda _m, i: ours.extend(i[0].clone()))
+    LimeImageExplainer(random_state=7, engine="eager").explain_instance(
+        image, net, num_samples=20, segmentation_fn=blocks, hide_color=None, batch_size=3
+    )
+    handle.remove()
+    torch.testing.assert_close(
+        torch.stack(ours), net.input_tensor(np.stack(theirs)), rtol=0, atol=0
+    )
+
+
+def test_several_targets_from_one_sampling():
+    net, photo = classifier(), photograph()
+    passes = []
+    handle = net.module.register_forward_hook(lambda _m, i, _o: passes.append(len(i[0])))
+    options = {"num_samples": 30, "segments": "slic"}
+    together = explain_lime_targets(net, photo, [2, "thing 4", None, 2], **options)
+    assert 30 <= sum(passes) < 40
+    handle.remove()
+    for found, target in zip(together, [2, 4, None, 2], strict=True):
+        alone = explain_lime(net, photo, target, **options)
+        assert found.target == alone.target
+        np.testing.assert_array_equal(found.raw, alone.raw)
+        assert found.superpixels.fit == alone.superpixels.fit
+
+
+def test_explanation_is_lime_s():
+    net, photo = classifier(), photograph()
+    found = explain_lime(net, photo, 1, num_samples=50, seed=7, hide_color=128)
+    expected = peer(
+        net.view(photo).pixels,
+        net.probabilities,
+        labels=(1,),
+        top_labels=None,
+        hide_color=128,
+        num_samples=50,
+        segmentation_fn=segmentation("quickshift", 7),
+    )
+    parts = superpixels_of(expected, 1)
+    np.testing.assert_allclose(found.superpixels.weights, parts.weights, atol=1e-6)
+    np.testing.assert_allclose(found.raw, parts.weights[parts.segments], atol=1e-6)
+    assert found.superpixels.fit == pytest.approx(parts.fit, abs=1e-4)
+    assert found.signed
+    assert found.seed == 7
+    assert found.parameters["engine"] == "eager"
+
+
+def test_same_again_and_another_seed_another_result():
+    net, photo = classifier(), photograph()
+    first, again = (explain_lime(net, photo, num_samples=40, segments="slic") for _ in range(2))
+    np.testing.assert_array_equal(first.raw, again.raw)
+    other = explain_lime(net, photo, num_samples=40, segments="slic", seed=1)
+    assert not np.array_equal(first.raw, other.raw)
+
+
+def test_progress_bar_only_when_asked(capsys):
+    net, photo = classifier(), photograph()
+    explain_lime(net, photo, num_samples=20, segments="slic")
+    assert capsys.readouterr().err == ""
+    explain_lime(net, photo, num_samples=20, segments="slic", progress=True)
+    assert "0/20" in capsys.readouterr().err.replace(" ", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_samples": 9}, "num_samples: 9"),
+        ({"hide_color": 256}, "hide_color: 256"),
+        ({"segments": "quickshit"}, "segmentation: unknown name"),
+        ({"target": CATEGORIES}, "target: index 5"),
+        ({"engine": "steam"}, "engine: unknown name"),
+        ({"batch_size": 0}, "batch_size: 0"),
+    ],
+)
+def test_bad_input_is_one_line_before_any_pass(arguments, message):
+    net = classifier()
+    net.module.register_forward_hook(lambda *_: pytest.fail("a pass was made"))
+    with pytest.raises(InputError, match=message):
+        explain_lime(net, photograph(), **arguments)
+
+
+def test_no_target_is_an_error():
+    with pytest.raises(InputError, match="targets: none given"):
+        explain_lime_targets(classifier(), photograph(), [])
+
+
+def test_modes_are_restored():
+    net = classifier(Plain)
+    net.module.body.train()
+    modes = [part.training for part in net.module.modules()]
+    explain_lime(net, photograph(), num_samples=20)
+    assert [part.training for part in net.module.modules()] == modes

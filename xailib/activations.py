@@ -1,0 +1,293 @@
+"""Activations of units on probe images, recorded once, resumable, and safe to use again.
+
+A recording is a folder: ``manifest.json`` says what it is of, and one file for each layer holds
+its rows, image after image. Rows are appended batch by batch, so the shortest file tells how far
+a recording that was killed had come.
+"""
+
+import errno
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor, nn
+
+from xailib import layers as layer_tools
+from xailib.errors import InputError, UnavailableError
+from xailib.files import write_atomic
+from xailib.models import BATCH, Classifier
+from xailib.probe import ProbeSet
+
+_MANIFEST = "manifest.json"
+_VERSION = 1  # of the folder's layout and of what pooling means
+
+
+@dataclass(frozen=True)
+class Activations(Mapping[str, np.ndarray]):
+    """A finished recording: from layer to its (probe, units) activations, memory-mapped.
+
+    Attributes
+    ----------
+    folder : Path
+        Where it lies.
+    manifest : dict
+        What it is of: classifier, layers, pool, dtype, probe set.
+    ids : tuple of str
+        The probe images' ids, row by row.
+    """
+
+    folder: Path
+    manifest: Mapping[str, Any]
+    ids: tuple[str, ...]
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The recorded layers, in the order asked for."""
+        return tuple(self.manifest["layers"])
+
+    def __getitem__(self, layer: str) -> Shaped[np.ndarray, "probe units"]:
+        """Return a layer's activations, read from the disk as they are used."""
+        layer_index = self.layers.index(layer)  # a name is no safe file name
+        shape = (len(self.ids), self.manifest["units"][layer_index])
+        file = _file(self.folder, layer_index)
+        return np.memmap(file, dtype=self.manifest["dtype"], mode="r", shape=shape)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.layers)
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+
+def record_activations(
+    classifier: Classifier,
+    layers: Sequence[str],
+    probe: ProbeSet,
+    *,
+    folder: str | Path,
+    pool: str = "avg",
+    dtype: str = "float16",
+    batch_size: int = BATCH,
+) -> Activations:
+    """Record what units put out on each probe image, in one forward pass for all layers.
+
+    Feature maps are pooled over space. Layers of tokens give the class token where the network
+    has one, else the pooled tokens. Rows of scores are kept as they are. A recording that
+    was interrupted goes on behind its last whole batch; a finished one is returned as it is.
+
+    Parameters
+    ----------
+    classifier : Classifier
+        Whose units.
+    layers : sequence of str
+        `named_modules` names.
+    probe : ProbeSet
+        What it is shown.
+    folder : str or path
+        One folder for one recording.
+    pool : {"avg", "max"}
+        Over space, or over tokens.
+    dtype : {"float16", "float32"}
+        On the disk: 2 or 4 bytes for each unit and image.
+    batch_size : int
+        Images at a time.
+
+    Raises
+    ------
+    InputError
+        For an unknown layer, a folder with another recording, a full disk, or activations
+        that are not finite; before any work where that can be told.
+    """
+    _check(classifier, layers, pool, dtype)
+    folder = Path(folder).expanduser()
+    wanted = {
+        "version": _VERSION,
+        "classifier": f"{classifier.name}@{classifier.sha256}",
+        "layers": list(layers),
+        "pool": pool,
+        "dtype": dtype,
+        "probe": probe.sha256,
+        "images": len(probe),
+    }
+    manifest = _start(folder, wanted)
+    if not manifest.get("complete"):
+        done = _resume(folder, manifest)
+        for rows in _pooled(classifier, layers, probe, pool, done, batch_size):
+            if "units" not in manifest:
+                manifest["units"] = [values.shape[1] for values in rows.values()]
+                _check_space(folder, manifest)
+                _write_manifest(folder, manifest)
+            _append(folder, rows, dtype)
+        manifest |= {"complete": True, "failures": len(probe.failures)}
+        _write_manifest(folder, manifest)
+    return Activations(folder, manifest, probe.ids)
+
+
+def _check(classifier: Classifier, layers: Sequence[str], pool: str, dtype: str) -> None:
+    if isinstance(layers, str) or not layers:
+        raise InputError("layers: name at least one, in a list")
+    if len(set(layers)) < len(layers):
+        raise InputError("layers: one is named twice")
+    for name in layers:
+        classifier.layer(name)
+    if pool not in ("avg", "max"):
+        raise InputError(f"pool: {pool!r} is neither 'avg' nor 'max'")
+    if dtype not in ("float16", "float32"):
+        raise InputError(f"dtype: {dtype!r} is neither 'float16' nor 'float32'")
+
+
+def _start(folder: Path, wanted: dict[str, Any]) -> dict[str, Any]:
+    """Return the manifest of the recording in a folder, a new one if the folder has none."""
+    file = folder / _MANIFEST
+    if not file.is_file():
+        if folder.is_dir() and any(folder.iterdir()):
+            raise InputError(f"folder: {str(folder)!r} holds something else; name a new one")
+        folder.mkdir(parents=True, exist_ok=True)
+        _write_manifest(folder, wanted)
+        return dict(wanted)
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"folder: {str(file)!r} is damaged: {error}") from error
+    differing = [key for key, value in wanted.items() if found.get(key) != value]
+    if differing:
+        which = ", ".join(f"{k} ({found.get(k)}, not {wanted[k]})" for k in differing)
+        raise InputError(
+            f"folder: {str(folder)!r} holds another recording: {which}; name another folder"
+        )
+    if found.get("complete"):
+        for index, size in enumerate(_row_bytes(found)):
+            if _length(folder, index) != size * found["images"]:
+                raise InputError(f"folder: {str(folder)!r} is damaged: delete it and record anew")
+    return found
+
+
+def _resume(folder: Path, manifest: Mapping[str, Any]) -> int:
+    """Cut every layer's file to the rows that all of them have; return how many these are."""
+    if "units" not in manifest:
+        return 0
+    sizes = _row_bytes(manifest)
+    done = min(_length(folder, index) // size for index, size in enumerate(sizes))
+    for index, size in enumerate(sizes):
+        with _file(folder, index).open("ab") as file:
+            file.truncate(done * size)
+    return done
+
+
+def _pooled(
+    classifier: Classifier,
+    layers: Sequence[str],
+    probe: ProbeSet,
+    pool: str,
+    start: int,
+    batch_size: int,
+) -> Iterator[dict[str, Float[np.ndarray, "batch units"]]]:
+    """Yield each batch's pooled activations by layer, float32."""
+    module = classifier.module
+    class_token = _has_class_token(module)
+    photographs = probe.photographs(start)
+    with (
+        torch.inference_mode(),
+        layer_tools.evaluation(module),
+        layer_tools.recorded(module, layers) as outputs,
+    ):
+        for first in range(start, len(probe), batch_size):
+            count = min(batch_size, len(probe) - first)
+            views = [classifier.view(next(photographs)).pixels for _ in range(count)]
+            module(classifier.input_tensor(np.stack(views)))
+            missing = [name for name in layers if name not in outputs]
+            if missing:
+                raise InputError(f"layers: the network does not use {', '.join(missing)}")
+            rows = {}
+            for name in layers:
+                values = _pool(name, outputs[name], count, pool, class_token).float().cpu()
+                _check_finite(name, values, probe.ids[first : first + count])
+                rows[name] = values.numpy()
+            outputs.clear()
+            yield rows
+
+
+def _has_class_token(module: nn.Module) -> bool:
+    """Tell whether a network puts a class token first, as torchvision and timm name it."""
+    names = {name.rpartition(".")[2] for name, _ in module.named_parameters()}
+    return bool(names & {"class_token", "cls_token"})
+
+
+def _pool(name: str, output: Tensor, count: int, pool: str, class_token: bool) -> Tensor:
+    """Return one value for each image and unit of a layer's output."""
+    if output.ndim not in (2, 3, 4) or len(output) != count:
+        raise InputError(
+            f"layers: {name!r} puts out {tuple(output.shape)} for {count} images, which is "
+            "neither maps, nor tokens, nor one row for each"
+        )
+    if output.ndim == 2:
+        return output
+    if output.ndim == 3:
+        if class_token:
+            return output[:, 0]
+        return output.mean(1) if pool == "avg" else output.amax(1)
+    # Square maps tell which axes are space: Swin puts its units last.
+    last = output.shape[1] == output.shape[2] != output.shape[3]
+    space = (1, 2) if last else (2, 3)
+    return output.mean(space) if pool == "avg" else output.amax(space)
+
+
+def _check_finite(name: str, values: Tensor, ids: Sequence[str]) -> None:
+    bad = ~torch.isfinite(values).all(1)
+    if bad.any():
+        image = ids[int(bad.nonzero()[0])]
+        raise InputError(f"activations: layer {name!r} is not finite for the image {image!r}")
+
+
+def _append(folder: Path, rows: Mapping[str, np.ndarray], dtype: str) -> None:
+    for index, (name, values) in enumerate(rows.items()):
+        if np.abs(values).max() > np.finfo(dtype).max:
+            raise InputError(f"dtype: layer {name!r} exceeds {dtype}; record it as float32")
+        try:
+            # Written, not mapped: on a full disk that is an error here, and not a fatal fault.
+            with _file(folder, index).open("ab") as file:
+                file.write(values.astype(dtype).tobytes())
+        except OSError as error:
+            raise _disk(folder, error) from error
+
+
+def _check_space(folder: Path, manifest: Mapping[str, Any]) -> None:
+    needed = sum(_row_bytes(manifest)) * manifest["images"]
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise InputError(
+            f"folder: {str(folder)!r} has {free / 1e6:.0f} MB free, "
+            f"{needed / 1e6:.0f} MB are needed"
+        )
+
+
+def _write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+    try:
+        write_atomic(folder / _MANIFEST, json.dumps(manifest, indent=1) + "\n")
+    except OSError as error:
+        raise _disk(folder, error) from error
+
+
+def _disk(folder: Path, error: OSError) -> UnavailableError:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    hint = "make room and run again to go on" if full else "run again to go on"
+    return UnavailableError(f"folder: cannot write to {str(folder)!r}: {error.strerror}; {hint}")
+
+
+def _row_bytes(manifest: Mapping[str, Any]) -> list[int]:
+    return [units * np.dtype(manifest["dtype"]).itemsize for units in manifest["units"]]
+
+
+def _file(folder: Path, index: int) -> Path:
+    return folder / f"layer{index:02d}.bin"
+
+
+def _length(folder: Path, index: int) -> int:
+    file = _file(folder, index)
+    return file.stat().st_size if file.is_file() else 0

@@ -1,0 +1,166 @@
+"""OpenAI's CLIP and OpenCLIP's networks, from their publishers or from a local file."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from xailib import layers, models
+from xailib import weights as weights_io
+from xailib.encoding import TEXTS, Pictures, Rows, batches, import_optional, pixels_of, unit_rows
+from xailib.errors import InputError, unknown_name
+from xailib.files import sha256_of
+from xailib.models import BATCH
+from xailib.preprocessing import Preprocessing
+
+_CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+_CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+@dataclass(frozen=True)
+class ClipEncoder:
+    """A two-tower network: OpenAI's CLIP (Radford et al., ICML 2021) or one of OpenCLIP's.
+
+    Attributes
+    ----------
+    name, label, sha256 : str
+        See `Encoder`.
+    module : torch.nn.Module
+        With ``encode_image`` and ``encode_text``, float32.
+    preprocessing : Preprocessing
+        Of its image tower.
+    tokenize : callable
+        From a list of texts to (texts, tokens) int; texts too long for it are cut.
+    device : torch.device
+        Where it computes.
+    """
+
+    name: str
+    label: str
+    sha256: str
+    module: nn.Module = field(repr=False)
+    preprocessing: Preprocessing = field(repr=False)
+    tokenize: Callable[[list[str]], Tensor] = field(repr=False)
+    device: torch.device
+
+    def encode_images(self, pictures: Pictures) -> Rows:
+        """Return one unit row for each picture, read one batch at a time."""
+        crops = (self.preprocessing.crop(pixels_of(picture)) for picture in pictures)
+        rows = []
+        for batch in batches(crops, BATCH):
+            pixels = torch.from_numpy(np.stack(batch)).to(self.device)
+            rows.append(self._run("encode_image", self.preprocessing.normalise(pixels)))
+        return unit_rows(rows, "images")
+
+    def encode_texts(self, texts: Sequence[str]) -> Rows:
+        """Return one unit row for each text."""
+        rows = [
+            self._run("encode_text", self.tokenize(batch).to(self.device))
+            for batch in batches(texts, TEXTS)
+        ]
+        return unit_rows(rows, "texts")
+
+    def _run(self, tower: str, batch: Tensor) -> Tensor:
+        with torch.inference_mode(), layers.evaluation(self.module):
+            return getattr(self.module, tower)(batch).float().cpu()
+
+
+def load_clip(rest: str, weights: str | Path | None, device: str) -> ClipEncoder:
+    """Load one of OpenAI's networks; see `xailib.encoders.load_encoder`."""
+    clip = import_optional("clip", "openai-clip")
+    if rest not in clip.available_models():
+        raise unknown_name("encoder: clip", rest, clip.available_models())
+    if weights is None:
+        address = clip.clip._MODELS[rest]  # its last folder is the SHA-256, which is checked
+        cache = Path("~/.cache/clip").expanduser()
+        file = Path(
+            weights_io.fetch(f"CLIP {rest}", lambda: clip.clip._download(address, str(cache)))
+        )
+    else:
+        file = Path(weights).expanduser()
+    module = _build_clip(clip, file)
+    _check_clip(module, rest, file)
+    side = int(module.visual.input_resolution)
+    chosen = models._device(device)
+    return ClipEncoder(
+        name=f"clip:{rest}",
+        label=f"CLIP {rest}" + (f" ({file.name})" if weights else ""),
+        sha256=sha256_of(file),
+        module=module.to(chosen),
+        preprocessing=Preprocessing((side, side), side, _CLIP_MEAN, _CLIP_STD, "bicubic"),
+        tokenize=lambda texts: clip.tokenize(
+            texts, context_length=module.context_length, truncate=True
+        ),
+        device=chosen,
+    )
+
+
+def _build_clip(clip: Any, file: Path) -> Any:
+    """Build OpenAI's network from a state dict, or from the TorchScript archive they publish."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch calls TorchScript deprecated; they publish it
+        try:
+            state = weights_io.read_state_dict(file)
+        except InputError:
+            try:
+                state = dict(torch.jit.load(str(file), map_location="cpu").state_dict())
+            except (RuntimeError, ValueError):
+                state = {}
+    if not state:
+        raise InputError(f"weights: {file.name!r} is neither a state dict nor OpenAI's archive")
+    try:
+        return clip.model.build_model(state).float()
+    except (KeyError, RuntimeError, ZeroDivisionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"weights: {file.name!r} is not a CLIP network: {reason}") from error
+
+
+def _check_clip(module: Any, name: str, file: Path) -> None:
+    """Raise if weights under a ViT's name are of another patch size, or a ResNet's."""
+    kernel = module.visual.conv1.kernel_size[0]
+    is_vit = hasattr(module.visual, "transformer")
+    patch = int(name.split("/")[1].split("@")[0]) if name.startswith("ViT") else None
+    if patch != (kernel if is_vit else None):
+        found = f"a ViT with patches of {kernel} pixels" if is_vit else "a ResNet"
+        raise InputError(f"weights: {file.name!r} is {found}, not CLIP's {name}")
+
+
+def load_openclip(rest: str, weights: str | Path | None, device: str) -> ClipEncoder:
+    """Load one of OpenCLIP's networks; see `xailib.encoders.load_encoder`."""
+    open_clip = import_optional("open_clip", "open-clip-torch")
+    arch, _, tag = rest.partition("/")
+    if arch not in open_clip.list_models():
+        raise unknown_name("encoder: openclip", arch, open_clip.list_models())
+    tags = open_clip.list_pretrained_tags_by_model(arch)
+    if weights is None and tag not in tags:
+        raise unknown_name(f"encoder: weights of openclip:{arch}", tag, tags)
+    chosen = models._device(device)
+    source = str(Path(weights).expanduser()) if weights else tag
+    module = weights_io.fetch(
+        f"OpenCLIP {rest}",
+        lambda: open_clip.create_model(arch, pretrained=source, device=chosen, precision="fp32"),
+    )
+    config = open_clip.get_model_preprocess_cfg(module)
+    size = config["size"] if isinstance(config["size"], (tuple, list)) else (config["size"],) * 2
+    squash = config.get("resize_mode") == "squash"
+    file = Path(source)
+    return ClipEncoder(
+        name=f"openclip:{rest}",
+        label=f"OpenCLIP {rest}" + (f" ({file.name})" if weights else ""),
+        sha256=sha256_of(file) if weights else weights_io.hash_of(module),
+        module=module.eval(),
+        preprocessing=Preprocessing(
+            (size[0], size[1]),
+            (size[0], size[1]) if squash else min(size),
+            tuple(config["mean"]),
+            tuple(config["std"]),
+            config["interpolation"],
+        ),
+        tokenize=open_clip.get_tokenizer(arch),
+        device=chosen,
+    )

@@ -1,0 +1,278 @@
+"""Label units with concepts (CLIP-Dissect, Oikarinen & Weng, ICLR 2023), and judge the labels."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from inspect import signature
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Float32, Int64
+
+from xailib.concepts import Concepts
+from xailib.cosines import product
+from xailib.encoders import Encoder
+from xailib.errors import InputError, unknown_name
+from xailib.similarity import MEASURES, top_images
+
+_PER_LAYER = ("soft_wpmi", "wpmi")  # their mean over units is a layer's own
+
+
+def label_units(
+    activations: Mapping[str, Float[np.ndarray, "_ _"]],
+    image_embeddings: Float[np.ndarray, "probe dimensions"],
+    text_embeddings: Float[np.ndarray, "concepts _"],
+    concepts: Concepts,
+    *,
+    ids: Sequence[str] | None = None,
+    measure: str = "soft_wpmi",
+    top_count: int = 5,
+    **parameters: Any,
+) -> pd.DataFrame:
+    """Give each unit the concept that fits it best.
+
+    The (probe, concepts) matrix is never held as a whole: see `xailib.similarity`.
+
+    Parameters
+    ----------
+    activations : mapping from layer to (probe, units)
+        Such as `xailib.activations.record_activations` returns.
+    image_embeddings : (probe, dimensions)
+        Of the same probe images, in the same order, from the encoder; unit rows.
+    text_embeddings : (concepts, dimensions)
+        Of the concepts, in their order; unit rows.
+    concepts : Concepts
+        The labels to choose from.
+    ids : sequence of str, optional
+        The probe images' ids; by default those of a recording, else the rows' numbers.
+    measure : str
+        A key of `xailib.similarity.MEASURES`.
+    top_count : int
+        How many of a unit's most activating probe images to name.
+    **parameters
+        Of the measure, such as ``top_k``.
+
+    Returns
+    -------
+    DataFrame
+        One row for each unit: layer, unit, concept, similarity, runner_up (the second best
+        concept), margin (by how much it is behind), zscore (the similarity less the unit's mean
+        over concepts, in its standard deviations: comparable across layers), dead (the unit is
+        the same on all probe images, so that its label means nothing), top_images (ids, the
+        most activating first).
+
+    Raises
+    ------
+    InputError
+        For an unknown measure or parameter, tables that do not fit each other, or activations
+        that are not finite, naming the layer.
+    """
+    if measure not in MEASURES:
+        raise unknown_name("measure", measure, MEASURES)
+    ids = getattr(activations, "ids", None) if ids is None else ids
+    _check(activations, image_embeddings, text_embeddings, concepts, ids)
+    compare = MEASURES[measure]
+    allowed = set(signature(compare).parameters) - {"similarity", "activations"}
+    for name in parameters:
+        if name not in allowed:
+            raise unknown_name(f"{measure}: parameter", name, sorted(allowed))
+    cosines = product(image_embeddings, text_embeddings)
+    if measure in _PER_LAYER:
+        tables = [np.asarray(values) for values in activations.values()]
+        ends = np.cumsum([values.shape[1] for values in tables])
+        parts = np.split(compare(cosines, tables, **parameters), ends[:-1])
+    else:
+        parts = [compare(cosines, np.asarray(v), **parameters) for v in activations.values()]
+    return pd.concat(
+        [
+            _table(layer, scores, concepts, np.asarray(values), ids, top_count)
+            for (layer, values), scores in zip(activations.items(), parts, strict=True)
+        ],
+        ignore_index=True,
+    )
+
+
+@dataclass(frozen=True)
+class LabelQuality:
+    """How good the labels of output units are, whose true names are known.
+
+    Attributes
+    ----------
+    units : int
+        How many were judged.
+    accuracy : float
+        Share labelled with their own name (case is ignored), 0 to 1.
+    accuracy_low, accuracy_high : float
+        Bootstrap interval over units.
+    cosine : float
+        Mean cosine of the label's and the true name's text embeddings, -1 to 1.
+    cosine_low, cosine_high : float
+        Bootstrap interval over units.
+    random_accuracy, random_cosine : float
+        What labels drawn at random from the concepts reach on average, exactly.
+    """
+
+    units: int
+    accuracy: float
+    accuracy_low: float
+    accuracy_high: float
+    cosine: float
+    cosine_low: float
+    cosine_high: float
+    random_accuracy: float
+    random_cosine: float
+
+    def as_dict(self) -> dict[str, float]:
+        """Return it for a table or a file of metrics."""
+        return asdict(self)
+
+
+def evaluate_output_units(
+    labels: pd.DataFrame,
+    layer: str,
+    categories: Sequence[str],
+    concepts: Concepts,
+    encoder: Encoder,
+    *,
+    only: Collection[int] | None = None,
+    samples: int = 2000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> LabelQuality:
+    """Judge the labels of the output layer, whose units' true concepts are the categories.
+
+    Parameters
+    ----------
+    labels : DataFrame
+        From `label_units`.
+    layer : str
+        The output layer.
+    categories : sequence of str
+        The true names, by unit.
+    concepts : Concepts
+        What the labels were chosen from.
+    encoder : Encoder
+        Whose text side measures how near a label is to the truth.
+    only : collection of int, optional
+        Judge these units, such as the categories known to be in the probe set.
+    samples, confidence, seed
+        Of the bootstrap over units.
+
+    Raises
+    ------
+    InputError
+        If the layer is not labelled or has not one unit for each category.
+    """
+    table = labels[labels["layer"] == layer]
+    if table.empty:
+        raise unknown_name("layer", layer, labels["layer"].unique())
+    if len(table) != len(categories):
+        raise InputError(
+            f"layer: {layer!r} has {len(table)} units, not {len(categories)}, one a category"
+        )
+    if only is not None:
+        table = table[table["unit"].isin(list(only))]
+    if table.empty:
+        raise InputError("only: none of the output units is to be judged")
+    truth = [" ".join(categories[unit].split()) for unit in table["unit"]]
+    texts = list(dict.fromkeys([*concepts.names, *truth, *table["concept"]]))
+    vectors = dict(zip(texts, encoder.encode_texts(texts), strict=True))
+    true = np.stack([vectors[name] for name in truth])  # (units, dimensions)
+    given = np.stack([vectors[name] for name in table["concept"]])
+    chosen_from = np.stack([vectors[name] for name in concepts.names])
+    keys = [name.casefold() for name in truth]
+    right = np.array([a.casefold() == b for a, b in zip(table["concept"], keys, strict=True)])
+    cosine = (given * true).sum(1)
+    known = {name.casefold() for name in concepts.names}
+    low, high = _bootstrap(np.stack([right, cosine], axis=1), samples, confidence, seed)
+    return LabelQuality(
+        units=len(table),
+        accuracy=float(right.mean()),
+        accuracy_low=float(low[0]),
+        accuracy_high=float(high[0]),
+        cosine=float(cosine.mean()),
+        cosine_low=float(low[1]),
+        cosine_high=float(high[1]),
+        random_accuracy=float(np.mean([key in known for key in keys]) / len(concepts)),
+        random_cosine=float(chosen_from.mean(0) @ true.mean(0)),
+    )
+
+
+def _check(
+    activations: Mapping[str, np.ndarray],
+    images: np.ndarray,
+    texts: np.ndarray,
+    concepts: Concepts,
+    ids: Sequence[str] | None,
+) -> None:
+    if not activations:
+        raise InputError("activations: no layer is given")
+    if len(texts) != len(concepts):
+        raise InputError(f"text_embeddings: {len(texts)} rows for {len(concepts)} concepts")
+    if texts.shape[1] != images.shape[1]:
+        raise InputError(
+            f"text_embeddings: {texts.shape[1]} dimensions, image_embeddings {images.shape[1]}; "
+            "both must come from one encoder"
+        )
+    if ids is not None and len(ids) != len(images):
+        raise InputError(f"image_embeddings: {len(images)} rows for {len(ids)} probe images")
+    for name, table in (("image_embeddings", images), ("text_embeddings", texts)):
+        if not np.isfinite(table).all():
+            raise InputError(f"{name}: not all values are finite")
+    for layer, values in activations.items():
+        if len(values) != len(images):
+            raise InputError(
+                f"activations: layer {layer!r} is of {len(values)} probe images, "
+                f"image_embeddings of {len(images)}"
+            )
+        if not np.isfinite(values).all():
+            raise InputError(f"activations: layer {layer!r} has values that are not finite")
+
+
+def _table(
+    layer: str,
+    scores: Float32[np.ndarray, "units concepts"],
+    concepts: Concepts,
+    values: Float[np.ndarray, "probe units"],
+    ids: Sequence[str] | None,
+    top_count: int,
+) -> pd.DataFrame:
+    """Return one layer's part of the table; `scores` is spoilt."""
+    images = range(len(values)) if ids is None else ids
+    top = top_images(values, min(top_count, len(values))).T.tolist()  # (units, top)
+    names = np.array(concepts.names, dtype=object)
+    units = np.arange(len(scores))
+    best: Int64[np.ndarray, " units"] = scores.argmax(1)
+    similarity = scores[units, best]
+    # Row by row: a table in double precision would be the largest thing in memory.
+    centre = np.array([row.mean(dtype=np.float64) for row in scores])
+    spread = np.array([row.std(dtype=np.float64) for row in scores])
+    scores[units, best] = -np.inf
+    second = scores.argmax(1)
+    alone = len(names) == 1  # a single concept has no runner-up
+    return pd.DataFrame(
+        {
+            "layer": layer,
+            "unit": units,
+            "concept": names[best],
+            "similarity": similarity,
+            "runner_up": None if alone else names[second],
+            "margin": np.nan if alone else similarity - scores[units, second],
+            "zscore": np.divide(
+                similarity - centre, spread, out=np.zeros_like(centre), where=spread > 0
+            ),
+            "dead": values.min(0) == values.max(0),
+            "top_images": [[str(images[row]) for row in rows] for rows in top],
+        }
+    )
+
+
+def _bootstrap(
+    values: Float[np.ndarray, "units quantities"], samples: int, confidence: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the percentile interval of each quantity's mean over units drawn with replacement."""
+    rng = np.random.default_rng(seed)
+    draws = rng.multinomial(len(values), np.full(len(values), 1 / len(values)), size=samples)
+    means = draws @ values / len(values)  # (samples, quantities)
+    tail = (1 - confidence) / 2
+    return np.quantile(means, tail, axis=0), np.quantile(means, 1 - tail, axis=0)

@@ -1,0 +1,107 @@
+"""Where a layer's output holds its feature maps: in channels, channels last, or tokens."""
+
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from xailib.errors import InputError
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How to read feature maps from a layer's output.
+
+    Attributes
+    ----------
+    axis : int
+        The axis of the channels: 1, or the last.
+    grid : (rows, columns)
+        The size of a map.
+    prefix : int
+        Tokens in front of the grid, such as ViT's class token.
+    """
+
+    axis: int
+    grid: tuple[int, int]
+    prefix: int = 0
+
+    def maps(self, output: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch channels h w"]:
+        """Return the output as feature maps."""
+        if self.axis == 1:
+            return output
+        if output.ndim == 3:
+            output = output[:, self.prefix :].unflatten(1, self.grid)
+        return output.movedim(-1, 1)
+
+
+def layout_of(shape: tuple[int, ...], size: tuple[int, int], layer: str) -> Layout:
+    """Return the layout of a layer's output, from its shape and the picture's size.
+
+    The grid has the picture's proportions. That tells channels first from channels last (Swin),
+    and how many tokens stand before the grid (none, ViT's class token, DeiT's two, up to four
+    registers more).
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Of the output, batch first.
+    size : (height, width)
+        Of the network's input, pixels.
+    layer : str
+        Its name, for the error.
+
+    Raises
+    ------
+    InputError
+        If there is no grid in it.
+    """
+    if len(shape) == 4:
+        if _alike(shape[2:], size):  # also where both fit: maps come first in nearly all networks
+            return Layout(1, (shape[2], shape[3]))
+        if _alike(shape[1:3], size):
+            return Layout(-1, (shape[1], shape[2]))
+    if len(shape) == 3:
+        for prefix in range(6):
+            grid = _grid(shape[1] - prefix, size)
+            if grid is not None:
+                return Layout(-1, grid, prefix)
+    raise InputError(
+        f"layer: {layer!r} puts out {shape}, where neither feature maps nor a grid of tokens with "
+        f"the proportions of the {size[0]} x {size[1]} input can be seen; name another layer"
+    )
+
+
+def token_layer(module: nn.Module) -> str | None:
+    """Return the norm in front of the last attention: where a ViT's or Swin's CAM is taken.
+
+    Behind the last attention only the class token counts, so the gradient of every other token
+    is zero there. None for a network without such a layer.
+    """
+    parts = dict(module.named_modules())
+    attentions = [name for name, part in parts.items() if "Attention" in type(part).__name__]
+    if not attentions:
+        return None
+    block = attentions[-1].rpartition(".")[0]
+    norms = (name for name, part in parts[block].named_children() if isinstance(part, nn.LayerNorm))
+    first = next(norms, None)
+    return first and f"{block}.{first}".removeprefix(".")
+
+
+def _alike(grid: tuple[int, ...], size: tuple[int, int]) -> bool:
+    """Tell whether a grid covers the picture in equal steps, up to one row or column."""
+    rows, columns = grid
+    if min(grid) < 2 or rows > size[0] or columns > size[1]:
+        return False
+    step = size[0] / rows
+    return abs(columns - size[1] / step) <= 1 and (rows == columns or size[0] != size[1])
+
+
+def _grid(tokens: int, size: tuple[int, int]) -> tuple[int, int] | None:
+    """Return the (rows, columns) with this many tokens and the picture's proportions."""
+    rows = round((tokens * size[0] / size[1]) ** 0.5) if tokens > 3 else 0
+    if rows < 2 or tokens % rows:
+        return None
+    grid = (rows, tokens // rows)
+    exact = rows * size[1] == grid[1] * size[0]
+    return grid if exact else None
