@@ -16,6 +16,7 @@ from conftest import ROOT
 pytestmark = pytest.mark.site
 PAGES = [
     "book/index",
+    "notebooks/1_clip_dissect",
     "notebooks/2_lime",
     "notebooks/3_cam",
     "notebooks/4_agreement",
@@ -105,7 +106,7 @@ def test_every_page_opens_without_error_or_outside_request(page, site, address, 
     page.set_viewport_size({"width": width, "height": 900})
     page.goto(f"{address if way == 'server' else site.as_uri()}/{name}.html")
     page.wait_for_load_state("networkidle")
-    for image in page.locator("article img").all():
+    for image in page.locator("article img:visible").all():
         image.scroll_into_view_if_needed()
         assert image.evaluate("i => i.decode().then(() => i.naturalWidth)") > 0
         assert len(image.get_attribute("alt") or "") > 20
@@ -140,6 +141,38 @@ def test_search_finds_a_word(page, address):
     assert page.wrong == []
 
 
+def test_the_unit_browser_searches_filters_and_sorts(page, address):
+    page.goto(f"{address}/notebooks/1_clip_dissect.html")
+    status = page.locator(".unit-browser [role=status]")
+    total = int(status.inner_text().split(" of ")[1].split()[0])
+    assert total > 1000
+    cells = page.locator(".unit-browser tbody tr td:nth-child(3)")
+    word = cells.first.inner_text()
+    page.get_by_label("Search concepts").fill(word)
+    assert set(cells.all_inner_texts()) == {word}
+    found = int(status.inner_text().split()[0])
+    page.get_by_label("Layer").select_option("classifier")
+    assert int(status.inner_text().split()[0]) <= found < total
+    assert set(page.locator(".unit-browser tbody tr td:nth-child(1)").all_inner_texts()) <= {
+        "classifier"
+    }
+    page.get_by_label("Search concepts").fill("")
+    page.locator(".unit-browser th button", has_text="similarity").press("Enter")
+    values = page.locator(".unit-browser tbody tr td:nth-child(4)").all_inner_texts()
+    assert values == sorted(values, key=float, reverse=True)
+    milliseconds = page.evaluate(
+        """() => { const input = document.querySelector('.unit-browser input');
+        const start = performance.now(); input.value = 'dog';
+        input.dispatchEvent(new Event('input')); return performance.now() - start; }"""
+    )
+    assert milliseconds < 1000  # far above what it takes: this is no benchmark
+    sheet = page.locator(".unit-browser .thumb").first.evaluate(
+        "e => fetch(getComputedStyle(e).backgroundImage.slice(5, -2)).then(r => r.status)"
+    )
+    assert sheet == 200
+    assert page.wrong == []
+
+
 def test_data_behind_a_figure_can_be_downloaded(page, address):
     page.goto(f"{address}/notebooks/4_agreement.html")
     with page.expect_download() as started:
@@ -150,7 +183,7 @@ def test_data_behind_a_figure_can_be_downloaded(page, address):
 
 
 def test_each_results_page_says_how_it_was_made(page, address):
-    for task in ("2_lime", "3_cam", "4_agreement"):
+    for task in ("1_clip_dissect", "2_lime", "3_cam", "4_agreement"):
         page.goto(f"{address}/notebooks/{task}.html")
         text = page.locator("#how-this-page-was-made").inner_text()
         assert f"papermill notebooks/{task}.ipynb" in text

@@ -119,6 +119,19 @@ def test_wrong_parameters_end_in_one_clear_line(tmp_path, words, line):
     assert not (tmp_path / "run" / "manifest.json").exists()
 
 
+@pytest.mark.parametrize("run", ["resnet18_24_07_24_15_58", "resnet18_places_24_07_24_15_45"])
+def test_published_descriptions_give_the_seeds_figures(tmp_path, shared, run):
+    file = shared / "published" / "task-1" / "result_final" / run / "descriptions.csv"
+    words = ["-p", "descriptions", file, "-p", "out_dir", tmp_path / "run"]
+    notebook = ROOT / "notebooks" / "1_clip_dissect.ipynb"
+    done = papermill(notebook, tmp_path / "o.ipynb", *words, cwd=ROOT)
+    assert done.returncode == 0, done.stderr[-2000:]
+    bars = (tmp_path / "run" / "figures" / "concept-bars.csv").read_text().splitlines()
+    units = sum(int(line.rsplit(",", 1)[1]) for line in bars[1:])
+    assert units == len(file.read_text().splitlines()) - 1
+    assert (tmp_path / "run" / "figures" / "similarity-scatter.webp").exists()
+
+
 def test_every_parameter_is_explained_by_papermill():
     done = papermill("--help-notebook", ROOT / "notebooks" / "2_lime.ipynb", cwd=ROOT)
     for name in ("model", "images", "num_samples", "seed", "out_dir"):

@@ -200,16 +200,19 @@ def _faster(run: Run, module: nn.Module, example: Tensor) -> bool:
 
 
 def _all(run: Run, make: Make, count: int, batch_size: int) -> Float[Tensor, "pictures categories"]:
-    parts: list[Tensor] = []
+    logits = torch.empty(0)
     start = 0
     while start < count:
         stop = min(start + batch_size, count)
         try:
-            parts.append(run(make(start, stop)).float())
+            found = run(make(start, stop)).float()
         except (RuntimeError, MemoryError) as error:
             if batch_size == 1 or not _out_of_memory(error):
                 raise
         else:
+            if not start:  # one block for all: small results between batches fragment the memory
+                logits = found.new_empty(count, *found.shape[1:])
+            logits[start:stop] = found
             start = stop
             continue
         # Outside the handler, where the error no longer keeps the batch alive.
@@ -217,7 +220,7 @@ def _all(run: Run, make: Make, count: int, batch_size: int) -> Float[Tensor, "pi
         log.info("out of memory: going on with %d pictures a pass", batch_size)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-    return torch.cat(parts)
+    return logits
 
 
 def _out_of_memory(error: Exception) -> bool:

@@ -23,6 +23,8 @@ from xailib.results import Run
 Picture = UInt8[np.ndarray, "_ _ 3"]
 THUMB = 56  # pixels a side in the unit browser
 COLUMNS = 40  # thumbnails in a row of its picture
+# Without the two grays, which stand for the others.
+COLOURS = [colormaps["tab20"](i) for i in range(20) if i not in (14, 15)]
 
 
 def concept_bars(labels: pd.DataFrame, top: int = 20) -> Figure:
@@ -61,7 +63,7 @@ def similarity_scatter(labels: pd.DataFrame, top: int = 20) -> Figure:
                     chosen["similarity"],
                     s=14,
                     marker="os^Dv"[index % 5],
-                    color=colormaps["tab20"](index % 20),
+                    color=COLOURS[index % len(COLOURS)],
                     label=_short(name),
                 )
             axis.set(title=layer, xlabel="unit", ylabel="similarity")
