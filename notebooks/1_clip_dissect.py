@@ -18,33 +18,21 @@
 # # CLIP-Dissect: what have the neurons learnt?
 
 # %% tags=["parameters"]
-model: str = (
-    "tf_efficientnet_lite0"  # a name that load_classifier knows, or path/to/file.py:function
-)
-weights: str = (
-    ""  # file with a state dict, name of torchvision weights, or random; empty: the published ones
-)
+model: str = "tf_efficientnet_lite0"  # a name that load_classifier knows, or path/to/file.py:function
+weights: str = ""  # file with a state dict, name of torchvision weights, or random; empty: the published ones
 layers: list = []  # layers as in named_modules; empty: the last two stages and the output layer
-encoder: str = (
-    "conse:tf_efficientnet_lite1"  # clip:ViT-B/16, openclip:ARCH/PRETRAINED, or conse:CLASSIFIER
-)
+encoder: str = "conse:tf_efficientnet_lite1"  # clip:ViT-B/16, openclip:ARCH/PRETRAINED, or conse:CLASSIFIER
 encoder_weights: str = ""  # local file for the encoder; empty: fetched, or packaged for conse
 probe: list = ["packaged"]  # probe images: packaged, broden, imagenet-sample, files or folders
-crops: int = 40  # parts cut from each probe photograph besides the whole, 0 or more
-concepts: list = [
-    "packaged"
-]  # packaged, categories:imagenet, or a text file with one concept a line
+crops: int = 55  # parts cut from each probe photograph besides the whole, 0 or more
+concepts: list = ["packaged", "categories:imagenet"]  # packaged, categories:imagenet, or a text file with one concept a line
 measure: str = "soft_wpmi"  # soft_wpmi, wpmi, rank_reorder, cos_similarity or cos_similarity_cubed
-top_k: int = (
-    20  # for soft_wpmi: the most activating probe images that decide a label, at most their number
-)
+top_k: int = 20  # for soft_wpmi: the most activating probe images that decide a label, at most their number
 control: bool = True  # also label the same network with random weights, which must fail
 descriptions: str = ""  # a published descriptions.csv to draw instead of computing; empty: compute
 seed: int = 0  # of the crops, the random weights and the bootstrap
 device: str = "auto"  # auto, cpu, cuda or mps
-out_dir: str = (
-    "results/scratch/1_clip_dissect"  # where this run is written; relative to the project
-)
+out_dir: str = "results/scratch/1_clip_dissect"  # where this run is written; relative to the project
 
 # %% tags=["remove-input"]
 import pandas as pd

@@ -18,24 +18,9 @@
 # # LIME: which superpixels carry the prediction?
 
 # %% tags=["parameters"]
-model: str = (
-    "tf_efficientnet_lite0"  # a name that load_classifier knows, or path/to/file.py:function
-)
-weights: str = (
-    ""  # file with a state dict, name of torchvision weights, or random; empty: the published ones
-)
-images: list = [
-    "bull-mastiff",
-    "dalmatian",
-    "goose",
-    "bald-eagle",
-    "leafhopper",
-    "dung-beetle",
-    "strawberry",
-    "cannon",
-    "jeep-blue",
-    "drum",
-]  # packaged names, files or folders
+model: str = "tf_efficientnet_lite0"  # a name that load_classifier knows, or path/to/file.py:function
+weights: str = ""  # file with a state dict, name of torchvision weights, or random; empty: the published ones
+images: list = ["bull-mastiff", "dalmatian", "goose", "bald-eagle", "leafhopper", "dung-beetle", "strawberry", "cannon", "jeep-blue", "drum"]  # packaged names, files or folders
 target: str = ""  # category to explain, by name; empty: each photograph's predicted one
 num_samples: int = 1000  # perturbed pictures for each photograph, at least 10
 num_features: int = 10  # superpixels in a mask, at least 1

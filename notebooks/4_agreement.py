@@ -18,25 +18,12 @@
 # # Agreement: do LIME and the heatmaps choose the same pixels?
 
 # %% tags=["parameters"]
-images: list = [
-    "bull-mastiff",
-    "dalmatian",
-    "goose",
-    "bald-eagle",
-    "leafhopper",
-    "dung-beetle",
-    "strawberry",
-    "cannon",
-    "jeep-blue",
-    "drum",
-]  # the photographs of the two runs, for drawing
+images: list = ["bull-mastiff", "dalmatian", "goose", "bald-eagle", "leafhopper", "dung-beetle", "strawberry", "cannon", "jeep-blue", "drum"]  # the photographs of the two runs, for drawing
 lime_run: str = "results/scratch/2_lime"  # a finished run of 2_lime
 cam_run: str = "results/scratch/3_cam"  # a finished run of 3_cam, same network and targets
 num_features: int = 10  # superpixels in a LIME mask, at least 1
 mask_rule: str = "area"  # area: as many pixels as the LIME mask has; value: all above threshold
-threshold: float = (
-    0.5  # only for mask_rule value: of the map scaled to [0, 1]; 0 is what the seed did
-)
+threshold: float = 0.5  # only for mask_rule value: of the map scaled to [0, 1]; 0 is what the seed did
 out_dir: str = "results/scratch/4_agreement"  # where this run is written; relative to the project
 
 # %% tags=["remove-input"]
