@@ -27,6 +27,10 @@ def test_the_pair_is_in_step_and_has_no_outputs(source):
     for cell in paired.cells:
         assert not cell.get("outputs")
         assert cell.get("execution_count") is None
+    committed = source.with_suffix(".ipynb").read_bytes()
+    command = [sys.executable, "-m", "nbstripout"]
+    stripped = subprocess.run(command, input=committed, capture_output=True, check=True).stdout
+    assert stripped == committed  # so that a fresh clone's filter changes nothing
 
 
 @pytest.mark.parametrize("source", NOTEBOOKS, ids=lambda path: path.stem)
