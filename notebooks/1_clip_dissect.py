@@ -28,6 +28,8 @@ crops: int = 55  # parts cut from each probe photograph besides the whole, 0 or 
 concepts: list = ["packaged", "categories:imagenet"]  # packaged, categories:imagenet, or a text file with one concept a line
 measure: str = "soft_wpmi"  # soft_wpmi, wpmi, rank_reorder, cos_similarity or cos_similarity_cubed
 top_k: int = 20  # for soft_wpmi: the most activating probe images that decide a label, at most their number
+compare: str = ""  # a second network to set beside the first: names as for model; empty: none
+compare_weights: str = ""  # its weights, as for weights
 control: bool = True  # also label the same network with random weights, which must fail
 descriptions: str = ""  # a published descriptions.csv to draw instead of computing; empty: compute
 seed: int = 0  # of the crops, the random weights and the bootstrap
@@ -37,6 +39,7 @@ out_dir: str = "results/scratch/1_clip_dissect"  # where this run is written; re
 # %% tags=["remove-input"]
 import pandas as pd
 from IPython.display import Markdown, display
+from scipy.stats import fisher_exact
 
 from xailib import figures, unit_figures
 from xailib.activations import record_activations
@@ -59,6 +62,8 @@ parameters = {
     "concepts": concepts,
     "measure": measure,
     "top_k": top_k,
+    "compare": compare,
+    "compare_weights": compare_weights,
     "control": control,
     "seed": seed,
     "descriptions": descriptions,
@@ -96,17 +101,19 @@ else:
     )
     images = reader.encode_images(probe_set)
     texts = reader.encode_texts(words.names)
-    networks = {"trained": classifier}
-    if control:
-        networks["random weights"] = (
-            load_classifier(model, "random", device, seed) if ".py:" not in model else None
-        )
+    networks = {model: classifier}
+    if compare:
+        networks[compare] = load_classifier(compare, compare_weights or None, device, seed)
+    if control and ".py:" not in model:
+        networks["random weights"] = load_classifier(model, "random", device, seed)
     recordings = {
         kind: record_activations(
-            net, chosen, probe_set, folder=run.folder / "activations" / kind.split()[0]
+            net,
+            chosen if kind != compare else list(net.dissect_layers),
+            probe_set,
+            folder=run.folder / "activations" / str(number),
         )
-        for kind, net in networks.items()
-        if net is not None
+        for number, (kind, net) in enumerate(networks.items())
     }
     tables = {
         kind: label_units(recorded, images, texts, words, measure=measure, **options)
@@ -134,6 +141,8 @@ if not descriptions:
         name_rows = reader.encode_texts(names.names)
         rows = []
         for kind, recorded in recordings.items():
+            if kind == compare:
+                continue
             judged = label_units(
                 {chosen[-1]: recorded[chosen[-1]]},
                 images,
@@ -210,6 +219,45 @@ figures.publish(
     labels[["layer", "unit", "concept", "similarity"]],
 )
 
+# %% tags=["remove-input"]
+if not descriptions:
+    kinds = {kind: unit_figures.kinds_of(table, words.kinds) for kind, table in tables.items()}
+    figures.publish(
+        run,
+        unit_figures.kinds_chart(kinds),
+        "concept-kinds",
+        "Kinds of concept by network and layer, where the packaged lexicon tells the kind. "
+        f"Encoder: {label}.",
+        f"Stacked bars of kinds of concept for {', '.join(kinds)}.",
+        pd.concat([table.assign(network=name) for name, table in kinds.items()]),
+        raster=False,
+    )
+    if compare:
+        scene = {
+            name: (
+                table["concept"].str.casefold().map(dict(words.kinds)) == "scene"
+            )[table["layer"].isin(list(dict.fromkeys(table["layer"]))[-2:])]
+            for name, table in tables.items()
+        }
+        counts = [[int(scene[name].sum()), int((~scene[name]).sum())] for name in (model, compare)]
+        test = fisher_exact(counts)
+        shared = set(tables[model]["concept"]) & set(tables[compare]["concept"])
+        metrics |= {
+            "scene_percent": 100 * scene[model].mean(),
+            "compare_scene_percent": 100 * scene[compare].mean(),
+            "scene_odds": float(test.statistic),
+            "scene_p": float(test.pvalue),
+        }
+        display(
+            Markdown(
+                f"In the last two layers, {metrics['compare_scene_percent']:.0f} % of the units of *{compare}* carry a "
+                f"scene, against {metrics['scene_percent']:.0f} % of *{model}* (Fisher's exact test, odds ratio "
+                f"{metrics['scene_odds']:.2f}, p = {metrics['scene_p']:.2g}). The two share {len(shared)} concepts; "
+                f"{tables[model]['concept'].nunique() - len(shared)} are only the first's, "
+                f"{tables[compare]['concept'].nunique() - len(shared)} only the second's."
+            )
+        )
+
 # %% [markdown]
 # ## Does it fail where it must?
 
@@ -217,7 +265,7 @@ figures.publish(
 if len(tables) > 1:
     figures.publish(
         run,
-        unit_figures.spread_chart(tables),
+        unit_figures.spread_chart({k: t for k, t in tables.items() if k != compare}),
         "concept-spread",
         "Different concepts as a share of a layer's units, for the trained network and for the same network with random "
         f"weights, the control that has learnt nothing. Encoder: {label}.",

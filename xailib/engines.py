@@ -24,17 +24,10 @@ def _openvino(module: nn.Module, example: Tensor) -> Run:
     # Traced here, because OpenVINO's own call of this traces several times to check itself.
     traced = torch.jit.trace(module, example, check_trace=False)
     model = openvino.convert_model(traced, input=[-1, *example.shape[1:]])
-    last = example.ndim == 4  # batches come with channels last: read as they lie in memory
-    if last:
-        preparing = openvino.preprocess.PrePostProcessor(model)
-        preparing.input().tensor().set_layout(openvino.Layout("NHWC"))
-        preparing.input().model().set_layout(openvino.Layout("NCHW"))
-        model = preparing.build()
     options = {"INFERENCE_PRECISION_HINT": "f32"}  # its default is bfloat16 where the CPU has it
     request = openvino.Core().compile_model(model, "CPU", options).create_infer_request()
 
     def run(batch: Tensor) -> Tensor:
-        batch = batch.movedim(1, -1) if last else batch
         found = request.infer([batch.contiguous().numpy()], share_inputs=True)[0]
         # Copied, because OpenVINO's array keeps the whole input alive.
         return torch.from_numpy(found).clone()

@@ -96,6 +96,41 @@ def spread_chart(tables: Mapping[str, pd.DataFrame]) -> Figure:
     return figure
 
 
+def kinds_of(labels: pd.DataFrame, kinds: Mapping[str, str]) -> pd.DataFrame:
+    """Count the kinds of concept in each layer: layer, kind, units, share of the layer.
+
+    A concept whose kind the lexicon does not tell counts as ``"not in the lexicon"``.
+    """
+    kind = labels["concept"].str.casefold().map(dict(kinds)).fillna("not in the lexicon")
+    counts = labels.assign(kind=kind).groupby(["layer", "kind"], sort=False).size()
+    table = counts.rename("units").reset_index()
+    return table.assign(share=table["units"] / table.groupby("layer")["units"].transform("sum"))
+
+
+def kinds_chart(tables: Mapping[str, pd.DataFrame]) -> Figure:
+    """Draw the shares of `kinds_of` as stacked bars, one bar a network and layer."""
+    both = pd.concat([table.assign(network=name) for name, table in tables.items()])
+    bars = both["network"] + ", " + both["layer"]
+    wide = both.assign(bar=bars).pivot_table(
+        index="bar", columns="kind", values="share", sort=False, fill_value=0
+    )
+    with style():
+        figure = Figure(figsize=(7.2, 1.0 + 0.36 * len(wide)))
+        axis = figure.subplots()
+        start = np.zeros(len(wide))
+        unknown = "not in the lexicon"
+        order = sorted(map(str, wide.columns), key=lambda kind: (kind == unknown, kind))
+        for index, kind in enumerate(order):
+            colour = "0.85" if kind == unknown else COLOURS[index % len(COLOURS)]
+            axis.barh(wide.index, wide[kind], left=start, color=colour, label=kind)
+            start += wide[kind].to_numpy()
+        axis.invert_yaxis()
+        axis.set(xlabel="share of the layer's units", xlim=(0, 1))
+        axis.grid(visible=False, axis="y")
+        figure.legend(loc="outside right center", fontsize=8)
+    return figure
+
+
 def publish_browser(
     run: Run,
     labels: pd.DataFrame,
