@@ -161,7 +161,8 @@ class Classifier:
         InputError
             For an index out of range or an unknown name.
         """
-        if isinstance(category, int):
+        if not isinstance(category, str):
+            category = int(category)  # numpy's too
             if not 0 <= category < len(self.categories):
                 last = len(self.categories) - 1
                 raise InputError(f"target: index {category} is not between 0 and {last}")
