@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from conftest import explanation, lime_explanation
+from scipy.stats import hypergeom
 from sklearn.metrics import jaccard_score
 
 from xailib.agreement import chance_iou, check_comparable, iou, lime_cam_agreement
@@ -37,6 +38,14 @@ def test_chance_equals_simulation(a, b, total):
     drawn = [iou(left[None], RNG.permutation(right)[None]) for _ in range(4000)]
     assert chance_iou(a, b, total) == pytest.approx(np.mean(drawn), abs=0.005)
     assert np.isnan(chance_iou(0, 0, total))
+
+
+def test_chance_equals_scipys_distribution():
+    total, a, b = 5000, 1800, 700
+    overlap = np.arange(b + 1)
+    probability = hypergeom(total, a, b).pmf(overlap)
+    expected = (probability * overlap / (a + b - overlap)).sum()
+    assert chance_iou(a, b, total) == pytest.approx(expected, rel=1e-9)
 
 
 def test_a_map_agrees_with_the_mask_it_is_made_of():
