@@ -37,6 +37,8 @@ device: str = "auto"  # auto, cpu, cuda or mps
 out_dir: str = "results/scratch/1_clip_dissect"  # where this run is written; relative to the project
 
 # %% tags=["remove-input"]
+from pathlib import Path
+
 import pandas as pd
 from IPython.display import Markdown, display
 from scipy.stats import fisher_exact
@@ -51,6 +53,7 @@ from xailib.images import ImageSet
 from xailib.models import load_classifier
 from xailib.probe import load_probe
 from xailib.results import start_run
+from xailib.zoo import imagenet_categories
 
 parameters = {
     "model": model,
@@ -71,7 +74,7 @@ parameters = {
 options = {"top_k": top_k} if measure == "soft_wpmi" else {}
 if descriptions:
     published = read_descriptions(descriptions)
-    run = start_run(out_dir, "1_clip_dissect", parameters, ImageSet(()))
+    run = start_run(out_dir, "1_clip_dissect", parameters, ImageSet(()), [Path(descriptions)])
     tables = {"published": published}
     label = f"labels read from {descriptions}"
 else:
@@ -83,11 +86,14 @@ else:
     words = load_concepts(concepts)
     reader = load_encoder(encoder, encoder_weights or None, device)
     label = reader.label
+    named = [weights, encoder_weights, compare_weights, *concepts]
+    files = {*classifier.files, *(Path(name) for name in named if name and Path(name).is_file())}
     run = start_run(
         out_dir,
         "1_clip_dissect",
         parameters,
         ImageSet((), probe_set.failures),
+        sorted(files),
         weights=classifier.identity,
         encoder={"name": encoder, "label": reader.label, "sha256": reader.sha256},
         probe={
@@ -103,7 +109,9 @@ else:
     texts = reader.encode_texts(words.names)
     networks = {model: classifier}
     if compare:
-        networks[compare] = load_classifier(compare, compare_weights or None, device, seed)
+        second = load_classifier(compare, compare_weights or None, device, seed)
+        compare = compare if compare != model else f"{compare}, {second.weights}"
+        networks[compare] = second
     if control and ".py:" not in model:
         networks["random weights"] = load_classifier(model, "random", device, seed)
     recordings = {
@@ -111,9 +119,9 @@ else:
             net,
             chosen if kind != compare else list(net.dissect_layers),
             probe_set,
-            folder=run.folder / "activations" / str(number),
+            folder=run.cache("activations", {"net": net.identity, "layers": chosen, "probe": probe_set.sha256}),
         )
-        for number, (kind, net) in enumerate(networks.items())
+        for kind, net in networks.items()
     }
     tables = {
         kind: label_units(recorded, images, texts, words, measure=measure, **options)
@@ -134,10 +142,9 @@ quality = pd.DataFrame()
 if not descriptions:
     metrics |= {"probe_images": len(probe_set), "concepts": len(words)}
     known = sorted(probe_set.categories)
-    if len(known) >= 2 and len(labels[labels["layer"] == chosen[-1]]) == len(classifier.categories):
-        names = (
-            load_concepts("categories:imagenet") if len(classifier.categories) == 1000 else words
-        )
+    is_output = len(labels[labels["layer"] == chosen[-1]]) == len(classifier.categories)
+    if len(known) >= 2 and classifier.categories == imagenet_categories() and is_output:
+        names = load_concepts("categories:imagenet")
         name_rows = reader.encode_texts(names.names)
         rows = []
         for kind, recorded in recordings.items():
@@ -173,6 +180,7 @@ if not descriptions:
             if len(quality) > 1
             else "."
         )
+metrics["finding"] = answer.removeprefix("**Answer.** ")
 display(Markdown(answer + f" The words and pictures meet in: *{label}*."))
 
 # %% [markdown]

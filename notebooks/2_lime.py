@@ -43,6 +43,7 @@ from xailib.results import start_run
 
 photographs = load_images(images)
 classifier = load_classifier(model, weights or None, device, seed)
+wanted = None if target == "" else classifier.category_index(target)
 options = {
     "num_samples": num_samples,
     "segments": segmentation,
@@ -54,13 +55,14 @@ run = start_run(
     "2_lime",
     {"model": model, "images": images, "target": target, "num_features": num_features, **options},
     photographs,
+    classifier.files,
     weights=classifier.identity,
 )
 explanations = run.explanations(
     photographs,
     "lime",
     {"target": target, **options},
-    lambda photograph: explain_lime(classifier, photograph, target or None, **options),
+    lambda photograph: explain_lime(classifier, photograph, wanted, **options),
 )
 
 # %% tags=["remove-input"]
@@ -94,6 +96,8 @@ metrics = {
     "with_opposing": int((table["opposing"] > 0).sum()),
     "fit_median": table["fit"].median(),
     "fit_least": table["fit"].min(),
+    "finding": f"The {num_features} superpixels that support a prediction most cover "
+    f"**{100 * table['lime1_area'].median():.0f} %** of the view in the median photograph.",
     "fit_least_image": table.loc[table["fit"].idxmin(), "image"],
 }
 display(

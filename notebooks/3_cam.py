@@ -35,19 +35,22 @@ from IPython.display import Markdown, display
 from scipy.stats import spearmanr
 
 from xailib import figures
-from xailib.explain.cam import cam_layer_of, explain_cam, guided_backprop
+from xailib.explain.cam import cam_layer_of, check_methods, explain_cam, guided_backprop
 from xailib.images import load_images
 from xailib.models import load_classifier
 from xailib.results import start_run
 
 photographs = load_images(images)
 classifier = load_classifier(model, weights or None, device, seed)
+check_methods(methods)
+wanted = None if target == "" else classifier.category_index(target)
 layer_name = cam_layer_of(classifier, layer or None)
 run = start_run(
     out_dir,
     "3_cam",
     {"model": model, "images": images, "target": target, "methods": methods, "layer": layer_name},
     photographs,
+    classifier.files,
     weights=classifier.identity,
 )
 maps = {
@@ -56,11 +59,15 @@ maps = {
         method,
         {"target": target, "layer": layer_name},
         lambda photograph, method=method: explain_cam(
-            classifier, photograph, method, target or None, layer=layer_name
+            classifier, photograph, method, wanted, layer=layer_name
         ),
     )
     for method in methods
 }
+# Only photographs that every method could explain stand side by side.
+explained = [{e.image: e for e in maps[method]} for method in methods]
+common = [image for image in explained[0] if all(image in found for found in explained)]
+maps = {method: [found[image] for image in common] for method, found in zip(methods, explained, strict=True)}
 
 # %% tags=["remove-input"]
 first = methods[0]
@@ -93,8 +100,11 @@ metrics = {
         for column in medians
     },
 }
-others = "; ".join(
-    f"{figures.NAMES[m]} {medians.loc[m, 'rank_correlation']:.2f}" for m in methods[1:]
+others = "; ".join(f"{figures.NAMES[m]} {medians.loc[m, 'rank_correlation']:.2f}" for m in methods[1:])
+metrics["finding"] = (
+    f"Rank correlation of pixels with {figures.NAMES[first]}: {others}."
+    if others
+    else f"{figures.NAMES[first]} is above half of its maximum on {medians.loc[first, 'above_half']:.0%} of the view."
 )
 compared = (
     f" Rank correlation with {figures.NAMES[first]}, median over {metrics['images']} photographs: {others}."
@@ -120,7 +130,9 @@ display(
 #
 # They differ in the weights: **Grad-CAM** {cite}`selvaraju2017` takes the mean gradient of the
 # target's score over each map; **AblationCAM** {cite}`desai2020` the drop of the score when the map is
-# set to zero; **ScoreCAM** {cite}`wang2020` the score of the photograph seen only where the map is high,
+# set to zero, where the score is the target's logit minus the mean of all logits (the plain logit, which the
+# grad-cam package divides by, would change every weight if a constant were added to all logits, which no
+# probability sees); **ScoreCAM** {cite}`wang2020` the score of the photograph seen only where the map is high,
 # by softmax over all maps. **Guided backpropagation** {cite}`springenberg2015` is the gradient with
 # respect to the input in which every ReLU stops negative gradients; its product with Grad-CAM is Guided
 # Grad-CAM.
@@ -151,7 +163,7 @@ figures.publish(
 
 # %% tags=["remove-input"]
 try:
-    gradients = {p.id: guided_backprop(classifier, p, target or None) for p in photographs}
+    gradients = {p.id: guided_backprop(classifier, p, wanted) for p in photographs}
 except ValueError as error:  # a network without ReLU has no guided backpropagation
     gradients = {}
     display(Markdown(f"Guided backpropagation is not shown: {error}."))

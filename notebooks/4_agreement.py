@@ -32,15 +32,22 @@ from IPython.display import Markdown, display
 
 from xailib import figures
 from xailib.agreement import in_frame_of, lime_cam_agreement
+from xailib.errors import InputError
 from xailib.images import load_images
 from xailib.masks import lime_mask
 from xailib.results import load_explanations, project_root, run_digest, start_run
 
 limes, cams = load_explanations(lime_run), load_explanations(cam_run)
-table = lime_cam_agreement(
-    limes, cams, num_features=num_features, rule=mask_rule, threshold=threshold
-)
 photographs = load_images(images)
+pictures_of = {photograph.sha256: photograph.pixels for photograph in photographs}
+limes = [lime for lime in limes if lime.image_sha256 in pictures_of]
+if not limes:
+    raise InputError("images: none of these photographs is in the two runs; give the same images")
+table = lime_cam_agreement(limes, cams, num_features=num_features, rule=mask_rule, threshold=threshold)
+if table["iou"].isna().any():
+    empty = ", ".join(table[table["iou"].isna()]["image"].unique())
+    table = table.dropna(subset="iou")
+    display(Markdown(f"Left out, since both masks are empty: {empty}."))
 run = start_run(
     out_dir,
     "4_agreement",
@@ -77,6 +84,10 @@ rule_text = (
     if mask_rule == "area"
     else f"cut at {threshold:g} of its maximum"
 )
+metrics["finding"] = (
+    f"LIME and {figures.NAMES[first]}, {rule_text}: mean overlap (IoU) **{metrics['iou1']:.2f}**; "
+    f"chance would give {metrics['chance1']:.2f}."
+)
 display(
     Markdown(
         f"**Answer.** LIME 1 and {figures.NAMES[first]}, {rule_text}, overlap with a mean IoU of "
@@ -108,14 +119,14 @@ display(
 
 # %% tags=["remove-input"]
 by_image = {lime.image: lime for lime in limes}
-drawn = [image for image in dict.fromkeys(table["image"]) if image in photographs.ids]
+drawn = list(dict.fromkeys(table["image"]))
 cam_names = list(dict.fromkeys(table["cam"]))
 cam_of = {(cam.image, cam.method): cam for cam in cams}
 scores = table.set_index(["image", "lime", "cam"])["iou"]
 pictures, labels = [], []
 for image in drawn:
     lime = by_image[image]
-    view = lime.frame.show(photographs[image].pixels)
+    view = lime.frame.show(pictures_of[lime.image_sha256])
     mask = lime_mask(lime, num_features, "positive")
     pictures.append(
         [view, figures.outlined(view, mask)]
@@ -178,24 +189,23 @@ display(
 
 # %% tags=["remove-input"]
 best = metrics["iou1_best_image"]
-if best in photographs.ids:
-    lime = by_image[best]
-    view = lime.frame.show(photographs[best].pixels)
-    mask = lime_mask(lime, num_features, "positive")
-    heats = [figures.heat(view, in_frame_of(cam_of[best, cam], lime)) for cam in cam_names]
-    agreed = figures.overlap(view, mask, in_frame_of(cam_of[best, first], lime))
-    figures.publish(
-        run,
-        figures.panels(
-            [view, figures.outlined(view, mask), *heats, agreed],
-            [lime.target_name, "LIME 1", *cam_titles, "overlap"],
-        ),
-        "side-by-side",
-        f"One photograph, one prediction ({lime.target_name}), {1 + len(cam_names)} explanations. Last: where "
-        f"LIME 1 and {figures.NAMES[first]} agree (white), IoU {metrics['iou1_most']:.2f}, the best of "
-        f"{metrics['images']} photographs.",
-        f"A row of pictures of {best}: the view, LIME's mask, heatmaps by {', '.join(cam_titles)}, and the overlap.",
-    )
+lime = by_image[best]
+view = lime.frame.show(pictures_of[lime.image_sha256])
+mask = lime_mask(lime, num_features, "positive")
+heats = [figures.heat(view, in_frame_of(cam_of[best, cam], lime)) for cam in cam_names]
+agreed = figures.overlap(view, mask, in_frame_of(cam_of[best, first], lime))
+figures.publish(
+    run,
+    figures.panels(
+        [view, figures.outlined(view, mask), *heats, agreed],
+        [lime.target_name, "LIME 1", *cam_titles, "overlap"],
+    ),
+    "side-by-side",
+    f"One photograph, one prediction ({lime.target_name}), {1 + len(cam_names)} explanations. Last: where "
+    f"LIME 1 and {figures.NAMES[first]} agree (white), IoU {metrics['iou1_most']:.2f}, the best of "
+    f"{metrics['images']} photographs.",
+    f"A row of pictures of {best}: the view, LIME's mask, heatmaps by {', '.join(cam_titles)}, and the overlap.",
+)
 
 # %% [markdown]
 # ## Limits

@@ -59,6 +59,21 @@ def from_pil(image):
     return torch.from_numpy(np.array(image.resize((8, 8)))).movedim(-1, 0).float() / 255
 
 
+def test_a_padding_transform_is_refused():
+    def pad(image):
+        square = Image.new("RGB", (max(image.size),) * 2)
+        square.paste(image)
+        return from_pil(square)
+
+    with pytest.raises(InputError, match="pads"):
+        from_transform(pad).frame(300, 500)
+
+
+def test_a_thin_panorama_is_refused_before_it_is_resized():
+    with pytest.raises(InputError, match="too long and thin"):
+        Preprocessing((8, 8), 8, (0.5,) * 3, (0.5,) * 3).frame(16, 5_000_000)
+
+
 def test_a_mirrored_transform_is_refused():
     measured = from_transform(lambda image: from_pil(image).flip(-1))
     with pytest.raises(InputError, match="mirrors"):

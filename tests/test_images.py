@@ -176,6 +176,13 @@ def test_wrong_names_get_near_matches(tmp_path, photo_file):
         load_images([])
 
 
+@pytest.mark.parametrize("name", [1, None, "", "x" * 400, "~nobody-of-this-name/x.png"])
+def test_what_is_no_name_is_one_clear_line(name):
+    with pytest.raises(InputError, match="images: "):
+        load_images(name)
+    assert len(load_images([name, "chelsea"]).failures) == 1
+
+
 def test_an_empty_folder_says_so(tmp_path):
     (tmp_path / "notes.txt").write_text("no picture")
     with pytest.raises(InputError, match="holds no image"):

@@ -143,6 +143,17 @@ def test_own_network_with_and_without_weights(own, tmp_path):
         ("only_a_net", r"must return \(module, transform, category names\)"),
     ],
 )
+def test_own_code_is_part_of_its_identity(own):
+    before = load_classifier(f"{own}:load")
+    own.write_text(OWN.replace("- 0.5", "- 0.4") + "\n")
+    assert own in before.files
+    assert load_classifier(f"{own}:load").sha256 != before.sha256
+    with pytest.raises(InputError, match="takes a file"):
+        load_classifier(f"{own}:load", "random")
+    with pytest.raises(InputError, match="name the function too"):
+        load_classifier(str(own))
+
+
 def test_an_unusable_function_says_why(own, function, reason):
     with pytest.raises(InputError, match=reason):
         load_classifier(f"{own}:{function}")

@@ -43,7 +43,6 @@ def project(tmp_path, monkeypatch, picture):
         folder = tmp_path / "notebooks"
         folder.mkdir(exist_ok=True)
         write(nb.new_notebook(cells=cells, metadata=kernel), folder / f"{task}.ipynb")
-        (folder / f"{task}.py").write_text("source")
     (tmp_path / "_toc.yml").touch()
     (tmp_path / "params").mkdir()
     Image.fromarray(picture).save(tmp_path / "one.png")
@@ -55,10 +54,30 @@ def project(tmp_path, monkeypatch, picture):
     pipeline._declared.cache_clear()
     yield tmp_path
     pipeline._declared.cache_clear()
+    pipeline._check_pair.cache_clear()
 
 
 def states(profile, **options):
     return [outcome.state for outcome in run_profile(profile, **options)]
+
+
+def change(notebook):
+    found = json.loads(notebook.read_text())
+    found["cells"][1]["source"] += "\n# changed"
+    notebook.write_text(json.dumps(found))
+    pipeline._check_pair.cache_clear()
+
+
+def test_a_pair_out_of_step_is_refused(project):
+    import jupytext
+
+    notebook = project / "notebooks" / "2_lime.ipynb"
+    jupytext.write(jupytext.read(notebook), notebook.with_suffix(".py"), fmt="py:percent")
+    load_profile("mine")
+    change(notebook)
+    pipeline._declared.cache_clear()
+    with pytest.raises(InputError, match=r"2_lime\.ipynb and 2_lime\.py differ; run 'make pair'"):
+        load_profile("mine")
 
 
 def test_only_what_changed_runs_again(project):
@@ -72,7 +91,7 @@ def test_only_what_changed_runs_again(project):
     (profile.folder("4_agreement") / "metrics.json").write_text("{}")
     assert states(profile) == ["reused", "done"]
     # A changed notebook.
-    (project / "notebooks" / "4_agreement.py").write_text("other source")
+    change(project / "notebooks" / "4_agreement.ipynb")
     assert states(profile) == ["reused", "done"]
     # A changed parameter.
     assert states(load_profile("mine", {"num_samples": 8})) == ["done", "done"]
@@ -136,6 +155,7 @@ def test_the_command_says_what_became_of_each_task(project, monkeypatch):
         (["run", "absent"], "profile"),
         (["run", "mine", "--only", "9_x"], "allowed: 2_lime, 4_agreement"),
         (["run", "mine", "-p", "nonsense"], "not NAME=VALUE"),
+        (["run", "mine", "-p", "images=[a"], "not NAME=VALUE"),
     ],
 )
 def test_wrong_words_are_one_clear_line(project, words, reason):

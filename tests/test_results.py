@@ -42,7 +42,9 @@ def test_a_finished_run_says_what_made_it(tmp_path, photographs):
 def test_an_unfinished_run_is_no_run(tmp_path, photographs):
     start(tmp_path, photographs).finish()
     read_manifest(tmp_path)
-    start(tmp_path, photographs)  # begun again, and killed
+    start(tmp_path, photographs)
+    read_manifest(tmp_path)  # nothing was changed yet
+    start(tmp_path, photographs).save_metrics({})  # begun again, and killed
     with pytest.raises(InputError, match="no finished run"):
         read_manifest(tmp_path)
 
@@ -92,11 +94,35 @@ def test_a_failing_photograph_leaves_the_others(tmp_path):
             raise InputError("layer: no")
         return make(photograph)
 
+    start(tmp_path, both).explanations(both, "gradcam", {"layer": "old"}, make)
     run = start(tmp_path, both)
     assert [e.image for e in run.explanations(both, "gradcam", {}, picky)] == ["coffee"]
     assert run.failures == [{"source": "scikit-image:chelsea", "reason": "layer: no"}]
     with pytest.raises(InputError, match="layer: no"):
         run.explanations(both[:1], "gradcam", {}, picky)
+    run.finish()
+    assert [e.image for e in load_explanations(tmp_path)] == ["coffee"]  # not the old one
+    assert not list((tmp_path / "explanations").glob("chelsea*"))
+
+
+def test_a_cache_belongs_to_its_key(tmp_path, photographs):
+    run = start(tmp_path, photographs)
+    first = run.cache("activations", {"crops": 1})
+    first.mkdir(parents=True)
+    run.finish()
+    again = start(tmp_path, photographs)
+    assert again.cache("activations", {"crops": 1}) == first
+    other = start(tmp_path, photographs)
+    second = other.cache("activations", {"crops": 2})
+    second.mkdir(parents=True)
+    other.finish()
+    assert second.exists()
+    assert not first.exists()
+
+
+def test_files_that_decide_a_result_are_hashed(tmp_path, photographs, photo_file):
+    run = start_run(tmp_path / "run", "2_lime", {}, photographs, [photo_file])
+    assert run.finish()["inputs"]["files"] == {str(photo_file): photographs[0].sha256}
 
 
 def test_equal_results_have_equal_digests(tmp_path, photographs):

@@ -122,10 +122,10 @@ def lime_cam_agreement(
     """
     if rule not in RULES:
         raise InputError(f"rule: {rule!r} is neither 'area' nor 'value'")
-    by_image = {explanation.image_sha256: explanation for explanation in limes}
+    by_image = {(lime.image_sha256, lime.image): lime for lime in limes}
     rows = []
     for cam in cams:
-        lime = by_image.get(cam.image_sha256)
+        lime = by_image.get((cam.image_sha256, cam.image))
         if lime is None:
             continue
         check_comparable(lime, cam)

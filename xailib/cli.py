@@ -60,7 +60,7 @@ def report(profile: str, site: str | None, changes: tuple[str, ...]) -> None:
     builder = str(Path(sys.executable).with_name("jupyter-book"))
     command = [builder, "build", str(root), "--path-output", str(target)]
     command += ["-W", "-n", "--keep-going", "-q"]
-    environment = {**os.environ, "XAILIB_PROFILE": Path(profile).stem}
+    environment = {**os.environ, "XAILIB_PROFILE": Path(profile).name.removesuffix(".yaml")}
     done = subprocess.run(command, env=environment, check=False)  # noqa: S603  our own words
     index = target / "_build" / "html" / "index.html"
     if done.returncode or not index.is_file():
@@ -92,7 +92,10 @@ def _changes(changes: tuple[str, ...]) -> dict[str, object]:
     found: dict[str, object] = {}
     for change in changes:
         name, sign, value = change.partition("=")
-        parsed = yaml.safe_load(f"{name}: {value}" if sign and ":" not in name else change)
+        try:
+            parsed = yaml.safe_load(f"{name}: {value}" if sign and ":" not in name else change)
+        except yaml.YAMLError as error:
+            raise click.UsageError(f"-p {change!r} is not NAME=VALUE in YAML") from error
         if not isinstance(parsed, dict):
             raise click.UsageError(f"-p {change!r} is not NAME=VALUE")
         found |= parsed

@@ -279,7 +279,11 @@ def publish_table(
         table.to_csv(file, index=False)
     shown = table[list(headings)].rename(columns=dict(headings))
     look: dict[Any, Any] = {headings[column]: form for column, form in (formats or {}).items()}
-    html = shown.style.format(look, na_rep="–").hide(axis="index").to_html(table_uuid=name)
+    html = (
+        shown.style.format(look, na_rep="–", escape="html")
+        .hide(axis="index")
+        .to_html(table_uuid=name)
+    )
     site = {"name": name, "caption": caption, "data": data}
     display({"text/html": html, "text/plain": caption}, raw=True, metadata={"xailib": site})
 

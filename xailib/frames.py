@@ -81,6 +81,8 @@ class Frame:
         self, pixels: UInt8[np.ndarray, "height width 3"]
     ) -> UInt8[np.ndarray, "height2 width2 3"]:
         """Return what this frame shows of the photograph, for drawing under a map."""
+        if pixels.shape[:2] != self.photograph:
+            raise InputError(f"frame: of a {self.photograph} photograph, not {pixels.shape[:2]}")
         top, left, height, width = self.crop
         image = Image.fromarray(pixels).resize(self.resized[::-1], Image.Resampling.BICUBIC)
         return np.array(image.crop((left, top, left + width, top + height)))

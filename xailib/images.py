@@ -137,13 +137,17 @@ def iter_images(source: str | Path | Iterable[str | Path]) -> Iterator[Photograp
     InputError
         If `source` is an empty list.
     """
-    names = [source] if isinstance(source, str | Path) else list(source)
+    alone = isinstance(source, str | Path) or not isinstance(source, Iterable)
+    names: list[object] = [source] if alone else list(source)  # type: ignore[arg-type]
     if not names:
         raise InputError("images: the list is empty; name at least one photograph")
     taken: dict[str, str] = {}  # id: hash
     for name in names:
         try:
             places = _places(name)
+        except (OSError, RuntimeError) as error:  # too long a name, an unknown user's home
+            yield Failure(str(name), f"images: {str(name)[:80]!r} cannot be looked up: {error}")
+            continue
         except InputError as error:
             yield Failure(str(name), str(error))
             continue
@@ -172,8 +176,10 @@ def from_array(pixels: UInt8[np.ndarray, "height width 3"], name: str) -> Photog
     return Photograph(name, _frozen(pixels), "array", hashlib.sha256(pixels.tobytes()).hexdigest())
 
 
-def _places(name: str | Path) -> list[Place]:
+def _places(name: object) -> list[Place]:
     """Return the files that one name stands for."""
+    if not isinstance(name, str | Path) or not str(name):
+        raise InputError(f"images: {name!r} is no name, file or folder")
     known = packaged()
     key = str(name)
     if key in known:

@@ -66,8 +66,8 @@ class Classifier:
         The last layer with feature maps; None where there is none (token models).
     dissect_layers : tuple of str
         The last two stages of feature maps and the output layer.
-    weights_file : Path or None
-        Where the weights lie.
+    files : tuple of Path
+        What it was made from: the weights' file, a user's own code.
     """
 
     name: str
@@ -79,7 +79,7 @@ class Classifier:
     device: torch.device
     cam_layer: str | None
     dissect_layers: tuple[str, ...]
-    weights_file: Path | None = None
+    files: tuple[Path, ...] = ()
 
     @property
     def id(self) -> str:
@@ -88,9 +88,8 @@ class Classifier:
 
     @property
     def identity(self) -> dict[str, str]:
-        """What a manifest says of it: name, weights, their hash and, if there is one, file."""
-        file = {"file": str(self.weights_file.resolve())} if self.weights_file else {}
-        return {"model": self.name, "weights": self.weights, "sha256": self.sha256, **file}
+        """What a manifest says of it: name, weights, and their hash."""
+        return {"model": self.name, "weights": self.weights, "sha256": self.sha256}
 
     def view(self, photograph: Photograph) -> View:
         """Return the photograph as this classifier sees it."""
@@ -224,7 +223,7 @@ def load_classifier(
         device=chosen,
         cam_layer=layers.default_cam_layer(module, traces, count),
         dissect_layers=layers.default_dissect_layers(module, traces, count),
-        weights_file=found.file,
+        files=found.files,
     )
 
 

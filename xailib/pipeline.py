@@ -4,6 +4,8 @@ A profile is a flat file of notebook parameters, usable by ``papermill -f`` as i
 notebook takes those that its own parameters cell declares.
 """
 
+import contextlib
+import hashlib
 import json
 import os
 import time
@@ -66,7 +68,7 @@ def load_profile(path: str | Path, changes: Mapping[str, Any] | None = None) -> 
     """
     path = Path(path).expanduser()
     if not path.is_file():
-        near = project_root() / "params" / f"{path.stem}.yaml"
+        near = project_root() / "params" / f"{path.name.removesuffix('.yaml')}.yaml"
         if not near.is_file():
             names = sorted(f.stem for f in (project_root() / "params").glob("*.yaml"))
             raise unknown_name("profile", str(path), names)
@@ -83,7 +85,7 @@ def load_profile(path: str | Path, changes: Mapping[str, Any] | None = None) -> 
     for name in parameters:
         if name not in allowed:
             raise unknown_name("parameter", name, sorted(allowed))
-    return Profile(path.stem, parameters)
+    return Profile(path.name.removesuffix(".yaml"), parameters)
 
 
 def run_profile(
@@ -126,7 +128,8 @@ def up_to_date(profile: Profile, task: str) -> bool:
     try:
         manifest = read_manifest(folder)
         current = _expected(profile, task)
-        inputs = _inputs_now(manifest)
+        with contextlib.chdir(project_root()):  # where the notebook's own paths start
+            inputs = _inputs_now(manifest)
     except (XailibError, OSError, KeyError, TypeError):
         return False
     same = all(manifest.get("request", {}).get(key) == value for key, value in current.items())
@@ -145,7 +148,10 @@ def execute(profile: Profile, task: str) -> None:
     from nbclient.exceptions import DeadKernelError
 
     folder = profile.folder(task)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"results: cannot write to {str(folder)!r}: {error.strerror}") from error
     expected = _expected(profile, task)
     target, partial = folder / f"{task}.ipynb", folder / f".{task}.partial.ipynb"
     try:
@@ -158,10 +164,13 @@ def execute(profile: Profile, task: str) -> None:
             extra_arguments=["--log-level=ERROR"],  # it warns of every local connection
         )
     except papermill.PapermillExecutionError as error:
-        message = str(error.evalue).strip().splitlines()
-        raise XailibError(f"{error.ename}: {message[0] if message else ''}") from error
+        message = (str(error.evalue).strip().splitlines() or [""])[0]
+        raise XailibError(f"{error.ename}: {message} (see {_relative(partial)})") from error
     except DeadKernelError as error:
         raise UnavailableError("the notebook's kernel died (out of memory?)") from error
+    except (OSError, RuntimeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UnavailableError(f"the notebook could not be executed: {reason}") from error
     partial.replace(target)
     manifest = read_manifest(folder)
     manifest["request"] = expected
@@ -170,8 +179,15 @@ def execute(profile: Profile, task: str) -> None:
 
 
 def _expected(profile: Profile, task: str) -> dict[str, Any]:
-    notebook = {"notebook": sha256_of(_notebook(task).with_suffix(".py"))}
-    return fingerprint(_parameters(profile, task)) | notebook
+    cells = [_essence(cell) for cell in json.loads(_notebook(task).read_bytes())["cells"]]
+    notebook = hashlib.sha256(json.dumps(cells).encode()).hexdigest()
+    return {**fingerprint(_parameters(profile, task)), "notebook": notebook}
+
+
+def _essence(cell: Mapping[str, Any]) -> list[Any]:
+    """Return what of a cell decides what it does: not its outputs or number."""
+    tags = cell["metadata"].get("tags", [])
+    return [cell["cell_type"], tags, "".join(cell["source"]).strip()]
 
 
 def _parameters(profile: Profile, task: str) -> dict[str, Any]:
@@ -188,13 +204,10 @@ def _inputs_now(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """Return a manifest's inputs as they are now: photographs, weights, other runs."""
     recorded = manifest["inputs"]
     now: dict[str, Any] = dict(recorded)
+    now["files"] = {file: sha256_of(Path(file)) for file in recorded["files"]}
     if recorded.get("images"):
         found = list(iter_images(manifest["parameters"]["images"]))
         now["images"] = {p.id: p.sha256 for p in found if not isinstance(p, Failure)}
-    if "weights" in recorded:
-        now["weights"] = dict(recorded["weights"])
-        if file := recorded["weights"].get("file"):
-            now["weights"]["sha256"] = sha256_of(Path(file))
     if "probe" in recorded:
         from xailib.probe import load_probe
 
@@ -215,7 +228,20 @@ def _notebook(task: str) -> Path:
     path = project_root() / "notebooks" / f"{task}.ipynb"
     if not path.is_file():
         raise InputError(f"notebook: no {str(path)!r}; run 'make pair' in the project's folder")
+    _check_pair(path)
     return path
+
+
+@cache
+def _check_pair(path: Path) -> None:
+    """Raise if a notebook differs from its reviewed source, so that neither runs unnoticed."""
+    import jupytext
+
+    source = path.with_suffix(".py")
+    if source.is_file():
+        pair = [jupytext.read(half)["cells"] for half in (path, source)]
+        if [_essence(cell) for cell in pair[0]] != [_essence(cell) for cell in pair[1]]:
+            raise InputError(f"notebook: {path.name} and {source.name} differ; run 'make pair'")
 
 
 @cache

@@ -20,6 +20,7 @@ from torchvision.transforms import functional as F  # noqa: N812
 from xailib.errors import InputError
 from xailib.frames import Frame
 
+MAX_ASPECT = 100  # beyond this a resized photograph needs gigabytes
 Pixels = UInt8[np.ndarray, "height width 3"]
 
 
@@ -65,6 +66,11 @@ class Preprocessing:
         """Return the frame of the network's input for a photograph of this size."""
         if isinstance(self.resize, int):  # torchvision's rule, rounding down the long side
             short, long = sorted((height, width))
+            if long > MAX_ASPECT * short:
+                raise InputError(
+                    f"photograph: {width} x {height} is too long and thin; "
+                    f"at most {MAX_ASPECT} to 1 can be resized"
+                )
             longer = int(self.resize * long / short)
             resized = (self.resize, longer) if height <= width else (longer, self.resize)
         else:
@@ -110,6 +116,11 @@ class MeasuredPreprocessing:
 
     def frame(self, height: int, width: int) -> Frame:
         """Return the frame of the network's input, read off pictures sent through."""
+        white = np.full((height, width, 3), 255, np.uint8)
+        if np.ptp(_run(self.transform, white), axis=(1, 2)).max() > 1e-3:
+            raise InputError(
+                f"transform: it pads a photograph of {width} x {height} pixels; unsupported"
+            )
         (rows, top, tall), (columns, left, wide) = (
             self._span(height, width, axis) for axis in (0, 1)
         )
@@ -165,8 +176,8 @@ class MeasuredPreprocessing:
 def from_transform(transform: Callable[[Image.Image], Tensor]) -> MeasuredPreprocessing:
     """Measure a transform that resizes, crops and maps colours linearly.
 
-    Plain colours give the colour map, a picture of noise tells whether it explains the
-    transform everywhere, and ramps give the geometry for each size of photograph.
+    Plain colours give the colour map, and edges between black and white the geometry for each
+    size of photograph.
 
     Raises
     ------

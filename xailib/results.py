@@ -8,7 +8,9 @@ nothing; the manifest comes last, so a folder without one was interrupted.
 import hashlib
 import json
 import platform
+import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -30,29 +32,17 @@ METRICS = "metrics.json"
 # What decides a result's numbers; its versions are part of every manifest.
 _PACKAGES = (
     "grad-cam", "lime", "matplotlib", "numpy", "onnxruntime", "pandas", "pillow", "scikit-image",
-    "scikit-learn", "scipy", "timm", "torch", "torchvision",
+    "open-clip-torch", "openai-clip", "openvino", "scikit-learn", "scipy", "timm", "torch",
+    "torchvision", "transformers",
 )  # fmt: skip
-# Modules that only use explanations: a change there leaves the explanations as they are.
-_DOWNSTREAM = frozenset(
+# The modules that decide an explanation, besides those in `xailib.explain`: a change elsewhere
+# leaves stored explanations as they are.
+_UPSTREAM = frozenset(
     {
-        "agreement.py",
-        "cli.py",
-        "figures.py",
-        "masks.py",
-        "pipeline.py",
-        "results.py",
-        "unit_figures.py",
-        "activations.py",
-        "concepts.py",
-        "cosines.py",
-        "dissect.py",
-        "encoders.py",
-        "probe.py",
-        "published_sets.py",
-        "sentences.py",
-        "similarity.py",
+        "engines", "explanation", "forward", "frames", "images", "layers", "models", "packaged",
+        "preprocessing", "weights", "zoo",
     }
-)
+)  # fmt: skip
 
 
 def environment() -> dict[str, str]:
@@ -70,8 +60,9 @@ def source_hash(*, upstream_only: bool = False) -> str:
     """Return the SHA-256 of xailib's own source, or of the part that makes explanations."""
     root = Path(__file__).parent
     digest = hashlib.sha256()
-    for file in sorted(root.rglob("*.py")):
-        if upstream_only and file.name in _DOWNSTREAM:
+    for file in sorted([*root.rglob("*.py"), *root.glob("data/*")]):
+        upstream = file.stem in _UPSTREAM or file.parent.name == "explain"
+        if upstream_only and not upstream:
             continue
         digest.update(f"{file.relative_to(root)}\0".encode() + file.read_bytes())
     return digest.hexdigest()
@@ -95,6 +86,7 @@ def start_run(
     task: str,
     parameters: Mapping[str, Any],
     photographs: ImageSet,
+    files: Iterable[Path] = (),
     **inputs: Any,
 ) -> "Run":
     """Open the folder of a run, made if it is not there.
@@ -109,6 +101,9 @@ def start_run(
         The notebook's parameters, JSON values.
     photographs : ImageSet
         Their hashes become part of the manifest, and so do the failures among them.
+    files : iterable of paths
+        Whose content decides the result, such as ``classifier.files``: hashed, and looked at
+        again before the run is reused.
     **inputs
         What else goes in, as JSON values: ``weights=classifier.identity``,
         ``runs={folder: run_digest(folder)}``.
@@ -121,10 +116,14 @@ def start_run(
     folder = project_root() / Path(out_dir).expanduser()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / MANIFEST).unlink(missing_ok=True)  # from here on this folder is unfinished
+        tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise InputError(f"out_dir: cannot write to {str(folder)!r}: {error.strerror}") from error
-    hashes = {"images": {p.id: p.sha256 for p in photographs}, **inputs}
+    hashes = {
+        "images": {p.id: p.sha256 for p in photographs},
+        "files": {str(Path(file).resolve()): sha256_of(Path(file)) for file in files},
+        **inputs,
+    }
     run = Run(folder, task, dict(parameters), hashes)
     run.failures += [{"source": f.source, "reason": f.reason} for f in photographs.failures]
     return run
@@ -141,6 +140,7 @@ class Run:
     failures: list[dict[str, str]] = field(default_factory=list)
     started: float = field(default_factory=time.time)
     _written: list[str] = field(default_factory=list)
+    _kept: list[Path] = field(default_factory=list)
 
     def explanation(
         self, name: str, key: Mapping[str, Any], make: Callable[[], Explanation]
@@ -157,14 +157,18 @@ class Run:
             "source": source_hash(upstream_only=True),
         }
         wanted = json.loads(json.dumps(wanted))
-        self._written += [str(f.relative_to(self.folder)) for f in (path, note)]
+        written = [str(f.relative_to(self.folder)) for f in (path, note)]
         try:
             stored = json.loads(note.read_text())
             if stored["key"] == wanted and stored["sha256"] == sha256_of(path):
-                return Explanation.load(path)
+                found = Explanation.load(path)
+                self._written += written
+                return found
         except (OSError, ValueError, KeyError, InputError):
             pass  # absent, half of a pair, or damaged: made again
         made = make()
+        self._begin()
+        self._written += written
         made.save(path)
         write_atomic(note, json.dumps({"key": wanted, "sha256": sha256_of(path)}, indent=1))
         return made
@@ -188,7 +192,7 @@ class Run:
         """
         made = []
         for photograph in photographs:
-            name = f"{photograph.id}.{method}"
+            name = f"{_file_name(photograph)}.{method}"
             inputs = {**key, **self.inputs, "images": photograph.sha256, "method": method}
             try:
                 made.append(self.explanation(name, inputs, partial(make, photograph)))
@@ -210,11 +214,41 @@ class Run:
 
     def open(self, name: str):  # type: ignore[no-untyped-def]
         """Open a file of this run for writing, all or nothing."""
+        self._begin()
         self._written.append(name)
         return atomic(self.folder / name)
 
+    def cache(self, name: str, key: Mapping[str, Any]) -> Path:
+        """Return the folder of something large that only this key, code and versions give.
+
+        Those of other keys under the same name are deleted when the run finishes.
+        """
+        self._begin()
+        wanted = {**key, "versions": environment(), "source": source_hash()}
+        digest = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()
+        folder = self.folder / name / digest[:16]
+        self._kept.append(folder)
+        return folder
+
+    def _begin(self) -> None:
+        """Take the old manifest away before the first change: from here on this is unfinished."""
+        (self.folder / MANIFEST).unlink(missing_ok=True)
+
+    def _tidy(self) -> None:
+        """Delete what earlier runs left here and this one has not."""
+        for part in ("explanations", "figures"):
+            for file in sorted((self.folder / part).glob("*")):
+                if str(file.relative_to(self.folder)) not in self._written:
+                    file.unlink()
+        for parent in {folder.parent for folder in self._kept}:
+            for folder in parent.iterdir():
+                if folder not in self._kept:
+                    shutil.rmtree(folder)
+
     def finish(self) -> dict[str, Any]:
         """Write the manifest, which makes the run reusable, and return it."""
+        self._begin()
+        self._tidy()
         manifest = {
             "task": self.task,
             **fingerprint(self.parameters),
@@ -268,6 +302,8 @@ def intact(folder: Path, manifest: Mapping[str, Any]) -> bool:
 def run_digest(folder: Path) -> str:
     """Return a hash of a finished run's files: equal for equal results, whenever they were made."""
     outputs = read_manifest(folder)["outputs"]
+    # An executed notebook holds times.
+    outputs = {name: sha256 for name, sha256 in outputs.items() if not name.endswith(".ipynb")}
     return hashlib.sha256(json.dumps(outputs, sort_keys=True).encode()).hexdigest()
 
 
@@ -285,6 +321,11 @@ def load_explanations(folder: str | Path) -> list[Explanation]:
         raise InputError(f"run: files in {str(folder)!r} are not those of its manifest; run again")
     names = [n for n in manifest["outputs"] if n.startswith("explanations/") and n.endswith(".npz")]
     return [Explanation.load(folder / n) for n in names]
+
+
+def _file_name(photograph: Photograph) -> str:
+    """Return a photograph's id, or where that is too long for a file's name, a hash."""
+    return photograph.id if len(photograph.id.encode()) <= 150 else photograph.sha256
 
 
 def git_commit() -> str:

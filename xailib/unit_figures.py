@@ -186,7 +186,11 @@ def publish_browser(
             "<", r"\u003c"
         ),
     }
-    html = first.style.format({"similarity": "{:.3f}"}).hide(axis="index").to_html(table_uuid=name)
+    html = (
+        first.style.format({"similarity": "{:.3f}"}, escape="html")
+        .hide(axis="index")
+        .to_html(table_uuid=name)
+    )
     display({"text/html": html, "text/plain": caption}, raw=True, metadata={"xailib": site})
 
 

@@ -110,7 +110,7 @@ def fetch(what: str, get: Callable[[], Any]) -> Any:
     try:
         return get()
     except (URLError, OSError, RuntimeError) as error:
-        reason = str(getattr(error, "reason", error)).splitlines()[0]
+        reason = (str(getattr(error, "reason", error)).splitlines() or [type(error).__name__])[0]
         raise UnavailableError(
             f"weights: could not fetch {what} ({reason}); "
             "download it elsewhere and give weights=PATH"

@@ -4,6 +4,7 @@ Every source answers with `Ingredients`; `xailib.models` makes a `Classifier` of
 is unpickled but tensors (``weights_only=True``), and every set of weights is hashed.
 """
 
+import hashlib
 import importlib.util
 import inspect
 import sys
@@ -58,8 +59,8 @@ class Ingredients:
         What the weights are called, for people.
     sha256 : str
         Hash of the weights' file, or of the values where there is no single file.
-    file : Path or None
-        The weights' file.
+    files : tuple of Path
+        What it was made from: the weights' file, a user's own code.
     """
 
     module: nn.Module
@@ -67,7 +68,7 @@ class Ingredients:
     categories: tuple[str, ...]
     weights: str
     sha256: str
-    file: Path | None = None
+    files: tuple[Path, ...] = ()
 
 
 def model_names() -> dict[str, tuple[str, ...]]:
@@ -92,6 +93,8 @@ def find(name: str, weights: str | Path | None, seed: int) -> Ingredients:
     """
     if ".py:" in name:
         return _from_file(name, weights)
+    if name.endswith(".py"):
+        raise InputError(f"model: name the function too, as in {name}:load")
     if name in PACKAGED:
         return _packaged(name, weights, seed)
     if name in _torchvision_names():
@@ -130,7 +133,7 @@ def _packaged(name: str, weights: str | Path | None, seed: int) -> Ingredients:
         imagenet_categories(),
         file.stem,
         sha256_of(file),
-        file,
+        (file,),
     )
 
 
@@ -146,7 +149,7 @@ def _from_torchvision(name: str, weights: str | Path | None, seed: int) -> Ingre
     if name in ("googlenet", "inception_v3"):  # their published weights want rescaled input
         options = {"init_weights": False, "transform_input": weights != RANDOM}
     module = _build(lambda: torchvision.models.get_model(name, weights=None, **options), seed)
-    file = None
+    files: tuple[Path, ...] = ()
     if weights == RANDOM:
         label, sha256 = _random_weights(module, seed)
     elif weights is None or str(weights) in members:
@@ -155,9 +158,11 @@ def _from_torchvision(name: str, weights: str | Path | None, seed: int) -> Ingre
         state = fetch(recipe.url, lambda: recipe.get_state_dict(**arguments))
         load_strictly(module, state, recipe.url)
         file = Path(torch.hub.get_dir(), "checkpoints", Path(recipe.url).name)
+        files = (file,)
         label, sha256 = recipe.name, sha256_of(file)
     else:
         file = existing_file(weights, members)
+        files = (file,)
         load_strictly(module, read_state_dict(file), file.name)
         label, sha256 = file.name, sha256_of(file)
         # torchvision ends each file's name with the start of its hash, so a published file
@@ -165,12 +170,12 @@ def _from_torchvision(name: str, weights: str | Path | None, seed: int) -> Ingre
         published = {Path(m.url).stem.rsplit("-", 1)[-1]: m for m in members.values()}
         recipe = published.get(sha256[:8], recipe)
     names = tuple(recipe.meta.get("categories") or imagenet_categories())
-    return Ingredients(module, from_torchvision(recipe.transforms()), names, label, sha256, file)
+    return Ingredients(module, from_torchvision(recipe.transforms()), names, label, sha256, files)
 
 
 def _from_timm(name: str, weights: str | Path | None, seed: int) -> Ingredients:
     module = _build(lambda: timm.create_model(name, pretrained=False), seed)
-    file = None
+    files: tuple[Path, ...] = ()
     if weights == RANDOM:
         label, sha256 = _random_weights(module, seed)
     elif weights is None:
@@ -179,11 +184,12 @@ def _from_timm(name: str, weights: str | Path | None, seed: int) -> Ingredients:
         label, sha256 = f"timm {module.pretrained_cfg.get('tag', '')}".strip(), hash_of(module)
     else:
         file = existing_file(weights)
+        files = (file,)
         load_strictly(module, read_state_dict(file), file.name)
         label, sha256 = file.name, sha256_of(file)
     count = int(module.num_classes)  # type: ignore[arg-type]
     names = imagenet_categories() if count == 1000 else _numbered(count)
-    return Ingredients(module, _timm_preprocessing(module), names, label, sha256, file)
+    return Ingredients(module, _timm_preprocessing(module), names, label, sha256, files)
 
 
 def _places365(weights: str | Path | None, seed: int) -> Ingredients:
@@ -201,7 +207,7 @@ def _places365(weights: str | Path | None, seed: int) -> Ingredients:
     if len(names) != 365:
         raise InputError(f"categories: {str(names_file)!r} has {len(names)} names, not 365")
     preprocessing = from_torchvision(preset)
-    return Ingredients(module, preprocessing, names, file.name, sha256_of(file), file)
+    return Ingredients(module, preprocessing, names, file.name, sha256_of(file), (file, names_file))
 
 
 def _from_file(name: str, weights: str | Path | None) -> Ingredients:
@@ -219,6 +225,8 @@ def _from_file(name: str, weights: str | Path | None) -> Ingredients:
     functions = [k for k, v in vars(code).items() if inspect.isfunction(v)]
     if function not in functions:
         raise unknown_name(f"model: function in {path.name}", function, functions)
+    if weights == RANDOM:
+        raise InputError(f"weights: {RANDOM!r} is for networks by name; {name!r} takes a file")
     arguments = {} if weights is None else {"weights": existing_file(weights)}
     result = getattr(code, function)(**arguments)
     if not (isinstance(result, tuple) and len(result) == 3 and isinstance(result[0], nn.Module)):
@@ -228,8 +236,12 @@ def _from_file(name: str, weights: str | Path | None) -> Ingredients:
         )
     module, transform, categories = result
     preparing = transform if isinstance(transform, Preprocessing) else from_transform(transform)
-    sha256 = hash_of(module)
-    return Ingredients(module, preparing, tuple(categories), f"{path.name}:{function}", sha256)
+    # The code too: it decides the transform, and what the weights mean.
+    parts = [sha256_of(path), hash_of(module), *categories]
+    sha256 = hashlib.sha256("\0".join(parts).encode()).hexdigest()
+    label = f"{path.name}:{function}"
+    files = (path, *arguments.values())
+    return Ingredients(module, preparing, tuple(categories), label, sha256, files)
 
 
 def _build(make: Callable[[], nn.Module], seed: int) -> nn.Module:

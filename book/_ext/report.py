@@ -10,6 +10,7 @@ import importlib.util
 import json
 import os
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +130,7 @@ def _provenance(manifest: dict[str, Any]) -> dict[str, Any]:
     request = manifest.get("request", {}).get("parameters", {})
     skip = {"out_dir", "lime_run", "cam_run"}
     words = " ".join(
-        f"-y '{name}: {json.dumps(value, ensure_ascii=False)}'"
+        "-y " + shlex.quote(f"{name}: {json.dumps(value, ensure_ascii=False)}")
         for name, value in request.items()
         if name not in skip
     )

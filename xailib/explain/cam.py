@@ -1,5 +1,6 @@
 """Class activation maps: which part of a layer's feature maps a prediction rests on."""
 
+from collections.abc import Sequence
 from types import MappingProxyType
 
 import numpy as np
@@ -21,10 +22,25 @@ from xailib.images import Photograph
 from xailib.layers import evaluation
 from xailib.models import BATCH, Classifier, Prediction
 
-__all__ = ["METHODS", "cam_layer_of", "explain_cam", "guided_backprop"]
+__all__ = ["METHODS", "cam_layer_of", "check_methods", "explain_cam", "guided_backprop"]
 
 # The classes of the grad-cam package that do the same; the gradient methods are computed by them.
 METHODS = MappingProxyType({**GRADIENT_METHODS, "ablationcam": AblationCAM, "scorecam": ScoreCAM})
+
+
+def check_methods(methods: Sequence[str]) -> None:
+    """Raise unless `methods` names at least one, each known.
+
+    Raises
+    ------
+    InputError
+        Before any work; with near matches.
+    """
+    if not methods:
+        raise InputError(f"methods: the list is empty; allowed: {', '.join(METHODS)}")
+    for method in methods:
+        if method not in METHODS:
+            raise unknown_name("methods", method, METHODS)
 
 
 def cam_layer_of(classifier: Classifier, layer: str | None = None) -> str:
