@@ -137,8 +137,7 @@ def iter_images(source: str | Path | Iterable[str | Path]) -> Iterator[Photograp
     InputError
         If `source` is an empty list.
     """
-    alone = isinstance(source, str | Path) or not isinstance(source, Iterable)
-    names: list[object] = [source] if alone else list(source)  # type: ignore[arg-type]
+    names = [source] if isinstance(source, str | Path) else list(source)
     if not names:
         raise InputError("images: the list is empty; name at least one photograph")
     taken: dict[str, str] = {}  # id: hash
