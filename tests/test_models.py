@@ -134,15 +134,6 @@ def test_own_network_with_and_without_weights(own, tmp_path):
     np.testing.assert_allclose(zero.predict(load_images("chelsea")[0])[0].probability, 1 / 3)
 
 
-@pytest.mark.parametrize(
-    ("function", "reason"),
-    [
-        ("laod", "did you mean load"),
-        ("three_names_four_scores", r"Tensor of shape \(1, 4\).*\(batch, 3\)"),
-        ("no_tensor", "puts out a dict"),
-        ("only_a_net", r"must return \(module, transform, category names\)"),
-    ],
-)
 def test_own_code_is_part_of_its_identity(own):
     before = load_classifier(f"{own}:load")
     own.write_text(OWN.replace("- 0.5", "- 0.4") + "\n")
@@ -154,6 +145,15 @@ def test_own_code_is_part_of_its_identity(own):
         load_classifier(str(own))
 
 
+@pytest.mark.parametrize(
+    ("function", "reason"),
+    [
+        ("laod", "did you mean load"),
+        ("three_names_four_scores", r"Tensor of shape \(1, 4\).*\(batch, 3\)"),
+        ("no_tensor", "puts out a dict"),
+        ("only_a_net", r"must return \(module, transform, category names\)"),
+    ],
+)
 def test_an_unusable_function_says_why(own, function, reason):
     with pytest.raises(InputError, match=reason):
         load_classifier(f"{own}:{function}")
