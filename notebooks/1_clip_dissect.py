@@ -172,7 +172,7 @@ if not descriptions:
         }
         answer += (
             f" Where the truth is known, at the {metrics['judged_units']} output units whose category is among the "
-            f"probe photographs, the method finds the category's own name among {len(names)} for "
+            f"probe photographs, the method finds the category's own name among {len(names)} different ones for "
             f"**{metrics['accuracy_percent']:.0f} %** of them"
         )
         answer += (
@@ -289,7 +289,7 @@ if len(quality):
         quality,
         "output-units",
         "Labels of the output units whose true name is known and whose category is in the probe set: share labelled "
-        "with its own name, with its bootstrap interval, and mean cosine of label and name.",
+        "with its own name, with its 95 % bootstrap interval over units (too narrow where all are right or all wrong), and mean cosine of label and name.",
         {
             "network": "network",
             "units": "units",
@@ -336,7 +336,11 @@ if not descriptions:
         best.assign(top_images=[" ".join(ids) for ids in best["top_images"]]),
     )
     unit_figures.publish_browser(
-        run, labels, pictures, "unit-browser", f"All {len(labels)} units. Encoder: {label}."
+        run,
+        labels.sort_values("zscore", ascending=False),
+        pictures,
+        "unit-browser",
+        f"All {len(labels)} units, the clearest labels first. Encoder: {label}.",
     )
 
 # %% tags=["remove-input"]
@@ -349,6 +353,9 @@ if run.failures:
 #
 # - A unit is labelled with one word, even where it responds to several things or to none.
 # - A concept that no probe image shows cannot be found; crops of few photographs are a small world.
+# - Where the encoder's classifier was trained on the very categories that are judged, as with a surrogate here, the
+#   check at the output units is an easy one: it shows that the machinery works, not how well CLIP would do.
+# - How many different concepts a layer carries says little by itself: compare it with the random weights above.
 # - A ConSE surrogate sees through its classifier's categories: it separates objects better than textures or colours.
 
 # %% tags=["remove-cell"]
@@ -358,3 +365,4 @@ run.save_table(
 )
 run.save_metrics(metrics)
 manifest = run.finish()
+print(f"Results: {run.folder}")

@@ -177,8 +177,8 @@ figures.publish_table(
 display(
     Markdown(
         f"The linear model explains {metrics['fit_median']:.0%} of the (weighted) variance of the "
-        f"probability in the median photograph, and only {metrics['fit_least']:.0%} for "
-        f"*{metrics['fit_least_image']}*: where the fit is low, the network's response to hiding parts "
+        f"probability in the median photograph, least for *{metrics['fit_least_image']}* "
+        f"({metrics['fit_least']:.0%}): where the fit is low, the network's response to hiding parts "
         "is not a sum over superpixels, and the weights say less."
     )
 )
@@ -187,6 +187,16 @@ display(
 if run.failures:
     lines = "\n".join(f"- `{failure['source']}`: {failure['reason']}" for failure in run.failures)
     display(Markdown(f"**Not explained:**\n\n{lines}"))
+
+# %% tags=["remove-input"]
+scarce = table[table["superpixels"] * 5 > num_samples]["image"].tolist()
+if scarce:
+    display(
+        Markdown(
+            f"**Too few samples** for {', '.join(scarce)}: with fewer than five a superpixel the linear model fits "
+            "noise, and its fit looks better than it is."
+        )
+    )
 
 # %% [markdown]
 # ## Limits
@@ -201,3 +211,4 @@ if run.failures:
 # %% tags=["remove-cell"]
 run.save_metrics(metrics)
 manifest = run.finish()
+print(f"Results: {run.folder}")

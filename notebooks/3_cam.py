@@ -225,3 +225,4 @@ if run.failures:
 # %% tags=["remove-cell"]
 run.save_metrics(metrics)
 manifest = run.finish()
+print(f"Results: {run.folder}")

@@ -218,3 +218,4 @@ figures.publish(
 # %% tags=["remove-cell"]
 run.save_metrics(metrics)
 manifest = run.finish()
+print(f"Results: {run.folder}")

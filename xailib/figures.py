@@ -41,6 +41,7 @@ NAMES = {
 SUPPORTS, OPPOSES = "#FFD54A", "#3DA5FF"  # yellow as in the seed; blue against it
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe & Ito
 CELL = 1.6  # inches a picture in a gallery
+HEADING = 0.2  # inches above it
 
 
 def style() -> AbstractContextManager[None]:
@@ -104,9 +105,14 @@ def gallery(
     if not rows or any(len(row) != len(titles) for row in rows) or len(rows) != len(labels):
         raise InputError("gallery: needs one label a row and one title a column")
     with style():
-        figure = Figure(figsize=(CELL * len(titles), (CELL + 0.22) * len(rows) + 0.2))
+        height = (CELL + 0.22) * len(rows) + HEADING
+        figure = Figure(figsize=(CELL * len(titles), height))
         axes = figure.subplots(len(rows), len(titles), squeeze=False)
-        layout = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)
+        # Room for the headings, which stand above the rows' own labels.
+        inside = (0, 0, 1, 1 - HEADING / height)
+        layout = ConstrainedLayoutEngine(
+            w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01, rect=inside
+        )
         figure.set_layout_engine(layout)
         for line, row, label in zip(axes, rows, labels, strict=True):
             for axis, picture in zip(line, row, strict=True):
@@ -121,7 +127,7 @@ def gallery(
                 textcoords="offset points",
                 ha="center",
                 weight="bold",
-            )
+            ).set_in_layout(False)
     return figure
 
 

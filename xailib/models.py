@@ -152,7 +152,7 @@ class Classifier:
         probability = self.probabilities(self.view(photograph).pixels[None])[0, index]
         return Prediction(index, self.categories[index], float(probability))
 
-    def category_index(self, category: int | str) -> int:
+    def category_index(self, category: int | np.integer | str) -> int:
         """Return the index of a category given by index or by name (case is ignored).
 
         Raises
