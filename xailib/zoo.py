@@ -71,16 +71,6 @@ class Ingredients:
     files: tuple[Path, ...] = ()
 
 
-def model_names() -> dict[str, tuple[str, ...]]:
-    """Return the names that `find` knows, by source."""
-    return {
-        "packaged": tuple(PACKAGED),
-        "torchvision": tuple(_torchvision_names()),
-        "places365": (PLACES365,),
-        "timm": tuple(timm.list_models()),
-    }
-
-
 def find(name: str, weights: str | Path | None, seed: int) -> Ingredients:
     """Return the network called `name`; see `xailib.models.load_classifier` for the names.
 
