@@ -4,7 +4,8 @@ from conftest import explanation, lime_explanation
 from scipy.stats import hypergeom
 from sklearn.metrics import jaccard_score
 
-from xailib.agreement import chance_iou, check_comparable, iou, lime_cam_agreement
+from xailib.agreement import check_comparable, iou, lime_cam_agreement
+from xailib.chance import chance_iou
 from xailib.errors import InputError
 from xailib.frames import Frame
 

@@ -118,12 +118,12 @@ def test_quality_of_labels_against_the_truth(case):
 
 
 def test_the_bootstrap_covers_the_truth():
-    from xailib.dissect import _bootstrap
+    from xailib.intervals import bootstrap
 
     rng = np.random.default_rng(0)
     inside = 0
     for seed in range(200):
-        low, high = _bootstrap((rng.random((50, 1)) < 0.7).astype(float), 500, 0.9, seed)
+        low, high = bootstrap((rng.random((50, 1)) < 0.7).astype(float), 500, 0.9, seed)
         inside += low[0] <= 0.7 <= high[0]
     assert 0.8 < inside / 200 < 0.97
 

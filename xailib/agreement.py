@@ -5,8 +5,8 @@ from collections.abc import Collection, Iterable
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float32
-from scipy.special import gammaln
 
+from xailib.chance import chance_iou
 from xailib.errors import InputError
 from xailib.explanation import Explanation
 from xailib.frames import change_frame
@@ -31,25 +31,6 @@ def iou(a: Bool[np.ndarray, "height width"], b: Bool[np.ndarray, "height2 width2
         raise InputError(f"masks: shapes {a.shape} and {b.shape} differ; use one frame")
     union = np.logical_or(a, b).sum()
     return float(np.logical_and(a, b).sum() / union) if union else float("nan")
-
-
-def chance_iou(area_a: int, area_b: int, total: int) -> float:
-    """Return the exact mean IoU of two masks of these areas placed at random among `total`.
-
-    The intersection of two random subsets is hypergeometric; this is the expectation of
-    ``k / (area_a + area_b - k)`` over it.
-    """
-    if area_a + area_b == 0:
-        return float("nan")
-    overlap = np.arange(max(0, area_a + area_b - total), min(area_a, area_b) + 1)
-    # scipy's hypergeom is exact too, and takes seconds for areas of thousands of pixels.
-    rest_a, rest_b = area_a - overlap, area_b - overlap
-    neither = total - area_a - area_b + overlap
-    ways = sum(gammaln(part + 1) for part in (overlap, rest_a, rest_b, neither))
-    sizes = (area_a, total - area_a, area_b, total - area_b)
-    constant = sum(gammaln(size + 1) for size in sizes) - gammaln(total + 1)
-    probability = np.exp(constant - ways)
-    return float((probability * overlap / (area_a + area_b - overlap)).sum())
 
 
 def check_comparable(a: Explanation, b: Explanation, allow: Collection[str] = frozenset()) -> None:

@@ -4,12 +4,16 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import yaml
 
 from xailib import __version__
 from xailib.errors import XailibError
+
+if TYPE_CHECKING:
+    from xailib.pipeline import Profile
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -75,6 +79,8 @@ def _run(profile: str, only: str | None, force: bool, changes: tuple[str, ...]) 
         from xailib.pipeline import load_profile, run_profile
 
         loaded = load_profile(profile, _changes(changes))
+        for line in _unreachable(loaded):
+            click.echo(f"Cannot be had: {line}", err=True)
         good = True
         for outcome in run_profile(loaded, only, force=force):
             took = f" in {outcome.seconds:.0f} s" if outcome.seconds else ""
@@ -85,6 +91,13 @@ def _run(profile: str, only: str | None, force: bool, changes: tuple[str, ...]) 
         click.echo(f"Error: {error}", err=True)
         return False
     return good
+
+
+def _unreachable(profile: "Profile") -> list[str]:
+    """Return what a profile needs and cannot have, all at once; tasks without it still run."""
+    from xailib.requirements import unreachable
+
+    return unreachable({**profile.parameters, "tasks": profile.tasks})
 
 
 def _changes(changes: tuple[str, ...]) -> dict[str, object]:

@@ -14,6 +14,7 @@ from types import MappingProxyType
 from xailib.errors import InputError, unknown_name
 
 PACKAGED = "packaged"
+WORDS = "20k"  # the most common English words, as CLIP-Dissect's authors use them
 KINDS = ("object", "animal", "plant", "food", "part", "scene", "material", "texture", "colour")
 _CATEGORIES = "categories:"
 
@@ -115,11 +116,16 @@ def _read(source: str) -> list[str]:
         return list(lexicon())
     if source.startswith(_CATEGORIES):
         return list(_categories(source.removeprefix(_CATEGORIES)))
-    path = Path(source).expanduser()
+    if source == WORDS:
+        from xailib import published, weights  # only here: it may fetch the list
+
+        path = weights.download(published.WORDS)
+    else:
+        path = Path(source).expanduser()
     if not path.is_file():
         if any(sign in source for sign in "/\\.~"):
             raise InputError(f"concepts: no file {source!r}")
-        raise unknown_name("concepts", source, [PACKAGED, f"{_CATEGORIES}imagenet"])
+        raise unknown_name("concepts", source, [PACKAGED, WORDS, f"{_CATEGORIES}imagenet"])
     data = path.read_bytes()
     try:
         text = data.decode("utf-8-sig")

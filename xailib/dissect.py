@@ -13,6 +13,7 @@ from xailib.concepts import Concepts
 from xailib.cosines import product
 from xailib.encoders import Encoder
 from xailib.errors import InputError, unknown_name
+from xailib.intervals import bootstrap
 from xailib.similarity import MEASURES, top_images
 
 _PER_LAYER = ("soft_wpmi", "wpmi")  # their mean over units is a layer's own
@@ -184,7 +185,7 @@ def evaluate_output_units(
     right = np.array([a.casefold() == b for a, b in zip(table["concept"], keys, strict=True)])
     cosine = (given * true).sum(1)
     known = {name.casefold() for name in concepts.names}
-    low, high = _bootstrap(np.stack([right, cosine], axis=1), samples, confidence, seed)
+    low, high = bootstrap(np.stack([right, cosine], axis=1), samples, confidence, seed)
     return LabelQuality(
         units=len(table),
         accuracy=float(right.mean()),
@@ -265,14 +266,3 @@ def _table(
             "top_images": [[str(images[row]) for row in rows] for rows in top],
         }
     )
-
-
-def _bootstrap(
-    values: Float[np.ndarray, "units quantities"], samples: int, confidence: float, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the percentile interval of each quantity's mean over units drawn with replacement."""
-    rng = np.random.default_rng(seed)
-    draws = rng.multinomial(len(values), np.full(len(values), 1 / len(values)), size=samples)
-    means = draws @ values / len(values)  # (samples, quantities)
-    tail = (1 - confidence) / 2
-    return np.quantile(means, tail, axis=0), np.quantile(means, 1 - tail, axis=0)

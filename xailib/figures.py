@@ -30,6 +30,8 @@ from xailib.results import Run
 Picture = UInt8[np.ndarray, "height width 3"]
 NAMES = {
     "lime": "LIME",
+    "lime+": "LIME, supporting",
+    "lime-": "LIME, opposing",
     "gradcam": "Grad-CAM",
     "gradcam++": "Grad-CAM++",
     "xgradcam": "XGrad-CAM",
@@ -37,6 +39,8 @@ NAMES = {
     "layercam": "LayerCAM",
     "ablationcam": "AblationCAM",
     "scorecam": "ScoreCAM",
+    "guided": "Guided backprop",
+    "edges": "Edge detector",
 }
 SUPPORTS, OPPOSES = "#FFD54A", "#3DA5FF"  # yellow as in the seed; blue against it
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe & Ito

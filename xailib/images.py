@@ -21,6 +21,7 @@ from xailib.errors import InputError, near_matches, unknown_name
 from xailib.packaged import PACKAGES, Place, packaged
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+PUBLISHED = "published"  # the photographs of the report that we replicate
 MIN_SIDE = 16  # pixels; anything smaller shows nothing that could be explained
 MAX_PIXELS = 89_478_485  # Pillow's own threshold for a decompression bomb
 
@@ -183,6 +184,11 @@ def _places(name: object) -> list[Place]:
     key = str(name)
     if key in known:
         return [known[key]]
+    if key == PUBLISHED:
+        from xailib import published  # only here: it may fetch them
+
+        found = published.locate("", published.photographs()).values()
+        return [Place(file.stem, file, str(file)) for file in found]
     if key in PACKAGES:
         if not find_spec(PACKAGES[key][0]):
             raise InputError(f"images: {key!r} is not installed; pip install {key}")
@@ -201,7 +207,7 @@ def _places(name: object) -> list[Place]:
         close = near_matches(key, siblings)
         hint = f"; did you mean {' or '.join(close)}?" if close else ""
         raise InputError(f"images: no file or folder {key!r}{hint}")
-    raise unknown_name("images", key, [*known, *PACKAGES])
+    raise unknown_name("images", key, [*known, *PACKAGES, PUBLISHED])
 
 
 def _read(place: Place) -> Photograph:

@@ -1,7 +1,9 @@
 """Masks: which pixels an explanation chooses, by a stated rule."""
 
+import zlib
+
 import numpy as np
-from jaxtyping import Bool, Float32, Int8
+from jaxtyping import Bool, Float32, Int8, Int64, Shaped
 
 from xailib.errors import InputError
 from xailib.explanation import Explanation, Signs
@@ -37,8 +39,7 @@ def lime_mask(
 def area_mask(saliency: Float32[np.ndarray, "height width"], pixels: int) -> Mask:
     """Return exactly the `pixels` highest pixels: masks of equal area can be compared fairly.
 
-    Ties, which a ReLU leaves at zero, are broken at random with a fixed seed, so that no side
-    of the picture is preferred.
+    Ties are broken as in `highest_first`.
 
     Raises
     ------
@@ -47,11 +48,25 @@ def area_mask(saliency: Float32[np.ndarray, "height width"], pixels: int) -> Mas
     """
     if not 0 <= pixels <= saliency.size:
         raise InputError(f"pixels: {pixels} is not between 0 and {saliency.size}")
-    lots = np.random.default_rng(0).random(saliency.size)
-    order = np.lexsort((lots, -saliency.ravel()))
     mask = np.zeros(saliency.size, bool)
-    mask[order[:pixels]] = True
+    mask[highest_first(saliency)[:pixels]] = True
     return mask.reshape(saliency.shape)
+
+
+def highest_first(values: Shaped[np.ndarray, "..."]) -> Int64[np.ndarray, " values"]:
+    """Return the flat indices of all values, the highest first.
+
+    Ties, which a ReLU leaves at zero, are broken at random, so that no side of the picture is
+    preferred. The seed is made of the map's own ranks: equal maps, and maps that rank alike,
+    give equal orders, and two maps that share their zeros do not share what fills them up.
+    """
+    flat = values.ravel()
+    _, ranks = np.unique(flat, return_inverse=True)
+    seed = zlib.crc32(ranks.astype(np.int64).tobytes())
+    order: Int64[np.ndarray, " values"] = np.lexsort(
+        (np.random.default_rng(seed).random(flat.size), -flat)
+    )
+    return order
 
 
 def value_mask(saliency: Float32[np.ndarray, "height width"], threshold: float) -> Mask:

@@ -10,7 +10,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -29,19 +29,24 @@ from xailib.results import (
     run_digest,
 )
 
-TASKS = ("1_clip_dissect", "2_lime", "3_cam", "4_agreement")
+TASKS = (
+    "1_clip_dissect", "2_lime", "3_cam", "4_agreement", "5_faithfulness", "6_replication",
+    "7_sanity",
+)  # fmt: skip
 # Which parameter of a task names the run of which other task.
 _UPSTREAM: dict[str, dict[str, str]] = {
     "4_agreement": {"lime_run": "2_lime", "cam_run": "3_cam"},
+    "5_faithfulness": {"lime_run": "2_lime", "cam_run": "3_cam"},
 }
 
 
 @dataclass(frozen=True)
 class Profile:
-    """A named set of parameters for all notebooks."""
+    """A named set of parameters for all notebooks, and of those that only one task gets."""
 
     name: str
     parameters: dict[str, Any]
+    tasks: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def folder(self, task: str) -> Path:
         """Return the folder of a task's run."""
@@ -80,12 +85,32 @@ def load_profile(path: str | Path, changes: Mapping[str, Any] | None = None) -> 
         raise InputError(f"profile: {str(path)!r} is not YAML: {reason}") from error
     if not isinstance(found, dict):
         raise InputError(f"profile: {str(path)!r} must be 'parameter: value' lines")
+    tasks = _of_tasks(found.pop("tasks", None) or {})
     parameters = {**found, **(changes or {})}
+    # A change by hand holds for every task that has the parameter.
+    tasks = {
+        task: {name: value for name, value in own.items() if name not in (changes or {})}
+        for task, own in tasks.items()
+    }
     allowed = {name for task in TASKS for name in _declared(task)} - _managed()
     for name in parameters:
         if name not in allowed:
             raise unknown_name("parameter", name, sorted(allowed))
-    return Profile(path.name.removesuffix(".yaml"), parameters)
+    return Profile(path.name.removesuffix(".yaml"), parameters, tasks)
+
+
+def _of_tasks(found: Any) -> dict[str, dict[str, Any]]:
+    """Return a profile's ``tasks:``, from a task to parameters of its own, checked by name."""
+    if not isinstance(found, dict) or not all(isinstance(own, dict) for own in found.values()):
+        raise InputError("tasks: must be 'task:' lines with 'parameter: value' lines below each")
+    for task, own in found.items():
+        if task not in TASKS:
+            raise unknown_name("tasks", str(task), TASKS)
+        allowed = set(_declared(task)) - _managed()
+        for name in own:
+            if name not in allowed:
+                raise unknown_name(f"parameter of {task}", str(name), sorted(allowed))
+    return found
 
 
 def run_profile(
@@ -193,7 +218,8 @@ def _essence(cell: Mapping[str, Any]) -> list[Any]:
 def _parameters(profile: Profile, task: str) -> dict[str, Any]:
     """Return what is passed to a task's notebook: its share of the profile, and its folders."""
     declared = _declared(task)
-    chosen = {k: v for k, v in profile.parameters.items() if k in declared}
+    given = {**profile.parameters, **profile.tasks.get(task, {})}
+    chosen = {k: v for k, v in given.items() if k in declared}
     chosen["out_dir"] = _relative(profile.folder(task))
     for parameter, upstream in _UPSTREAM.get(task, {}).items():
         chosen[parameter] = _relative(profile.folder(upstream))

@@ -40,7 +40,7 @@ _PACKAGES = (
 _UPSTREAM = frozenset(
     {
         "engines", "explanation", "forward", "frames", "images", "layers", "models", "packaged",
-        "preprocessing", "weights", "zoo",
+        "preprocessing", "sanity", "weights", "zoo",
     }
 )  # fmt: skip
 

@@ -1,0 +1,316 @@
+# ---
+# jupyter:
+#   jupytext:
+#     cell_metadata_filter: tags,-all
+#     notebook_metadata_filter: kernelspec,jupytext,-jupytext.text_representation.jupytext_version
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# (task-sanity)=
+# # Sanity: do the maps depend on what the network has learnt?
+
+# %% tags=["parameters"]
+model: str = "tf_efficientnet_lite0"  # a name that load_classifier knows, or path/to/file.py:function
+weights: str = ""  # file with a state dict, name of torchvision weights, or random; empty: the published ones
+images: list = ["bull-mastiff", "dalmatian", "goose", "bald-eagle", "leafhopper", "dung-beetle", "strawberry", "cannon", "jeep-blue", "drum"]  # packaged names, files or folders
+first: int = 3  # how many of these photographs are checked, the first ones; at least 2
+methods: list = ["gradcam", "ablationcam", "scorecam"]  # heatmaps, as in 3_cam
+others: list = ["lime", "guided", "edges"]  # beside them: lime, guided (backpropagation), edges (a control that must fail)
+sparse: list = ["lime", "scorecam"]  # methods with hundreds of passes a map: made only for the last stage, to save time
+middle: bool = False  # make these for the middle stage too, about a minute more
+stages: int = 5  # steps in which the network is randomised, from the output layer down; at least 2
+lime_samples: int = 200  # LIME's perturbed pictures, of trained and random networks alike; at least 10
+layer: str = ""  # layer of the heatmaps, as in named_modules; empty: the last with feature maps
+seed: int = 0  # of the random weights, LIME's samples and the intervals
+device: str = "auto"  # auto, cpu, cuda or mps
+out_dir: str = "results/scratch/7_sanity"  # where this run is written; relative to the project
+
+# %% tags=["remove-input"]
+from functools import cache
+
+from IPython.display import Markdown, display
+
+from xailib import figures
+from xailib.errors import InputError
+from xailib.explain.cam import cam_layer_of
+from xailib.images import load_images
+from xailib.models import load_classifier
+from xailib.results import start_run
+from xailib.sanity import cascade, explain_targets, usable
+from xailib.sanity_figures import (
+    ALIKE,
+    AREA,
+    CHANGED,
+    compare,
+    floor,
+    picture_of,
+    stage_chart,
+    verdict,
+)
+
+photographs = load_images(images)
+if first < 2 or len(photographs) < 2:
+    raise InputError("first: at least two photographs are needed, to tell how alike unrelated maps are")
+checked = photographs[:first]
+classifier = load_classifier(model, weights or None, device, seed)
+asked = list(dict.fromkeys([*methods, *others]))
+used = usable(classifier, asked)
+if len(used) < len(asked):
+    display(Markdown(f"Guided backpropagation is left out: {model} has no ReLU, which it needs."))
+layer_name = cam_layer_of(classifier, layer or None) if methods else None
+networks = cascade(classifier, checked, stages, seed)
+options = {"num_samples": lime_samples, "seed": seed, "layer": layer_name}
+run = start_run(
+    out_dir,
+    "7_sanity",
+    {"model": model, "images": images, "first": first, "methods": used, "sparse": sparse, "middle": middle, "stages": stages, **options},
+    photographs,
+    classifier.files,
+    weights=classifier.identity,
+)
+
+# %% tags=["remove-input"]
+ranked = {p.id: classifier.predict(p, len(classifier.categories)) for p in checked}
+kinds = {"predicted": 0, "second": 1, "least probable": -1}
+
+
+@cache  # what several categories share is computed once
+def explained(image, method):
+    targets = [ranked[image][place].index for place in kinds.values()]
+    return dict(zip(kinds, explain_targets(classifier, photographs[image], method, targets, **options), strict=True))
+
+
+by_kind = {
+    (method, kind): run.explanations(
+        checked,
+        f"{method}.{kind.split()[0]}",
+        {"kind": kind, **options},
+        lambda p, method=method, kind=kind: explained(p.id, method)[kind],
+    )
+    for method in used
+    for kind in kinds
+}
+
+# %% tags=["remove-input"]
+names = {0: "trained"}
+by_stage = {(method, 0): by_kind[method, "predicted"] for method in used}
+made_sparsely = {stages, (stages + 1) // 2} if middle else {stages}
+for stage, network in networks:
+    names[stage.index] = stage.name
+    for method in used:
+        if method in sparse and stage.index not in made_sparsely:
+            continue
+        by_stage[method, stage.index] = run.explanations(
+            checked,
+            f"{method}.stage{stage.index}",
+            {"network": network.identity, **options},
+            lambda p, network=network, method=method: explain_targets(
+                network, p, method, [ranked[p.id][0].index], **options
+            )[0],
+        )
+
+# %% tags=["remove-input"]
+table = compare(by_stage, 0, "stage_index", {"classifier"})
+table.insert(2, "stage", table["stage_index"].map(names))
+unrelated = floor({method: by_kind[method, "predicted"] for method in used})
+last = table[table["stage_index"] == stages]
+judged = verdict(last, unrelated, seed=seed)
+judged_ssim = verdict(last, unrelated, "ssim", seed=seed).set_index("method")["verdict"]
+labels = compare(by_kind, "predicted", "category", {"target"})
+of_labels = labels.groupby(["method", "category"], sort=False)["spearman"].mean().unstack()
+judged["ssim_verdict"] = judged["method"].map(judged_ssim)
+judged["first_stage"] = judged["method"].map(
+    table[table["stage_index"] == 1].groupby("method")["spearman"].mean()
+)
+for kind in ("second", "least probable"):
+    judged[kind.split()[0]] = judged["method"].map(of_labels[kind])
+judged["name"] = judged["method"].map(figures.NAMES)
+real = judged[judged["method"] != "edges"]
+words = {word: real[real["verdict"] == word]["name"].tolist() for word in ("passes", "fails", "undecided")}
+deaf = real[real["least"] >= ALIKE]["name"].tolist()
+control = judged[judged["method"] == "edges"]
+metrics = {
+    "images": len(checked),
+    "stages": stages,
+    "methods": len(real),
+    **{word: len(found) for word, found in words.items()},
+    **{f"{row.method.replace('+', 'p')}_left": row.left for row in judged.itertuples()},
+    **{f"{row.method.replace('+', 'p')}_floor": row.floor for row in judged.itertuples()},
+    **{f"{row.method.replace('+', 'p')}_least": row.least for row in judged.itertuples()},
+}
+said = {
+    "passes": "**Pass**, with maps that change when the weights do, to no more likeness than maps of two different photographs have",
+    "fails": "**Fail**, with maps that stay more alike than that, so that part of what they show is the photograph and not the network",
+    "undecided": "**Undecided**, since much is left but maps of different photographs are about as alike, or the photographs are too few",
+}
+exceptions = "".join(f"; {', '.join(words[word])} {word}" for word in ("fails", "undecided") if words[word])
+metrics["finding"] = (
+    f"Random weights instead of the learnt ones change the maps of **{len(words['passes'])} of {len(real)}** methods "
+    f"as much as another photograph would{exceptions}."
+)
+left = "; ".join(f"{row.name} {row.left:.2f} (floor {row.floor:.2f})" for row in real.itertuples(index=False))
+verdicts = " ".join(f"{said[word]}: {', '.join(found)}." for word, found in words.items() if found)
+display(
+    Markdown(
+        f"**Answer.** {verdicts} Rank correlation that is left when all of the network is random, mean over "
+        f"{len(checked)} photographs: {left}."
+    )
+)
+
+# %% [markdown]
+# ## Method
+#
+# Whoever looks at a plausible map cannot tell whether the network drew it or the photograph did. So all that
+# the network $f_0$ has learnt is taken away in stages, from the output layer down, and each map $L$ of a
+# random network $f_k$ is compared with the trained network's, for the same photograph $x$ and the same
+# category $c$ {cite}`adebayo2018`; $\rho$ is Spearman's rank correlation of the pixels:
+#
+# $$
+# s_k = \rho\bigl(L(f_0, x, c),\, L(f_k, x, c)\bigr), \qquad
+# s_\text{floor} = \rho\bigl(L(f_0, x, c),\, L(f_0, x', c')\bigr) .
+# $$
+#
+# Even unrelated maps of one method are somewhat alike, since objects stand in the middle of photographs. The
+# floor says how much: it compares the maps of two different photographs $x$ and $x'$.
+#
+# **Random weights.** Every parameter is drawn anew from a normal distribution with its own mean and standard
+# deviation, and the running statistics of batch norms are measured anew on the photographs. PyTorch's own initial
+# values would do too, but in a deep network without fitting statistics they let the activations vanish, and a map would
+# change for that reason alone.
+#
+# **Verdict.** Intervals are 95 % bootstrap intervals over photographs. A method passes if its mean similarity
+# at the last stage is not above the floor's interval, and its own interval lies where a map has clearly
+# changed. It fails if its own interval lies above the floor's, or where two maps are the same (the table says which
+# values these are). All else is undecided; in particular, a method whose maps are alike whatever the photograph has a high floor, and does
+# not pass by that alone. A map that is zero everywhere ranks no pixel, and counts as similarity 0.
+
+# %% [markdown]
+# ## What randomising does
+
+# %% tags=["remove-input"]
+figures.publish(
+    run,
+    stage_chart(table, judged),
+    "sanity-stages",
+    f"Similarity of the maps to the trained network's, by how far down {model} is random (the name is that of the "
+    f"lowest random block; {len(checked)} photographs). Gray: the floor's interval. IoU is that of the highest "
+    f"{AREA:.0%} of the pixels. The edge detector never sees the network; it is here to show what failing looks like. "
+    f"{', '.join(figures.NAMES[m] for m in used if m in sparse) or 'No method'}: not computed at every stage, to save time.",
+    "Panels of similarity by stage. Rank correlation at the last stage, with the verdict: "
+    + "; ".join(f"{row.name} {row.left:.2f}, {row.verdict}" for row in judged.itertuples(index=False)),
+    table,
+    raster=False,
+)
+
+# %% tags=["remove-input"]
+photograph = checked[0]
+view = classifier.view(photograph).pixels
+shown = {(key, e.image): e for key, found in by_stage.items() for e in found}
+figures.publish(
+    run,
+    figures.gallery(
+        [
+            [picture_of(view, shown.get(((method, index), photograph.id))) for index in names]
+            for method in used
+        ],
+        list(names.values()),
+        [figures.NAMES[method] for method in used],
+    ),
+    "sanity-gallery",
+    f"The maps of *{photograph.id}* for {ranked[photograph.id][0].name}, trained and random down to the block "
+    "above each column. Each map is scaled by its own extremes, the highest hundredth cut off. LIME's are signed: red "
+    "supports, blue opposes. "
+    "White: not computed.",
+    f"Grid of maps of {photograph.id}: {len(used)} methods in rows, trained and {stages} random networks in columns.",
+)
+
+# %% [markdown]
+# ## What we see
+
+# %% tags=["remove-input"]
+figures.publish_table(
+    run,
+    judged,
+    "sanity-verdicts",
+    "Rank correlation with the trained network's map: with only the output layer random, with all of the network "
+    "random, and the floor, with 95 % intervals; the verdict by it, and by SSIM instead. "
+    f"Below {CHANGED} a map counts as clearly changed, from {ALIKE} as the same.",
+    {
+        "name": "method",
+        "first_stage": "output layer random",
+        "left": "all random",
+        "left_low": "from",
+        "left_high": "to",
+        "floor": "floor",
+        "floor_low": "floor from",
+        "floor_high": "floor to",
+        "verdict": "verdict",
+        "ssim_verdict": "by SSIM",
+    },
+    dict.fromkeys(("first_stage", "left", "left_low", "left_high", "floor", "floor_low", "floor_high"), "{:.2f}"),
+)
+random_maps = [e for (_, index), found in by_stage.items() if index for e in found]
+dark = sum(not e.saliency.any() for e in random_maps)
+means = table[~table["method"].isin([*sparse, "edges"])].groupby(["method", "stage_index"], sort=False)["spearman"].mean()
+depths = {m: next((names[i] for i, v in means[m].items() if v < CHANGED), "never") for m in means.index.unique(0)}
+gone = "; ".join(f"{figures.NAMES[method]} `{depth}`" for method, depth in depths.items())
+differ = judged[judged["verdict"] != judged["ssim_verdict"]]["name"].tolist()
+display(
+    Markdown(
+        (f"How far down the network must be random before the mean rank correlation is below {CHANGED}: {gone}. " if gone else "")
+        + (f"SSIM instead of rank correlation changes the verdict on {', '.join(differ)}. " if differ else "SSIM instead of rank correlation changes no verdict. ")
+        + ("The control, an edge detector, fails, as it must. " if (control["verdict"] == "fails").any() else "")
+        + f"Maps of random networks that are zero everywhere: {dark} of {len(random_maps)}."
+    )
+)
+
+# %% [markdown]
+# ## Does a map depend on the category?
+
+# %% tags=["remove-input"]
+run.save_table("sanity-floor", unrelated)
+run.save_table("sanity-labels-by-photograph", labels)
+figures.publish_table(
+    run,
+    judged[["method", "name", "second", "least", "floor"]],
+    "sanity-labels",
+    "Rank correlation of the map for the predicted category with the map for another, of the trained network, "
+    f"mean over {len(checked)} photographs; 1 is the same map.",
+    {"name": "method", "second": "second most probable category", "least": "least probable category", "floor": "floor"},
+    dict.fromkeys(("second", "least", "floor"), "{:.2f}"),
+)
+display(
+    Markdown(
+        f"The map for the least probable category is nearly the map for the predicted one by {', '.join(deaf)}."
+        if deaf
+        else "Every method draws another map for the least probable category than for the predicted one."
+    )
+)
+
+# %% tags=["remove-input"]
+if run.failures:
+    lines = "\n".join(f"- `{failure['source']}`: {failure['reason']}" for failure in run.failures)
+    display(Markdown(f"**Not explained:**\n\n{lines}"))
+
+# %% [markdown]
+# ## Limits
+#
+# - Passing is necessary, not sufficient: a map of noise would pass.
+# - A random network still sees the photograph. Convolutions with random weights keep edges and brightness, so
+#   that some likeness is left even where a method does nothing wrong.
+# - One draw of random weights, and few photographs: the intervals are of the photographs only.
+# - LIME is random itself. Trained and random networks share superpixels, samples and seed, so that what
+#   changes between its maps is the network; with few samples its maps are noisy all the same.
+
+# %% tags=["remove-cell"]
+run.save_metrics(metrics)
+manifest = run.finish()
+print(f"Results: {run.folder}")
