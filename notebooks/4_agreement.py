@@ -313,6 +313,7 @@ figures.publish_table(
     dict.fromkeys(wide, "{:.3f}"),
 )
 run.save_table("agreement", table)
+run.save_table("pairs", pairs)
 difference = metrics["iou2"] - metrics["iou1"]
 display(
     Markdown(

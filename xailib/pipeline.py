@@ -31,12 +31,18 @@ from xailib.results import (
 
 TASKS = (
     "1_clip_dissect", "2_lime", "3_cam", "4_agreement", "5_faithfulness", "6_replication",
-    "7_sanity",
+    "7_sanity", "8_findings",
 )  # fmt: skip
 # Which parameter of a task names the run of which other task.
 _UPSTREAM: dict[str, dict[str, str]] = {
     "4_agreement": {"lime_run": "2_lime", "cam_run": "3_cam"},
     "5_faithfulness": {"lime_run": "2_lime", "cam_run": "3_cam"},
+    "8_findings": {
+        "dissect_run": "1_clip_dissect",
+        "cam_run": "3_cam",
+        "agreement_run": "4_agreement",
+        "faithfulness_run": "5_faithfulness",
+    },
 }
 
 
@@ -240,6 +246,11 @@ def _inputs_now(manifest: Mapping[str, Any]) -> dict[str, Any]:
         probe = recorded["probe"]
         found_now = load_probe(probe["source"], probe["crops"], probe["seed"])
         now["probe"] = {**probe, "count": len(found_now), "sha256": found_now.sha256}
+    if "published" in recorded:
+        from xailib import published
+
+        at_hand = published.at_hand(manifest["parameters"]["published"])
+        now["published"] = {**recorded["published"], "at_hand": at_hand}
     if "runs" in recorded:
         now["runs"] = {folder: run_digest(project_root() / folder) for folder in recorded["runs"]}
     return now

@@ -307,6 +307,19 @@ def run_digest(folder: Path) -> str:
     return hashlib.sha256(json.dumps(outputs, sort_keys=True).encode()).hexdigest()
 
 
+def load_table(folder: str | Path, name: str) -> pd.DataFrame | None:
+    """Return a table of a finished run; None if the run has no table of that name.
+
+    Raises
+    ------
+    InputError
+        If the run is absent, unfinished, or was changed since.
+    """
+    folder, manifest = _finished(folder)
+    file = f"{name}.parquet"
+    return pd.read_parquet(folder / file) if file in manifest["outputs"] else None
+
+
 def load_explanations(folder: str | Path) -> list[Explanation]:
     """Return the explanations of a finished run, in the order they were made.
 
@@ -315,12 +328,18 @@ def load_explanations(folder: str | Path) -> list[Explanation]:
     InputError
         If the run is absent, unfinished, or was changed since.
     """
-    folder = project_root() / Path(folder).expanduser()
-    manifest = read_manifest(folder)
-    if not intact(folder, manifest):
-        raise InputError(f"run: files in {str(folder)!r} are not those of its manifest; run again")
+    folder, manifest = _finished(folder)
     names = [n for n in manifest["outputs"] if n.startswith("explanations/") and n.endswith(".npz")]
     return [Explanation.load(folder / n) for n in names]
+
+
+def _finished(folder: str | Path) -> tuple[Path, dict[str, Any]]:
+    """Return the place and manifest of a run that is whole, or raise."""
+    place = project_root() / Path(folder).expanduser()
+    manifest = read_manifest(place)
+    if not intact(place, manifest):
+        raise InputError(f"run: files in {str(place)!r} are not those of its manifest; run again")
+    return place, manifest
 
 
 def _file_name(photograph: Photograph) -> str:

@@ -128,7 +128,7 @@ def _browser(published: dict[str, Any], place: str) -> str:
 def _provenance(manifest: dict[str, Any]) -> dict[str, Any]:
     """Return the cell that says what made a page, and how to make it again."""
     request = manifest.get("request", {}).get("parameters", {})
-    skip = {"out_dir", "lime_run", "cam_run"}
+    skip = {"out_dir", *(name for name in request if name.endswith("_run"))}
     words = " ".join(
         "-y " + shlex.quote(f"{name}: {json.dumps(value, ensure_ascii=False)}")
         for name, value in request.items()
@@ -170,6 +170,11 @@ def _ingredients(inputs: dict[str, Any]) -> str:
         found["Encoder"] = f"{encoder['label']} (`{encoder['sha256'][:16]}…`)"
     if concepts := inputs.get("concepts"):
         found["Concepts"] = f"{concepts['count']}, {concepts['source']}"
+    if published := inputs.get("published"):
+        found["The report's files"] = (
+            f"github.com/{published['repository']}, commit `{published['commit'][:12]}` "
+            f"(read from: {published['source']})"
+        )
     if runs := inputs.get("runs"):
         found["Runs compared"] = ", ".join(f"`{run}`" for run in runs)
     return "\n\n".join(f"{name}\n: {text}" for name, text in found.items())

@@ -1,0 +1,138 @@
+# ---
+# jupyter:
+#   jupytext:
+#     cell_metadata_filter: tags,-all
+#     notebook_metadata_filter: kernelspec,jupytext,-jupytext.text_representation.jupytext_version
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# (task-findings)=
+# # Findings: which of the report's claims hold?
+
+# %% tags=["parameters"]
+dissect_run: str = "results/scratch/1_clip_dissect"  # a finished run of 1_clip_dissect
+cam_run: str = "results/scratch/3_cam"  # a finished run of 3_cam
+agreement_run: str = "results/scratch/4_agreement"  # a finished run of 4_agreement
+faithfulness_run: str = "results/scratch/5_faithfulness"  # a finished run of 5_faithfulness
+heatmap: str = "gradcam"  # the heatmap that is set against LIME: one of the methods of the runs
+seed: int = 0  # of the intervals
+out_dir: str = "results/scratch/8_findings"  # where this run is written; relative to the project
+
+# %% tags=["remove-input"]
+from IPython.display import Markdown, display
+
+from xailib import figures, findings
+from xailib.concepts import lexicon
+from xailib.errors import unknown_name
+from xailib.images import ImageSet
+from xailib.results import load_explanations, load_table, project_root, run_digest, start_run
+
+runs = (dissect_run, cam_run, agreement_run, faithfulness_run)
+cams = {}
+for explanation in load_explanations(cam_run):
+    cams.setdefault(explanation.method, []).append(explanation)
+if heatmap not in cams:
+    raise unknown_name("heatmap", heatmap, cams)
+labels = load_table(dissect_run, "labels")
+pairs, masks = load_table(agreement_run, "pairs"), load_table(agreement_run, "agreement")
+inside, scores = load_table(agreement_run, "localisation"), load_table(faithfulness_run, "scores")
+run = start_run(
+    out_dir,
+    "8_findings",
+    {"heatmap": heatmap, "seed": seed},
+    ImageSet(()),
+    runs={folder: run_digest(project_root() / folder) for folder in runs},
+)
+table = findings.findings_table(
+    [
+        *findings.unit_findings(labels, lexicon(), seed),
+        *findings.smoothness_findings(cams, heatmap),
+        *findings.agreement_findings(pairs, masks, inside, heatmap, seed),
+        *findings.faithfulness_findings(scores, heatmap, seed),
+    ]
+)
+
+# %% tags=["remove-input"]
+counts = table["verdict"].value_counts()
+said = "; ".join(f"{counts[word]} {word}" for word in findings.VERDICTS if word in counts)
+photographs = len(cams[heatmap])
+metrics = {
+    "claims": table["claim"].nunique(),
+    "tests": len(table),
+    "holds": int(counts.get(findings.HOLDS, 0)),
+    "fails": int(counts.get(findings.FAILS, 0)),
+    "undecided": int(counts.get(findings.UNDECIDED, 0)),
+    "finding": f"**{table['claim'].nunique()} claims** of the replicated report, {len(table)} tests: {said}.",
+}
+display(
+    Markdown(
+        f"**Answer.** {metrics['claims']} claims of the report that we replicate were put to {metrics['tests']} tests on "
+        f"this report's own network and {photographs} photographs: {said}. What the report says of its own numbers is "
+        "audited on [the page on the replication](task-replication)."
+    )
+)
+
+# %% [markdown]
+# ## Method
+#
+# Each claim of the text by {cite:t}`balwani2024` is put as one number that would be positive if it were true, with a
+# 95 % bootstrap interval over photographs (for the neurons, over units). An interval $[l, u]$ with $l > 0$ means that
+# the claim *holds* here, $u < 0$ that it *does not hold*, and anything else is *undecided*. The claim of no
+# difference holds if the interval lies inside a stated margin, and does not hold if it excludes zero. The rule, the
+# margin and the measures are code, in `xailib.findings`, and the same for every network.
+
+# %% [markdown]
+# ## The claims
+
+# %% tags=["remove-input"]
+shown = table.assign(interval=[f"{row.low:+.3f} to {row.high:+.3f}" for row in table.itertuples()])
+figures.publish_table(
+    run,
+    shown,
+    "findings",
+    f"Claims and tests. Positive numbers support the claim; intervals are over {photographs} photographs, or over "
+    "the units.",
+    {
+        "claim": "claim",
+        "measure": "what is measured",
+        "value": "number",
+        "interval": "95 % interval",
+        "count": "count",
+        "verdict": "verdict",
+    },
+    {"value": "{:+.3f}"},
+)
+
+# %% [markdown]
+# ## What we see
+
+# %% tags=["remove-input"]
+for word in findings.VERDICTS:
+    part = table[table["verdict"] == word]
+    if len(part):
+        lines = "\n".join(
+            f"- {row.claim} ({row.measure}: {row.value:+.3f}; [evidence]({row.page}))" for row in part.itertuples()
+        )
+        display(Markdown(f"**{word.capitalize()}**\n\n{lines}"))
+
+# %% [markdown]
+# ## Limits
+#
+# - These verdicts are about this network and these photographs. The report looked at other ones, and its claims may
+#   hold there; the [replication](task-replication) tests its own numbers.
+# - With few photographs only large differences are decided: *undecided* is no evidence that there is none.
+# - Several tests are made, and no correction for their number is applied: one in twenty would be decided by chance.
+# - Nothing is claimed of what the report's authors saw in single pictures.
+
+# %% tags=["remove-cell"]
+run.save_metrics(metrics)
+manifest = run.finish()
+print(f"Results: {run.folder}")
