@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
+from xailib.pipeline import TASKS
+
 pytestmark = pytest.mark.site
 PAGES = [
     "book/index",
@@ -20,6 +22,10 @@ PAGES = [
     "notebooks/2_lime",
     "notebooks/3_cam",
     "notebooks/4_agreement",
+    "notebooks/5_faithfulness",
+    "notebooks/6_replication",
+    "notebooks/7_sanity",
+    "notebooks/8_findings",
     "book/rerun",
     "book/how",
     "book/bibliography",
@@ -184,7 +190,7 @@ def test_data_behind_a_figure_can_be_downloaded(page, address):
 
 
 def test_each_results_page_says_how_it_was_made(page, address):
-    for task in ("1_clip_dissect", "2_lime", "3_cam", "4_agreement"):
+    for task in TASKS:
         page.goto(f"{address}/notebooks/{task}.html")
         text = page.locator("#how-this-page-was-made").inner_text()
         assert f"papermill notebooks/{task}.ipynb" in text

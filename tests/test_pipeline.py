@@ -189,3 +189,30 @@ def test_partial_output_of_a_failed_run_is_kept(project):
     list(run_profile(load_profile("mine", {"num_samples": 13}), only="2_lime"))
     partial = Path("results/mine/2_lime/.2_lime.partial.ipynb")
     assert "unlucky" in json.dumps(json.loads(partial.read_text()))
+
+
+def test_a_tasks_own_parameters_reach_only_that_task(project):
+    file = project / "params" / "mine.yaml"
+    own = {"num_samples": 5, "tasks": {"4_agreement": {"num_samples": 9}}}
+    file.write_text(yaml.safe_dump(own))
+    profile = load_profile("mine")
+    assert pipeline._parameters(profile, "2_lime")["num_samples"] == 5
+    assert pipeline._parameters(profile, "4_agreement")["num_samples"] == 9
+    changed = load_profile("mine", {"num_samples": 3})  # by hand: for every task
+    assert pipeline._parameters(changed, "4_agreement")["num_samples"] == 3
+
+
+@pytest.mark.parametrize(
+    ("tasks", "line"),
+    [
+        ({"4_agree": {}}, "did you mean 4_agreement"),
+        ({"2_lime": {"samples": 3}}, "did you mean num_samples"),
+        ({"2_lime": {"out_dir": "x"}}, "out_dir"),
+        ({"2_lime": 3}, "tasks: must be"),
+        ([1], "tasks: must be"),
+    ],
+)
+def test_wrong_tasks_are_named(project, tasks, line):
+    (project / "params" / "mine.yaml").write_text(yaml.safe_dump({"tasks": tasks}))
+    with pytest.raises(InputError, match=line):
+        load_profile("mine")
