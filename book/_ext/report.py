@@ -128,11 +128,10 @@ def _browser(published: dict[str, Any], place: str) -> str:
 def _provenance(manifest: dict[str, Any]) -> dict[str, Any]:
     """Return the cell that says what made a page, and how to make it again."""
     request = manifest.get("request", {}).get("parameters", {})
-    skip = {"out_dir", *(name for name in request if name.endswith("_run"))}
     words = " ".join(
         "-y " + shlex.quote(f"{name}: {json.dumps(value, ensure_ascii=False)}")
         for name, value in request.items()
-        if name not in skip
+        if name != "out_dir"
     )
     versions = ", ".join(
         f"{name} {manifest['versions'][name]}"
