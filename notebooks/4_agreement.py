@@ -24,6 +24,7 @@ cam_run: str = "results/scratch/3_cam"  # a finished run of 3_cam, same network 
 num_features: int = 10  # superpixels in a LIME mask, at least 1
 mask_rule: str = "area"  # area: as many pixels as the LIME mask has; value: all above threshold
 threshold: float = 0.5  # only for mask_rule value: of the map scaled to [0, 1]; 0 is what the seed did
+allow: list = []  # what may differ between LIME and the heatmaps: classifier, target, or both; the page then says so
 boxes: str = "packaged"  # boxes around the object: packaged, a CSV file (image, left, top, right, bottom in 0 to 1), or empty for none
 seed: int = 0  # of shuffled superpixels and of the intervals
 out_dir: str = "results/scratch/4_agreement"  # where this run is written; relative to the project
@@ -48,7 +49,7 @@ pictures_of = {photograph.sha256: photograph.pixels for photograph in photograph
 limes = [lime for lime in limes if lime.image_sha256 in pictures_of]
 if not limes:
     raise InputError("images: none of these photographs is in the two runs; give the same images")
-table = lime_cam_agreement(limes, cams, num_features=num_features, rule=mask_rule, threshold=threshold)
+table = lime_cam_agreement(limes, cams, num_features=num_features, rule=mask_rule, threshold=threshold, allow=allow)
 if table["iou"].isna().any():
     empty = ", ".join(table[table["iou"].isna()]["image"].unique())
     table = table.dropna(subset="iou")
@@ -61,6 +62,7 @@ run = start_run(
         "num_features": num_features,
         "mask_rule": mask_rule,
         "threshold": threshold,
+        "allow": allow,
         "boxes": boxes,
         "seed": seed,
     },
@@ -76,6 +78,7 @@ maps = [
     for one in maps_of(
         [lime, *(cam for cam in cams if (cam.image, cam.image_sha256) == (lime.image, lime.image_sha256))],
         num_features,
+        allow,
     )
 ]
 pairs = pair_table(maps, seed=seed)
@@ -143,11 +146,19 @@ display(
     )
 )
 
+# %% tags=["remove-input"]
+networks = {one.classifier for one in [*limes, *cams]}
+targets = [lime.image for lime in limes if any(c.image == lime.image and c.target != lime.target for c in cams)]
+if len(networks) > 1:
+    display(Markdown(f"**Two networks are compared here**, as `allow` permits: {', '.join(sorted(networks))}."))
+if targets:
+    display(Markdown(f"**Different categories are explained** by LIME and the heatmaps in {', '.join(targets)}."))
+
 # %% [markdown]
 # ## Method
 #
 # Both masks live in one frame, the network's view, and explain the same network and the same
-# category; anything else is refused. The overlap of masks $M$ and $H$ is
+# category; anything else is refused, unless `allow` says otherwise. The overlap of masks $M$ and $H$ is
 #
 # $$ \mathrm{IoU} = \frac{|M \cap H|}{|M \cup H|}, $$
 #

@@ -87,6 +87,9 @@ def test_pairs_of_other_targets_or_networks_are_refused():
     other = explanation(blobs(0), target=9, target_name="dog", image_sha256=lime.image_sha256)
     with pytest.raises(InputError, match="two targets"):
         maps_of([lime, other])
+    assert len(maps_of([lime, other], allow=["target"])) == 3
+    with pytest.raises(InputError, match="did you mean target"):
+        maps_of([lime, other], allow=["targets"])
     with pytest.raises(InputError, match="none given"):
         maps_of([])
     with pytest.raises(InputError, match="no photograph has two"):

@@ -7,7 +7,7 @@ import pandas as pd
 from jaxtyping import Bool, Float32
 
 from xailib.chance import chance_iou
-from xailib.errors import InputError
+from xailib.errors import InputError, unknown_name
 from xailib.explanation import Explanation
 from xailib.frames import change_frame
 from xailib.masks import area_mask, lime_mask, value_mask
@@ -48,6 +48,9 @@ def check_comparable(a: Explanation, b: Explanation, allow: Collection[str] = fr
     InputError
         Naming what differs.
     """
+    for name in allow:
+        if name not in ("classifier", "target"):
+            raise unknown_name("allow", name, ("classifier", "target"))
     if a.image_sha256 != b.image_sha256:
         raise InputError(f"explanations: of different photographs, {a.image!r} and {b.image!r}")
     if a.classifier != b.classifier and "classifier" not in allow:
@@ -72,6 +75,7 @@ def lime_cam_agreement(
     num_features: int = 10,
     rule: str = "area",
     threshold: float = 0.5,
+    allow: Collection[str] = frozenset(),
 ) -> pd.DataFrame:
     """Compare LIME's masks with heatmaps, image by image, in LIME's frame.
 
@@ -87,6 +91,8 @@ def lime_cam_agreement(
         all pixels above `threshold`.
     threshold : float
         For ``rule="value"``, of the map scaled to [0, 1].
+    allow : collection of {"classifier", "target"}
+        See `check_comparable`.
 
     Returns
     -------
@@ -109,7 +115,7 @@ def lime_cam_agreement(
         lime = by_image.get((cam.image_sha256, cam.image))
         if lime is None:
             continue
-        check_comparable(lime, cam)
+        check_comparable(lime, cam, allow)
         saliency = in_frame_of(cam, lime)
         if np.isnan(saliency).any():
             raise InputError(f"frames: {cam.method} does not cover LIME's view of {cam.image!r}")

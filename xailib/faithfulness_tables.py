@@ -13,6 +13,7 @@ from scipy.integrate import trapezoid
 from scipy.stats import false_discovery_control, wilcoxon
 
 from xailib.errors import InputError
+from xailib.intervals import bootstrap
 
 # Each measure, and which values of it speak for an explanation.
 BETTER = MappingProxyType(
@@ -153,8 +154,4 @@ def mean_interval(
     """Return the percentile bootstrap interval of each column's mean; NaN for a single row."""
     if len(values) < 2:
         return np.full((2, values.shape[1]), np.nan)
-    even = np.full(len(values), 1 / len(values))
-    # How often each row is drawn: no array of all resampled values is needed.
-    counts = np.random.default_rng(seed).multinomial(len(values), even, _RESAMPLES)
-    tails = ((1 - confidence) / 2, (1 + confidence) / 2)
-    return np.quantile(counts @ values / len(values), tails, axis=0)
+    return np.stack(bootstrap(values, _RESAMPLES, confidence, seed))

@@ -4,7 +4,7 @@ LIME's two signs are two maps: what supports the target, and what opposes it. No
 network.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -56,8 +56,14 @@ class Map:
         return area_mask(self.values, round(share * self.values.size))
 
 
-def maps_of(explanations: Sequence[Explanation], num_features: int = 10) -> list[Map]:
+def maps_of(
+    explanations: Sequence[Explanation],
+    num_features: int = 10,
+    allow: Collection[str] = frozenset(),
+) -> list[Map]:
     """Return all maps of one photograph in one frame: LIME's if there is one, else the first's.
+
+    ``allow`` names what may differ after all, see `xailib.agreement.check_comparable`.
 
     Raises
     ------
@@ -73,7 +79,7 @@ def maps_of(explanations: Sequence[Explanation], num_features: int = 10) -> list
     area = area or DEFAULT_AREA
     found = []
     for one in explanations:
-        check_comparable(base, one)
+        check_comparable(base, one, allow)
         values = in_frame_of(one, base)
         if np.isnan(values).any():
             raise InputError(f"frames: {one.method} does not cover the view of {one.image!r}")
