@@ -2,12 +2,12 @@
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, UInt8
+from jaxtyping import UInt8
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from xailib.audit import PUBLISHED, lime_frame, masks
-from xailib.figures import NAMES, PALETTE, Picture, outlined, style
+from xailib.figures import NAMES, PALETTE, Picture, outlined, style, two_masks
 from xailib.published import CAMS, LIMES, Published
 
 MARKERS = "os^"
@@ -18,17 +18,6 @@ STEPS = {
     "area": "+ equal\narea",
     "signs": "+ signs\napart",
 }
-_BOTH, _LIME, _CAM = (255, 255, 255), (255, 213, 74), (226, 74, 51)
-
-
-def two_masks(
-    picture: Picture, lime: Bool[np.ndarray, "height width"], cam: Bool[np.ndarray, "height width"]
-) -> Picture:
-    """Return the dimmed picture with two masks: white both, yellow only LIME, red only the CAM."""
-    shown = (picture.mean(axis=2, keepdims=True) * 0.45).repeat(3, axis=2)
-    for where, colour in ((lime & cam, _BOTH), (lime & ~cam, _LIME), (~lime & cam, _CAM)):
-        shown[where] = 0.45 * picture[where] + 0.55 * np.array(colour)
-    return np.round(shown).astype(np.uint8)
 
 
 def row(case: Published, picture: Picture) -> list[UInt8[np.ndarray, "_ _ 3"]]:

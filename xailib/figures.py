@@ -172,12 +172,18 @@ def overlap(
     White in both, yellow only LIME, red only the heatmap; the rest is dimmed.
     """
     chosen = lime != 0
-    cut = area_mask(saliency, int(chosen.sum()))
+    return two_masks(picture, chosen, area_mask(saliency, int(chosen.sum())))
+
+
+def two_masks(
+    picture: Picture, lime: Bool[np.ndarray, "height width"], cam: Bool[np.ndarray, "height width"]
+) -> Picture:
+    """Return the dimmed picture with two masks: white both, yellow only LIME, red only the CAM."""
     shown = (picture.mean(axis=2, keepdims=True) * 0.45).repeat(3, axis=2)
     for where, colour in (
-        (chosen & cut, (255, 255, 255)),
-        (chosen & ~cut, (255, 213, 74)),
-        (~chosen & cut, (226, 74, 51)),
+        (lime & cam, (255, 255, 255)),
+        (lime & ~cam, (255, 213, 74)),
+        (~lime & cam, (226, 74, 51)),
     ):
         shown[where] = 0.45 * picture[where] + 0.55 * np.array(colour)
     return np.round(shown).astype(np.uint8)

@@ -21,6 +21,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from xailib.errors import InputError, unknown_name
 from xailib.explain import cam
 from xailib.explain.lime import explain_lime_targets
+from xailib.explain.record import record
 from xailib.explanation import Explanation, scaled
 from xailib.forward import Scores
 from xailib.images import Photograph
@@ -286,15 +287,12 @@ def _pixel_map(
         raw = sobel(rgb2gray(view.pixels)).astype(np.float32)
     else:
         raw = np.abs(cam.guided_backprop(classifier, photograph, target)).max(axis=2)
-    return Explanation(
-        method=method,
-        image=photograph.id,
-        image_sha256=photograph.sha256,
-        classifier=classifier.id,
-        target=chosen.index,
-        target_name=chosen.name,
-        probability=chosen.probability,
-        frame=view.frame,
+    return record(
+        method,
+        classifier,
+        photograph,
+        chosen,
+        view,
         saliency=scaled(raw, signed=False),
         raw=raw,
     )

@@ -14,6 +14,7 @@ from xailib.errors import InputError, unknown_name
 from xailib.explain.ablation import RULES, ablation_weights
 from xailib.explain.gradient import GRADIENT_METHODS, gradient_map, guided_backprop
 from xailib.explain.maps import layout_of, token_layer
+from xailib.explain.record import record
 from xailib.explain.scorecam import score_weights
 from xailib.explain.tail import Tail
 from xailib.explanation import Explanation
@@ -142,15 +143,12 @@ def explain_cam(
                 parameters |= {"engine": used}
             combined = torch.einsum("c,chw->hw", weights.double(), maps[0].double())
             raw = combined.float().cpu().numpy()
-    return Explanation(
-        method=method,
-        image=photograph.id,
-        image_sha256=photograph.sha256,
-        classifier=classifier.id,
-        target=chosen.index,
-        target_name=chosen.name,
-        probability=chosen.probability,
-        frame=view.frame,
+    return record(
+        method,
+        classifier,
+        photograph,
+        chosen,
+        view,
         saliency=_saliency(raw, view.frame.size),
         raw=raw,
         parameters=parameters,

@@ -11,6 +11,7 @@ from skimage.segmentation import felzenszwalb, quickshift, slic
 
 from xailib.errors import InputError, unknown_name
 from xailib.explain.lime_engine import LimeImageExplainer
+from xailib.explain.record import record
 from xailib.explanation import Explanation, Superpixels, scaled
 from xailib.forward import ENGINES
 from xailib.images import Photograph
@@ -165,15 +166,12 @@ def explain_lime_targets(
         parts = superpixels_of(found, target.index, explainer.fits[target.index])
         raw = parts.weights[parts.segments].astype(np.float32)
         explanations.append(
-            Explanation(
-                method="lime",
-                image=photograph.id,
-                image_sha256=photograph.sha256,
-                classifier=classifier.id,
-                target=target.index,
-                target_name=target.name,
-                probability=target.probability,
-                frame=view.frame,
+            record(
+                "lime",
+                classifier,
+                photograph,
+                target,
+                view,
                 saliency=scaled(raw, signed=True),
                 raw=raw,
                 signed=True,
