@@ -42,6 +42,8 @@ class Superpixels:
         Which superpixels each sample shows; the first sample shows all. None if not kept.
     scores : (samples,) float or None
         The network's probability of the target for each sample.
+    block : int
+        How many neighbouring samples were drawn together.
     """
 
     segments: Int[np.ndarray, "height width"]
@@ -50,6 +52,7 @@ class Superpixels:
     fit: float
     shown: Bool[np.ndarray, "samples superpixels"] | None = None
     scores: Float[np.ndarray, " samples"] | None = None
+    block: int = 1
 
     def ranked(self, count: int, signs: Signs = "both") -> list[int]:
         """Return the `count` superpixels of largest absolute weight, of one sign or of both."""
@@ -173,7 +176,7 @@ def _split(
         if isinstance(value, Superpixels):
             kept = {name: getattr(value, name) for name in _SUPERPIXEL_ARRAYS}
             arrays |= {name: array for name, array in kept.items() if array is not None}
-            value = {"intercept": value.intercept, "fit": value.fit}
+            value = {"intercept": value.intercept, "fit": value.fit, "block": value.block}
         elif isinstance(value, Frame):
             value = asdict(value)
         elif isinstance(value, Mapping):

@@ -12,13 +12,14 @@ from lime.lime_image import ImageExplanation
 from skimage.segmentation import felzenszwalb, quickshift, slic
 
 from xailib.errors import InputError, unknown_name
+from xailib.explain.designs import BLOCKS, DESIGNS
 from xailib.explain.lime_engine import LimeImageExplainer
 from xailib.explain.record import record
 from xailib.explanation import Explanation, Superpixels, scaled
 from xailib.forward import ENGINES
 from xailib.images import Photograph
 from xailib.models import BATCH, Classifier
-from xailib.stability import is_stable, stability_of
+from xailib.stability import mask_is_stable
 
 __all__ = [
     "LimeImageExplainer",
@@ -67,11 +68,13 @@ class LimeOptions(TypedDict, total=False):
     ----------
     num_samples : int or "auto"
         Perturbed pictures, at least 10; the first is the whole view. ``"auto"`` draws until the
-        mask is stable, see `xailib.stability.is_stable`, or `max_samples` are drawn.
+        mask is stable, see `xailib.stability`, or `max_samples` are drawn.
     max_samples : int
         The cap of ``"auto"``.
     num_features : int
         Superpixels in the mask that ``"auto"`` makes stable.
+    design : str
+        How samples are drawn, see `xailib.explain.designs`; ``"independent"`` is lime's way.
     segments : str
         See `segmentation`.
     hide_color : int or None
@@ -89,6 +92,7 @@ class LimeOptions(TypedDict, total=False):
     num_samples: int | Literal["auto"]
     max_samples: int
     num_features: int
+    design: str
     segments: str
     hide_color: int | None
     seed: int
@@ -101,6 +105,7 @@ _DEFAULTS = LimeOptions(
     num_samples=1000,
     max_samples=4000,
     num_features=10,
+    design="independent",
     segments="quickshift",
     hide_color=0,
     seed=0,
@@ -164,12 +169,13 @@ def explain_lime_targets(
     predictions = [classifier.target(photograph, target) for target in known]
     labels = tuple(dict.fromkeys(target.index for target in predictions))
     auto = chosen["num_samples"] == "auto"
-    segmented = segment(view.pixels)
+    block = BLOCKS[chosen["design"]]
     explainer = LimeImageExplainer(
         random_state=chosen["seed"],
         engine=chosen["engine"],
         progress=chosen["progress"],
-        enough=partial(_all_stable, segmented, labels, chosen["num_features"]) if auto else None,
+        enough=partial(_all_stable, labels, chosen["num_features"], block) if auto else None,
+        design=chosen["design"],
     )
     found = explainer.explain_instance(
         view.pixels,
@@ -179,11 +185,12 @@ def explain_lime_targets(
         hide_color=chosen["hide_color"],
         num_samples=chosen["max_samples"] if auto else chosen["num_samples"],
         batch_size=chosen["batch_size"],
-        segmentation_fn=lambda _pixels: segmented,
+        segmentation_fn=segment,
     )
     shown, scores = explainer.samples
     parameters = {
         "num_samples": chosen["num_samples"],
+        "design": chosen["design"],
         "segmentation": chosen["segments"],
         "hide_color": chosen["hide_color"],
         "engine": explainer.used,
@@ -196,6 +203,7 @@ def explain_lime_targets(
             superpixels_of(found, target.index, explainer.fits[target.index]),
             shown=shown,
             scores=scores[:, target.index],
+            block=block,
         )
         raw = parts.weights[parts.segments].astype(np.float32)
         explanations.append(
@@ -217,17 +225,14 @@ def explain_lime_targets(
 
 
 def _all_stable(
-    segments: Int[np.ndarray, "height width"],
     labels: Sequence[int],
     num_features: int,
+    block: int,
     shown: Bool[np.ndarray, "samples superpixels"],
     scores: Float[np.ndarray, "samples categories"],
 ) -> bool:
     """Return whether the masks of all categories would come out alike with other samples."""
-    areas = np.bincount(segments.ravel(), minlength=shown.shape[1])[: shown.shape[1]]
-    return all(
-        is_stable(stability_of(shown, scores[:, label], areas, num_features)) for label in labels
-    )
+    return all(mask_is_stable(shown, scores[:, label], num_features, block) for label in labels)
 
 
 def _checked(options: LimeOptions) -> LimeOptions:
@@ -251,6 +256,8 @@ def _checked(options: LimeOptions) -> LimeOptions:
     ):
         if value < 1:
             raise InputError(f"{name}: {value} is not at least 1")
+    if chosen["design"] not in DESIGNS:
+        raise unknown_name("design", chosen["design"], DESIGNS)
     if chosen["engine"] not in ENGINES:
         raise unknown_name("engine", chosen["engine"], ENGINES)
     return chosen

@@ -15,6 +15,7 @@ from lime.lime_base import LimeBase
 from torch import Tensor
 from tqdm import tqdm
 
+from xailib.explain.designs import DESIGNS
 from xailib.models import BATCH, Classifier
 
 Samples = tuple[Bool[np.ndarray, "samples superpixels"], Float[np.ndarray, "samples categories"]]
@@ -63,8 +64,11 @@ class LimeImageExplainer(lime_image.LimeImageExplainer):
         Draw a progress bar in the terminal.
     enough : callable, optional
         Of the samples so far and their probabilities: whether to stop before ``num_samples``.
+    design : str
+        How samples are drawn, see `xailib.explain.designs`; ``"independent"`` is lime's way.
     step : int
-        Samples drawn between two questions to ``enough``.
+        Samples drawn before ``enough`` is asked, and between two questions; a quarter of those
+        at hand where that is more, since asking takes longer too.
 
     Attributes
     ----------
@@ -83,6 +87,7 @@ class LimeImageExplainer(lime_image.LimeImageExplainer):
         engine: str = "auto",
         progress: bool = False,
         enough: Enough | None = None,
+        design: str = "independent",
         step: int = 250,
         **kwargs: object,
     ) -> None:
@@ -91,6 +96,7 @@ class LimeImageExplainer(lime_image.LimeImageExplainer):
         self.engine = engine
         self.progress = progress
         self.enough = enough
+        self.design = DESIGNS[design]
         self.step = step
         self.used = "function"
         self.samples: Samples = (np.empty((0, 0), bool), np.empty((0, 0)))
@@ -118,8 +124,8 @@ class LimeImageExplainer(lime_image.LimeImageExplainer):
         with tqdm(total=num_samples, disable=not self.progress, leave=False) as bar:
             while found is None or len(data) < num_samples:
                 # One draw or many take the same numbers from lime's generator.
-                drawn = min(step, num_samples - len(data))
-                more = self.random_state.randint(0, 2, drawn * count).reshape(drawn, count)
+                drawn = min(max(step, len(data) // 8 * 2), num_samples - len(data))
+                more = self.design(self.random_state, drawn, count)
                 if found is None:
                     more[0] = 1
                 scores = self._score(more, *pictures, classifier_fn, batch_size, bar.update)
