@@ -22,8 +22,9 @@ model: str = "tf_efficientnet_lite0"  # a name that load_classifier knows, or pa
 weights: str = ""  # file with a state dict, name of torchvision weights, or random; empty: the published ones
 images: list = ["bull-mastiff", "dalmatian", "goose", "bald-eagle", "leafhopper", "dung-beetle", "strawberry", "cannon", "jeep-blue", "drum"]  # packaged names, files or folders
 target: str = ""  # category to explain, by name; empty: each photograph's predicted one
-num_samples: int | str = 1000  # perturbed pictures for each photograph, at least 10; auto: until the mask is stable
-max_samples: int = 4000  # the most that auto takes, at least 10
+num_samples: int = 1000  # perturbed pictures for each photograph, at least 10
+until_stable: bool = False  # draw until the mask is stable instead, at most max_samples
+max_samples: int = 4000  # the most that until_stable draws, at least 10
 design: str = "independent"  # how samples are drawn: independent (lime's way), antithetic or orthogonal
 num_features: int = 10  # superpixels in a mask, at least 1
 segmentation: str = "quickshift"  # quickshift, slic or felzenszwalb
@@ -48,13 +49,13 @@ photographs = load_images(images)
 classifier = load_classifier(model, weights or None, device, seed)
 wanted = None if target == "" else classifier.category_index(target)
 options = {
-    "num_samples": num_samples,
+    "num_samples": "auto" if until_stable else num_samples,
     "design": design,
     "segments": segmentation,
     "hide_color": hide_color,
     "seed": seed,
 }
-if num_samples == "auto":
+if until_stable:
     options |= {"max_samples": max_samples, "num_features": num_features}
 run = start_run(
     out_dir,
