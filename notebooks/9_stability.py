@@ -102,7 +102,7 @@ display(
     Markdown(
         f"**Answer.** Two runs of LIME that differ in nothing but their random samples share "
         f"{means.loc[least, 'shared']:.0%} of their {num_features} superpixels with {least} samples each and "
-        f"{means.loc[most, 'shared']:.0%} with {most} (mean over {len(set(runs['image']))} photographs). "
+        f"{means.loc[most, 'shared']:.0%} with {most} (mean over the photographs below, {len(set(runs['image']))} in number). "
         f"Of the {len(table)} masks of this report, made of {samples} samples each, {metrics['stable']} "
         f"{'is' if metrics['stable'] == 1 else 'are'} stable by the rule below; on average {table['sure'].mean():.1f} of the "
         f"{num_features} superpixels are sure."
@@ -218,8 +218,8 @@ few = table.loc[table["shared"].idxmin()]
 display(
     Markdown(
         f"Least repeatable is *{few['image']}*, with {few['superpixels']} superpixels: its halves share {few['shared']:.0%}. "
-        "The largest weights are the same in every run; what changes is the end of the list, where many superpixels matter "
-        "about equally and a fixed number is cut off all the same."
+        f"On average {metrics['sure']:.1f} of the {num_features} chosen superpixels are sure. What changes is the end of the "
+        "list, where several superpixels matter about equally and a fixed number is cut off all the same."
     )
 )
 
@@ -245,9 +245,11 @@ if designs:
     best = average.idxmin()
     display(
         Markdown(
-            f"Fewest passes: {best}, with {average[best]:.0%} of those of independent samples. What two superpixels "
+            "Neither is better than independent samples here."
+            if best == "independent"
+            else f"Fewest passes: {best}, with {average[best]:.0%} of those of independent samples. What two superpixels "
             "do only together drops out of the difference between a sample and its opposite. "
-            '`explain_lime(..., design="antithetic")` uses it; the report keeps lime\'s own way, to be comparable.'
+            f'`explain_lime(..., design="{best}")` draws them; the report keeps lime\'s own way, to be comparable.'
         )
     )
 
