@@ -13,7 +13,7 @@ from xailib import __version__
 from xailib.errors import XailibError
 
 if TYPE_CHECKING:
-    from xailib.pipeline import Profile
+    from xailib.profiles import Profile
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -55,7 +55,7 @@ def run(profile: str, only: str | None, force: bool, changes: tuple[str, ...]) -
 @_set
 def report(profile: str, site: str | None, changes: tuple[str, ...]) -> None:
     """Run what is missing of PROFILE, build the site, print the path of its first page."""
-    from xailib.results import project_root
+    from xailib.project import project_root
 
     if not _run(profile, None, False, changes):
         sys.exit(1)
@@ -76,7 +76,8 @@ def report(profile: str, site: str | None, changes: tuple[str, ...]) -> None:
 def _run(profile: str, only: str | None, force: bool, changes: tuple[str, ...]) -> bool:
     """Run tasks and say what became of each; return whether all are up to date now."""
     try:
-        from xailib.pipeline import load_profile, run_profile
+        from xailib.pipeline import run_profile
+        from xailib.profiles import load_profile
 
         loaded = load_profile(profile, _changes(changes))
         for line in _unreachable(loaded):

