@@ -5,10 +5,10 @@ from typing import Any
 import click
 
 from xailib import __version__
-from xailib.cli.check import check
-from xailib.cli.fetch import fetch
+from xailib.cli.checking import check
+from xailib.cli.fetching import fetch
 from xailib.cli.listings import images, models
-from xailib.cli.run import report, run
+from xailib.cli.running import report, run
 from xailib.errors import InputError, XailibError
 
 
