@@ -16,6 +16,7 @@ from xailib import artefacts, downloads, pipeline
 from xailib.cli import checking, main
 from xailib.cli.common import duration, live
 from xailib.pipeline import Outcome
+from xailib.profiles import TASKS
 
 BIN = Path(sys.executable).parent / "xailib"
 
@@ -135,7 +136,7 @@ def test_only_what_will_run_is_asked_for(monkeypatch):
     monkeypatch.setattr("xailib.requirements.problem_with", lambda a: asked.append(a) or "no")
     monkeypatch.setattr(pipeline, "execute", lambda *_, **__: None)
     monkeypatch.setattr(pipeline, "up_to_date", lambda *_: True)
-    assert call("run", "replication").output.count("reused") == 8
+    assert call("run", "replication").output.count("reused") == len(TASKS)
     assert asked == []
     monkeypatch.setattr(pipeline, "up_to_date", lambda *_: False)
     text = call("run", "replication", "--only", "6_replication").output

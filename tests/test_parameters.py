@@ -55,20 +55,19 @@ def test_the_parameters_are_checked_before_anything_is_imported(task):
 
 def test_the_names_are_those_of_the_modules_that_take_them():
     """The table is light, so it says again what heavy modules say: both must say the same."""
-    from xailib import agreement, clip_encoders, concepts, published_sets, sanity, values
+    from xailib import concepts, published_sets, sanity, values
     from xailib.encoding import import_optional
-    from xailib.explain import cam, lime
+    from xailib.explain import cam, designs, lime
     from xailib.similarity import MEASURES
 
     assert set(parameters.HEATMAPS) == set(cam.METHODS)
+    assert set(parameters.DESIGNS) == set(designs.DESIGNS)
     assert set(parameters.METHODS) == set(sanity.METHODS)
     assert set(parameters.MEASURES) == set(MEASURES)
     assert set(parameters.SEGMENTATIONS) == set(lime._SEGMENTATIONS)
     assert set(values.PROBES) == {"packaged", *published_sets.ARCHIVES}
     assert concepts.WORDS in values._LISTS
     assert concepts.PACKAGED in values._LISTS
-    assert clip_encoders is not None
-    assert agreement.RULES is not None
     clip = import_optional("clip", "openai-clip")
     assert list(names.clip_networks()) == clip.available_models()
 
@@ -156,6 +155,12 @@ WRONG = [
     ("1_clip_dissect", "probe = ['brodn']", "probe: unknown name 'brodn'; did you mean broden"),
     ("1_clip_dissect", "compare_weights = 'random'", "compare_weights: given without compare"),
     ("1_clip_dissect", "descriptions = 'a.csv'", "descriptions: no file 'a.csv'"),
+    ("9_stability", "sizes = [5]", "sizes: [5] is not a list of whole numbers of at least 10"),
+    ("9_stability", "sizes = []", "sizes: [] is not a list"),
+    ("9_stability", "pool = 100\nsizes = [60]", "pool: 100 samples are not two runs of 60"),
+    ("9_stability", "design_pool = 100", "design_pool: 100 samples are not two runs of 512"),
+    ("9_stability", "designs = ['antithetical']", "did you mean antithetic"),
+    ("2_lime", "max_samples = 50", "max_samples: only with until_stable"),
     ("6_replication", "published = 'nowhere'", "published: no folder 'nowhere'"),
     ("8_findings", "heatmap = 'gradcamm'", "did you mean gradcam"),
 ]

@@ -21,6 +21,7 @@ from xailib.rules import (
     share,
     text,
     whole,
+    wholes,
     words,
 )
 
@@ -29,6 +30,7 @@ HEATMAPS = (
 )  # fmt: skip
 METHODS = ("lime", *HEATMAPS, "guided", "edges")
 MEASURES = ("soft_wpmi", "wpmi", "rank_reorder", "cos_similarity", "cos_similarity_cubed")
+DESIGNS = ("independent", "antithetic", "orthogonal")
 SEGMENTATIONS = ("quickshift", "slic", "felzenszwalb")
 RUNS = {  # a parameter that names a finished run: of which notebook
     "dissect_run": "1_clip_dissect",
@@ -63,12 +65,20 @@ RULES = {
     "sparse": words("names of methods", one_of(METHODS)),
     "heatmap": text("the name of a heatmap", one_of(HEATMAPS), empty=False),
     "measure": text("the name of a measure", one_of(MEASURES), empty=False),
+    "design": text("the name of a design", one_of(DESIGNS), empty=False),
+    "designs": words("names of designs", one_of(DESIGNS)),
     "segmentation": text("the name of a segmentation", one_of(SEGMENTATIONS), empty=False),
     "mask_rule": text("area or value", one_of(("area", "value")), empty=False),
     "allow": words("what may differ", one_of(("classifier", "target"))),
     "threshold": share(),
     "num_samples": whole(10),
     "lime_samples": whole(10),
+    "max_samples": whole(10),
+    "long_runs": whole(1),
+    "pool": whole(20),
+    "sizes": wholes(10),
+    "design_pool": whole(20),
+    "design_size": whole(10),
     "num_features": whole(1),
     "hide_color": whole(0, 255),
     "crops": whole(0),
@@ -80,6 +90,7 @@ RULES = {
     "stages": whole(2),
     "seed": whole(0, _SEEDS),
     "control": flag(),
+    "until_stable": flag(),
     "middle": flag(),
     "store": flag(),
     **{name: text("the folder of a run", empty=False) for name in RUNS},
@@ -168,6 +179,16 @@ def _threshold(found: Mapping[str, Any], given: Collection[str]) -> None:
         raise InputError("threshold: only for mask_rule value; mask_rule is 'area'")
 
 
+def _samples(found: Mapping[str, Any], given: Collection[str]) -> None:
+    if "max_samples" in given and not found.get("until_stable"):
+        raise InputError("max_samples: only with until_stable; num_samples is how many are drawn")
+    for name, sizes in (("pool", "sizes"), ("design_pool", "design_size")):
+        if name in found and sizes in found:
+            least = min(found[sizes]) if sizes == "sizes" else found[sizes]
+            if found[name] < 2 * least:
+                raise InputError(f"{name}: {found[name]} samples are not two runs of {least}")
+
+
 def _top_k(found: Mapping[str, Any], given: Collection[str]) -> None:
     measure = found.get("measure", "soft_wpmi")
     if "top_k" in given and measure != "soft_wpmi":
@@ -207,5 +228,5 @@ def _runs(found: Mapping[str, Any], _given: Collection[str]) -> None:
 
 
 _TOGETHER: tuple[Together, ...] = (
-    _weights, _threshold, _top_k, _methods, _comparison, _photographs, _runs,
+    _weights, _threshold, _samples, _top_k, _methods, _comparison, _photographs, _runs,
 )  # fmt: skip

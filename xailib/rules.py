@@ -75,6 +75,16 @@ def percentiles() -> Rule:
     )
 
 
+def wholes(least: int) -> Rule:
+    """Return the rule for a list of whole numbers of at least `least`."""
+    each = whole(least)
+    return Rule(
+        list,
+        f"a list of whole numbers of at least {least}, at least 1",
+        lambda v: isinstance(v, list) and bool(v) and all(each.fits(one) for one in v),
+    )
+
+
 def flag() -> Rule:
     """Return the rule for yes or no."""
     return Rule(bool, "true or false", lambda v: isinstance(v, bool))
