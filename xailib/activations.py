@@ -10,17 +10,19 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Shaped, UInt8
 from torch import Tensor, nn
 
 from xailib import layers as layer_tools
 from xailib.errors import InputError, UnavailableError
 from xailib.files import write_atomic
+from xailib.forward import halving
 from xailib.models import BATCH, Classifier
 from xailib.probe import ProbeSet
 
@@ -192,24 +194,32 @@ def _pooled(
     module = classifier.module
     class_token = _has_class_token(module)
     photographs = probe.photographs(start)
+    views: list[UInt8[np.ndarray, "height width 3"]] = []  # read, and not shown yet
     with (
         torch.inference_mode(),
         layer_tools.evaluation(module),
         layer_tools.recorded(module, layers) as outputs,
     ):
-        for first in range(start, len(probe), batch_size):
-            count = min(batch_size, len(probe) - first)
-            views = [classifier.view(next(photographs)).pixels for _ in range(count)]
-            module(classifier.input_tensor(np.stack(views)))
+
+        def run(first: int, last: int) -> dict[str, Float[np.ndarray, "batch units"]]:
+            count = last - first
+            views.extend(
+                classifier.view(p).pixels for p in islice(photographs, max(0, count - len(views)))
+            )
+            outputs.clear()
+            module(classifier.input_tensor(np.stack(views[:count])))
             missing = [name for name in layers if name not in outputs]
             if missing:
                 raise InputError(f"layers: the network does not use {', '.join(missing)}")
             rows = {}
             for name in layers:
                 values = _pool(name, outputs[name], count, pool, class_token).float().cpu()
-                _check_finite(name, values, probe.ids[first : first + count])
+                _check_finite(name, values, probe.ids[start + first : start + last])
                 rows[name] = values.numpy()
-            outputs.clear()
+            del views[:count]  # only now: where memory runs out they are shown again, fewer a pass
+            return rows
+
+        for _, _, rows in halving(run, len(probe) - start, batch_size):
             yield rows
 
 

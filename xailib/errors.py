@@ -20,6 +20,16 @@ class UnavailableError(XailibError, OSError):
     """Something that had to be fetched and could not be."""
 
 
+class StorageError(UnavailableError):
+    """A result that could not be written: a full disk, a read-only folder."""
+
+
+def first_line(error: BaseException) -> str:
+    """Return an error of somebody else's code as one line: its kind, and what it says first."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
 def near_matches(given: str, allowed: Iterable[str], most: int = 4) -> list[str]:
     """Return the names in `allowed` closest to `given`, best first; case is ignored.
 

@@ -15,7 +15,7 @@ from lime.lime_base import LimeBase
 from torch import Tensor
 from tqdm import tqdm
 
-from xailib.models import BATCH, Classifier
+from xailib.models import BATCH, Classifier, as_probabilities
 
 
 class _Base(LimeBase):
@@ -135,7 +135,7 @@ def _scored(
         return batch.contiguous(memory_format=torch.channels_last)
 
     found = classifier.forward_batches(perturbed, len(shown), batch_size=batch_size, engine=engine)
-    return found.logits.softmax(dim=1).cpu().numpy(), found.engine
+    return as_probabilities(found.logits).cpu().numpy(), found.engine
 
 
 def _called(

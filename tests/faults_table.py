@@ -1,0 +1,21 @@
+"""The book's table of bad input and faults, as the tests read it: what the user sees is what they match."""
+
+import csv
+import re
+
+from conftest import ROOT
+
+TABLE = ROOT / "book" / "_data" / "faults.csv"
+COLUMNS = ["key", "what", "shown", "test"]
+
+
+def rows() -> list[dict[str, str]]:
+    """Return the table's rows."""
+    with TABLE.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def shown(key: str) -> str:
+    """Return the pattern of the one line that the table promises for a row; ``…`` is anything."""
+    (text,) = (row["shown"] for row in rows() if row["key"] == key)
+    return "^" + ".*".join(re.escape(part) for part in text.split("…")) + r"\Z"
