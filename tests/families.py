@@ -5,7 +5,6 @@ and depths are the constructors' own arguments.
 """
 
 import timm
-import torch
 from timm.models import convnext, densenet, regnet, resnet, swin_transformer, vgg
 from timm.models import vision_transformer as vit
 from torch import nn
@@ -22,8 +21,7 @@ def colour(side: int = SIDE) -> Preprocessing:
 
 
 def ready(module: nn.Module, categories: int = CATEGORIES, side: int = SIDE):
-    """Return what a user's function returns; weights from a seed, batch norms that have seen something."""
-    torch.manual_seed(0)
+    """Return what a user's function returns, with batch norms that have seen something."""
     for part in module.modules():
         if isinstance(part, nn.modules.batchnorm._BatchNorm):
             part.running_mean.uniform_(-0.1, 0.1)
@@ -98,7 +96,10 @@ def timm_resnet():
 
 
 def timm_vgg():
-    return ready(vgg.VGG([8, "M", 16, "M"], CATEGORIES, mlp_ratio=0.01))
+    net = vgg.VGG([8, "M", 16, "M"], CATEGORIES, mlp_ratio=0.01)
+    net.pre_logits = vgg.ConvMlp(16, 32, kernel_size=7, mlp_ratio=0.5)  # 4096 by default
+    net.head = vgg.ClassifierHead(32, CATEGORIES)
+    return ready(net)
 
 
 def timm_densenet():
@@ -141,6 +142,72 @@ def timm_swin():
             window_size=4,
         )
     )
+
+
+def gray(image) -> Tensor:
+    """What a network with one colour channel is given."""
+    return F.to_tensor(F.rgb_to_grayscale(F.resize(image, [32, 32]))) * 2 - 0.4
+
+
+class Small(nn.Module):
+    """A network of a few layers, with in-place ReLUs; what it puts out is up to `out`."""
+
+    def __init__(self, categories=CATEGORIES, channels=3, out=lambda scores: scores):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(channels, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU(True))
+        self.body = nn.Sequential(nn.Conv2d(8, 12, 3, 2, 1), nn.BatchNorm2d(12), nn.ReLU(True))
+        self.drop = nn.Dropout(0.5)
+        self.fc = nn.Linear(12, categories)
+        self.out = out
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.fc(self.drop(self.body(self.stem(x)).mean((2, 3)))))
+
+
+def one_category():
+    return ready(Small(1), 1, 32)
+
+
+def two_categories():
+    return ready(Small(2), 2, 32)
+
+
+def as_many_categories_as_channels():
+    return ready(Small(12), 12, 32)
+
+
+def small_input():
+    return ready(tv.ResNet(tv.resnet.BasicBlock, [1, 1, 1, 1], num_classes=CATEGORIES), side=32)
+
+
+def grayscale():
+    module, _, names = ready(Small(channels=1))
+    return module, gray, names
+
+
+def a_tuple():
+    return ready(Small(out=lambda scores: (scores, scores)), side=32)
+
+
+def a_dict():
+    return ready(Small(out=lambda scores: {"logits": scores}), side=32)
+
+
+def not_finite():
+    return ready(Small(out=lambda scores: scores / 0), side=32)
+
+
+def another_input():
+    return ready(Small(channels=4), side=32)
+
+
+def names_as_numbers():
+    module, transform, _ = ready(Small(), side=32)
+    return module, transform, list(range(CATEGORIES))
+
+
+def raising():
+    raise KeyError("where are my weights?")
 
 
 FAMILIES = [name for name in dict(globals()) if name.startswith(("torchvision_", "timm_"))]

@@ -1,4 +1,4 @@
-"""The book's table of bad input and faults, as the tests read it: what the user sees is what they match."""
+"""The book's table of bad input and faults: what the user sees is what the tests match."""
 
 import csv
 import re
@@ -6,7 +6,6 @@ import re
 from conftest import ROOT
 
 TABLE = ROOT / "book" / "_data" / "faults.csv"
-COLUMNS = ["key", "what", "shown", "test"]
 
 
 def rows() -> list[dict[str, str]]:
