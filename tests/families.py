@@ -7,8 +7,9 @@ and depths are the constructors' own arguments.
 import timm
 from timm.models import convnext, densenet, regnet, resnet, swin_transformer, vgg
 from timm.models import vision_transformer as vit
-from torch import nn
+from torch import Tensor, nn
 from torchvision import models as tv
+from torchvision.transforms import functional as F  # noqa: N812
 
 from xailib.preprocessing import Preprocessing
 

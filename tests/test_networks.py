@@ -30,6 +30,7 @@ ODD = [
 
 
 def load(name: str) -> Classifier:
+    torch.manual_seed(0)
     return load_classifier(f"{FILE}:{name}", device="cpu")
 
 

@@ -6,10 +6,11 @@ one clear error (asked for alone) or a `Failure` beside the others (asked for am
 
 import hashlib
 import io
-import struct
+import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -20,10 +21,16 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from xailib.errors import InputError, near_matches, unknown_name
 from xailib.packaged import PACKAGES, Place, packaged
 
-SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+SUFFIXES = frozenset(
+    {".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jpeg", ".jpg", ".png", ".ppm", ".tif"}
+    | {".tiff", ".webp"}
+)
+# What Pillow may try: among its other formats are some that start another program (EPS).
+_FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 PUBLISHED = "published"  # the photographs of the report that we replicate
 MIN_SIDE = 16  # pixels; anything smaller shows nothing that could be explained
 MAX_PIXELS = 89_478_485  # Pillow's own threshold for a decompression bomb
+MAX_BYTES = 500_000_000  # of a file; what MAX_PIXELS needs without any compression is less
 
 
 @dataclass(frozen=True)
@@ -100,7 +107,8 @@ def load_images(source: str | Path | Iterable[str | Path]) -> ImageSet:
     source : str, path, or list of them
         A packaged photograph (``"chelsea"``), all of a package's (``"foolbox"``,
         ``"scikit-image"``, ``"scikit-learn"``), a file, or a folder, which is searched with its
-        subfolders for files whose suffix is in `SUFFIXES`, in the order of their paths. A
+        subfolders (links too, each folder once) for files whose suffix is in `SUFFIXES`, in the
+        order of their paths. A
         packaged name wins over a file of the same name: write ``./chelsea`` for the file.
 
     Returns
@@ -195,7 +203,7 @@ def _places(name: object) -> list[Place]:
         return [place for place in known.values() if place.source.startswith(f"{key}:")]
     path = Path(name).expanduser()
     if path.is_dir():
-        files = sorted(f for f in path.rglob("*") if f.suffix.lower() in SUFFIXES and f.is_file())
+        files = _inside(path)
         if not files:
             kinds = " ".join(sorted(SUFFIXES))
             raise InputError(f"images: the folder {key!r} holds no image ({kinds})")
@@ -210,16 +218,44 @@ def _places(name: object) -> list[Place]:
     raise unknown_name("images", key, [*known, *PACKAGES, PUBLISHED])
 
 
+def _inside(folder: Path) -> list[Path]:
+    """Return the image files in a folder and below, sorted; links are followed, each folder once."""
+    files: list[Path] = []
+    seen: set[tuple[int, int]] = set()
+    for root, below, names in os.walk(folder, followlinks=True):
+        status = Path(root).stat()
+        if (status.st_dev, status.st_ino) in seen:  # a link that leads back, or a second one
+            below.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        below.sort()
+        found = (Path(root, name) for name in names)
+        files += [f for f in found if f.suffix.lower() in SUFFIXES and not _special(f)]
+    return sorted(files)
+
+
+def _special(path: Path) -> bool:
+    """Tell whether something is there that is no file, such as a pipe that would never end."""
+    return path.exists() and not path.is_file()
+
+
 def _read(place: Place) -> Photograph:
     """Read one file as upright 8-bit RGB, or raise one line that names it."""
     try:
+        size = place.path.stat().st_size
+        if size > MAX_BYTES:
+            raise InputError(
+                f"images: {place.source!r} is a file of {size / 1e6:.0f} MB; "
+                f"at most {MAX_BYTES / 1e6:.0f} are read"
+            )
         data = place.path.read_bytes()
     except OSError as error:
         raise InputError(f"images: cannot read {place.source!r}: {error.strerror}") from error
+    formats = (*_FORMATS, *_heif())
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # damaged metadata and large sizes: checked below
-            with Image.open(io.BytesIO(data)) as image:
+            with Image.open(io.BytesIO(data), formats=formats) as image:
                 _check_size(place.source, image.size)
                 pixels = _to_rgb(ImageOps.exif_transpose(image))
     except InputError:
@@ -227,11 +263,27 @@ def _read(place: Place) -> Photograph:
     except Image.DecompressionBombError as error:
         raise InputError(f"images: {place.source!r} is too large: {error}") from error
     except UnidentifiedImageError as error:
-        raise InputError(f"images: {place.source!r} is not an image that Pillow reads") from error
-    except (OSError, SyntaxError, ValueError, EOFError, OverflowError, struct.error) as error:
-        raise InputError(f"images: {place.source!r} is damaged: {error}") from error
+        apple = data[4:8] == b"ftyp" and "HEIF" not in formats
+        hint = "; it may be HEIC: pip install pillow-heif" if apple else ""
+        raise InputError(
+            f"images: {place.source!r} is not an image that Pillow reads{hint}"
+        ) from error
+    except Exception as error:  # a decoder may raise anything for damaged bytes
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"images: {place.source!r} is damaged: {reason}") from error
     sha256 = hashlib.sha256(data).hexdigest()
     return Photograph(place.id, _frozen(pixels), place.source, sha256, place.category)
+
+
+@cache
+def _heif() -> tuple[str, ...]:
+    """Return the format of HEIC files, where the package that reads them is installed."""
+    if not find_spec("pillow_heif"):
+        return ()
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+    return ("HEIF",)
 
 
 def _check_size(name: str, size: tuple[int, int]) -> None:
@@ -251,7 +303,9 @@ def _to_rgb(image: Image.Image) -> UInt8[np.ndarray, "height width 3"]:
     if image.mode.startswith("I") or image.mode == "F":  # 16 bits and more
         values = np.asarray(image, dtype=np.float64)
         top = 65535 if image.mode.startswith("I") else 1
-        if values.size and (np.nanmin(values) < 0 or np.nanmax(values) > top):
+        if not np.isfinite(values).all():
+            raise ValueError("values that are not finite")
+        if values.min() < 0 or values.max() > top:
             raise ValueError(f"values of mode {image.mode!r} outside 0 to {top}")
         image = Image.fromarray(np.round(values * (255 / top)).astype(np.uint8))
     if image.has_transparency_data:
