@@ -39,8 +39,8 @@ _PACKAGES = (
 # leaves stored explanations as they are.
 _UPSTREAM = frozenset(
     {
-        "engines", "explanation", "forward", "frames", "images", "layers", "models", "packaged",
-        "preprocessing", "sanity", "weights", "zoo",
+        "decode", "engines", "explanation", "forward", "frames", "images", "layers", "models",
+        "packaged", "preprocessing", "sanity", "weights", "zoo",
     }
 )  # fmt: skip
 
@@ -120,7 +120,7 @@ def start_run(
     except OSError as error:
         raise InputError(f"out_dir: cannot write to {str(folder)!r}: {error.strerror}") from error
     hashes = {
-        "images": {p.id: p.sha256 for p in photographs},
+        "images": photographs.hashes,
         "files": {str(Path(file).resolve()): sha256_of(Path(file)) for file in files},
         **inputs,
     }
