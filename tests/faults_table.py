@@ -16,5 +16,14 @@ def rows() -> list[dict[str, str]]:
 
 def shown(key: str) -> str:
     """Return the pattern of the one line that the table promises for a row; ``…`` is anything."""
+    return "^" + _pattern(key) + r"\Z"
+
+
+def says(key: str, output: str) -> bool:
+    """Tell whether an output holds that line, and no traceback."""
+    return bool(re.search(_pattern(key), output)) and "Traceback" not in output
+
+
+def _pattern(key: str) -> str:
     (text,) = (row["shown"] for row in rows() if row["key"] == key)
-    return "^" + ".*".join(re.escape(part) for part in text.split("…")) + r"\Z"
+    return ".*".join(re.escape(part) for part in text.split("…"))

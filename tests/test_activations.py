@@ -103,7 +103,10 @@ def test_another_recording_is_never_used(tmp_path, probe):
         with pytest.raises(InputError, match=rf"holds another recording: .*{what}"):
             record_activations(**given)
     (folder / "manifest.json").write_text("{")
-    with pytest.raises(InputError, match="is damaged: .*; delete the folder to record anew"):
+    with pytest.raises(InputError, match=r"is damaged: .*; delete the folder to record anew"):
+        record_activations(net, LAYERS, probe, folder=folder)
+    (folder / "manifest.json").unlink()
+    with pytest.raises(InputError, match="holds something else"):
         record_activations(net, LAYERS, probe, folder=folder)
 
 

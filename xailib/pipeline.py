@@ -184,7 +184,7 @@ def execute(profile: Profile, task: str) -> None:
     """
     folder = profile.folder(task)
     before = _finished_at(folder)
-    lock = lock_folder(folder, ".task.lock", patience=-1)
+    lock = lock_folder(folder, ".task.lock", patience=-1.0)
     try:
         if _finished_at(folder) == before or not up_to_date(profile, task):
             _tell_damage(folder)
