@@ -5,7 +5,11 @@ from difflib import get_close_matches
 
 
 class XailibError(Exception):
-    """Something that the user can mend; the message says how."""
+    """Something that the user can mend; the message says how, in one line."""
+
+    def __str__(self) -> str:
+        # Also where it quotes somebody else's error of many lines.
+        return " ".join(super().__str__().split("\n")).strip()
 
     def _render_traceback_(self) -> list[str]:
         # IPython asks for this: a notebook shows the one line that helps, not our stack.
