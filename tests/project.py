@@ -18,8 +18,8 @@ images: list = ["chelsea"]  # photographs of the small project
 seed: int = 0  # changes nothing here
 out_dir: str = "results/x"  # where this run is written
 """
-# What it does at a photograph is told by files in the project: `pace` seconds to wait, a
-# photograph at which to `die` once.
+# What it does is told by files in the project: the photograph at which to `hold` as long as the
+# file is there, and at which to `die` once.
 CODE = f"""
 import os, signal, sys, time
 from pathlib import Path
@@ -39,7 +39,8 @@ def make(photograph):
     if (root / "die").is_file() and (root / "die").read_text() == photograph.id:
         (root / "die").unlink()
         os.kill(os.getpid(), signal.SIGKILL)
-    time.sleep(float((root / "pace").read_text()))
+    while (root / "hold").is_file() and (root / "hold").read_text() == photograph.id:
+        time.sleep(0.05)
     noise = np.random.default_rng(int(photograph.id)).random((90, 90))
     return explanation(noise, image=photograph.id, image_sha256=photograph.sha256)
 
@@ -68,7 +69,6 @@ def write_project(root: Path) -> Path:
         Image.fromarray(pixels).save(root / "album" / f"{seed}.png")
     (root / "_toc.yml").touch()
     (root / "params" / "mine.yaml").write_text(yaml.safe_dump({"images": [str(root / "album")]}))
-    (root / "pace").write_text("0")
     return root
 
 

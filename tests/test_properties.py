@@ -91,7 +91,7 @@ def test_any_list_of_names(names):
 @given(SIDES, st.integers(1, 3000), st.integers(1, 64), st.integers(1, 80), st.booleans())
 def test_any_proportions_find_their_way_back(height, width, side, resize, squash):
     preparing = Preprocessing(
-        (side, side), (resize, resize) if squash else resize, (0,) * 3, (1,) * 3
+        (side, side), (resize, resize) if squash else resize, (0.0,) * 3, (1.0,) * 3
     )
     frame = ours(lambda: preparing.frame(height, width))
     if frame is None:

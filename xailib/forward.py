@@ -233,7 +233,7 @@ def halving(
         except (RuntimeError, MemoryError) as error:
             if not _out_of_memory(error):
                 raise
-            if batch_size == 1:
+            if stop - start == 1:
                 raise UnavailableError(
                     "memory: a single picture does not fit; use a smaller network or input"
                 ) from error
@@ -242,7 +242,7 @@ def halving(
             start = stop
             continue
         # Outside the handler, where the error no longer keeps the batch alive.
-        batch_size //= 2
+        batch_size = (stop - start) // 2
         log.info("out of memory: going on with %d pictures a pass", batch_size)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
