@@ -11,7 +11,7 @@ from nets import CATEGORIES, InPlace, Plain, Stubborn, classifier, seeded, swin,
 from torch import nn
 
 from xailib import engines, forward
-from xailib.errors import InputError
+from xailib.errors import InputError, UnavailableError
 from xailib.forward import ENGINES, forward_batches
 
 PICTURES = torch.randn(11, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -179,7 +179,7 @@ def test_an_error_that_is_not_about_memory_is_raised():
 
     with pytest.raises(RuntimeError, match="shapes"):
         forward_batches(module, broken, 11)
-    with pytest.raises(torch.OutOfMemoryError):
+    with pytest.raises(UnavailableError, match="memory: a single picture does not fit"):
         forward_batches(module, lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError()), 11)
     assert module.training
 

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -12,17 +13,21 @@ from pathlib import Path
 from typing import Any
 
 from xailib.errors import InputError, UnavailableError, XailibError, unknown_name
-from xailib.files import sha256_of, write_atomic
+from xailib.files import sha256_of, storage, write_atomic
 from xailib.images import Failure, iter_images
+from xailib.locks import lock_folder
 from xailib.profiles import TASKS, Profile, notebook, upstream
 from xailib.project import project_root
 from xailib.results import (
     MANIFEST,
+    damaged,
     fingerprint,
     intact,
     read_manifest,
     run_digest,
 )
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -140,19 +145,47 @@ def up_to_date(profile: Profile, task: str) -> bool:
 def execute(profile: Profile, task: str, *, bar: bool = False) -> None:
     """Execute a task's notebook through papermill into its run folder.
 
+    If another process is doing that, this one waits, and takes what it has made.
+
     Raises
     ------
     XailibError
         With the one line in which the notebook failed; its partial output stays beside.
     """
+    folder = profile.folder(task)
+    before = _finished_at(folder)
+    lock = lock_folder(folder, ".task.lock", patience=-1.0)
+    try:
+        if _finished_at(folder) == before or not up_to_date(profile, task):
+            _tell_damage(folder)
+            _execute(profile, task, bar)
+    finally:
+        lock.release()
+
+
+def _finished_at(folder: Path) -> str:
+    """Return when a folder's run was finished, empty if there is none."""
+    try:
+        return str(read_manifest(folder).get("finished", ""))
+    except InputError:
+        return ""
+
+
+def _tell_damage(folder: Path) -> None:
+    try:
+        names = damaged(folder, read_manifest(folder))
+    except InputError:
+        return
+    if names:
+        listed = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+        log.warning("results: %s of %s is damaged; made again", listed, folder)
+
+
+def _execute(profile: Profile, task: str, bar: bool) -> None:
     import papermill
     from nbclient.exceptions import DeadKernelError
 
     folder = profile.folder(task)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"results: cannot write to {str(folder)!r}: {error.strerror}") from error
     expected = _expected(profile, task)
     target, partial = folder / f"{task}.ipynb", folder / f".{task}.partial.ipynb"
     try:
@@ -172,7 +205,8 @@ def execute(profile: Profile, task: str, *, bar: bool = False) -> None:
     except (OSError, RuntimeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UnavailableError(f"the notebook could not be executed: {reason}") from error
-    partial.replace(target)
+    with storage(target):
+        partial.replace(target)
     manifest = read_manifest(folder)
     manifest["request"] = expected
     manifest["outputs"][target.name] = sha256_of(target)

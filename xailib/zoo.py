@@ -8,17 +8,19 @@ import hashlib
 import importlib.util
 import inspect
 import sys
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
 import torchvision
 from torch import nn
 
-from xailib.errors import InputError, UnavailableError, unknown_name
+from xailib.errors import InputError, UnavailableError, XailibError, first_line, unknown_name
 from xailib.files import sha256_of
 from xailib.hub import timm_file
 from xailib.names import PACKAGED, PLACES365, PLACES365_NAMES, PLACES365_WEIGHTS
@@ -201,20 +203,22 @@ def _from_file(name: str, weights: str | Path | None) -> Ingredients:
         raise InputError(f"model: {place!r} is not a Python file")
     code = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = code  # dataclasses and pickles of the file's own look it up here
-    spec.loader.exec_module(code)
+    _own_code(path, lambda: spec.loader.exec_module(code))  # type: ignore[union-attr]
     functions = [k for k, v in vars(code).items() if inspect.isfunction(v)]
     if function not in functions:
         raise unknown_name(f"model: function in {path.name}", function, functions)
     if weights == RANDOM:
         raise InputError(f"weights: {RANDOM!r} is for networks by name; {name!r} takes a file")
     arguments = {} if weights is None else {"weights": existing_file(weights)}
-    result = getattr(code, function)(**arguments)
+    result = _own_code(path, lambda: getattr(code, function)(**arguments))
     if not (isinstance(result, tuple) and len(result) == 3 and isinstance(result[0], nn.Module)):
         raise InputError(
             f"model: {name!r} must return (module, transform, category names), "
             f"not {type(result).__name__}"
         )
     module, transform, categories = result
+    if isinstance(categories, str) or not all(isinstance(one, str) for one in categories):
+        raise InputError(f"model: {name!r} must return the names of its categories, a list of str")
     preparing = transform if isinstance(transform, Preprocessing) else from_transform(transform)
     # The code too: it decides the transform, and what the weights mean.
     parts = [sha256_of(path), hash_of(module), *categories]
@@ -222,6 +226,22 @@ def _from_file(name: str, weights: str | Path | None) -> Ingredients:
     label = f"{path.name}:{function}"
     files = (path, *arguments.values())
     return Ingredients(module, preparing, tuple(categories), label, sha256, files)
+
+
+def _own_code(path: Path, run: Callable[[], Any]) -> Any:
+    """Return what a user's code returns, or raise one line that says where it failed."""
+    try:
+        return run()
+    except XailibError:
+        raise
+    except Exception as error:  # somebody else's code may raise anything
+        lines = [
+            f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)
+        ]
+        if isinstance(error, SyntaxError):
+            lines = [error.lineno]
+        where = f" in line {lines[-1]}" if lines else ""
+        raise InputError(f"model: {str(path)!r} fails{where}: {first_line(error)}") from error
 
 
 def _build(make: Callable[[], nn.Module], seed: int) -> nn.Module:
