@@ -57,8 +57,8 @@ def load_encoder(name: str, weights: str | Path | None = None, device: str = "au
     name : str
         ``clip:ViT-B/16`` or another of OpenAI's names; ``openclip:ARCH[/PRETRAINED]``;
         ``conse:CLASSIFIER[+SENTENCES]`` with any name that `xailib.models.load_classifier`
-        takes, and ``minilm`` (packaged, the default) or the folder of a sentence model in
-        the Hugging Face layout, such as all-mpnet-base-v2.
+        takes, and a sentence model that `xailib.sentences.load_sentences` takes: ``minilm``
+        (the default), ``mpnet``, or a folder.
     weights : str or path, optional
         A local file: a state dict or OpenAI's own archive for ``clip:``, what OpenCLIP reads
         for ``openclip:``, the classifier's weights for ``conse:``.

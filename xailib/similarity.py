@@ -207,7 +207,7 @@ def _evidence(
     Sums of logarithms are kept as products: one fused operation for each image of a unit, and
     a logarithm only where the greatest probabilities say that the product could overflow.
     """
-    top, units = images.shape
+    units = images.shape[1]
     order = images.flatten().argsort(stable=True)
     image = images.flatten()[order]
     needed, counts = image.unique_consecutive(return_counts=True)
