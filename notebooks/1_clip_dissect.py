@@ -21,7 +21,7 @@
 model: str = "tf_efficientnet_lite0"  # a name that load_classifier knows, or path/to/file.py:function
 weights: str = ""  # file with a state dict, name of torchvision weights, or random; empty: the published ones
 layers: list = []  # layers as in named_modules; empty: the last two stages and the output layer
-encoder: str = "conse:tf_efficientnet_lite1"  # clip:ViT-B/16, openclip:ARCH/PRETRAINED, or conse:CLASSIFIER
+encoder: str = "conse:tf_efficientnet_lite1"  # clip:ViT-B/16, openclip:ARCH/PRETRAINED, or conse:CLASSIFIER[+mpnet]
 encoder_weights: str = ""  # local file for the encoder; empty: fetched, or packaged for conse
 probe: list = ["packaged"]  # probe images: packaged, broden, imagenet-sample, files or folders
 crops: int = 55  # parts cut from each probe photograph besides the whole, 0 or more
@@ -46,7 +46,7 @@ from xailib import figures, kinds, unit_figures
 from xailib.activations import record_activations
 from xailib.concepts import load_concepts
 from xailib.descriptions import read_descriptions
-from xailib.dissect import evaluate_output_units, label_units
+from xailib.dissect import check_measure, evaluate_output_units, label_units
 from xailib.embeddings import record_embeddings
 from xailib.encoders import load_encoder
 from xailib.images import ImageSet
@@ -83,6 +83,7 @@ else:
     for name in chosen:
         classifier.layer(name)
     probe_set = load_probe(probe, crops, seed)
+    check_measure(measure, len(probe_set), **options)
     words = load_concepts(concepts)
     reader = load_encoder(encoder, encoder_weights or None, device)
     label = reader.label
@@ -205,31 +206,32 @@ display(Markdown(answer + f" The words and pictures meet in: *{label}*."))
 # ## Which concepts, and how often
 
 # %% tags=["remove-input"]
-figures.publish(
-    run,
-    unit_figures.concept_bars(labels),
-    "concept-bars",
-    f"The twenty most frequent concepts among the units of each layer of {model if not descriptions else 'the published network'}. "
-    f"Encoder: {label}.",
-    "Bars of concept counts. "
-    + " ".join(
-        f"{layer}: most often {labels[labels['layer'] == layer]['concept'].value_counts().index[0]}."
-        for layer in chosen
-    ),
-    labels.groupby(["layer", "concept"], sort=False).size().rename("units").reset_index(),
-    raster=False,
-)
+shown = {"": model if not descriptions else "the published network"} | ({"-compare": compare} if compare and not descriptions else {})
+for suffix, network in shown.items():
+    table = tables[network] if not descriptions else labels
+    most = table.groupby("layer", sort=False)["concept"].agg(lambda names: names.value_counts().index[0])
+    figures.publish(
+        run,
+        unit_figures.concept_bars(table),
+        f"concept-bars{suffix}",
+        f"The twenty most frequent concepts among the units of each layer of {network}. Encoder: {label}.",
+        "Bars of concept counts. " + " ".join(f"{layer}: most often {name}." for layer, name in most.items()),
+        table.groupby(["layer", "concept"], sort=False).size().rename("units").reset_index(),
+        raster=False,
+    )
 
 # %% tags=["remove-input"]
-figures.publish(
-    run,
-    unit_figures.similarity_scatter(labels),
-    "similarity-scatter",
-    "Similarity of each unit to its concept, by unit; the twenty most frequent concepts of a layer are coloured. "
-    f"Similarities compare within a layer, not between layers. Encoder: {label}.",
-    f"Scatter plots of similarity by unit for the layers {', '.join(chosen)}.",
-    labels[["layer", "unit", "concept", "similarity"]],
-)
+for suffix, network in shown.items():
+    table = tables[network] if not descriptions else labels
+    figures.publish(
+        run,
+        unit_figures.similarity_scatter(table),
+        f"similarity-scatter{suffix}",
+        f"Similarity of each unit of {network} to its concept, by unit; the twenty most frequent concepts of a layer are "
+        f"coloured. Similarities compare within a layer, not between layers. Encoder: {label}.",
+        f"Scatter plots of similarity by unit for the layers {', '.join(table['layer'].unique())}.",
+        table[["layer", "unit", "concept", "similarity"]],
+    )
 
 # %% tags=["remove-input"]
 if not descriptions:

@@ -6,7 +6,7 @@ import pytest
 
 from xailib.concepts import from_names
 from xailib.descriptions import read_descriptions
-from xailib.dissect import evaluate_output_units, label_units
+from xailib.dissect import check_measure, evaluate_output_units, label_units
 from xailib.errors import InputError
 from xailib.similarity import MEASURES, soft_wpmi
 
@@ -148,6 +148,23 @@ def test_what_does_not_fit_is_named(case):
     ]:
         with pytest.raises(InputError, match=message):
             label_units(**{**good, **changes})
+
+
+@pytest.mark.parametrize(
+    ("measure", "probe", "options", "message"),
+    [
+        ("soft", 9, {}, "measure: unknown name 'soft'"),
+        ("wpmi", 30, {"topk": 5}, "wpmi: parameter: unknown name 'topk'; did you mean top_k"),
+        ("wpmi", 27, {}, "top_k: 28 is not between 1 and the 27 probe images"),
+        ("soft_wpmi", 9, {"top_k": 10}, "top_k: 10 is not between 1 and the 9 probe images"),
+        ("soft_wpmi", 9, {"top_k": 0}, "top_k: 0 is not between"),
+    ],
+)
+def test_a_measure_is_checked_before_any_image_is_shown(measure, probe, options, message):
+    with pytest.raises(InputError, match=message):
+        check_measure(measure, probe, **options)
+    check_measure("soft_wpmi", 9, top_k=9)
+    check_measure("cos_similarity", 1)
 
 
 def test_a_probe_set_of_one_image(case):

@@ -69,6 +69,7 @@ def test_clip_from_a_file_is_clip(clip, clip_file):
     encoder = load_encoder("clip:ViT-B/16", weights=clip_file, device="cpu")
     assert isinstance(encoder, encoders.Encoder)
     assert encoder.label == "CLIP ViT-B/16 (tiny.pt)"
+    assert load_encoder("clip", weights=clip_file).sha256 == encoder.sha256  # the default
     reference, transform = tiny_clip(clip), clip.clip._transform(32)
     from PIL import Image
 

@@ -55,7 +55,7 @@ def load_encoder(name: str, weights: str | Path | None = None, device: str = "au
     Parameters
     ----------
     name : str
-        ``clip:ViT-B/16`` or another of OpenAI's names; ``openclip:ARCH[/PRETRAINED]``;
+        ``clip``, which is ``clip:ViT-B/16``, or another of OpenAI's names; ``openclip:ARCH[/PRETRAINED]``;
         ``conse:CLASSIFIER[+SENTENCES]`` with any name that `xailib.models.load_classifier`
         takes, and a sentence model that `xailib.sentences.load_sentences` takes: ``minilm``
         (the default), ``mpnet``, or a folder.
@@ -72,7 +72,7 @@ def load_encoder(name: str, weights: str | Path | None = None, device: str = "au
     UnavailableError
         For weights or a package that is missing: how to supply it.
     """
-    kind, _, rest = name.partition(":")
+    kind, _, rest = ("clip:ViT-B/16" if name == "clip" else name).partition(":")
     loaders: dict[str, Callable[..., Encoder]] = {
         "clip": load_clip,
         "openclip": load_openclip,

@@ -184,9 +184,7 @@ def _wpmi(
     similarities = _as_similarities(similarity)
     for active in layers:
         _check(similarities, active)
-    probe = similarities.shape[0]
-    if not 1 <= len(chances) <= probe:
-        raise InputError(f"top_k: {len(chances)} is not between 1 and the {probe} probe images")
+    check_top_k(len(chances), similarities.shape[0])
     images = torch.cat([top_images(active, len(chances)) for active in layers], dim=1)
     # log(b + p P) = log b + log1p(p P / b), b = 1 - p + min_prob. The first part is the same for
     # all units and concepts: kept out of the sum, it costs no precision.
@@ -281,6 +279,12 @@ def top_images(
         first = sizes.cumsum(0) - sizes
         found.append(image[order[first + torch.arange(count)[:, None]]])
     return torch.cat(found, dim=1)
+
+
+def check_top_k(top_k: int, probe: int) -> None:
+    """Raise unless there are so many probe images."""
+    if not 1 <= top_k <= probe:
+        raise InputError(f"top_k: {top_k} is not between 1 and the {probe} probe images")
 
 
 def _as_similarities(
