@@ -230,7 +230,7 @@ def test_the_seeds_own_descriptions(shared):
 
 
 def test_output_units_of_a_real_network_and_of_an_untrained_one(shared, tmp_path):
-    """84 of the 1000 classes; benchmarks/dissect.py does all of them."""
+    """84 of the 1000 classes; ``benchmarks/dissect.py quality`` does all of them."""
     from xailib.activations import record_activations
     from xailib.encoders import load_encoder
     from xailib.models import load_classifier
@@ -256,6 +256,6 @@ def test_output_units_of_a_real_network_and_of_an_untrained_one(shared, tmp_path
                 table, layer, net.categories, concepts, encoder, only=probe.categories
             )
             accuracy[weights, measure] = found.accuracy
-    assert accuracy[None, "soft_wpmi"] > 0.7
-    assert accuracy[None, "cos_similarity_cubed"] > 0.85
+    assert accuracy[None, "soft_wpmi"] >= 0.75
+    assert accuracy[None, "cos_similarity_cubed"] >= 0.85
     assert max(accuracy["random", "soft_wpmi"], accuracy["random", "cos_similarity_cubed"]) < 0.05

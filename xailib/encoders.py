@@ -55,10 +55,10 @@ def load_encoder(name: str, weights: str | Path | None = None, device: str = "au
     Parameters
     ----------
     name : str
-        ``clip``, which is ``clip:ViT-B/16``, or another of OpenAI's names; ``openclip:ARCH[/PRETRAINED]``;
-        ``conse:CLASSIFIER[+SENTENCES]`` with any name that `xailib.models.load_classifier`
-        takes, and a sentence model that `xailib.sentences.load_sentences` takes: ``minilm``
-        (the default), ``mpnet``, or a folder.
+        ``clip:ViT-B/16``, for which ``clip`` is short, or another of OpenAI's names;
+        ``openclip:ARCH[/PRETRAINED]``; ``conse:CLASSIFIER[+SENTENCES]`` with any name that
+        `xailib.models.load_classifier` takes, and a sentence model that
+        `xailib.sentences.load_sentences` takes: ``minilm`` (the default), ``mpnet``, or a folder.
     weights : str or path, optional
         A local file: a state dict or OpenAI's own archive for ``clip:``, what OpenCLIP reads
         for ``openclip:``, the classifier's weights for ``conse:``.
