@@ -31,12 +31,13 @@ from xailib.results import (
 
 TASKS = (
     "1_clip_dissect", "2_lime", "3_cam", "4_agreement", "5_faithfulness", "6_replication",
-    "7_sanity", "8_findings",
+    "7_sanity", "9_stability", "8_findings",
 )  # fmt: skip
 # Which parameter of a task names the run of which other task.
 _UPSTREAM: dict[str, dict[str, str]] = {
     "4_agreement": {"lime_run": "2_lime", "cam_run": "3_cam"},
     "5_faithfulness": {"lime_run": "2_lime", "cam_run": "3_cam"},
+    "9_stability": {"lime_run": "2_lime"},
     "8_findings": {
         "dissect_run": "1_clip_dissect",
         "cam_run": "3_cam",
