@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from xailib import activations
+from xailib import activations, recording
 from xailib.activations import record_activations
 from xailib.errors import InputError, StorageError
 from xailib.layers import recorded
@@ -117,7 +117,7 @@ def test_a_damaged_recording_is_made_again_and_said(tmp_path, probe, caplog, spo
     whole = {
         k: np.array(v) for k, v in record_activations(net, LAYERS, probe, folder=folder).items()
     }
-    file = folder / "layer01.bin"
+    file = folder / "table01.bin"
     data = file.read_bytes()
     if spoil == "remove":
         file.unlink()
@@ -136,16 +136,16 @@ KILLED = """
 import os, signal, sys
 sys.path.insert(0, sys.argv[1])
 import nets
-from xailib import activations
+from xailib import activations, recording
 from xailib.probe import load_probe
-append, batches = activations._append, []
+append, batches = recording._append, []
 def killed(folder, rows, dtype):
     batches.append(1)
     if len(batches) == 3:  # in the middle of a batch: one layer is written, two are not
         append(folder, dict([next(iter(rows.items()))]), dtype)
         os.kill(os.getpid(), signal.SIGKILL)
     append(folder, rows, dtype)
-activations._append = killed
+recording._append = killed
 probe = load_probe(sys.argv[2])
 layers = ["stem", "body", "fc"]
 activations.record_activations(
@@ -182,7 +182,7 @@ def test_a_full_disk_is_told_before_and_during(tmp_path, probe, monkeypatch):
     net = nets.classifier()
     with monkeypatch.context() as patch:
         usage = type("Usage", (), {"free": 100})
-        patch.setattr(activations.shutil, "disk_usage", lambda folder: usage)
+        patch.setattr(recording.shutil, "disk_usage", lambda folder: usage)
         with pytest.raises(InputError, match="0 MB free"):
             record_activations(net, LAYERS, probe, folder=tmp_path / "a")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -202,7 +202,7 @@ def test_what_is_not_finite_or_too_large_is_refused(tmp_path, probe):
     net = nets.classifier()
     with torch.no_grad():
         net.module.fc.bias[2] = 1e6
-    with pytest.raises(InputError, match=r"layer 'fc' exceeds float16; record it as float32"):
+    with pytest.raises(InputError, match=r"'fc' exceeds float16; record it as float32"):
         record_activations(net, ["fc"], probe, folder=tmp_path / "a")
     record_activations(net, ["fc"], probe, folder=tmp_path / "b", dtype="float32")
     with torch.no_grad():

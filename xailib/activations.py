@@ -1,13 +1,5 @@
-"""Activations of units on probe images, recorded once, resumable, and safe to use again.
+"""Activations of units on probe images, recorded once, resumable, and safe to use again."""
 
-A recording is a folder: ``manifest.json`` says what it is of, and one file for each layer holds
-its rows, image after image. Rows are appended batch by batch, so the shortest file tells how far
-a recording that was killed had come.
-"""
-
-import json
-import logging
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -20,15 +12,12 @@ from jaxtyping import Float, Shaped, UInt8
 from torch import Tensor, nn
 
 from xailib import layers as layer_tools
+from xailib import recording
 from xailib.errors import InputError
-from xailib.files import sha256_of, storage, write_atomic
 from xailib.forward import halving
 from xailib.models import BATCH, Classifier
 from xailib.probe import ProbeSet
 
-log = logging.getLogger(__name__)
-
-_MANIFEST = "manifest.json"
 _VERSION = 2  # of the folder's layout and of what pooling means
 
 
@@ -57,10 +46,7 @@ class Activations(Mapping[str, np.ndarray]):
 
     def __getitem__(self, layer: str) -> Shaped[np.ndarray, "probe units"]:
         """Return a layer's activations, read from the disk as they are used."""
-        layer_index = self.layers.index(layer)  # a name is no safe file name
-        shape = (len(self.ids), self.manifest["units"][layer_index])
-        file = _file(self.folder, layer_index)
-        return np.memmap(file, dtype=self.manifest["dtype"], mode="r", shape=shape)
+        return recording.table(self.folder, self.manifest, self.layers.index(layer))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.layers)
@@ -121,18 +107,12 @@ def record_activations(
         "probe": probe.sha256,
         "images": len(probe),
     }
-    manifest = _start(folder, wanted)
-    if not manifest.get("complete"):
-        done = _resume(folder, manifest)
-        for rows in _pooled(classifier, layers, probe, pool, done, batch_size):
-            if "units" not in manifest:
-                manifest["units"] = [values.shape[1] for values in rows.values()]
-                _check_space(folder, manifest)
-                _write_manifest(folder, manifest)
-            _append(folder, rows, dtype)
-        hashes = _hashes(folder, manifest)
-        manifest |= {"complete": True, "failures": len(probe.failures), "sha256": hashes}
-        _write_manifest(folder, manifest)
+    manifest = recording.record(
+        folder,
+        wanted,
+        lambda start: _pooled(classifier, layers, probe, pool, start, batch_size),
+        failures=len(probe.failures),
+    )
     return Activations(folder, manifest, probe.ids)
 
 
@@ -147,47 +127,6 @@ def _check(classifier: Classifier, layers: Sequence[str], pool: str, dtype: str)
         raise InputError(f"pool: {pool!r} is neither 'avg' nor 'max'")
     if dtype not in ("float16", "float32"):
         raise InputError(f"dtype: {dtype!r} is neither 'float16' nor 'float32'")
-
-
-def _start(folder: Path, wanted: dict[str, Any]) -> dict[str, Any]:
-    """Return the manifest of the recording in a folder, a new one if the folder has none."""
-    file = folder / _MANIFEST
-    if not file.is_file():
-        if folder.is_dir() and any(folder.iterdir()):
-            raise InputError(f"folder: {str(folder)!r} holds something else; name a new one")
-        folder.mkdir(parents=True, exist_ok=True)
-        _write_manifest(folder, wanted)
-        return dict(wanted)
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(
-            f"folder: {str(file)!r} is damaged: {error}; delete the folder to record anew"
-        ) from error
-    differing = [key for key, value in wanted.items() if found.get(key) != value]
-    if differing:
-        which = ", ".join(f"{k} ({found.get(k)}, not {wanted[k]})" for k in differing)
-        raise InputError(
-            f"folder: {str(folder)!r} holds another recording: {which}; name another folder"
-        )
-    if found.get("complete") and found.get("sha256") != _hashes(folder, found):
-        log.warning("folder: %r is damaged; it is recorded anew", str(folder))
-        for index in range(len(found["layers"])):
-            _file(folder, index).unlink(missing_ok=True)
-        return dict(wanted)
-    return found
-
-
-def _resume(folder: Path, manifest: Mapping[str, Any]) -> int:
-    """Cut every layer's file to the rows that all of them have; return how many these are."""
-    if "units" not in manifest:
-        return 0
-    sizes = _row_bytes(manifest)
-    done = min(_length(folder, index) // size for index, size in enumerate(sizes))
-    for index, size in enumerate(sizes):
-        with _file(folder, index).open("ab") as file:
-            file.truncate(done * size)
-    return done
 
 
 def _pooled(
@@ -261,46 +200,3 @@ def _check_finite(name: str, values: Tensor, ids: Sequence[str]) -> None:
     if bad.any():
         image = ids[int(bad.nonzero()[0])]
         raise InputError(f"activations: layer {name!r} is not finite for the image {image!r}")
-
-
-def _append(folder: Path, rows: Mapping[str, np.ndarray], dtype: str) -> None:
-    for index, (name, values) in enumerate(rows.items()):
-        if np.abs(values).max() > np.finfo(dtype).max:
-            raise InputError(f"dtype: layer {name!r} exceeds {dtype}; record it as float32")
-        path = _file(folder, index)
-        # Written, not mapped: on a full disk that is an error here, and not a fatal fault.
-        with storage(path), path.open("ab") as file:
-            file.write(values.astype(dtype).tobytes())
-
-
-def _check_space(folder: Path, manifest: Mapping[str, Any]) -> None:
-    needed = sum(_row_bytes(manifest)) * manifest["images"]
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise InputError(
-            f"folder: {str(folder)!r} has {free / 1e6:.0f} MB free, "
-            f"{needed / 1e6:.0f} MB are needed"
-        )
-
-
-def _write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
-    write_atomic(folder / _MANIFEST, json.dumps(manifest, indent=1) + "\n")
-
-
-def _row_bytes(manifest: Mapping[str, Any]) -> list[int]:
-    return [units * np.dtype(manifest["dtype"]).itemsize for units in manifest["units"]]
-
-
-def _hashes(folder: Path, manifest: Mapping[str, Any]) -> list[str]:
-    """Return the hash of each layer's file, empty where it is missing."""
-    files = [_file(folder, index) for index in range(len(manifest["layers"]))]
-    return [sha256_of(file) if file.is_file() else "" for file in files]
-
-
-def _file(folder: Path, index: int) -> Path:
-    return folder / f"layer{index:02d}.bin"
-
-
-def _length(folder: Path, index: int) -> int:
-    file = _file(folder, index)
-    return file.stat().st_size if file.is_file() else 0
