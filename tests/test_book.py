@@ -27,7 +27,9 @@ PAGES = [
     "notebooks/7_sanity",
     "notebooks/8_findings",
     "book/rerun",
+    "book/faults",
     "book/how",
+    "book/licences",
     "book/bibliography",
 ]
 FLAGS = [
