@@ -28,6 +28,7 @@ from xailib.explanation import Explanation
 from xailib.files import atomic, sha256_of, write_atomic
 from xailib.images import ImageSet, Photograph
 from xailib.locks import lock_folder
+from xailib.project import project_root
 
 MANIFEST = "manifest.json"
 METRICS = "metrics.json"
@@ -68,19 +69,6 @@ def source_hash(*, upstream_only: bool = False) -> str:
             continue
         digest.update(f"{file.relative_to(root)}\0".encode() + file.read_bytes())
     return digest.hexdigest()
-
-
-def project_root() -> Path:
-    """Return the nearest folder above (or at) the current one that holds the report.
-
-    Notebooks start in ``notebooks/`` from JupyterLab and in the project's root from papermill;
-    relative result folders mean the same in both. Without a report, the current folder.
-    """
-    here = Path.cwd()
-    for folder in (here, *here.parents):
-        if (folder / "_toc.yml").is_file():
-            return folder
-    return here
 
 
 def start_run(
