@@ -25,5 +25,5 @@ def says(key: str, output: str) -> bool:
 
 
 def _pattern(key: str) -> str:
-    (text,) = (row["shown"] for row in rows() if row["key"] == key)
+    (text,) = (row["what you see"] for row in rows() if row["name"] == key)
     return ".*".join(re.escape(part) for part in text.split("…"))

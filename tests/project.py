@@ -74,7 +74,15 @@ def write_project(root: Path) -> Path:
 
 def command() -> list[str]:
     """Return the words that run the project's task."""
-    return [sys.executable, "-m", "xailib.cli", "run", "mine", "--only", TASK]
+    return [
+        sys.executable,
+        "-c",
+        "from xailib.cli import main; main()",
+        "run",
+        "mine",
+        "--only",
+        TASK,
+    ]
 
 
 def start(root: Path) -> subprocess.Popen:

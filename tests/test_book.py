@@ -28,7 +28,9 @@ PAGES = [
     "notebooks/8_findings",
     "notebooks/9_stability",
     "book/rerun",
+    "book/faults",
     "book/how",
+    "book/licences",
     "book/bibliography",
 ]
 FLAGS = [

@@ -1,7 +1,9 @@
 """What goes wrong while running: the next run finishes, and nothing finished is lost."""
 
+import ast
 import errno
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -14,7 +16,7 @@ import project
 import pytest
 import torch
 from conftest import ROOT, explanation
-from faults_table import says, shown
+from faults_table import rows, says, shown
 from nets import classifier, photograph
 from processes import as_nobody
 
@@ -382,3 +384,38 @@ def test_a_photograph_that_cannot_be_explained_is_named_and_the_others_are(tmp_p
     found = run.explanations(photographs, "gradcam", {}, lambda p: explain_cam(net, p))
     assert [e.image for e in found] == ["blobs-0"]
     assert says("too_thin", run.failures[0]["reason"])
+
+
+def functions(file: Path) -> dict[str, str]:
+    """Return a test file's functions, each with its decorators, as text."""
+    text = file.read_text()
+    return {
+        node.name: "\n".join(
+            text.splitlines()[
+                min([node.lineno, *(d.lineno for d in node.decorator_list)]) - 1 : node.end_lineno
+            ]
+        )
+        for node in ast.parse(text).body
+        if isinstance(node, ast.FunctionDef)
+    }
+
+
+def test_the_table_is_long_and_has_no_row_twice():
+    assert len(rows()) >= 40
+    assert len({row["name"] for row in rows()}) == len(rows())
+    for row in rows():
+        assert all(row.values()), row
+
+
+@pytest.mark.parametrize("row", rows(), ids=lambda row: row["name"])
+def test_each_row_of_the_table_is_matched_by_the_test_that_it_names(row):
+    file, _, name = row["test"].partition("::")
+    found = functions(ROOT / file)
+    assert name in found
+    called = re.findall(r"\b(?:SPOILT|NAMES)\b", found[name])  # lists of rows beside the test
+    text = found[name] + "".join(
+        re.search(rf"^{other} = \[.*?\]", (ROOT / file).read_text(), re.S | re.M)[0]
+        for other in called
+    )
+    assert f'"{row["name"]}"' in text
+    assert "shown(" in text or "says(" in text
