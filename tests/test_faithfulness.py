@@ -444,6 +444,17 @@ def test_few_or_equal_photographs_decide_nothing():
     assert set(equal["verdict"]) == {"undecided"}
 
 
+def test_one_photograph_does_not_turn_a_verdict_around():
+    """The ranks say lower in all but one, whose size alone makes the mean higher."""
+    gap = np.array([*np.linspace(-0.02, -0.01, 13), 1.0])
+    scores = made_up(a=gap, random=np.zeros(14))
+    row = compare_with_baselines(scores, ["random"]).iloc[0]
+    assert row["p_adjusted"] < 0.05
+    assert row["difference"] > 0
+    assert row["verdict"] == "undecided"
+    assert "ranks" not in row
+
+
 def test_only_photographs_that_both_have_are_compared():
     scores = made_up(a=[1.0, 2.0, 3.0], random=[0.0, 0.0], centre=[0.0] * 3)
     table = compare_with_baselines(scores).set_index(["method", "baseline"])
