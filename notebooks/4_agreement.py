@@ -135,9 +135,13 @@ display(
             if below
             else "In every photograph they agree more than random masks would."
         )
-        + f" Superpixels chosen in random order would reach {metrics['pair_null']:.2f}"
         + (
-            f", and the heatmaps of the *other* photographs {metrics['pair_others']:.2f}: the difference to the "
+            f" Cut at equal area they reach {metrics['pair_iou']:.2f}, superpixels chosen in random order {metrics['pair_null']:.2f}"
+            if mask_rule == "value"
+            else f" Superpixels chosen in random order would reach {metrics['pair_null']:.2f}"
+        )
+        + (
+            f", and the heatmaps of the *other* photographs, cut at the same area, {metrics['pair_others']:.2f}: the difference to the "
             f"latter is {metrics['pair_others_over']:+.2f} (95 % interval {metrics['pair_others_low']:+.2f} to "
             f"{metrics['pair_others_high']:+.2f})."
             if metrics["images"] > 1
@@ -165,7 +169,7 @@ if targets:
 # and since a larger mask overlaps more by area alone, the heatmap is cut to as many pixels as LIME's mask
 # has (unless `mask_rule` says otherwise). Two empty masks have no IoU.
 #
-# What would chance give? Three answers, each harder to beat than the one before:
+# What would chance give? Three answers, each of which keeps more of what maps have in common whatever they show:
 #
 # 1. **scattered pixels:** the exact mean IoU of two random masks of these areas, from the hypergeometric
 #    distribution of their intersection;
@@ -259,7 +263,8 @@ display(
         f"Wilcoxon p = {main_pair['null_mean_p']:.3f}). Against the maps of other photographs, "
         f"{len(beaten)} of {len(pair_means)} pairs are ahead with an interval that excludes zero, "
         f"{int((lime_pairs['others_low'] > 0).sum())} of {len(lime_pairs)} of those with LIME. "
-        f"All intervals are over {metrics['images']} photographs, which is few."
+        f"All intervals are over {metrics['images']} photographs, which is few: they are narrower than they should be, and "
+        f"no correction is made for {len(pair_means)} pairs."
     )
 )
 
