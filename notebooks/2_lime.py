@@ -162,7 +162,7 @@ figures.publish(
     f"LIME on {model}, {drawn} samples. Each row: what the network sees; the weight of every "
     "superpixel (red supports the category, blue opposes it); "
     f"LIME 1, the {num_features} that support it most; LIME 2, the {num_features} of largest absolute weight. "
-    "A star: another run would choose other superpixels. Yellow outlines support, blue ones oppose; what is not chosen is dimmed.",
+    "A star: not stable, another run may choose other superpixels. Yellow outlines support, blue ones oppose; what is not chosen is dimmed.",
     f"Grid of {len(explanations)} photographs with LIME's weights and its two masks. "
     + "; ".join(
         f"{r.image}: mask covers {100 * r.lime1_area:.0f} percent" for r in table.itertuples()
@@ -205,8 +205,8 @@ display(
 )
 display(
     Markdown(
-        f"**Repeatability.** {metrics['stable']} of {len(table)} masks are stable with {drawn} samples; for the others "
-        "another run would choose other superpixels in part. {ref}`task-stability` says how this is judged, and how many samples it takes."
+        f"**Repeatability.** {metrics['stable']} of {len(table)} masks are stable with {drawn} samples; of the others "
+        "another run may choose a good part differently. {ref}`task-stability` says how this is judged, and how many samples it takes."
     )
 )
 

@@ -59,7 +59,7 @@ run = start_run(
 table = findings.findings_table(
     [
         *findings.unit_findings(labels, lexicon(), seed),
-        *findings.smoothness_findings(cams, heatmap),
+        *findings.smoothness_findings(cams, seed),
         *findings.agreement_findings(pairs, masks, inside, heatmap, seed),
         *findings.faithfulness_findings(scores, heatmap, seed),
     ]
@@ -90,7 +90,9 @@ display(
 #
 # Each claim of the text by {cite:t}`balwani2024` is put as one number that would be positive if it were true, with a
 # 95 % bootstrap interval over photographs (for the neurons, over units). An interval $[l, u]$ with $l > 0$ means that
-# the claim *holds* here, $u < 0$ that it *does not hold*, and anything else is *undecided*. The claim of no
+# the claim *holds* here, $u < 0$ that it *does not hold*, and anything else is *undecided*. Bootstrap intervals of
+# few numbers are too narrow, so over photographs Wilcoxon's signed-rank test must confirm that the number is not zero
+# (p below 0.05, which fewer than six photographs cannot reach). The claim of no
 # difference holds if the interval lies inside a stated margin, and does not hold if it excludes zero. The rule, the
 # margin and the measures are code, in `xailib.findings`, and the same for every network.
 
@@ -98,7 +100,10 @@ display(
 # ## The claims
 
 # %% tags=["remove-input"]
-shown = table.assign(interval=[f"{row.low:+.3f} to {row.high:+.3f}" for row in table.itertuples()])
+shown = table.assign(
+    interval=[f"{row.low:+.3f} to {row.high:+.3f}" for row in table.itertuples()],
+    p=["–" if row.p != row.p else f"{row.p:.3f}" for row in table.itertuples()],
+)
 figures.publish_table(
     run,
     shown,
@@ -110,6 +115,7 @@ figures.publish_table(
         "measure": "what is measured",
         "value": "number",
         "interval": "95 % interval",
+        "p": "p",
         "count": "count",
         "verdict": "verdict",
     },
@@ -134,7 +140,8 @@ for word in findings.VERDICTS:
 # - These verdicts are about this network and these photographs. The report looked at other ones, and its claims may
 #   hold there; the [replication](task-replication) tests its own numbers.
 # - With few photographs only large differences are decided: *undecided* is no evidence that there is none.
-# - Several tests are made, and no correction for their number is applied: one in twenty would be decided by chance.
+# - Several tests are made, and no correction for their number is applied: about one in twenty would be decided by
+#   chance even if there were nothing to find. The same photographs serve all of them.
 # - Nothing is claimed of what the report's authors saw in single pictures.
 
 # %% tags=["remove-cell"]

@@ -96,6 +96,35 @@ def test_pairs_of_other_targets_or_networks_are_refused():
         pair_table(maps_of([cam]))
 
 
+def test_other_photographs_maps_are_cut_at_the_same_area():
+    """By their own, larger or smaller, they would overlap less, and a pair would look better."""
+    maps = [one for k, image in enumerate("abc") for one in maps_of(group(image, k), 2 + 2 * k)]
+    assert [one.area for one in maps[::3]] == [0.2, 0.4, 0.5]  # of five that support
+    table = pair_table(maps, draws=50).set_index(["image", "a", "b"])
+    own, heats = maps[0].cut(0.2), [maps[k] for k in (5, 8)]
+    expected = np.mean([iou(own, area_mask(heat.values, 80)) for heat in heats])
+    assert table.loc[("a", SUPPORTS, "gradcam"), "others"] == expected
+    with pytest.raises(InputError, match=r"area: 1\.5 is not a share"):
+        sweep_table(maps, [1.5])
+
+
+def test_superpixels_are_respected_in_either_order():
+    lime, cam = group()
+    one = pair_table(maps_of([lime, cam], 3), draws=50)
+    turned = pair_table(maps_of([cam, lime], 3), draws=50)
+    assert set(one["null"]) == set(turned["null"]) == {"superpixels"}
+    for name in ("iou", "null_mean", "null_low", "null_high", "p"):
+        assert one[name].tolist() == turned[name].tolist()
+    heatmaps = maps_of([cam, explanation(blobs(3), method="scorecam", image_sha256="cat" * 8)])
+    assert set(pair_table(heatmaps)["null"]) == {"moves"}
+
+
+def test_two_explanations_of_one_name_are_refused():
+    lime, cam = group()
+    with pytest.raises(InputError, match="two of 'cat' are called 'gradcam'"):
+        maps_of([lime, cam, explanation(blobs(3), target=9, image_sha256="cat" * 8)], 3, ["target"])
+
+
 def test_the_table_of_pairs():
     maps = [one for k, image in enumerate("abc") for one in maps_of(group(image, k), 3)]
     table = pair_table(maps, draws=200)

@@ -105,6 +105,14 @@ def test_the_mask_is_that_of_lime_mask():
     assert shared(nothing, nothing)[0] == mask_iou(nothing, nothing, np.ones(5, int))[0] == 1
 
 
+def test_a_network_that_does_not_answer_has_no_ranks():
+    shown, _ = run(60, 0.0)
+    found = stability(parts(shown, np.full(60, 0.25)))
+    assert np.isnan(found.rank_correlation)
+    some = np.array([[1.0, 2.0, 3.0], [1.0, 1.0, 1.0]])
+    np.testing.assert_array_equal(rank_correlation(some, some[:, ::-1]), [-1, np.nan])
+
+
 @pytest.mark.parametrize("block", [1, 2, 7])
 def test_blocks_stay_together_and_the_first_is_always_there(block):
     counts = bootstrap_counts(30, block, 0)

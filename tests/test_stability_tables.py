@@ -67,6 +67,8 @@ def test_designs_are_measured_against_independent_samples():
     assert (table["runs"] == 8).all()
     with pytest.raises(InputError, match="samples: 1 run"):
         designs_table(pools, 1000)
+    with pytest.raises(InputError, match="pools: antithetic of 'one' has no independent samples"):
+        designs_table({"antithetic": pools["antithetic"]}, 128)
 
 
 def test_needed_is_where_auto_stops():
@@ -112,3 +114,6 @@ def test_figures_show_what_the_tables_say():
     values = sureness(one, found)
     assert values.shape == one.saliency.shape
     assert set(np.unique(values)) == set(found.chosen_again.astype(np.float32))
+    for draw in (sureness, weights_chart):
+        with pytest.raises(InputError, match="lime has no superpixels"):
+            draw(replace(one, superpixels=None), found)

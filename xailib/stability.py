@@ -4,8 +4,11 @@ Another seed would have drawn other samples. Two questions, two ways to draw aga
 hand. How far is a weight from what many more samples would give? The bootstrap (Efron 1979)
 fits the linear model to samples drawn with replacement. Would another run choose the same
 superpixels? A bootstrap is too sure of that, since its refits share the noise of the fit that
-they start from; but two halves of the samples are two real, independent runs of half the length,
-so what they share is a lower bound without any assumption.
+they start from; but two halves of independent samples are two real runs of half the length, with
+the same superpixels. What they share estimates what two such runs share, and longer runs share
+more: a cautious estimate, not a bound, since all splits are of the same samples. Where samples are
+drawn in pairs, pairs stay together; an orthogonal design loses its balance in the halves, which
+makes them look less alike than two orthogonal runs would be.
 """
 
 from dataclasses import dataclass
@@ -66,7 +69,7 @@ class Stability:
 
     @property
     def stable(self) -> bool:
-        """Whether another run would choose much the same: see `AGREEMENT`."""
+        """Whether two runs of half the length choose much the same: see `AGREEMENT`."""
         return self.shared_low >= AGREEMENT
 
 
@@ -202,7 +205,9 @@ def mask_iou(one: Chosen, other: Chosen, areas: Areas) -> Float[np.ndarray, " re
 
 
 def rank_correlation(one: Weights, other: Weights) -> Float[np.ndarray, " refits"]:
-    """Return Spearman's correlation of two sets of weights, row by row."""
+    """Return Spearman's correlation of two sets of weights, row by row; NaN if one is constant."""
     ranks = [rankdata(weights, axis=1) for weights in (one, other)]
     a, b = (rank - rank.mean(axis=1, keepdims=True) for rank in ranks)
-    return (a * b).sum(axis=1) / np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
+    spread = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
+    none = np.full(len(a), np.nan)
+    return np.divide((a * b).sum(axis=1), spread, out=none, where=spread > 0)

@@ -6,7 +6,8 @@ from jaxtyping import Float32
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter, ScalarFormatter
 
-from xailib.explanation import Explanation
+from xailib.errors import InputError
+from xailib.explanation import Explanation, Superpixels
 from xailib.figures import PALETTE, style
 from xailib.stability import Stability, supporters
 
@@ -58,8 +59,7 @@ def weights_chart(one: Explanation, found: Stability, num_features: int = 10) ->
 
     Filled marks are in the mask; the lower panel tells how often halves choose each.
     """
-    parts = one.superpixels
-    weights = np.zeros(0) if parts is None else parts.weights
+    weights = _superpixels(one).weights
     order = np.argsort(-weights, kind="stable")
     chosen = supporters(weights[None], num_features)[0][order]
     places = np.arange(1, len(order) + 1)
@@ -109,6 +109,10 @@ def designs_chart(table: pd.DataFrame) -> Figure:
 
 def sureness(one: Explanation, found: Stability) -> Float32[np.ndarray, "height width"]:
     """Return for each pixel the share of halves that choose its superpixel, in [0, 1]."""
+    return found.chosen_again[_superpixels(one).segments].astype(np.float32)
+
+
+def _superpixels(one: Explanation) -> Superpixels:
     if one.superpixels is None:
-        return np.zeros(one.frame.size, np.float32)
-    return found.chosen_again[one.superpixels.segments].astype(np.float32)
+        raise InputError(f"explanation: {one.method} has no superpixels; LIME has")
+    return one.superpixels

@@ -121,7 +121,17 @@ def designs_table(pools: Mapping[str, Sequence[Explanation]], samples: int) -> p
         One row for each photograph and design: image, design, runs, variance (of a weight over
         runs, mean over superpixels), and passes: the share of independent sampling's passes that
         gives the same variance, which falls with their number.
+
+    Raises
+    ------
+    InputError
+        If ``"independent"`` is absent, for a photograph too, or a long run is not two runs.
     """
+    known = {one.image for one in pools.get("independent", ())}
+    for design, explanations in pools.items():
+        for one in explanations:
+            if one.image not in known:
+                raise InputError(f"pools: {design} of {one.image!r} has no independent samples")
     rows = []
     for design, explanations in pools.items():
         for one in explanations:
