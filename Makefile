@@ -30,6 +30,8 @@ else
 endif
 	@# Outputs of notebooks never reach git: a filter of this clone strips them.
 	-git rev-parse --git-dir >/dev/null 2>&1 && $(BIN)/nbstripout --install --attributes .gitattributes
+	@# In JupyterLab a .py opens as a notebook; the setting is this environment's, not the user's.
+	$(BIN)/jupytext-config --settings-file .venv/etc/jupyter/labconfig/default_setting_overrides.json set-default-viewer python
 	touch $@
 
 # The .py and the .ipynb of each notebook, brought in step; the newer one wins.
@@ -43,6 +45,8 @@ lint: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/jupytext --quiet --test --to py:percent notebooks/*.ipynb
+	$(BIN)/jupytext --quiet --check '$(BIN)/python -m py_compile {}' notebooks/*.ipynb
 
 lab: .venv/ready pair
 	$(BIN)/jupyter lab

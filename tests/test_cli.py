@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 from conftest import ROOT
 
-from xailib import artefacts, downloads, pipeline
+from xailib import artefacts, pipeline, web
 from xailib.cli import checking, main
 from xailib.cli.common import duration, live
 from xailib.pipeline import Outcome
@@ -31,7 +31,7 @@ def in_the_project(monkeypatch, tmp_path):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.delenv("NO_PROXY", raising=False)
-    monkeypatch.delenv(downloads.MIRROR, raising=False)
+    monkeypatch.delenv(web.MIRROR, raising=False)
 
 
 def call(*words, code=0):
@@ -194,12 +194,12 @@ def test_fetch_from_a_mirror_then_here(tmp_path, monkeypatch):
     folder = tmp_path / "mirror"
     folder.mkdir()
     (folder / "20k.txt").write_text("cat\ndog\n")
-    monkeypatch.setenv(downloads.MIRROR, str(folder))
+    monkeypatch.setenv(web.MIRROR, str(folder))
     (row,) = json.loads(call("fetch", "20k", "--list", "--sizes", "--json").output)
     assert (row["state"], row["bytes"]) == ("to fetch", 8)
     (row,) = json.loads(call("fetch", "20k", "--json").output)
     assert (row["state"], row["bytes"]) == ("fetched", 8)
-    monkeypatch.delenv(downloads.MIRROR)
+    monkeypatch.delenv(web.MIRROR)
     assert "here" in call("fetch", "20k").output
     assert artefacts.words().files[0].read_text() == "cat\ndog\n"
 

@@ -9,8 +9,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pooch
 import pytest
 
-from xailib import downloads, hub
-from xailib.downloads import fetch, problem_with
+from xailib import downloads, hub, web
+from xailib.downloads import fetch
 from xailib.errors import UnavailableError
 
 CONTENT = bytes(range(256)) * 40
@@ -32,7 +32,7 @@ class Place:
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     monkeypatch.setattr(pooch, "os_cache", lambda name: tmp_path / "cache")
-    for name in ("http_proxy", "https_proxy", "all_proxy", downloads.MIRROR):
+    for name in ("http_proxy", "https_proxy", "all_proxy", web.MIRROR):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
     return Place()
@@ -200,7 +200,7 @@ def test_a_proxy_that_refuses_is_named_without_its_password(place, monkeypatch):
         fetch("http://nowhere.example/x")
     line = "nowhere.example: Connection refused, through the proxy 127.0.0.1:9"
     assert str(caught.value) == line
-    assert problem_with("http://nowhere.example/x") == line.partition(": ")[2]
+    assert web.problem_with("http://nowhere.example/x") == line.partition(": ")[2]
 
 
 @pytest.mark.parametrize("address", ["file:///etc/passwd", "ftp://x/y", "x"])
@@ -214,9 +214,9 @@ def test_a_mirror_folder_serves_instead(place, tmp_path, monkeypatch, where):
     file = tmp_path / "mirror" / where
     file.parent.mkdir(parents=True)
     file.write_bytes(CONTENT)
-    monkeypatch.setenv(downloads.MIRROR, str(tmp_path / "mirror"))
+    monkeypatch.setenv(web.MIRROR, str(tmp_path / "mirror"))
     address = "https://models.example/a%20b/net.pth"
-    assert problem_with(address) is None
+    assert web.problem_with(address) is None
     assert fetch(address, sha256=SHA256).read_bytes() == CONTENT
     assert file.read_bytes() == CONTENT  # copied, not moved
     with pytest.raises(UnavailableError, match="another SHA-256"):
@@ -227,8 +227,8 @@ def test_a_mirror_folder_serves_instead(place, tmp_path, monkeypatch, where):
 def test_an_address_cannot_lead_out_of_the_mirror(place, tmp_path, monkeypatch, path):
     (tmp_path / "mirror" / "host").mkdir(parents=True)
     (tmp_path / "secret").write_text("no")
-    monkeypatch.setenv(downloads.MIRROR, str(tmp_path / "mirror"))
-    assert downloads.in_mirror(f"https://host/../{path}") is None
+    monkeypatch.setenv(web.MIRROR, str(tmp_path / "mirror"))
+    assert web.in_mirror(f"https://host/../{path}") is None
 
 
 # The hub
@@ -273,7 +273,7 @@ def test_timms_own_weights_are_read_from_a_mirror(place, tmp_path, monkeypatch):
     file = tmp_path / "mirror" / "huggingface.co" / repository / "resolve" / "main" / names[0]
     file.parent.mkdir(parents=True)
     save_file(state, file)
-    monkeypatch.setenv(downloads.MIRROR, str(tmp_path / "mirror"))
+    monkeypatch.setenv(web.MIRROR, str(tmp_path / "mirror"))
     monkeypatch.delenv("HF_ENDPOINT", raising=False)
     found = load_classifier("test_resnet").module.state_dict()
     assert all(torch.equal(found[name], value) for name, value in state.items())

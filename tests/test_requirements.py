@@ -8,8 +8,7 @@ import pytest
 import torch
 from conftest import ROOT
 
-from xailib import downloads, published, requirements
-from xailib.downloads import problem_with
+from xailib import downloads, published, requirements, web
 from xailib.frames import Frame
 from xailib.preprocessing import from_transform
 from xailib.profiles import TASKS, load_profile
@@ -193,13 +192,13 @@ def server():
 
 
 def test_a_host_is_asked_for_the_file_not_fetched(server):
-    assert problem_with(f"{server}/200") is None
-    assert problem_with(f"{server}/405") is None
-    assert problem_with(f"{server}/404") == "HTTP 404"
-    assert problem_with(f"{server}/503") == "HTTP 503"
+    assert web.problem_with(f"{server}/200") is None
+    assert web.problem_with(f"{server}/405") is None
+    assert web.problem_with(f"{server}/404") == "HTTP 404"
+    assert web.problem_with(f"{server}/503") == "HTTP 503"
 
 
 def test_a_host_that_is_not_there_is_told_quickly():
     start = time.monotonic()
-    assert problem_with("http://127.0.0.1:9/x") == "Connection refused"
-    assert time.monotonic() - start < downloads.TIMEOUT
+    assert web.problem_with("http://127.0.0.1:9/x") == "Connection refused"
+    assert time.monotonic() - start < web.TIMEOUT

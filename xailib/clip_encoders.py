@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from xailib import downloads, hub, layers, models
+from xailib import downloads, hub, layers, models, web
 from xailib import weights as weights_io
 from xailib.encoding import TEXTS, Pictures, Rows, batches, import_optional, pixels_of, unit_rows
 from xailib.errors import InputError, UnavailableError, unknown_name
@@ -147,7 +147,7 @@ def _create_openclip(open_clip: Any, arch: str, source: str, device: Any, tag: s
     names = [name] if name else ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"]
     here = bool(repository) and hub.in_their_cache(repository, names) is not None
     address = hub.address(repository, names[-1]) if repository else config.get("url", "")
-    problem = downloads.problem_with(address) if address and not here else None
+    problem = web.problem_with(address) if address and not here else None
     if problem:
         raise UnavailableError(problem)
     with hub.offline() if here else nullcontext():

@@ -6,23 +6,19 @@ The folder that ``XAILIB_MIRROR`` names is looked in first: there a file lies as
 address, or under its name alone.
 """
 
-import os
 import shutil
 from collections.abc import Callable
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any
 from urllib.error import HTTPError
-from urllib.parse import unquote, urlsplit
-from urllib.request import Request, build_opener, getproxies, proxy_bypass
+from urllib.parse import urlsplit
 
 import pooch
 
 from xailib.errors import UnavailableError
 from xailib.files import sha256_of
+from xailib.web import host_of, in_mirror, open_address, reason, through
 
-MIRROR = "XAILIB_MIRROR"
-TIMEOUT = 10.0  # seconds to connect, and between two answers
 MOST = 20 * 2**30  # bytes; nothing that is fetched here comes near
 _TRIES = 4  # connections, each going on where the last one broke off
 _CHUNK = 1 << 20
@@ -91,13 +87,13 @@ def fetch(
     except ValueError as error:  # of pooch: another hash
         whose = "its publisher states" if sha256 else f"noted at first use in {_notes()}"
         raise UnavailableError(
-            f"{_host(address)}: {Path(urlsplit(address).path).name} has another SHA-256 than "
+            f"{host_of(address)}: {Path(urlsplit(address).path).name} has another SHA-256 than "
             f"{whose} ({str(known)[:12]}...); it is not used"
         ) from error
     except OSError as error:
         if isinstance(error, UnavailableError):
             raise
-        raise UnavailableError(f"{_host(address)}: {reason(error)}") from error
+        raise UnavailableError(f"{host_of(address)}: {reason(error)}") from error
     if known is None and not checked:
         note(address, file)
     return file
@@ -142,7 +138,7 @@ def download(
                 raise
             if isinstance(error, HTTPError) or _size(part) <= before or attempt == _TRIES:
                 kind = GoneError if isinstance(error, HTTPError) and error.code == 404 else None
-                line = f"{_host(address)}: {reason(error)}{_through(address)}"
+                line = f"{host_of(address)}: {reason(error)}{through(address)}"
                 raise (kind or UnavailableError)(line) from error
         else:
             _tag(part).unlink(missing_ok=True)
@@ -158,7 +154,7 @@ def _go_on(address: str, part: Path, checked: bool, most: int, watch: Watch | No
         if tag.is_file():
             headers["If-Range"] = tag.read_text(encoding="utf-8")
     try:
-        with _open(address, headers, timeout=TIMEOUT) as answer:
+        with open_address(address, headers) as answer:
             resumed = answer.status == 206
             have = have if resumed else 0
             announced = answer.headers.get("Content-Length")
@@ -169,7 +165,7 @@ def _go_on(address: str, part: Path, checked: bool, most: int, watch: Watch | No
                 while chunk := answer.read(_CHUNK):
                     have += len(chunk)
                     if have > most:
-                        raise UnavailableError(f"{_host(address)}: more than {most} bytes came")
+                        raise UnavailableError(f"{host_of(address)}: more than {most} bytes came")
                     out.write(chunk)
                     if watch:
                         watch(have, total)
@@ -179,11 +175,6 @@ def _go_on(address: str, part: Path, checked: bool, most: int, watch: Watch | No
         return
     if total and have != total:
         raise ConnectionError(f"broke off after {have} of {total} bytes")
-
-
-def _open(address: str, headers: dict[str, str], method: str = "GET", *, timeout: float) -> Any:
-    """Send a request; proxies are those that the environment names now."""
-    return build_opener().open(Request(address, headers=headers, method=method), timeout=timeout)  # noqa: S310
 
 
 def _check_room(part: Path, total: int, have: int, most: int) -> None:
@@ -204,64 +195,6 @@ def _remember(tag: Path, etag: str | None, modified: str | None) -> None:
         tag.write_text(name, encoding="utf-8")
     else:
         tag.unlink(missing_ok=True)
-
-
-def in_mirror(address: str) -> Path | None:
-    """Return the file that stands for an address in the mirror folder, if there is one."""
-    folder = os.environ.get(MIRROR)
-    if not folder:
-        return None
-    root = Path(folder).expanduser().resolve()
-    parts = urlsplit(address)
-    path = unquote(parts.path).lstrip("/")
-    for place in (root / parts.netloc / path, root / Path(path).name):
-        found = place.resolve()
-        if found.is_relative_to(root) and found.is_file():
-            return found
-    return None
-
-
-def problem_with(address: str) -> str | None:
-    """Return why a file cannot be fetched, in a few words, or None if its host offers it."""
-    if in_mirror(address):
-        return None
-    try:
-        with _open(address, {}, "HEAD", timeout=TIMEOUT / 2):
-            return None
-    except HTTPError as error:
-        return None if error.code == 405 else f"HTTP {error.code}"  # 405: it refuses to be asked
-    except (OSError, HTTPException) as error:
-        return reason(error) + _through(address)
-
-
-def size_of(address: str) -> int | None:
-    """Return how large a file is, as its server or the mirror folder says; None if neither does."""
-    mirrored = in_mirror(address)
-    if mirrored:
-        return mirrored.stat().st_size
-    try:
-        with _open(address, {}, "HEAD", timeout=TIMEOUT / 2) as answer:
-            return int(answer.headers["Content-Length"])
-    except (OSError, HTTPException, TypeError, ValueError):
-        return None
-
-
-def reason(error: BaseException) -> str:
-    """Return what went wrong with a connection, in a few words."""
-    if isinstance(error, HTTPError):
-        return f"HTTP {error.code}"
-    inner = getattr(error, "reason", error)
-    text = getattr(inner, "strerror", None) or str(inner)
-    return (str(text).splitlines() or [type(error).__name__])[0]
-
-
-def _through(address: str) -> str:
-    """Return which proxy was asked, without its password, or nothing."""
-    parts = urlsplit(address)
-    proxy = getproxies().get(parts.scheme)
-    if not proxy or proxy_bypass(parts.hostname or ""):
-        return ""
-    return f", through the proxy {urlsplit(proxy).netloc.rpartition('@')[2] or proxy}"
 
 
 def _notes() -> Path:
@@ -292,7 +225,3 @@ def _tag(part: Path) -> Path:
 
 def _size(part: Path) -> int:
     return part.stat().st_size if part.is_file() else 0
-
-
-def _host(address: str) -> str:
-    return urlsplit(address).netloc

@@ -10,14 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from xailib import artefacts, names, published
 from xailib.artefacts import Artefact
-from xailib.downloads import problem_with
 from xailib.errors import InputError, UnavailableError
 from xailib.project import project_root
 from xailib.published_sets import ARCHIVES
+from xailib.web import host_of, problem_with
 
 
 @dataclass(frozen=True)
@@ -65,10 +64,10 @@ def _missing(wanted: Iterable[Artefact | str]) -> list[Artefact]:
 
 def _no_answer(need: Artefact, problems: Mapping[str, str | None]) -> str | None:
     """Return the line that says that none of the hosts offers it, or None if one does."""
-    reasons = [problems[_host(address)] for address in need.addresses]
+    reasons = [problems[host_of(address)] for address in need.addresses]
     if not all(reasons):
         return None
-    hosts = ", ".join(f"{_host(a)} ({r})" for a, r in zip(need.addresses, reasons, strict=True))
+    hosts = ", ".join(f"{host_of(a)} ({r})" for a, r in zip(need.addresses, reasons, strict=True))
     return f"{need.what}: not here, and no answer from {hosts}; {need.instead}"
 
 
@@ -94,13 +93,9 @@ def needs(parameters: Mapping[str, Any]) -> Iterator[Artefact | str]:
 
 def _ask(wanted: Iterable[Artefact]) -> dict[str, str | None]:
     """Return why a host cannot be used, or None, asking each for one of the files wanted."""
-    first = {_host(address): address for need in wanted for address in reversed(need.addresses)}
+    first = {host_of(address): address for need in wanted for address in reversed(need.addresses)}
     with ThreadPoolExecutor(max_workers=8) as pool:
         return dict(zip(first, pool.map(problem_with, first.values()), strict=True))
-
-
-def _host(address: str) -> str:
-    return urlsplit(address).netloc
 
 
 def _is_file(weights: str) -> bool:

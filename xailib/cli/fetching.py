@@ -95,6 +95,6 @@ def _get(artefact: "Artefact") -> tuple[str, str]:
 
 def _asked(artefact: "Artefact") -> int | None:
     """Return what the servers say of its size: the first that answers."""
-    from xailib.downloads import size_of
+    from xailib.web import size_of
 
     return next((n for address in artefact.addresses if (n := size_of(address))), None)
