@@ -28,6 +28,7 @@ PAGES = [
     "notebooks/8_findings",
     "book/rerun",
     "book/how",
+    "book/performance",
     "book/bibliography",
 ]
 FLAGS = [

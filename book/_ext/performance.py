@@ -1,0 +1,179 @@
+"""The page on performance: what ``benchmarks/run.py`` has kept, as text, tables and a verdict.
+
+All of it becomes substitutions (``{{ performance_table }}``), so that no figure stands in prose.
+"""
+
+import json
+from collections.abc import Iterator
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sphinx.application import Sphinx
+from sphinx.config import Config
+
+FOLDER = Path(__file__).parents[1] / "_data/performance"
+SAME = 1e-4  # results further apart than this are not called the same
+BUSY = 0.1  # cores that others may use before the page warns
+DEMANDS = (  # column with what was asked, what it is called, column with what was found
+    ("asked_to_peer", "times the peer's speed, at least", "ratio_to_peer"),
+    ("asked_to_limit", "of the bare limit, at most", "ratio_to_limit"),
+    ("asked_of_peers_memory", "of the peer's peak memory, less than", "memory"),
+)
+
+
+def texts(folder: Path = FOLDER) -> dict[str, str]:
+    """Return the page's parts, by the names of their substitutions."""
+    ratios = pd.read_csv(folder / "ratios.csv")
+    growth = pd.read_csv(folder / "growth.csv")
+    runs = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["runs"]
+    ratios["memory"] = ratios["ours_peak_mb"] / ratios["peer_peak_mb"]
+    met = demands(ratios)
+    return {
+        "performance_verdict": verdict(met),
+        "performance_asked": html(met, "performance-asked"),
+        "performance_table": html(comparisons(ratios), "performance-ratios"),
+        "performance_growth": html(exponents(growth), "performance-exponents"),
+        "performance_busy": busy(ratios),
+        "performance_machines": "\n".join(machines(runs)),
+    }
+
+
+def demands(ratios: pd.DataFrame) -> pd.DataFrame:
+    """Return one row for each ratio that was asked for: asked, found, met or not."""
+    rows = []
+    for row in ratios.to_dict("records"):
+        for column, words, found in DEMANDS:
+            if np.isnan(row[column]):
+                continue
+            value, asked = row[found], row[column]
+            enough = value >= asked if column == "asked_to_peer" else value <= asked
+            rows.append(
+                {
+                    "comparison": f"{row['comparison']}, {row['network']}",
+                    "asked": f"{number(asked)} {words}",
+                    "found": number(value),
+                    "same result": "yes" if row["largest_difference"] <= SAME else "no",
+                    "met": "yes" if enough and row["largest_difference"] <= SAME else "no",
+                }
+            )
+    return pd.DataFrame(rows, columns=["comparison", "asked", "found", "same result", "met"])
+
+
+def verdict(met: pd.DataFrame) -> str:
+    """Return the sentence that says which demands are met, and name those that are not."""
+    missed = met[met["met"] == "no"]
+    if met.empty:
+        return "No ratio that was asked for has been measured."
+    if missed.empty:
+        return f"All {len(met)} ratios that were asked for are met."
+    named = "; ".join(
+        f"{row['comparison']}: asked {row['asked']}, found {row['found']}"
+        for row in missed.to_dict("records")
+    )
+    return f"**Of {len(met)} ratios that were asked for, {len(missed)} are not met:** {named}."
+
+
+def comparisons(ratios: pd.DataFrame) -> pd.DataFrame:
+    """Return the table of comparisons as it is shown."""
+
+    def spread(row: pd.Series, name: str) -> str:
+        low, high = number(row[f"{name}_min"]), number(row[f"{name}_max"])
+        return f"{number(row[name])} [{low}–{high}]"
+
+    return pd.DataFrame(
+        {
+            "comparison": ratios["comparison"],
+            "network": ratios["network"],
+            "peer": ratios["peer"],
+            "× the peer's speed": [spread(r, "ratio_to_peer") for _, r in ratios.iterrows()],
+            "× the bare limit": [spread(r, "ratio_to_limit") for _, r in ratios.iterrows()],
+            "× the usual pass": ratios["ratio_to_usual_pass"].map(number),
+            "peak memory, MB (peer)": [
+                f"{ours:.0f} ({peer:.0f})"
+                for ours, peer in zip(ratios["ours_peak_mb"], ratios["peer_peak_mb"], strict=True)
+            ],
+            "largest difference": ratios["largest_difference"].map("{:.0e}".format),
+            "s (peer)": [
+                f"{number(ours)} ({number(peer)})"
+                for ours, peer in zip(ratios["ours_seconds"], ratios["peer_seconds"], strict=True)
+            ],
+            "engine": ratios["engine"],
+            "n": ratios["repeats"],
+        }
+    )
+
+
+def exponents(growth: pd.DataFrame) -> pd.DataFrame:
+    """Return how time grows with each thing: the slope of log time over log size."""
+    rows = []
+    for (what, method), group in growth.groupby(["grows", "method"], sort=False):
+        some = group.sort_values("value")
+        slope = np.polyfit(np.log(some["value"]), np.log(some["seconds"]), 1)[0]
+        first, last = some.iloc[0], some.iloc[-1]
+        rows.append(
+            {
+                "what grows": what,
+                "method": method,
+                "from – to": f"{first['value']} – {last['value']}",
+                "seconds": f"{number(first['seconds'])} – {number(last['seconds'])}",
+                "time grows as its power": f"{slope:.2f}",
+                "peak memory, MB": f"{first['peak_mb']:.0f} – {last['peak_mb']:.0f}",
+                "n": first["repeats"],
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def busy(ratios: pd.DataFrame) -> str:
+    """Return a warning where other programs used the machine meanwhile."""
+    loaded = ratios[~(ratios["cores_used_elsewhere"] <= BUSY)]
+    if loaded.empty:
+        return "Nothing else ran on the machine meanwhile."
+    most = loaded["cores_used_elsewhere"].max()
+    return (
+        f"**Measured on a busy machine:** for {len(loaded)} of {len(ratios)} rows other programs "
+        f"used up to {number(most)} cores meanwhile. Such figures are provisional."
+    )
+
+
+def machines(runs: dict[str, dict[str, Any]]) -> Iterator[str]:
+    """Yield a line for each run that figures come from."""
+    for run in runs.values():
+        packages = ", ".join(f"{name} {version}" for name, version in run["packages"].items())
+        yield (
+            f"- {run['date'][:16].replace('T', ' ')} UTC: {run['processor']}, {run['cores']} cores, "
+            f"{run['memory_gb']} GB, {run['threads']} threads of torch; load at the start "
+            f"{run['load']}; photograph {run['image']}; commit `{run['commit']}`; "
+            f"Python {run['python']}, {packages}"
+        )
+
+
+def html(table: pd.DataFrame, name: str) -> str:
+    """Return a table as the site's other tables look, which scrolls where it is too wide."""
+    # One line, because Markdown ends a block of HTML at the first empty one.
+    rows = table.map(lambda value: escape(str(value))).to_html(
+        index=False, border=0, escape=False, justify="unset"
+    )
+    lines = "".join(line.strip() for line in rows.splitlines())
+    return f'<div class="xailib-table" id="{name}" tabindex="0">{lines}</div>'
+
+
+def number(value: float) -> str:
+    """Return a number with about three digits, never as a power of ten."""
+    if not np.isfinite(value):
+        return "–"
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def offer(app: Sphinx, config: Config) -> None:
+    """Offer the parts to the page."""
+    config.myst_substitutions = {**(config.myst_substitutions or {}), **texts()}
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Register with Sphinx."""
+    app.connect("config-inited", offer, priority=101)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
