@@ -24,23 +24,6 @@ WEIGHTS = Path(__file__).parents[2] / "shared/weights/resnet50_imagenet1k.pth"
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What was asked for: how many times the peer's speed, and at most which share of what."""
-
-    to_peer: float = np.nan
-    to_limit: float = np.nan
-    of_peers_memory: float = np.nan
-
-
-ASKED = {
-    "lime": Asked(to_peer=2, to_limit=1.15),
-    "ablation_layer4": Asked(to_peer=500),
-    "ablation_layer3": Asked(to_peer=4),
-    "scorecam_layer4": Asked(to_peer=1.8, to_limit=1.2, of_peers_memory=0.5),
-}
-
-
-@dataclass(frozen=True)
 class Case:
     """One comparison.
 

@@ -15,8 +15,9 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from cases import ASKED, Asked, Case, cases, networks
+from cases import Case, cases, networks
 from growth import growth
+from growth_figure import draw
 from measure import Elsewhere, Passes, Times, machine
 from store import FOLDER, merge
 
@@ -43,6 +44,7 @@ def main() -> None:
     if chosen(options, "", "growth"):
         rows = list(growth(photo, min(options.repeats, 3), quick=options.quick))
         merge(options.output, "growth", rows, run)
+        draw(options.output)
 
 
 def parsed(words: list[str]) -> argparse.Namespace:
@@ -89,7 +91,6 @@ def compare(net: Classifier, case: Case, repeats: int) -> dict[str, object]:
         peer.run(case.peer)
         with evaluation(net.module):
             passes.some()
-    asked = ASKED.get(case.key, Asked()) if net.name == "resnet50" else Asked()
     limit, busy = (case.passes * min(times) for times in (passes.seconds, passes.processor))
     row: dict[str, object] = {
         "network": net.name,
@@ -106,6 +107,7 @@ def compare(net: Classifier, case: Case, repeats: int) -> dict[str, object]:
         "processor_ratio_to_peer": float(np.median(peer.processor) / np.median(ours.processor)),
         "processor_ratio_to_limit": float(np.median(ours.processor)) / busy,
         "largest_difference": float(np.abs(ours.result - peer.result).max()),
+        "memory_to_peer": ours.peak / peer.peak,
         "ours_peak_mb": ours.peak,
         "peer_peak_mb": peer.peak,
         "ours_seconds": ours.median,
@@ -114,9 +116,6 @@ def compare(net: Classifier, case: Case, repeats: int) -> dict[str, object]:
         "passes": case.passes,
         "engine": engine,
         "repeats": repeats,
-        "asked_to_peer": asked.to_peer,
-        "asked_to_limit": asked.to_limit,
-        "asked_of_peers_memory": asked.of_peers_memory,
         "cores_used_elsewhere": elsewhere.cores(),
     }
     said = {name: f"{value:.4g}" for name, value in row.items() if isinstance(value, float)}
