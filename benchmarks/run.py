@@ -12,6 +12,8 @@ was is kept with each row, and the page says so.
 
 import argparse
 import sys
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -42,9 +44,10 @@ def main() -> None:
             case = cases(network, options.samples)[key](net, photo)
             merge(options.output, "ratios", [compare(net, case, options.repeats)], run)
     if chosen(options, "", "growth"):
-        rows = list(growth(photo, min(options.repeats, 3), quick=options.quick))
-        merge(options.output, "growth", rows, run)
-        draw(options.output)
+        rows = growth(photo, min(options.repeats, 3), quick=options.quick)
+        for _, group in groupby(rows, key=itemgetter("grows")):
+            merge(options.output, "growth", list(group), run)
+            draw(options.output)
 
 
 def parsed(words: list[str]) -> argparse.Namespace:

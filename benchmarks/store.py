@@ -9,12 +9,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from xailib.files import write_atomic
 
 FOLDER = Path(__file__).parents[1] / "book/_data/performance"
-KEYS = {"ratios": ("network", "key"), "growth": ("grows", "method", "value")}
+KEYS = {"ratios": ["network", "key"], "growth": ["grows"]}  # what is renewed together
 MANIFEST = "manifest.json"
 
 
@@ -27,16 +28,22 @@ def merge(
     row names any more: a run that is stopped in between leaves every row with its origin.
     """
     new = pd.DataFrame(rows).assign(run=run["date"])
-    keys = list(KEYS[name])
-    table = pd.concat([_read(folder / f"{name}.csv"), new], ignore_index=True)
-    where = table.groupby(keys, sort=False, dropna=False).ngroup()
-    table = table.assign(where=where).drop_duplicates(keys, keep="last")
-    table = table.sort_values("where", kind="stable").drop(columns="where")
+    old = _read(folder / f"{name}.csv").reindex(columns=new.columns)
+    renewed = {*_keys(new, name)}
+    places = {
+        key: place for place, key in enumerate(dict.fromkeys(_keys(old, name) + _keys(new, name)))
+    }
+    table = pd.concat([old[[key not in renewed for key in _keys(old, name)]], new])
+    table = table.iloc[np.argsort([places[key] for key in _keys(table, name)], kind="stable")]
     runs = {**_runs(folder), run["date"]: dict(run)}
     _write_runs(folder, runs)
     write_atomic(folder / f"{name}.csv", table.to_csv(index=False, float_format="%.6g"))
     named = {date for table in KEYS for date in _read(folder / f"{table}.csv").get("run", ())}
     _write_runs(folder, {date: runs[date] for date in sorted(named) if date in runs})
+
+
+def _keys(table: pd.DataFrame, name: str) -> list[tuple]:
+    return list(table[KEYS[name]].itertuples(index=False, name=None))
 
 
 def _read(file: Path) -> pd.DataFrame:

@@ -7,11 +7,14 @@ import shutil
 
 import pytest
 import torch
-from nets import CATEGORIES, InPlace, Plain, Stubborn, classifier, seeded, swin, vit
+from nets import CATEGORIES, InPlace, Plain, Stubborn, classifier, photograph, seeded, swin, vit
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from xailib import engines, forward, kept
 from xailib.errors import InputError
+from xailib.explain.cam import explain_cam
+from xailib.explain.lime import explain_lime
 from xailib.forward import ENGINES, forward_batches
 
 PICTURES = torch.randn(11, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -248,6 +251,35 @@ def test_no_more_than_a_batch_at_a_time():
     found = net.forward_batches(make, 11, batch_size=4)
     assert seen == [4, 4, 3]
     assert found.logits.shape == (11, CATEGORIES)
+
+
+@pytest.mark.parametrize(
+    "explain",
+    [
+        lambda net, photo: explain_lime(net, photo, num_samples=40, engine="eager"),
+        lambda net, photo: explain_cam(net, photo, "scorecam", layer="body", engine="eager"),
+        lambda net, photo: explain_cam(net, photo, "ablationcam", layer="stem", engine="eager"),
+    ],
+)
+def test_no_operation_in_the_loops_waits_for_the_device(monkeypatch, explain):
+    """On a GPU these would copy to the host: what reads numbers, finds places, changes device."""
+    names = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            names.append(function.overloadpacket.__name__)
+            return function(*args, **(kwargs or {}))
+
+    original = forward._all
+
+    def watched(*arguments):
+        with Watch():
+            return original(*arguments)
+
+    monkeypatch.setattr(forward, "_all", watched)
+    explain(classifier(), photograph())
+    assert "convolution" in names
+    assert not {"_local_scalar_dense", "nonzero", "_to_copy", "masked_select"} & set(names)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """The page on performance: figures kept row by row, and a verdict that follows from them."""
 
 import json
+import shutil
+import subprocess
 import sys
 
 import numpy as np
@@ -202,3 +204,24 @@ def test_a_comparison_of_a_tiny_network(monkeypatch):
         assert found["largest_difference"] < 1e-4
         assert found["ratio_to_peer_min"] <= found["ratio_to_peer"] <= found["ratio_to_peer_max"]
         assert found["ratio_to_usual_pass"] <= found["ratio_to_limit"]
+
+
+def test_the_page_builds_strictly_and_shows_every_comparison(tmp_path):
+    source, out = tmp_path / "book", tmp_path / "html"
+    shutil.copytree(KEPT, source / "_data" / "performance")
+    shutil.copy(ROOT / "book/performance.md", source / "index.md")
+    (source / "conf.py").write_text(
+        f"import sys\nsys.path.insert(0, {str(ROOT / 'book/_ext')!r})\n"
+        "extensions = ['myst_nb', 'performance']\n"
+        "myst_enable_extensions = ['deflist', 'substitution']\n"
+        "nb_execution_mode = 'off'\n"
+    )
+    command = [sys.executable, "-m", "sphinx", "-q", "-n", "-W", "--keep-going", source, out]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    page = (out / "index.html").read_text()
+    for key in pd.read_csv(KEPT / "ratios.csv")["comparison"]:
+        assert f"<td>{key}</td>" in page
+    assert "{{" not in page
+    assert 'src="_images/growth.svg"' in page
+    assert "ratios that were asked for" in page
