@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from cases import record
-from measure import in_turn
+from measure import Elsewhere, Times
 from skimage.segmentation import slic
 
 from xailib.explain.cam import explain_cam
@@ -40,7 +40,9 @@ def growth(photo: Photograph, repeats: int, *, quick: bool) -> Iterator[dict[str
     for size in sizes(net, photo, engine, quick=quick):
         if size.anew:
             size.work()
-        times = in_turn({"ours": size.work}, repeats)["ours"]
+        elsewhere, times = Elsewhere(), Times()
+        for _ in range(repeats):
+            times.run(size.work)
         row = {
             "grows": size.grows,
             "method": size.method,
@@ -52,6 +54,7 @@ def growth(photo: Photograph, repeats: int, *, quick: bool) -> Iterator[dict[str
             "network": net.name,
             "engine": engine,
             "repeats": repeats,
+            "cores_used_elsewhere": elsewhere.cores(),
         }
         print(
             f"{size.grows:12} {size.value:6} {size.method:14} {times.median:7.2f} s, "

@@ -7,7 +7,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -67,15 +67,6 @@ class Times:
     def peak(self) -> float:
         """Largest rise of memory, megabytes."""
         return max(self.megabytes)
-
-
-def in_turn(ways: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, Times]:
-    """Run each way once, then each again, so that a busy machine slows all of them alike."""
-    times = {name: Times() for name in ways}
-    for _ in range(repeats):
-        for name, function in ways.items():
-            times[name].run(function)
-    return times
 
 
 @dataclass

@@ -55,6 +55,7 @@ def sizes(power):
             "seconds": 0.01 * value**power,
             "peak_mb": 90.0,
             "repeats": 3,
+            "cores_used_elsewhere": 0.0,
         }
         for value in (100, 400, 1600)
     ]

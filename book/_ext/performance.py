@@ -35,7 +35,7 @@ def texts(folder: Path = FOLDER) -> dict[str, str]:
         "performance_asked": html(met, "performance-asked"),
         "performance_table": html(comparisons(ratios), "performance-ratios"),
         "performance_growth": html(exponents(growth), "performance-exponents"),
-        "performance_busy": busy(ratios),
+        "performance_busy": busy(ratios, growth),
         "performance_machines": "\n".join(machines(runs)),
     }
 
@@ -135,15 +135,15 @@ def exponents(growth: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def busy(ratios: pd.DataFrame) -> str:
+def busy(*tables: pd.DataFrame) -> str:
     """Return a warning where other programs used the machine meanwhile."""
-    loaded = ratios[~(ratios["cores_used_elsewhere"] <= BUSY)]
+    used = pd.concat([table["cores_used_elsewhere"] for table in tables])
+    loaded = used[~(used <= BUSY)]
     if loaded.empty:
         return "Nothing else ran on the machine meanwhile."
-    most = loaded["cores_used_elsewhere"].max()
     return (
-        f"**Measured on a busy machine:** for {len(loaded)} of {len(ratios)} rows other programs "
-        f"used up to {number(most)} cores meanwhile. Such figures are provisional."
+        f"**Measured on a busy machine:** during {len(loaded)} of {len(used)} measurements other "
+        f"programs used up to {number(loaded.max())} cores. Such figures are provisional."
     )
 
 
