@@ -97,6 +97,7 @@ def compare(net: Classifier, case: Case, repeats: int) -> dict[str, object]:
     limit, busy = (case.passes * min(times) for times in (passes.seconds, passes.processor))
     row: dict[str, object] = {
         "network": net.name,
+        "weights": net.weights,
         "key": case.key,
         "comparison": case.name,
         "peer": case.peers_name,

@@ -29,12 +29,11 @@ def merge(
     """
     new = pd.DataFrame(rows).assign(run=run["date"])
     old = _read(folder / f"{name}.csv").reindex(columns=new.columns)
-    renewed = {*_keys(new, name)}
-    places = {
-        key: place for place, key in enumerate(dict.fromkeys(_keys(old, name) + _keys(new, name)))
-    }
-    table = pd.concat([old[[key not in renewed for key in _keys(old, name)]], new])
-    table = table.iloc[np.argsort([places[key] for key in _keys(table, name)], kind="stable")]
+    renewed, known = {*_keys(new, name)}, list(dict.fromkeys(_keys(old, name) + _keys(new, name)))
+    stays = np.array([key not in renewed for key in _keys(old, name)], bool)
+    table = pd.concat([old[stays], new]) if stays.any() else new
+    places = [known.index(key) for key in _keys(table, name)]
+    table = table.iloc[np.argsort(places, kind="stable")]
     runs = {**_runs(folder), run["date"]: dict(run)}
     _write_runs(folder, runs)
     write_atomic(folder / f"{name}.csv", table.to_csv(index=False, float_format="%.6g"))

@@ -27,6 +27,7 @@ def row(key="lime", network="resnet50", **changes):
     """One comparison as `run.compare` gives it."""
     found = {
         "network": network,
+        "weights": "random",
         "key": key,
         "comparison": "LIME, 1000 samples",
         "peer": "lime, eager",

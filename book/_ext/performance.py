@@ -94,7 +94,7 @@ def comparisons(ratios: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "comparison": ratios["comparison"],
-            "network": ratios["network"],
+            "network": ratios["network"] + " (" + ratios["weights"] + ")",
             "peer": ratios["peer"],
             "× the peer's speed": [spread(r, "ratio_to_peer") for _, r in ratios.iterrows()],
             "× the bare limit": [spread(r, "ratio_to_limit") for _, r in ratios.iterrows()],
