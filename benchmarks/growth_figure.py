@@ -6,7 +6,7 @@ from pathlib import Path
 import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter, ScalarFormatter
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from xailib.figures import PALETTE, style
 from xailib.files import write_atomic
@@ -29,8 +29,9 @@ def draw(folder: Path) -> None:
                 memory.plot(some["value"], some["peak_mb"], **line)
             for axis in (time, memory):
                 axis.set(xscale="log", yscale="log")
-                axis.xaxis.set_major_formatter(ScalarFormatter())
-                axis.xaxis.set_minor_formatter(NullFormatter())
+                axis.xaxis.set(major_formatter="{x:g}", minor_formatter=NullFormatter())
+                axis.yaxis.set(major_formatter="{x:g}", minor_formatter=NullFormatter())
+                axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
                 axis.set_xticks([group["value"].min(), group["value"].max()])
             memory.set_xlabel(what)
         axes[0, 0].set_ylabel("seconds")
