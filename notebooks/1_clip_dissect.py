@@ -37,6 +37,11 @@ device: str = "auto"  # auto, cpu, cuda or mps
 out_dir: str = "results/scratch/1_clip_dissect"  # where this run is written; relative to the project
 
 # %% tags=["remove-input"]
+from xailib.parameters import check_notebook
+
+check_notebook(globals())
+
+# %% tags=["remove-input"]
 from pathlib import Path
 
 import pandas as pd

@@ -26,6 +26,7 @@ PAGES = [
     "notebooks/6_replication",
     "notebooks/7_sanity",
     "notebooks/8_findings",
+    "notebooks/9_stability",
     "book/rerun",
     "book/how",
     "book/performance",

@@ -241,10 +241,11 @@ def test_missing_files_packages_and_input(monkeypatch, sentences, tmp_path):
         encoding.import_optional("no_such_module", "no-such-package")
 
 
-def test_clip_that_cannot_be_fetched_says_so(clip, monkeypatch):
-    def refused(*given):
-        raise OSError("no route to host")
+def test_clip_that_cannot_be_fetched_says_so(clip, monkeypatch, tmp_path):
+    def refused(*given, **named):
+        raise UnavailableError("no route to host")
 
-    monkeypatch.setattr(clip.clip, "_download", refused)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr("xailib.downloads.download", refused)
     with pytest.raises(UnavailableError, match=r"could not fetch CLIP ViT-B/16.*weights=PATH"):
         load_encoder("clip:ViT-B/16")

@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from xailib import engines, forward, kept
-from xailib.errors import InputError
+from xailib.errors import InputError, UnavailableError
 from xailib.explain.cam import explain_cam
 from xailib.explain.lime import explain_lime
 from xailib.forward import ENGINES, forward_batches
@@ -239,7 +239,7 @@ def test_an_error_that_is_not_about_memory_is_raised():
 
     with pytest.raises(RuntimeError, match="shapes"):
         forward_batches(module, broken, 11)
-    with pytest.raises(torch.OutOfMemoryError):
+    with pytest.raises(UnavailableError, match="memory: a single picture does not fit"):
         forward_batches(module, lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError()), 11)
     assert module.training
 

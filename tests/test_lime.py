@@ -213,6 +213,11 @@ def test_progress_bar_only_when_asked(capsys):
         ({"target": CATEGORIES}, "target: index 5"),
         ({"engine": "steam"}, "engine: unknown name"),
         ({"batch_size": 0}, "batch_size: 0"),
+        ({"num_samples": "many"}, "num_samples: 'many'"),
+        ({"num_samples": "auto", "max_samples": 5}, "max_samples: 5"),
+        ({"num_features": 0}, "num_features: 0"),
+        ({"design": "orthogonl"}, "design: unknown name.*orthogonal"),
+        ({"smaples": 3}, "option: unknown name"),
     ],
 )
 def test_bad_input_is_one_line_before_any_pass(arguments, message):

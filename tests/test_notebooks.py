@@ -149,3 +149,15 @@ def test_every_parameter_is_explained_by_papermill():
     for name in ("model", "images", "num_samples", "seed", "out_dir"):
         assert name in done.stdout
     assert "superpixels in a mask" in done.stdout
+
+
+def test_a_notebook_without_widgets_is_not_told_to_install_them():
+    """What lime and timm import, as in a kernel; without ours the warning comes."""
+    kernel = "import IPython, ipykernel.zmqshell; {}import tqdm.auto"
+
+    def said(code):
+        command = [sys.executable, "-c", code]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stderr
+
+    assert "IProgress not found" in said(kernel.format(""))
+    assert said(kernel.format("import xailib; ")) == ""

@@ -5,27 +5,31 @@ its rows, image after image. Rows are appended batch by batch, so the shortest f
 a recording that was killed had come.
 """
 
-import errno
 import json
+import logging
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Shaped, UInt8
 from torch import Tensor, nn
 
 from xailib import layers as layer_tools
-from xailib.errors import InputError, UnavailableError
-from xailib.files import write_atomic
+from xailib.errors import InputError
+from xailib.files import sha256_of, storage, write_atomic
+from xailib.forward import halving
 from xailib.models import BATCH, Classifier
 from xailib.probe import ProbeSet
 
+log = logging.getLogger(__name__)
+
 _MANIFEST = "manifest.json"
-_VERSION = 1  # of the folder's layout and of what pooling means
+_VERSION = 2  # of the folder's layout and of what pooling means
 
 
 @dataclass(frozen=True)
@@ -101,8 +105,10 @@ def record_activations(
     Raises
     ------
     InputError
-        For an unknown layer, a folder with another recording, a full disk, or activations
+        For an unknown layer, a folder with another recording, too little room, or activations
         that are not finite; before any work where that can be told.
+    StorageError
+        If the disk is full, or may not be written to.
     """
     _check(classifier, layers, pool, dtype)
     folder = Path(folder).expanduser()
@@ -124,7 +130,8 @@ def record_activations(
                 _check_space(folder, manifest)
                 _write_manifest(folder, manifest)
             _append(folder, rows, dtype)
-        manifest |= {"complete": True, "failures": len(probe.failures)}
+        hashes = _hashes(folder, manifest)
+        manifest |= {"complete": True, "failures": len(probe.failures), "sha256": hashes}
         _write_manifest(folder, manifest)
     return Activations(folder, manifest, probe.ids)
 
@@ -154,17 +161,20 @@ def _start(folder: Path, wanted: dict[str, Any]) -> dict[str, Any]:
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise InputError(f"folder: {str(file)!r} is damaged: {error}") from error
+        raise InputError(
+            f"folder: {str(file)!r} is damaged: {error}; delete the folder to record anew"
+        ) from error
     differing = [key for key, value in wanted.items() if found.get(key) != value]
     if differing:
         which = ", ".join(f"{k} ({found.get(k)}, not {wanted[k]})" for k in differing)
         raise InputError(
             f"folder: {str(folder)!r} holds another recording: {which}; name another folder"
         )
-    if found.get("complete"):
-        for index, size in enumerate(_row_bytes(found)):
-            if _length(folder, index) != size * found["images"]:
-                raise InputError(f"folder: {str(folder)!r} is damaged: delete it and record anew")
+    if found.get("complete") and found.get("sha256") != _hashes(folder, found):
+        log.warning("folder: %r is damaged; it is recorded anew", str(folder))
+        for index in range(len(found["layers"])):
+            _file(folder, index).unlink(missing_ok=True)
+        return dict(wanted)
     return found
 
 
@@ -192,24 +202,32 @@ def _pooled(
     module = classifier.module
     class_token = _has_class_token(module)
     photographs = probe.photographs(start)
+    views: list[UInt8[np.ndarray, "height width 3"]] = []  # read, and not shown yet
     with (
         torch.inference_mode(),
         layer_tools.evaluation(module),
         layer_tools.recorded(module, layers) as outputs,
     ):
-        for first in range(start, len(probe), batch_size):
-            count = min(batch_size, len(probe) - first)
-            views = [classifier.view(next(photographs)).pixels for _ in range(count)]
-            module(classifier.input_tensor(np.stack(views)))
+
+        def run(first: int, last: int) -> dict[str, Float[np.ndarray, "batch units"]]:
+            count = last - first
+            views.extend(
+                classifier.view(p).pixels for p in islice(photographs, max(0, count - len(views)))
+            )
+            outputs.clear()
+            module(classifier.input_tensor(np.stack(views[:count])))
             missing = [name for name in layers if name not in outputs]
             if missing:
                 raise InputError(f"layers: the network does not use {', '.join(missing)}")
             rows = {}
             for name in layers:
                 values = _pool(name, outputs[name], count, pool, class_token).float().cpu()
-                _check_finite(name, values, probe.ids[first : first + count])
+                _check_finite(name, values, probe.ids[start + first : start + last])
                 rows[name] = values.numpy()
-            outputs.clear()
+            del views[:count]  # only now: where memory runs out they are shown again, fewer a pass
+            return rows
+
+        for _, _, rows in halving(run, len(probe) - start, batch_size):
             yield rows
 
 
@@ -249,12 +267,10 @@ def _append(folder: Path, rows: Mapping[str, np.ndarray], dtype: str) -> None:
     for index, (name, values) in enumerate(rows.items()):
         if np.abs(values).max() > np.finfo(dtype).max:
             raise InputError(f"dtype: layer {name!r} exceeds {dtype}; record it as float32")
-        try:
-            # Written, not mapped: on a full disk that is an error here, and not a fatal fault.
-            with _file(folder, index).open("ab") as file:
-                file.write(values.astype(dtype).tobytes())
-        except OSError as error:
-            raise _disk(folder, error) from error
+        path = _file(folder, index)
+        # Written, not mapped: on a full disk that is an error here, and not a fatal fault.
+        with storage(path), path.open("ab") as file:
+            file.write(values.astype(dtype).tobytes())
 
 
 def _check_space(folder: Path, manifest: Mapping[str, Any]) -> None:
@@ -268,20 +284,17 @@ def _check_space(folder: Path, manifest: Mapping[str, Any]) -> None:
 
 
 def _write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
-    try:
-        write_atomic(folder / _MANIFEST, json.dumps(manifest, indent=1) + "\n")
-    except OSError as error:
-        raise _disk(folder, error) from error
-
-
-def _disk(folder: Path, error: OSError) -> UnavailableError:
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    hint = "make room and run again to go on" if full else "run again to go on"
-    return UnavailableError(f"folder: cannot write to {str(folder)!r}: {error.strerror}; {hint}")
+    write_atomic(folder / _MANIFEST, json.dumps(manifest, indent=1) + "\n")
 
 
 def _row_bytes(manifest: Mapping[str, Any]) -> list[int]:
     return [units * np.dtype(manifest["dtype"]).itemsize for units in manifest["units"]]
+
+
+def _hashes(folder: Path, manifest: Mapping[str, Any]) -> list[str]:
+    """Return the hash of each layer's file, empty where it is missing."""
+    files = [_file(folder, index) for index in range(len(manifest["layers"]))]
+    return [sha256_of(file) if file.is_file() else "" for file in files]
 
 
 def _file(folder: Path, index: int) -> Path:

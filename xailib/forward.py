@@ -9,21 +9,23 @@ never changed: what a compiler alters is a copy.
 import importlib.util
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float, Float32
 from torch import Tensor, nn
 
 from xailib.engines import SET_UPS, Run, quiet
-from xailib.errors import InputError, unknown_name
+from xailib.errors import InputError, UnavailableError, unknown_name
 from xailib.kept import keep, kept_for
 from xailib.layers import evaluation
 
 log = logging.getLogger(__name__)
 
+Result = TypeVar("Result")
 Make = Callable[[int, int], Tensor]  # (start, stop) -> that part of the pictures, as input
 
 TOLERANCE = 1e-3  # of a logit: further from eager than this is another network
@@ -218,26 +220,50 @@ def _faster(run: Run, module: nn.Module, example: Tensor) -> bool:
 
 def _all(run: Run, make: Make, count: int, batch_size: int) -> Float[Tensor, "pictures categories"]:
     logits = torch.empty(0)
+
+    def scores(start: int, stop: int) -> Tensor:
+        return run(make(start, stop)).float()
+
+    for start, stop, found in halving(scores, count, batch_size):
+        if not start:  # one block for all: small results between batches fragment the memory
+            logits = found.new_empty(count, *found.shape[1:])
+        logits[start:stop] = found
+    return logits
+
+
+def halving(
+    run: Callable[[int, int], Result], count: int, batch_size: int
+) -> Iterator[tuple[int, int, Result]]:
+    """Yield ``(start, stop, run(start, stop))`` for `count` pictures, a batch at a time.
+
+    Where memory runs out, batches are halved, down to single pictures.
+
+    Raises
+    ------
+    UnavailableError
+        If the memory does not do for a single picture.
+    """
     start = 0
     while start < count:
         stop = min(start + batch_size, count)
         try:
-            found = run(make(start, stop)).float()
+            found = run(start, stop)
         except (RuntimeError, MemoryError) as error:
-            if batch_size == 1 or not _out_of_memory(error):
+            if not _out_of_memory(error):
                 raise
+            if stop - start == 1:
+                raise UnavailableError(
+                    "memory: a single picture does not fit; use a smaller network or input"
+                ) from error
         else:
-            if not start:  # one block for all: small results between batches fragment the memory
-                logits = found.new_empty(count, *found.shape[1:])
-            logits[start:stop] = found
+            yield start, stop, found
             start = stop
             continue
         # Outside the handler, where the error no longer keeps the batch alive.
-        batch_size //= 2
+        batch_size = (stop - start) // 2
         log.info("out of memory: going on with %d pictures a pass", batch_size)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-    return logits
 
 
 def _out_of_memory(error: Exception) -> bool:

@@ -114,8 +114,9 @@ def _drop(
 ) -> Float[Tensor, " channels"]:
     if rule == "gradcam":
         return (whole[0, target] - ablated[:, target]) / whole[0, target]
-    before = whole[0, target] - whole.mean()
-    after = ablated[:, target] - ablated.mean(1)
+    alone = whole.shape[1] == 1  # one category: a sigmoid's score, with nothing to be relative to
+    before = whole[0, target] - (0 if alone else whole.mean())
+    after = ablated[:, target] - (0 if alone else ablated.mean(1))
     # By its size: for a target below the mean, a drop is a drop all the same.
     return (before - after) / before.abs().clamp(min=torch.finfo(whole.dtype).tiny)
 
