@@ -31,6 +31,7 @@ PAGES = [
     "book/faults",
     "book/how",
     "book/licences",
+    "book/performance",
     "book/bibliography",
 ]
 FLAGS = [

@@ -152,10 +152,14 @@ def _ablated_logits(
     def make(start: int, stop: int) -> Tensor:
         return without(channels[start:stop])
 
-    network = tail if short else _Whole(tail)
-    found = forward_batches(
-        network, make, len(channels), batch_size=batch_size, engine=engine if short else "eager"
-    )
+    if short:
+        of = (tail.network, tail.layer) if tail.stands_alone() else None
+        found = forward_batches(
+            tail, make, len(channels), batch_size=batch_size, engine=engine, of=of
+        )
+    else:
+        whole = _Whole(tail)
+        found = forward_batches(whole, make, len(channels), batch_size=batch_size, engine="eager")
     return found.logits.double(), "tail" if short else "whole network", found.engine
 
 
