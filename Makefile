@@ -4,7 +4,7 @@ PROFILE ?= embedded
 BIN     := .venv/bin
 SHELL   := /bin/bash
 
-.PHONY: report run test lint pair lab bench hooks clean
+.PHONY: report run test lint pair lab links bench hooks clean
 .DELETE_ON_ERROR:
 
 report: .venv/ready pair
@@ -38,6 +38,10 @@ lint: .venv/ready
 
 lab: .venv/ready pair
 	$(BIN)/jupyter lab
+
+# Links that leave the site; those inside it are tested by `make test`.
+links: .venv/ready pair
+	XAILIB_PROFILE=$(PROFILE) $(BIN)/jupyter-book build . --builder linkcheck --path-output _build/links
 
 bench: .venv/ready
 	$(BIN)/python benchmarks/run.py

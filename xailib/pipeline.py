@@ -31,7 +31,7 @@ from xailib.results import (
 
 TASKS = (
     "1_clip_dissect", "2_lime", "3_cam", "4_agreement", "5_faithfulness", "6_replication",
-    "7_sanity", "8_findings",
+    "7_sanity", "8_findings", "10_explore",
 )  # fmt: skip
 # Which parameter of a task names the run of which other task.
 _UPSTREAM: dict[str, dict[str, str]] = {
@@ -39,6 +39,12 @@ _UPSTREAM: dict[str, dict[str, str]] = {
     "5_faithfulness": {"lime_run": "2_lime", "cam_run": "3_cam"},
     "8_findings": {
         "dissect_run": "1_clip_dissect",
+        "cam_run": "3_cam",
+        "agreement_run": "4_agreement",
+        "faithfulness_run": "5_faithfulness",
+    },
+    "10_explore": {
+        "lime_run": "2_lime",
         "cam_run": "3_cam",
         "agreement_run": "4_agreement",
         "faithfulness_run": "5_faithfulness",
