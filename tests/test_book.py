@@ -40,7 +40,9 @@ def test_the_first_page_shows_a_figure_and_numbers(page, address):
     assert cards.count() == 3
     for card in cards.all():
         assert re.search(r"[+−-]\d\.\d\d", card.inner_text())
-        assert card.get_by_text("See the evidence").get_attribute("href").startswith("../notebooks/")
+        assert (
+            card.get_by_text("See the evidence").get_attribute("href").startswith("../notebooks/")
+        )
 
 
 def test_equations_are_drawn(page, address):

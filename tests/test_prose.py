@@ -9,7 +9,7 @@ PAGES = sorted((ROOT / "book").rglob("*.md"))
 # Where digits may stand: code, what the build puts in, equations, citations, the targets of links,
 # options and arguments of directives, years, and names that have a digit.
 ALLOWED = (
-    r"^```+\w*\n.*?^```+$", r"`[^`\n]+`", r"\{\{.*?\}\}", r"\$\$.*?\$\$", r"\$[^$\n]+\$",
+    r"(?s)^```+\w*\n.*?^```+$", r"`[^`\n]+`", r"\{\{.*?\}\}", r"(?s)\$\$.*?\$\$", r"\$[^$\n]+\$",
     r"\{cite(:\w)?\}`[^`]+`", r"\]\([^)]*\)", r"^:+\{.*$", r"^:[\w-]+:.*$", r"^\(.*\)=$",
     r"\b(19|20)\d\d\b", r"\bLIME [12]\b", r"\bPython 3\.11\b",
 )  # fmt: skip
@@ -17,11 +17,13 @@ ALLOWED = (
 
 def digits_in(text: str) -> list[str]:
     """Return the lines of prose that have a digit outside the allowed places."""
-    text = re.sub(r"^```+\{(?:result-figure|findings)\}.*$", "```{figure}", text, flags=re.MULTILINE)
+    text = re.sub(
+        r"^```+\{(?:result-figure|findings)\}.*$", "```{figure}", text, flags=re.MULTILINE
+    )
     # A figure's caption is prose: only other fenced blocks are code.
     text = re.sub(r"^```+\{figure\}\n(.*?)^```+$", r"\1", text, flags=re.DOTALL | re.MULTILINE)
     for place in ALLOWED:
-        text = re.sub(place, "", text, flags=re.DOTALL | re.MULTILINE if "```" in place or "$$" in place else re.MULTILINE)
+        text = re.sub(place, "", text, flags=re.MULTILINE)
     return [line for line in text.splitlines() if re.search(r"\d", line)]
 
 

@@ -23,7 +23,8 @@ def test_no_page_breaks_a_rule_of_accessibility(page, address, name, mode):
     page.add_script_tag(path=AXE)
     found = page.evaluate(
         """() => axe.run({runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa']}).then(
-        (r) => r.violations.flatMap((v) => v.nodes.map((n) => `${v.id}: ${n.html} ${n.failureSummary}`)))"""
+        (r) => r.violations.flatMap((v) => v.nodes.map(
+            (n) => `${v.id}: ${n.html} ${n.failureSummary}`)))"""
     )
     assert found == []
 
@@ -33,8 +34,9 @@ def test_no_page_breaks_a_rule_of_accessibility(page, address, name, mode):
 def test_nothing_moves_while_a_page_arrives(page, address, name, width):
     page.set_viewport_size({"width": width, "height": 900})
     page.add_init_script(
-        """window.shift = 0; new PerformanceObserver((list) => { for (const e of list.getEntries())
-        if (!e.hadRecentInput) window.shift += e.value; }).observe({type: 'layout-shift', buffered: true});"""
+        """window.shift = 0; new PerformanceObserver((list) => {
+            for (const e of list.getEntries()) if (!e.hadRecentInput) window.shift += e.value;
+        }).observe({type: 'layout-shift', buffered: true});"""
     )
     page.goto(f"{address}/{name}.html")
     page.wait_for_load_state("networkidle")
@@ -46,7 +48,9 @@ def test_a_page_is_interactive_within_a_second(page, address, name):
     times = []
     for _ in range(3):
         page.goto(f"{address}/{name}.html")
-        times.append(page.evaluate("performance.timing.domInteractive - performance.timing.fetchStart"))
+        times.append(
+            page.evaluate("performance.timing.domInteractive - performance.timing.fetchStart")
+        )
     assert min(times) < 1000  # the best of three: other work on the machine is not ours
 
 

@@ -27,7 +27,10 @@ HEADINGS = {
     "insertion": "insertion ↑", "flipping": "region flipping ↑", "road": "ROAD ↑",
     "inside": "mask inside box",
 }  # fmt: skip
-BASELINES = {"random": "random field (knows nothing)", "centre": "blob in the centre (knows nothing)"}
+BASELINES = {
+    "random": "random field (knows nothing)",
+    "centre": "blob in the centre (knows nothing)",
+}
 
 
 @dataclass(frozen=True)
@@ -124,7 +127,7 @@ def views_of(
         View(
             "lime",
             "LIME 2",
-            f"LIME 2 {said}: strongest superpixels of either sign on {(both != 0).mean():.0%} of it",
+            f"LIME 2 {said}: strongest superpixels of either sign, {(both != 0).mean():.0%} of it",
             figures.outlined(view, _grown(both, fine)),
         ),
     ]
@@ -170,12 +173,14 @@ def publish_photograph(
     name = anchor(lime.image)
     caption = (
         f"Every method on *{lime.image}*, explained as {lime.target_name} (probability "
-        f"{lime.probability:.2f}). LIME: red supports, blue opposes; LIME 1 and LIME 2 outline the "
-        "chosen superpixels. Heatmaps: bright is salient. Overlaps: white both, yellow only LIME 1, "
-        "red only the heatmap."
+        f"{lime.probability:.2f}). LIME: red supports, blue opposes; LIME 1 and LIME 2 outline "
+        "the chosen superpixels. Heatmaps: bright is salient. Overlaps: white both, yellow only "
+        "LIME 1, red only the heatmap."
     )
     shown = {key: heading for key, heading in HEADINGS.items() if scores[key].notna().any()}
-    html = table_html(scores, name, shown, dict.fromkeys([key for key in shown if key != "name"], "{:.2f}"))
+    html = table_html(
+        scores, name, shown, dict.fromkeys([key for key in shown if key != "name"], "{:.2f}")
+    )
     rows = [(view.method, view.label, view.alt, view.picture) for view in views]
     publish_explorer(run, name, lime.image, caption, rows, scores, html)
 

@@ -201,7 +201,8 @@ def clearest(table: pd.DataFrame, count: int) -> list[dict[str, Any]]:
     order = table.assign(
         decided=table["verdict"].isin(DECIDED), clear=(table["value"].abs() / width).fillna(0)
     ).sort_values(["decided", "clear"], ascending=False, kind="stable")
-    return order.drop_duplicates("claim").head(count).to_dict("records")
+    found = order.drop_duplicates("claim").head(count)
+    return [{str(k): v for k, v in row.items()} for row in found.to_dict("records")]
 
 
 def _card(row: dict[str, Any]) -> str:
