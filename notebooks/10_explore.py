@@ -107,8 +107,8 @@ best = own.loc[own.groupby("image", sort=False)["value"].idxmin(), "method"].map
 said = "; ".join(f"{name} for {count}" for name, count in best.value_counts().items())
 display(
     Markdown(
-        f"The map whose deletion takes the prediction away fastest is that of {said} of {len(best)} photographs: "
-        "no single method is the one to trust on every photograph, unless one name stands here alone."
+        f"The map whose deletion takes the prediction away fastest is that of {said} of {len(best)} photographs"
+        + (": no single map is the best everywhere." if best.nunique() > 1 else ".")
     )
 )
 

@@ -43,7 +43,12 @@ def outside(url: str) -> bool:
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory) -> Path:
-    """The site of the smoke profile: every notebook executed, the book built with -W."""
+    """The site of the smoke profile: every notebook executed, the book built with -W.
+
+    XAILIB_SITE may name one that is built already, for those who edit pages.
+    """
+    if built := os.environ.get("XAILIB_SITE"):
+        return Path(built).resolve()
     folder = tmp_path_factory.mktemp("site")
     xailib = str(Path(sys.executable).with_name("xailib"))
     command = [xailib, "report", "smoke", "--site", str(folder)]

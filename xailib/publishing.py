@@ -26,7 +26,7 @@ from PIL import Image
 
 from xailib.results import Run
 
-GROUND = "#14181e"  # of the site's dark mode
+GROUND = "#121212"  # of the site's dark mode
 KEPT = "kept"  # the gid of an artist that stands on a picture: it stays as it is
 
 

@@ -12,6 +12,12 @@ from sphinx.util import logging
 from sphinx.util.fileutil import copy_asset
 
 log = logging.getLogger(__name__)
+_MENDED = (
+    (r'<link rel="preload" as="font"[^>]*>', ""),
+    (r'<summary>(?=<span class="toctree-toggle)', '<summary aria-label="Pages below">'),
+    (r'(<button class="btn search-button-field[^>]*?) aria-label="Search"', r"\1"),
+    (r'role="doc-biblioentry"', 'role="listitem"'),
+)
 
 
 def serve_mathjax(app: Sphinx, config: Any) -> None:
@@ -59,8 +65,11 @@ def mend(html: str, folder: Path) -> str:
       themselves load all the same, by the style sheet.
     - Pictures get their size, so that nothing moves when they arrive, and those further down are
       fetched when they are near.
+    - Names for a screen reader: of the arrows in the table of contents, of the search field's
+      button, which the theme calls otherwise than it reads, and of the bibliography's entries.
     """
-    html = re.sub(r'<link rel="preload" as="font"[^>]*>', "", html)
+    for pattern, mended in _MENDED:
+        html = re.sub(pattern, mended, html)
     seen = 0
 
     def sized(found: re.Match[str]) -> str:

@@ -206,12 +206,12 @@ def clearest(table: pd.DataFrame, count: int) -> list[dict[str, Any]]:
 
 
 def _card(row: dict[str, Any]) -> str:
-    number = f"{row['value']:+.2f}"
-    interval = "" if pd.isna(row["low"]) else f" ({row['low']:+.2f} to {row['high']:+.2f})"
+    value, low, high = (f"{row[key]:+.2f}".replace("-", "−") for key in ("value", "low", "high"))
+    interval = "" if pd.isna(row["low"]) else f" ({low} to {high})"
     return (
         f":::{{grid-item-card}} {row['verdict'].capitalize()}\n:class-card: finding\n\n"
-        f"“{row['claim'].rstrip('.')}.”\n\n**{number}**{interval}\n"
-        f"{row['measure']}\n\n+++\n[See the evidence]({row['page']})\n:::\n"
+        f"“{row['claim'].rstrip('.')}.”\n\n**{value}**{interval}\n"
+        f"{row['measure']}\n\n[See the evidence]({row['page']})\n:::\n"
     )
 
 
