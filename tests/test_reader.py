@@ -11,12 +11,13 @@ pytestmark = pytest.mark.site
 EXPLORE = "notebooks/10_explore.html"
 
 
-@pytest.mark.parametrize("mode", ["light", "dark"])
+@pytest.mark.parametrize(("mode", "width"), [("light", 1300), ("dark", 1300), ("light", 390)])
 @pytest.mark.parametrize("name", [*PAGES, "search", "genindex"])
-def test_no_page_breaks_a_rule_of_accessibility(page, address, name, mode):
+def test_no_page_breaks_a_rule_of_accessibility(page, address, name, mode, width):
     if not AXE.is_file():
         pytest.skip("axe-core is not installed: 'npm ci --prefix tests' does it")
     page.emulate_media(color_scheme=mode)
+    page.set_viewport_size({"width": width, "height": 900})
     page.goto(f"{address}/{name}.html")
     page.wait_for_load_state("networkidle")
     assert page.evaluate("document.documentElement.dataset.theme") == mode

@@ -16,6 +16,10 @@ _MENDED = (
     (r'<link rel="preload" as="font"[^>]*>', ""),
     (r'<summary>(?=<span class="toctree-toggle)', '<summary aria-label="Pages below">'),
     (r'(<button class="btn search-button-field[^>]*?) aria-label="Search"', r"\1"),
+    (
+        r'<div class="(figure-box scrolls)',
+        r'<div tabindex="0" role="group" aria-label="Figure" class="\1',
+    ),
     (r'role="doc-biblioentry"', 'role="listitem"'),
 )
 
@@ -67,6 +71,7 @@ def mend(html: str, folder: Path) -> str:
       fetched when they are near.
     - Names for a screen reader: of the arrows in the table of contents, of the search field's
       button, which the theme calls otherwise than it reads, and of the bibliography's entries.
+      What scrolls can be reached by keyboard.
     """
     for pattern, mended in _MENDED:
         html = re.sub(pattern, mended, html)

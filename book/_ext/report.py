@@ -45,7 +45,8 @@ def show_run(app: Sphinx, docname: str, source: list[str]) -> None:
     if not executed.is_file():
         log.warning("no run of %s in %s: 'xailib run' makes it", task, run, location=docname)
         return
-    app.env.note_dependency(str(executed))
+    for source_file in (executed, *Path(__file__).parent.glob("*.py")):
+        app.env.note_dependency(str(source_file))
     notebook = json.loads(executed.read_text(encoding="utf-8"))
     if notebook["metadata"].get("papermill", {}).get("exception"):
         log.warning("the run of %s failed", task, location=docname)

@@ -98,9 +98,13 @@ class RunFigure(Figure):
     """A figure with a twin for the site's dark mode: ``:dark:`` names its file."""
 
     option_spec = {**Figure.option_spec, "dark": directives.unchanged}  # noqa: RUF012
+    box = "figure-box scrolls"
 
     def run(self) -> list[nodes.Node]:
-        """Put the twin beside the picture; the style sheet shows one of them."""
+        """Put the twin beside the picture; the style sheet shows one of them.
+
+        Both stand in a box of their own, which scrolls where a phone is too narrow for labels.
+        """
         dark = self.options.pop("dark", None)
         result: list[nodes.Node] = super().run()
         image = next(iter(result[0].findall(nodes.image)), None)
@@ -109,7 +113,7 @@ class RunFigure(Figure):
             twin["uri"] = dark
             twin["classes"] = ["on-dark", "dark-light"]
             image["classes"] += ["on-light", "dark-light"]
-            image.parent.insert(image.parent.index(image) + 1, twin)
+            image.parent.replace(image, _div(self.box, image, twin))
         return result
 
 
@@ -117,6 +121,7 @@ class ResultFigure(RunFigure):
     """A figure from a run: ``{result-figure} 4_agreement/side-by-side`` with its own caption."""
 
     required_arguments = 1
+    box = "figure-box"  # it has no small labels: the whole of it on a phone
     option_spec = {**RunFigure.option_spec, "alt": directives.unchanged}  # noqa: RUF012
 
     def run(self) -> list[nodes.Node]:
@@ -188,7 +193,8 @@ class Findings(SphinxDirective):
         if not file.is_file():
             message = f"no findings in {results_folder()}"
             return [self.state.document.reporter.warning(message, line=self.lineno)]
-        self.env.note_dependency(str(file))
+        for source in (str(file), __file__):
+            self.env.note_dependency(source)
         cards = [_card(row) for row in clearest(pd.read_parquet(file), int(self.arguments[0]))]
         text = "\n".join(["::::{grid} 1 1 3 3", ":gutter: 3", "", *cards, "::::"])
         found: list[nodes.Node] = self.parse_text_to_nodes(text)
