@@ -7,7 +7,7 @@ SHELL   := /bin/bash
 # Exact versions of what looks after the versions themselves.
 TOOLS   := .venv/tools/bin
 
-.PHONY: report run test lint pair lab bench fuzz lock audit licences hooks clean
+.PHONY: report run test lint pair lab links bench fuzz lock audit licences hooks clean
 .DELETE_ON_ERROR:
 
 report: .venv/ready pair
@@ -50,6 +50,10 @@ lint: .venv/ready
 
 lab: .venv/ready pair
 	$(BIN)/jupyter lab
+
+# Links that leave the site; those inside it are tested by `make test`.
+links: .venv/ready pair
+	XAILIB_PROFILE=$(PROFILE) $(BIN)/jupyter-book build . --builder linkcheck --path-output _build/links
 
 bench: .venv/ready
 	$(BIN)/python benchmarks/run.py

@@ -365,6 +365,20 @@ if run.failures:
     display(Markdown(f"**Probe images left out:**\n\n{lines}"))
 
 # %% [markdown]
+# ## What we see
+
+# %% tags=["remove-input"]
+often = labels.groupby("layer", sort=False)["concept"].agg(lambda names: names.value_counts().index[0])
+shares = labels.groupby("layer", sort=False)["concept"].agg(lambda names: names.nunique() / len(names))
+said = "; ".join(f"`{layer}` *{often[layer]}* ({shares[layer]:.0%} different)" for layer in chosen)
+display(
+    Markdown(
+        "Most frequent concept of each layer, and how many of its units' labels differ from each other: "
+        f"{said}. The more a layer repeats itself, the less a single label says about its unit."
+    )
+)
+
+# %% [markdown]
 # ## Limits
 #
 # - A unit is labelled with one word, even where it responds to several things or to none.

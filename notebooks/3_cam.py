@@ -162,7 +162,9 @@ figures.publish(
     f"Class activation maps of {model}, layer `{layer_name}`, for the category named above each row. "
     "Bright is salient, dark is not; each map is scaled by its own extremes, so that brightness compares "
     "places in one map, not maps.",
-    f"Grid of {len(views)} photographs with heatmaps by {', '.join(names)}.",
+    f"Grid of {len(views)} photographs with heatmaps by {', '.join(names)}. {figures.NAMES[first]} is above half of its "
+    "maximum on: "
+    + "; ".join(f"{r.image} {r.above_half:.0%}" for r in table[table["method"] == first].itertuples()),
     table,
 )
 
@@ -192,6 +194,14 @@ if gradients:
         "guided-gallery",
         f"Guided backpropagation on {model}, and its product with {figures.NAMES[first]}; gray is zero.",
         f"Grid of {len(gradients)} photographs with guided gradients, alone and times the heatmap.",
+        pd.DataFrame(
+            {
+                "image": e.image,
+                "gradient_where_map_above_half": np.abs(gradients[e.image])[e.saliency > 0.5].sum()
+                / np.abs(gradients[e.image]).sum(),
+            }
+            for e in maps[first]
+        ),
     )
 
 # %% [markdown]

@@ -213,7 +213,7 @@ figures.publish(
     "Where LIME 1 and each heatmap, cut at LIME's area, choose the same pixels: white both, yellow only LIME, "
     "red only the heatmap. IoU in the order of the columns"
     + ("." if mask_rule == "area" else f", of heatmaps {rule_text}."),
-    f"Grid of {len(drawn)} photographs: LIME's mask, and its overlap with {', '.join(cam_titles)}.",
+    f"Grid of {len(drawn)} photographs: LIME's mask, and its overlap with {', '.join(cam_titles)}. " + "; ".join(labels),
     table,
 )
 
@@ -316,7 +316,9 @@ else:
     display(Markdown("None of these photographs has a box: give a CSV file as `boxes`."))
 
 # %% [markdown]
-# ## The table, as the seed report has it
+# ## What we see
+#
+# The first table is laid out as in the report that we replicate.
 
 # %% tags=["remove-input"]
 wide = (
@@ -363,6 +365,7 @@ figures.publish(
     f"LIME 1 and {figures.NAMES[first]}, cut at LIME's area, agree (white). Of {metrics['images']} photographs it has the "
     f"highest IoU, {metrics['iou1_most']:.2f}, {rule_text}.",
     f"A row of pictures of {best}: the view, LIME's mask, heatmaps by {', '.join(cam_titles)}, and the overlap.",
+    table[table["image"] == best],
 )
 
 # %% [markdown]

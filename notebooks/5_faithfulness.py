@@ -196,7 +196,9 @@ figures.publish(
     "deletion-strip",
     f"The photograph {shown.id} while the pixels that each map ranks highest are deleted; below each picture the probability of "
     f"“{explanations[shown.id][0].target_name}”. It is the photograph with the middle mean deletion score of all.",
-    f"Rows of pictures of {shown.id} with more and more of it gray.",
+    f"Rows of pictures of {shown.id} with more and more of it gray. Probability at the end of each row: "
+    + "; ".join(f"{faithfulness_figures.name_of(m)} {of_shown.loc[m, fractions[-1]]:.2f}" for m in rows),
+    of_shown.loc[rows, fractions].reset_index(),
 )
 
 # %% [markdown]

@@ -304,6 +304,7 @@ if cases:
         "Grad-CAM. LIME 1 and LIME 2 (yellow supports, blue opposes); LIME 1 and Grad-CAM as the report compares them; LIME 1 and "
         "each CAM in one frame at equal area. White both, yellow only LIME, red only the CAM.",
         f"Four photographs ({', '.join(case.image for case in shown)}) with LIME's masks, the published comparison, and three repaired ones.",
+        corrected[corrected["image"].isin([case.image for case in shown])],
     )
 else:
     display(Markdown("*Pictures of the masks are drawn where the report's files can be had.*"))

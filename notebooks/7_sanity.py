@@ -235,10 +235,11 @@ figures.publish(
     "supports, blue opposes. "
     "White: not computed.",
     f"Grid of maps of {photograph.id}: {len(used)} methods in rows, trained and {stages} random networks in columns.",
+    table[table["image"] == photograph.id],
 )
 
 # %% [markdown]
-# ## What we see
+# ## The verdicts
 
 # %% tags=["remove-input"]
 figures.publish_table(
@@ -262,20 +263,6 @@ figures.publish_table(
     },
     dict.fromkeys(("first_stage", "left", "left_low", "left_high", "floor", "floor_low", "floor_high"), "{:.2f}"),
 )
-random_maps = [e for (_, index), found in by_stage.items() if index for e in found]
-dark = sum(not e.saliency.any() for e in random_maps)
-means = table[~table["method"].isin([*sparse, "edges"])].groupby(["method", "stage_index"], sort=False)["spearman"].mean()
-depths = {m: next((names[i] for i, v in means[m].items() if v < CHANGED), "never") for m in means.index.unique(0)}
-gone = "; ".join(f"{figures.NAMES[method]} `{depth}`" for method, depth in depths.items())
-differ = judged[judged["verdict"] != judged["ssim_verdict"]]["name"].tolist()
-display(
-    Markdown(
-        (f"How far down the network must be random before the mean rank correlation is below {CHANGED}: {gone}. " if gone else "")
-        + (f"SSIM instead of rank correlation changes the verdict on {', '.join(differ)}. " if differ else "SSIM instead of rank correlation changes no verdict. ")
-        + ("The control, an edge detector, fails, as it must. " if (control["verdict"] == "fails").any() else "")
-        + f"Maps of random networks that are zero everywhere: {dark} of {len(random_maps)}."
-    )
-)
 
 # %% [markdown]
 # ## Does a map depend on the category?
@@ -291,6 +278,25 @@ figures.publish_table(
     f"mean over {len(checked)} photographs; 1 is the same map.",
     {"name": "method", "second": "second most probable category", "least": "least probable category", "floor": "floor"},
     dict.fromkeys(("second", "least", "floor"), "{:.2f}"),
+)
+
+# %% [markdown]
+# ## What we see
+
+# %% tags=["remove-input"]
+random_maps = [e for (_, index), found in by_stage.items() if index for e in found]
+dark = sum(not e.saliency.any() for e in random_maps)
+means = table[~table["method"].isin([*sparse, "edges"])].groupby(["method", "stage_index"], sort=False)["spearman"].mean()
+depths = {m: next((names[i] for i, v in means[m].items() if v < CHANGED), "never") for m in means.index.unique(0)}
+gone = "; ".join(f"{figures.NAMES[method]} `{depth}`" for method, depth in depths.items())
+differ = judged[judged["verdict"] != judged["ssim_verdict"]]["name"].tolist()
+display(
+    Markdown(
+        (f"How far down the network must be random before the mean rank correlation is below {CHANGED}: {gone}. " if gone else "")
+        + (f"SSIM instead of rank correlation changes the verdict on {', '.join(differ)}. " if differ else "SSIM instead of rank correlation changes no verdict. ")
+        + ("The control, an edge detector, fails, as it must. " if (control["verdict"] == "fails").any() else "")
+        + f"Maps of random networks that are zero everywhere: {dark} of {len(random_maps)}."
+    )
 )
 display(
     Markdown(

@@ -1,112 +1,14 @@
-"""The site as its readers meet it: built strictly from a small run, opened in a real browser."""
+"""What each page of the built site promises its readers, in a real browser."""
 
-import functools
-import http.server
-import os
 import re
-import shutil
-import subprocess
-import sys
-import threading
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from browsing import PAGES
 
 from xailib.pipeline import TASKS
 
 pytestmark = pytest.mark.site
-PAGES = [
-    "book/index",
-    "notebooks/1_clip_dissect",
-    "notebooks/2_lime",
-    "notebooks/3_cam",
-    "notebooks/4_agreement",
-    "notebooks/5_faithfulness",
-    "notebooks/6_replication",
-    "notebooks/7_sanity",
-    "notebooks/8_findings",
-    "notebooks/9_stability",
-    "book/rerun",
-    "book/faults",
-    "book/how",
-    "book/licences",
-    "book/performance",
-    "book/bibliography",
-]
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-
-
-@pytest.fixture(scope="session")
-def site(tmp_path_factory) -> Path:
-    """The site of the smoke profile: every notebook executed, the book built with -W."""
-    folder = tmp_path_factory.mktemp("site")
-    xailib = str(Path(sys.executable).with_name("xailib"))
-    command = [xailib, "report", "smoke", "--site", str(folder)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert done.stdout.strip().splitlines()[-1].endswith("index.html")
-    return folder / "_build" / "html"
-
-
-@pytest.fixture(scope="session")
-def address(site):
-    """The site's address on a local server."""
-
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *_args):
-            pass
-
-    handler = functools.partial(Quiet, directory=str(site))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-
-
-@pytest.fixture(scope="session")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-    if path is None:
-        pytest.fail(
-            "chromium is missing, which opens the site's pages: "
-            "'apt-get install chromium', or set CHROMIUM to a Chrome's path",
-            pytrace=False,
-        )
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def page(browser):
-    """A page that keeps what goes wrong on it."""
-    page = browser.new_page()
-    page.wrong = []
-    page.on("console", lambda m: page.wrong.append(m.text) if m.type in ("error", "warning") else 0)
-    page.on("pageerror", lambda error: page.wrong.append(str(error)))
-    page.on("requestfailed", lambda request: page.wrong.append(f"failed: {request.url}"))
-    page.on(
-        "response", lambda r: page.wrong.append(f"{r.status}: {r.url}") if r.status >= 400 else 0
-    )
-    page.on("request", lambda r: page.wrong.append(r.url) if outside(r.url) else 0)
-    yield page
-    page.close()
-
-
-def outside(url):
-    return not url.startswith(("http://127.0.0.1:", "file:", "data:", "blob:"))
 
 
 @pytest.mark.parametrize("width", [1300, 390])
@@ -119,7 +21,6 @@ def test_every_page_opens_without_error_or_outside_request(page, site, address, 
     for image in page.locator("article img:visible").all():
         image.scroll_into_view_if_needed()
         assert image.evaluate("i => i.decode().then(() => i.naturalWidth)") > 0
-        assert len(image.get_attribute("alt") or "") > 20
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert page.locator("article h1").count() == 1
     assert page.wrong == []
@@ -135,6 +36,13 @@ def test_the_first_page_shows_a_figure_and_numbers(page, address):
     text = page.locator("article").inner_text()
     assert re.search(r"mean overlap \(IoU\) 0\.\d\d", text)
     assert "{{" not in text
+    cards = page.locator(".finding")
+    assert cards.count() == 3
+    for card in cards.all():
+        assert re.search(r"[+−-]\d\.\d\d", card.inner_text())
+        assert (
+            card.get_by_text("See the evidence").get_attribute("href").startswith("../notebooks/")
+        )
 
 
 def test_equations_are_drawn(page, address):
@@ -143,11 +51,15 @@ def test_equations_are_drawn(page, address):
     assert page.wrong == []
 
 
-def test_search_finds_a_word(page, address):
-    page.goto(f"{address}/search.html?q=hypergeometric")
+@pytest.mark.parametrize(
+    ("word", "where"), [("hypergeometric", "4_agreement"), ("soft-WPMI", "1_clip_dissect")]
+)
+def test_search_finds_a_word(page, address, word, where):
+    page.goto(f"{address}/search.html?q={word}")
     page.wait_for_selector("#search-results li a")
+    page.wait_for_function("document.querySelector('#search-results p.search-summary')")
     links = [a.get_attribute("href") for a in page.locator("#search-results li a").all()]
-    assert any("4_agreement" in link for link in links)
+    assert any(where in link for link in links)
     assert page.wrong == []
 
 
@@ -172,10 +84,13 @@ def test_the_unit_browser_searches_filters_and_sorts(page, address):
     assert values == sorted(values, key=float, reverse=True)
     milliseconds = page.evaluate(
         """() => { const input = document.querySelector('.unit-browser input');
-        const start = performance.now(); input.value = 'dog';
-        input.dispatchEvent(new Event('input')); return performance.now() - start; }"""
+        return Math.min(...['d', 'do', 'dog', 'do', 'd'].map((word) => {
+            const start = performance.now(); input.value = word;
+            input.dispatchEvent(new Event('input'));
+            document.querySelector('.unit-browser').getBoundingClientRect();  // and laid out
+            return performance.now() - start; })); }"""
     )
-    assert milliseconds < 1000  # far above what it takes: this is no benchmark
+    assert milliseconds < 100  # the best of five: other work on the machine is not ours
     page.get_by_label("Search concepts").fill("")
     sheet = page.locator(".unit-browser .thumb").first.evaluate(
         "e => fetch(getComputedStyle(e).backgroundImage.slice(5, -2)).then(r => r.status)"
@@ -193,12 +108,43 @@ def test_data_behind_a_figure_can_be_downloaded(page, address):
     assert len(lines) > 2
 
 
-def test_each_results_page_says_how_it_was_made(page, address):
-    for task in TASKS:
-        page.goto(f"{address}/notebooks/{task}.html")
-        text = page.locator("#how-this-page-was-made").inner_text()
-        assert f"papermill notebooks/{task}.ipynb" in text
-        assert "torch 2" in text
+@pytest.mark.parametrize("task", TASKS)
+def test_each_figure_has_words_a_number_data_and_parameters(page, address, task):
+    page.goto(f"{address}/notebooks/{task}.html")
+    for image in page.locator("article img").all():
+        alt = image.get_attribute("alt")
+        assert alt is not None
+        assert len(alt) > 20 or image.locator("xpath=ancestor::a").count() == 1
+    figures = page.locator("article figure")
+    assert figures.count() > 0 or task == "8_findings"
+    for figure in figures.all():
+        caption = figure.locator("figcaption").inner_text()
+        assert re.match(r"Fig\. \d+ \S", caption), caption
+        assert len(caption) > 60, caption  # stands alone
+        around = figure if "Data (CSV)" in caption else figure.locator("xpath=following::p[1]")
+        data = around.get_by_text("Data (CSV)").locator("xpath=ancestor-or-self::a")
+        found = page.request.get(f"{address}/notebooks/{data.first.get_attribute('href')}")
+        assert found.ok
+        assert len(found.text().splitlines()) > 1
+        made = around.get_by_role("link", name="Parameters").first.get_attribute("href")
+        assert page.locator(f"[id='{made.removeprefix('#')}']").count() == 1
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_each_task_page_answers_first_and_says_its_limits_last(page, address, task):
+    page.goto(f"{address}/notebooks/{task}.html")
+    text = page.locator("article").inner_text()
+    heads = ["Answer.", "\nMethod", "\nWhat we see", "\nLimits", "\nHow this page was made"]
+    places = [text.find(head) for head in heads]
+    assert -1 not in places, dict(zip(heads, places, strict=True))
+    assert places == sorted(places)
+    method = page.locator("#method")
+    assert method.locator("mjx-container, .math").count() > 0
+    assert method.locator("a[href*=bibliography]").count() > 0
+    box = page.locator("#how-this-page-was-made")
+    assert f"papermill notebooks/{task}.ipynb" in box.locator(".reproduce").inner_text()
+    assert "torch 2" in box.inner_text()
+    assert box.get_by_role("link", name="manifest.json").count() == 1
 
 
 def test_the_site_is_small(site):

@@ -1,31 +1,29 @@
-"""The report's figures: arrays and tables in, matplotlib figures out, and how they are published.
+"""The report's figures: arrays and tables in, matplotlib figures out.
 
 Maps use perceptually uniform scales that the colour-blind can read: a sequential one for maps
 in [0, 1], one that diverges around zero for signed ones. Nothing here sees a network.
 """
 
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-from IPython.display import Markdown, display
 from jaxtyping import Bool, Float32, Int8, UInt8
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from PIL import Image
 from skimage.segmentation import find_boundaries
 
 from xailib.agreement import LIME_MASKS
 from xailib.errors import InputError
 from xailib.explanation import Explanation
 from xailib.masks import area_mask, lime_mask
-from xailib.results import Run
+from xailib.publishing import publish as publish
+from xailib.publishing import publish_table as publish_table
 
 Picture = UInt8[np.ndarray, "height width 3"]
 NAMES = {
@@ -220,95 +218,6 @@ def agreement_chart(table: pd.DataFrame) -> Figure:
         handles, names = panels[0].get_legend_handles_labels()
         figure.legend(handles, names, loc="outside lower center", ncols=len(names))
     return figure
-
-
-def publish(
-    run: Run,
-    figure: Figure,
-    name: str,
-    caption: str,
-    alt: str,
-    data: pd.DataFrame | None = None,
-    *,
-    raster: bool = True,
-) -> None:
-    """Save a figure with its data, and show it with its caption.
-
-    Writes ``figures/name.webp`` at twice screen resolution (``.svg`` unless `raster`) and
-    ``figures/name.csv``. In a notebook the figure appears with its caption below; the site
-    shows the saved file as a numbered figure with alternative text and a link to the data.
-
-    Parameters
-    ----------
-    run : Run
-        Where it is saved.
-    figure : Figure
-        What is shown.
-    name : str
-        Letters, digits and hyphens: also the anchor on the page.
-    caption : str
-        Stands alone; Markdown.
-    alt : str
-        What one would say to somebody who cannot see it.
-    data : DataFrame, optional
-        What the figure shows, for download.
-    raster : bool
-        False for charts: lines stay sharp at any size.
-    """
-    files: dict[str, Any] = {"image": f"figures/{name}.{'webp' if raster else 'svg'}"}
-    if raster:
-        large = _png(figure, dpi=220)
-        with run.open(files["image"]) as file:
-            Image.open(large).convert("RGB").save(file, "WEBP", quality=82, method=6)
-    else:
-        with run.open(files["image"]) as file, mpl.rc_context({"svg.hashsalt": name}):
-            figure.savefig(file, format="svg", metadata={"Date": None})
-    if data is not None:
-        files["data"] = f"figures/{name}.csv"
-        with run.open(files["data"]) as file:
-            data.to_csv(file, index=False)
-    site = {"name": name, "caption": caption, "alt": alt, **files}
-    bundle: Mapping[str, Any] = {
-        "image/png": _png(figure, dpi=100).getvalue(),
-        "text/plain": alt,
-    }
-    display(dict(bundle), raw=True, metadata={"xailib": site})
-    display(Markdown(f"*{caption}*"), metadata={"xailib": {"caption_of": name}})
-
-
-def publish_table(
-    run: Run,
-    table: pd.DataFrame,
-    name: str,
-    caption: str,
-    headings: Mapping[str, str],
-    formats: Mapping[str, str] | None = None,
-) -> None:
-    """Save a table whole, and show the columns named in `headings` under these names.
-
-    Writes ``name.parquet`` and ``figures/name.csv``; the site shows the caption and a link to
-    the data. `formats` has a format specification by column, such as ``"{:.2f}"``.
-    """
-    run.save_table(name, table)
-    data = f"figures/{name}.csv"
-    with run.open(data) as file:
-        table.to_csv(file, index=False)
-    shown = table[list(headings)].rename(columns=dict(headings))
-    look: dict[Any, Any] = {headings[column]: form for column, form in (formats or {}).items()}
-    html = (
-        shown.style.format(look, na_rep="–", escape="html")
-        .hide(axis="index")
-        .to_html(table_uuid=name)
-    )
-    site = {"name": name, "caption": caption, "data": data}
-    display({"text/html": html, "text/plain": caption}, raw=True, metadata={"xailib": site})
-
-
-def _png(figure: Figure, dpi: int) -> io.BytesIO:
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=dpi)
-    stream.seek(0)
-    return stream
 
 
 def _show(axis: Axes, picture: Picture | Bool[np.ndarray, "height width"]) -> None:

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from xailib.figures import NAMES, PALETTE, style
 from xailib.pairs import SUPPORTS
+from xailib.publishing import KEPT
 
 _BASELINES = {
     "chance": ("scattered pixels", "|", "0.45"),
@@ -34,7 +35,7 @@ def matrix_chart(summary: pd.DataFrame) -> Figure:
             value = shown[down, across]
             text = "–" if np.isnan(value) else "1" if down == across else f"{value:.2f}"
             colour = "white" if abs(value) > 0.7 else "black"
-            axis.text(across, down, text, ha="center", va="center", color=colour)
+            axis.text(across, down, text, ha="center", va="center", color=colour, gid=KEPT)
         axis.set_xticks(range(len(names)), labels)
         axis.set_yticks(range(len(names)), labels)
         axis.tick_params(length=0)

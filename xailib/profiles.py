@@ -21,7 +21,7 @@ from xailib.project import project_root
 
 TASKS = (
     "1_clip_dissect", "2_lime", "3_cam", "4_agreement", "5_faithfulness", "6_replication",
-    "7_sanity", "9_stability", "8_findings",
+    "7_sanity", "9_stability", "8_findings", "10_explore",
 )  # fmt: skip
 
 

@@ -1,0 +1,115 @@
+"""What is mended in the pages that Sphinx and the theme make: no network, no jumping about."""
+
+import importlib.util
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from sphinx.application import Sphinx
+from sphinx.util import logging
+from sphinx.util.fileutil import copy_asset
+
+log = logging.getLogger(__name__)
+_MENDED = (
+    (r'<link rel="preload" as="font"[^>]*>', ""),
+    (r'<summary>(?=<span class="toctree-toggle)', '<summary aria-label="Pages below">'),
+    (r'(<button class="btn search-button-field[^>]*?) aria-label="Search"', r"\1"),
+    (
+        r'<div class="(figure-box scrolls)',
+        r'<div tabindex="0" role="group" aria-label="Figure" class="\1',
+    ),
+    (r'role="doc-biblioentry"', 'role="listitem"'),
+)
+
+
+def serve_mathjax(app: Sphinx, config: Any) -> None:
+    """Take MathJax from the site itself."""
+    config.mathjax_path = "tex-svg.js"
+
+
+def drop_thebe(
+    app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: object
+) -> None:
+    """Leave out the scripts of thebe, which jupyter-book loads and which ask a CDN."""
+
+    def asks_thebe(file: Any) -> bool:
+        body = str(getattr(file, "attributes", {}).get("body", ""))
+        return "thebe" in str(file).lower() or "THEBE" in body
+
+    context["script_files"] = [f for f in context.get("script_files", []) if not asks_thebe(f)]
+
+
+def copy_mathjax(app: Sphinx, error: Exception | None) -> None:
+    """Copy the one file of MathJax that the site needs."""
+    if error is None and app.builder.format == "html":
+        spec = importlib.util.find_spec("sphinx-mathjax-offline")
+        if spec is None or spec.origin is None:
+            log.warning("sphinx-mathjax-offline is not installed: equations will not show")
+            return
+        file = Path(spec.origin).parent / "static" / "mathjax" / "tex-svg.js"
+        copy_asset(str(file), str(Path(app.outdir, "_static")))
+
+
+def mend_pages(app: Sphinx, error: Exception | None) -> None:
+    """Mend every page's HTML, once all are written."""
+    if error is None and app.builder.format == "html":
+        for page in Path(app.outdir).rglob("*.html"):
+            text = page.read_text(encoding="utf-8")
+            mended = mend(text, page.parent)
+            if mended != text:
+                page.write_text(mended, encoding="utf-8")
+
+
+def mend(html: str, folder: Path) -> str:
+    """Return a page without what browsers stumble over.
+
+    - The theme's font preloads: opened from a disk, a browser reports each as an error. The fonts
+      themselves load all the same, by the style sheet.
+    - Pictures get their size, so that nothing moves when they arrive, and those further down are
+      fetched when they are near.
+    - Names for a screen reader: of the arrows in the table of contents, of the search field's
+      button, which the theme calls otherwise than it reads, and of the bibliography's entries.
+      What scrolls can be reached by keyboard.
+    """
+    for pattern, mended in _MENDED:
+        html = re.sub(pattern, mended, html)
+    seen = 0
+
+    def sized(found: re.Match[str]) -> str:
+        nonlocal seen
+        tag = found[0]
+        source = re.search(r'src="([^":]+)"', tag)
+        size = source and _size(folder / source[1])
+        if not size or " width=" in tag:
+            return tag
+        seen += 1
+        lazy = ' loading="lazy"' if seen > 2 else ""
+        return tag.replace("<img ", f'<img width="{size[0]}" height="{size[1]}"{lazy} ', 1)
+
+    return re.sub(r"<img [^>]*>", sized, html)
+
+
+@cache
+def _size(file: Path) -> tuple[int, int] | None:
+    """Return a picture's (width, height) in CSS pixels; None if there is no such file."""
+    if not file.is_file():
+        return None
+    if file.suffix == ".svg":
+        head = file.read_text(encoding="utf-8")[:2000]
+        sides = [re.search(rf'\b{side}="([\d.]+)(pt)?"', head) for side in ("width", "height")]
+        if None in sides:
+            return None
+        width, height = (float(s[1]) * (4 / 3 if s[2] else 1) for s in sides if s)
+        return round(width), round(height)
+    with Image.open(file) as image:
+        return image.size
+
+
+def setup(app: Sphinx) -> None:
+    """Connect to Sphinx's events."""
+    app.connect("config-inited", serve_mathjax, priority=100)
+    app.connect("html-page-context", drop_thebe, priority=900)
+    app.connect("build-finished", copy_mathjax)
+    app.connect("build-finished", mend_pages)

@@ -1,0 +1,29 @@
+"""Where the profile's runs lie, and the numbers in them."""
+
+import json
+import os
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def results_folder() -> Path:
+    """Return the folder of the profile's runs."""
+    return ROOT / "results" / os.environ.get("XAILIB_PROFILE", "embedded")
+
+
+def place_of(run: Path) -> str:
+    """Return a run's folder as Sphinx names it: from the project's root, with a slash."""
+    return f"/{run.relative_to(ROOT)}"
+
+
+def read_numbers(folder: Path) -> dict[str, str]:
+    """Return every run's metrics as text, as ``task_name``."""
+    numbers = {}
+    for file in sorted(folder.glob("*/metrics.json")):
+        task = file.parent.name.partition("_")[2]
+        for key, value in json.loads(file.read_text()).items():
+            digits = 0 if isinstance(value, float) and abs(value) >= 10 else 2
+            text = f"{value:.{digits}f}" if isinstance(value, float) else str(value)
+            numbers[f"{task}_{key}"] = text
+    return numbers

@@ -1,0 +1,237 @@
+"""Figures and tables of a run as the site shows them, and the directives that draw them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from docutils import nodes
+from docutils.parsers.rst import directives
+from runs import ROOT, place_of, results_folder
+from sphinx.application import Sphinx
+from sphinx.directives.patches import Figure
+from sphinx.util.docutils import SphinxDirective
+
+DECIDED = ("holds", "does not hold")
+
+
+def without_captions(outputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Leave out what repeats a figure's caption for readers of the notebook."""
+    return [o for o in outputs if "caption_of" not in o.get("metadata", {}).get("xailib", {})]
+
+
+def sections(outputs: list[dict[str, Any]], run: Path) -> list[dict[str, Any]]:
+    """Take a cell's explorers out of its outputs: each becomes a section of the page.
+
+    Before the first stands a list of them all, which picks one.
+    """
+    found = [o for o in outputs if "explorer" in o.get("metadata", {}).get("xailib", {})]
+    outputs[:] = [o for o in outputs if o not in found]
+    texts = []
+    for output in found:
+        published = output["metadata"]["xailib"]
+        body = json.dumps(
+            {**published, "table": "".join(output["data"]["text/html"]), "run": place_of(run)}
+        )
+        texts.append(
+            f"({published['name']})=\n## {published['explorer']}\n\n"
+            f"```{{explorer}}\n{body}\n```\n\n{_links(published, run)}\n"
+        )
+    if found:
+        picks = [o["metadata"]["xailib"] for o in found]
+        entries = [[p["name"], p["explorer"], p["views"][0]["image"]] for p in picks]
+        body = json.dumps({"entries": entries, "run": place_of(run)})
+        texts.insert(0, f"## Photographs\n\n```{{explorer-picker}}\n{body}\n```\n")
+    return [
+        {"cell_type": "markdown", "id": f"explorer-{n}", "metadata": {}, "source": text}
+        for n, text in enumerate(texts)
+    ]
+
+
+def as_markdown(output: dict[str, Any], run: Path) -> dict[str, Any]:
+    """Return a published figure or table as Markdown, anything else as it is."""
+    published = output.get("metadata", {}).get("xailib")
+    if not published:
+        return output
+    place, links = place_of(run), _links(published, run)
+    if "image" in published:
+        text = (
+            f"```{{run-figure}} {place}/{published['image']}\n:name: {published['name']}\n"
+            f":alt: {published['alt']}\n:dark: {place}/{published['dark']}\n\n"
+            f"{published['caption']} {links}\n```\n"
+        )
+    elif "browser" in published:
+        text = _browser(published, place) + f"{published['caption']} {links}\n"
+    else:
+        table = "".join(output["data"]["text/html"])
+        label = published["name"].replace("-", " ")
+        text = (
+            f'<div class="xailib-table" id="{published["name"]}" tabindex="0" role="region" '
+            f'aria-label="Table: {label}">\n\n{table}\n\n'
+            f"</div>\n\n{{.table-caption}}\n{published['caption']} {links}\n"
+        )
+    return {"output_type": "display_data", "metadata": {}, "data": {"text/markdown": text}}
+
+
+def _links(published: dict[str, Any], run: Path) -> str:
+    """Return the links to what a figure shows, and to what made it."""
+    return (
+        f"{{download}}`Data (CSV) <{place_of(run)}/{published['data']}>` · "
+        f"[Parameters](made-{run.name.replace('_', '-')})"
+    )
+
+
+def _browser(published: dict[str, Any], place: str) -> str:
+    """Return the unit browser's data, for its script, with the picture of all thumbnails."""
+    sheet = Path(published["sheet"]).name
+    return (
+        f'<div class="unit-browser" id="{published["name"]}" data-sheet="../_images/{sheet}">\n'
+        f'<script type="application/json">{published["browser"]}</script>\n'
+        "<noscript>The table needs JavaScript; its data is linked below.</noscript>\n</div>\n\n"
+        # The hidden picture makes Sphinx copy the file; the table shows parts of it.
+        f"```{{image}} {place}/{published['sheet']}\n:class: unit-sheet\n"
+        ":alt: Thumbnails of the probe images that the table above shows\n```\n\n"
+    )
+
+
+class RunFigure(Figure):
+    """A figure with a twin for the site's dark mode: ``:dark:`` names its file."""
+
+    option_spec = {**Figure.option_spec, "dark": directives.unchanged}  # noqa: RUF012
+    box = "figure-box scrolls"
+
+    def run(self) -> list[nodes.Node]:
+        """Put the twin beside the picture; the style sheet shows one of them.
+
+        Both stand in a box of their own, which scrolls where a phone is too narrow for labels.
+        """
+        dark = self.options.pop("dark", None)
+        result: list[nodes.Node] = super().run()
+        image = next(iter(result[0].findall(nodes.image)), None)
+        if dark and image is not None:
+            twin = image.deepcopy()
+            twin["uri"] = dark
+            twin["classes"] = ["on-dark", "dark-light"]
+            image["classes"] += ["on-light", "dark-light"]
+            image.parent.replace(image, _div(self.box, image, twin))
+        return result
+
+
+class ResultFigure(RunFigure):
+    """A figure from a run: ``{result-figure} 4_agreement/side-by-side`` with its own caption."""
+
+    required_arguments = 1
+    box = "figure-box"  # it has no small labels: the whole of it on a phone
+    option_spec = {**RunFigure.option_spec, "alt": directives.unchanged}  # noqa: RUF012
+
+    def run(self) -> list[nodes.Node]:
+        """Point the figure at the profile's files."""
+        task, _, name = self.arguments[0].partition("/")
+        folder = results_folder() / task / "figures"
+        images = [file for file in sorted(folder.glob(f"{name}.*")) if file.suffix != ".csv"]
+        if not images:
+            message = f"no figure {self.arguments[0]!r} in {results_folder()}"
+            return [self.state.document.reporter.warning(message, line=self.lineno)]
+        light = images[0].relative_to(ROOT)
+        self.arguments[0] = f"/{light}"
+        self.options["dark"] = f"/{light.with_stem(light.stem + '-dark')}"
+        return super().run()
+
+
+class Explorer(SphinxDirective):
+    """Every method's picture of one photograph, with its table: tabs where scripts run."""
+
+    has_content = True
+
+    def run(self) -> list[nodes.Node]:
+        """Return one numbered figure of many pictures."""
+        told = json.loads("\n".join(self.content))
+        views = _div("explorer-views")
+        for view in told["views"]:
+            row = told["rows"].index(view["method"]) if view["method"] in told["rows"] else "none"
+            image = nodes.image(
+                uri=f"{told['run']}/{view['image']}", alt=view["alt"], classes=["dark-light"]
+            )
+            views += _div(f"explorer-view row-{row}", image, nodes.paragraph("", view["label"]))
+        caption = nodes.caption("", "", *self.parse_inline(told["caption"])[0])
+        table = (
+            '<div class="xailib-table" tabindex="0" role="region" '
+            f'aria-label="Scores of {told["explorer"]}">{told["table"]}</div>'
+        )
+        legend = nodes.legend("", nodes.raw("", table, format="html"))
+        figure = nodes.figure("", views, caption, legend, classes=["explorer"])
+        self.set_source_info(figure)
+        self.options["name"] = f"figure-{told['name']}"
+        self.add_name(figure)
+        return [figure]
+
+
+class ExplorerPicker(SphinxDirective):
+    """Small pictures that lead to the photographs' own sections."""
+
+    has_content = True
+
+    def run(self) -> list[nodes.Node]:
+        """Return a list of links."""
+        told = json.loads("\n".join(self.content))
+        items = nodes.bullet_list(classes=["explorer-picker"])
+        for name, title, picture in told["entries"]:
+            image = nodes.image(uri=f"{told['run']}/{picture}", alt="", classes=["dark-light"])
+            link = nodes.reference("", "", image, nodes.Text(title), internal=True, refid=name)
+            items += nodes.list_item("", nodes.paragraph("", "", link))
+        return [items]
+
+
+class Findings(SphinxDirective):
+    """The clearest findings, as cards with their numbers: ``{findings} 3``."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        """Return a grid of cards, computed from the run of 8_findings."""
+        file = results_folder() / "8_findings" / "findings.parquet"
+        if not file.is_file():
+            message = f"no findings in {results_folder()}"
+            return [self.state.document.reporter.warning(message, line=self.lineno)]
+        for source in (str(file), __file__):
+            self.env.note_dependency(source)
+        cards = [_card(row) for row in clearest(pd.read_parquet(file), int(self.arguments[0]))]
+        text = "\n".join(["::::{grid} 1 1 3 3", ":gutter: 3", "", *cards, "::::"])
+        found: list[nodes.Node] = self.parse_text_to_nodes(text)
+        return found
+
+
+def clearest(table: pd.DataFrame, count: int) -> list[dict[str, Any]]:
+    """Return one test a claim: the decided first, those furthest from zero by their interval."""
+    width = (table["high"] - table["low"]).abs()
+    order = table.assign(
+        decided=table["verdict"].isin(DECIDED), clear=(table["value"].abs() / width).fillna(0)
+    ).sort_values(["decided", "clear"], ascending=False, kind="stable")
+    found = order.drop_duplicates("claim").head(count)
+    return [{str(k): v for k, v in row.items()} for row in found.to_dict("records")]
+
+
+def _card(row: dict[str, Any]) -> str:
+    value, low, high = (f"{row[key]:+.2f}".replace("-", "−") for key in ("value", "low", "high"))
+    interval = "" if pd.isna(row["low"]) else f" ({low} to {high})"
+    return (
+        f":::{{grid-item-card}} {row['verdict'].capitalize()}\n:class-card: finding\n\n"
+        f"“{row['claim'].rstrip('.')}.”\n\n**{value}**{interval}\n"
+        f"{row['measure']}\n\n[See the evidence]({row['page']})\n:::\n"
+    )
+
+
+def _div(classes: str, *children: nodes.Node) -> nodes.container:
+    """Return a plain box: without the class of Bootstrap's that docutils gives it."""
+    return nodes.container(
+        "", *children, classes=classes.split(), is_div=True, design_component="div"
+    )
+
+
+def setup(app: Sphinx) -> None:
+    """Register the directives."""
+    app.add_directive("run-figure", RunFigure)
+    app.add_directive("result-figure", ResultFigure)
+    app.add_directive("explorer", Explorer)
+    app.add_directive("explorer-picker", ExplorerPicker)
+    app.add_directive("findings", Findings)

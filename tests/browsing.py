@@ -1,0 +1,106 @@
+"""The site as its readers meet it: built strictly from a small run, opened in a real browser."""
+
+import functools
+import http.server
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+AXE = ROOT / "tests" / "node_modules" / "axe-core" / "axe.min.js"
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+def pages_of(toc) -> list[str]:
+    """Every page that the table of contents names."""
+    found = [toc[key] for key in ("root", "file") if key in toc]
+    for key in ("parts", "chapters", "sections"):
+        for entry in toc.get(key, ()):
+            found += pages_of(entry)
+    return found
+
+
+PAGES = pages_of(yaml.safe_load((ROOT / "_toc.yml").read_text()))
+
+
+def outside(url: str) -> bool:
+    return not url.startswith(("http://127.0.0.1:", "file:", "data:", "blob:"))
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory) -> Path:
+    """The site of the smoke profile: every notebook executed, the book built with -W.
+
+    XAILIB_SITE may name one that is built already, for those who edit pages.
+    """
+    if built := os.environ.get("XAILIB_SITE"):
+        return Path(built).resolve()
+    folder = tmp_path_factory.mktemp("site")
+    xailib = str(Path(sys.executable).with_name("xailib"))
+    command = [xailib, "report", "smoke", "--site", str(folder)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert done.stdout.strip().splitlines()[-1].endswith("index.html")
+    return folder / "_build" / "html"
+
+
+@pytest.fixture(scope="session")
+def address(site):
+    """The site's address on a local server."""
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_args):
+            pass
+
+    handler = functools.partial(Quiet, directory=str(site))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.fixture(scope="session")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+    if path is None:
+        pytest.fail(
+            "chromium is missing, which opens the site's pages: "
+            "'apt-get install chromium', or set CHROMIUM to a Chrome's path",
+            pytrace=False,
+        )
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser):
+    """A page that keeps what goes wrong on it."""
+    page = browser.new_page()
+    page.wrong = []
+    page.on("console", lambda m: page.wrong.append(m.text) if m.type in ("error", "warning") else 0)
+    page.on("pageerror", lambda error: page.wrong.append(str(error)))
+    page.on("requestfailed", lambda request: page.wrong.append(f"failed: {request.url}"))
+    page.on(
+        "response", lambda r: page.wrong.append(f"{r.status}: {r.url}") if r.status >= 400 else 0
+    )
+    page.on("request", lambda r: page.wrong.append(r.url) if outside(r.url) else 0)
+    yield page
+    page.close()
