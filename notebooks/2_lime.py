@@ -21,7 +21,7 @@
 model: str = "tf_efficientnet_lite0"  # a name that load_classifier knows, or path/to/file.py:function
 weights: str = ""  # file with a state dict, name of torchvision weights, or random; empty: the published ones
 images: list = ["bull-mastiff", "dalmatian", "goose", "bald-eagle", "leafhopper", "dung-beetle", "strawberry", "cannon", "jeep-blue", "drum"]  # packaged names, files or folders
-target: str = ""  # category to explain, by name; empty: each photograph's predicted one
+target: str = ""  # category to explain, by name or index; empty: each photograph's predicted one
 num_samples: int = 1000  # perturbed pictures for each photograph, at least 10
 until_stable: bool = False  # draw until the mask is stable instead, at most max_samples
 max_samples: int = 4000  # the most that until_stable draws, at least 10
@@ -32,6 +32,11 @@ hide_color: int = 0  # gray level of a hidden superpixel, 0 to 255
 seed: int = 0  # of superpixels and samples
 device: str = "auto"  # auto, cpu, cuda or mps
 out_dir: str = "results/scratch/2_lime"  # where this run is written; relative to the project
+
+# %% tags=["remove-input"]
+from xailib.parameters import check_notebook
+
+check_notebook(globals())
 
 # %% tags=["remove-input"]
 import pandas as pd

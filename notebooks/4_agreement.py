@@ -30,6 +30,11 @@ seed: int = 0  # of shuffled superpixels and of the intervals
 out_dir: str = "results/scratch/4_agreement"  # where this run is written; relative to the project
 
 # %% tags=["remove-input"]
+from xailib.parameters import check_notebook
+
+check_notebook(globals())
+
+# %% tags=["remove-input"]
 
 from IPython.display import Markdown, display
 

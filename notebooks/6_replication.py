@@ -24,6 +24,11 @@ store: bool = False  # true: keep the tables in the project, for readers without
 out_dir: str = "results/scratch/6_replication"  # where this run is written; relative to the project
 
 # %% tags=["remove-input"]
+from xailib.parameters import check_notebook
+
+check_notebook(globals())
+
+# %% tags=["remove-input"]
 from pathlib import Path
 
 import numpy as np

@@ -34,6 +34,11 @@ device: str = "auto"  # auto, cpu, cuda or mps
 out_dir: str = "results/scratch/7_sanity"  # where this run is written; relative to the project
 
 # %% tags=["remove-input"]
+from xailib.parameters import check_notebook
+
+check_notebook(globals())
+
+# %% tags=["remove-input"]
 from functools import cache
 
 from IPython.display import Markdown, display

@@ -27,6 +27,11 @@ seed: int = 0  # of the intervals
 out_dir: str = "results/scratch/8_findings"  # where this run is written; relative to the project
 
 # %% tags=["remove-input"]
+from xailib.parameters import check_notebook
+
+check_notebook(globals())
+
+# %% tags=["remove-input"]
 from IPython.display import Markdown, display
 
 from xailib import figures, findings

@@ -36,6 +36,11 @@ device: str = "auto"  # auto, cpu, cuda or mps
 out_dir: str = "results/scratch/9_stability"  # where this run is written; relative to the project
 
 # %% tags=["remove-input"]
+from xailib.parameters import check_notebook
+
+check_notebook(globals())
+
+# %% tags=["remove-input"]
 from IPython.display import Markdown, display
 
 from xailib import figures, stability_figures

@@ -28,7 +28,10 @@ PAGES = [
     "notebooks/8_findings",
     "notebooks/9_stability",
     "book/rerun",
+    "book/faults",
     "book/how",
+    "book/licences",
+    "book/performance",
     "book/bibliography",
 ]
 FLAGS = [

@@ -58,7 +58,10 @@ def assert_same(found, expected, atol):
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("segment", [blocks, four, from_one, segmentation("slic"), None])
+@pytest.mark.parametrize(
+    "segment",
+    [blocks, four, from_one, segmentation("slic"), segmentation("felzenszwalb"), None],
+)
 @pytest.mark.parametrize("hide_color", [0, 200, None])
 def test_equals_lime(device, segment, hide_color):
     net = classifier(device=device)
@@ -183,6 +186,14 @@ def test_same_again_and_another_seed_another_result():
     np.testing.assert_array_equal(first.raw, again.raw)
     other = explain_lime(net, photo, num_samples=40, segments="slic", seed=1)
     assert not np.array_equal(first.raw, other.raw)
+
+
+def test_the_seed_reaches_quickshift():
+    """lime's own does not: scikit-image 0.26 calls the argument ``rng``."""
+    pixels = np.full((64, 64, 3), 120, np.uint8)  # all ties, which only the seed breaks
+    first, again, other = (segmentation("quickshift", seed)(pixels) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
 
 
 def test_progress_bar_only_when_asked(capsys):

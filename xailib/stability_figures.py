@@ -99,7 +99,7 @@ def designs_chart(table: pd.DataFrame) -> Figure:
         means = table.groupby("design", sort=False)["passes"].mean()
         axis.barh(range(len(designs)), means[designs], color="0.88", height=0.6, zorder=0)
         axis.set_yticks(range(len(designs)), designs)
-        axis.set(xlabel="passes for the same variance of a weight, independent samples = 100 %")
+        axis.set(xlabel="passes for the same variance")
         axis.set_xlim(0, None)
         axis.invert_yaxis()
         axis.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))

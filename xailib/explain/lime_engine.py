@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from xailib.explain.designs import DESIGNS
-from xailib.models import BATCH, Classifier
+from xailib.models import BATCH, Classifier, as_probabilities
 
 Samples = tuple[Bool[np.ndarray, "samples superpixels"], Float[np.ndarray, "samples categories"]]
 Enough = Callable[
@@ -186,7 +186,7 @@ def _scored(
         return batch.contiguous(memory_format=torch.channels_last)
 
     found = classifier.forward_batches(perturbed, len(shown), batch_size=batch_size, engine=engine)
-    return found.logits.softmax(dim=1).cpu().numpy(), found.engine
+    return as_probabilities(found.logits).cpu().numpy(), found.engine
 
 
 def _called(
