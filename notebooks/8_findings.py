@@ -67,7 +67,7 @@ table = findings.findings_table(
 
 # %% tags=["remove-input"]
 counts = table["verdict"].value_counts()
-said = "; ".join(f"{counts[word]} {word}" for word in findings.VERDICTS if word in counts)
+said = ", ".join(f"{word}: {counts[word]}" for word in findings.VERDICTS if word in counts)
 photographs = len(cams[heatmap])
 metrics = {
     "claims": table["claim"].nunique(),
@@ -75,12 +75,12 @@ metrics = {
     "holds": int(counts.get(findings.HOLDS, 0)),
     "fails": int(counts.get(findings.FAILS, 0)),
     "undecided": int(counts.get(findings.UNDECIDED, 0)),
-    "finding": f"**{table['claim'].nunique()} claims** of the replicated report, {len(table)} tests: {said}.",
+    "finding": f"**{table['claim'].nunique()} claims** of the replicated report, {len(table)} tests ({said}).",
 }
 display(
     Markdown(
         f"**Answer.** {metrics['claims']} claims of the report that we replicate were put to {metrics['tests']} tests on "
-        f"this report's own network and {photographs} photographs: {said}. What the report says of its own numbers is "
+        f"this report's own network and {photographs} photographs ({said}). What the report says of its own numbers is "
         "audited on [the page on the replication](task-replication)."
     )
 )

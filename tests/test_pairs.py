@@ -14,6 +14,7 @@ from xailib.errors import InputError
 from xailib.frames import Frame
 from xailib.intervals import paired
 from xailib.masks import area_mask
+from xailib.pair_figures import baseline_chart, matrix_chart, sweep_chart
 from xailib.pairs import OPPOSES, SUPPORTS, maps_of, pair_table, summary, sweep_table
 
 RNG = np.random.default_rng(1)
@@ -206,6 +207,32 @@ def test_wrong_boxes_are_named(tmp_path, text, line):
         load_boxes(file)
     with pytest.raises(InputError, match="cannot read"):
         load_boxes(tmp_path / "absent.csv")
+
+
+def test_figures_show_the_tables():
+    maps = []
+    for k, image in enumerate("ab"):
+        known = {"image": image, "image_sha256": image * 8}
+        third = explanation(blobs(9 + k), method="scorecam", **known)
+        maps += maps_of([*group(image, k), third], 3)
+    means = summary(pair_table(maps, draws=50)).set_index(["a", "b"])
+    axis = matrix_chart(means.reset_index()).axes[0]
+    texts = np.array([text.get_text() for text in axis.texts]).reshape(4, 4)
+    assert (np.diag(texts) == "1").all()
+    assert texts[0, 1] == texts[1, 0] == "–"  # the two signs are no pair
+    row = means.loc[("gradcam", "scorecam")]
+    assert texts[2, 3] == f"{row['iou']:.2f}"
+    assert texts[3, 2] == f"{row['spearman']:.2f}"
+    axis = baseline_chart(means.reset_index()).axes[0]
+    assert [bar.get_width() for bar in axis.patches] == means["iou"].tolist()
+    drawn = [line.get_xdata().tolist() for line in axis.lines]
+    assert drawn == [means[name].tolist() for name in ("chance", "null_mean", "others")]
+    sweep = sweep_table(maps, (0.2, 0.4))
+    left, right = sweep_chart(sweep).axes
+    assert [len(panel.lines) for panel in (left, right)] == [3, 2]  # the last is chance
+    cams = sweep[(sweep["a"] == "gradcam") & (sweep["b"] == "scorecam")]
+    expected = cams.groupby("area")["iou"].mean()
+    np.testing.assert_allclose(right.lines[0].get_ydata(), expected)
 
 
 def test_one_photograph_has_no_others():
