@@ -243,7 +243,7 @@ def test_two_runs_at_once_share_the_work(root, undisturbed):
     second = project.start(root)
     line = second.stdout.readline()
     (root / "hold").unlink()
-    outputs = [process.communicate(timeout=120)[0] for process in (first, second)]
+    outputs = [process.communicate(timeout=400)[0] for process in (first, second)]
     assert (first.returncode, second.returncode) == (0, 0), outputs
     assert says("waiting", line), line
     assert sorted(project.made(root)) == IDS
