@@ -101,7 +101,7 @@ def start(root: Path) -> subprocess.Popen:
 def run(root: Path) -> tuple[int, str]:
     """Run the task to its end; its exit code, and all that it says."""
     process = start(root)
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=400)
     return process.returncode, output
 
 
@@ -111,7 +111,7 @@ def made(root: Path) -> list[str]:
     return log.read_text().split() if log.is_file() else []
 
 
-def wait_for(condition, seconds: float = 90) -> None:
+def wait_for(condition, seconds: float = 300) -> None:
     """Wait until something is true."""
     end = time.monotonic() + seconds
     while not condition():

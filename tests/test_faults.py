@@ -74,9 +74,13 @@ def test_a_run_that_is_killed_goes_on_where_it_was(root, undisturbed, at, whom):
     code, output = project.run(root)
     assert code == 0, output
     assert run_digest(folder(root)) == undisturbed
-    # What was finished when the blow fell is not made again; the one in the making is.
+    # What was finished when the blow fell is not made again; the one in the making is. (A kernel
+    # that outlives its command by a moment may finish some more before it notices.)
     counts = Counter(project.made(root))
-    assert counts == {**dict.fromkeys(IDS, 1), at: 2}
+    assert sorted(counts) == IDS
+    assert sum(counts.values()) == len(IDS) + 1
+    if whom == "kernel too":
+        assert counts[at] == 2
 
 
 def test_a_kernel_that_dies_is_said_and_the_next_run_finishes(root, undisturbed):
@@ -243,7 +247,7 @@ def test_two_runs_at_once_share_the_work(root, undisturbed):
     second = project.start(root)
     line = second.stdout.readline()
     (root / "hold").unlink()
-    outputs = [process.communicate(timeout=120)[0] for process in (first, second)]
+    outputs = [process.communicate(timeout=400)[0] for process in (first, second)]
     assert (first.returncode, second.returncode) == (0, 0), outputs
     assert says("waiting", line), line
     assert sorted(project.made(root)) == IDS

@@ -15,7 +15,7 @@ from xailib.files import storage
 
 log = logging.getLogger(__name__)
 
-SOON = 15.0  # seconds; a killed run's kernel notices within a few
+SOON = 30.0  # seconds; the kernel of a killed run notices within a few
 
 
 def lock_folder(folder: Path, name: str, *, patience: float = SOON) -> FileLock:
