@@ -8,6 +8,7 @@ import time
 import jupytext
 import pytest
 from conftest import ROOT
+from faults_table import shown
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -172,6 +173,28 @@ def test_a_wrong_parameter_is_one_clear_line(task, changes, line):
         check_notebook(notebook(changes, task))
     assert line in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+TOLD = {
+    "parameter_name": ("2_lime", "num_sample = 100"),
+    "parameter_kind": ("2_lime", "num_samples = 'many'"),
+    "parameter_range": ("2_lime", "hide_color = 256"),
+    "parameter_list": ("2_lime", "images = 'coffee'"),
+    "parameter_file": ("4_agreement", "boxes = 'mine.csv'"),
+    "parameter_run": ("4_agreement", "lime_run = 'none'"),
+    "parameter_pair": ("4_agreement", "threshold = 0.3"),
+    "parameter_network": ("2_lime", "model = 'resnet51'"),
+    "parameter_weights": ("2_lime", "model = 'resnet50'\nweights = 'IMAGENET1K_V3'"),
+    "parameter_encoder": ("1_clip_dissect", "encoder = 'ViT-B/16'"),
+    "parameter_probe": ("1_clip_dissect", "crops = 0\ntop_k = 500"),
+}
+
+
+@pytest.mark.parametrize("key", TOLD)
+def test_the_line_that_the_book_tells(key):
+    task, changes = TOLD[key]
+    with pytest.raises(InputError, match=shown(key)):
+        check_notebook(notebook(changes, task))
 
 
 def test_a_misspelt_name_is_found_wherever_the_notebook_stands():

@@ -165,7 +165,7 @@ def _go_on(address: str, part: Path, checked: bool, most: int, watch: Watch | No
                 while chunk := answer.read(_CHUNK):
                     have += len(chunk)
                     if have > most:
-                        raise UnavailableError(f"{host_of(address)}: more than {most} bytes came")
+                        raise UnavailableError(f"{part.stem}: at most {most} are taken")
                     out.write(chunk)
                     if watch:
                         watch(have, total)
