@@ -326,3 +326,14 @@ def test_clip_that_cannot_be_fetched_says_so(clip, monkeypatch, tmp_path):
     monkeypatch.setattr("xailib.downloads.download", refused)
     with pytest.raises(UnavailableError, match=r"could not fetch CLIP ViT-B/16.*weights=PATH"):
         load_encoder("clip:ViT-B/16")
+
+
+def test_openclip_out_of_reach_is_said_without_trying_for_long(monkeypatch):
+    pytest.importorskip("open_clip")
+    asked = []
+    monkeypatch.setattr("xailib.hub.in_their_cache", lambda *_: None)
+    monkeypatch.setattr("xailib.web.problem_with", lambda a: asked.append(a) or "no network")
+    with pytest.raises(UnavailableError, match=r"OpenCLIP ViT-B-32/laion.*\(no network\).*PATH"):
+        load_encoder("openclip:ViT-B-32/laion2b_s34b_b79k")
+    assert len(asked) == 1
+    assert asked[0].startswith("http")
