@@ -56,8 +56,6 @@ photographs = load_images(images)
 own = [e for e in load_explanations(lime_run) if e.method == "lime"]
 if not any((p.id, p.sha256) == (e.image, e.image_sha256) for p in photographs for e in own):
     raise InputError("images: none of these photographs is in the LIME run; give the same images")
-if design_pool < 2 * design_size:
-    raise InputError(f"design_pool: {design_pool} samples are not two runs of {design_size}")
 classifier = load_classifier(model, weights or None, device, seed)
 long = photographs[:long_runs]
 options = {"segments": segmentation, "hide_color": hide_color, "seed": seed}
@@ -205,7 +203,8 @@ figures.publish_table(
     run,
     table.assign(verdict=table["stable"].map({True: "stable", False: "not stable"})),
     "stability-photographs",
-    "What each explanation of the LIME page says of itself. In common, IoU and rank correlation: of two halves, mean over splits.",
+    "What each explanation of the LIME page says of itself. In common, IoU and rank correlation: of two halves, mean over splits. "
+    "Samples needed: after which the mask was stable; a dash where all were not enough.",
     {
         "image": "photograph",
         "samples": "samples",
@@ -216,8 +215,9 @@ figures.publish_table(
         "sure": "sure",
         "chosen": "in the mask",
         "verdict": "mask",
+        "needed": "samples needed",
     },
-    {"shared": "{:.0%}", "iou": "{:.2f}", "rank_correlation": "{:.2f}"},
+    {"shared": "{:.0%}", "iou": "{:.2f}", "rank_correlation": "{:.2f}", "needed": "{:.0f}"},
 )
 few = table.loc[table["shared"].idxmin()]
 display(

@@ -82,6 +82,12 @@ def test_maps_are_brought_into_one_frame():
         lime_cam_agreement([lime], [part])
 
 
+def test_one_lime_for_each_photograph():
+    limes = [lime_explanation(SEGMENTS, [1.0] * 10, seed=seed) for seed in (0, 1)]
+    with pytest.raises(InputError, match="limes: two of"):
+        lime_cam_agreement(limes, [explanation(np.eye(10))])
+
+
 def test_what_cannot_be_compared_raises():
     lime = lime_explanation(SEGMENTS, [1.0] * 10)
     cam = np.zeros((10, 10))

@@ -160,6 +160,7 @@ WRONG = [
     ("9_stability", "sizes = []", "sizes: [] is not a list"),
     ("9_stability", "pool = 100\nsizes = [60]", "pool: 100 samples are not two runs of 60"),
     ("9_stability", "design_pool = 100", "design_pool: 100 samples are not two runs of 512"),
+    ("9_stability", "design_size = 511", "design_size: 511 is odd"),
     ("9_stability", "designs = ['antithetical']", "did you mean antithetic"),
     ("2_lime", "max_samples = 50", "max_samples: only with until_stable"),
     ("6_replication", "published = 'nowhere'", "published: no folder 'nowhere'"),

@@ -134,6 +134,7 @@ def test_auto_stops_at_what_a_fixed_number_would_give(design):
     assert count < 1500
     assert stability(found.superpixels, 2).stable
     assert found.parameters["num_samples"] == "auto"
+    assert found.parameters["stopped"] == "stable"
     if design == "independent":  # the others draw blocks
         fixed = explain_lime(net, photo, 1, num_samples=count, **options)
         np.testing.assert_array_equal(found.superpixels.shown, fixed.superpixels.shown)
@@ -144,6 +145,7 @@ def test_auto_stops_at_the_cap_and_says_so():
     options = {"num_samples": "auto", "max_samples": 260, "num_features": 1, "segments": "slic"}
     capped = explain_lime(classifier(), photograph(), 4, **options)
     assert len(capped.superpixels.shown) == 260
+    assert capped.parameters["stopped"] == "max_samples"
     assert not stability(capped.superpixels, 1).stable
 
 

@@ -89,6 +89,8 @@ def test_what_an_explanation_says_of_itself():
     assert table["stable"].tolist() == [True, False]
     assert table.loc[0, "sure"] == table.loc[0, "chosen"] == 10
     assert table.loc[1, "sure"] < 5
+    assert table.loc[0, "needed"] == 250
+    assert np.isnan(table.loc[1, "needed"])
     assert details[0].shared == table.loc[0, "shared"] == stability(clear.superpixels).shared
     bare = replace(clear, superpixels=replace(clear.superpixels, shown=None))
     with pytest.raises(InputError, match="lime of 'one' keeps no samples"):

@@ -105,16 +105,20 @@ def lime_cam_agreement(
     Raises
     ------
     InputError
-        If explanations of two networks or targets would be compared, or nothing can be.
+        If explanations of two networks or targets would be compared, or nothing can be, or a
+        photograph has two LIMEs.
     """
     if rule not in RULES:
         raise InputError(f"rule: {rule!r} is neither 'area' nor 'value'")
-    by_image = {(lime.image_sha256, lime.image): lime for lime in limes}
+    by_image: dict[tuple[str, str], Explanation] = {}
+    for lime in limes:
+        if by_image.setdefault((lime.image_sha256, lime.image), lime) is not lime:
+            raise InputError(f"limes: two of {lime.image!r}; give one for each photograph")
     rows = []
     for cam in cams:
-        lime = by_image.get((cam.image_sha256, cam.image))
-        if lime is None:
+        if (cam.image_sha256, cam.image) not in by_image:
             continue
+        lime = by_image[cam.image_sha256, cam.image]
         check_comparable(lime, cam, allow)
         saliency = in_frame_of(cam, lime)
         if np.isnan(saliency).any():

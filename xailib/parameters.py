@@ -187,6 +187,8 @@ def _samples(found: Mapping[str, Any], given: Collection[str]) -> None:
             least = min(found[sizes]) if sizes == "sizes" else found[sizes]
             if found[name] < 2 * least:
                 raise InputError(f"{name}: {found[name]} samples are not two runs of {least}")
+    if found.get("design_size", 0) % 2:
+        raise InputError(f"design_size: {found['design_size']} is odd; samples come in pairs")
 
 
 def _top_k(found: Mapping[str, Any], given: Collection[str]) -> None:

@@ -172,7 +172,8 @@ def photographs_table(
 
     The table's columns: image, target, samples, superpixels, iou, shared, shared_low,
     rank_correlation (see `Stability`), sure (chosen superpixels that at least `SURE` of the
-    halves choose), chosen, stable.
+    halves choose), chosen, stable, needed (samples after which ``"auto"`` would have stopped; NaN
+    if it would not have by the end).
     """
     details = [stability(_parts(one)[0], num_features) for one in explanations]
     rows = []
@@ -192,6 +193,7 @@ def photographs_table(
                 "sure": int((chosen & (found.chosen_again >= SURE)).sum()),
                 "chosen": int(chosen.sum()),
                 "stable": found.stable,
+                "needed": float(needed(one, num_features=num_features) or "nan"),
             }
         )
     return pd.DataFrame(rows), details

@@ -68,7 +68,8 @@ class LimeOptions(TypedDict, total=False):
     ----------
     num_samples : int or "auto"
         Perturbed pictures, at least 10; the first is the whole view. ``"auto"`` draws until the
-        mask is stable, see `xailib.stability`, or `max_samples` are drawn.
+        mask is stable, see `xailib.stability`, or `max_samples` are drawn; which of the two is
+        the explanation's parameter ``stopped``.
     max_samples : int
         The cap of ``"auto"``.
     num_features : int
@@ -197,6 +198,7 @@ def explain_lime_targets(
     }
     if auto:
         parameters |= {name: chosen[name] for name in ("max_samples", "num_features")}
+        parameters["stopped"] = "stable" if explainer.stopped else "max_samples"
     explanations = []
     for target in predictions:
         parts = replace(

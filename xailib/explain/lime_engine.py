@@ -77,6 +77,8 @@ class LimeImageExplainer(lime_image.LimeImageExplainer):
     samples : tuple of arrays
         Of the last explanation: which superpixels each sample shows, (samples, superpixels)
         bool, and its probabilities, (samples, categories).
+    stopped : bool
+        Whether ``enough`` ended the last explanation.
     """
 
     base: _Base
@@ -99,6 +101,7 @@ class LimeImageExplainer(lime_image.LimeImageExplainer):
         self.design = DESIGNS[design]
         self.step = step
         self.used = "function"
+        self.stopped = False
         self.samples: Samples = (np.empty((0, 0), bool), np.empty((0, 0)))
 
     @property
@@ -121,6 +124,7 @@ class LimeImageExplainer(lime_image.LimeImageExplainer):
         pictures = (image, fudged_image, segments)
         step = self.step if self.enough else num_samples
         data, found = np.empty((0, count), int), None
+        self.stopped = False
         with tqdm(total=num_samples, disable=not self.progress, leave=False) as bar:
             while found is None or len(data) < num_samples:
                 # One draw or many take the same numbers from lime's generator.
@@ -133,6 +137,7 @@ class LimeImageExplainer(lime_image.LimeImageExplainer):
                 found = scores if found is None else np.concatenate([found, scores])
                 bar.update(len(data) - bar.n)  # those that were scored before
                 if self.enough and self.enough(data.astype(bool), found):
+                    self.stopped = True
                     break
         self.samples = (data.astype(bool), found)
         return data, found
