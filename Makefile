@@ -74,7 +74,7 @@ lock: .venv/tools/ready
 
 # Known weaknesses of the pinned versions, from the Python index's own list: it needs the network.
 audit: .venv/tools/ready
-	$(TOOLS)/pip-audit --require-hashes --disable-pip -r requirements.lock
+	$(TOOLS)/pip-audit --strict --require-hashes --disable-pip -r requirements.lock
 
 licences: .venv/ready
 	$(BIN)/python benchmarks/licences.py

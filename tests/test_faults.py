@@ -75,10 +75,10 @@ def test_a_run_that_is_killed_goes_on_where_it_was(root, undisturbed, at, whom):
     assert code == 0, output
     assert run_digest(folder(root)) == undisturbed
     # What was finished when the blow fell is not made again; the one in the making is. (A kernel
-    # that outlives its command by a moment may finish some more before it notices.)
+    # that outlives its command by a moment may finish more before it notices.)
     counts = Counter(project.made(root))
     assert sorted(counts) == IDS
-    assert sum(counts.values()) == len(IDS) + 1
+    assert sum(counts.values()) <= len(IDS) + 1
     if whom == "kernel too":
         assert counts[at] == 2
 
