@@ -167,7 +167,8 @@ if targets:
 # ## Method
 #
 # Both masks live in one frame, the network's view, and explain the same network and the same
-# category; anything else is refused, unless `allow` says otherwise. The overlap of masks $M$ and $H$ is
+# category; anything else is refused, unless `allow` says otherwise. The overlap of masks $M$ and $H$ is, as in the
+# report of {cite:t}`balwani2024`,
 #
 # $$ \mathrm{IoU} = \frac{|M \cap H|}{|M \cup H|}, $$
 #

@@ -134,6 +134,8 @@ def test_without_scripts_the_pictures_stand_there(browser, address):
     links = page.locator(".explorer-picker a")
     links.last.click()
     assert page.locator(f"[id='{page.url.split('#')[1]}']").count() == 1
+    page.goto(f"{address}/notebooks/1_clip_dissect.html")
+    assert page.locator("noscript tbody tr:visible").count() > 5
     page.goto(f"{address}/notebooks/2_lime.html")
     assert page.locator("figure img:visible").count() == page.locator("figure").count()
     context.close()
@@ -157,6 +159,12 @@ def test_paper_shows_everything_on_white(page, address):
     assert not page.locator(".bd-sidebar-primary").is_visible()
     ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert ground == "rgb(255, 255, 255)"
+    for part in ("code", ".highlight pre", ".admonition", "figcaption"):
+        look = page.locator(f"article {part}").first.evaluate(
+            "e => [getComputedStyle(e).color, getComputedStyle(e).backgroundColor]"
+        )
+        assert look[0] == "rgb(0, 0, 0)", part
+        assert look[1] in ("rgb(255, 255, 255)", "rgba(0, 0, 0, 0)"), part
     assert len(page.pdf()) > 10_000
 
 

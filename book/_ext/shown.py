@@ -61,7 +61,8 @@ def as_markdown(output: dict[str, Any], run: Path) -> dict[str, Any]:
             f"{published['caption']} {links}\n```\n"
         )
     elif "browser" in published:
-        text = _browser(published, place) + f"{published['caption']} {links}\n"
+        rows = "".join(output["data"]["text/html"])
+        text = _browser(published, place, rows) + f"{published['caption']} {links}\n"
     else:
         table = "".join(output["data"]["text/html"])
         label = published["name"].replace("-", " ")
@@ -81,13 +82,16 @@ def _links(published: dict[str, Any], run: Path) -> str:
     )
 
 
-def _browser(published: dict[str, Any], place: str) -> str:
-    """Return the unit browser's data, for its script, with the picture of all thumbnails."""
+def _browser(published: dict[str, Any], place: str, rows: str) -> str:
+    """Return the unit browser's data, for its script, with the picture of all thumbnails.
+
+    Without scripts its first rows are shown.
+    """
     sheet = Path(published["sheet"]).name
     return (
         f'<div class="unit-browser" id="{published["name"]}" data-sheet="../_images/{sheet}">\n'
         f'<script type="application/json">{published["browser"]}</script>\n'
-        "<noscript>The table needs JavaScript; its data is linked below.</noscript>\n</div>\n\n"
+        f'</div>\n\n<noscript>\n\n<div class="xailib-table">\n\n{rows}\n\n</div>\n\n</noscript>\n\n'
         # The hidden picture makes Sphinx copy the file; the table shows parts of it.
         f"```{{image}} {place}/{published['sheet']}\n:class: unit-sheet\n"
         ":alt: Thumbnails of the probe images that the table above shows\n```\n\n"

@@ -62,11 +62,10 @@
     stage.addEventListener("pointerdown", (event) => { dragged = false; stage.setPointerCapture(event.pointerId); });
     stage.addEventListener("pointermove", (event) => { if (event.buttons) { dragged = true; follow(event); } });
     stage.addEventListener("click", () => { if (!dragged) zoom(view.image); });
-    stage.append(line);
+    stage.append(line, element("span", { class: "explorer-chip", "aria-hidden": "true" }, photograph.label),
+      element("span", { class: "explorer-chip right", "aria-hidden": "true" }, view.label));
     place();
-    return [stage, element("div", { class: "explorer-range" },
-      element("span", { "aria-hidden": "true" }, "map"), range, element("span", { "aria-hidden": "true" }, "photograph")),
-      element("p", { class: "explorer-said" }, view.image.alt, " "), zoomButton(view.image)];
+    return [stage, element("div", { class: "explorer-range" }, range), element("p", { class: "explorer-said" }, view.image.alt, " "), zoomButton(view.image)];
   }
 
   function start(figure) {
