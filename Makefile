@@ -4,7 +4,10 @@ PROFILE ?= embedded
 BIN     := .venv/bin
 SHELL   := /bin/bash
 
-.PHONY: report run test lint pair lab links bench hooks clean
+# Exact versions of what looks after the versions themselves.
+TOOLS   := .venv/tools/bin
+
+.PHONY: report run test lint pair lab links bench fuzz lock audit licences hooks clean
 .DELETE_ON_ERROR:
 
 report: .venv/ready pair
@@ -19,9 +22,16 @@ run: .venv/ready pair
 	  || { echo "Python 3.11 is needed, for which the versions are pinned: make PYTHON=/path/to/python3.11"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt setuptools wheel
+ifdef LOCKED
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation --no-deps -e .
+else
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt --no-build-isolation -e '.[report,dev]'
+endif
 	@# Outputs of notebooks never reach git: a filter of this clone strips them.
 	-git rev-parse --git-dir >/dev/null 2>&1 && $(BIN)/nbstripout --install --attributes .gitattributes
+	@# In JupyterLab a .py opens as a notebook; the setting is this environment's, not the user's.
+	$(BIN)/jupytext-config --settings-file .venv/etc/jupyter/labconfig/default_setting_overrides.json set-default-viewer python
 	touch $@
 
 # The .py and the .ipynb of each notebook, brought in step; the newer one wins.
@@ -35,6 +45,8 @@ lint: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/jupytext --quiet --test --to py:percent notebooks/*.ipynb
+	$(BIN)/jupytext --quiet --check '$(BIN)/python -m py_compile {}' notebooks/*.ipynb
 
 lab: .venv/ready pair
 	$(BIN)/jupyter lab
@@ -45,6 +57,27 @@ links: .venv/ready pair
 
 bench: .venv/ready
 	$(BIN)/python benchmarks/run.py
+
+fuzz: .venv/ready
+	nice $(BIN)/python tests/fuzz.py --seconds 300
+
+.venv/tools/ready: .venv/ready
+	$(BIN)/python -m venv .venv/tools
+	$(TOOLS)/python -m pip install -q --disable-pip-version-check uv==0.13.9 pip-audit==2.10.1
+	touch $@
+
+# The hash of every file that pip may install; LOCKED=1 installs nothing else.
+lock: .venv/tools/ready
+	UV_CUSTOM_COMPILE_COMMAND="make lock" $(TOOLS)/uv pip compile -q --system-certs --universal \
+	  --python-version 3.11.9 --generate-hashes --no-annotate -c constraints.txt \
+	  --extra report --extra dev pyproject.toml -o requirements.lock
+
+# Known weaknesses of the pinned versions, from the Python index's own list: it needs the network.
+audit: .venv/tools/ready
+	$(TOOLS)/pip-audit --require-hashes --disable-pip -r requirements.lock
+
+licences: .venv/ready
+	$(BIN)/python benchmarks/licences.py
 
 hooks: .venv/ready
 	$(BIN)/pre-commit install

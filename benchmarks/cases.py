@@ -1,8 +1,9 @@
 """What is compared: ours, the peer called directly, and the passes that cannot be avoided."""
 
 import contextlib
+import copy
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,8 +29,10 @@ class Case:
 
     Attributes
     ----------
-    name, network : str
-        What is computed, of which network.
+    key : str
+        What ``--only`` takes.
+    name, peers_name : str
+        What is computed, and what ours is compared with.
     ours, peer : callable
         Either returns an array to be compared.
     passes : int
@@ -38,8 +41,9 @@ class Case:
         Returns the module and the batch of which one pass is taken as the limit.
     """
 
+    key: str
     name: str
-    network: str
+    peers_name: str
     ours: Callable[[], np.ndarray]
     peer: Callable[[], np.ndarray]
     passes: int
@@ -55,26 +59,45 @@ def networks() -> dict[str, Callable[[], Classifier]]:
     }
 
 
-def cases(net: Classifier, photo: Photograph, samples: int) -> Iterator[Case]:
-    """Yield the comparisons for one network."""
-    yield lime_case(net, photo, samples)
-    last = net.cam_layer or ""
-    layers = ["layer4", "layer3"] if net.name.startswith("resnet") else [last, "blocks.4"]
-    for layer in layers:
-        yield ablation_case(net, photo, layer)
-    yield score_case(net, photo, layers[0])
+Make = Callable[[Classifier, Photograph], Case]
 
 
-def lime_case(net: Classifier, photo: Photograph, samples: int) -> Case:
-    """LIME against lime with the same prediction function in eager mode."""
+def cases(network: str, samples: int) -> dict[str, Make]:
+    """Return what makes each comparison for a network, by key: nothing is computed yet."""
+    layers = ("layer4", "layer3") if network.startswith("resnet") else ("bn2", "blocks.4")
+    last, earlier = layers
+    return {
+        "lime": lambda net, photo: lime_case(net, photo, samples),
+        "lime_channels_last": lambda net, photo: lime_case(net, photo, samples, fast=True),
+        f"ablation_{last}": lambda net, photo: ablation_case(net, photo, last),
+        f"ablation_{earlier}": lambda net, photo: ablation_case(net, photo, earlier),
+        f"scorecam_{last}": lambda net, photo: score_case(net, photo, last),
+    }
+
+
+def plain_function(net: Classifier) -> Callable[[np.ndarray], np.ndarray]:
+    """Return the prediction function that most users of lime write: eager, as PyTorch comes."""
+    module = copy.deepcopy(net.module).to(memory_format=torch.contiguous_format).eval()
+
+    def probabilities(pixels: np.ndarray) -> np.ndarray:
+        with torch.no_grad():
+            batch = net.preprocessing.normalise(torch.from_numpy(pixels).to(net.device))
+            return module(batch.contiguous()).softmax(1).cpu().numpy()
+
+    return probabilities
+
+
+def lime_case(net: Classifier, photo: Photograph, samples: int, *, fast: bool = False) -> Case:
+    """LIME against lime with its own batches of 10 and an eager prediction function."""
     target = net.target(photo)
     pixels = net.view(photo).pixels
+    function = net.probabilities if fast else plain_function(net)
 
     def peer() -> np.ndarray:
         with contextlib.redirect_stderr(io.StringIO()):
             found = lime_image.LimeImageExplainer(random_state=0).explain_instance(
                 pixels,
-                net.probabilities,
+                function,
                 labels=(target.index,),
                 top_labels=None,
                 hide_color=0,
@@ -88,7 +111,13 @@ def lime_case(net: Classifier, photo: Photograph, samples: int) -> Case:
         return parts.weights
 
     return Case(
-        f"LIME, {samples} samples", net.name, ours, peer, samples, lambda: _full(net, photo)
+        "lime_channels_last" if fast else "lime",
+        f"LIME, {samples} samples",
+        f"lime, eager{', channels last' if fast else ''}",
+        ours,
+        peer,
+        samples,
+        lambda: _full(net, photo),
     )
 
 
@@ -105,8 +134,9 @@ def ablation_case(net: Classifier, photo: Photograph, layer: str) -> Case:
         return tail, tail.output.repeat(BATCH, *[1] * (tail.output.ndim - 1))
 
     return Case(
+        f"ablation_{layer}",
         f"AblationCAM, {layer}, {channels} channels",
-        net.name,
+        "grad-cam",
         lambda: explain_cam(net, photo, "ablationcam", layer=layer, rule="gradcam").saliency,
         lambda: _grad_cam(net, photo, "ablationcam", layer),
         2 if closed else channels,  # one that records the layer, one that checks the closed form
@@ -120,8 +150,9 @@ def score_case(net: Classifier, photo: Photograph, layer: str) -> Case:
     alive = (tail.output[0] != 0).flatten(1).any(1)
     passes = int(alive.sum()) + int(not alive.all())
     return Case(
+        f"scorecam_{layer}",
         f"ScoreCAM, {layer}, {len(alive)} channels",
-        net.name,
+        "grad-cam",
         lambda: explain_cam(net, photo, "scorecam", layer=layer).saliency,
         lambda: _grad_cam(net, photo, "scorecam", layer),
         passes,

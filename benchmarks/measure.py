@@ -7,7 +7,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 import torch
+
+from xailib.results import git_commit
 
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 _PACKAGES = ("torch", "lime", "grad-cam", "timm", "numpy", "openvino", "onnxruntime")
@@ -67,25 +69,58 @@ class Times:
         return max(self.megabytes)
 
 
-def in_turn(ways: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, Times]:
-    """Run each way once, then each again, so that a busy machine slows all of them alike."""
-    times = {name: Times() for name in ways}
-    for _ in range(repeats):
-        for name, function in ways.items():
-            times[name].run(function)
-    return times
+@dataclass
+class Passes:
+    """Forward passes of one batch and nothing else: what no explanation by passes can beat.
+
+    Attributes
+    ----------
+    run : callable
+        From a batch to scores.
+    batch : tensor
+        What is sent through.
+    seconds, processor : list of float
+        What one picture took, batch by batch.
+    """
+
+    run: Callable[[torch.Tensor], Any]
+    batch: torch.Tensor
+    seconds: list[float] = field(default_factory=list)
+    processor: list[float] = field(default_factory=list)
+
+    def some(self, count: int = 5) -> None:
+        """Send the batch through so many times, one after another, and take note."""
+        with torch.inference_mode():
+            self.run(self.batch)  # whatever ran before has left its own memory and clock rate
+            for _ in range(count):
+                started, busy = time.perf_counter(), time.process_time()
+                self.run(self.batch)
+                if self.batch.is_cuda:
+                    torch.cuda.synchronize()
+                self.seconds.append((time.perf_counter() - started) / len(self.batch))
+                self.processor.append((time.process_time() - busy) / len(self.batch))
 
 
-def best_pass(
-    run: Callable[[torch.Tensor], Any], batch: torch.Tensor, repeats: int = 5
-) -> tuple[float, float]:
-    """Return the least seconds of wall and of processor time that one picture took."""
-    times = Times()
-    with torch.inference_mode():
-        run(batch)
-        for _ in range(repeats):
-            times.run(lambda: run(batch))
-    return min(times.seconds) / len(batch), min(times.processor) / len(batch)
+class Elsewhere:
+    """How busy the machine was with other things since this was made."""
+
+    def __init__(self) -> None:
+        self._start = self._now()
+
+    @staticmethod
+    def _now() -> tuple[float, float, float]:
+        try:
+            words = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
+        except OSError:
+            return float("nan"), 0.0, 0.0
+        ticks = [int(word) for word in words]
+        busy = sum(ticks) - ticks[3] - ticks[4]  # all but idle and waiting for a disk
+        return busy / os.sysconf("SC_CLK_TCK"), time.process_time(), time.perf_counter()
+
+    def cores(self) -> float:
+        """Return the number of cores that others used on average; NaN where Linux is not."""
+        busy, own, clock = (now - then for now, then in zip(self._now(), self._start, strict=True))
+        return max(0.0, busy - own) / max(clock, 1e-9)
 
 
 def machine() -> dict[str, Any]:
@@ -102,8 +137,10 @@ def machine() -> dict[str, Any]:
         "system": platform.platform(),
         "python": platform.python_version(),
         "packages": {name: version(name) for name in installed},
-        "load_at_start": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
+        "load": round(os.getloadavg()[0], 2),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": git_commit(),
     }
 
 

@@ -27,6 +27,11 @@ num_features: int = 10  # superpixels in LIME's masks, at least 1
 out_dir: str = "results/scratch/10_explore"  # where this run is written; relative to the project
 
 # %% tags=["remove-input"]
+from xailib.parameters import check_notebook
+
+check_notebook(globals())
+
+# %% tags=["remove-input"]
 from IPython.display import Markdown, display
 
 from xailib import explorer, figures

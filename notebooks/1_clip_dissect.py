@@ -21,7 +21,7 @@
 model: str = "tf_efficientnet_lite0"  # a name that load_classifier knows, or path/to/file.py:function
 weights: str = ""  # file with a state dict, name of torchvision weights, or random; empty: the published ones
 layers: list = []  # layers as in named_modules; empty: the last two stages and the output layer
-encoder: str = "conse:tf_efficientnet_lite1"  # clip:ViT-B/16, openclip:ARCH/PRETRAINED, or conse:CLASSIFIER
+encoder: str = "conse:tf_efficientnet_lite1"  # clip:ViT-B/16, openclip:ARCH/PRETRAINED, or conse:CLASSIFIER[+mpnet]
 encoder_weights: str = ""  # local file for the encoder; empty: fetched, or packaged for conse
 probe: list = ["packaged"]  # probe images: packaged, broden, imagenet-sample, files or folders
 crops: int = 55  # parts cut from each probe photograph besides the whole, 0 or more
@@ -37,17 +37,22 @@ device: str = "auto"  # auto, cpu, cuda or mps
 out_dir: str = "results/scratch/1_clip_dissect"  # where this run is written; relative to the project
 
 # %% tags=["remove-input"]
+from xailib.parameters import check_notebook
+
+check_notebook(globals())
+
+# %% tags=["remove-input"]
 from pathlib import Path
 
 import pandas as pd
 from IPython.display import Markdown, display
-from scipy.stats import fisher_exact
 
-from xailib import figures, unit_figures
+from xailib import figures, kinds, unit_figures
 from xailib.activations import record_activations
 from xailib.concepts import load_concepts
 from xailib.descriptions import read_descriptions
-from xailib.dissect import evaluate_output_units, label_units
+from xailib.dissect import check_measure, evaluate_output_units, label_units
+from xailib.embeddings import record_embeddings
 from xailib.encoders import load_encoder
 from xailib.images import ImageSet
 from xailib.models import load_classifier
@@ -83,6 +88,7 @@ else:
     for name in chosen:
         classifier.layer(name)
     probe_set = load_probe(probe, crops, seed)
+    check_measure(measure, len(probe_set), **options)
     words = load_concepts(concepts)
     reader = load_encoder(encoder, encoder_weights or None, device)
     label = reader.label
@@ -105,7 +111,11 @@ else:
         },
         concepts={"source": words.source, "count": len(words), "sha256": words.sha256},
     )
-    images = reader.encode_images(probe_set)
+    images = record_embeddings(
+        reader,
+        probe_set,
+        folder=run.cache("embeddings", {"encoder": f"{reader.name}@{reader.sha256}", "probe": probe_set.sha256}),
+    )
     texts = reader.encode_texts(words.names)
     networks = {model: classifier}
     if compare:
@@ -201,69 +211,75 @@ display(Markdown(answer + f" The words and pictures meet in: *{label}*."))
 # ## Which concepts, and how often
 
 # %% tags=["remove-input"]
-figures.publish(
-    run,
-    unit_figures.concept_bars(labels),
-    "concept-bars",
-    f"The twenty most frequent concepts among the units of each layer of {model if not descriptions else 'the published network'}. "
-    f"Encoder: {label}.",
-    "Bars of concept counts. "
-    + " ".join(
-        f"{layer}: most often {labels[labels['layer'] == layer]['concept'].value_counts().index[0]}."
-        for layer in chosen
-    ),
-    labels.groupby(["layer", "concept"], sort=False).size().rename("units").reset_index(),
-    raster=False,
-)
+shown = {"": model if not descriptions else "the published network"} | ({"-compare": compare} if compare and not descriptions else {})
+for suffix, network in shown.items():
+    table = tables[network] if not descriptions else labels
+    most = table.groupby("layer", sort=False)["concept"].agg(lambda names: names.value_counts().index[0])
+    figures.publish(
+        run,
+        unit_figures.concept_bars(table),
+        f"concept-bars{suffix}",
+        f"The twenty most frequent concepts among the units of each layer of {network}. Encoder: {label}.",
+        "Bars of concept counts. " + " ".join(f"{layer}: most often {name}." for layer, name in most.items()),
+        table.groupby(["layer", "concept"], sort=False).size().rename("units").reset_index(),
+        raster=False,
+    )
 
 # %% tags=["remove-input"]
-figures.publish(
-    run,
-    unit_figures.similarity_scatter(labels),
-    "similarity-scatter",
-    "Similarity of each unit to its concept, by unit; the twenty most frequent concepts of a layer are coloured. "
-    f"Similarities compare within a layer, not between layers. Encoder: {label}.",
-    f"Scatter plots of similarity by unit for the layers {', '.join(chosen)}.",
-    labels[["layer", "unit", "concept", "similarity"]],
-)
+for suffix, network in shown.items():
+    table = tables[network] if not descriptions else labels
+    figures.publish(
+        run,
+        unit_figures.similarity_scatter(table),
+        f"similarity-scatter{suffix}",
+        f"Similarity of each unit of {network} to its concept, by unit; the twenty most frequent concepts of a layer are "
+        f"coloured. Similarities compare within a layer, not between layers. Encoder: {label}.",
+        f"Scatter plots of similarity by unit for the layers {', '.join(table['layer'].unique())}.",
+        table[["layer", "unit", "concept", "similarity"]],
+    )
 
 # %% tags=["remove-input"]
 if not descriptions:
-    kinds = {kind: unit_figures.kinds_of(table, words.kinds) for kind, table in tables.items()}
+    counts = {name: kinds.kinds_of(table, words.kinds) for name, table in tables.items()}
     figures.publish(
         run,
-        unit_figures.kinds_chart(kinds),
+        unit_figures.kinds_chart(counts),
         "concept-kinds",
         "Kinds of concept by network and layer, where the packaged lexicon tells the kind. "
         f"Encoder: {label}.",
-        f"Stacked bars of kinds of concept for {', '.join(kinds)}.",
-        pd.concat([table.assign(network=name) for name, table in kinds.items()]),
+        f"Stacked bars of kinds of concept for {', '.join(counts)}.",
+        pd.concat([table.assign(network=name) for name, table in counts.items()]),
         raster=False,
     )
     if compare:
-        scene = {
-            name: (
-                table["concept"].str.casefold().map(dict(words.kinds)) == "scene"
-            )[table["layer"].isin(list(dict.fromkeys(table["layer"]))[-2:])]
-            for name, table in tables.items()
-        }
-        counts = [[int(scene[name].sum()), int((~scene[name]).sum())] for name in (model, compare)]
-        test = fisher_exact(counts)
+        test = kinds.compare_kind(tables[model], tables[compare], words.kinds)
+        shares = [100 * test.first / test.first_units, 100 * test.second / test.second_units]
         shared = set(tables[model]["concept"]) & set(tables[compare]["concept"])
         metrics |= {
-            "scene_percent": 100 * scene[model].mean(),
-            "compare_scene_percent": 100 * scene[compare].mean(),
-            "scene_odds": float(test.statistic),
-            "scene_p": float(test.pvalue),
+            "scene_percent": shares[0],
+            "compare_scene_percent": shares[1],
+            "scene_odds": test.odds,
+            "scene_p": test.p,
         }
         display(
             Markdown(
-                f"In the last two layers, {metrics['compare_scene_percent']:.0f} % of the units of *{compare}* carry a "
-                f"scene, against {metrics['scene_percent']:.0f} % of *{model}* (Fisher's exact test, odds ratio "
-                f"{metrics['scene_odds']:.2f}, p = {metrics['scene_p']:.2g}). The two share {len(shared)} concepts; "
-                f"{tables[model]['concept'].nunique() - len(shared)} are only the first's, "
-                f"{tables[compare]['concept'].nunique() - len(shared)} only the second's."
+                f"In the last two layers, {shares[1]:.1f} % of the units of *{compare}* carry a scene, against "
+                f"{shares[0]:.1f} % of *{model}* (Fisher's exact test, odds ratio {test.odds:.2f}, 95 % interval "
+                f"{test.odds_low:.2f} to {test.odds_high:.2f}, p = {test.p:.2g}; it takes units for independent of each "
+                f"other). The two share {len(shared)} concepts; {tables[model]['concept'].nunique() - len(shared)} are "
+                f"only the first's, {tables[compare]['concept'].nunique() - len(shared)} only the second's."
             )
+        )
+        pair = {name: counts[name] for name in (model, compare)}
+        figures.publish(
+            run,
+            unit_figures.share_chart(pair, test.kind),
+            "scene-share",
+            f"Share of each layer's units that carry a scene, with exact 95 % intervals, in {model} and in {compare}. "
+            f"Encoder: {label}.",
+            f"Bars of the share of scenes by layer for {model} and {compare}.",
+            pd.concat([table.assign(network=name) for name, table in pair.items()]),
+            raster=False,
         )
 
 # %% [markdown]

@@ -21,14 +21,22 @@
 model: str = "tf_efficientnet_lite0"  # a name that load_classifier knows, or path/to/file.py:function
 weights: str = ""  # file with a state dict, name of torchvision weights, or random; empty: the published ones
 images: list = ["bull-mastiff", "dalmatian", "goose", "bald-eagle", "leafhopper", "dung-beetle", "strawberry", "cannon", "jeep-blue", "drum"]  # packaged names, files or folders
-target: str = ""  # category to explain, by name; empty: each photograph's predicted one
+target: str = ""  # category to explain, by name or index; empty: each photograph's predicted one
 num_samples: int = 1000  # perturbed pictures for each photograph, at least 10
+until_stable: bool = False  # draw until the mask is stable instead, at most max_samples
+max_samples: int = 4000  # the most that until_stable draws, at least 10
+design: str = "independent"  # how samples are drawn: independent (lime's way), antithetic or orthogonal
 num_features: int = 10  # superpixels in a mask, at least 1
 segmentation: str = "quickshift"  # quickshift, slic or felzenszwalb
 hide_color: int = 0  # gray level of a hidden superpixel, 0 to 255
 seed: int = 0  # of superpixels and samples
 device: str = "auto"  # auto, cpu, cuda or mps
 out_dir: str = "results/scratch/2_lime"  # where this run is written; relative to the project
+
+# %% tags=["remove-input"]
+from xailib.parameters import check_notebook
+
+check_notebook(globals())
 
 # %% tags=["remove-input"]
 import pandas as pd
@@ -40,20 +48,24 @@ from xailib.images import load_images
 from xailib.masks import lime_mask
 from xailib.models import load_classifier
 from xailib.results import start_run
+from xailib.stability_tables import photographs_table
 
 photographs = load_images(images)
 classifier = load_classifier(model, weights or None, device, seed)
 wanted = None if target == "" else classifier.category_index(target)
 options = {
-    "num_samples": num_samples,
+    "num_samples": "auto" if until_stable else num_samples,
+    "design": design,
     "segments": segmentation,
     "hide_color": hide_color,
     "seed": seed,
 }
+if until_stable:
+    options |= {"max_samples": max_samples, "num_features": num_features}
 run = start_run(
     out_dir,
     "2_lime",
-    {"model": model, "images": images, "target": target, "num_features": num_features, **options},
+    {"model": model, "images": images, "target": target, **options, "num_features": num_features},
     photographs,
     classifier.files,
     weights=classifier.identity,
@@ -66,8 +78,9 @@ explanations = run.explanations(
 )
 
 # %% tags=["remove-input"]
+certain, _ = photographs_table(explanations, num_features)
 rows = []
-for explanation in explanations:
+for explanation, sure in zip(explanations, certain.itertuples(), strict=True):
     lime1 = lime_mask(explanation, num_features, "positive")
     lime2 = lime_mask(explanation, num_features, "both")
     rows.append(
@@ -83,12 +96,17 @@ for explanation in explanations:
                 for i in explanation.superpixels.ranked(num_features)
             ),
             "fit": explanation.superpixels.fit,
+            "samples": sure.samples,
+            "in_common": sure.shared,
+            "mask": "stable" if sure.stable else "not stable",
         }
     )
 table = pd.DataFrame(rows)
+drawn = " to ".join(str(n) for n in sorted({table["samples"].min(), table["samples"].max()}))
 metrics = {
     "images": len(table),
-    "samples": num_samples,
+    "samples": int(table["samples"].median()),
+    "stable": int((table["mask"] == "stable").sum()),
     "features": num_features,
     "area_percent": 100 * table["lime1_area"].median(),
     "area_least_percent": 100 * table["lime1_area"].min(),
@@ -138,13 +156,13 @@ figures.publish(
     figures.gallery(
         [figures.lime_row(v, e, num_features) for v, e in zip(views, explanations, strict=True)],
         ["view", "weights", "LIME 1", "LIME 2"],
-        [figures.describe(explanation) for explanation in explanations],
+        [figures.describe(e) + (" *" if m == "not stable" else "") for e, m in zip(explanations, table["mask"], strict=True)],
     ),
     "lime-gallery",
-    f"LIME on {model}, {num_samples} samples. Each row: what the network sees; the weight of every "
+    f"LIME on {model}, {drawn} samples. Each row: what the network sees; the weight of every "
     "superpixel (red supports the category, blue opposes it); "
     f"LIME 1, the {num_features} that support it most; LIME 2, the {num_features} of largest absolute weight. "
-    "Yellow outlines support, blue ones oppose; what is not chosen is dimmed.",
+    "A star: not stable, another run may choose other superpixels. Yellow outlines support, blue ones oppose; what is not chosen is dimmed.",
     f"Grid of {len(explanations)} photographs with LIME's weights and its two masks. "
     + "; ".join(
         f"{r.image}: mask covers {100 * r.lime1_area:.0f} percent" for r in table.itertuples()
@@ -161,7 +179,7 @@ figures.publish_table(
     table,
     "lime-masks",
     "LIME's masks, photograph by photograph. Areas are shares of the network's view; "
-    "fit is the weighted R² of the linear model.",
+    "fit is the weighted R² of the linear model; in common, the share of the chosen superpixels that two halves of the samples both choose.",
     {
         "image": "photograph",
         "target": "explained category",
@@ -171,8 +189,11 @@ figures.publish_table(
         "lime2_area": "area LIME 2",
         "opposing": "opposing in LIME 2",
         "fit": "fit R²",
+        "samples": "samples",
+        "in_common": "in common",
+        "mask": "mask",
     },
-    {"probability": "{:.2f}", "lime1_area": "{:.0%}", "lime2_area": "{:.0%}", "fit": "{:.2f}"},
+    {"probability": "{:.2f}", "lime1_area": "{:.0%}", "lime2_area": "{:.0%}", "fit": "{:.2f}", "in_common": "{:.0%}"},
 )
 display(
     Markdown(
@@ -182,6 +203,12 @@ display(
         "is not a sum over superpixels, and the weights say less."
     )
 )
+display(
+    Markdown(
+        f"**Repeatability.** {metrics['stable']} of {len(table)} masks are stable with {drawn} samples; of the others "
+        "another run may choose a good part differently. {ref}`task-stability` says how this is judged, and how many samples it takes."
+    )
+)
 
 # %% tags=["remove-input"]
 if run.failures:
@@ -189,7 +216,7 @@ if run.failures:
     display(Markdown(f"**Not explained:**\n\n{lines}"))
 
 # %% tags=["remove-input"]
-scarce = table[table["superpixels"] * 5 > num_samples]["image"].tolist()
+scarce = table[table["superpixels"] * 5 > table["samples"]]["image"].tolist()
 if scarce:
     display(
         Markdown(
@@ -204,7 +231,7 @@ if scarce:
 # - The superpixels decide what can be said: an object that shares a superpixel with its
 #   background cannot be told from it.
 # - Hidden superpixels become one gray level, which is itself a picture the network may respond to.
-# - The samples are random. Another `seed` gives other weights, and with few samples another mask.
+# - The samples are random. Another `seed` gives other weights, and often another mask: {ref}`task-stability`.
 # - A fixed number of superpixels is chosen even where fewer would do: the mask's area is as much
 #   a matter of that number as of the photograph.
 

@@ -30,6 +30,11 @@ seed: int = 0  # of shuffled superpixels and of the intervals
 out_dir: str = "results/scratch/4_agreement"  # where this run is written; relative to the project
 
 # %% tags=["remove-input"]
+from xailib.parameters import check_notebook
+
+check_notebook(globals())
+
+# %% tags=["remove-input"]
 
 from IPython.display import Markdown, display
 
@@ -135,9 +140,13 @@ display(
             if below
             else "In every photograph they agree more than random masks would."
         )
-        + f" Superpixels chosen in random order would reach {metrics['pair_null']:.2f}"
         + (
-            f", and the heatmaps of the *other* photographs {metrics['pair_others']:.2f}: the difference to the "
+            f" Cut at equal area they reach {metrics['pair_iou']:.2f}, superpixels chosen in random order {metrics['pair_null']:.2f}"
+            if mask_rule == "value"
+            else f" Superpixels chosen in random order would reach {metrics['pair_null']:.2f}"
+        )
+        + (
+            f", and the heatmaps of the *other* photographs, cut at the same area, {metrics['pair_others']:.2f}: the difference to the "
             f"latter is {metrics['pair_others_over']:+.2f} (95 % interval {metrics['pair_others_low']:+.2f} to "
             f"{metrics['pair_others_high']:+.2f})."
             if metrics["images"] > 1
@@ -166,7 +175,7 @@ if targets:
 # and since a larger mask overlaps more by area alone, the heatmap is cut to as many pixels as LIME's mask
 # has (unless `mask_rule` says otherwise). Two empty masks have no IoU.
 #
-# What would chance give? Three answers, each harder to beat than the one before:
+# What would chance give? Three answers, each of which keeps more of what maps have in common whatever they show:
 #
 # 1. **scattered pixels:** the exact mean IoU of two random masks of these areas, from the hypergeometric
 #    distribution of their intersection;
@@ -203,7 +212,8 @@ figures.publish(
     figures.gallery(pictures, ["view", "LIME 1", *cam_titles], labels),
     "overlap-gallery",
     "Where LIME 1 and each heatmap, cut at LIME's area, choose the same pixels: white both, yellow only LIME, "
-    "red only the heatmap. IoU in the order of the columns.",
+    "red only the heatmap. IoU in the order of the columns"
+    + ("." if mask_rule == "area" else f", of heatmaps {rule_text}."),
     f"Grid of {len(drawn)} photographs: LIME's mask, and its overlap with {', '.join(cam_titles)}. " + "; ".join(labels),
     table,
 )
@@ -248,7 +258,7 @@ figures.publish(
     pairs,
     raster=False,
 )
-beaten = pair_means[pair_means["others_low"] > 0]
+beaten = pair_means[(pair_means["others_low"] > 0) & (pair_means["others_p"] < 0.05)]
 lime_pairs = pair_means[pair_means["a"] == SUPPORTS]
 display(
     Markdown(
@@ -258,9 +268,10 @@ display(
         f"superpixels in {metrics['pair_surpassed']} of {metrics['images']} photographs; on average the difference is "
         f"{metrics['pair_null_over']:+.2f} ({metrics['pair_null_low']:+.2f} to {metrics['pair_null_high']:+.2f}, "
         f"Wilcoxon p = {main_pair['null_mean_p']:.3f}). Against the maps of other photographs, "
-        f"{len(beaten)} of {len(pair_means)} pairs are ahead with an interval that excludes zero, "
-        f"{int((lime_pairs['others_low'] > 0).sum())} of {len(lime_pairs)} of those with LIME. "
-        f"All intervals are over {metrics['images']} photographs, which is few."
+        f"{len(beaten)} of {len(pair_means)} pairs are ahead with an interval that excludes zero and p below 0.05, "
+        f"{int((beaten['a'] == SUPPORTS).sum())} of {len(lime_pairs)} of those with LIME. "
+        f"All intervals are over {metrics['images']} photographs, which is few: they are narrower than they should be, and "
+        f"no correction is made for {len(pair_means)} pairs."
     )
 )
 
@@ -352,8 +363,8 @@ figures.publish(
     ),
     "side-by-side",
     f"One photograph, one prediction ({lime.target_name}), {1 + len(cam_names)} explanations. Last: where "
-    f"LIME 1 and {figures.NAMES[first]} agree (white), IoU {metrics['iou1_most']:.2f}, the best of "
-    f"{metrics['images']} photographs.",
+    f"LIME 1 and {figures.NAMES[first]}, cut at LIME's area, agree (white). Of {metrics['images']} photographs it has the "
+    f"highest IoU, {metrics['iou1_most']:.2f}, {rule_text}.",
     f"A row of pictures of {best}: the view, LIME's mask, heatmaps by {', '.join(cam_titles)}, and the overlap.",
     table[table["image"] == best],
 )

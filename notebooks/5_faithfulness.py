@@ -31,6 +31,11 @@ device: str = "auto"  # auto, cpu, cuda or mps
 out_dir: str = "results/scratch/5_faithfulness"  # where this run is written; relative to the project
 
 # %% tags=["remove-input"]
+from xailib.parameters import check_notebook
+
+check_notebook(globals())
+
+# %% tags=["remove-input"]
 import numpy as np
 import pandas as pd
 from IPython.display import Markdown, display

@@ -34,6 +34,11 @@ device: str = "auto"  # auto, cpu, cuda or mps
 out_dir: str = "results/scratch/7_sanity"  # where this run is written; relative to the project
 
 # %% tags=["remove-input"]
+from xailib.parameters import check_notebook
+
+check_notebook(globals())
+
+# %% tags=["remove-input"]
 from functools import cache
 
 from IPython.display import Markdown, display
@@ -295,9 +300,9 @@ display(
 )
 display(
     Markdown(
-        f"The map for the least probable category is nearly the map for the predicted one by {', '.join(deaf)}."
+        f"The map for the least probable category is nearly (from {ALIKE} on) the map for the predicted one by {', '.join(deaf)}."
         if deaf
-        else "Every method draws another map for the least probable category than for the predicted one."
+        else f"By no method is the map for the least probable category nearly (from {ALIKE} on) the map for the predicted one."
     )
 )
 
@@ -312,7 +317,9 @@ if run.failures:
 # - Passing is necessary, not sufficient: a map of noise would pass.
 # - A random network still sees the photograph. Convolutions with random weights keep edges and brightness, so
 #   that some likeness is left even where a method does nothing wrong.
-# - One draw of random weights, and few photographs: the intervals are of the photographs only.
+# - One draw of random weights, and few photographs: the intervals are of the photographs only. Of three or four a
+#   bootstrap interval is hardly more than their range and misses the mean far more often than one time in twenty, so a
+#   verdict describes these photographs and is no test.
 # - LIME is random itself. Trained and random networks share superpixels, samples and seed, so that what
 #   changes between its maps is the network; with few samples its maps are noisy all the same.
 

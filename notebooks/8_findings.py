@@ -27,6 +27,11 @@ seed: int = 0  # of the intervals
 out_dir: str = "results/scratch/8_findings"  # where this run is written; relative to the project
 
 # %% tags=["remove-input"]
+from xailib.parameters import check_notebook
+
+check_notebook(globals())
+
+# %% tags=["remove-input"]
 from IPython.display import Markdown, display
 
 from xailib import figures, findings
@@ -54,7 +59,7 @@ run = start_run(
 table = findings.findings_table(
     [
         *findings.unit_findings(labels, lexicon(), seed),
-        *findings.smoothness_findings(cams, heatmap),
+        *findings.smoothness_findings(cams, seed),
         *findings.agreement_findings(pairs, masks, inside, heatmap, seed),
         *findings.faithfulness_findings(scores, heatmap, seed),
     ]
@@ -62,7 +67,7 @@ table = findings.findings_table(
 
 # %% tags=["remove-input"]
 counts = table["verdict"].value_counts()
-said = "; ".join(f"{counts[word]} {word}" for word in findings.VERDICTS if word in counts)
+said = ", ".join(f"{word}: {counts[word]}" for word in findings.VERDICTS if word in counts)
 photographs = len(cams[heatmap])
 metrics = {
     "claims": table["claim"].nunique(),
@@ -70,12 +75,12 @@ metrics = {
     "holds": int(counts.get(findings.HOLDS, 0)),
     "fails": int(counts.get(findings.FAILS, 0)),
     "undecided": int(counts.get(findings.UNDECIDED, 0)),
-    "finding": f"**{table['claim'].nunique()} claims** of the replicated report, {len(table)} tests: {said}.",
+    "finding": f"**{table['claim'].nunique()} claims** of the replicated report, {len(table)} tests ({said}).",
 }
 display(
     Markdown(
         f"**Answer.** {metrics['claims']} claims of the report that we replicate were put to {metrics['tests']} tests on "
-        f"this report's own network and {photographs} photographs: {said}. What the report says of its own numbers is "
+        f"this report's own network and {photographs} photographs ({said}). What the report says of its own numbers is "
         "audited on [the page on the replication](task-replication)."
     )
 )
@@ -85,7 +90,9 @@ display(
 #
 # Each claim of the text by {cite:t}`balwani2024` is put as one number that would be positive if it were true, with a
 # 95 % bootstrap interval over photographs (for the neurons, over units). An interval $[l, u]$ with $l > 0$ means that
-# the claim *holds* here, $u < 0$ that it *does not hold*, and anything else is *undecided*. The claim of no
+# the claim *holds* here, $u < 0$ that it *does not hold*, and anything else is *undecided*. Bootstrap intervals of
+# few numbers are too narrow, so over photographs Wilcoxon's signed-rank test must confirm that the number is not zero
+# (p below 0.05, which fewer than six photographs cannot reach). The claim of no
 # difference holds if the interval lies inside a stated margin, and does not hold if it excludes zero. The rule, the
 # margin and the measures are code, in `xailib.findings`, and the same for every network.
 
@@ -93,7 +100,10 @@ display(
 # ## The claims
 
 # %% tags=["remove-input"]
-shown = table.assign(interval=[f"{row.low:+.3f} to {row.high:+.3f}" for row in table.itertuples()])
+shown = table.assign(
+    interval=[f"{row.low:+.3f} to {row.high:+.3f}" for row in table.itertuples()],
+    p=["–" if row.p != row.p else f"{row.p:.3f}" for row in table.itertuples()],
+)
 figures.publish_table(
     run,
     shown,
@@ -105,6 +115,7 @@ figures.publish_table(
         "measure": "what is measured",
         "value": "number",
         "interval": "95 % interval",
+        "p": "p",
         "count": "count",
         "verdict": "verdict",
     },
@@ -129,7 +140,8 @@ for word in findings.VERDICTS:
 # - These verdicts are about this network and these photographs. The report looked at other ones, and its claims may
 #   hold there; the [replication](task-replication) tests its own numbers.
 # - With few photographs only large differences are decided: *undecided* is no evidence that there is none.
-# - Several tests are made, and no correction for their number is applied: one in twenty would be decided by chance.
+# - Several tests are made, and no correction for their number is applied: about one in twenty would be decided by
+#   chance even if there were nothing to find. The same photographs serve all of them.
 # - Nothing is claimed of what the report's authors saw in single pictures.
 
 # %% tags=["remove-cell"]

@@ -14,9 +14,9 @@ import torch
 from PIL import Image
 from torch import nn
 
-from xailib import activations
+from xailib import activations, recording
 from xailib.activations import record_activations
-from xailib.errors import InputError, UnavailableError
+from xailib.errors import InputError, StorageError
 from xailib.layers import recorded
 from xailib.probe import load_probe
 
@@ -102,32 +102,50 @@ def test_another_recording_is_never_used(tmp_path, probe):
         given = {"classifier": net, "layers": LAYERS, "probe": probe, "folder": folder, **changes}
         with pytest.raises(InputError, match=rf"holds another recording: .*{what}"):
             record_activations(**given)
-    with (folder / "layer01.bin").open("ab") as file:
-        file.write(b"x")
-    with pytest.raises(InputError, match="is damaged"):
-        record_activations(net, LAYERS, probe, folder=folder)
     (folder / "manifest.json").write_text("{")
-    with pytest.raises(InputError, match="is damaged"):
+    with pytest.raises(InputError, match=r"is damaged: .*; delete the folder to record anew"):
         record_activations(net, LAYERS, probe, folder=folder)
     (folder / "manifest.json").unlink()
     with pytest.raises(InputError, match="holds something else"):
         record_activations(net, LAYERS, probe, folder=folder)
 
 
+@pytest.mark.parametrize("spoil", ["append", "flip", "remove"])
+def test_a_damaged_recording_is_made_again_and_said(tmp_path, probe, caplog, spoil):
+    net = nets.classifier()
+    folder = tmp_path / "a"
+    whole = {
+        k: np.array(v) for k, v in record_activations(net, LAYERS, probe, folder=folder).items()
+    }
+    file = folder / "table01.bin"
+    data = file.read_bytes()
+    if spoil == "remove":
+        file.unlink()
+    else:
+        file.write_bytes(data + b"x" if spoil == "append" else bytes([data[0] ^ 1]) + data[1:])
+    again = record_activations(net, LAYERS, probe, folder=folder)
+    assert "is damaged; it is recorded anew" in caplog.text
+    for name in LAYERS:
+        np.testing.assert_array_equal(again[name], whole[name])
+    caplog.clear()
+    record_activations(net, LAYERS, probe, folder=folder)
+    assert not caplog.text
+
+
 KILLED = """
 import os, signal, sys
 sys.path.insert(0, sys.argv[1])
 import nets
-from xailib import activations
+from xailib import activations, recording
 from xailib.probe import load_probe
-append, batches = activations._append, []
+append, batches = recording._append, []
 def killed(folder, rows, dtype):
     batches.append(1)
     if len(batches) == 3:  # in the middle of a batch: one layer is written, two are not
         append(folder, dict([next(iter(rows.items()))]), dtype)
         os.kill(os.getpid(), signal.SIGKILL)
     append(folder, rows, dtype)
-activations._append = killed
+recording._append = killed
 probe = load_probe(sys.argv[2])
 layers = ["stem", "body", "fc"]
 activations.record_activations(
@@ -164,7 +182,7 @@ def test_a_full_disk_is_told_before_and_during(tmp_path, probe, monkeypatch):
     net = nets.classifier()
     with monkeypatch.context() as patch:
         usage = type("Usage", (), {"free": 100})
-        patch.setattr(activations.shutil, "disk_usage", lambda folder: usage)
+        patch.setattr(recording.shutil, "disk_usage", lambda folder: usage)
         with pytest.raises(InputError, match="0 MB free"):
             record_activations(net, LAYERS, probe, folder=tmp_path / "a")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -172,7 +190,7 @@ def test_a_full_disk_is_told_before_and_during(tmp_path, probe, monkeypatch):
         resource.RLIMIT_FSIZE, (500, hard)
     )  # enough for the manifest, not for a layer
     try:
-        with pytest.raises(UnavailableError, match="make room and run again to go on"):
+        with pytest.raises(StorageError, match="make room and run again to go on"):
             record_activations(net, LAYERS, probe, folder=tmp_path / "b", dtype="float32")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -184,7 +202,7 @@ def test_what_is_not_finite_or_too_large_is_refused(tmp_path, probe):
     net = nets.classifier()
     with torch.no_grad():
         net.module.fc.bias[2] = 1e6
-    with pytest.raises(InputError, match=r"layer 'fc' exceeds float16; record it as float32"):
+    with pytest.raises(InputError, match=r"'fc' exceeds float16; record it as float32"):
         record_activations(net, ["fc"], probe, folder=tmp_path / "a")
     record_activations(net, ["fc"], probe, folder=tmp_path / "b", dtype="float32")
     with torch.no_grad():

@@ -346,6 +346,12 @@ def test_figures_show_the_tables(cases):
     np.testing.assert_allclose(line.get_ydata(), means.to_numpy())
     points = audit_figures.area_chart(steps).axes[0].collections
     assert [len(part.get_offsets()) for part in points] == [3, 3]
+    sweep = audit.sweep(cases, [0.0, 0.5])
+    left, right = audit_figures.sweep_chart(sweep).axes
+    scorecam = sweep[sweep["cam"] == "scorecam"]
+    assert left.lines[4].get_ydata().tolist() == scorecam["iou"].tolist()
+    assert left.lines[5].get_ydata().tolist() == scorecam["chance"].tolist()
+    assert right.lines[2].get_ydata().tolist() == scorecam["cam_area"].tolist()
     names = audit_figures.corrected_chart(corrected).axes[0].get_yticklabels()
     assert [name.get_text() for name in names] == [one.image for one in cases]
 

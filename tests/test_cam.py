@@ -1,7 +1,9 @@
 """The CAMs against grad-cam called directly, and against their slow literal definitions."""
 
 import contextlib
+import gc
 import io
+import weakref
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from nets import CATEGORIES, InPlace, Plain, Skipping, Stubborn, classifier, pho
 from pytorch_grad_cam.ablation_layer import AblationLayer, AblationLayerVit
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
+from xailib import engines, forward
 from xailib.errors import InputError
 from xailib.explain.ablation import ablation_weights
 from xailib.explain.cam import METHODS, cam_layer_of, explain_cam, guided_backprop
@@ -289,6 +292,90 @@ def test_tail_replays_the_network():
         torch.testing.assert_close(tail(tail.output), net.module(picture))
         outputs = torch.cat([tail.output, tail.output * 2, tail.output - 1])
         torch.testing.assert_close(tail(outputs), tail.whole(outputs))
+
+
+@pytest.mark.parametrize(
+    ("make", "layer", "alone"),
+    [
+        (Plain, "body", True),
+        (Plain, "stem", True),
+        (Skipping, "body", False),
+        (Skipping, "mix", True),
+        (InPlace, "body", False),
+        (vit, "blocks.0", True),
+        (swin, "layers.0", True),
+    ],
+)
+def test_a_tail_that_reads_nothing_else_stands_alone(make, layer, alone):
+    """By the definition: whether the tails of two pictures are one function."""
+    net = classifier(make)
+    first, second = (
+        Tail(net.module, layer, net.input_tensor(net.view(photograph(seed)).pixels[None]))
+        for seed in (0, 1)
+    )
+    assert first.stands_alone() is alone
+    with torch.no_grad():
+        assert torch.allclose(first(first.output), second(first.output)) is alone
+
+
+@pytest.fixture
+def openvino_tails(monkeypatch):
+    """Any number of channels is worth an engine; returns what was set up."""
+    pytest.importorskip("openvino")
+    set_up = []
+
+    def counted(module, example):
+        set_up.append(module.layer)
+        return engines.SET_UPS["openvino"](module, example)
+
+    monkeypatch.setattr(forward, "_WORTH", {"openvino": 1})
+    monkeypatch.setattr(forward, "_faster", lambda *_: True)
+    monkeypatch.setattr(forward, "SET_UPS", {"openvino": counted})
+    return set_up
+
+
+@pytest.mark.parametrize(("make", "layer", "times"), [(Plain, "stem", 1), (Skipping, "body", 3)])
+def test_a_compiled_tail_serves_every_photograph_that_it_can(openvino_tails, make, layer, times):
+    net = classifier(make)
+    for seed in range(3):
+        photo = photograph(seed)
+        expected = explain_cam(net, photo, "ablationcam", 2, layer=layer, engine="eager")
+        found = explain_cam(net, photo, "ablationcam", 2, layer=layer)
+        assert found.parameters["engine"] == "openvino"
+        np.testing.assert_allclose(found.raw, expected.raw, rtol=1e-3, atol=1e-5)
+    assert openvino_tails == [layer] * times
+
+
+@pytest.mark.parametrize("way", ["in place", "data", "loaded"])
+def test_no_compiled_tail_outlives_the_weights(openvino_tails, way):
+    """As the sanity checks randomise them."""
+    net, photo = classifier(), photograph()
+    before = explain_cam(net, photo, "ablationcam", 2, layer="stem")
+    with torch.no_grad():
+        weight = net.module.body[0].weight
+        if way == "in place":
+            weight.normal_()
+        elif way == "data":
+            weight.data.normal_()
+        else:
+            net.module.load_state_dict(
+                {k: torch.randn(v.shape).abs() for k, v in net.module.state_dict().items()}
+            )
+    expected = explain_cam(net, photo, "ablationcam", 2, layer="stem", engine="eager")
+    found = explain_cam(net, photo, "ablationcam", 2, layer="stem")
+    np.testing.assert_allclose(found.raw, expected.raw, rtol=1e-3, atol=1e-5)
+    assert np.abs(before.raw - expected.raw).max() > 0.01
+    assert len(openvino_tails) == 2
+
+
+def test_compiled_tails_die_with_their_network(openvino_tails):
+    net = classifier()
+    explain_cam(net, photograph(), "ablationcam", 2, layer="stem")
+    gone = weakref.ref(net.module)
+    del net
+    gc.collect()
+    assert openvino_tails
+    assert gone() is None
 
 
 def test_a_layer_that_is_computed_twice_has_no_tail():

@@ -6,7 +6,7 @@ import pytest
 
 from xailib.concepts import from_names
 from xailib.descriptions import read_descriptions
-from xailib.dissect import evaluate_output_units, label_units
+from xailib.dissect import check_measure, evaluate_output_units, label_units
 from xailib.errors import InputError
 from xailib.similarity import MEASURES, soft_wpmi
 
@@ -150,6 +150,23 @@ def test_what_does_not_fit_is_named(case):
             label_units(**{**good, **changes})
 
 
+@pytest.mark.parametrize(
+    ("measure", "probe", "options", "message"),
+    [
+        ("soft", 9, {}, "measure: unknown name 'soft'"),
+        ("wpmi", 30, {"topk": 5}, "wpmi: parameter: unknown name 'topk'; did you mean top_k"),
+        ("wpmi", 27, {}, "top_k: 28 is not between 1 and the 27 probe images"),
+        ("soft_wpmi", 9, {"top_k": 10}, "top_k: 10 is not between 1 and the 9 probe images"),
+        ("soft_wpmi", 9, {"top_k": 0}, "top_k: 0 is not between"),
+    ],
+)
+def test_a_measure_is_checked_before_any_image_is_shown(measure, probe, options, message):
+    with pytest.raises(InputError, match=message):
+        check_measure(measure, probe, **options)
+    check_measure("soft_wpmi", 9, top_k=9)
+    check_measure("cos_similarity", 1)
+
+
 def test_a_probe_set_of_one_image(case):
     activations, images, texts, concepts = case
     one = {layer: values[:1] for layer, values in activations.items()}
@@ -213,7 +230,7 @@ def test_the_seeds_own_descriptions(shared):
 
 
 def test_output_units_of_a_real_network_and_of_an_untrained_one(shared, tmp_path):
-    """84 of the 1000 classes; benchmarks/dissect.py does all of them."""
+    """84 of the 1000 classes; ``benchmarks/dissect.py quality`` does all of them."""
     from xailib.activations import record_activations
     from xailib.encoders import load_encoder
     from xailib.models import load_classifier
@@ -239,6 +256,6 @@ def test_output_units_of_a_real_network_and_of_an_untrained_one(shared, tmp_path
                 table, layer, net.categories, concepts, encoder, only=probe.categories
             )
             accuracy[weights, measure] = found.accuracy
-    assert accuracy[None, "soft_wpmi"] > 0.7
-    assert accuracy[None, "cos_similarity_cubed"] > 0.85
+    assert accuracy[None, "soft_wpmi"] >= 0.75
+    assert accuracy[None, "cos_similarity_cubed"] >= 0.85
     assert max(accuracy["random", "soft_wpmi"], accuracy["random", "cos_similarity_cubed"]) < 0.05

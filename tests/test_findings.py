@@ -57,17 +57,45 @@ def test_claims_of_agreement_follow_the_tables():
     assert len(without) == 2
 
 
+def several(maps):
+    return [explanation(raw, image_sha256=f"{number:064d}") for number, raw in enumerate(maps)]
+
+
 def test_a_smoother_map_is_called_smoother():
     ramp = np.linspace(0, 1, 20)[None].repeat(20, 0)
-    maps = {
-        "gradcam": [explanation(RNG.random((20, 20))) for _ in range(5)],
-        "scorecam": [explanation(ramp + RNG.random((20, 20)) / 50) for _ in range(5)],
-    }
+    rough = several(RNG.random((7, 20, 20)))
+    maps = {"gradcam": rough, "scorecam": several(ramp + RNG.random((7, 20, 20)) / 50)}
     smooth, _ = findings.smoothness_findings(maps)
     assert smooth.verdict == "holds"
     turned = {"gradcam": maps["scorecam"], "scorecam": maps["gradcam"]}
     assert findings.smoothness_findings(turned)[0].verdict == "does not hold"
     assert findings.smoothness_findings({"gradcam": maps["gradcam"]}) == []
+
+
+def test_maps_are_paired_by_photograph_and_a_constant_one_has_no_steps():
+    rough = several(RNG.random((7, 20, 20)))
+    lacking = {"gradcam": rough, "scorecam": rough[:0:-1]}  # in another order, without the first
+    for found in findings.smoothness_findings(lacking):
+        assert (found.value, found.low, found.high, found.count) == (0, 0, 0, 6)
+    flat = [*rough[:6], explanation(np.zeros((20, 20)), image_sha256=rough[6].image_sha256)]
+    smooth, less = findings.smoothness_findings({"gradcam": flat, "scorecam": rough})
+    assert (smooth.value, smooth.count, less.count) == (0, 6, 7)
+
+
+def test_few_photographs_decide_nothing():
+    assert findings.tested("c", "m", np.linspace(0.1, 0.2, 6), "p").verdict == "holds"
+    for few in (np.linspace(0.1, 0.2, 5), np.array([0.1, 0.1])):
+        assert findings.tested("c", "m", few, "p").verdict == "undecided"
+        assert findings.tested("c", "m", few / 100, "p", margin=0.05).verdict == "undecided"
+    assert findings.tested("c", "m", np.zeros(6), "p", margin=0.05).verdict == "holds"
+
+
+def test_without_any_effect_few_claims_are_decided():
+    """The interval alone would decide one in ten."""
+    drawn = np.random.default_rng(0).normal(size=(100, 8))
+    found = [findings.tested("c", "m", values, "p") for values in drawn]
+    assert sum(findings.verdict(one.low, one.high) != "undecided" for one in found) > 8
+    assert sum(one.verdict != "undecided" for one in found) <= 8
 
 
 def test_lower_deletion_is_a_gain():
@@ -92,6 +120,8 @@ def test_units_of_the_output_layer():
     found = findings.unit_findings(labels, kinds)[0]
     assert (found.value, found.count, found.verdict) == (1, 80, "holds")
     assert findings.unit_findings(labels[labels["layer"] == "last"], kinds) == []
+    dead = labels.assign(dead=np.arange(80) >= 60)
+    assert findings.unit_findings(dead, kinds)[0].count == 60
 
 
 def test_no_finding_is_an_error():

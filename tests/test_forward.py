@@ -7,11 +7,14 @@ import shutil
 
 import pytest
 import torch
-from nets import CATEGORIES, InPlace, Plain, Stubborn, classifier, seeded, swin, vit
+from nets import CATEGORIES, InPlace, Plain, Stubborn, classifier, photograph, seeded, swin, vit
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from xailib import engines, forward
-from xailib.errors import InputError
+from xailib import engines, forward, kept
+from xailib.errors import InputError, UnavailableError
+from xailib.explain.cam import explain_cam
+from xailib.explain.lime import explain_lime
 from xailib.forward import ENGINES, forward_batches
 
 PICTURES = torch.randn(11, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -146,10 +149,67 @@ def test_an_engine_is_set_up_once_and_again_when_weights_change(cheap, monkeypat
 def test_engines_die_with_their_network():
     module = seeded(Plain)
     forward_batches(module, make, 11, engine="fused")
-    kept = len(forward._made)
+    shelves = len(kept._shelves)
     del module
     gc.collect()
-    assert len(forward._made) == kept - 1
+    assert len(kept._shelves) == shelves - 1
+
+
+def test_only_the_last_engines_are_kept(monkeypatch):
+    monkeypatch.setattr(kept, "MOST", 2)
+    module = seeded(Plain)
+    things = kept.kept_for(module)
+    for key in "abac":
+        kept.keep(things, key, key)
+    assert kept.kept_for(module) == {"a": "a", "c": "c"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda net: net.fc.bias.zero_(),
+        lambda net: net.load_state_dict({k: v.clone() for k, v in net.state_dict().items()}),
+        lambda net: setattr(net, "fc", nn.Linear(12, CATEGORIES)),
+        lambda net: net.stem[1].running_mean.add_(0),
+        lambda net: nn.init.normal_(net.stem[0].weight),
+        lambda net: setattr(net.fc, "weight", nn.Parameter(net.fc.weight.clone())),
+    ],
+)
+def test_nothing_is_kept_for_weights_that_were_written_to(change):
+    module = seeded(Plain)
+    kept.keep(kept.kept_for(module), "key", "thing")
+    module(PICTURES)
+    assert kept.kept_for(module) == {"key": "thing"}
+    with torch.no_grad():
+        change(module)
+    assert kept.kept_for(module) == {}
+
+
+def test_weights_changed_behind_torch_s_back_are_noticed_by_the_scores(cheap, monkeypatch):
+    monkeypatch.setattr(forward, "_candidates", lambda _module: ["fused"])
+    module = seeded(Plain)
+    forward_batches(module, make, 11)
+    module.fc.weight.data.mul_(-2)  # leaves no trace in the tensor's version
+    found = forward_batches(module, make, 11)
+    assert found.engine == "fused"
+    torch.testing.assert_close(found.logits, eager(module), rtol=1e-4, atol=1e-5)
+
+
+def test_a_part_that_is_made_anew_finds_its_engine_with_its_network(cheap, monkeypatch):
+    set_up = []
+
+    def counted(module, example):
+        set_up.append(module)
+        return engines.SET_UPS["fused"](module, example)
+
+    monkeypatch.setattr(forward, "_candidates", lambda _module: ["fused"])
+    monkeypatch.setattr(forward, "SET_UPS", {"fused": counted})
+    network = seeded(Plain)
+    for name in ("whole", "whole", "other"):
+        part = nn.Sequential(network)
+        found = forward_batches(part, make, 11, of=(network, name))
+        torch.testing.assert_close(found.logits, eager(network), rtol=1e-4, atol=1e-5)
+    assert len(set_up) == 2
 
 
 @pytest.mark.parametrize(
@@ -179,7 +239,7 @@ def test_an_error_that_is_not_about_memory_is_raised():
 
     with pytest.raises(RuntimeError, match="shapes"):
         forward_batches(module, broken, 11)
-    with pytest.raises(torch.OutOfMemoryError):
+    with pytest.raises(UnavailableError, match="memory: a single picture does not fit"):
         forward_batches(module, lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError()), 11)
     assert module.training
 
@@ -191,6 +251,37 @@ def test_no_more_than_a_batch_at_a_time():
     found = net.forward_batches(make, 11, batch_size=4)
     assert seen == [4, 4, 3]
     assert found.logits.shape == (11, CATEGORIES)
+
+
+@pytest.mark.parametrize(
+    "explain",
+    [
+        lambda net, photo: explain_lime(net, photo, num_samples=40, engine="eager"),
+        lambda net, photo: explain_cam(net, photo, "scorecam", layer="body", engine="eager"),
+        lambda net, photo: explain_cam(net, photo, "ablationcam", layer="stem", engine="eager"),
+    ],
+)
+def test_no_operation_in_the_loops_waits_for_the_device(monkeypatch, explain):
+    """On a GPU these would copy to the host: what reads numbers, finds places, changes device."""
+    names = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            names.append(str(function).removeprefix("aten."))
+            return function(*args, **(kwargs or {}))
+
+    original = forward._all
+
+    def watched(*arguments):
+        with Watch():
+            return original(*arguments)
+
+    monkeypatch.setattr(forward, "_all", watched)
+    explain(classifier(), photograph())
+    waits = {"item.default", "is_nonzero.default", "nonzero.default", "masked_select.default"}
+    waits |= {"to.dtype_layout", "to.device"}  # to another device
+    assert "conv2d.default" in names
+    assert not waits & set(names)
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from xailib.decode import MAX_PIXELS, MIN_SIDE
 from xailib.errors import InputError
 from xailib.images import (
-    MAX_PIXELS,
-    MIN_SIDE,
     Failure,
     from_array,
     iter_images,

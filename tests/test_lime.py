@@ -58,7 +58,10 @@ def assert_same(found, expected, atol):
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("segment", [blocks, four, from_one, segmentation("slic"), None])
+@pytest.mark.parametrize(
+    "segment",
+    [blocks, four, from_one, segmentation("slic"), segmentation("felzenszwalb"), None],
+)
 @pytest.mark.parametrize("hide_color", [0, 200, None])
 def test_equals_lime(device, segment, hide_color):
     net = classifier(device=device)
@@ -185,6 +188,14 @@ def test_same_again_and_another_seed_another_result():
     assert not np.array_equal(first.raw, other.raw)
 
 
+def test_the_seed_reaches_quickshift():
+    """lime's own does not: scikit-image 0.26 calls the argument ``rng``."""
+    pixels = np.full((64, 64, 3), 120, np.uint8)  # all ties, which only the seed breaks
+    first, again, other = (segmentation("quickshift", seed)(pixels) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
 def test_progress_bar_only_when_asked(capsys):
     net, photo = classifier(), photograph()
     explain_lime(net, photo, num_samples=20, segments="slic")
@@ -202,6 +213,11 @@ def test_progress_bar_only_when_asked(capsys):
         ({"target": CATEGORIES}, "target: index 5"),
         ({"engine": "steam"}, "engine: unknown name"),
         ({"batch_size": 0}, "batch_size: 0"),
+        ({"num_samples": "many"}, "num_samples: 'many'"),
+        ({"num_samples": "auto", "max_samples": 5}, "max_samples: 5"),
+        ({"num_features": 0}, "num_features: 0"),
+        ({"design": "orthogonl"}, "design: unknown name.*orthogonal"),
+        ({"smaples": 3}, "option: unknown name"),
     ],
 )
 def test_bad_input_is_one_line_before_any_pass(arguments, message):

@@ -3,6 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import torchvision
 from torch import nn
 
 from xailib import weights
@@ -177,17 +178,27 @@ def test_wrong_names_get_near_matches(lite0):
         load_classifier("resnet18", "random", device="abacus")
 
 
-def test_unreachable_weights_say_what_was_tried(monkeypatch):
-    from urllib.error import URLError
+def test_unreachable_weights_say_what_was_tried(monkeypatch, tmp_path):
+    monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path))
 
     def refuse(*_args, **_kwargs):
-        raise URLError("no route")
+        raise UnavailableError("download.pytorch.org: no route")
 
-    monkeypatch.setattr("torch.hub.load_state_dict_from_url", refuse)
-    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", refuse)
+    monkeypatch.setattr("xailib.downloads.download", refuse)
     with pytest.raises(UnavailableError, match=r"resnet18-.*no route.*weights=PATH") as caught:
         load_classifier("resnet18")
     assert "\n" not in str(caught.value)
+
+
+def test_published_weights_must_have_the_hash_in_their_name(monkeypatch, tmp_path):
+    def other(_address, part, **_):
+        torch.save(torchvision.models.resnet18().state_dict(), part)
+
+    monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr("xailib.downloads.download", other)
+    with pytest.raises(UnavailableError, match="SHA-256 does not start with f37072fd"):
+        load_classifier("resnet18")
+    assert not list(tmp_path.rglob("*.pth"))
 
 
 def test_a_state_dict_must_fit(tmp_path):

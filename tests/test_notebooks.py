@@ -1,6 +1,7 @@
 """The notebooks themselves: pairs in step, no outputs, and what their readers do with them."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -149,3 +150,69 @@ def test_every_parameter_is_explained_by_papermill():
     for name in ("model", "images", "num_samples", "seed", "out_dir"):
         assert name in done.stdout
     assert "superpixels in a mask" in done.stdout
+
+
+def test_a_notebook_without_widgets_is_not_told_to_install_them():
+    """What lime and timm import, as in a kernel; without ours the warning comes."""
+    kernel = "import IPython, ipykernel.zmqshell; {}import tqdm.auto"
+
+    def said(code):
+        command = [sys.executable, "-c", code]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stderr
+
+    assert "IProgress not found" in said(kernel.format(""))
+    assert said(kernel.format("import xailib; ")) == ""
+
+
+def test_in_jupyterlab_a_py_opens_as_a_notebook(tmp_path):
+    """The setting that ``make`` writes is one that JupyterLab's server reads, and its name."""
+    (line,) = [w for w in (ROOT / "Makefile").read_text().splitlines() if "jupytext-config" in w]
+    words = line.replace("$(BIN)", str(BIN)).replace(".venv/etc/jupyter", str(tmp_path)).split()
+    subprocess.run(words, check=True, capture_output=True)
+    code = (
+        "from jupyterlab_server.settings_utils import _get_overrides as read; "
+        "print(read('none')[0]['@jupyterlab/docmanager-extension:plugin']['defaultViewers'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "JUPYTER_CONFIG_PATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "{'python': 'Jupytext Notebook'}"
+
+
+def test_before_a_commit_pairs_are_brought_in_step_and_outputs_taken_out(tmp_path):
+    """What ``make hooks`` installs, run on a clone in which one half of a pair was edited."""
+    for name in ("notebooks/2_lime.py", "notebooks/2_lime.ipynb", "notebooks/jupytext.toml"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+    (tmp_path / ".pre-commit-config.yaml").write_bytes(
+        (ROOT / ".pre-commit-config.yaml").read_bytes()
+    )
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv" / "bin").symlink_to(BIN)
+    source, paired = (tmp_path / "notebooks" / f"2_lime.{end}" for end in ("py", "ipynb"))
+    notebook = nbformat.read(paired, as_version=4)
+    notebook.cells[1].outputs = [nbformat.v4.new_output("stream", text="a secret output")]
+    nbformat.write(notebook, paired)
+    later = paired.stat().st_mtime + 10
+    source.write_text(source.read_text() + "\n# %%\nedited = 1 + 1\n")
+    os.utime(source, (later, later))
+
+    def commit_hooks(*names):
+        for name in names:
+            command = [sys.executable, "-m", "pre_commit", "run", name, "--all-files"]
+            environment = {**os.environ, "PRE_COMMIT_HOME": str(tmp_path / "cache")}
+            yield subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True)
+
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    subprocess.run(["git", "add", "notebooks", ".pre-commit-config.yaml"], cwd=tmp_path, check=True)
+    first = [done.returncode for done in commit_hooks("jupytext", "nbstripout")]
+    assert first == [1, 1], "a commit with either must be stopped"
+    text = paired.read_text()
+    assert "edited = 1 + 1" in text
+    assert "a secret output" not in text
+    subprocess.run(["git", "add", "notebooks"], cwd=tmp_path, check=True)
+    assert [done.returncode for done in commit_hooks("nbstripout")] == [0]

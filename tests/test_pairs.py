@@ -14,6 +14,7 @@ from xailib.errors import InputError
 from xailib.frames import Frame
 from xailib.intervals import paired
 from xailib.masks import area_mask
+from xailib.pair_figures import baseline_chart, matrix_chart, sweep_chart
 from xailib.pairs import OPPOSES, SUPPORTS, maps_of, pair_table, summary, sweep_table
 
 RNG = np.random.default_rng(1)
@@ -94,6 +95,35 @@ def test_pairs_of_other_targets_or_networks_are_refused():
         maps_of([])
     with pytest.raises(InputError, match="no photograph has two"):
         pair_table(maps_of([cam]))
+
+
+def test_other_photographs_maps_are_cut_at_the_same_area():
+    """By their own, larger or smaller, they would overlap less, and a pair would look better."""
+    maps = [one for k, image in enumerate("abc") for one in maps_of(group(image, k), 2 + 2 * k)]
+    assert [one.area for one in maps[::3]] == [0.2, 0.4, 0.5]  # of five that support
+    table = pair_table(maps, draws=50).set_index(["image", "a", "b"])
+    own, heats = maps[0].cut(0.2), [maps[k] for k in (5, 8)]
+    expected = np.mean([iou(own, area_mask(heat.values, 80)) for heat in heats])
+    assert table.loc[("a", SUPPORTS, "gradcam"), "others"] == expected
+    with pytest.raises(InputError, match=r"area: 1\.5 is not a share"):
+        sweep_table(maps, [1.5])
+
+
+def test_superpixels_are_respected_in_either_order():
+    lime, cam = group()
+    one = pair_table(maps_of([lime, cam], 3), draws=50)
+    turned = pair_table(maps_of([cam, lime], 3), draws=50)
+    assert set(one["null"]) == set(turned["null"]) == {"superpixels"}
+    for name in ("iou", "null_mean", "null_low", "null_high", "p"):
+        assert one[name].tolist() == turned[name].tolist()
+    heatmaps = maps_of([cam, explanation(blobs(3), method="scorecam", image_sha256="cat" * 8)])
+    assert set(pair_table(heatmaps)["null"]) == {"moves"}
+
+
+def test_two_explanations_of_one_name_are_refused():
+    lime, cam = group()
+    with pytest.raises(InputError, match="two of 'cat' are called 'gradcam'"):
+        maps_of([lime, cam, explanation(blobs(3), target=9, image_sha256="cat" * 8)], 3, ["target"])
 
 
 def test_the_table_of_pairs():
@@ -177,6 +207,32 @@ def test_wrong_boxes_are_named(tmp_path, text, line):
         load_boxes(file)
     with pytest.raises(InputError, match="cannot read"):
         load_boxes(tmp_path / "absent.csv")
+
+
+def test_figures_show_the_tables():
+    maps = []
+    for k, image in enumerate("ab"):
+        known = {"image": image, "image_sha256": image * 8}
+        third = explanation(blobs(9 + k), method="scorecam", **known)
+        maps += maps_of([*group(image, k), third], 3)
+    means = summary(pair_table(maps, draws=50)).set_index(["a", "b"])
+    axis = matrix_chart(means.reset_index()).axes[0]
+    texts = np.array([text.get_text() for text in axis.texts]).reshape(4, 4)
+    assert (np.diag(texts) == "1").all()
+    assert texts[0, 1] == texts[1, 0] == "–"  # the two signs are no pair
+    row = means.loc[("gradcam", "scorecam")]
+    assert texts[2, 3] == f"{row['iou']:.2f}"
+    assert texts[3, 2] == f"{row['spearman']:.2f}"
+    axis = baseline_chart(means.reset_index()).axes[0]
+    assert [bar.get_width() for bar in axis.patches] == means["iou"].tolist()
+    drawn = [line.get_xdata().tolist() for line in axis.lines]
+    assert drawn == [means[name].tolist() for name in ("chance", "null_mean", "others")]
+    sweep = sweep_table(maps, (0.2, 0.4))
+    left, right = sweep_chart(sweep).axes
+    assert [len(panel.lines) for panel in (left, right)] == [3, 2]  # the last is chance
+    cams = sweep[(sweep["a"] == "gradcam") & (sweep["b"] == "scorecam")]
+    expected = cams.groupby("area")["iou"].mean()
+    np.testing.assert_allclose(right.lines[0].get_ydata(), expected)
 
 
 def test_one_photograph_has_no_others():

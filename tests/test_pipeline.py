@@ -8,10 +8,11 @@ from click.testing import CliRunner
 from conftest import ROOT
 from PIL import Image
 
-from xailib import pipeline
+from xailib import pipeline, profiles
 from xailib.cli import main
 from xailib.errors import InputError, XailibError
-from xailib.pipeline import Outcome, Profile, load_profile, run_profile, up_to_date
+from xailib.pipeline import Outcome, pending, run_profile, up_to_date
+from xailib.profiles import Profile, load_profile
 from xailib.results import MANIFEST, read_manifest
 
 NOTEBOOK = """
@@ -25,7 +26,7 @@ run = start_run(out_dir, TASK, {"images": images}, photographs)
 run.save_metrics({"n": len(photographs)})
 _ = run.finish()
 """
-CELL = 'images: list = ["chelsea"]  # pictures\nnum_samples: int = 5  # n\nout_dir: str = "x"\n'
+CELL = 'images: list = ["chelsea"]  # pictures\nnum_samples: int = 15  # n\nout_dir: str = "x"\n'
 
 
 @pytest.fixture
@@ -46,14 +47,13 @@ def project(tmp_path, monkeypatch, picture):
     (tmp_path / "_toc.yml").touch()
     (tmp_path / "params").mkdir()
     Image.fromarray(picture).save(tmp_path / "one.png")
-    profile = {"images": [str(tmp_path / "one.png")], "num_samples": 7}
+    profile = {"images": [str(tmp_path / "one.png")], "num_samples": 17}
     (tmp_path / "params" / "mine.yaml").write_text(yaml.safe_dump(profile))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(pipeline, "TASKS", ("2_lime", "4_agreement"))
-    monkeypatch.setattr(pipeline, "_UPSTREAM", {"4_agreement": {"lime_run": "2_lime"}})
-    pipeline._declared.cache_clear()
+    for module in (pipeline, profiles):
+        monkeypatch.setattr(module, "TASKS", ("2_lime", "4_agreement"))
     yield tmp_path
-    pipeline._declared.cache_clear()
+    profiles._declared.cache_clear()
     pipeline._check_pair.cache_clear()
 
 
@@ -73,11 +73,10 @@ def test_a_pair_out_of_step_is_refused(project):
 
     notebook = project / "notebooks" / "2_lime.ipynb"
     jupytext.write(jupytext.read(notebook), notebook.with_suffix(".py"), fmt="py:percent")
-    load_profile("mine")
+    profile = load_profile("mine")
     change(notebook)
-    pipeline._declared.cache_clear()
-    with pytest.raises(InputError, match=r"2_lime\.ipynb and 2_lime\.py differ; run 'make pair'"):
-        load_profile("mine")
+    (outcome,) = run_profile(profile, only="2_lime")
+    assert "2_lime.ipynb and 2_lime.py differ; run 'make pair'" in outcome.message
 
 
 def test_only_what_changed_runs_again(project):
@@ -94,10 +93,22 @@ def test_only_what_changed_runs_again(project):
     change(project / "notebooks" / "4_agreement.ipynb")
     assert states(profile) == ["reused", "done"]
     # A changed parameter.
-    assert states(load_profile("mine", {"num_samples": 8})) == ["done", "done"]
+    assert states(load_profile("mine", {"num_samples": 18})) == ["done", "done"]
     # An interrupted run.
     (profile.folder("2_lime") / MANIFEST).unlink()
-    assert states(load_profile("mine", {"num_samples": 8})) == ["done", "reused"]
+    assert states(load_profile("mine", {"num_samples": 18})) == ["done", "reused"]
+
+
+def test_what_would_run_is_known_before(project):
+    profile = load_profile("mine")
+    assert pending(profile) == ["2_lime", "4_agreement"]
+    assert pending(profile, only="4_agreement") == ["4_agreement"]
+    assert states(profile) == ["done", "done"]
+    assert pending(profile) == []
+    assert pending(profile, "2_lime", force=True) == ["2_lime"]
+    change(project / "notebooks" / "2_lime.ipynb")
+    assert pending(profile) == ["2_lime", "4_agreement"]  # the second reads the first
+    assert states(profile) == ["done", "reused"]  # which has given the same results
 
 
 def test_other_versions_and_sources_run_again(project, monkeypatch):
@@ -193,13 +204,13 @@ def test_partial_output_of_a_failed_run_is_kept(project):
 
 def test_a_tasks_own_parameters_reach_only_that_task(project):
     file = project / "params" / "mine.yaml"
-    own = {"num_samples": 5, "tasks": {"4_agreement": {"num_samples": 9}}}
+    own = {"num_samples": 15, "tasks": {"4_agreement": {"num_samples": 19}}}
     file.write_text(yaml.safe_dump(own))
     profile = load_profile("mine")
-    assert pipeline._parameters(profile, "2_lime")["num_samples"] == 5
-    assert pipeline._parameters(profile, "4_agreement")["num_samples"] == 9
-    changed = load_profile("mine", {"num_samples": 3})  # by hand: for every task
-    assert pipeline._parameters(changed, "4_agreement")["num_samples"] == 3
+    assert pipeline._parameters(profile, "2_lime")["num_samples"] == 15
+    assert pipeline._parameters(profile, "4_agreement")["num_samples"] == 19
+    changed = load_profile("mine", {"num_samples": 13})  # by hand: for every task
+    assert pipeline._parameters(changed, "4_agreement")["num_samples"] == 13
 
 
 @pytest.mark.parametrize(

@@ -1,18 +1,21 @@
 """Probe sets: crops, labels, failures, hashes; published archives over a local server."""
 
+import shutil
 import threading
 import zipfile
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
+import pooch
 import pytest
+from faults_table import shown
 from PIL import Image
 
 from xailib import published_sets
 from xailib.errors import InputError, UnavailableError
 from xailib.probe import load_probe
-from xailib.published_sets import Archive, download, fetch_images
+from xailib.published_sets import Archive, fetch_images
 
 
 def save(path, seed=0, size=(48, 64)):
@@ -146,8 +149,9 @@ def serve():
 
 
 @pytest.fixture
-def archive(tmp_path):
+def archive(tmp_path, monkeypatch):
     """Like Broden: an index names the photographs, masks lie beside them."""
+    monkeypatch.setattr(pooch, "os_cache", lambda name: tmp_path / "cache")
     path = tmp_path / "made.zip"
     with zipfile.ZipFile(path, "w") as made:
         for name in ("x/one.jpg", "x/two.jpg", "x/one_mask.png"):
@@ -164,20 +168,38 @@ def test_a_published_set_is_fetched_in_parts_and_only_its_photographs_kept(
     address = serve(archive, [100, len(archive)], asked)
     known = {"broden": Archive((address,), 2, "broden/index.csv")}
     monkeypatch.setattr(published_sets, "ARCHIVES", known)
-    with pytest.raises(UnavailableError, match="broke off after 100 of"):
-        fetch_images("broden", tmp_path / "cache")
     folder = fetch_images("broden", tmp_path / "cache")
     assert asked == [None, "bytes=100-"]
     assert load_probe(folder).ids == ("one", "two")
     assert fetch_images("broden", tmp_path / "cache") == folder
     assert len(asked) == 2
-    assert [p.name for p in (tmp_path / "cache").iterdir()] == ["broden"]
+    assert sorted(p.name for p in (tmp_path / "cache").iterdir()) == ["broden", "hashes.txt"]
 
 
-def test_a_part_that_is_the_whole_needs_no_more(archive, serve, tmp_path):
-    (tmp_path / "set.zip.part").write_bytes(archive)
-    download(serve(archive, [], []), tmp_path / "set.zip")
-    assert (tmp_path / "set.zip").read_bytes() == archive
+def test_another_archive_later_is_refused(archive, serve, tmp_path, monkeypatch):
+    cache = tmp_path / "cache"
+    address = serve(archive, [len(archive), len(archive)], [])
+    known = {"broden": Archive((address,), 2, "broden/index.csv")}
+    monkeypatch.setattr(published_sets, "ARCHIVES", known)
+    fetch_images("broden", cache)
+    shutil.rmtree(cache / "broden")
+    noted = cache / "hashes.txt"
+    noted.write_text("0" * 64 + noted.read_text()[64:])
+    with pytest.raises(UnavailableError, match=r"another SHA-256 than noted at first use"):
+        fetch_images("broden", cache)
+    assert not (cache / "broden").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "most", "key"),
+    [("../../out.jpg", 10**6, "archive_path"), ("in.jpg", 10, "archive_size")],
+)
+def test_an_archive_cannot_leave_its_folder_or_fill_the_disk(tmp_path, name, most, key):
+    with zipfile.ZipFile(tmp_path / "s.zip", "w") as made:
+        made.writestr(name, b"x" * 100)
+    with pytest.raises(UnavailableError, match=shown(key)):
+        published_sets.unpack(tmp_path / "s.zip", Archive((), 1, most=most), tmp_path / "a" / "s")
+    assert not list(tmp_path.rglob("*.jpg"))
 
 
 @pytest.mark.parametrize("kind", ["damaged", "too few"])
@@ -190,7 +212,7 @@ def test_a_damaged_archive_is_refused_and_removed(archive, serve, tmp_path, monk
     monkeypatch.setattr(published_sets, "ARCHIVES", known)
     with pytest.raises(UnavailableError, match="the archive is damaged"):
         fetch_images("s", tmp_path / "cache")
-    assert not list((tmp_path / "cache").iterdir())
+    assert not list((tmp_path / "cache").iterdir())  # no hash is noted either
 
 
 def test_a_server_that_does_not_answer_is_named(tmp_path, monkeypatch):

@@ -1,19 +1,18 @@
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from pathlib import Path
 from types import SimpleNamespace
 
 import pooch
 import pytest
 import torch
-import yaml
 from conftest import ROOT
 
-from xailib import published, requirements
+from xailib import downloads, published, requirements, web
 from xailib.frames import Frame
 from xailib.preprocessing import from_transform
-from xailib.requirements import problem_with, unreachable
+from xailib.profiles import TASKS, load_profile
+from xailib.requirements import lacking, unreachable
 
 
 @pytest.fixture
@@ -34,7 +33,13 @@ def asked(tmp_path, monkeypatch):
 
 
 def profile(name):
-    return yaml.safe_load((ROOT / "params" / f"{name}.yaml").read_text())
+    """What each notebook of a profile gets."""
+    loaded = load_profile(name)
+    return {task: loaded.share(task) for task in TASKS}
+
+
+def one(**parameters):
+    return {"2_lime": parameters}
 
 
 @pytest.mark.parametrize("name", ["embedded", "smoke"])
@@ -65,7 +70,7 @@ def test_the_replication_lists_all_that_it_lacks_and_asks_each_host_once(asked):
 
 
 def test_what_lies_in_its_cache_is_not_asked_for(asked, tmp_path):
-    wanted = {"model": "resnet50", "weights": "IMAGENET1K_V2", "probe": ["broden"]}
+    wanted = one(model="resnet50", weights="IMAGENET1K_V2", probe=["broden"])
     assert len(unreachable(wanted)) == 2
     asked.clear()
     (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
@@ -77,9 +82,9 @@ def test_what_lies_in_its_cache_is_not_asked_for(asked, tmp_path):
         file = published.cache_folder() / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.touch()
-    assert unreachable({"images": ["published"], "published": ""}) == []
+    assert unreachable(one(images=["published"], published="")) == []
     (published.cache_folder() / published.audited()[-1]).unlink()
-    (line,) = unreachable({"published": ""})
+    (line,) = unreachable(one(published=""))
     assert "replicated report" in line
 
 
@@ -87,16 +92,13 @@ def test_the_cache_of_lists_and_categories_is_where_the_loader_puts_them(asked, 
     """Fetched by the loaders' own way, a file is found again."""
     from xailib import weights
 
-    def retrieve(address, known_hash, path, **_):
-        file = Path(path) / pooch.utils.unique_file_name(address)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.touch()
-        return str(file)
+    def download(address, part, **_):
+        part.write_text("a\nb")
 
-    assert len(unreachable({"concepts": "20k"})) == 1
-    monkeypatch.setattr(pooch, "retrieve", retrieve)
+    assert len(unreachable(one(concepts=["20k"]))) == 1
+    monkeypatch.setattr(downloads, "download", download)
     weights.download(published.WORDS)
-    assert unreachable({"concepts": "20k"}) == []
+    assert unreachable(one(concepts=["20k"])) == []
 
 
 def test_local_files_and_random_weights_need_nobody(asked, tmp_path):
@@ -109,13 +111,28 @@ def test_local_files_and_random_weights_need_nobody(asked, tmp_path):
         {"published": str(tmp_path)},
         {"model": "timm_model_or_typo"},
     ):
-        assert unreachable({"tasks": {"2_lime": own}}) == []
+        assert unreachable(one(**own)) == []
     assert asked == []
 
 
 def test_weights_that_are_neither_file_nor_published_are_named(asked):
-    (line,) = unreachable({"model": "resnet50", "weights": "no/such/file.pth"})
+    (line,) = unreachable(one(model="resnet50", weights="no/such/file.pth"))
     assert "no file and no published weights 'no/such/file.pth'" in line
+
+
+def test_what_is_fetched_and_what_cannot_be_had_are_told_by_task(asked, monkeypatch):
+    monkeypatch.setattr(
+        requirements, "problem_with", lambda a: None if "pytorch" in a else "no network"
+    )
+    lacks = lacking({"2_lime": {"model": "resnet50"}, "3_cam": {"images": ["published"]}})
+    assert lacks["2_lime"].fetched == ("weights IMAGENET1K_V2 of resnet50",)
+    assert lacks["2_lime"].unreachable == lacks["3_cam"].fetched == ()
+    assert lacks["3_cam"].unreachable[0].startswith("files of the replicated report: not here")
+
+
+def test_timms_networks_are_asked_for_too(asked, monkeypatch):
+    (line,) = unreachable(one(model="resnet10t"))
+    assert line.startswith("timm's weights for resnet10t: not here, and no answer from hugging")
 
 
 def test_a_second_address_will_do(asked, monkeypatch):
@@ -123,7 +140,7 @@ def test_a_second_address_will_do(asked, monkeypatch):
     monkeypatch.setattr(
         requirements, "problem_with", lambda a: "down" if a.startswith(down) else None
     )
-    assert unreachable({"probe": "broden"}) == []
+    assert unreachable(one(probe=["broden"])) == []
 
 
 def test_the_replications_networks_prepare_as_the_report_did(monkeypatch):
@@ -146,7 +163,7 @@ def test_the_replications_networks_prepare_as_the_report_did(monkeypatch):
         "lime_resnet50": Frame((263, 376), (256, 256), (16, 16, 224, 224)),
         "cam_resnet50": Frame.whole(263, 376),
     }
-    tasks = profile("replication")["tasks"]
+    tasks = load_profile("replication").tasks
     for task, (function, frame) in zip(("2_lime", "3_cam"), frames.items(), strict=True):
         assert tasks[task]["model"] == f"params/replication_networks.py:{function}"
         _, transform, categories = getattr(code, function)()
@@ -175,13 +192,13 @@ def server():
 
 
 def test_a_host_is_asked_for_the_file_not_fetched(server):
-    assert problem_with(f"{server}/200") is None
-    assert problem_with(f"{server}/405") is None
-    assert problem_with(f"{server}/404") == "HTTP 404"
-    assert problem_with(f"{server}/503") == "HTTP 503"
+    assert web.problem_with(f"{server}/200") is None
+    assert web.problem_with(f"{server}/405") is None
+    assert web.problem_with(f"{server}/404") == "HTTP 404"
+    assert web.problem_with(f"{server}/503") == "HTTP 503"
 
 
 def test_a_host_that_is_not_there_is_told_quickly():
     start = time.monotonic()
-    assert problem_with("http://127.0.0.1:9/x") == "Connection refused"
-    assert time.monotonic() - start < requirements.TIMEOUT + 1
+    assert web.problem_with("http://127.0.0.1:9/x") == "Connection refused"
+    assert time.monotonic() - start < web.TIMEOUT

@@ -1,31 +1,24 @@
-"""Activations of units on probe images, recorded once, resumable, and safe to use again.
+"""Activations of units on probe images, recorded once, resumable, and safe to use again."""
 
-A recording is a folder: ``manifest.json`` says what it is of, and one file for each layer holds
-its rows, image after image. Rows are appended batch by batch, so the shortest file tells how far
-a recording that was killed had come.
-"""
-
-import errno
-import json
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Shaped, UInt8
 from torch import Tensor, nn
 
 from xailib import layers as layer_tools
-from xailib.errors import InputError, UnavailableError
-from xailib.files import write_atomic
+from xailib import recording
+from xailib.errors import InputError
+from xailib.forward import halving
 from xailib.models import BATCH, Classifier
 from xailib.probe import ProbeSet
 
-_MANIFEST = "manifest.json"
-_VERSION = 1  # of the folder's layout and of what pooling means
+_VERSION = 2  # of the folder's layout and of what pooling means
 
 
 @dataclass(frozen=True)
@@ -53,10 +46,7 @@ class Activations(Mapping[str, np.ndarray]):
 
     def __getitem__(self, layer: str) -> Shaped[np.ndarray, "probe units"]:
         """Return a layer's activations, read from the disk as they are used."""
-        layer_index = self.layers.index(layer)  # a name is no safe file name
-        shape = (len(self.ids), self.manifest["units"][layer_index])
-        file = _file(self.folder, layer_index)
-        return np.memmap(file, dtype=self.manifest["dtype"], mode="r", shape=shape)
+        return recording.table(self.folder, self.manifest, self.layers.index(layer))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.layers)
@@ -101,8 +91,10 @@ def record_activations(
     Raises
     ------
     InputError
-        For an unknown layer, a folder with another recording, a full disk, or activations
+        For an unknown layer, a folder with another recording, too little room, or activations
         that are not finite; before any work where that can be told.
+    StorageError
+        If the disk is full, or may not be written to.
     """
     _check(classifier, layers, pool, dtype)
     folder = Path(folder).expanduser()
@@ -115,17 +107,12 @@ def record_activations(
         "probe": probe.sha256,
         "images": len(probe),
     }
-    manifest = _start(folder, wanted)
-    if not manifest.get("complete"):
-        done = _resume(folder, manifest)
-        for rows in _pooled(classifier, layers, probe, pool, done, batch_size):
-            if "units" not in manifest:
-                manifest["units"] = [values.shape[1] for values in rows.values()]
-                _check_space(folder, manifest)
-                _write_manifest(folder, manifest)
-            _append(folder, rows, dtype)
-        manifest |= {"complete": True, "failures": len(probe.failures)}
-        _write_manifest(folder, manifest)
+    manifest = recording.record(
+        folder,
+        wanted,
+        lambda start: _pooled(classifier, layers, probe, pool, start, batch_size),
+        failures=len(probe.failures),
+    )
     return Activations(folder, manifest, probe.ids)
 
 
@@ -142,44 +129,6 @@ def _check(classifier: Classifier, layers: Sequence[str], pool: str, dtype: str)
         raise InputError(f"dtype: {dtype!r} is neither 'float16' nor 'float32'")
 
 
-def _start(folder: Path, wanted: dict[str, Any]) -> dict[str, Any]:
-    """Return the manifest of the recording in a folder, a new one if the folder has none."""
-    file = folder / _MANIFEST
-    if not file.is_file():
-        if folder.is_dir() and any(folder.iterdir()):
-            raise InputError(f"folder: {str(folder)!r} holds something else; name a new one")
-        folder.mkdir(parents=True, exist_ok=True)
-        _write_manifest(folder, wanted)
-        return dict(wanted)
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"folder: {str(file)!r} is damaged: {error}") from error
-    differing = [key for key, value in wanted.items() if found.get(key) != value]
-    if differing:
-        which = ", ".join(f"{k} ({found.get(k)}, not {wanted[k]})" for k in differing)
-        raise InputError(
-            f"folder: {str(folder)!r} holds another recording: {which}; name another folder"
-        )
-    if found.get("complete"):
-        for index, size in enumerate(_row_bytes(found)):
-            if _length(folder, index) != size * found["images"]:
-                raise InputError(f"folder: {str(folder)!r} is damaged: delete it and record anew")
-    return found
-
-
-def _resume(folder: Path, manifest: Mapping[str, Any]) -> int:
-    """Cut every layer's file to the rows that all of them have; return how many these are."""
-    if "units" not in manifest:
-        return 0
-    sizes = _row_bytes(manifest)
-    done = min(_length(folder, index) // size for index, size in enumerate(sizes))
-    for index, size in enumerate(sizes):
-        with _file(folder, index).open("ab") as file:
-            file.truncate(done * size)
-    return done
-
-
 def _pooled(
     classifier: Classifier,
     layers: Sequence[str],
@@ -192,24 +141,32 @@ def _pooled(
     module = classifier.module
     class_token = _has_class_token(module)
     photographs = probe.photographs(start)
+    views: list[UInt8[np.ndarray, "height width 3"]] = []  # read, and not shown yet
     with (
         torch.inference_mode(),
         layer_tools.evaluation(module),
         layer_tools.recorded(module, layers) as outputs,
     ):
-        for first in range(start, len(probe), batch_size):
-            count = min(batch_size, len(probe) - first)
-            views = [classifier.view(next(photographs)).pixels for _ in range(count)]
-            module(classifier.input_tensor(np.stack(views)))
+
+        def run(first: int, last: int) -> dict[str, Float[np.ndarray, "batch units"]]:
+            count = last - first
+            views.extend(
+                classifier.view(p).pixels for p in islice(photographs, max(0, count - len(views)))
+            )
+            outputs.clear()
+            module(classifier.input_tensor(np.stack(views[:count])))
             missing = [name for name in layers if name not in outputs]
             if missing:
                 raise InputError(f"layers: the network does not use {', '.join(missing)}")
             rows = {}
             for name in layers:
                 values = _pool(name, outputs[name], count, pool, class_token).float().cpu()
-                _check_finite(name, values, probe.ids[first : first + count])
+                _check_finite(name, values, probe.ids[start + first : start + last])
                 rows[name] = values.numpy()
-            outputs.clear()
+            del views[:count]  # only now: where memory runs out they are shown again, fewer a pass
+            return rows
+
+        for _, _, rows in halving(run, len(probe) - start, batch_size):
             yield rows
 
 
@@ -243,51 +200,3 @@ def _check_finite(name: str, values: Tensor, ids: Sequence[str]) -> None:
     if bad.any():
         image = ids[int(bad.nonzero()[0])]
         raise InputError(f"activations: layer {name!r} is not finite for the image {image!r}")
-
-
-def _append(folder: Path, rows: Mapping[str, np.ndarray], dtype: str) -> None:
-    for index, (name, values) in enumerate(rows.items()):
-        if np.abs(values).max() > np.finfo(dtype).max:
-            raise InputError(f"dtype: layer {name!r} exceeds {dtype}; record it as float32")
-        try:
-            # Written, not mapped: on a full disk that is an error here, and not a fatal fault.
-            with _file(folder, index).open("ab") as file:
-                file.write(values.astype(dtype).tobytes())
-        except OSError as error:
-            raise _disk(folder, error) from error
-
-
-def _check_space(folder: Path, manifest: Mapping[str, Any]) -> None:
-    needed = sum(_row_bytes(manifest)) * manifest["images"]
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise InputError(
-            f"folder: {str(folder)!r} has {free / 1e6:.0f} MB free, "
-            f"{needed / 1e6:.0f} MB are needed"
-        )
-
-
-def _write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
-    try:
-        write_atomic(folder / _MANIFEST, json.dumps(manifest, indent=1) + "\n")
-    except OSError as error:
-        raise _disk(folder, error) from error
-
-
-def _disk(folder: Path, error: OSError) -> UnavailableError:
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    hint = "make room and run again to go on" if full else "run again to go on"
-    return UnavailableError(f"folder: cannot write to {str(folder)!r}: {error.strerror}; {hint}")
-
-
-def _row_bytes(manifest: Mapping[str, Any]) -> list[int]:
-    return [units * np.dtype(manifest["dtype"]).itemsize for units in manifest["units"]]
-
-
-def _file(folder: Path, index: int) -> Path:
-    return folder / f"layer{index:02d}.bin"
-
-
-def _length(folder: Path, index: int) -> int:
-    file = _file(folder, index)
-    return file.stat().st_size if file.is_file() else 0

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from xailib import layers, models
+from xailib import downloads, hub, layers, models, web
 from xailib import weights as weights_io
 from xailib.encoding import TEXTS, Pictures, Rows, batches, import_optional, pixels_of, unit_rows
-from xailib.errors import InputError, unknown_name
+from xailib.errors import InputError, UnavailableError, unknown_name
 from xailib.files import sha256_of
 from xailib.models import BATCH
 from xailib.preprocessing import Preprocessing
@@ -76,11 +77,7 @@ def load_clip(rest: str, weights: str | Path | None, device: str) -> ClipEncoder
     if rest not in clip.available_models():
         raise unknown_name("encoder: clip", rest, clip.available_models())
     if weights is None:
-        address = clip.clip._MODELS[rest]  # its last folder is the SHA-256, which is checked
-        cache = Path("~/.cache/clip").expanduser()
-        file = Path(
-            weights_io.fetch(f"CLIP {rest}", lambda: clip.clip._download(address, str(cache)))
-        )
+        file = weights_io.fetch(f"CLIP {rest}", lambda: fetch_clip(clip.clip._MODELS[rest]))
     else:
         file = Path(weights).expanduser()
     module = _build_clip(clip, file)
@@ -98,6 +95,13 @@ def load_clip(rest: str, weights: str | Path | None, device: str) -> ClipEncoder
         ),
         device=chosen,
     )
+
+
+def fetch_clip(address: str, watch: downloads.Watch | None = None) -> Path:
+    """Return one of OpenAI's files, where their package keeps it; the folder is its SHA-256."""
+    *_, sha256, name = address.split("/")
+    file = Path("~/.cache/clip").expanduser() / name
+    return downloads.fetch(address, file, sha256=sha256, watch=watch)
 
 
 def _build_clip(clip: Any, file: Path) -> Any:
@@ -130,6 +134,26 @@ def _check_clip(module: Any, name: str, file: Path) -> None:
         raise InputError(f"weights: {file.name!r} is {found}, not CLIP's {name}")
 
 
+def _create_openclip(open_clip: Any, arch: str, source: str, device: Any, tag: str) -> nn.Module:
+    """Build one of OpenCLIP's networks, with weights from a file or, under a tag, from the hub.
+
+    Raises
+    ------
+    UnavailableError
+        If they are not here and their host is out of reach: at once, not after many tries.
+    """
+    config = open_clip.get_pretrained_cfg(arch, tag) if tag else {}
+    repository, _, name = config.get("hf_hub", "").rpartition("/")
+    names = [name] if name else ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"]
+    here = bool(repository) and hub.in_their_cache(repository, names) is not None
+    address = hub.address(repository, names[-1]) if repository else config.get("url", "")
+    problem = web.problem_with(address) if address and not here else None
+    if problem:
+        raise UnavailableError(problem)
+    with hub.offline() if here else nullcontext():
+        return open_clip.create_model(arch, pretrained=source, device=device, precision="fp32")
+
+
 def load_openclip(rest: str, weights: str | Path | None, device: str) -> ClipEncoder:
     """Load one of OpenCLIP's networks; see `xailib.encoders.load_encoder`."""
     open_clip = import_optional("open_clip", "open-clip-torch")
@@ -143,7 +167,7 @@ def load_openclip(rest: str, weights: str | Path | None, device: str) -> ClipEnc
     source = str(Path(weights).expanduser()) if weights else tag
     module = weights_io.fetch(
         f"OpenCLIP {rest}",
-        lambda: open_clip.create_model(arch, pretrained=source, device=chosen, precision="fp32"),
+        lambda: _create_openclip(open_clip, arch, source, chosen, "" if weights else tag),
     )
     config = open_clip.get_model_preprocess_cfg(module)
     size = config["size"] if isinstance(config["size"], (tuple, list)) else (config["size"],) * 2

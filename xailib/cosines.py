@@ -19,9 +19,11 @@ class Matrix:
         """(probe, concepts)."""
         return self.values.shape[0], self.values.shape[1]
 
-    def rows(self, index: Int64[Tensor, " rows"]) -> Float[Tensor, "rows concepts"]:
-        """Return some rows, as a new tensor."""
-        return self.values[index]
+    def rows(
+        self, index: Int64[Tensor, " rows"], scale: float = 1.0
+    ) -> Float[Tensor, "rows concepts"]:
+        """Return some rows times `scale`, as a new tensor."""
+        return self.values[index].mul_(scale)
 
     def columns(self, start: int, stop: int) -> Float[Tensor, "probe columns"]:
         """Return some columns, as a new tensor."""
@@ -40,9 +42,11 @@ class Product:
         """(probe, concepts)."""
         return self.images.shape[0], self.texts.shape[0]
 
-    def rows(self, index: Int64[Tensor, " rows"]) -> Float[Tensor, "rows concepts"]:
-        """Return some rows, as a new tensor."""
-        return self.images[index] @ self.texts.T
+    def rows(
+        self, index: Int64[Tensor, " rows"], scale: float = 1.0
+    ) -> Float[Tensor, "rows concepts"]:
+        """Return some rows times `scale`, as a new tensor."""
+        return self.images[index].mul_(scale) @ self.texts.T
 
     def columns(self, start: int, stop: int) -> Float[Tensor, "probe columns"]:
         """Return some columns, as a new tensor."""

@@ -14,7 +14,7 @@ from xailib.cosines import product
 from xailib.encoders import Encoder
 from xailib.errors import InputError, unknown_name
 from xailib.intervals import bootstrap
-from xailib.similarity import MEASURES, top_images
+from xailib.similarity import MEASURES, check_top_k, top_images
 
 _PER_LAYER = ("soft_wpmi", "wpmi")  # their mean over units is a layer's own
 
@@ -68,15 +68,10 @@ def label_units(
         For an unknown measure or parameter, tables that do not fit each other, or activations
         that are not finite, naming the layer.
     """
-    if measure not in MEASURES:
-        raise unknown_name("measure", measure, MEASURES)
+    check_measure(measure, len(image_embeddings), **parameters)
     ids = getattr(activations, "ids", None) if ids is None else ids
     _check(activations, image_embeddings, text_embeddings, concepts, ids)
     compare = MEASURES[measure]
-    allowed = set(signature(compare).parameters) - {"similarity", "activations"}
-    for name in parameters:
-        if name not in allowed:
-            raise unknown_name(f"{measure}: parameter", name, sorted(allowed))
     cosines = product(image_embeddings, text_embeddings)
     if measure in _PER_LAYER:
         tables = [np.asarray(values) for values in activations.values()]
@@ -91,6 +86,35 @@ def label_units(
         ],
         ignore_index=True,
     )
+
+
+def check_measure(measure: str, probe: int, **parameters: Any) -> None:
+    """Raise for what `label_units` would refuse, before images are shown to anything.
+
+    Parameters
+    ----------
+    measure : str
+        A key of `xailib.similarity.MEASURES`.
+    probe : int
+        How many probe images there are.
+    **parameters
+        Of the measure.
+
+    Raises
+    ------
+    InputError
+        For an unknown measure or parameter, or a ``top_k``, given or by default, that is not
+        between 1 and the number of probe images.
+    """
+    if measure not in MEASURES:
+        raise unknown_name("measure", measure, MEASURES)
+    defaults = signature(MEASURES[measure]).parameters
+    allowed = sorted(set(defaults) - {"similarity", "activations"})
+    for name in parameters:
+        if name not in allowed:
+            raise unknown_name(f"{measure}: parameter", name, allowed)
+    if "top_k" in allowed:
+        check_top_k(parameters.get("top_k", defaults["top_k"].default), probe)
 
 
 @dataclass(frozen=True)

@@ -55,10 +55,10 @@ def load_encoder(name: str, weights: str | Path | None = None, device: str = "au
     Parameters
     ----------
     name : str
-        ``clip:ViT-B/16`` or another of OpenAI's names; ``openclip:ARCH[/PRETRAINED]``;
-        ``conse:CLASSIFIER[+SENTENCES]`` with any name that `xailib.models.load_classifier`
-        takes, and ``minilm`` (packaged, the default) or the folder of a sentence model in
-        the Hugging Face layout, such as all-mpnet-base-v2.
+        ``clip:ViT-B/16``, for which ``clip`` is short, or another of OpenAI's names;
+        ``openclip:ARCH[/PRETRAINED]``; ``conse:CLASSIFIER[+SENTENCES]`` with any name that
+        `xailib.models.load_classifier` takes, and a sentence model that
+        `xailib.sentences.load_sentences` takes: ``minilm`` (the default), ``mpnet``, or a folder.
     weights : str or path, optional
         A local file: a state dict or OpenAI's own archive for ``clip:``, what OpenCLIP reads
         for ``openclip:``, the classifier's weights for ``conse:``.
@@ -72,7 +72,7 @@ def load_encoder(name: str, weights: str | Path | None = None, device: str = "au
     UnavailableError
         For weights or a package that is missing: how to supply it.
     """
-    kind, _, rest = name.partition(":")
+    kind, _, rest = ("clip:ViT-B/16" if name == "clip" else name).partition(":")
     loaders: dict[str, Callable[..., Encoder]] = {
         "clip": load_clip,
         "openclip": load_openclip,

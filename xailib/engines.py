@@ -21,9 +21,14 @@ Run = Callable[[Tensor], Tensor]
 
 def _openvino(module: nn.Module, example: Tensor) -> Run:
     openvino = importlib.import_module("openvino")
-    # Traced here, because OpenVINO's own call of this traces several times to check itself.
+    decoders = importlib.import_module("openvino.frontend.pytorch.ts_decoder")
+    # Not by `convert_model`: that takes ten times as long, and reports its use over the network.
+    frontend = importlib.import_module("openvino.frontend").FrontEndManager()
+    pytorch = frontend.load_by_framework("pytorch")
     traced = torch.jit.trace(module, example, check_trace=False)
-    model = openvino.convert_model(traced, input=[-1, *example.shape[1:]])
+    decoder = decoders.TorchScriptPythonDecoder(traced)  # must live until it is converted
+    model = pytorch.convert(pytorch.load(decoder))
+    model.reshape([-1, *example.shape[1:]])
     options = {"INFERENCE_PRECISION_HINT": "f32"}  # its default is bfloat16 where the CPU has it
     request = openvino.Core().compile_model(model, "CPU", options).create_infer_request()
 

@@ -5,7 +5,11 @@ from difflib import get_close_matches
 
 
 class XailibError(Exception):
-    """Something that the user can mend; the message says how."""
+    """Something that the user can mend; the message says how, in one line."""
+
+    def __str__(self) -> str:
+        # Also where it quotes somebody else's error of many lines.
+        return " ".join(super().__str__().split("\n")).strip()
 
     def _render_traceback_(self) -> list[str]:
         # IPython asks for this: a notebook shows the one line that helps, not our stack.
@@ -18,6 +22,16 @@ class InputError(XailibError, ValueError):
 
 class UnavailableError(XailibError, OSError):
     """Something that had to be fetched and could not be."""
+
+
+class StorageError(UnavailableError):
+    """A result that could not be written: a full disk, a read-only folder."""
+
+
+def first_line(error: BaseException) -> str:
+    """Return an error of somebody else's code as one line: its kind, and what it says first."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 def near_matches(given: str, allowed: Iterable[str], most: int = 4) -> list[str]:

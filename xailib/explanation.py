@@ -12,13 +12,15 @@ from typing import Any, Literal
 from zipfile import BadZipFile
 
 import numpy as np
-from jaxtyping import Float, Float32, Int, Shaped
+from jaxtyping import Bool, Float, Float32, Int, Shaped
 
 from xailib.errors import InputError
 from xailib.files import atomic
 from xailib.frames import Frame
 
 Signs = Literal["positive", "negative", "both"]
+
+_SUPERPIXEL_ARRAYS = ("segments", "weights", "shown", "scores")
 
 
 @dataclass(frozen=True)
@@ -36,12 +38,21 @@ class Superpixels:
         The linear model's prediction with every superpixel hidden.
     fit : float
         R squared of the linear model on its weighted samples, at most 1.
+    shown : (samples, superpixels) bool or None
+        Which superpixels each sample shows; the first sample shows all. None if not kept.
+    scores : (samples,) float or None
+        The network's probability of the target for each sample.
+    block : int
+        How many neighbouring samples were drawn together.
     """
 
     segments: Int[np.ndarray, "height width"]
     weights: Float[np.ndarray, " superpixels"]
     intercept: float
     fit: float
+    shown: Bool[np.ndarray, "samples superpixels"] | None = None
+    scores: Float[np.ndarray, " samples"] | None = None
+    block: int = 1
 
     def ranked(self, count: int, signs: Signs = "both") -> list[int]:
         """Return the `count` superpixels of largest absolute weight, of one sign or of both."""
@@ -130,7 +141,8 @@ class Explanation:
                 arrays = {key: file[key] for key in file.files if key != "description"}
             parts = text.pop("superpixels")
             if parts is not None:
-                parts = Superpixels(arrays.pop("segments"), arrays.pop("weights"), **parts)
+                parts |= {name: arrays.pop(name, None) for name in _SUPERPIXEL_ARRAYS}
+                parts = Superpixels(**parts)
             frame = Frame(**{key: tuple(value) for key, value in text.pop("frame").items()})
             return cls(**text, **arrays, frame=frame, superpixels=parts)
         except (OSError, LookupError, ValueError, TypeError, EOFError, BadZipFile) as error:
@@ -162,8 +174,9 @@ def _split(
         if entry.name in arrays:
             continue
         if isinstance(value, Superpixels):
-            arrays |= {"segments": value.segments, "weights": value.weights}
-            value = {"intercept": value.intercept, "fit": value.fit}
+            kept = {name: getattr(value, name) for name in _SUPERPIXEL_ARRAYS}
+            arrays |= {name: array for name, array in kept.items() if array is not None}
+            value = {"intercept": value.intercept, "fit": value.fit, "block": value.block}
         elif isinstance(value, Frame):
             value = asdict(value)
         elif isinstance(value, Mapping):

@@ -16,7 +16,7 @@ from xailib.errors import InputError
 from xailib.explanation import Explanation
 from xailib.frames import change_frame
 from xailib.images import Photograph
-from xailib.models import BATCH, Classifier
+from xailib.models import BATCH, Classifier, as_probabilities
 from xailib.pixels import REGION, Perturbed, Saliency, centred_blob, plan, random_field
 
 BASELINES = ("random", "centre")  # the names under which their curves stand
@@ -176,7 +176,7 @@ def faithfulness_curves(
         batch_size=batch_size,
         engine=engine,
     )
-    probabilities = found.logits.softmax(dim=1)[:, index].tolist()
+    probabilities = as_probabilities(found.logits)[:, index].tolist()
     score = {trial.key: p for trial, p in zip(distinct, probabilities, strict=True)}
     return pd.DataFrame(
         {

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float64
 from scipy.integrate import trapezoid
-from scipy.stats import false_discovery_control, wilcoxon
+from scipy.stats import false_discovery_control, rankdata, wilcoxon
 
 from xailib.errors import InputError
 from xailib.intervals import bootstrap
@@ -88,8 +88,8 @@ def compare_with_baselines(
         (with both), mean and baseline_mean, difference (mean of method minus baseline), low and
         high (its percentile bootstrap interval over photographs; NaN for a single one), p
         (Wilcoxon's signed-rank test, two-sided), p_adjusted (Benjamini and Hochberg, over all
-        rows), and verdict: ``"better"`` or ``"worse"`` by the sign of the difference where
-        p_adjusted is below 0.05, else ``"undecided"``.
+        rows), and verdict: ``"better"`` or ``"worse"`` where p_adjusted is below 0.05 and the mean
+        difference has the sign of the ranks that the test sums, else ``"undecided"``.
 
     Raises
     ------
@@ -123,7 +123,10 @@ def compare_with_baselines(
     table["p_adjusted"] = false_discovery_control(table["p"])
     gain = np.sign(table["difference"]) * np.where(table["better"] == "higher", 1, -1)
     named = gain.map({1.0: "better", -1.0: "worse"})
-    table["verdict"] = named.where(table["p_adjusted"] < LEVEL, "undecided").fillna("undecided")
+    # One photograph may turn the mean against the ranks of all others.
+    agreed = np.sign(table["difference"]) == np.sign(table.pop("ranks"))
+    decided = (table["p_adjusted"] < LEVEL) & agreed
+    table["verdict"] = named.where(decided, "undecided").fillna("undecided")
     return table
 
 
@@ -133,7 +136,7 @@ def _paired(
     confidence: float,
     seed: int,
 ) -> dict[str, int | float]:
-    """Return the means of two paired samples, their mean difference, its interval and p."""
+    """Return the means of two paired samples, their mean difference, its interval, ranks and p."""
     differences = values - others
     low, high = mean_interval(differences[:, None], confidence, seed)[:, 0]
     return {
@@ -143,6 +146,7 @@ def _paired(
         "difference": differences.mean(),
         "low": low,
         "high": high,
+        "ranks": float(np.sign(differences) @ rankdata(np.abs(differences))),
         # Where nothing differs there is nothing to rank.
         "p": float(wilcoxon(differences).pvalue) if differences.any() else 1.0,
     }

@@ -1,5 +1,6 @@
 """Files that are whole or absent, and hashes that tell what they hold."""
 
+import errno
 import hashlib
 import os
 import tempfile
@@ -8,13 +9,44 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from xailib.errors import StorageError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_REFUSED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+
 
 @contextmanager
 def atomic(path: Path) -> Iterator[IO[bytes]]:
     """Open a file for writing that takes its name only when all of it is on the disk.
 
     If the block fails, or the machine does, `path` is as it was before.
+
+    Raises
+    ------
+    StorageError
+        If the disk is full, or may not be written to.
     """
+    with storage(path), _whole(path) as file:
+        yield file
+
+
+@contextmanager
+def storage(path: Path) -> Iterator[None]:
+    """Turn what the disk says in this block into one line that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (*_FULL, *_REFUSED):
+            raise
+        full = "make room and" if error.errno in _FULL else "make it writable and"
+        raise StorageError(
+            f"disk: cannot write {str(path)!r}: {error.strerror}; "
+            f"{full} run again to go on, what is finished is kept"
+        ) from error
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[IO[bytes]]:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     try:

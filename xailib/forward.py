@@ -9,22 +9,23 @@ never changed: what a compiler alters is a copy.
 import importlib.util
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
-from weakref import WeakKeyDictionary
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float, Float32
 from torch import Tensor, nn
 
 from xailib.engines import SET_UPS, Run, quiet
-from xailib.errors import InputError, unknown_name
+from xailib.errors import InputError, UnavailableError, unknown_name
+from xailib.kept import keep, kept_for
 from xailib.layers import evaluation
 
 log = logging.getLogger(__name__)
 
+Result = TypeVar("Result")
 Make = Callable[[int, int], Tensor]  # (start, stop) -> that part of the pictures, as input
 
 TOLERANCE = 1e-3  # of a logit: further from eager than this is another network
@@ -53,11 +54,14 @@ class Scores:
     engine: str
 
 
-_made: WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], Engine | None]] = WeakKeyDictionary()
-
-
 def forward_batches(
-    module: nn.Module, make: Make, count: int, *, batch_size: int = 16, engine: str = "auto"
+    module: nn.Module,
+    make: Make,
+    count: int,
+    *,
+    batch_size: int = 16,
+    engine: str = "auto",
+    of: tuple[nn.Module, str] | None = None,
 ) -> Scores:
     """Send `count` pictures through a network, `batch_size` at a time.
 
@@ -78,6 +82,9 @@ def forward_batches(
         `TOLERANCE` on the first pictures (and on the predicted category), and is faster there;
         eager if none is. A name in `ENGINES` forces that one; ``"autocast"`` (CUDA only)
         computes in half precision and is the only one that is not checked.
+    of : (network, name), optional
+        For a `module` that is made anew each time, the network that it is a part of, and which
+        part: engines are kept with these. It must be the same function whenever it is made.
 
     Returns
     -------
@@ -94,16 +101,22 @@ def forward_batches(
     if batch_size < 1 or count < 1:
         raise InputError(f"batch_size: {batch_size} for {count} pictures; both must be at least 1")
     with evaluation(module):
-        chosen = choose(module, make, count, engine)
+        chosen = choose(module, make, count, engine, of)
         with torch.inference_mode():
             return Scores(_all(chosen.run, make, count, batch_size), chosen.name)
 
 
-def choose(module: nn.Module, make: Make, count: int, engine: str = "auto") -> Engine:
+def choose(
+    module: nn.Module,
+    make: Make,
+    count: int,
+    engine: str = "auto",
+    of: tuple[nn.Module, str] | None = None,
+) -> Engine:
     """Return the engine for `count` pictures; see `forward_batches`.
 
-    What was compiled is kept as long as the module lives, and checked anew at each use, so that
-    weights changed in between are noticed.
+    What was compiled is kept as long as the network lives with the same weights, and checked
+    anew at each use, so that whatever else has changed in between is noticed.
     """
     eager = Engine("eager", module)
     if engine == "auto":
@@ -118,7 +131,7 @@ def choose(module: nn.Module, make: Make, count: int, engine: str = "auto") -> E
     for name in names:
         if name == "autocast":
             return Engine(name, SET_UPS[name](module, example))
-        found = _checked(name, module, example, wanted, forced=engine != "auto")
+        found = _checked(name, module, example, wanted, of or (module, ""), engine != "auto")
         if found is not None:
             return found
     return eager
@@ -134,17 +147,23 @@ def _candidates(module: nn.Module) -> list[str]:
 
 
 def _checked(
-    name: str, module: nn.Module, example: Tensor, wanted: Tensor, *, forced: bool
+    name: str,
+    module: nn.Module,
+    example: Tensor,
+    wanted: Tensor,
+    of: tuple[nn.Module, str],
+    forced: bool,
 ) -> Engine | None:
     """Return an engine that gives the wanted scores, kept or set up; None if it cannot."""
-    kept = _made.setdefault(module, {})
-    key = (name, *example.shape[1:])
+    network, part = of
+    kept = kept_for(network)
+    key = (name, part, example.dtype, *example.shape[1:])
     found = kept.get(key)
     if found is not None and _difference(found.run, example, wanted) <= TOLERANCE:
         return found
     if found is None and key in kept and not forced:
         return None  # tried before
-    found = _set_up(name, module, example, forced=forced)  # also where weights have changed
+    found = _set_up(name, module, example, forced=forced)
     difference = _difference(found.run, example, wanted) if found else 0.0
     if difference > TOLERANCE:
         if forced:
@@ -154,7 +173,7 @@ def _checked(
     if found and not forced and not _faster(found.run, module, example):
         log.info("%s is not faster than eager here", name)
         found = None
-    kept[key] = found
+    keep(kept, key, found)
     return found
 
 
@@ -201,26 +220,50 @@ def _faster(run: Run, module: nn.Module, example: Tensor) -> bool:
 
 def _all(run: Run, make: Make, count: int, batch_size: int) -> Float[Tensor, "pictures categories"]:
     logits = torch.empty(0)
+
+    def scores(start: int, stop: int) -> Tensor:
+        return run(make(start, stop)).float()
+
+    for start, stop, found in halving(scores, count, batch_size):
+        if not start:  # one block for all: small results between batches fragment the memory
+            logits = found.new_empty(count, *found.shape[1:])
+        logits[start:stop] = found
+    return logits
+
+
+def halving(
+    run: Callable[[int, int], Result], count: int, batch_size: int
+) -> Iterator[tuple[int, int, Result]]:
+    """Yield ``(start, stop, run(start, stop))`` for `count` pictures, a batch at a time.
+
+    Where memory runs out, batches are halved, down to single pictures.
+
+    Raises
+    ------
+    UnavailableError
+        If the memory does not do for a single picture.
+    """
     start = 0
     while start < count:
         stop = min(start + batch_size, count)
         try:
-            found = run(make(start, stop)).float()
+            found = run(start, stop)
         except (RuntimeError, MemoryError) as error:
-            if batch_size == 1 or not _out_of_memory(error):
+            if not _out_of_memory(error):
                 raise
+            if stop - start == 1:
+                raise UnavailableError(
+                    "memory: a single picture does not fit; use a smaller network or input"
+                ) from error
         else:
-            if not start:  # one block for all: small results between batches fragment the memory
-                logits = found.new_empty(count, *found.shape[1:])
-            logits[start:stop] = found
+            yield start, stop, found
             start = stop
             continue
         # Outside the handler, where the error no longer keeps the batch alive.
-        batch_size //= 2
+        batch_size = (stop - start) // 2
         log.info("out of memory: going on with %d pictures a pass", batch_size)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-    return logits
 
 
 def _out_of_memory(error: Exception) -> bool:

@@ -5,9 +5,7 @@ one clear error (asked for alone) or a `Failure` beside the others (asked for am
 """
 
 import hashlib
-import io
-import struct
-import warnings
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -15,15 +13,17 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageOps, UnidentifiedImageError
 
+from xailib.decode import check_size, frozen, read_file
 from xailib.errors import InputError, near_matches, unknown_name
 from xailib.packaged import PACKAGES, Place, packaged
 
-SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+SUFFIXES = frozenset(
+    {".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jpeg", ".jpg", ".png", ".ppm", ".tif"}
+    | {".tiff", ".webp"}
+)
 PUBLISHED = "published"  # the photographs of the report that we replicate
-MIN_SIDE = 16  # pixels; anything smaller shows nothing that could be explained
-MAX_PIXELS = 89_478_485  # Pillow's own threshold for a decompression bomb
+HELD_BYTES = 1_000_000_000  # of pixels that an image set keeps; what is beyond is read again
 
 
 @dataclass(frozen=True)
@@ -65,31 +65,63 @@ class Failure:
 
 
 @dataclass(frozen=True)
-class ImageSet(Sequence[Photograph]):
-    """Photographs in the order asked for, and the failures that stand beside them."""
+class Stored:
+    """A photograph that was looked at, and is read again each time it is used."""
 
-    photographs: tuple[Photograph, ...]
+    id: str
+    place: Place
+    sha256: str
+
+    def read(self) -> Photograph:
+        """Return the photograph.
+
+        Raises
+        ------
+        InputError
+            If the file has changed or gone.
+        """
+        found = _opened(self.place)
+        if found.sha256 != self.sha256:
+            raise InputError(f"images: {self.place.source!r} changed while in use; load it anew")
+        return replace(found, id=self.id)
+
+
+@dataclass(frozen=True)
+class ImageSet(Sequence[Photograph]):
+    """Photographs in the order asked for, and the failures that stand beside them.
+
+    The pixels of the first ones are held, up to `HELD_BYTES`; the others are read when used, so
+    that a folder may hold any number.
+    """
+
+    photographs: tuple[Photograph | Stored, ...]
     failures: tuple[Failure, ...] = ()
 
     def __len__(self) -> int:
         return len(self.photographs)
 
     def __iter__(self) -> Iterator[Photograph]:
-        return iter(self.photographs)
+        return map(_read, self.photographs)
 
     def __getitem__(self, key):  # type: ignore[no-untyped-def]
         """Return the photograph with this position or this id."""
         if isinstance(key, str):
             for photograph in self.photographs:
                 if photograph.id == key:
-                    return photograph
+                    return _read(photograph)
             raise unknown_name("image", key, self.ids)
-        return self.photographs[key]
+        found = self.photographs[key]
+        return tuple(map(_read, found)) if isinstance(key, slice) else _read(found)
 
     @property
     def ids(self) -> tuple[str, ...]:
         """The photographs' ids, in order."""
         return tuple(photograph.id for photograph in self.photographs)
+
+    @property
+    def hashes(self) -> dict[str, str]:
+        """The photographs' hashes, by id."""
+        return {photograph.id: photograph.sha256 for photograph in self.photographs}
 
 
 def load_images(source: str | Path | Iterable[str | Path]) -> ImageSet:
@@ -100,8 +132,9 @@ def load_images(source: str | Path | Iterable[str | Path]) -> ImageSet:
     source : str, path, or list of them
         A packaged photograph (``"chelsea"``), all of a package's (``"foolbox"``,
         ``"scikit-image"``, ``"scikit-learn"``), a file, or a folder, which is searched with its
-        subfolders for files whose suffix is in `SUFFIXES`, in the order of their paths. A
-        packaged name wins over a file of the same name: write ``./chelsea`` for the file.
+        subfolders (links too, each folder once) for files whose suffix is in `SUFFIXES`, in the
+        order of their paths. A packaged name wins over a file of the same name: write
+        ``./chelsea`` for the file.
 
     Returns
     -------
@@ -115,13 +148,18 @@ def load_images(source: str | Path | Iterable[str | Path]) -> ImageSet:
     InputError
         If nothing can be used: the one reason, or the first of them and their number.
     """
-    photographs: dict[str, Photograph] = {}
+    photographs: dict[str, Photograph | Stored] = {}
     failures: list[Failure] = []
+    held = 0
     for found in iter_images(source):
         if isinstance(found, Failure):
             failures.append(found)
-        else:
-            photographs[found.id] = found
+            continue
+        photographs[found.id] = found
+        held += found.pixels.nbytes
+        if held > HELD_BYTES:
+            place = Place(found.id, Path(found.source), found.source, found.category)
+            photographs[found.id] = Stored(found.id, place, found.sha256)
     if not photographs:
         others = f" (and {len(failures) - 1} more failed)" if len(failures) > 1 else ""
         raise InputError(failures[0].reason + others)
@@ -153,7 +191,7 @@ def iter_images(source: str | Path | Iterable[str | Path]) -> Iterator[Photograp
             continue
         for place in places:
             try:
-                photograph = _read(place)
+                photograph = _opened(place)
             except InputError as error:
                 yield Failure(place.source, str(error))
                 continue
@@ -172,8 +210,8 @@ def from_array(pixels: UInt8[np.ndarray, "height width 3"], name: str) -> Photog
     InputError
         If a side is shorter than `MIN_SIDE` pixels.
     """
-    _check_size(name, (pixels.shape[1], pixels.shape[0]))
-    return Photograph(name, _frozen(pixels), "array", hashlib.sha256(pixels.tobytes()).hexdigest())
+    check_size(name, (pixels.shape[1], pixels.shape[0]))
+    return Photograph(name, frozen(pixels), "array", hashlib.sha256(pixels.tobytes()).hexdigest())
 
 
 def _places(name: object) -> list[Place]:
@@ -195,7 +233,7 @@ def _places(name: object) -> list[Place]:
         return [place for place in known.values() if place.source.startswith(f"{key}:")]
     path = Path(name).expanduser()
     if path.is_dir():
-        files = sorted(f for f in path.rglob("*") if f.suffix.lower() in SUFFIXES and f.is_file())
+        files = _inside(path)
         if not files:
             kinds = " ".join(sorted(SUFFIXES))
             raise InputError(f"images: the folder {key!r} holds no image ({kinds})")
@@ -210,58 +248,35 @@ def _places(name: object) -> list[Place]:
     raise unknown_name("images", key, [*known, *PACKAGES, PUBLISHED])
 
 
-def _read(place: Place) -> Photograph:
-    """Read one file as upright 8-bit RGB, or raise one line that names it."""
-    try:
-        data = place.path.read_bytes()
-    except OSError as error:
-        raise InputError(f"images: cannot read {place.source!r}: {error.strerror}") from error
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # damaged metadata and large sizes: checked below
-            with Image.open(io.BytesIO(data)) as image:
-                _check_size(place.source, image.size)
-                pixels = _to_rgb(ImageOps.exif_transpose(image))
-    except InputError:
-        raise
-    except Image.DecompressionBombError as error:
-        raise InputError(f"images: {place.source!r} is too large: {error}") from error
-    except UnidentifiedImageError as error:
-        raise InputError(f"images: {place.source!r} is not an image that Pillow reads") from error
-    except (OSError, SyntaxError, ValueError, EOFError, OverflowError, struct.error) as error:
-        raise InputError(f"images: {place.source!r} is damaged: {error}") from error
-    sha256 = hashlib.sha256(data).hexdigest()
-    return Photograph(place.id, _frozen(pixels), place.source, sha256, place.category)
+def _inside(folder: Path) -> list[Path]:
+    """Return the image files in a folder and below, sorted; links count, each folder once."""
+    files: list[Path] = []
+    seen: set[tuple[int, int]] = set()
+
+    def unreadable(error: OSError) -> None:
+        files.append(Path(error.filename))  # said when it is read
+
+    for root, below, names in os.walk(folder, followlinks=True, onerror=unreadable):
+        status = Path(root).stat()
+        if (status.st_dev, status.st_ino) in seen:  # a link that leads back, or a second one
+            below.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        below.sort()
+        found = (Path(root, name) for name in names)
+        files += [f for f in found if f.suffix.lower() in SUFFIXES and not _special(f)]
+    return sorted(files)
 
 
-def _check_size(name: str, size: tuple[int, int]) -> None:
-    width, height = size
-    if min(size) < MIN_SIDE:
-        raise InputError(
-            f"images: {name!r} is {width} x {height} pixels; each side needs at least {MIN_SIDE}"
-        )
-    if width * height > MAX_PIXELS:
-        raise InputError(
-            f"images: {name!r} has {width * height / 1e6:.0f} megapixels; "
-            f"at most {MAX_PIXELS / 1e6:.0f} are read, make it smaller first"
-        )
+def _special(path: Path) -> bool:
+    """Tell whether something is there that is no file, such as a pipe that would never end."""
+    return path.exists() and not path.is_file()
 
 
-def _to_rgb(image: Image.Image) -> UInt8[np.ndarray, "height width 3"]:
-    if image.mode.startswith("I") or image.mode == "F":  # 16 bits and more
-        values = np.asarray(image, dtype=np.float64)
-        top = 65535 if image.mode.startswith("I") else 1
-        if values.size and (np.nanmin(values) < 0 or np.nanmax(values) > top):
-            raise ValueError(f"values of mode {image.mode!r} outside 0 to {top}")
-        image = Image.fromarray(np.round(values * (255 / top)).astype(np.uint8))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
-    return np.array(image.convert("RGB"))
+def _read(photograph: Photograph | Stored) -> Photograph:
+    return photograph.read() if isinstance(photograph, Stored) else photograph
 
 
-def _frozen(pixels: UInt8[np.ndarray, "height width 3"]) -> UInt8[np.ndarray, "height width 3"]:
-    pixels = np.array(pixels)
-    pixels.setflags(write=False)
-    return pixels
+def _opened(place: Place) -> Photograph:
+    pixels, sha256 = read_file(place.path, place.source)
+    return Photograph(place.id, pixels, place.source, sha256, place.category)

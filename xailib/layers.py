@@ -108,15 +108,17 @@ def spatial_layers(module: nn.Module, traces: Sequence[Trace], categories: int) 
     """Return the layers that put out feature maps (batch, units, height, width), in order.
 
     Left out are pools and dropouts, which only pass maps on, maps of a single pixel, and maps
-    that already are the categories' scores.
+    that already are the categories' scores: as many as categories, and no weights behind them.
     """
     layers = dict(module.named_modules())
+    weighted = [bool(layers[t.name]._parameters) for t in traces]
+    last = max((place for place, has in enumerate(weighted) if has), default=-1)
     return [
         t
-        for t in traces
+        for place, t in enumerate(traces)
         if len(t.shape) == 4
         and min(t.shape[2:]) > 1
-        and t.shape[1] != categories
+        and (t.shape[1] != categories or place < last)
         and not isinstance(layers[t.name], _POOLS)
     ]
 

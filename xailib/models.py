@@ -9,7 +9,7 @@ from jaxtyping import Float32, UInt8
 from torch import Tensor, nn
 
 from xailib import forward, layers, zoo
-from xailib.errors import InputError, unknown_name
+from xailib.errors import InputError, first_line, unknown_name
 from xailib.frames import Frame
 from xailib.images import Photograph
 from xailib.preprocessing import Prepares
@@ -35,11 +35,21 @@ class View:
 
 @dataclass(frozen=True)
 class Prediction:
-    """A category with its softmax probability."""
+    """A category with its probability; see `as_probabilities`."""
 
     index: int
     name: str
     probability: float
+
+
+def as_probabilities(
+    logits: Float32[Tensor, "images categories"],
+) -> Float32[Tensor, "images categories"]:
+    """Return scores as probabilities: by softmax, or of a single category by the sigmoid.
+
+    A softmax over one category is 1 whatever the picture shows.
+    """
+    return logits.softmax(dim=1) if logits.shape[1] > 1 else logits.sigmoid()
 
 
 @dataclass(frozen=True)
@@ -118,19 +128,29 @@ class Classifier:
     def logits(
         self, pixels: UInt8[np.ndarray, "images height width 3"], batch_size: int = BATCH
     ) -> Float32[np.ndarray, "images categories"]:
-        """Return the network's scores for views, `batch_size` at a time."""
+        """Return the network's scores for views, `batch_size` at a time.
+
+        Raises
+        ------
+        InputError
+            If a score is not finite: its rank would mean nothing.
+        """
+
+        def run(start: int, stop: int) -> Tensor:
+            found = self.module(self.input_tensor(pixels[start:stop])).float().cpu()
+            if not torch.isfinite(found).all():
+                raise InputError(f"model: {self.name!r} gives scores that are not finite")
+            return found
+
         with torch.inference_mode(), layers.evaluation(self.module):
-            parts = [
-                self.module(self.input_tensor(pixels[start : start + batch_size])).float().cpu()
-                for start in range(0, len(pixels), batch_size)
-            ]
+            parts = [found for _, _, found in forward.halving(run, len(pixels), batch_size)]
         return torch.cat(parts).numpy()
 
     def probabilities(
         self, pixels: UInt8[np.ndarray, "images height width 3"], batch_size: int = BATCH
     ) -> Float32[np.ndarray, "images categories"]:
-        """Return softmax probabilities for views; what lime calls a ``classifier_fn``."""
-        return torch.from_numpy(self.logits(pixels, batch_size)).softmax(dim=1).numpy()
+        """Return probabilities for views; what lime calls a ``classifier_fn``."""
+        return as_probabilities(torch.from_numpy(self.logits(pixels, batch_size))).numpy()
 
     def predict(self, photograph: Photograph, top: int = 5) -> list[Prediction]:
         """Return the `top` most probable categories, best first."""
@@ -235,8 +255,13 @@ def _check(
     example = found.preprocessing.normalise(
         torch.from_numpy(found.preprocessing.crop(side)[None]).to(device)
     )
-    with torch.inference_mode():
-        output = module(example)
+    try:
+        with torch.inference_mode():
+            output = module(example)
+    except Exception as error:  # a network may raise anything
+        raise InputError(
+            f"model: {name!r} fails on its own input, {tuple(example.shape)}: {first_line(error)}"
+        ) from error
     if not isinstance(output, Tensor) or output.shape != (1, len(found.categories)):
         kind = type(output).__name__
         shape = f" of shape {tuple(output.shape)}" if isinstance(output, Tensor) else ""
@@ -244,6 +269,8 @@ def _check(
             f"model: {name!r} puts out a {kind}{shape}; a classifier must put out a tensor "
             f"(batch, {len(found.categories)}), one score for each category name"
         )
+    if not torch.isfinite(output).all():
+        raise InputError(f"model: {name!r} gives scores that are not finite")
     return layers.trace(module, example)
 
 

@@ -67,7 +67,11 @@ def baseline_chart(summary: pd.DataFrame) -> Figure:
 
 
 def sweep_chart(sweep: pd.DataFrame) -> Figure:
-    """Draw mean IoU against the area at which maps are cut, with the level of scattered pixels."""
+    """Draw mean IoU against the area at which maps are cut, with the level of scattered pixels.
+
+    Left: the pairs of LIME's supporting superpixels, where it is the first of each, else those of
+    the first method; right: all others. What opposes is left out.
+    """
     first = SUPPORTS if SUPPORTS in set(sweep["a"]) else sweep["a"].iloc[0]
     with style():
         figure = Figure(figsize=(7.4, 3.4))

@@ -4,13 +4,14 @@ LIME's two signs are two maps: what supports the target, and what opposes it. No
 network.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float32, Int
+from jaxtyping import Float32, Int, Int64
 from scipy.stats import spearmanr
 
 from xailib.agreement import check_comparable, in_frame_of, iou
@@ -19,7 +20,7 @@ from xailib.errors import InputError
 from xailib.explanation import Explanation
 from xailib.frames import Frame
 from xailib.intervals import paired
-from xailib.masks import Mask, area_mask, lime_mask
+from xailib.masks import Mask, highest_first, lime_mask
 
 SUPPORTS, OPPOSES = "lime+", "lime-"
 AREAS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5)
@@ -51,9 +52,26 @@ class Map:
     area: float
     segments: Int[np.ndarray, "height width"] | None = None
 
+    @cached_property
+    def order(self) -> Int64[np.ndarray, " pixels"]:
+        """The flat indices of all pixels, the highest first: a map is cut many times."""
+        return highest_first(self.values)
+
     def cut(self, share: float) -> Mask:
-        """Return the mask of the highest pixels, this share of the frame."""
-        return area_mask(self.values, round(share * self.values.size))
+        """Return the mask of the highest pixels, this share of the frame.
+
+        The same as `xailib.masks.area_mask`.
+
+        Raises
+        ------
+        InputError
+            If the share is not between 0 and 1.
+        """
+        if not 0 <= share <= 1:
+            raise InputError(f"area: {share:g} is not a share between 0 and 1")
+        mask = np.zeros(self.values.size, bool)
+        mask[self.order[: round(share * mask.size)]] = True
+        return mask.reshape(self.values.shape)
 
 
 def maps_of(
@@ -68,8 +86,8 @@ def maps_of(
     Raises
     ------
     InputError
-        If the explanations are of different photographs, networks or targets, or one does not
-        cover the frame.
+        If the explanations are of different photographs, networks or targets, one does not
+        cover the frame, or two are of one method.
     """
     if not explanations:
         raise InputError("explanations: none given")
@@ -90,6 +108,10 @@ def maps_of(
             parts = one.superpixels.segments
             found.append(Map(one.image, SUPPORTS, values, *shared, parts))
             found.append(Map(one.image, OPPOSES, -values, *shared, parts))
+    names = [one.name for one in found]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"explanations: two of {base.image!r} are called {name!r}")
     return found
 
 
@@ -111,34 +133,29 @@ def pair_table(maps: Iterable[Map], draws: int = 2000, seed: int = 0) -> pd.Data
         null ("superpixels": LIME's are chosen in random order; "moves": b is moved to all
         places and mirrored), null_mean, null_low, null_high (its central 95 %), p (share of the
         null at or above the IoU), others (mean IoU of a with the maps of method b of the other
-        photographs, where these have the same size: what keeps even the habit of looking at
-        the middle).
+        photographs, cut at the same area, where these have the same size: what keeps even the
+        habit of looking at the middle).
     """
     by_image: dict[str, list[Map]] = {}
     for one in maps:
         by_image.setdefault(one.image, []).append(one)
-    cuts = {
-        (one.image, one.name): one.cut(one.area) for group in by_image.values() for one in group
-    }
     rows = []
     for image, group in by_image.items():
         for a, b in combinations(group, 2):
             if {a.name, b.name} == {SUPPORTS, OPPOSES}:
                 continue  # one is the other upside down
-            mask_a, mask_b = cuts[image, a.name], cuts[image, b.name]
-            overlap = iou(mask_a, mask_b)
+            mask_a, mask_b = a.cut(a.area), b.cut(b.area)
             rows.append(
                 {
                     "image": image,
                     "a": a.name,
                     "b": b.name,
                     "area": a.area,
-                    "iou": overlap,
+                    "iou": iou(mask_a, mask_b),
                     "spearman": _spearman(a.values, b.values),
                     "chance": chance_iou(int(mask_a.sum()), int(mask_b.sum()), mask_a.size),
-                    "null": "moves" if a.segments is None else "superpixels",
-                    **against(overlap, _null(a, mask_a, mask_b, draws, seed)),
-                    "others": _others(mask_a, image, b.name, cuts),
+                    **_null(a, b, mask_a, mask_b, draws, seed),
+                    "others": _others(mask_a, a, b.name, by_image),
                 }
             )
     if not rows:
@@ -188,17 +205,26 @@ def summary(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _null(a: Map, mask_a: Mask, mask_b: Mask, draws: int, seed: int) -> np.ndarray:
-    if a.segments is None:
-        return moved_iou(mask_a, mask_b)
-    return shuffled_iou(a.segments, mask_b, int(mask_a.sum()), draws, seed)
+def _null(
+    a: Map, b: Map, mask_a: Mask, mask_b: Mask, draws: int, seed: int
+) -> dict[str, str | float]:
+    """Return the kind of null, its mean and limits, and p; whichever map is LIME's is shuffled."""
+    overlap = iou(mask_a, mask_b)
+    if a.segments is not None:
+        null = shuffled_iou(a.segments, mask_b, int(mask_a.sum()), draws, seed)
+    elif b.segments is not None:
+        null = shuffled_iou(b.segments, mask_a, int(mask_b.sum()), draws, seed)
+    else:
+        return {"null": "moves", **against(overlap, moved_iou(mask_a, mask_b))}
+    return {"null": "superpixels", **against(overlap, null)}
 
 
-def _others(mask: Mask, image: str, method: str, cuts: dict[tuple[str, str], Mask]) -> float:
+def _others(mask: Mask, own: Map, method: str, by_image: Mapping[str, Sequence[Map]]) -> float:
     found = [
-        iou(mask, cut)
-        for (other, name), cut in cuts.items()
-        if name == method and other != image and cut.shape == mask.shape
+        iou(mask, other.cut(own.area))  # its own area would be smaller or larger: less overlap
+        for image, group in by_image.items()
+        for other in group
+        if other.name == method and image != own.image and other.values.shape == mask.shape
     ]
     return float(np.mean(found)) if found else float("nan")
 

@@ -1,68 +1,33 @@
-"""The report's tasks in order: which are up to date, and how one is executed.
-
-A profile is a flat file of notebook parameters, usable by ``papermill -f`` as it is; each
-notebook takes those that its own parameters cell declares.
-"""
+"""The report's tasks in order: which are up to date, and how one is executed."""
 
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from xailib.errors import InputError, UnavailableError, XailibError, unknown_name
-from xailib.files import sha256_of, write_atomic
+from xailib.files import sha256_of, storage, write_atomic
 from xailib.images import Failure, iter_images
+from xailib.locks import lock_folder
+from xailib.profiles import TASKS, Profile, notebook, upstream
+from xailib.project import project_root
 from xailib.results import (
     MANIFEST,
+    damaged,
     fingerprint,
     intact,
-    project_root,
     read_manifest,
     run_digest,
 )
 
-TASKS = (
-    "1_clip_dissect", "2_lime", "3_cam", "4_agreement", "5_faithfulness", "6_replication",
-    "7_sanity", "8_findings", "10_explore",
-)  # fmt: skip
-# Which parameter of a task names the run of which other task.
-_UPSTREAM: dict[str, dict[str, str]] = {
-    "4_agreement": {"lime_run": "2_lime", "cam_run": "3_cam"},
-    "5_faithfulness": {"lime_run": "2_lime", "cam_run": "3_cam"},
-    "8_findings": {
-        "dissect_run": "1_clip_dissect",
-        "cam_run": "3_cam",
-        "agreement_run": "4_agreement",
-        "faithfulness_run": "5_faithfulness",
-    },
-    "10_explore": {
-        "lime_run": "2_lime",
-        "cam_run": "3_cam",
-        "agreement_run": "4_agreement",
-        "faithfulness_run": "5_faithfulness",
-    },
-}
-
-
-@dataclass(frozen=True)
-class Profile:
-    """A named set of parameters for all notebooks, and of those that only one task gets."""
-
-    name: str
-    parameters: dict[str, Any]
-    tasks: dict[str, dict[str, Any]] = field(default_factory=dict)
-
-    def folder(self, task: str) -> Path:
-        """Return the folder of a task's run."""
-        return project_root() / "results" / self.name / task
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -75,62 +40,8 @@ class Outcome:
     message: str = ""
 
 
-def load_profile(path: str | Path, changes: Mapping[str, Any] | None = None) -> Profile:
-    """Read a profile and check its parameters' names, with `changes` on top.
-
-    Raises
-    ------
-    InputError
-        If the file is missing or no mapping, or no notebook has a parameter of that name.
-    """
-    path = Path(path).expanduser()
-    if not path.is_file():
-        near = project_root() / "params" / f"{path.name.removesuffix('.yaml')}.yaml"
-        if not near.is_file():
-            names = sorted(f.stem for f in (project_root() / "params").glob("*.yaml"))
-            raise unknown_name("profile", str(path), names)
-        path = near
-    try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"profile: {str(path)!r} is not YAML: {reason}") from error
-    if not isinstance(found, dict):
-        raise InputError(f"profile: {str(path)!r} must be 'parameter: value' lines")
-    tasks = _of_tasks(found.pop("tasks", None) or {})
-    parameters = {**found, **(changes or {})}
-    # A change by hand holds for every task that has the parameter.
-    tasks = {
-        task: {name: value for name, value in own.items() if name not in (changes or {})}
-        for task, own in tasks.items()
-    }
-    allowed = {name for task in TASKS for name in _declared(task)} - _managed()
-    for name in parameters:
-        if name not in allowed:
-            raise unknown_name("parameter", name, sorted(allowed))
-    return Profile(path.name.removesuffix(".yaml"), parameters, tasks)
-
-
-def _of_tasks(found: Any) -> dict[str, dict[str, Any]]:
-    """Return a profile's ``tasks:``, from a task to parameters of its own, checked by name."""
-    if not isinstance(found, dict) or not all(isinstance(own, dict) for own in found.values()):
-        raise InputError("tasks: must be 'task:' lines with 'parameter: value' lines below each")
-    for task, own in found.items():
-        if task not in TASKS:
-            raise unknown_name("tasks", str(task), TASKS)
-        allowed = set(_declared(task)) - _managed()
-        for name in own:
-            if name not in allowed:
-                raise unknown_name(f"parameter of {task}", str(name), sorted(allowed))
-    return found
-
-
-def run_profile(
-    profile: Profile, only: str | None = None, *, force: bool = False
-) -> Iterator[Outcome]:
-    """Execute the tasks that are not up to date, in order; yield what became of each.
-
-    A task that fails does not stop those that do not need it.
+def pending(profile: Profile, only: str | None = None, *, force: bool = False) -> list[str]:
+    """Return the tasks that would run: not up to date, or after one of these.
 
     Raises
     ------
@@ -139,24 +50,82 @@ def run_profile(
     """
     if only is not None and only not in TASKS:
         raise unknown_name("task", only, TASKS)
+    found: list[str] = []
+    for task in (only,) if only else TASKS:
+        if force or _after(task, found) or not up_to_date(profile, task):
+            found.append(task)
+    return found
+
+
+def run_profile(
+    profile: Profile,
+    only: str | None = None,
+    *,
+    force: bool = False,
+    plan: Collection[str] | None = None,
+    begin: Callable[[str], object] = str,
+    bar: bool = False,
+) -> Iterator[Outcome]:
+    """Execute the tasks that are not up to date, in order; yield what became of each.
+
+    A task that fails does not stop those that do not need it.
+
+    Parameters
+    ----------
+    profile : Profile
+        What to run.
+    only : str, optional
+        One task.
+    force : bool
+        Run also what is up to date.
+    plan : collection of str, optional
+        What `pending` has found with these arguments, so that it is not looked at twice.
+    begin : callable
+        Told of each task that is about to run.
+    bar : bool
+        Draw each notebook's progress.
+
+    Raises
+    ------
+    InputError
+        If `only` names no task.
+    """
+    if plan is None:
+        plan = pending(profile, only, force=force)
     broken: set[str] = set()
     for task in (only,) if only else TASKS:
-        missing = broken.intersection(_UPSTREAM.get(task, {}).values())
+        missing = broken.intersection(upstream(task).values())
         if missing:
             broken.add(task)
             yield Outcome(task, "skipped", message=f"needs {', '.join(sorted(missing))}")
             continue
-        if not force and up_to_date(profile, task):
+        # What ran before it may have given the same results as last time.
+        again = not force and _after(task, plan) and up_to_date(profile, task)
+        if task not in plan or again:
             yield Outcome(task, "reused")
             continue
+        begin(task)
         start = time.monotonic()
         try:
-            execute(profile, task)
+            execute(profile, task, bar=bar)
         except XailibError as error:
             broken.add(task)
             yield Outcome(task, "failed", time.monotonic() - start, str(error))
         else:
             yield Outcome(task, "done", time.monotonic() - start)
+
+
+def _after(task: str, others: Collection[str]) -> bool:
+    """Tell whether a task reads the run of one of these."""
+    return not set(others).isdisjoint(upstream(task).values())
+
+
+def last_seconds(profile: Profile, task: str) -> float | None:
+    """Return how long a task's last finished run took, if it is known."""
+    try:
+        return float(read_manifest(profile.folder(task))["seconds"])
+    except (XailibError, KeyError, TypeError, ValueError):
+        return None
 
 
 def up_to_date(profile: Profile, task: str) -> bool:
@@ -173,22 +142,50 @@ def up_to_date(profile: Profile, task: str) -> bool:
     return same and manifest.get("inputs") == inputs and intact(folder, manifest)
 
 
-def execute(profile: Profile, task: str) -> None:
+def execute(profile: Profile, task: str, *, bar: bool = False) -> None:
     """Execute a task's notebook through papermill into its run folder.
+
+    If another process is doing that, this one waits, and takes what it has made.
 
     Raises
     ------
     XailibError
         With the one line in which the notebook failed; its partial output stays beside.
     """
+    folder = profile.folder(task)
+    before = _finished_at(folder)
+    lock = lock_folder(folder, ".task.lock", patience=-1.0)
+    try:
+        if _finished_at(folder) == before or not up_to_date(profile, task):
+            _tell_damage(folder)
+            _execute(profile, task, bar)
+    finally:
+        lock.release()
+
+
+def _finished_at(folder: Path) -> str:
+    """Return when a folder's run was finished, empty if there is none."""
+    try:
+        return str(read_manifest(folder).get("finished", ""))
+    except InputError:
+        return ""
+
+
+def _tell_damage(folder: Path) -> None:
+    try:
+        names = damaged(folder, read_manifest(folder))
+    except InputError:
+        return
+    if names:
+        listed = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+        log.warning("results: %s of %s is damaged; made again", listed, folder)
+
+
+def _execute(profile: Profile, task: str, bar: bool) -> None:
     import papermill
     from nbclient.exceptions import DeadKernelError
 
     folder = profile.folder(task)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"results: cannot write to {str(folder)!r}: {error.strerror}") from error
     expected = _expected(profile, task)
     target, partial = folder / f"{task}.ipynb", folder / f".{task}.partial.ipynb"
     try:
@@ -196,7 +193,7 @@ def execute(profile: Profile, task: str) -> None:
             str(_notebook(task)),
             str(partial),
             parameters=_parameters(profile, task),
-            progress_bar=False,
+            progress_bar=bar,
             cwd=str(project_root()),
             extra_arguments=["--log-level=ERROR"],  # it warns of every local connection
         )
@@ -208,7 +205,8 @@ def execute(profile: Profile, task: str) -> None:
     except (OSError, RuntimeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UnavailableError(f"the notebook could not be executed: {reason}") from error
-    partial.replace(target)
+    with storage(target):
+        partial.replace(target)
     manifest = read_manifest(folder)
     manifest["request"] = expected
     manifest["outputs"][target.name] = sha256_of(target)
@@ -229,12 +227,10 @@ def _essence(cell: Mapping[str, Any]) -> list[Any]:
 
 def _parameters(profile: Profile, task: str) -> dict[str, Any]:
     """Return what is passed to a task's notebook: its share of the profile, and its folders."""
-    declared = _declared(task)
-    given = {**profile.parameters, **profile.tasks.get(task, {})}
-    chosen = {k: v for k, v in given.items() if k in declared}
+    chosen = profile.share(task)
     chosen["out_dir"] = _relative(profile.folder(task))
-    for parameter, upstream in _UPSTREAM.get(task, {}).items():
-        chosen[parameter] = _relative(profile.folder(upstream))
+    for parameter, other in upstream(task).items():
+        chosen[parameter] = _relative(profile.folder(other))
     return chosen
 
 
@@ -262,15 +258,8 @@ def _inputs_now(manifest: Mapping[str, Any]) -> dict[str, Any]:
     return now
 
 
-def _managed() -> set[str]:
-    """Return the parameters that the pipeline sets itself."""
-    return {"out_dir", *(name for needs in _UPSTREAM.values() for name in needs)}
-
-
 def _notebook(task: str) -> Path:
-    path = project_root() / "notebooks" / f"{task}.ipynb"
-    if not path.is_file():
-        raise InputError(f"notebook: no {str(path)!r}; run 'make pair' in the project's folder")
+    path = notebook(task)
     _check_pair(path)
     return path
 
@@ -285,14 +274,6 @@ def _check_pair(path: Path) -> None:
         pair = [jupytext.read(half)["cells"] for half in (path, source)]
         if [_essence(cell) for cell in pair[0]] != [_essence(cell) for cell in pair[1]]:
             raise InputError(f"notebook: {path.name} and {source.name} differ; run 'make pair'")
-
-
-@cache
-def _declared(task: str) -> frozenset[str]:
-    """Return the names in a notebook's parameters cell."""
-    import papermill
-
-    return frozenset(papermill.inspect_notebook(str(_notebook(task))))
 
 
 def _relative(folder: Path) -> str:

@@ -132,7 +132,11 @@ class MeasuredPreprocessing:
         """Return the photograph as the network sees it, with the colour map undone."""
         seen = _run(self.transform, pixels)
         flat = (seen - self.offset[:, None, None]).reshape(len(self.offset), -1)
-        rgb = np.linalg.pinv(self.matrix) @ flat
+        # Of all colours that give this input, the one nearest to gray: a network that sees no
+        # colour has many, and most do not fit into 8 bits.
+        white = self.matrix.sum(1)
+        gray = (white @ flat) / (white @ white)
+        rgb = gray + np.linalg.pinv(self.matrix) @ (flat - np.outer(white, gray))
         rgb = rgb.reshape(3, *seen.shape[1:]).transpose(1, 2, 0)
         return np.round(np.clip(rgb, 0, 1) * 255).astype(np.uint8)
 

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import timm.data
 
+from xailib.decode import MIN_SIDE
 from xailib.errors import InputError
-from xailib.images import MIN_SIDE, Failure, Photograph, iter_images
+from xailib.images import Failure, Photograph, iter_images
 from xailib.packaged import packaged_names
 from xailib.published_sets import ARCHIVES, fetch_images
 

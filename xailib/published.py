@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
-import pooch
 from jaxtyping import Float32, Int8
 
+from xailib import downloads
 from xailib.arrays import read_array
 from xailib.errors import InputError, UnavailableError
 from xailib.files import sha256_of
@@ -28,7 +29,6 @@ CAMS = ("gradcam", "ablationcam", "scorecam")
 LIMES = ("LIME 1", "LIME 2")
 # What its units are labelled with: CLIP-Dissect's list of the 20,000 most common English words.
 WORDS = "https://raw.githubusercontent.com/Trustworthy-ML-Lab/CLIP-dissect/main/data/20k.txt"
-_TIMEOUT = (5, 30)  # seconds to connect, and between two answers
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,11 @@ def audited() -> list[str]:
     return [path for path in registry() if not path.startswith("task-1/")]
 
 
-def locate(source: str | Path = "", paths: Iterable[str] | None = None) -> dict[str, Path]:
+def locate(
+    source: str | Path = "",
+    paths: Iterable[str] | None = None,
+    watch: downloads.Watch | None = None,
+) -> dict[str, Path]:
     """Return where published files lie, each checked against its SHA-256.
 
     Parameters
@@ -91,6 +95,8 @@ def locate(source: str | Path = "", paths: Iterable[str] | None = None) -> dict[
         its repository. Empty: the files are fetched once and kept in the user's cache folder.
     paths : iterable of str, optional
         Keys of `registry`; by default those of `audited`.
+    watch : callable, optional
+        Told of each file's progress, as by `xailib.downloads.fetch`.
 
     Raises
     ------
@@ -104,7 +110,7 @@ def locate(source: str | Path = "", paths: Iterable[str] | None = None) -> dict[
     unknown = [path for path in wanted if path not in known]
     if unknown:
         raise InputError(f"published: {unknown[0]!r} is not among the files listed")
-    return _in_folder(source, wanted, known) if str(source) else _fetched(wanted, known)
+    return _in_folder(source, wanted, known) if str(source) else _fetched(wanted, known, watch)
 
 
 def at_hand(source: str | Path = "") -> bool:
@@ -115,7 +121,7 @@ def at_hand(source: str | Path = "") -> bool:
 
 def cache_folder() -> Path:
     """Return where fetched files are kept."""
-    return Path(pooch.os_cache("xailib")) / "published" / COMMIT[:12]
+    return downloads.cache_folder() / "published" / COMMIT[:12]
 
 
 def _in_folder(source: str | Path, wanted: list[str], known: Mapping[str, str]) -> dict[str, Path]:
@@ -143,31 +149,22 @@ def _differing(found: Mapping[str, Path], known: Mapping[str, str]) -> list[str]
     return [p for p, file in found.items() if file.is_file() and sha256_of(file) != known[p]]
 
 
-def _fetched(wanted: list[str], known: Mapping[str, str]) -> dict[str, Path]:
-    pooch.get_logger().setLevel("WARNING")
-    # No retries: without a network the answer comes at once.
-    cache = pooch.create(cache_folder(), ADDRESS, registry=dict(known), retry_if_failed=0)
-    get = pooch.HTTPDownloader(timeout=_TIMEOUT)
+def _fetched(
+    wanted: list[str], known: Mapping[str, str], watch: downloads.Watch | None
+) -> dict[str, Path]:
     found = {}
     for path in wanted:
+        file = cache_folder() / path
         try:
-            found[path] = Path(cache.fetch(path, downloader=get))
-        except (OSError, ValueError) as error:  # requests' own errors are OSErrors
-            host = ADDRESS.split("/")[2]
+            found[path] = downloads.fetch(
+                ADDRESS + quote(path), file, sha256=known[path], watch=watch
+            )
+        except UnavailableError as error:
             raise UnavailableError(
-                f"published: could not fetch {path} from {host} ({_reason(error)}); "
+                f"published: could not fetch {path} from {error}; "
                 f"give published=FOLDER with {FOLDER} of {REPOSITORY} at commit {COMMIT[:7]}"
             ) from error
     return found
-
-
-def _reason(error: BaseException) -> str:
-    """Return what lies at the bottom of an error: requests wraps a failed lookup three times."""
-    while error.__context__ is not None:
-        error = error.__context__
-    return (
-        getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
-    )
 
 
 def load_published(found: Mapping[str, Path]) -> list[Published]:

@@ -1,7 +1,7 @@
 """Sets of probe images that their publishers offer as an archive: fetched, checked, kept.
 
-A download that breaks off is taken up where it stopped. Neither publisher states a hash, so
-what is checked is the length announced, the CRC of each file, and how many images there are.
+Neither publisher states a hash, so what is checked is the CRC of each file and how many images
+there are; then the archive's hash is noted, and another archive later is refused.
 """
 
 import csv
@@ -9,13 +9,9 @@ import io
 import shutil
 import zipfile
 from dataclasses import dataclass
-from http.client import HTTPException
 from pathlib import Path
-from urllib.error import HTTPError
-from urllib.request import Request, urlopen
 
-import pooch
-
+from xailib import downloads
 from xailib.errors import InputError, UnavailableError, unknown_name
 from xailib.images import SUFFIXES
 
@@ -33,11 +29,17 @@ class Archive:
     index : str or None
         A CSV file inside whose column ``image`` names the photographs below ``images/``, where
         other pictures, such as masks, lie beside them.
+    licence : str
+        As its publisher states it.
+    most : int
+        Bytes that its photographs may unpack to.
     """
 
     addresses: tuple[str, ...]
     images: int
     index: str | None = None
+    licence: str = "none stated"
+    most: int = 8 * 2**30
 
 
 _BRODEN = "http://netdissect.csail.mit.edu/data/broden1_227.zip"
@@ -47,15 +49,19 @@ ARCHIVES = {
         (_BRODEN, f"https://web.archive.org/web/20240418040425id_/{_BRODEN}"),
         63_305,
         "broden1_227/index.csv",
+        "those of ADE20K, OpenSurfaces, Pascal and DTD, for research",
     ),
     "imagenet-sample": Archive(
         ("https://github.com/EliSchwartz/imagenet-sample-images/archive/refs/heads/master.zip",),
         1000,
+        licence="ImageNet's terms, for research",
     ),
 }
 
 
-def fetch_images(name: str, folder: Path | None = None) -> Path:
+def fetch_images(
+    name: str, folder: Path | None = None, watch: downloads.Watch | None = None
+) -> Path:
     """Return the folder with a published set's photographs, fetching it the first time.
 
     Parameters
@@ -64,6 +70,8 @@ def fetch_images(name: str, folder: Path | None = None) -> Path:
         A key of `ARCHIVES`.
     folder : Path, optional
         Where sets are kept; the user's cache folder by default.
+    watch : callable, optional
+        Told of the progress, as by `xailib.downloads.fetch`.
 
     Raises
     ------
@@ -75,7 +83,7 @@ def fetch_images(name: str, folder: Path | None = None) -> Path:
     if name not in ARCHIVES:
         raise unknown_name("probe", name, ARCHIVES)
     archive = ARCHIVES[name]
-    folder = folder or Path(pooch.os_cache("xailib"))
+    folder = folder or downloads.cache_folder()
     images = folder / name
     if images.is_dir():  # renamed into place only when complete
         return images
@@ -83,48 +91,18 @@ def fetch_images(name: str, folder: Path | None = None) -> Path:
     reasons = []
     for address in archive.addresses:
         try:
-            if not file.is_file():
-                download(address, file)
+            downloads.fetch(address, file, checked=True, watch=watch)
             unpack(file, archive, images)
-        except (OSError, HTTPException) as error:  # UnavailableError is one
+        except OSError as error:  # UnavailableError is one
             reasons.append(f"{address} ({error})")
         else:
+            downloads.note(address, file)
             file.unlink()
             return images
     raise UnavailableError(
         f"probe: could not fetch {name}: {'; '.join(reasons)}; run again to go on, "
         f"or put the archive at {file}, or give the folder with the images as probe"
     )
-
-
-def download(address: str, file: Path) -> None:
-    """Fetch a file, going on behind what an earlier attempt left as ``FILE.part``.
-
-    Raises
-    ------
-    OSError
-        If the server does not answer, or stops before the length it announced.
-    """
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(file.name + ".part")
-    have = part.stat().st_size if part.is_file() else 0
-    headers = {"Range": f"bytes={have}-"} if have else {}
-    try:
-        # The addresses are the constants above, never a user's.
-        with urlopen(Request(address, headers=headers), timeout=60) as answer:  # noqa: S310
-            resumed = answer.status == 206
-            announced = int(answer.headers.get("Content-Length") or -1)
-            with part.open("ab" if resumed else "wb") as out:
-                shutil.copyfileobj(answer, out, 1 << 20)
-    except HTTPError as error:
-        if error.code != 416:  # nothing is left to send: the part is the whole
-            raise
-        announced, resumed = -1, True
-    length = part.stat().st_size
-    expected = announced + (have if resumed else 0)
-    if announced >= 0 and length != expected:
-        raise UnavailableError(f"broke off after {length} of {expected} bytes")
-    part.replace(file)
 
 
 def unpack(file: Path, archive: Archive, folder: Path) -> None:
@@ -142,6 +120,7 @@ def unpack(file: Path, archive: Archive, folder: Path) -> None:
             names = _photographs(opened, archive)
             if len(names) != archive.images:
                 raise InputError(f"holds {len(names)} photographs, not {archive.images}")
+            _check_members(opened, names, staging, archive.most)
             for name in names:
                 opened.extract(name, staging)
     except (zipfile.BadZipFile, KeyError, InputError) as error:
@@ -149,6 +128,17 @@ def unpack(file: Path, archive: Archive, folder: Path) -> None:
         file.unlink()
         raise UnavailableError(f"the archive is damaged: {error}") from error
     staging.replace(folder)
+
+
+def _check_members(opened: zipfile.ZipFile, names: list[str], folder: Path, most: int) -> None:
+    """Raise if a file would lie outside the folder, or all of them are too large."""
+    root = folder.resolve()
+    for name in names:
+        if not (root / name).resolve().is_relative_to(root):
+            raise InputError(f"{name!r} lies outside its folder")
+    size = sum(opened.getinfo(name).file_size for name in names)
+    if size > most:
+        raise InputError(f"unpacks to {size} bytes; at most {most} are taken")
 
 
 def _photographs(opened: zipfile.ZipFile, archive: Archive) -> list[str]:

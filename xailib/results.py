@@ -21,11 +21,14 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from filelock import FileLock
 
-from xailib.errors import InputError, XailibError
+from xailib.errors import InputError, StorageError, XailibError
 from xailib.explanation import Explanation
 from xailib.files import atomic, sha256_of, write_atomic
 from xailib.images import ImageSet, Photograph
+from xailib.locks import lock_folder
+from xailib.project import project_root
 
 MANIFEST = "manifest.json"
 METRICS = "metrics.json"
@@ -39,8 +42,8 @@ _PACKAGES = (
 # leaves stored explanations as they are.
 _UPSTREAM = frozenset(
     {
-        "engines", "explanation", "forward", "frames", "images", "layers", "models", "packaged",
-        "preprocessing", "sanity", "weights", "zoo",
+        "decode", "engines", "explanation", "forward", "frames", "images", "layers", "models",
+        "packaged", "preprocessing", "sanity", "weights", "zoo",
     }
 )  # fmt: skip
 
@@ -66,19 +69,6 @@ def source_hash(*, upstream_only: bool = False) -> str:
             continue
         digest.update(f"{file.relative_to(root)}\0".encode() + file.read_bytes())
     return digest.hexdigest()
-
-
-def project_root() -> Path:
-    """Return the nearest folder above (or at) the current one that holds the report.
-
-    Notebooks start in ``notebooks/`` from JupyterLab and in the project's root from papermill;
-    relative result folders mean the same in both. Without a report, the current folder.
-    """
-    here = Path.cwd()
-    for folder in (here, *here.parents):
-        if (folder / "_toc.yml").is_file():
-            return folder
-    return here
 
 
 def start_run(
@@ -111,7 +101,7 @@ def start_run(
     Raises
     ------
     InputError
-        If the folder cannot be written to.
+        If the folder cannot be written to, or another process is writing to it.
     """
     folder = project_root() / Path(out_dir).expanduser()
     try:
@@ -119,12 +109,13 @@ def start_run(
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise InputError(f"out_dir: cannot write to {str(folder)!r}: {error.strerror}") from error
+    lock = lock_folder(folder, ".run.lock")
     hashes = {
-        "images": {p.id: p.sha256 for p in photographs},
+        "images": photographs.hashes,
         "files": {str(Path(file).resolve()): sha256_of(Path(file)) for file in files},
         **inputs,
     }
-    run = Run(folder, task, dict(parameters), hashes)
+    run = Run(folder, task, dict(parameters), hashes, lock)
     run.failures += [{"source": f.source, "reason": f.reason} for f in photographs.failures]
     return run
 
@@ -137,6 +128,7 @@ class Run:
     task: str
     parameters: dict[str, Any]
     inputs: dict[str, Any]
+    lock: FileLock | None = field(default=None, repr=False)
     failures: list[dict[str, str]] = field(default_factory=list)
     started: float = field(default_factory=time.time)
     _written: list[str] = field(default_factory=list)
@@ -196,6 +188,8 @@ class Run:
             inputs = {**key, **self.inputs, "images": photograph.sha256, "method": method}
             try:
                 made.append(self.explanation(name, inputs, partial(make, photograph)))
+            except StorageError:
+                raise  # not this photograph's fault, and the next one's too
             except XailibError as error:
                 self.failures.append({"source": photograph.source, "reason": str(error)})
         if not made:
@@ -261,6 +255,8 @@ class Run:
             "outputs": {n: sha256_of(self.folder / n) for n in dict.fromkeys(self._written)},
         }
         write_atomic(self.folder / MANIFEST, json.dumps(manifest, indent=1))
+        if self.lock is not None:
+            self.lock.release(force=True)
         return manifest
 
 
@@ -292,11 +288,20 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 def intact(folder: Path, manifest: Mapping[str, Any]) -> bool:
     """Tell whether every file that the manifest names is there, unchanged."""
-    outputs = manifest.get("outputs", {})
-    try:
-        return bool(outputs) and all(sha256_of(folder / n) == h for n, h in outputs.items())
-    except OSError:
-        return False
+    return bool(manifest.get("outputs")) and not damaged(folder, manifest)
+
+
+def damaged(folder: Path, manifest: Mapping[str, Any]) -> list[str]:
+    """Return the files of a run that are missing or not as they were written."""
+    found = []
+    for name, sha256 in manifest.get("outputs", {}).items():
+        try:
+            same = sha256_of(folder / name) == sha256
+        except OSError:
+            same = False
+        if not same:
+            found.append(name)
+    return found
 
 
 def run_digest(folder: Path) -> str:

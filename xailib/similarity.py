@@ -10,6 +10,7 @@ unit's top images, a block at a time; the others read columns.
 
 from collections.abc import Callable, Sequence
 from itertools import islice
+from math import log1p
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ Table = Float[np.ndarray, "_ _"]  # (probe, units)
 Measure = Callable[..., Float32[np.ndarray, "units concepts"]]
 _ROWS = 256  # probe images at a time: with 20,000 concepts 20 MB
 _UNITS = 64  # at a time: with 63,305 probe images 32 MB
+_LARGEST = 80.0  # e^80 is still a float32
 _COLUMNS = 256  # concepts at a time: with 63,305 probe images 65 MB
 
 
@@ -182,9 +184,7 @@ def _wpmi(
     similarities = _as_similarities(similarity)
     for active in layers:
         _check(similarities, active)
-    probe = similarities.shape[0]
-    if not 1 <= len(chances) <= probe:
-        raise InputError(f"top_k: {len(chances)} is not between 1 and the {probe} probe images")
+    check_top_k(len(chances), similarities.shape[0])
     images = torch.cat([top_images(active, len(chances)) for active in layers], dim=1)
     # log(b + p P) = log b + log1p(p P / b), b = 1 - p + min_prob. The first part is the same for
     # all units and concepts: kept out of the sum, it costs no precision.
@@ -203,32 +203,33 @@ def _evidence(
     """Return ``sum_j log1p(odds_j P[images_j, c])`` for each unit, image rows block by block.
 
     Sums of logarithms are kept as products: one fused operation for each image of a unit, and
-    a logarithm only where the product, of factors up to ``1 + max(odds)``, could overflow.
+    a logarithm only where the greatest probabilities say that the product could overflow.
     """
-    top, units = images.shape
+    units = images.shape[1]
     order = images.flatten().argsort(stable=True)
     image = images.flatten()[order]
     needed, counts = image.unique_consecutive(return_counts=True)
     visits = iter(zip((order % units).tolist(), odds[order // units].tolist(), strict=True))
-    together = max(1, int(80 / float(odds.log1p().max())))  # e^80 is still a float32
-    if together < top:
-        evidence = torch.zeros(units, similarities.shape[1])
     products = torch.ones(units, similarities.shape[1])
-    rows, seen = list(products), [0] * units
+    rows, bounds = list(products), [0.0] * units  # each product is below e^bound
+    finished: dict[int, Tensor] = {}
     for start in range(0, len(needed), _ROWS):
-        block = similarities.rows(needed[start : start + _ROWS]).float().mul_(a)
+        block = similarities.rows(needed[start : start + _ROWS], a).float()
         torch.softmax(block, 1, out=block)
-        for probability, times in zip(block, counts[start : start + _ROWS].tolist(), strict=True):
-            for unit, weight in islice(visits, times):
-                row = rows[unit]
-                if seen[unit] == together:
-                    evidence[unit] += row.log()
+        greatest, times = block.amax(1).tolist(), counts[start : start + _ROWS].tolist()
+        for probability, most, visited in zip(block, greatest, times, strict=True):
+            for unit, weight in islice(visits, visited):
+                row, bound = rows[unit], log1p(weight * most)
+                if bounds[unit] + bound > _LARGEST:
+                    finished[unit] = finished.get(unit, 0) + row.log()
                     row.fill_(1)
-                    seen[unit] = 0
+                    bounds[unit] = 0.0
                 row.addcmul_(row, probability, value=weight)
-                seen[unit] += 1
+                bounds[unit] += bound
     products.log_()
-    return products.add_(evidence) if together < top else products
+    for unit, logarithm in finished.items():
+        rows[unit] += logarithm
+    return products
 
 
 def _cosine(
@@ -263,19 +264,27 @@ def top_images(
     Half precision and ReLU make many equals, which ``topk`` alone orders differently from one
     machine to the next.
     """
+    probe, units = activations.shape
+    group = max(1, probe // (4 * count))
     found = []
-    for start in range(0, activations.shape[1], _UNITS):
-        columns = activations[:, start : start + _UNITS].T.astype(np.float32, order="C")
-        values = torch.from_numpy(columns)
-        best, images = values.topk(count, dim=1)
-        last = best[:, -1:]
-        for unit in ((values == last).sum(1) > (best == last).sum(1)).nonzero()[:, 0]:
-            # More are equal to the last one than there is room for: the slow way.
-            images[unit] = values[unit].sort(descending=True, stable=True).indices[:count]
-        images = images.sort(dim=1).values
-        order = values.gather(1, images).sort(dim=1, descending=True, stable=True).indices
-        found.append(images.gather(1, order))
-    return torch.cat(found).T.contiguous()
+    for start in range(0, units, _UNITS):
+        values = as_tensor(activations[:, start : start + _UNITS])
+        # At least `count` values reach the count-th greatest of the maxima of groups: only
+        # those that do are sorted, about a seventh more than `count` where none are equal.
+        maxima = values[: probe // group * group].unflatten(0, (-1, group)).amax(1)
+        image, unit = (values >= maxima.topk(count, dim=0).values[-1]).nonzero(as_tuple=True)
+        order = values[image, unit].argsort(descending=True, stable=True)
+        order = order[unit[order].argsort(stable=True)]  # unit by unit
+        sizes = torch.bincount(unit, minlength=values.shape[1])
+        first = sizes.cumsum(0) - sizes
+        found.append(image[order[first + torch.arange(count)[:, None]]])
+    return torch.cat(found, dim=1)
+
+
+def check_top_k(top_k: int, probe: int) -> None:
+    """Raise unless there are so many probe images."""
+    if not 1 <= top_k <= probe:
+        raise InputError(f"top_k: {top_k} is not between 1 and the {probe} probe images")
 
 
 def _as_similarities(

@@ -15,13 +15,16 @@ from jaxtyping import UInt8
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 from PIL import Image
+from scipy.stats import binomtest
 
 from xailib.errors import InputError
 from xailib.figures import style
+from xailib.kinds import UNKNOWN
 from xailib.results import Run
 
 Picture = UInt8[np.ndarray, "_ _ 3"]
 THUMB = 56  # pixels a side in the unit browser
+SHADES = ("#0072B2", "#999999", "#D55E00", "#009E73")  # of networks
 COLUMNS = 40  # thumbnails in a row of its picture
 # Without the two grays, which stand for the others.
 COLOURS = [colormaps["tab20"](i) for i in range(20) if i not in (14, 15)]
@@ -87,7 +90,7 @@ def spread_chart(tables: Mapping[str, pd.DataFrame]) -> Figure:
                 share,
                 width=0.75 / len(tables),
                 label=name,
-                color=("#0072B2", "#999999", "#D55E00", "#009E73")[index % 4],
+                color=SHADES[index % len(SHADES)],
             )
             axis.set_xticks(range(len(share)), share.index)
         axis.set(ylabel="different concepts / units", ylim=(0, 1))
@@ -96,19 +99,8 @@ def spread_chart(tables: Mapping[str, pd.DataFrame]) -> Figure:
     return figure
 
 
-def kinds_of(labels: pd.DataFrame, kinds: Mapping[str, str]) -> pd.DataFrame:
-    """Count the kinds of concept in each layer: layer, kind, units, share of the layer.
-
-    A concept whose kind the lexicon does not tell counts as ``"not in the lexicon"``.
-    """
-    kind = labels["concept"].str.casefold().map(dict(kinds)).fillna("not in the lexicon")
-    counts = labels.assign(kind=kind).groupby(["layer", "kind"], sort=False).size()
-    table = counts.rename("units").reset_index()
-    return table.assign(share=table["units"] / table.groupby("layer")["units"].transform("sum"))
-
-
 def kinds_chart(tables: Mapping[str, pd.DataFrame]) -> Figure:
-    """Draw the shares of `kinds_of` as stacked bars, one bar a network and layer."""
+    """Draw the shares of `xailib.kinds.kinds_of` as stacked bars, one bar a network and layer."""
     both = pd.concat([table.assign(network=name) for name, table in tables.items()])
     bars = both["network"] + ", " + both["layer"]
     wide = both.assign(bar=bars).pivot_table(
@@ -118,16 +110,38 @@ def kinds_chart(tables: Mapping[str, pd.DataFrame]) -> Figure:
         figure = Figure(figsize=(7.2, 1.0 + 0.36 * len(wide)))
         axis = figure.subplots()
         start = np.zeros(len(wide))
-        unknown = "not in the lexicon"
-        order = sorted(map(str, wide.columns), key=lambda kind: (kind == unknown, kind))
+        order = sorted(map(str, wide.columns), key=lambda kind: (kind == UNKNOWN, kind))
         for index, kind in enumerate(order):
-            colour = "0.85" if kind == unknown else COLOURS[index % len(COLOURS)]
+            colour = "0.85" if kind == UNKNOWN else COLOURS[index % len(COLOURS)]
             axis.barh(wide.index, wide[kind], left=start, color=colour, label=kind)
             start += wide[kind].to_numpy()
         axis.invert_yaxis()
         axis.set(xlabel="share of the layer's units", xlim=(0, 1))
         axis.grid(visible=False, axis="y")
         figure.legend(loc="outside right center", fontsize=8)
+    return figure
+
+
+def share_chart(tables: Mapping[str, pd.DataFrame], kind: str) -> Figure:
+    """Draw one kind's share of each layer of `xailib.kinds.kinds_of`, exact 95 % intervals."""
+    networks = list(tables)
+    rows = [
+        (f"{name}, {layer}", index, part.loc[part["kind"] == kind, "units"].sum(), total)
+        for index, name in enumerate(networks)
+        for layer, part in tables[name].groupby("layer", sort=False)
+        if (total := part["units"].sum())
+    ]
+    with style():
+        figure = Figure(figsize=(6.4, 1.0 + 0.36 * len(rows)))
+        axis = figure.subplots()
+        for place, (_, index, found, total) in enumerate(rows):
+            interval = binomtest(int(found), int(total)).proportion_ci()
+            axis.barh(place, found / total, color=SHADES[index % len(SHADES)])
+            axis.hlines(place, interval.low, interval.high, color="0.2", linewidth=1)
+        axis.set_yticks(range(len(rows)), [name for name, *_ in rows])
+        axis.invert_yaxis()
+        axis.set(xlabel=f"share of the layer's units with a {kind}", xlim=(0, None))
+        axis.grid(visible=False, axis="y")
     return figure
 
 

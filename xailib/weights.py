@@ -12,7 +12,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file as load_safetensors
 from torch import Tensor, nn
 
+from xailib import downloads
 from xailib.errors import InputError, UnavailableError
+from xailib.files import sha256_of
 
 RANDOM = "random"  # as `weights`: untrained, from the seed
 _UNREADABLE = (
@@ -118,10 +120,20 @@ def fetch(what: str, get: Callable[[], Any]) -> Any:
 
 
 def download(address: str) -> Path:
-    """Fetch a file that its publisher gives no hash for, once."""
-    import pooch
+    """Fetch a file that its publisher gives no hash for, once; a change later is refused."""
+    return Path(fetch(address, lambda: downloads.fetch(address)))
 
-    cache_folder = pooch.os_cache("xailib")
-    return Path(
-        fetch(address, lambda: pooch.retrieve(address, None, path=cache_folder, progressbar=False))
-    )
+
+def checkpoint(address: str, watch: downloads.Watch | None = None) -> Path:
+    """Fetch one of torchvision's files, whose names end with the start of their SHA-256."""
+    file = Path(torch.hub.get_dir(), "checkpoints", Path(address).name)
+    start = file.stem.rpartition("-")[2]
+
+    def get() -> Path:
+        downloads.fetch(address, file, checked=True, watch=watch)
+        if not sha256_of(file).startswith(start):
+            file.unlink()
+            raise UnavailableError(f"the SHA-256 does not start with {start}")
+        return file
+
+    return Path(fetch(address, get))

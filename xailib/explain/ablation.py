@@ -114,8 +114,9 @@ def _drop(
 ) -> Float[Tensor, " channels"]:
     if rule == "gradcam":
         return (whole[0, target] - ablated[:, target]) / whole[0, target]
-    before = whole[0, target] - whole.mean()
-    after = ablated[:, target] - ablated.mean(1)
+    alone = whole.shape[1] == 1  # one category: a sigmoid's score, with nothing to be relative to
+    before = whole[0, target] - (0 if alone else whole.mean())
+    after = ablated[:, target] - (0 if alone else ablated.mean(1))
     # By its size: for a target below the mean, a drop is a drop all the same.
     return (before - after) / before.abs().clamp(min=torch.finfo(whole.dtype).tiny)
 
@@ -151,10 +152,14 @@ def _ablated_logits(
     def make(start: int, stop: int) -> Tensor:
         return without(channels[start:stop])
 
-    network = tail if short else _Whole(tail)
-    found = forward_batches(
-        network, make, len(channels), batch_size=batch_size, engine=engine if short else "eager"
-    )
+    if short:
+        of = (tail.network, tail.layer) if tail.stands_alone() else None
+        found = forward_batches(
+            tail, make, len(channels), batch_size=batch_size, engine=engine, of=of
+        )
+    else:
+        whole = _Whole(tail)
+        found = forward_batches(whole, make, len(channels), batch_size=batch_size, engine="eager")
     return found.logits.double(), "tail" if short else "whole network", found.engine
 
 

@@ -21,7 +21,7 @@ from xailib.explanation import Explanation
 from xailib.forward import ENGINES
 from xailib.images import Photograph
 from xailib.layers import evaluation
-from xailib.models import BATCH, Classifier, Prediction
+from xailib.models import BATCH, Classifier, Prediction, as_probabilities
 
 __all__ = ["METHODS", "cam_layer_of", "check_methods", "explain_cam", "guided_backprop"]
 
@@ -159,7 +159,9 @@ def _prediction(
     classifier: Classifier, logits: Float32[Tensor, "1 categories"], index: int | None
 ) -> Prediction:
     """Return the category to explain, from scores that are there already."""
-    probabilities = logits[0].softmax(0)
+    if not torch.isfinite(logits).all():
+        raise InputError(f"model: {classifier.name!r} gives scores that are not finite")
+    probabilities = as_probabilities(logits)[0]
     best = int(probabilities.argmax()) if index is None else index
     return Prediction(best, classifier.categories[best], float(probabilities[best]))
 

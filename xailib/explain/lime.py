@@ -1,24 +1,29 @@
 """LIME for photographs (Ribeiro, Singh & Guestrin 2016): the authors' method, a faster engine."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
+from typing import Literal, TypedDict, Unpack
 
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from lime.lime_image import ImageExplanation
 from skimage.segmentation import felzenszwalb, quickshift, slic
 
 from xailib.errors import InputError, unknown_name
+from xailib.explain.designs import BLOCKS, DESIGNS
 from xailib.explain.lime_engine import LimeImageExplainer
 from xailib.explain.record import record
 from xailib.explanation import Explanation, Superpixels, scaled
 from xailib.forward import ENGINES
 from xailib.images import Photograph
 from xailib.models import BATCH, Classifier
+from xailib.stability import mask_is_stable
 
 __all__ = [
     "LimeImageExplainer",
+    "LimeOptions",
     "explain_lime",
     "explain_lime_targets",
     "segmentation",
@@ -56,32 +61,20 @@ def segmentation(name: str, seed: int = 0) -> Segment:
     return make
 
 
-def explain_lime(
-    classifier: Classifier,
-    photograph: Photograph,
-    target: int | str | None = None,
-    *,
-    num_samples: int = 1000,
-    segments: str = "quickshift",
-    hide_color: int | None = 0,
-    seed: int = 0,
-    batch_size: int = BATCH,
-    engine: str = "auto",
-    progress: bool = False,
-) -> Explanation:
-    """Explain one prediction by LIME.
+class LimeOptions(TypedDict, total=False):
+    """What `explain_lime` takes besides classifier, photograph and target.
 
-    Superpixels of the classifier's view are hidden at random, and a ridge regression weighted
-    by closeness to the whole picture gives each superpixel its share in the probability.
-
-    Parameters
+    Attributes
     ----------
-    classifier, photograph
-        What is explained.
-    target : int or str, optional
-        A category's index or name; by default the predicted one.
-    num_samples : int
-        Perturbed pictures, at least 10; the first is the whole view.
+    num_samples : int or "auto"
+        Perturbed pictures, at least 10; the first is the whole view. ``"auto"`` draws until the
+        mask is stable, see `xailib.stability`, or `max_samples` are drawn.
+    max_samples : int
+        The cap of ``"auto"``.
+    num_features : int
+        Superpixels in the mask that ``"auto"`` makes stable.
+    design : str
+        How samples are drawn, see `xailib.explain.designs`; ``"independent"`` is lime's way.
     segments : str
         See `segmentation`.
     hide_color : int or None
@@ -94,76 +87,124 @@ def explain_lime(
         See `xailib.forward.forward_batches`.
     progress : bool
         Draw a progress bar in the terminal.
+    """
+
+    num_samples: int | Literal["auto"]
+    max_samples: int
+    num_features: int
+    design: str
+    segments: str
+    hide_color: int | None
+    seed: int
+    batch_size: int
+    engine: str
+    progress: bool
+
+
+_DEFAULTS = LimeOptions(
+    num_samples=1000,
+    max_samples=4000,
+    num_features=10,
+    design="independent",
+    segments="quickshift",
+    hide_color=0,
+    seed=0,
+    batch_size=BATCH,
+    engine="auto",
+    progress=False,
+)
+
+
+def explain_lime(
+    classifier: Classifier,
+    photograph: Photograph,
+    target: int | str | None = None,
+    **options: Unpack[LimeOptions],
+) -> Explanation:
+    """Explain one prediction by LIME.
+
+    Superpixels of the classifier's view are hidden at random, and a ridge regression weighted
+    by closeness to the whole picture gives each superpixel its share in the probability.
+
+    Parameters
+    ----------
+    classifier, photograph
+        What is explained.
+    target : int or str, optional
+        A category's index or name; by default the predicted one.
+    **options
+        See `LimeOptions`; by default lime's own 1000 samples of quickshift's superpixels.
 
     Returns
     -------
     Explanation
-        Signed; ``raw`` is each pixel's superpixel's weight, ``superpixels`` the linear model.
+        Signed; ``raw`` is each pixel's superpixel's weight, ``superpixels`` the linear model
+        with its samples.
 
     Raises
     ------
     InputError
         For a parameter out of range, before any forward pass.
     """
-    targets = (target,)
-    return explain_lime_targets(
-        classifier,
-        photograph,
-        targets,
-        num_samples=num_samples,
-        segments=segments,
-        hide_color=hide_color,
-        seed=seed,
-        batch_size=batch_size,
-        engine=engine,
-        progress=progress,
-    )[0]
+    return explain_lime_targets(classifier, photograph, (target,), **options)[0]
 
 
 def explain_lime_targets(
     classifier: Classifier,
     photograph: Photograph,
     targets: Sequence[int | str | None],
-    *,
-    num_samples: int = 1000,
-    segments: str = "quickshift",
-    hide_color: int | None = 0,
-    seed: int = 0,
-    batch_size: int = BATCH,
-    engine: str = "auto",
-    progress: bool = False,
+    **options: Unpack[LimeOptions],
 ) -> list[Explanation]:
     """Explain several categories from one sampling: the cost of one, in the order of `targets`.
 
-    The parameters are those of `explain_lime`, and so are the results.
+    The parameters are those of `explain_lime`, and so are the results; ``num_samples="auto"``
+    draws until every target's mask is stable.
     """
-    _check(num_samples, hide_color, batch_size, engine)
-    segment = segmentation(segments, seed)
+    chosen = _checked(options)
+    segment = segmentation(chosen["segments"], chosen["seed"])
     if not targets:
         raise InputError("targets: none given; name at least one category, or None")
     known = [None if target is None else classifier.category_index(target) for target in targets]
     view = classifier.view(photograph)
-    chosen = [classifier.target(photograph, target) for target in known]
-    explainer = LimeImageExplainer(random_state=seed, engine=engine, progress=progress)
+    predictions = [classifier.target(photograph, target) for target in known]
+    labels = tuple(dict.fromkeys(target.index for target in predictions))
+    auto = chosen["num_samples"] == "auto"
+    block = BLOCKS[chosen["design"]]
+    explainer = LimeImageExplainer(
+        random_state=chosen["seed"],
+        engine=chosen["engine"],
+        progress=chosen["progress"],
+        enough=partial(_all_stable, labels, chosen["num_features"], block) if auto else None,
+        design=chosen["design"],
+    )
     found = explainer.explain_instance(
         view.pixels,
         classifier,
-        labels=tuple(dict.fromkeys(target.index for target in chosen)),
+        labels=labels,
         top_labels=None,
-        hide_color=hide_color,
-        num_samples=num_samples,
-        batch_size=batch_size,
+        hide_color=chosen["hide_color"],
+        num_samples=chosen["max_samples"] if auto else chosen["num_samples"],
+        batch_size=chosen["batch_size"],
         segmentation_fn=segment,
     )
+    shown, scores = explainer.samples
     parameters = {
-        "num_samples": num_samples,
-        "segmentation": segments,
-        "hide_color": hide_color,
+        "num_samples": chosen["num_samples"],
+        "design": chosen["design"],
+        "segmentation": chosen["segments"],
+        "hide_color": chosen["hide_color"],
         "engine": explainer.used,
     }
+    if auto:
+        parameters |= {name: chosen[name] for name in ("max_samples", "num_features")}
     explanations = []
-    for target in chosen:
-        parts = superpixels_of(found, target.index, explainer.fits[target.index])
+    for target in predictions:
+        parts = replace(
+            superpixels_of(found, target.index, explainer.fits[target.index]),
+            shown=shown,
+            scores=scores[:, target.index],
+            block=block,
+        )
         raw = parts.weights[parts.segments].astype(np.float32)
         explanations.append(
             record(
@@ -175,7 +216,7 @@ def explain_lime_targets(
                 saliency=scaled(raw, signed=True),
                 raw=raw,
                 signed=True,
-                seed=seed,
+                seed=chosen["seed"],
                 parameters=parameters,
                 superpixels=parts,
             )
@@ -183,16 +224,43 @@ def explain_lime_targets(
     return explanations
 
 
-def _check(num_samples: int, hide_color: int | None, batch_size: int, engine: str) -> None:
-    """Raise unless what was asked for can be done."""
-    if num_samples < 10:
-        raise InputError(f"num_samples: {num_samples} is too few; at least 10, usually 1000")
+def _all_stable(
+    labels: Sequence[int],
+    num_features: int,
+    block: int,
+    shown: Bool[np.ndarray, "samples superpixels"],
+    scores: Float[np.ndarray, "samples categories"],
+) -> bool:
+    """Return whether the masks of all categories would come out alike with other samples."""
+    return all(mask_is_stable(shown, scores[:, label], num_features, block) for label in labels)
+
+
+def _checked(options: LimeOptions) -> LimeOptions:
+    """Return all options; raise unless what was asked for can be done."""
+    for name in options:
+        if name not in _DEFAULTS:
+            raise unknown_name("option", name, _DEFAULTS)
+    chosen: LimeOptions = {**_DEFAULTS, **options}
+    samples, hide_color = chosen["num_samples"], chosen["hide_color"]
+    if isinstance(samples, str) and samples != "auto":
+        raise InputError(f"num_samples: {samples!r} is neither a number nor 'auto'")
+    least = chosen["max_samples"] if samples == "auto" else samples
+    if least < 10:
+        name = "max_samples" if samples == "auto" else "num_samples"
+        raise InputError(f"{name}: {least} is too few; at least 10, usually 1000")
     if hide_color is not None and not 0 <= hide_color <= 255:
         raise InputError(f"hide_color: {hide_color} is not a gray level between 0 and 255")
-    if batch_size < 1:
-        raise InputError(f"batch_size: {batch_size} is not at least 1")
-    if engine not in ENGINES:
-        raise unknown_name("engine", engine, ENGINES)
+    for name, value in (
+        ("batch_size", chosen["batch_size"]),
+        ("num_features", chosen["num_features"]),
+    ):
+        if value < 1:
+            raise InputError(f"{name}: {value} is not at least 1")
+    if chosen["design"] not in DESIGNS:
+        raise unknown_name("design", chosen["design"], DESIGNS)
+    if chosen["engine"] not in ENGINES:
+        raise unknown_name("engine", chosen["engine"], ENGINES)
+    return chosen
 
 
 def superpixels_of(found: ImageExplanation, target: int, fit: float | None = None) -> Superpixels:

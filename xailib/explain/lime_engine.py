@@ -15,7 +15,13 @@ from lime.lime_base import LimeBase
 from torch import Tensor
 from tqdm import tqdm
 
-from xailib.models import BATCH, Classifier
+from xailib.explain.designs import DESIGNS
+from xailib.models import BATCH, Classifier, as_probabilities
+
+Samples = tuple[Bool[np.ndarray, "samples superpixels"], Float[np.ndarray, "samples categories"]]
+Enough = Callable[
+    [Bool[np.ndarray, "samples superpixels"], Float[np.ndarray, "samples categories"]], bool
+]
 
 
 class _Base(LimeBase):
@@ -56,23 +62,44 @@ class LimeImageExplainer(lime_image.LimeImageExplainer):
         See `xailib.forward.forward_batches`.
     progress : bool
         Draw a progress bar in the terminal.
+    enough : callable, optional
+        Of the samples so far and their probabilities: whether to stop before ``num_samples``.
+    design : str
+        How samples are drawn, see `xailib.explain.designs`; ``"independent"`` is lime's way.
+    step : int
+        Samples drawn before ``enough`` is asked, and between two questions; a quarter of those
+        at hand where that is more, since asking takes longer too.
 
     Attributes
     ----------
     used : str
         The engine of the last explanation; ``"function"`` if it was not a `Classifier`.
+    samples : tuple of arrays
+        Of the last explanation: which superpixels each sample shows, (samples, superpixels)
+        bool, and its probabilities, (samples, categories).
     """
 
     base: _Base
 
     def __init__(
-        self, *args: object, engine: str = "auto", progress: bool = False, **kwargs: object
+        self,
+        *args: object,
+        engine: str = "auto",
+        progress: bool = False,
+        enough: Enough | None = None,
+        design: str = "independent",
+        step: int = 250,
+        **kwargs: object,
     ) -> None:
         super().__init__(*args, **kwargs)
         self.base = _Base(self.base.kernel_fn, self.base.verbose, self.random_state)
         self.engine = engine
         self.progress = progress
+        self.enough = enough
+        self.design = DESIGNS[design]
+        self.step = step
         self.used = "function"
+        self.samples: Samples = (np.empty((0, 0), bool), np.empty((0, 0)))
 
     @property
     def fits(self) -> dict[int, float]:
@@ -91,25 +118,49 @@ class LimeImageExplainer(lime_image.LimeImageExplainer):
         """Return which superpixels each sample shows, and its probabilities (lime's hook)."""
         self.base.fits = {}
         count = np.unique(segments).shape[0]
-        data = self.random_state.randint(0, 2, num_samples * count).reshape(num_samples, count)
-        data[0] = 1
+        pictures = (image, fudged_image, segments)
+        step = self.step if self.enough else num_samples
+        data, found = np.empty((0, count), int), None
+        with tqdm(total=num_samples, disable=not self.progress, leave=False) as bar:
+            while found is None or len(data) < num_samples:
+                # One draw or many take the same numbers from lime's generator.
+                drawn = min(max(step, len(data) // 8 * 2), num_samples - len(data))
+                more = self.design(self.random_state, drawn, count)
+                if found is None:
+                    more[0] = 1
+                scores = self._score(more, *pictures, classifier_fn, batch_size, bar.update)
+                data = np.concatenate([data, more])
+                found = scores if found is None else np.concatenate([found, scores])
+                bar.update(len(data) - bar.n)  # those that were scored before
+                if self.enough and self.enough(data.astype(bool), found):
+                    break
+        self.samples = (data.astype(bool), found)
+        return data, found
+
+    def _score(
+        self,
+        data: Int[np.ndarray, "samples superpixels"],
+        image: Shaped[np.ndarray, "height width colours"],
+        fudged_image: Shaped[np.ndarray, "height width colours"],
+        segments: Int[np.ndarray, "height width"],
+        classifier_fn: Classifier | Callable,
+        batch_size: int,
+        update: Callable[[int], object],
+    ) -> Float[np.ndarray, "samples categories"]:
+        """Return the probabilities of samples; equal ones are scored once."""
         _, first, place = np.unique(data, axis=0, return_index=True, return_inverse=True)
         order = np.argsort(first)  # as drawn, so that the whole picture comes first
         # lime hides by number: what is numbered beyond the count always shows.
-        shown = np.ones((len(first), max(count, int(segments.max()) + 1)), bool)
-        shown[:, :count] = data[first[order]]
+        shown = np.ones((len(first), max(data.shape[1], int(segments.max()) + 1)), bool)
+        shown[:, : data.shape[1]] = data[first[order]]
         pictures = (image, fudged_image, segments, shown)
-        with tqdm(total=len(shown), disable=not self.progress, leave=False) as bar:
-            if isinstance(classifier_fn, Classifier):
-                found, self.used = _scored(
-                    classifier_fn, *pictures, batch_size, self.engine, bar.update
-                )
-            else:
-                found = _called(classifier_fn, *pictures, batch_size, bar.update)
-                self.used = "function"
+        if isinstance(classifier_fn, Classifier):
+            found, self.used = _scored(classifier_fn, *pictures, batch_size, self.engine, update)
+        else:
+            found, self.used = _called(classifier_fn, *pictures, batch_size, update), "function"
         rank = np.empty_like(order)
         rank[order] = np.arange(len(order))
-        return data, found[rank[place.ravel()]]
+        return found[rank[place.ravel()]]
 
 
 def _scored(
@@ -135,7 +186,7 @@ def _scored(
         return batch.contiguous(memory_format=torch.channels_last)
 
     found = classifier.forward_batches(perturbed, len(shown), batch_size=batch_size, engine=engine)
-    return found.logits.softmax(dim=1).cpu().numpy(), found.engine
+    return as_probabilities(found.logits).cpu().numpy(), found.engine
 
 
 def _called(

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 from xailib.errors import InputError
 from xailib.layers import get_layer
@@ -35,6 +35,8 @@ class Tail(nn.Module):
 
     Attributes
     ----------
+    layer : str
+        Its name.
     output : (1, ...) tensor
         What the layer put out for the recorded picture.
     logits : (1, categories) tensor
@@ -44,12 +46,18 @@ class Tail(nn.Module):
     def __init__(self, network: nn.Module, layer: str, picture: Batch) -> None:
         super().__init__()
         self.network = network
+        self.layer = layer
         self._layer = [get_layer(network, layer)]  # in a list: not a part of this module
         self._picture = picture
         self._before, self.output, self.logits = _record(network, layer, picture)
 
     def forward(self, outputs: Batch) -> Batch:
         """Return the network's scores for the recorded picture with other outputs of the layer."""
+        return self._replay(outputs, self._before, self._picture)
+
+    def _replay(
+        self, outputs: Batch, before: Mapping[nn.Module, Sequence[Any]], picture: Tensor
+    ) -> Batch:
         count = outputs.shape[0]
 
         def widened(value: Any) -> Any:
@@ -60,11 +68,30 @@ class Tail(nn.Module):
             return value.expand(count, *value.shape[1:]) if count > 1 else value.clone()
 
         answers = {
-            part: [tree_map(widened, value) for value in values]
-            for part, values in self._before.items()
+            part: [tree_map(widened, value) for value in values] for part, values in before.items()
         }
         with answering({**answers, self._layer[0]: [outputs.clone()]}):
-            return self.network(widened(self._picture))
+            return self.network(widened(picture))
+
+    def stands_alone(self) -> bool:
+        """Tell whether the tail reads nothing but the layer's output.
+
+        Then it is the same function for every picture of this size. Everything recorded in front
+        of the layer is replaced by NaN, which would spread to the scores. Where something else
+        than floating numbers was recorded, the answer is no.
+        """
+        before = {
+            part: [tree_map(_blank, value) for value in values]
+            for part, values in self._before.items()
+        }
+        if any(leaf is None for values in before.values() for leaf in tree_leaves(values)):
+            return False
+        try:
+            with torch.no_grad():
+                found = self._replay(self.output, before, torch.full_like(self._picture, torch.nan))
+                return torch.equal(found, self(self.output))
+        except (RuntimeError, ValueError, TypeError, IndexError):
+            return False
 
     def whole(self, outputs: Batch) -> Batch:
         """Return the same by full passes of the network: slow, and right for any network."""
@@ -158,3 +185,8 @@ def _record(
 
 def _copied(value: Any) -> Any:
     return value.detach().clone() if isinstance(value, Tensor) else value
+
+
+def _blank(value: Any) -> Tensor | None:
+    floating = isinstance(value, Tensor) and value.is_floating_point()
+    return torch.full_like(value, torch.nan) if floating else None

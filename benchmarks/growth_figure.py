@@ -1,0 +1,45 @@
+"""The figure of how our cost grows, from the table that is kept."""
+
+from io import BytesIO
+from pathlib import Path
+
+import matplotlib as mpl
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
+
+from xailib.figures import PALETTE, style
+from xailib.files import write_atomic
+
+METHODS = ("LIME", "ScoreCAM", "AblationCAM")
+
+
+def draw(folder: Path) -> None:
+    """Draw ``growth.csv`` as ``growth.svg`` beside it: the same bytes for the same table."""
+    table = pd.read_csv(folder / "growth.csv")
+    groups = list(table.groupby("grows", sort=False))
+    reproducible = {"svg.hashsalt": "growth", "svg.fonttype": "none"}
+    with style(), mpl.rc_context(reproducible):
+        figure = Figure(figsize=(2.1 * len(groups), 4))
+        axes = figure.subplots(2, len(groups), sharex="col", sharey="row", squeeze=False)
+        for (what, group), (time, memory) in zip(groups, axes.T, strict=True):
+            for method, some in group.groupby("method", sort=False):
+                line = {"marker": "o", "markersize": 3, "color": PALETTE[METHODS.index(method)]}
+                time.plot(some["value"], some["seconds"], label=method, **line)
+                memory.plot(some["value"], some["peak_mb"], **line)
+            for axis in (time, memory):
+                axis.set(xscale="log", yscale="log")
+                axis.xaxis.set(major_formatter="{x:g}", minor_formatter=NullFormatter())
+                axis.yaxis.set(major_formatter="{x:g}", minor_formatter=NullFormatter())
+                axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                axis.set_xticks([group["value"].min(), group["value"].max()])
+            memory.set_xlabel(what)
+        axes[0, 0].set_ylabel("seconds")
+        axes[1, 0].set_ylabel("peak memory, MB")
+        handles = {
+            t: h for a in axes[0] for h, t in zip(*a.get_legend_handles_labels(), strict=True)
+        }
+        figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=3)
+        file = BytesIO()
+        figure.savefig(file, format="svg", metadata={"Date": None})
+    write_atomic(folder / "growth.svg", file.getvalue())

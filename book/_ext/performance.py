@@ -1,0 +1,187 @@
+"""The page on performance: what ``benchmarks/run.py`` has kept, as text, tables and a verdict.
+
+All of it becomes substitutions (``{{ performance_table }}``), so that no figure stands in prose.
+"""
+
+import json
+from collections.abc import Iterator
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sphinx.application import Sphinx
+from sphinx.config import Config
+
+FOLDER = Path(__file__).parents[1] / "_data/performance"
+SAME = 1e-4  # results further apart than this are not called the same
+BUSY = 0.1  # cores that others may use before the page warns
+WORDS = {
+    "ratio_to_peer": "at least {} times the peer's speed",
+    "ratio_to_limit": "at most {} of the bare limit",
+    "memory_to_peer": "less than {} of the peer's peak memory",
+}
+
+
+def texts(folder: Path = FOLDER) -> dict[str, str]:
+    """Return the page's parts, by the names of their substitutions."""
+    ratios = pd.read_csv(folder / "ratios.csv")
+    growth = pd.read_csv(folder / "growth.csv")
+    runs = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["runs"]
+    met = demands(ratios, pd.read_csv(folder / "asked.csv"))
+    return {
+        "performance_verdict": verdict(met),
+        "performance_asked": html(met, "performance-asked"),
+        "performance_table": html(comparisons(ratios), "performance-ratios"),
+        "performance_growth": html(exponents(growth), "performance-exponents"),
+        "performance_busy": busy(ratios, growth),
+        "performance_machines": "\n".join(machines(runs)),
+    }
+
+
+def demands(ratios: pd.DataFrame, asked: pd.DataFrame) -> pd.DataFrame:
+    """Return what was asked for, what was found, and whether it is met: "yes", "no" or "–"."""
+    rows = []
+    for demand in asked.to_dict("records"):
+        column, bound = demand["column"], demand["asked"]
+        same = (ratios["network"] == demand["network"]) & (ratios["key"] == demand["key"])
+        # A faster way to another result would be no answer.
+        met, equal, value = "–", "–", float("nan")
+        if same.any():
+            row = ratios[same].iloc[0]
+            value = row[column]
+            enough = value >= bound if column == "ratio_to_peer" else value <= bound
+            equal = "yes" if row["largest_difference"] <= SAME else "no"
+            met = "yes" if enough and equal == "yes" else "no"
+        rows.append(
+            {
+                "comparison": f"{demand['comparison']}, {demand['network']}",
+                "asked": WORDS[column].format(number(bound)),
+                "found": number(value),
+                "same result": equal,
+                "met": met,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def verdict(met: pd.DataFrame) -> str:
+    """Return how many demands are met, and name those that are not."""
+
+    def listed(rows: pd.DataFrame) -> str:
+        return "; ".join(
+            f"{row['comparison']}: asked {row['asked']}, found {row['found']}"
+            for row in rows.to_dict("records")
+        )
+
+    missed, open_ = met[met["met"] == "no"], met[met["met"] == "–"]
+    text = f"Of {len(met)} ratios that were asked for, {(met['met'] == 'yes').sum()} are met."
+    if len(missed):
+        text += f" **{len(missed)} not met:** {listed(missed)}."
+    if len(open_):
+        text += f" **{len(open_)} not measured yet.**"
+    return text
+
+
+def comparisons(ratios: pd.DataFrame) -> pd.DataFrame:
+    """Return the table of comparisons as it is shown."""
+
+    def spread(row: pd.Series, name: str) -> str:
+        low, high = number(row[f"{name}_min"]), number(row[f"{name}_max"])
+        return f"{number(row[name])} [{low}–{high}]"
+
+    return pd.DataFrame(
+        {
+            "comparison": ratios["comparison"],
+            "network": ratios["network"] + " (" + ratios["weights"] + ")",
+            "peer": ratios["peer"],
+            "× the peer's speed": [spread(r, "ratio_to_peer") for _, r in ratios.iterrows()],
+            "× the bare limit": [spread(r, "ratio_to_limit") for _, r in ratios.iterrows()],
+            "× the usual pass": ratios["ratio_to_usual_pass"].map(number),
+            "peak memory, MB (peer)": [
+                f"{ours:.0f} ({peer:.0f})"
+                for ours, peer in zip(ratios["ours_peak_mb"], ratios["peer_peak_mb"], strict=True)
+            ],
+            "largest difference": ratios["largest_difference"].map("{:.0e}".format),
+            "s (peer)": [
+                f"{number(ours)} ({number(peer)})"
+                for ours, peer in zip(ratios["ours_seconds"], ratios["peer_seconds"], strict=True)
+            ],
+            "engine": ratios["engine"],
+            "n": ratios["repeats"],
+        }
+    )
+
+
+def exponents(growth: pd.DataFrame) -> pd.DataFrame:
+    """Return how time grows with each thing: the slope of log time over log size."""
+    rows = []
+    for (what, method), group in growth.groupby(["grows", "method"], sort=False):
+        some = group.sort_values("value")
+        slope = np.polyfit(np.log(some["value"]), np.log(some["seconds"]), 1)[0]
+        first, last = some.iloc[0], some.iloc[-1]
+        rows.append(
+            {
+                "what grows": what,
+                "method": method,
+                "from – to": f"{first['value']} – {last['value']}",
+                "seconds": f"{number(first['seconds'])} – {number(last['seconds'])}",
+                "time grows as its power": f"{slope:.2f}",
+                "peak memory, MB": f"{first['peak_mb']:.0f} – {last['peak_mb']:.0f}",
+                "n": first["repeats"],
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def busy(*tables: pd.DataFrame) -> str:
+    """Return a warning where other programs used the machine meanwhile."""
+    used = pd.concat([table["cores_used_elsewhere"] for table in tables])
+    loaded = used[~(used <= BUSY)]
+    if loaded.empty:
+        return "Nothing else ran on the machine meanwhile."
+    return (
+        f"**Measured on a busy machine:** during {len(loaded)} of {len(used)} measurements other "
+        f"programs used up to {number(loaded.max())} cores. Such figures are provisional."
+    )
+
+
+def machines(runs: dict[str, dict[str, Any]]) -> Iterator[str]:
+    """Yield a line for each run that figures come from."""
+    for run in runs.values():
+        packages = ", ".join(f"{name} {version}" for name, version in run["packages"].items())
+        yield (
+            f"- {run['date'][:16].replace('T', ' ')} UTC: {run['processor']}, {run['cores']} "
+            f"cores, {run['memory_gb']} GB, {run['threads']} threads of torch; load at the start "
+            f"{run['load']}; photograph {run['image']}; commit `{run['commit']}`; "
+            f"Python {run['python']}, {packages}"
+        )
+
+
+def html(table: pd.DataFrame, name: str) -> str:
+    """Return a table as the site's other tables look, which scrolls where it is too wide."""
+    # One line, because Markdown ends a block of HTML at the first empty one.
+    rows = table.map(lambda value: escape(str(value))).to_html(
+        index=False, border=0, escape=False, justify="unset"
+    )
+    lines = "".join(line.strip() for line in rows.splitlines())
+    return f'<div class="xailib-table" id="{name}" tabindex="0">{lines}</div>'
+
+
+def number(value: float) -> str:
+    """Return a number with about three digits, never as a power of ten."""
+    if not np.isfinite(value):
+        return "–"
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def offer(app: Sphinx, config: Config) -> None:
+    """Offer the parts to the page."""
+    config.myst_substitutions = {**(config.myst_substitutions or {}), **texts()}
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Register with Sphinx."""
+    app.connect("config-inited", offer, priority=101)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,272 @@
+# ---
+# jupyter:
+#   jupytext:
+#     cell_metadata_filter: tags,-all
+#     notebook_metadata_filter: kernelspec,jupytext,-jupytext.text_representation.jupytext_version
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# (task-stability)=
+# # LIME again: would another run choose the same superpixels?
+
+# %% tags=["parameters"]
+model: str = "tf_efficientnet_lite0"  # the network of the LIME run: a name that load_classifier knows, or path/to/file.py:function
+weights: str = ""  # file with a state dict, name of torchvision weights, or random; empty: the published ones
+images: list = ["bull-mastiff", "dalmatian", "goose", "bald-eagle", "leafhopper", "dung-beetle", "strawberry", "cannon", "jeep-blue", "drum"]  # the photographs of the LIME run
+lime_run: str = "results/scratch/2_lime"  # a finished run of 2_lime
+long_runs: int = 2  # photographs that get the long runs below, the first ones; at least 1
+pool: int = 8000  # samples of a long run, cut into shorter ones; at least twice the largest of sizes that shall appear
+sizes: list = [100, 200, 500, 1000, 2000, 4000]  # samples of the runs that are compared with each other, each at least 10
+designs: list = ["antithetic", "orthogonal"]  # other ways to draw samples, measured against independent ones; may be empty
+design_pool: int = 2048  # samples for each of these; at least twice design_size
+design_size: int = 512  # samples of the runs that they are cut into
+num_features: int = 10  # superpixels in a mask, at least 1
+segmentation: str = "quickshift"  # quickshift, slic or felzenszwalb
+hide_color: int = 0  # gray level of a hidden superpixel, 0 to 255
+seed: int = 0  # of superpixels and samples
+device: str = "auto"  # auto, cpu, cuda or mps
+out_dir: str = "results/scratch/9_stability"  # where this run is written; relative to the project
+
+# %% tags=["remove-input"]
+from xailib.parameters import check_notebook
+
+check_notebook(globals())
+
+# %% tags=["remove-input"]
+from IPython.display import Markdown, display
+
+from xailib import figures, stability_figures
+from xailib.errors import InputError
+from xailib.explain.lime import explain_lime
+from xailib.images import load_images
+from xailib.models import load_classifier
+from xailib.results import load_explanations, project_root, run_digest, start_run
+from xailib.stability import AGREEMENT, CONFIDENCE
+from xailib.stability_tables import SURE, designs_table, needed, photographs_table, runs_table
+
+photographs = load_images(images)
+own = [e for e in load_explanations(lime_run) if e.method == "lime"]
+if not any((p.id, p.sha256) == (e.image, e.image_sha256) for p in photographs for e in own):
+    raise InputError("images: none of these photographs is in the LIME run; give the same images")
+if design_pool < 2 * design_size:
+    raise InputError(f"design_pool: {design_pool} samples are not two runs of {design_size}")
+classifier = load_classifier(model, weights or None, device, seed)
+long = photographs[:long_runs]
+options = {"segments": segmentation, "hide_color": hide_color, "seed": seed}
+run = start_run(
+    out_dir,
+    "9_stability",
+    {"model": model, "images": images, "long_runs": long_runs, "pool": pool, "sizes": sizes, "designs": designs, "design_pool": design_pool, "design_size": design_size, "num_features": num_features, **options},
+    photographs,
+    classifier.files,
+    weights=classifier.identity,
+    runs={lime_run: run_digest(project_root() / lime_run)},
+)
+
+
+def sampled(design, samples):
+    chosen = {"design": design, "num_samples": samples, **options}
+    return run.explanations(
+        long, f"lime.{design}", chosen, lambda p: explain_lime(classifier, p, **chosen)
+    )
+
+
+pools = {"independent": sampled("independent", pool)}
+pools |= {design: sampled(design, design_pool) for design in designs}
+
+# %% tags=["remove-input"]
+table, details = photographs_table(own, num_features)
+runs = runs_table(pools["independent"], sizes, num_features)
+means = runs.groupby("samples")[["shared", "iou", "rank_correlation"]].mean()
+enough = {e.image: needed(e, num_features=num_features) for e in pools["independent"]}
+samples = int(table["samples"].median())
+metrics = {
+    "images": len(table),
+    "samples": samples,
+    "stable": int(table["stable"].sum()),
+    "shared": table["shared"].mean(),
+    "sure": table["sure"].mean(),
+    "long_runs": len(pools["independent"]),
+    **{f"shared_{size}": row.shared for size, row in means.iterrows()},
+    **{f"iou_{size}": row.iou for size, row in means.iterrows()},
+}
+least, most = means.index.min(), means.index.max()
+metrics["finding"] = (
+    f"Two halves of LIME's {samples} samples share **{table['shared'].mean():.0%}** of the superpixels "
+    f"that they choose; **{metrics['stable']} of {len(table)}** masks count as stable."
+)
+display(
+    Markdown(
+        f"**Answer.** Two runs of LIME that differ in nothing but their random samples share "
+        f"{means.loc[least, 'shared']:.0%} of their {num_features} superpixels with {least} samples each and "
+        f"{means.loc[most, 'shared']:.0%} with {most} (mean over the photographs below, {len(set(runs['image']))} in number). "
+        f"Of the {len(table)} masks of this report, made of {samples} samples each, {metrics['stable']} "
+        f"{'is' if metrics['stable'] == 1 else 'are'} stable by the rule below; on average {table['sure'].mean():.1f} of the "
+        f"{num_features} superpixels are sure."
+    )
+)
+
+# %% [markdown]
+# ## Method
+#
+# LIME fits its weights to random samples {cite}`ribeiro2016`, so that another seed gives other weights, and its
+# users' oldest complaint is that two runs differ. We measure that directly, by cutting one long run into runs
+# that share no sample, and comparing every two of them. And we let a single run say it of itself, from samples that
+# it has anyway:
+#
+# $$
+# s = \frac{|M_1 \cap M_2|}{\max(|M_1|, |M_2|)} ,
+# $$
+#
+# where $M_1$ and $M_2$ are the masks from two random halves of its samples. The halves are two real,
+# independent runs of half the length; what they share is therefore a cautious statement about the whole run.
+
+# %% tags=["remove-input"]
+display(
+    Markdown(
+        f"A mask counts as **stable** if $s \\geq {AGREEMENT}$ in {CONFIDENCE:.0%} of the ways to split the samples, and a superpixel of "
+        f"the mask as **sure** if at least {SURE:.0%} of the halves choose it. "
+        '`explain_lime(..., num_samples="auto")` draws until the mask is stable or a cap is reached. '
+        "The interval of a weight is the bootstrap's {cite}`efron1979`: the linear model fitted again to samples drawn with replacement. "
+        "None of this needs another pass through the network."
+    )
+)
+
+# %% [markdown]
+# ## How far two runs agree
+
+# %% tags=["remove-input"]
+figures.publish(
+    run,
+    stability_figures.runs_chart(runs),
+    "stability-runs",
+    f"What two runs of LIME on {model} have in common, by the number of samples of each (mean over all pairs of runs "
+    f"cut from {pool} samples). Broken: what one run of twice as many samples says of itself, by its two halves.",
+    "Three line charts that rise with the number of samples. Share of superpixels in common: "
+    + "; ".join(f"{size} samples {row.shared:.0%}" for size, row in means.iterrows()),
+    runs,
+    raster=False,
+)
+said = "; ".join(
+    f"*{image}*: {f'{count} samples' if count else f'not after {pool}'}" for image, count in enough.items()
+)
+display(Markdown(f"Samples after which `\"auto\"` calls the mask stable: {said}."))
+
+# %% [markdown]
+# ## How sure each weight is
+
+# %% tags=["remove-input"]
+figures.publish(
+    run,
+    stability_figures.weights_chart(own[0], details[0], num_features),
+    "stability-weights",
+    f"Every superpixel of *{own[0].image}* ({own[0].target_name}): its weight with the 95 % bootstrap interval from "
+    f"{details[0].samples} samples, filled if it is in the mask; below, how many halves of the samples choose it.",
+    f"Weights of {len(details[0].low)} superpixels with intervals, sorted; bars of how often each is chosen.",
+    raster=False,
+)
+views = {p.id: classifier.view(p).pixels for p in photographs}
+shown = [(e, found) for e, found in zip(own, details, strict=True) if e.image in views]
+figures.publish(
+    run,
+    figures.gallery(
+        [
+            [
+                views[e.image],
+                figures.lime_row(views[e.image], e, num_features)[2],
+                figures.heat(views[e.image], stability_figures.sureness(e, found)),
+            ]
+            for e, found in shown
+        ],
+        ["view", "LIME 1", "chosen by halves"],
+        [f"{e.image}: {'stable' if found.stable else 'not stable'}" for e, found in shown],
+    ),
+    "stability-gallery",
+    f"The mask of the {num_features} superpixels that support the prediction most, and how many halves of the samples choose "
+    "each superpixel, from none (dark) to all (bright). A sharp mask can hide how much of it is chance.",
+    "Grid of photographs, LIME's masks and heatmaps of how often a superpixel is chosen. "
+    + "; ".join(f"{row.image}: {row.sure} of {row.chosen} sure" for row in table.itertuples()),
+    table,
+)
+
+# %% [markdown]
+# ## What we see
+
+# %% tags=["remove-input"]
+figures.publish_table(
+    run,
+    table.assign(verdict=table["stable"].map({True: "stable", False: "not stable"})),
+    "stability-photographs",
+    "What each explanation of the LIME page says of itself. In common, IoU and rank correlation: of two halves, mean over splits.",
+    {
+        "image": "photograph",
+        "samples": "samples",
+        "superpixels": "superpixels",
+        "shared": "in common",
+        "iou": "IoU",
+        "rank_correlation": "rank correlation",
+        "sure": "sure",
+        "chosen": "in the mask",
+        "verdict": "mask",
+    },
+    {"shared": "{:.0%}", "iou": "{:.2f}", "rank_correlation": "{:.2f}"},
+)
+few = table.loc[table["shared"].idxmin()]
+display(
+    Markdown(
+        f"Least repeatable is *{few['image']}*, with {few['superpixels']} superpixels: its halves share {few['shared']:.0%}. "
+        f"On average {metrics['sure']:.1f} of the {num_features} chosen superpixels are sure. What changes is the end of the "
+        "list, where several superpixels matter about equally and a fixed number is cut off all the same."
+    )
+)
+
+# %% [markdown]
+# ## Better samples for the same passes
+
+# %% tags=["remove-input"]
+if designs:
+    passes = designs_table(pools, design_size)
+    average = passes.groupby("design", sort=False)["passes"].mean()
+    metrics |= {f"passes_{design}": value for design, value in average.items()}
+    figures.publish(
+        run,
+        stability_figures.designs_chart(passes),
+        "stability-designs",
+        f"Passes through the network for the same variance of a weight, compared with lime's independent samples (runs of {design_size}). "
+        "Bars: mean over photographs. Antithetic: every second sample shows what the one before hides. "
+        "Orthogonal: besides that, any two superpixels are uncorrelated within a block of samples.",
+        "Bars: " + "; ".join(f"{design} {value:.0%}" for design, value in average.items()),
+        passes,
+        raster=False,
+    )
+    best = average.idxmin()
+    display(
+        Markdown(
+            "Neither is better than independent samples here."
+            if best == "independent"
+            else f"Fewest passes: {best}, with {average[best]:.0%} of those of independent samples. What two superpixels "
+            "do only together drops out of the difference between a sample and its opposite. "
+            f'`explain_lime(..., design="{best}")` draws them; the report keeps lime\'s own way, to be comparable.'
+        )
+    )
+
+# %% [markdown]
+# ## Limits
+#
+# - Only the samples change here. Another cut into superpixels changes masks as well.
+# - A stable mask is a repeatable one. Whether it is faithful to the network is another question, see
+#   {ref}`task-faithfulness`.
+# - The long runs are of few photographs; curves of others may lie elsewhere.
+
+# %% tags=["remove-cell"]
+run.save_metrics(metrics)
+manifest = run.finish()
+print(f"Results: {run.folder}")

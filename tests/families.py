@@ -1,0 +1,214 @@
+"""Tiny networks of every family that classifiers come from, each loadable as a user's own file.
+
+``load_classifier("tests/families.py:torchvision_resnet")`` gives one with random weights; widths
+and depths are the constructors' own arguments.
+"""
+
+import timm
+from timm.models import convnext, densenet, regnet, resnet, swin_transformer, vgg
+from timm.models import vision_transformer as vit
+from torch import Tensor, nn
+from torchvision import models as tv
+from torchvision.transforms import functional as F  # noqa: N812
+
+from xailib.preprocessing import Preprocessing
+
+SIDE = 64
+CATEGORIES = 5
+
+
+def colour(side: int = SIDE) -> Preprocessing:
+    return Preprocessing((side, side), side, (0.45, 0.5, 0.4), (0.25, 0.2, 0.3))
+
+
+def ready(module: nn.Module, categories: int = CATEGORIES, side: int = SIDE):
+    """Return what a user's function returns, with batch norms that have seen something."""
+    for part in module.modules():
+        if isinstance(part, nn.modules.batchnorm._BatchNorm):
+            part.running_mean.uniform_(-0.1, 0.1)
+            part.running_var.uniform_(0.5, 1.5)
+    return module, colour(side), [f"thing {index}" for index in range(categories)]
+
+
+def torchvision_resnet():
+    return ready(tv.ResNet(tv.resnet.BasicBlock, [1, 1, 1, 1], num_classes=CATEGORIES))
+
+
+def torchvision_vgg():
+    net = tv.VGG(tv.vgg.make_layers([8, "M", 16, "M", 512, "M"]), CATEGORIES, init_weights=False)
+    net.avgpool, net.classifier = nn.AdaptiveAvgPool2d(1), nn.Linear(512, CATEGORIES)
+    return ready(net)
+
+
+def torchvision_densenet():
+    return ready(tv.DenseNet(8, (2, 2, 2), 16, num_classes=CATEGORIES))
+
+
+def torchvision_mobilenet_v2():
+    return ready(tv.mobilenet_v2(width_mult=0.25, num_classes=CATEGORIES))
+
+
+def torchvision_mobilenet_v3():
+    return ready(tv.mobilenet_v3_small(width_mult=0.25, num_classes=CATEGORIES))
+
+
+def torchvision_efficientnet():
+    conf = tv.efficientnet.MBConvConfig
+    stages = [
+        conf(1, 3, 1, 32, 16, 1, 0.25, 1),
+        conf(6, 3, 2, 16, 24, 1, 0.25, 1),
+        conf(6, 5, 2, 24, 40, 1, 0.25, 1),
+    ]
+    return ready(tv.EfficientNet(stages, 0.2, num_classes=CATEGORIES))
+
+
+def torchvision_convnext():
+    block = tv.convnext.CNBlockConfig
+    return ready(tv.ConvNeXt([block(8, 16, 1), block(16, None, 1)], num_classes=CATEGORIES))
+
+
+def torchvision_regnet():
+    stages = tv.regnet.BlockParams.from_init_params(
+        depth=4, w_0=8, w_a=8.0, w_m=2.0, group_width=8, se_ratio=0.25
+    )
+    return ready(tv.RegNet(stages, num_classes=CATEGORIES, stem_width=8))
+
+
+def torchvision_vit():
+    net = tv.VisionTransformer(SIDE, 16, 2, 2, 16, 32, num_classes=CATEGORIES)
+    nn.init.normal_(net.heads.head.weight)  # torchvision starts with zeros: every score alike
+    return ready(net)
+
+
+def torchvision_swin():
+    return ready(tv.SwinTransformer([4, 4], 12, [1, 1], [2, 2], [4, 4], num_classes=CATEGORIES))
+
+
+def timm_resnet():
+    return ready(
+        resnet.ResNet(
+            resnet.BasicBlock,
+            (1, 1, 1, 1),
+            num_classes=CATEGORIES,
+            channels=(8, 12, 16, 20),
+            stem_width=8,
+        )
+    )
+
+
+def timm_vgg():
+    net = vgg.VGG([8, "M", 16, "M"], CATEGORIES, mlp_ratio=0.01)
+    net.pre_logits = vgg.ConvMlp(16, 32, kernel_size=7, mlp_ratio=0.5)  # 4096 by default
+    net.head = vgg.ClassifierHead(32, CATEGORIES)
+    return ready(net)
+
+
+def timm_densenet():
+    return ready(densenet.DenseNet(8, (2, 2, 2), num_classes=CATEGORIES))
+
+
+def timm_mobilenet():
+    return ready(timm.create_model("mobilenetv2_050", num_classes=CATEGORIES))
+
+
+def timm_efficientnet():
+    return ready(timm.create_model("test_efficientnet", num_classes=CATEGORIES))
+
+
+def timm_convnext():
+    return ready(
+        convnext.ConvNeXt(num_classes=CATEGORIES, depths=(1, 1, 1, 1), dims=(8, 12, 16, 20))
+    )
+
+
+def timm_regnet():
+    conf = regnet.RegNetCfg(depth=6, w0=8, wa=12.0, wm=2.0, group_size=8, stem_width=8)
+    return ready(regnet.RegNet(conf, num_classes=CATEGORIES))
+
+
+def timm_vit():
+    return ready(
+        vit.VisionTransformer(SIDE, 16, num_classes=CATEGORIES, embed_dim=16, depth=2, num_heads=2)
+    )
+
+
+def timm_swin():
+    return ready(
+        swin_transformer.SwinTransformer(
+            SIDE,
+            num_classes=CATEGORIES,
+            embed_dim=12,
+            depths=(1, 1),
+            num_heads=(2, 2),
+            window_size=4,
+        )
+    )
+
+
+def gray(image) -> Tensor:
+    """What a network with one colour channel is given."""
+    return F.to_tensor(F.rgb_to_grayscale(F.resize(image, [32, 32]))) * 2 - 0.4
+
+
+class Small(nn.Module):
+    """A network of a few layers, with in-place ReLUs; what it puts out is up to `out`."""
+
+    def __init__(self, categories=CATEGORIES, channels=3, out=lambda scores: scores):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(channels, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU(True))
+        self.body = nn.Sequential(nn.Conv2d(8, 12, 3, 2, 1), nn.BatchNorm2d(12), nn.ReLU(True))
+        self.drop = nn.Dropout(0.5)
+        self.fc = nn.Linear(12, categories)
+        self.out = out
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.fc(self.drop(self.body(self.stem(x)).mean((2, 3)))))
+
+
+def one_category():
+    return ready(Small(1), 1, 32)
+
+
+def two_categories():
+    return ready(Small(2), 2, 32)
+
+
+def as_many_categories_as_channels():
+    return ready(Small(12), 12, 32)
+
+
+def small_input():
+    return ready(tv.ResNet(tv.resnet.BasicBlock, [1, 1, 1, 1], num_classes=CATEGORIES), side=32)
+
+
+def grayscale():
+    module, _, names = ready(Small(channels=1))
+    return module, gray, names
+
+
+def a_tuple():
+    return ready(Small(out=lambda scores: (scores, scores)), side=32)
+
+
+def a_dict():
+    return ready(Small(out=lambda scores: {"logits": scores}), side=32)
+
+
+def not_finite():
+    return ready(Small(out=lambda scores: scores / 0), side=32)
+
+
+def another_input():
+    return ready(Small(channels=4), side=32)
+
+
+def names_as_numbers():
+    module, transform, _ = ready(Small(), side=32)
+    return module, transform, list(range(CATEGORIES))
+
+
+def raising():
+    raise KeyError("where are my weights?")
+
+
+FAMILIES = [name for name in dict(globals()) if name.startswith(("torchvision_", "timm_"))]

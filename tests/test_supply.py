@@ -1,0 +1,131 @@
+"""What the project is made of: pinned with hashes, licences stated, no secrets, few rights."""
+
+import csv
+import re
+import subprocess
+
+import pytest
+import yaml
+from conftest import ROOT
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+LINUX = {"sys_platform": "linux", "platform_machine": "x86_64", "os_name": "posix"}
+HERE = {**LINUX, "python_version": "3.11", "python_full_version": "3.11.9"}
+
+
+def pins() -> dict[str, str]:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pairs = [line.split("==") for line in lines if line and not line.startswith("#")]
+    return {canonicalize_name(name): version for name, version in pairs}
+
+
+def locked() -> list[tuple[Requirement, list[str]]]:
+    text = (ROOT / "requirements.lock").read_text().replace("\\\n", " ")
+    found = []
+    for line in text.splitlines():
+        if line.strip() and not line.startswith("#"):
+            words, *hashes = re.split(r"\s+--hash=", line.strip())
+            found.append((Requirement(words), hashes))
+    return found
+
+
+def test_every_pin_is_locked_with_hashes_and_nothing_else_is():
+    lock = {
+        canonicalize_name(one.name): str(one.specifier).removeprefix("==")
+        for one, _ in locked()
+        if one.marker is None or one.marker.evaluate(HERE)
+    }
+    assert lock == pins()
+    for one, hashes in locked():
+        assert hashes, one
+        assert all(re.fullmatch(r"sha256:[0-9a-f]{64}", sha256) for sha256 in hashes), one
+
+
+def test_what_is_declared_is_pinned():
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    declared = [*project["dependencies"], *extras["report"], *extras["dev"]]
+    for one in map(Requirement, declared):
+        assert pins()[canonicalize_name(one.name)] in one.specifier, one
+
+
+def test_no_address_of_an_index_is_written_down():
+    """Whoever installs decides where from."""
+    for name in ("requirements.lock", "constraints.txt", "Makefile", "pyproject.toml"):
+        assert not re.search(r"index-url|find-links|https?://", (ROOT / name).read_text()), name
+
+
+def test_the_licence_of_every_pinned_package_is_stated():
+    with (ROOT / "book" / "_data" / "licences.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert {canonicalize_name(row["package"]): row["version"] for row in rows} == pins()
+    for row in rows:
+        assert row["licence"] not in ("", "UNKNOWN", "not stated"), row
+    with (ROOT / "book" / "_data" / "weights.csv").open(encoding="utf-8") as file:
+        assert all(row["licence"] for row in csv.DictReader(file))
+
+
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+
+
+@pytest.mark.parametrize("file", WORKFLOWS, ids=lambda file: file.name)
+def test_workflows_may_read_and_no_more(file):
+    """Also: no secret is used, and every action is pinned to a commit."""
+    text = file.read_text()
+    flow = yaml.safe_load(text)
+    assert flow["permissions"] == {"contents": "read"}
+    assert "secrets." not in text
+    assert "pull_request_target" not in text
+    for job in flow["jobs"].values():
+        assert "permissions" not in job
+        for step in job["steps"]:
+            if "uses" in step:
+                assert re.fullmatch(r"[\w/-]+@[0-9a-f]{40}", step["uses"])
+            if "checkout" in step.get("uses", ""):
+                assert step["with"]["persist-credentials"] is False
+
+
+SECRETS = {
+    "private key": r"-----BEGIN [A-Z ]*PRIVATE KEY-----",
+    "cloud key": r"\b(AKIA|ASIA)[0-9A-Z]{16}\b",
+    "forge token": r"\b(gh[pousr]_[A-Za-z0-9]{36}|github_pat_\w{50,}|glpat-[\w-]{20})",
+    "index token": r"\bpypi-[A-Za-z0-9_-]{40,}",
+    "hub token": r"\bhf_[A-Za-z0-9]{30,}",
+    "service key": r"\b(sk-[A-Za-z0-9_-]{32,}|xox[abpr]-[\w-]{20,}|AIza[\w-]{35})",
+    # Tests may name one for this machine.
+    "password in an address": r"[a-z]+://[^/\s:@'\"{}<>]+:[^/\s:@'\"{}<>]+@(?!127\.0\.0\.1)",
+}
+
+
+def secrets_in(text: str) -> list[str]:
+    return [what for what, pattern in SECRETS.items() if re.search(pattern, text)]
+
+
+def test_no_secret_is_among_the_files():
+    command = ["git", "-C", str(ROOT), "ls-files", "-z"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip("not a clone")
+    for name in filter(None, done.stdout.split("\0")):
+        path = ROOT / name
+        if path.is_file():
+            assert not secrets_in(path.read_text(encoding="utf-8", errors="replace")), name
+        assert path.suffix not in {".pem", ".key", ".p12"}, name
+        assert path.name not in {".env", ".netrc", ".pypirc"}, name
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "-----BEGIN RSA PRIVATE" + " KEY-----",
+        "AKIA" + "A" * 16,
+        "gh" + "p_" + "a" * 36,
+        "hf" + "_" + "a" * 34,
+        "https://me:word" + "@example.org",
+    ],
+)
+def test_a_secret_would_be_found(text):
+    assert len(secrets_in(f"x = '{text}'")) == 1

@@ -1,0 +1,139 @@
+"""``xailib run`` and ``xailib report``: execute a profile's notebooks, build the site."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from xailib.cli.common import (
+    changes_option,
+    duration,
+    json_option,
+    live,
+    only_option,
+    profile_argument,
+    show_json,
+    yaml_changes,
+)
+
+
+@click.command()
+@profile_argument
+@only_option
+@click.option("--force", is_flag=True, help="Run also what is up to date.")
+@changes_option
+@json_option
+@click.pass_context
+def run(
+    ctx: click.Context,
+    profile: str,
+    only: str | None,
+    force: bool,
+    changes: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Execute the notebooks of PROFILE that are not up to date.
+
+    PROFILE is a file of parameters, or the name of one in params/ (default: embedded). All
+    values are checked before anything runs. With --json, one line for each task as it ends.
+
+    \b
+    Examples:
+      xailib run
+      xailib run embedded --only 2_lime -p 'images: [chelsea]' -p num_samples=200
+      xailib run mine --force --json
+    """
+    if not _run(profile, only, force, changes, as_json):
+        ctx.exit(1)
+
+
+@click.command()
+@profile_argument
+@click.option("--site", metavar="FOLDER", help="Where to build; default: _build of the project.")
+@changes_option
+@json_option
+@click.pass_context
+def report(
+    ctx: click.Context, profile: str, site: str | None, changes: tuple[str, ...], as_json: bool
+) -> None:
+    """Run what is missing of PROFILE, build the site, print the path of its first page.
+
+    \b
+    Examples:
+      xailib report
+      xailib report params/mine.yaml --site /tmp/mine
+    """
+    from xailib.project import project_root
+
+    if not _run(profile, None, False, changes, as_json):
+        ctx.exit(1)
+    root = project_root()
+    target = Path(site) if site else root
+    builder = str(Path(sys.executable).with_name("jupyter-book"))
+    command = [builder, "build", str(root), "--path-output", str(target)]
+    command += ["-W", "-n", "--keep-going", "-q"]
+    environment = {**os.environ, "XAILIB_PROFILE": Path(profile).name.removesuffix(".yaml")}
+    done = subprocess.run(command, env=environment, check=False)  # noqa: S603  our own words
+    index = (target / "_build" / "html" / "index.html").resolve()
+    if done.returncode or not index.is_file():
+        click.echo("The site was not built cleanly; the reasons are above.", err=True)
+        ctx.exit(1)
+    if as_json:
+        show_json({"report": str(index)}, line=True)
+    else:
+        click.echo(f"Report: {index}")
+
+
+def _run(
+    profile: str, only: str | None, force: bool, changes: Sequence[str], as_json: bool
+) -> bool:
+    """Run tasks and say what became of each; return whether all are up to date now."""
+    from xailib.profiles import load_profile
+
+    loaded = load_profile(profile, yaml_changes(changes))
+    # Only now what takes a while to import: a wrong value is answered at once.
+    from xailib.pipeline import last_seconds, pending, run_profile
+
+    plan = pending(loaded, only, force=force)
+    if plan:
+        from xailib.requirements import unreachable
+
+        for line in unreachable({task: loaded.share(task) for task in plan}):
+            click.echo(f"Cannot be had: {line}", err=True)
+    progress = _Progress({task: last_seconds(loaded, task) for task in plan})
+    good = True
+    for outcome in run_profile(
+        loaded, only, force=force, plan=plan, begin=progress.begin, bar=live()
+    ):
+        if as_json:
+            show_json(asdict(outcome), line=True)
+        else:
+            took = f" in {outcome.seconds:.0f} s" if outcome.seconds else ""
+            why = f": {outcome.message}" if outcome.message else ""
+            click.echo(f"{outcome.task:14} {outcome.state}{took}{why}")
+        good &= outcome.state in ("done", "reused")
+    return good
+
+
+class _Progress:
+    """Says which task begins and how long the rest took last time, if somebody watches."""
+
+    def __init__(self, seconds: Mapping[str, float | None]) -> None:
+        self.seconds: dict[str, Any] = dict(seconds)
+        self.count = len(seconds)
+
+    def begin(self, task: str) -> None:
+        """Say that a task begins."""
+        while self.seconds and next(iter(self.seconds)) != task:  # reused or skipped
+            self.seconds.pop(next(iter(self.seconds)))
+        if live():
+            known = [s for s in self.seconds.values() if s]
+            more = "" if len(known) == len(self.seconds) else " or more"
+            left = f", about {duration(sum(known))}{more} left" if known else ""
+            number = self.count - len(self.seconds) + 1
+            click.echo(f"{task}: {number} of {self.count}{left}", err=True)

@@ -1,0 +1,123 @@
+"""One image file as upright 8-bit RGB, or one line that says why not."""
+
+import hashlib
+import io
+import warnings
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from xailib.errors import InputError
+
+Pixels = UInt8[np.ndarray, "height width 3"]
+
+MIN_SIDE = 16  # pixels; anything smaller shows nothing that could be explained
+MAX_PIXELS = 89_478_485  # Pillow's own threshold for a decompression bomb
+MAX_BYTES = 500_000_000  # of a file; what MAX_PIXELS needs without any compression is less
+# What Pillow may try: among its other formats are some that start another program (EPS).
+_FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+
+
+def read_file(path: Path, name: str) -> tuple[Pixels, str]:
+    """Return a file's pixels, not writeable, and the SHA-256 of its bytes.
+
+    EXIF orientation is applied, transparency composited on white, 16 bits are scaled to 8, and
+    of an animation the first frame is taken.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    name : str
+        What to call it in an error.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read, is too large or too small, or is no image or a damaged one.
+    """
+    data = _bytes(path, name)
+    formats = (*_FORMATS, *_heif())
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # damaged metadata and large sizes: checked below
+            with Image.open(io.BytesIO(data), formats=formats) as image:
+                check_size(name, image.size)
+                pixels = _to_rgb(ImageOps.exif_transpose(image))
+    except InputError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise InputError(f"images: {name!r} is too large: {error}") from error
+    except UnidentifiedImageError as error:
+        apple = data[4:8] == b"ftyp" and "HEIF" not in formats
+        hint = "; it may be HEIC: pip install pillow-heif" if apple else ""
+        raise InputError(f"images: {name!r} is not an image that Pillow reads{hint}") from error
+    except Exception as error:  # a decoder may raise anything for damaged bytes
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"images: {name!r} is damaged: {reason}") from error
+    return frozen(pixels), hashlib.sha256(data).hexdigest()
+
+
+def _bytes(path: Path, name: str) -> bytes:
+    try:
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise InputError(
+                f"images: {name!r} is a file of {size / 1e6:.0f} MB; "
+                f"at most {MAX_BYTES / 1e6:.0f} are read"
+            )
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"images: cannot read {name!r}: {error.strerror}") from error
+
+
+@cache
+def _heif() -> tuple[str, ...]:
+    """Return the format of HEIC files, where the package that reads them is installed."""
+    if not find_spec("pillow_heif"):
+        return ()
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+    return ("HEIF",)
+
+
+def check_size(name: str, size: tuple[int, int]) -> None:
+    """Raise unless a photograph of this (width, height) shows something and fits in memory."""
+    width, height = size
+    if min(size) < MIN_SIDE:
+        raise InputError(
+            f"images: {name!r} is {width} x {height} pixels; each side needs at least {MIN_SIDE}"
+        )
+    if width * height > MAX_PIXELS:
+        raise InputError(
+            f"images: {name!r} has {width * height / 1e6:.0f} megapixels; "
+            f"at most {MAX_PIXELS / 1e6:.0f} are read, make it smaller first"
+        )
+
+
+def _to_rgb(image: Image.Image) -> Pixels:
+    if image.mode.startswith("I") or image.mode == "F":  # 16 bits and more
+        values = np.asarray(image, dtype=np.float64)
+        top = 65535 if image.mode.startswith("I") else 1
+        if not np.isfinite(values).all():
+            raise ValueError("values that are not finite")
+        if values.min() < 0 or values.max() > top:
+            raise ValueError(f"values of mode {image.mode!r} outside 0 to {top}")
+        image = Image.fromarray(np.round(values * (255 / top)).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    return np.array(image.convert("RGB"))
+
+
+def frozen(pixels: Pixels) -> Pixels:
+    """Return a copy that cannot be changed."""
+    pixels = np.array(pixels)
+    pixels.setflags(write=False)
+    return pixels

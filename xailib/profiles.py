@@ -1,0 +1,160 @@
+"""Profiles: files of parameters for all notebooks, checked before any of them runs.
+
+A profile is flat, usable by ``papermill -f`` as it is; each notebook takes those parameters that
+its own parameters cell declares. Nothing here imports a network or a table.
+"""
+
+import ast
+import contextlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from xailib.errors import InputError, unknown_name
+from xailib.parameters import MANAGED, RUNS, check
+from xailib.project import project_root
+
+TASKS = (
+    "1_clip_dissect", "2_lime", "3_cam", "4_agreement", "5_faithfulness", "6_replication",
+    "7_sanity", "9_stability", "8_findings", "10_explore",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A named set of parameters for all notebooks, and of those that only one task gets."""
+
+    name: str
+    parameters: dict[str, Any]
+    tasks: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def folder(self, task: str) -> Path:
+        """Return the folder of a task's run."""
+        return project_root() / "results" / self.name / task
+
+    def share(self, task: str) -> dict[str, Any]:
+        """Return the parameters that the profile gives to one task."""
+        given = {**self.parameters, **self.tasks.get(task, {})}
+        return {name: value for name, value in given.items() if name in declared(task)}
+
+
+def profile_names() -> list[str]:
+    """Return the names of the profiles in the project."""
+    return sorted(file.stem for file in (project_root() / "params").glob("*.yaml"))
+
+
+def load_profile(path: str | Path, changes: Mapping[str, Any] | None = None) -> Profile:
+    """Read a profile and check its parameters, with `changes` on top.
+
+    Parameters
+    ----------
+    path : str or path
+        A file, or the name of one in the project's ``params/``.
+    changes : mapping, optional
+        Values that hold for every task which has the parameter.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or no mapping, no notebook has a parameter of that name, or a
+        value cannot be used by a notebook that gets it.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        near = project_root() / "params" / f"{path.name.removesuffix('.yaml')}.yaml"
+        if not near.is_file():
+            raise unknown_name("profile", str(path), profile_names())
+        path = near
+    found = _read(path)
+    tasks = _of_tasks(found.pop("tasks", None) or {})
+    parameters = {**found, **(changes or {})}
+    tasks = {
+        task: {name: value for name, value in own.items() if name not in (changes or {})}
+        for task, own in tasks.items()
+    }
+    allowed = {name for task in TASKS for name in declared(task)} - MANAGED
+    for name in parameters:
+        if name not in allowed:
+            raise unknown_name("parameter", str(name), sorted(allowed))
+    profile = Profile(path.name.removesuffix(".yaml"), parameters, tasks)
+    _check_values(profile)
+    return profile
+
+
+def _read(path: Path) -> dict[Any, Any]:
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"profile: {str(path)!r} is not YAML: {reason}") from error
+    except OSError as error:
+        raise InputError(f"profile: cannot read {str(path)!r}: {error.strerror}") from error
+    if not isinstance(found, dict):
+        raise InputError(f"profile: {str(path)!r} must be 'parameter: value' lines")
+    return found
+
+
+def _of_tasks(found: Any) -> dict[str, dict[str, Any]]:
+    """Return a profile's ``tasks:``, from a task to parameters of its own, checked by name."""
+    if not isinstance(found, dict) or not all(isinstance(own, dict) for own in found.values()):
+        raise InputError("tasks: must be 'task:' lines with 'parameter: value' lines below each")
+    for task, own in found.items():
+        if task not in TASKS:
+            raise unknown_name("tasks", str(task), TASKS)
+        allowed = set(declared(task)) - MANAGED
+        for name in own:
+            if name not in allowed:
+                raise unknown_name(f"parameter of {task}", str(name), sorted(allowed))
+    return found
+
+
+def _check_values(profile: Profile) -> None:
+    """Raise if a task's parameters, its own defaults among them, cannot be used."""
+    with contextlib.chdir(project_root()):  # where the notebooks' own paths start
+        for task in TASKS:
+            share = profile.share(task)
+            found = {k: v for k, v in {**declared(task), **share}.items() if k not in MANAGED}
+            if "heatmap" in found:  # of the heatmaps that another task makes
+                found["methods"] = {**declared("3_cam"), **profile.share("3_cam")}["methods"]
+            check(found, share)
+
+
+def upstream(task: str) -> dict[str, str]:
+    """Return which parameter of a task names the run of which other task."""
+    return {name: RUNS[name] for name in declared(task) if name in RUNS}
+
+
+def notebook(task: str) -> Path:
+    """Return a task's notebook.
+
+    Raises
+    ------
+    InputError
+        If it is not there.
+    """
+    path = project_root() / "notebooks" / f"{task}.ipynb"
+    if not path.is_file():
+        raise InputError(f"notebook: no {str(path)!r}; run 'make pair' in the project's folder")
+    return path
+
+
+def declared(task: str) -> dict[str, Any]:
+    """Return the names in a notebook's parameters cell, with the values that stand there."""
+    return _declared(notebook(task))
+
+
+@cache
+def _declared(path: Path) -> dict[str, Any]:
+    cells = json.loads(path.read_bytes())["cells"]
+    (cell,) = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
+    lines = ast.parse("".join(cell["source"])).body
+    return {
+        line.target.id: ast.literal_eval(line.value)
+        for line in lines
+        if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name) and line.value
+    }

@@ -1,0 +1,197 @@
+"""Tables of how repeatable LIME is: real runs against each other, and what one run says of itself.
+
+Explanations with their samples in, tidy tables out; no network.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from xailib.errors import InputError
+from xailib.explanation import Explanation, Superpixels
+from xailib.stability import (
+    Scores,
+    Shown,
+    Stability,
+    Weights,
+    fit,
+    mask_iou,
+    mask_is_stable,
+    rank_correlation,
+    shared,
+    stability,
+    supporters,
+)
+
+SURE = 0.9  # a superpixel chosen in at least this share of halves is called sure
+
+
+def _parts(one: Explanation) -> tuple[Superpixels, Shown, Scores]:
+    """Return LIME's linear model and its samples, or raise."""
+    parts = one.superpixels
+    if parts is None or parts.shown is None or parts.scores is None:
+        raise InputError(f"explanations: {one.method} of {one.image!r} keeps no samples of LIME")
+    return parts, parts.shown, parts.scores
+
+
+def disjoint_runs(one: Explanation, samples: int) -> Weights:
+    """Return the weights of all runs of this many samples that a long one can be cut into.
+
+    Runs share no sample but the whole view, with which each begins, as in lime.
+    """
+    _, shown, scores = _parts(one)
+    found = []
+    for start in range(0, len(shown) - samples + 1, samples):
+        rows = np.array([0, *range(start + 1, start + samples)])
+        found.append(fit(shown[rows], scores[rows], np.ones((1, samples), int))[0])
+    return np.array(found).reshape(len(found), shown.shape[1])
+
+
+def runs_table(
+    pools: Sequence[Explanation], sizes: Sequence[int], num_features: int = 10
+) -> pd.DataFrame:
+    """Compare every two runs of each size that the long runs can be cut into.
+
+    Returns
+    -------
+    DataFrame
+        One row for each photograph and size of which there are two runs: image, samples, runs,
+        pairs; means over pairs of iou (of the masks, in pixels), shared (share of the chosen
+        superpixels in both masks) and rank_correlation (of the weights); scatter, the standard
+        deviation of a weight over runs, mean over superpixels; halves, which is what a single run
+        of twice the size says of `shared` by its own halves (NaN if the pool is too short).
+
+    Raises
+    ------
+    InputError
+        If an explanation keeps no samples, or no size gives two runs.
+    """
+    rows = []
+    for one in pools:
+        parts, shown, scores = _parts(one)
+        areas = np.bincount(parts.segments.ravel(), minlength=parts.weights.size)
+        for samples in sizes:
+            weights = disjoint_runs(one, samples)
+            if len(weights) < 2:
+                continue
+            masks = supporters(weights, num_features)
+            a, b = np.triu_indices(len(weights), 1)
+            rows.append(
+                {
+                    "image": one.image,
+                    "samples": samples,
+                    "runs": len(weights),
+                    "pairs": len(a),
+                    "iou": mask_iou(masks[a], masks[b], areas).mean(),
+                    "shared": shared(masks[a], masks[b]).mean(),
+                    "rank_correlation": rank_correlation(weights[a], weights[b]).mean(),
+                    "scatter": weights.std(axis=0, ddof=1).mean(),
+                    "halves": _by_halves(parts, shown, scores, 2 * samples, num_features),
+                }
+            )
+    if not rows:
+        raise InputError(f"sizes: the long runs are too short for two runs of {min(sizes)} samples")
+    return pd.DataFrame(rows)
+
+
+def _by_halves(
+    parts: Superpixels, shown: Shown, scores: Scores, samples: int, num_features: int
+) -> float:
+    if samples > len(shown):
+        return float("nan")
+    cut = replace(parts, shown=shown[:samples], scores=scores[:samples])
+    return stability(cut, num_features).shared
+
+
+def designs_table(pools: Mapping[str, Sequence[Explanation]], samples: int) -> pd.DataFrame:
+    """Compare how much weights scatter by the way samples are drawn.
+
+    Parameters
+    ----------
+    pools
+        By design: long runs of the same photographs; ``"independent"`` must be among them.
+    samples : int
+        Of the runs that they are cut into.
+
+    Returns
+    -------
+    DataFrame
+        One row for each photograph and design: image, design, runs, variance (of a weight over
+        runs, mean over superpixels), and passes: the share of independent sampling's passes that
+        gives the same variance, which falls with their number.
+
+    Raises
+    ------
+    InputError
+        If ``"independent"`` is absent, for a photograph too, or a long run is not two runs.
+    """
+    known = {one.image for one in pools.get("independent", ())}
+    for design, explanations in pools.items():
+        for one in explanations:
+            if one.image not in known:
+                raise InputError(f"pools: {design} of {one.image!r} has no independent samples")
+    rows = []
+    for design, explanations in pools.items():
+        for one in explanations:
+            weights = disjoint_runs(one, samples)
+            if len(weights) < 2:
+                raise InputError(f"samples: {len(weights)} run of {samples} samples; at least two")
+            variance = weights.var(axis=0, ddof=1).mean()
+            rows.append(
+                {"image": one.image, "design": design, "runs": len(weights), "variance": variance}
+            )
+    table = pd.DataFrame(rows)
+    base = table[table["design"] == "independent"].set_index("image")["variance"]
+    table["passes"] = table["variance"] / table["image"].map(base)
+    return table
+
+
+def needed(one: Explanation, step: int = 250, num_features: int = 10) -> int | None:
+    """Return after how many samples the mask was stable; None if it was not by the end."""
+    parts, shown, scores = _parts(one)
+    for samples in _stops(len(shown), step):
+        if mask_is_stable(shown[:samples], scores[:samples], num_features, parts.block):
+            return samples
+    return None
+
+
+def _stops(total: int, step: int) -> Iterator[int]:
+    """Yield where ``num_samples="auto"`` looks."""
+    samples = 0
+    while samples < total:
+        samples = min(total, samples + max(step, samples // 8 * 2))
+        yield samples
+
+
+def photographs_table(
+    explanations: Sequence[Explanation], num_features: int = 10
+) -> tuple[pd.DataFrame, list[Stability]]:
+    """Return what each explanation says of itself, and the details in the same order.
+
+    The table's columns: image, target, samples, superpixels, iou, shared, shared_low,
+    rank_correlation (see `Stability`), sure (chosen superpixels that at least `SURE` of the
+    halves choose), chosen, stable.
+    """
+    details = [stability(_parts(one)[0], num_features) for one in explanations]
+    rows = []
+    for one, found in zip(explanations, details, strict=True):
+        parts = _parts(one)[0]
+        chosen = supporters(parts.weights[None], num_features)[0]
+        rows.append(
+            {
+                "image": one.image,
+                "target": one.target_name,
+                "samples": found.samples,
+                "superpixels": len(parts.weights),
+                "iou": found.iou,
+                "shared": found.shared,
+                "shared_low": found.shared_low,
+                "rank_correlation": found.rank_correlation,
+                "sure": int((chosen & (found.chosen_again >= SURE)).sum()),
+                "chosen": int(chosen.sum()),
+                "stable": found.stable,
+            }
+        )
+    return pd.DataFrame(rows), details
