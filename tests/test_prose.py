@@ -11,7 +11,7 @@ PAGES = sorted((ROOT / "book").rglob("*.md"))
 ALLOWED = (
     r"(?s)^```+\w*\n.*?^```+$", r"`[^`\n]+`", r"\{\{.*?\}\}", r"(?s)\$\$.*?\$\$", r"\$[^$\n]+\$",
     r"\{cite(:\w)?\}`[^`]+`", r"\]\([^)]*\)", r"^:+\{.*$", r"^:[\w-]+:.*$", r"^\(.*\)=$",
-    r"\b(19|20)\d\d\b", r"\bLIME [12]\b", r"\bPython 3\.11\b",
+    r"\b(19|20)\d\d\b", r"\bLIME [12]\b", r"\bPython 3\.11\b", r"\bSHA-256\b",
 )  # fmt: skip
 
 
@@ -45,3 +45,12 @@ def test_no_digit_in_prose(page):
 )
 def test_the_rule_itself(text, count):
     assert len(digits_in(text)) == count
+
+
+def test_each_work_of_the_bibliography_has_a_doi():
+    text = (ROOT / "book" / "references.bib").read_text(encoding="utf-8")
+    entries = [entry for entry in re.split(r"^@", text, flags=re.MULTILINE) if entry.strip()]
+    without = [
+        e.split("{")[1].split(",")[0] for e in entries if not re.search(r"\bdoi = \{10\.", e)
+    ]
+    assert without == ["balwani2024"]  # a repository

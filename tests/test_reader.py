@@ -67,10 +67,11 @@ def test_a_photograph_is_picked_by_its_own_anchor(page, address):
     assert not figures.first.is_visible()
     address_now = page.url
     page.goto(f"{address}/book/glossary.html")
+    page.wait_for_load_state("networkidle")
     page.goto(address_now)
     assert figures.nth(1).is_visible()
     assert links.nth(1).get_attribute("aria-current") == "true"
-    page.go_back()
+    page.wait_for_load_state("networkidle")
     assert page.wrong == []
 
 
