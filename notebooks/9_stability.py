@@ -50,7 +50,14 @@ from xailib.images import load_images
 from xailib.models import load_classifier
 from xailib.results import load_explanations, project_root, run_digest, start_run
 from xailib.stability import AGREEMENT, CONFIDENCE
-from xailib.stability_tables import SURE, designs_table, needed, photographs_table, runs_table
+from xailib.stability_tables import (
+    SURE,
+    designs_table,
+    needed,
+    photographs_table,
+    runs_table,
+    weights_table,
+)
 
 photographs = load_images(images)
 own = [e for e in load_explanations(lime_run) if e.method == "lime"]
@@ -162,13 +169,15 @@ display(Markdown(f"Samples after which `\"auto\"` calls the mask stable: {said}.
 # ## How sure each weight is
 
 # %% tags=["remove-input"]
+weights_of_one = weights_table(own[0], details[0], num_features)
 figures.publish(
     run,
-    stability_figures.weights_chart(own[0], details[0], num_features),
+    stability_figures.weights_chart(weights_of_one),
     "stability-weights",
     f"Every superpixel of *{own[0].image}* ({own[0].target_name}): its weight with the 95 % bootstrap interval from "
     f"{details[0].samples} samples, filled if it is in the mask; below, how many halves of the samples choose it.",
     f"Weights of {len(details[0].low)} superpixels with intervals, sorted; bars of how often each is chosen.",
+    weights_of_one,
     raster=False,
 )
 views = {p.id: classifier.view(p).pixels for p in photographs}

@@ -21,6 +21,7 @@ from xailib.stability_tables import (
     needed,
     photographs_table,
     runs_table,
+    weights_table,
 )
 
 
@@ -106,7 +107,9 @@ def test_figures_show_what_the_tables_say():
     np.testing.assert_allclose(chart.axes[0].lines[0].get_ydata(), table["shared"])
     np.testing.assert_allclose(chart.axes[1].lines[0].get_ydata(), table["iou"])
     found = stability(one.superpixels, 5)
-    upper = weights_chart(one, found, 5).axes[0]
+    rows = weights_table(one, found, 5)
+    assert (rows["weight"].to_numpy() == one.superpixels.weights[rows["superpixel"]]).all()
+    upper = weights_chart(rows).axes[0]
     in_mask, others = (line.get_ydata() for line in upper.lines[1:3])
     assert len(in_mask) == 5
     assert in_mask.min() >= others.max()
@@ -116,6 +119,8 @@ def test_figures_show_what_the_tables_say():
     values = sureness(one, found)
     assert values.shape == one.saliency.shape
     assert set(np.unique(values)) == set(found.chosen_again.astype(np.float32))
-    for draw in (sureness, weights_chart):
-        with pytest.raises(InputError, match="lime has no superpixels"):
-            draw(replace(one, superpixels=None), found)
+    bare = replace(one, superpixels=None)
+    with pytest.raises(InputError, match="lime has no superpixels"):
+        sureness(bare, found)
+    with pytest.raises(InputError, match="lime of 'one' keeps no samples"):
+        weights_table(bare, found)

@@ -9,7 +9,7 @@ from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter, Scala
 from xailib.errors import InputError
 from xailib.explanation import Explanation, Superpixels
 from xailib.figures import PALETTE, style
-from xailib.stability import Stability, supporters
+from xailib.stability import Stability
 
 _MEASURES = {
     "shared": "chosen superpixels in common",
@@ -54,28 +54,26 @@ def runs_chart(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def weights_chart(one: Explanation, found: Stability, num_features: int = 10) -> Figure:
-    """Draw every superpixel's weight with its interval, the largest first.
+def weights_chart(table: pd.DataFrame) -> Figure:
+    """Draw every superpixel's weight with its interval, in the order of the table.
 
     Filled marks are in the mask; the lower panel tells how often halves choose each.
     """
-    weights = _superpixels(one).weights
-    order = np.argsort(-weights, kind="stable")
-    chosen = supporters(weights[None], num_features)[0][order]
-    places = np.arange(1, len(order) + 1)
+    chosen = table["chosen"].to_numpy(bool)
+    places = np.arange(1, len(table) + 1)
     with style():
         figure = Figure(figsize=(7.6, 3.6))
         top, below = figure.subplots(2, 1, sharex=True, height_ratios=(2.4, 1))
         top.axhline(0, color="0.3", lw=0.8)
-        top.vlines(places, found.low[order], found.high[order], color=PALETTE[0], lw=1.2)
+        top.vlines(places, table["low"], table["high"], color=PALETTE[0], lw=1.2)
         for part, fill in ((chosen, PALETTE[0]), (~chosen, "white")):
             top.plot(
-                places[part], weights[order][part], ls="", marker="o", ms=4.5,
+                places[part], table["weight"][part], ls="", marker="o", ms=4.5,
                 color=PALETTE[0], mfc=fill,
             )  # fmt: skip
         top.set_ylabel("weight")
         colours = np.where(chosen, PALETTE[0], "#B8B8B8")
-        below.bar(places, found.chosen_again[order], color=list(colours), width=0.8)
+        below.bar(places, table["chosen_again"], color=list(colours), width=0.8)
         below.set(ylabel="halves that\nchoose it", ylim=(0, 1), xlabel="superpixel, by weight")
         below.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     return figure

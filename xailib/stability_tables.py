@@ -105,6 +105,25 @@ def _by_halves(
     return stability(cut, num_features).shared
 
 
+def weights_table(one: Explanation, found: Stability, num_features: int = 10) -> pd.DataFrame:
+    """Return one row for each superpixel, the largest weight first.
+
+    Columns: superpixel, weight, low, high, chosen (in the mask), chosen_again (see `Stability`).
+    """
+    weights = _parts(one)[0].weights
+    table = pd.DataFrame(
+        {
+            "superpixel": np.arange(len(weights)),
+            "weight": weights,
+            "low": found.low,
+            "high": found.high,
+            "chosen": supporters(weights[None], num_features)[0],
+            "chosen_again": found.chosen_again,
+        }
+    )
+    return table.sort_values("weight", ascending=False, kind="stable", ignore_index=True)
+
+
 def designs_table(pools: Mapping[str, Sequence[Explanation]], samples: int) -> pd.DataFrame:
     """Compare how much weights scatter by the way samples are drawn.
 
