@@ -1,0 +1,230 @@
+"""Jobs: the pieces that running a profile consists of, each done once, wherever it is done.
+
+A job writes into a folder of its own, below that of its task, and what it has written says
+whether it has to be done again: nothing else remembers it. So a run that was killed goes on where
+it was, and a job which somebody else has finished in the meantime is not done a second time.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import platform
+import threading
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from xailib.errors import InputError, UnavailableError, XailibError
+from xailib.files import write_atomic
+from xailib.packaged import packaged
+from xailib.pipeline import execute, up_to_date
+from xailib.profiles import Profile
+from xailib.project import project_root
+
+LOG = "log.txt"
+COST = "cost.json"
+_POLL = 0.2  # seconds between two looks at the memory in use
+
+
+@dataclass(frozen=True)
+class Job:
+    """One piece of a profile's run.
+
+    Attributes
+    ----------
+    name : str
+        Unique in its plan: ``2_lime``, ``2_lime.0003``, ``2_lime.table``.
+    task : str
+        The notebook that it belongs to.
+    kind : {"notebook", "explain", "table"}
+        Execute the notebook; explain some of its photographs; gather the rows of all of these.
+    needs : tuple of str
+        The jobs that have to be finished before.
+    photographs : tuple of (id, name)
+        For ``"explain"``: what `xailib.images.load_images` reads, and the ids they get.
+    """
+
+    name: str
+    task: str
+    kind: str = "notebook"
+    needs: tuple[str, ...] = ()
+    photographs: tuple[tuple[str, str], ...] = ()
+
+    def folder(self, profile: Profile) -> Path:
+        """Return where its result, log and cost lie."""
+        place = profile.folder(self.task)
+        return place if self.kind == "notebook" else place / "jobs" / self.name
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of a job.
+
+    Attributes
+    ----------
+    state : {"done", "reused", "failed"}
+        Reused is what somebody else has finished meanwhile.
+    seconds : float
+        Without the time in which it waited for its turn.
+    message : str
+        Why it failed, in one line.
+    again : bool
+        Whether another attempt may go better: nothing that the user gave was wrong.
+    """
+
+    state: str
+    seconds: float = 0.0
+    message: str = ""
+    again: bool = False
+
+
+def finished(profile: Profile, job: Job) -> bool:
+    """Tell whether what a job has left is what doing it now would give."""
+    if job.kind == "notebook":
+        return up_to_date(profile, job.task)
+    from xailib import shards  # only here: it brings the networks with it
+
+    check = shards.explained if job.kind == "explain" else shards.gathered
+    return check(profile, job)
+
+
+def run_job(profile: Profile, job: Job, *, force: bool = False) -> Result:
+    """Do a job unless it is finished; one process at a time, the others wait for it.
+
+    Its time, the disk it took and its peak of memory are left in ``cost.json``.
+    """
+    folder = job.folder(profile)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        return Result("failed", message=f"cannot write to {str(folder)!r}: {error.strerror}")
+    with _alone(folder), _Peak() as peak:
+        if not force and finished(profile, job):
+            return Result("reused")
+        log, start = folder / LOG, time.monotonic()
+        log.write_text(f"{job.name} on {platform.node()}, process {os.getpid()}, {_now()}\n")
+        try:
+            _do(profile, job)
+        except Exception as error:  # noqa: BLE001  whatever a job raises is told to the client
+            with log.open("a") as file:
+                traceback.print_exc(file=file)
+            # A user's mistake stays one; what could not be fetched, or a full disk, may pass.
+            again = isinstance(error, OSError) or not isinstance(error, XailibError)
+            again &= not isinstance(error, InputError)
+            line = (str(error).splitlines() or [""])[0]
+            known = isinstance(error, XailibError)
+            message = line if known else f"{type(error).__name__}: {line}"
+            return Result("failed", time.monotonic() - start, message, again)
+        seconds = time.monotonic() - start
+        with log.open("a") as file:
+            print(f"done in {seconds:.1f} s, {_now()}", file=file)
+    cost = {"job": job.name, "seconds": round(seconds, 2), "memory": peak.bytes}
+    write_atomic(folder / COST, json.dumps({**cost, "disk": _disk(profile, job)}, indent=1))
+    return Result("done", seconds)
+
+
+def _do(profile: Profile, job: Job) -> None:
+    if job.kind == "notebook":
+        execute(profile, job.task)
+        return
+    from xailib import shards
+
+    (shards.explain if job.kind == "explain" else shards.gather)(profile, job)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _disk(profile: Profile, job: Job) -> int:
+    """Return the bytes of the files that a finished job's manifest names."""
+    folder = job.folder(profile)
+    names = json.loads((folder / "manifest.json").read_text())["outputs"]
+    return sum((folder / name).stat().st_size for name in names)
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Wait until no other process does the job in this folder, and keep others out.
+
+    The lock is the system's: it goes with the process that holds it, however that one ends.
+    """
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:  # a shared folder that knows no locks
+            raise UnavailableError(f"cannot lock {str(folder)!r}: {error.strerror}") from error
+        yield
+
+
+class _Peak:
+    """The most memory that this process and its children held while the block ran."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> "_Peak":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        import psutil
+
+        own = psutil.Process()
+        while True:
+            total = 0
+            for process in [own, *own.children(recursive=True)]:
+                with contextlib.suppress(psutil.Error):  # it has just ended
+                    total += process.memory_info().rss
+            self.bytes = max(self.bytes, total)
+            if self._end.wait(_POLL):
+                return
+
+
+def path_of(name: str) -> Path:
+    """Return the file behind one of a job's photographs: a packaged name, or a path."""
+    known = packaged()
+    return known[name].path if name in known else Path(name)
+
+
+# A job travels as JSON: what a worker is sent can be read, and is not executed.
+
+
+def packed(profile: Profile, job: Job, *, force: bool = False) -> dict[str, Any]:
+    """Return a job as JSON values, for `run_packed` in another process."""
+    return {
+        "root": str(project_root()),
+        "profile": asdict(profile),
+        "job": asdict(job),
+        "force": force,
+    }
+
+
+def run_packed(spec: Mapping[str, Any]) -> Result:
+    """Do what `packed` describes, in the project's folder, which must be at the same path."""
+    root = Path(spec["root"])
+    if not root.is_dir():
+        return Result("failed", message=f"this worker does not see the folder {str(root)!r}")
+    found = dict(spec["job"])
+    found["needs"] = tuple(found["needs"])
+    found["photographs"] = tuple((name, source) for name, source in found["photographs"])
+    os.chdir(root)
+    return run_job(Profile(**spec["profile"]), Job(**found), force=spec["force"])
+
+
+def log_of(spec: Mapping[str, Any]) -> Path:
+    """Return the file in which a packed job's output is kept."""
+    job, profile = Job(**spec["job"]), Profile(**spec["profile"])
+    with contextlib.chdir(spec["root"]):
+        return job.folder(profile) / LOG
