@@ -12,7 +12,7 @@ from xailib.jobs import COST, Job
 from xailib.plan import listing
 from xailib.profiles import Profile, declared
 
-CONSTANTS = Path(__file__).parent / "data" / "costs.json"
+CONSTANTS = Path(__file__).with_name("costs.json")  # not in data/: no result depends on it
 
 
 @dataclass(frozen=True)
@@ -80,18 +80,22 @@ def wall(jobs: Sequence[Job], seconds: Mapping[str, float], workers: int) -> flo
     jobs : sequence of Job
         In the order of a plan; needs that are not among them are finished.
     seconds : mapping
-        Of each job, by its name.
+        Of each of these jobs, by its name.
     workers : int
         At least 1.
     """
-    free = [0.0] * workers
-    ends: dict[str, float] = {}
-    for job in jobs:
-        ready = max((ends[need] for need in job.needs if need in ends), default=0.0)
-        start = max(ready, heapq.heappop(free))
-        ends[job.name] = start + seconds[job.name]
-        heapq.heappush(free, ends[job.name])
-    return max(ends.values(), default=0.0)
+    left = {job.name: set(job.needs) & seconds.keys() for job in jobs}
+    running: list[tuple[float, str]] = []  # a heap by the time of their ends
+    now = 0.0
+    while left or running:
+        ready = [name for name, needs in left.items() if not needs]
+        for name in ready[: workers - len(running)]:
+            del left[name]
+            heapq.heappush(running, (now + seconds[name], name))
+        now, ended = heapq.heappop(running)
+        for needs in left.values():
+            needs.discard(ended)
+    return now
 
 
 def measured(profile: Profile, job: Job) -> Cost | None:

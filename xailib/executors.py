@@ -4,10 +4,12 @@ import contextlib
 import os
 import threading
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from itertools import cycle
+from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, runtime_checkable
 
 from xailib.errors import InputError, UnavailableError
 from xailib.jobs import Result, run_packed
@@ -19,6 +21,7 @@ __all__ = ["Cluster", "Executor", "Here", "Pool", "WorkerDiedError"]
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
+@runtime_checkable
 class Executor(Protocol):
     """Takes jobs and does them; a ``with`` block, whose end stops what is still running.
 
@@ -36,7 +39,7 @@ class Executor(Protocol):
     def check(self) -> None:
         """Raise if it can take no more jobs."""
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Executor":
         """Begin."""
 
     def __exit__(
@@ -62,7 +65,7 @@ class Here:
     def check(self) -> None:
         """Do nothing: there is nothing to lose here."""
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Here":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -89,7 +92,7 @@ class Pool:
         if workers < 1:
             raise InputError(f"workers: {workers} is not at least 1")
         self.room = workers
-        self._workers = [Worker(one) for one in environments(workers, threads, _gpus())]
+        self._workers = [Worker(one) for one in environments(workers, threads, visible_gpus())]
         self._idle = list(self._workers)
         self._threads = ThreadPoolExecutor(workers)
 
@@ -107,7 +110,7 @@ class Pool:
     def check(self) -> None:
         """Do nothing: a dead worker is started again with its next job."""
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Pool":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -171,7 +174,7 @@ class Cluster:
             "same command again: finished jobs are kept"
         )
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Cluster":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -182,7 +185,9 @@ class Cluster:
             self._client.close(timeout=5)
 
 
-def environments(workers: int, threads: int | None, gpus: int) -> list[dict[str, str]]:
+def environments(
+    workers: int, threads: int | None, gpus: Sequence[str] = ()
+) -> list[dict[str, str]]:
     """Return what each worker's environment differs by, so that together they use all and no more.
 
     Raises
@@ -193,20 +198,22 @@ def environments(workers: int, threads: int | None, gpus: int) -> list[dict[str,
     each = threads if threads is not None else max(1, len(os.sched_getaffinity(0)) // workers)
     if each < 1:
         raise InputError(f"threads: {each} is not at least 1")
-    return [
-        {**_limited(each), **({"CUDA_VISIBLE_DEVICES": str(number % gpus)} if gpus else {})}
-        for number in range(workers)
-    ]
+    found = [_limited(each) for _ in range(workers)]
+    for environment, gpu in zip(found, cycle(gpus), strict=False):
+        environment["CUDA_VISIBLE_DEVICES"] = gpu
+    return found
 
 
 def _limited(threads: int) -> dict[str, str]:
     return dict.fromkeys(_THREADS, str(threads))
 
 
-def _gpus() -> int:
-    import torch
-
-    return torch.cuda.device_count()
+def visible_gpus(folder: Path = Path("/proc/driver/nvidia/gpus")) -> list[str]:
+    """Return the names of the GPUs that this process may use, without loading CUDA for it."""
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if given is not None:
+        return [name for name in given.split(",") if name]
+    return [str(number) for number, _ in enumerate(folder.glob("*"))]
 
 
 def _renamed(future: "Future[Result]") -> "Future[Result]":

@@ -87,7 +87,7 @@ def finished(profile: Profile, job: Job) -> bool:
     """Tell whether what a job has left is what doing it now would give."""
     if job.kind == "notebook":
         return up_to_date(profile, job.task)
-    from xailib import shards  # only here: it brings the networks with it
+    from xailib import shards
 
     check = shards.explained if job.kind == "explain" else shards.gathered
     return check(profile, job)
@@ -132,9 +132,14 @@ def _do(profile: Profile, job: Job) -> None:
     if job.kind == "notebook":
         execute(profile, job.task)
         return
-    from xailib import shards
+    if job.kind == "table":
+        from xailib.shards import gather
 
-    (shards.explain if job.kind == "explain" else shards.gather)(profile, job)
+        gather(profile, job)
+        return
+    from xailib.explaining import explain  # only here: it brings the networks with it
+
+    explain(profile, job)
 
 
 def _now() -> str:

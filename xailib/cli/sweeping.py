@@ -122,7 +122,7 @@ def _show(
         show_json(rows)
         return
     show_table(_together(rows))
-    seconds = {name: cost.seconds if cost else 0.0 for name, cost in costs.items()}
+    seconds = {job.name: cost.seconds if (cost := costs[job.name]) else 0.0 for job in left}
     known = [cost for job in left if (cost := costs[job.name])]
     unknown = f", without {len(left) - len(known)} never measured" if len(known) < len(left) else ""
     click.echo(
