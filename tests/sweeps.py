@@ -141,22 +141,22 @@ def call(folder: Path, *words: str, code: int = 0) -> str:
 @contextmanager
 def started(folder: Path, *words: str):
     """Run the command while the block does something else."""
-    process = spawn([sys.executable, "-c", COMMAND, *words], folder)
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
+    with spawn([sys.executable, "-c", COMMAND, *words], folder) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
-def spawn(words: list[str], folder: Path) -> subprocess.Popen:
+def spawn(words: list[str], folder: Path, output=subprocess.PIPE) -> subprocess.Popen:
+    """Start a process in a project, for which this repository is the installed one."""
     path = os.pathsep.join([str(folder / "stand-in"), str(ROOT), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
     return subprocess.Popen(
         words,
         cwd=folder,
         env=environment,
-        stdout=subprocess.PIPE,
+        stdout=output,
         stderr=subprocess.STDOUT,
         text=True,
     )

@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import socket
+import subprocess
 import sys
 from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
@@ -39,17 +40,14 @@ def gone(pids):
 def scheduler(folder, port=0):
     """A scheduler on loopback; yields its process and address."""
     words = ["--host", "127.0.0.1", "--port", str(port), "--no-dashboard", "--no-show"]
-    process = sweeps.spawn([sys.executable, "-m", "distributed.cli.dask_scheduler", *words], folder)
-    try:
-        for line in process.stdout:
-            if found := re.search(r"Scheduler at:\s+(tcp://\S+)", line):
-                break
-        else:
-            pytest.fail("the scheduler did not start")
-        yield process, found[1]
-    finally:
-        process.kill()
-        process.wait()
+    log = folder / "scheduler.txt"
+    code = [sys.executable, "-m", "distributed.cli.dask_scheduler", *words]
+    with log.open("wb") as file, sweeps.spawn(code, folder, file) as process:
+        try:
+            sweeps.until(lambda: "Scheduler at:" in log.read_text())
+            yield process, re.search(r"Scheduler at:\s+(tcp://\S+)", log.read_text())[1]
+        finally:
+            process.kill()
 
 
 @contextmanager
@@ -60,7 +58,8 @@ def workers(folder, address, count=2):
         for _ in range(count):
             words = [address, "--nthreads", "1", "--no-dashboard", "--death-timeout", "60"]
             code = [sys.executable, "-m", "distributed.cli.dask_worker", *words]
-            nanny = sweeps.spawn([*code, "--local-directory", str(folder / "scratch")], folder)
+            scratch = ["--local-directory", str(folder / "scratch")]
+            nanny = stack.enter_context(sweeps.spawn([*code, *scratch], folder, subprocess.DEVNULL))
             stack.callback(end, nanny)
             nannies.append(nanny)
         yield nannies
@@ -70,7 +69,6 @@ def end(process):
     for child in psutil.Process(process.pid).children(recursive=True):
         child.kill()
     process.kill()
-    process.wait()
 
 
 @pytest.fixture
