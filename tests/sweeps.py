@@ -132,7 +132,7 @@ def stamps(folder: Path) -> dict[str, int]:
 def call(folder: Path, *words: str, code: int = 0) -> str:
     """Run the command to its end and return what it printed."""
     with started(folder, *words) as process:
-        output = process.communicate(timeout=200)[0]
+        output = process.communicate(timeout=500)[0]
     assert process.returncode == code, output
     assert "Traceback" not in output
     return output

@@ -116,7 +116,7 @@ def test_a_killed_worker_of_the_pool_is_replaced(project):
         for pid in held:
             kill(pid)
         sweeps.release(project)
-        output = client.communicate(timeout=200)[0]
+        output = client.communicate(timeout=500)[0]
     assert client.returncode == 0, output
     told = sweeps.events(output)
     assert {event["message"] for event in told if event["state"] == "again"} == {
@@ -164,7 +164,7 @@ def test_a_killed_worker_of_the_cluster_is_replaced(project, cluster):
                     worker.kill()
         sweeps.until(lambda: gone(held), 20)  # the jobs' processes go with their workers
         sweeps.release(project)
-        output = client.communicate(timeout=200)[0]
+        output = client.communicate(timeout=500)[0]
     assert client.returncode == 0, output
     unchanged(before, sweeps.stamps(project))
     assert len(sweeps.stamps(project)) == 5
@@ -193,7 +193,7 @@ def test_without_its_scheduler_a_client_says_so_and_another_scheduler_goes_on(pr
         with sweeps.started(project, *words, address) as client:
             sweeps.held(project)
             kill(process.pid)
-            output = client.communicate(timeout=100)[0]
+            output = client.communicate(timeout=500)[0]
         assert client.returncode == 1
         assert "run the same command again: finished jobs are kept" in output.splitlines()[-1]
         assert "Traceback" not in output

@@ -17,7 +17,7 @@ CONSTANTS = Path(__file__).with_name("costs.json")  # not in data/: no result de
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one job: seconds on the machine that was measured, bytes of memory and of disk."""
+    """Of one job: seconds of one processor, bytes of memory and of disk."""
 
     seconds: float
     memory: float
@@ -102,7 +102,7 @@ def measured(profile: Profile, job: Job) -> Cost | None:
     """Return what a finished job did cost; None if that is not known."""
     try:
         found = json.loads((job.folder(profile) / COST).read_text())
-        return Cost(*(float(found[name]) for name in Cost.__annotations__))
+        return Cost(*(float(found[name]) for name in ("processor", "memory", "disk")))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

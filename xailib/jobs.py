@@ -96,7 +96,8 @@ def finished(profile: Profile, job: Job) -> bool:
 def run_job(profile: Profile, job: Job, *, force: bool = False) -> Result:
     """Do a job unless it is finished; one process at a time, the others wait for it.
 
-    Its time, the disk it took and its peak of memory are left in ``cost.json``.
+    What it took is left in ``cost.json``: seconds, those of all processors, bytes of memory at
+    most and of disk.
     """
     folder = job.folder(profile)
     try:
@@ -106,7 +107,7 @@ def run_job(profile: Profile, job: Job, *, force: bool = False) -> Result:
     with _alone(folder), _Peak() as peak:
         if not force and finished(profile, job):
             return Result("reused")
-        log, start = folder / LOG, time.monotonic()
+        log, start, before = folder / LOG, time.monotonic(), _processor()
         log.write_text(f"{job.name} on {platform.node()}, process {os.getpid()}, {_now()}\n")
         try:
             _do(profile, job)
@@ -120,11 +121,17 @@ def run_job(profile: Profile, job: Job, *, force: bool = False) -> Result:
             known = isinstance(error, XailibError)
             message = line if known else f"{type(error).__name__}: {line}"
             return Result("failed", time.monotonic() - start, message, again)
-        seconds = time.monotonic() - start
+        seconds, processor = time.monotonic() - start, _processor() - before
         with log.open("a") as file:
             print(f"done in {seconds:.1f} s, {_now()}", file=file)
-    cost = {"job": job.name, "seconds": round(seconds, 2), "memory": peak.bytes}
-    write_atomic(folder / COST, json.dumps({**cost, "disk": _disk(profile, job)}, indent=1))
+    cost = {
+        "job": job.name,
+        "seconds": round(seconds, 2),
+        "processor": round(processor, 2),
+        "memory": peak.bytes,
+        "disk": _disk(profile, job),
+    }
+    write_atomic(folder / COST, json.dumps(cost, indent=1))
     return Result("done", seconds)
 
 
@@ -140,6 +147,11 @@ def _do(profile: Profile, job: Job) -> None:
     from xailib.explaining import explain  # only here: it brings the networks with it
 
     explain(profile, job)
+
+
+def _processor() -> float:
+    """Return the processor time of this process and of those of its children that have ended."""
+    return sum(os.times()[:4])
 
 
 def _now() -> str:

@@ -105,7 +105,7 @@ def _show(
     profile: "Profile", jobs: Sequence["Job"], left: Sequence["Job"], workers: int, as_json: bool
 ) -> None:
     """Print the plan: a line for each job, alike jobs together, and what is left to do."""
-    from xailib.costs import constants, estimate, wall
+    from xailib.costs import constants, estimate, measured, wall
 
     to_do = {job.name for job in left}
     costs = {job.name: estimate(profile, job) for job in jobs}
@@ -115,6 +115,7 @@ def _show(
             "state": "to do" if job.name in to_do else "finished",
             "needs": list(job.needs),
             **_parts(asdict(cost) if (cost := costs[job.name]) else {}),
+            "took": took.seconds if (took := measured(profile, job)) else None,
         }
         for job in jobs
     ]
@@ -131,7 +132,10 @@ def _show(
         f"{size(int(sum(cost.disk for cost in known)))} of disk, "
         f"{size(int(max((cost.memory for cost in known), default=0)))} of memory a worker."
     )
-    click.echo(f"Estimated from {constants()['measured']}; this machine: {os.cpu_count()} cores.")
+    click.echo(
+        f"Times are of one processor, estimated from {constants()['measured']}; this machine has "
+        f"{os.cpu_count()}."
+    )
 
 
 def _parts(cost: Mapping[str, float]) -> dict[str, float | None]:
@@ -160,6 +164,7 @@ def _together(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, object]]:
                     "time": _said(part, "seconds", sum, duration),
                     "memory": _said(part, "memory", max, size),
                     "disk": _said(part, "disk", sum, size),
+                    "took last": _said(part, "took", sum, duration),
                 }
             )
     return shown
