@@ -2,7 +2,9 @@
 
 import json
 import threading
+import weakref
 
+import nets
 import pytest
 import sweeps
 from PIL import Image
@@ -136,6 +138,30 @@ def test_failures_are_listed_and_the_rest_is_one_table(project):
     assert failure["job"] == "2_lime.0000"
     assert "bad.png" in failure["source"]
     assert "not an image" in failure["reason"]
+
+
+def test_many_photographs_are_one_table_and_one_at_a_time_in_memory(project, monkeypatch):
+    """The small version of `benchmarks/scale.py lime 10000`."""
+    import pandas as pd
+
+    count, made, most = 40, [], []
+    for seed in range(3, count):
+        Image.fromarray(nets.photograph(seed).pixels).save(project / f"blobs/blob{seed:05d}.png")
+
+    def row(explanation):
+        made.append(weakref.ref(explanation.saliency))
+        most.append(sum(one() is not None for one in made))
+        return original(explanation)
+
+    original = explaining._row
+    monkeypatch.setattr(explaining, "_row", row)
+    run(load_profile("mine"), shard=7, pages=False)
+    folder = project / "results/mine/2_lime/jobs/2_lime.table"
+    table = pd.read_parquet(folder / "explained.parquet")
+    assert list(table["image"]) == [f"blob{seed:05d}" for seed in range(count)]
+    assert len(pd.read_parquet(folder / "failures.parquet")) == 1
+    assert len(most) == count
+    assert max(most) <= 2  # the last one lives until the next is made
 
 
 def test_a_job_leaves_its_log_and_its_cost(project):

@@ -1,10 +1,11 @@
 """Where jobs are done: in this process, by a pool of processes, or on a Dask cluster."""
 
 import contextlib
+import logging
 import os
 import threading
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from itertools import cycle
 from pathlib import Path
@@ -143,9 +144,12 @@ class Cluster:
         except ImportError as error:
             raise UnavailableError("scheduler: pip install 'xailib[cluster]'") from error
         self._address = address
+        self._silence = contextlib.ExitStack()
+        self._silence.enter_context(_silenced("distributed", "tornado", "asyncio"))
         try:
             self._client = Client(address, timeout="10s", set_as_default=False)
         except (OSError, ValueError) as error:
+            self._silence.close()
             raise self._gone() from error
         self._environment = _limited(threads) if threads else {}
         self._session = uuid.uuid4().hex
@@ -183,6 +187,7 @@ class Cluster:
             self._client.run(_stop, self._session)
         with contextlib.suppress(Exception):
             self._client.close(timeout=5)
+        self._silence.close()
 
 
 def environments(
@@ -214,6 +219,21 @@ def visible_gpus(folder: Path = Path("/proc/driver/nvidia/gpus")) -> list[str]:
     if given is not None:
         return [name for name in given.split(",") if name]
     return [str(number) for number, _ in enumerate(folder.glob("*"))]
+
+
+@contextlib.contextmanager
+def _silenced(*packages: str) -> Iterator[None]:
+    """Keep packages' logs from the terminal: what matters of them, we say in one line."""
+    names = [name for name in logging.root.manager.loggerDict if name.split(".")[0] in packages]
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL + 1)
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _renamed(future: "Future[Result]") -> "Future[Result]":
