@@ -1,7 +1,6 @@
 """Jobs: what a profile consists of, what is left to do, and that each is done once."""
 
 import json
-import threading
 import weakref
 
 import nets
@@ -168,7 +167,7 @@ def test_a_job_leaves_its_log_and_its_cost(project):
     profile = load_profile("mine")
     run(profile, shard=4, pages=False)
     folder = project / "results/mine/2_lime/jobs/2_lime.0000"
-    assert "done in" in (folder / jobs.LOG).read_text()
+    assert "done, " in (folder / jobs.LOG).read_text()
     cost = json.loads((folder / jobs.COST).read_text())
     stored = list((project / "results/mine/2_lime/explanations").iterdir())
     table = (folder / "explained.parquet").stat().st_size
@@ -184,32 +183,6 @@ def test_a_wrong_value_is_one_line_and_not_tried_again(project):
     log = (project / "results/mine/2_lime/jobs/2_lime.0000" / jobs.LOG).read_text()
     assert "Traceback" in log
     assert "thing 9" in log
-
-
-def test_two_processes_do_a_job_once(project, monkeypatch):
-    """Threads stand for them: the lock is held by whoever opened the file."""
-    profile = load_profile("mine")
-    (job,) = plan.plan(profile, shard=4, pages=False)[:1]
-    at_work, go = threading.Event(), threading.Event()
-
-    def slow(profile, job):
-        at_work.set()
-        assert go.wait(20)
-        explaining.explain(profile, job)
-
-    monkeypatch.setattr(jobs, "_do", slow)
-    results = []
-    workers = [
-        threading.Thread(target=lambda: results.append(jobs.run_job(profile, job)))
-        for _ in range(2)
-    ]
-    for worker in workers:
-        worker.start()
-    assert at_work.wait(20)
-    go.set()
-    for worker in workers:
-        worker.join()
-    assert sorted(result.state for result in results) == ["done", "reused"]
 
 
 def test_ids_are_those_that_reading_gives(tmp_path):

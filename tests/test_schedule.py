@@ -6,12 +6,18 @@ import signal
 import socket
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 
 import psutil
 import pytest
 import sweeps
+
+from xailib.jobs import Job, packed
+from xailib.profiles import Profile
+from xailib.workers import Worker
 
 SHARD = ("--shard", "1")
 needs_dask = pytest.mark.skipif(find_spec("distributed") is None, reason="needs xailib[cluster]")
@@ -105,6 +111,28 @@ def test_three_engines_give_the_same_bytes(tmp_path):
         folder.rename(tmp_path / engine)
     assert len(found["here"]) == 2 + 4 + 2  # of notebooks, of shards, all and its failures
     assert found["here"] == found["pool"] == found["cluster"]
+
+
+def test_two_processes_do_a_job_once(project, monkeypatch):
+    """The second waits for the first, which lives on, and then finds the job done."""
+    monkeypatch.chdir(project)
+    path = os.pathsep.join([str(project / "stand-in"), str(sweeps.ROOT)])
+    profile = Profile("mine", {"images": ["blobs"], "model": "net.py:tiny"})
+    job = Job("2_lime.0001", "2_lime", "explain", photographs=(("a", "blobs/blob00000.png"),))
+    two = [Worker({"PYTHONPATH": path}) for _ in range(2)]
+    sweeps.hold(project)
+    with ThreadPoolExecutor(2) as pool:
+        try:
+            results = [pool.submit(worker.run, packed(profile, job)) for worker in two]
+            sweeps.until(lambda: all(worker.pid for worker in two))
+            sweeps.until(lambda: any((project / "held").iterdir()))
+            time.sleep(0.5)  # for the other one to come to the lock
+            sweeps.release(project)
+            assert sorted(result.result(60).state for result in results) == ["done", "reused"]
+            assert len(list((project / "held").iterdir())) == 1
+        finally:
+            for worker in two:
+                worker.close()
 
 
 def test_a_killed_worker_of_the_pool_is_replaced(project):

@@ -15,11 +15,12 @@ from xailib.errors import InputError
 from xailib.explain.cam import cam_layer_of, check_methods, explain_cam
 from xailib.explain.lime import explain_lime
 from xailib.explanation import Explanation
-from xailib.images import Failure, ImageSet, Photograph, iter_images
+from xailib.files import sha256_of
+from xailib.images import Failure, Photograph, iter_images
 from xailib.jobs import Job
 from xailib.models import Classifier, load_classifier
 from xailib.profiles import Profile
-from xailib.results import start_run
+from xailib.results import Run
 
 
 @dataclass(frozen=True)
@@ -44,10 +45,10 @@ def explain(profile: Profile, job: Job) -> None:
     parameters = shards.parameters_of(profile, job.task)
     classifier = _classifier(*(parameters[name] for name in ("model", "weights", "device", "seed")))
     works = _WORKS[job.task](classifier, parameters)
-    place = profile.folder(job.task)
-    run = start_run(
-        place, job.task, {}, ImageSet(()), classifier.files, weights=classifier.identity
-    )
+    hashes = {str(file.resolve()): sha256_of(file) for file in classifier.files}
+    # No `start_run`: that is one process's, and here several fill one folder.
+    inputs = {"files": hashes, "weights": classifier.identity}
+    run = Run(profile.folder(job.task), job.task, {}, inputs)
     rows, outputs = [], []
     for found in _photographs(job):
         if isinstance(found, Failure):
@@ -59,7 +60,7 @@ def explain(profile: Profile, job: Job) -> None:
                 made = run.explanations([found], work.method, work.key, work.make)
                 rows += [_row(explanation) for explanation in made]
             outputs += run._written[before:]
-    shards.record(profile, job, rows, outputs, run.failures, run.inputs["files"])
+    shards.record(profile, job, rows, outputs, run.failures, hashes)
 
 
 def _photographs(job: Job) -> Iterator[Photograph | Failure]:

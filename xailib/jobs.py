@@ -6,21 +6,21 @@ it was, and a job which somebody else has finished in the meantime is not done a
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import platform
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from xailib.errors import InputError, UnavailableError, XailibError
+from xailib.errors import StorageError, UnavailableError, XailibError
 from xailib.files import write_atomic
+from xailib.locks import lock_folder
 from xailib.packaged import packaged
 from xailib.pipeline import execute, up_to_date
 from xailib.profiles import Profile
@@ -101,38 +101,45 @@ def run_job(profile: Profile, job: Job, *, force: bool = False) -> Result:
     """
     folder = job.folder(profile)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        return Result("failed", message=f"cannot write to {str(folder)!r}: {error.strerror}")
-    with _alone(folder), _Peak() as peak:
+        lock = lock_folder(folder, ".job.lock", patience=-1)
+    except StorageError as error:
+        return Result("failed", message=str(error))
+    with contextlib.ExitStack() as stack:
+        stack.callback(lock.release)
         if not force and finished(profile, job):
             return Result("reused")
-        log, start, before = folder / LOG, time.monotonic(), _processor()
-        log.write_text(f"{job.name} on {platform.node()}, process {os.getpid()}, {_now()}\n")
-        try:
+        return _attempt(profile, job, folder)
+
+
+def _attempt(profile: Profile, job: Job, folder: Path) -> Result:
+    log, start, before = folder / LOG, time.monotonic(), _processor()
+    log.write_text(f"{job.name} on {platform.node()}, process {os.getpid()}, {_now()}\n")
+    try:
+        with _Peak() as peak:
             _do(profile, job)
-        except Exception as error:  # noqa: BLE001  whatever a job raises is told to the client
-            with log.open("a") as file:
-                traceback.print_exc(file=file)
-            # A user's mistake stays one; what could not be fetched, or a full disk, may pass.
-            again = isinstance(error, OSError) or not isinstance(error, XailibError)
-            again &= not isinstance(error, InputError)
-            line = (str(error).splitlines() or [""])[0]
-            known = isinstance(error, XailibError)
-            message = line if known else f"{type(error).__name__}: {line}"
-            return Result("failed", time.monotonic() - start, message, again)
-        seconds, processor = time.monotonic() - start, _processor() - before
+    except Exception as error:  # noqa: BLE001  whatever a job raises is told to the client
         with log.open("a") as file:
-            print(f"done in {seconds:.1f} s, {_now()}", file=file)
+            traceback.print_exc(file=file)
+        return _failure(error, time.monotonic() - start)
     cost = {
         "job": job.name,
-        "seconds": round(seconds, 2),
-        "processor": round(processor, 2),
+        "seconds": round(time.monotonic() - start, 2),
+        "processor": round(_processor() - before, 2),
         "memory": peak.bytes,
         "disk": _disk(profile, job),
     }
+    with log.open("a") as file:
+        print(f"done, {_now()}", file=file)
     write_atomic(folder / COST, json.dumps(cost, indent=1))
-    return Result("done", seconds)
+    return Result("done", time.monotonic() - start)
+
+
+def _failure(error: Exception, seconds: float) -> Result:
+    line = (str(error).splitlines() or [""])[0]
+    if not isinstance(error, XailibError):
+        return Result("failed", seconds, f"{type(error).__name__}: {line}", again=True)
+    # A user's mistake stays one; what could not be fetched, or a full disk, may pass.
+    return Result("failed", seconds, line, again=isinstance(error, UnavailableError))
 
 
 def _do(profile: Profile, job: Job) -> None:
@@ -163,20 +170,6 @@ def _disk(profile: Profile, job: Job) -> int:
     folder = job.folder(profile)
     names = json.loads((folder / "manifest.json").read_text())["outputs"]
     return sum((folder / name).stat().st_size for name in names)
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Wait until no other process does the job in this folder, and keep others out.
-
-    The lock is the system's: it goes with the process that holds it, however that one ends.
-    """
-    with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError as error:  # a shared folder that knows no locks
-            raise UnavailableError(f"cannot lock {str(folder)!r}: {error.strerror}") from error
-        yield
 
 
 class _Peak:
