@@ -196,7 +196,8 @@ class _Peak:
             total = 0
             for process in [own, *own.children(recursive=True)]:
                 with contextlib.suppress(psutil.Error):  # it has just ended
-                    total += process.memory_info().rss
+                    info = process.memory_full_info()
+                    total += getattr(info, "pss", info.uss)  # what is shared, counted once
             self.bytes = max(self.bytes, total)
             if self._end.wait(_POLL):
                 return
