@@ -101,7 +101,7 @@ def run_job(profile: Profile, job: Job, *, force: bool = False) -> Result:
     """
     folder = job.folder(profile)
     try:
-        lock = lock_folder(folder, ".job.lock", patience=-1)
+        lock = lock_folder(folder, ".job.lock", patience=-1.0)
     except StorageError as error:
         return Result("failed", message=str(error))
     with contextlib.ExitStack() as stack:
