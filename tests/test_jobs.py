@@ -1,6 +1,7 @@
 """Jobs: what a profile consists of, what is left to do, and that each is done once."""
 
 import json
+import os
 import weakref
 
 import nets
@@ -244,6 +245,20 @@ def test_workers_share_cores_and_gpus(monkeypatch):
     assert environments(16, None)[0]["OMP_NUM_THREADS"] == "1"
     with pytest.raises(InputError):
         environments(1, 0)
+
+
+def test_threads_in_this_process_are_as_before_afterwards(monkeypatch):
+    import torch
+
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
+    before = torch.get_num_threads()
+    with Here(before + 1):
+        assert torch.get_num_threads() == before + 1
+        assert os.environ["OMP_NUM_THREADS"] == os.environ["MKL_NUM_THREADS"] == str(before + 1)
+    assert torch.get_num_threads() == before
+    assert os.environ["OMP_NUM_THREADS"] == "7"
+    assert "MKL_NUM_THREADS" not in os.environ
 
 
 def test_gpus_are_found_without_a_driver(monkeypatch, tmp_path):

@@ -53,9 +53,25 @@ class Executor(Protocol):
 
 
 class Here:
-    """The process itself, one job after the other."""
+    """The process itself, one job after the other.
+
+    Parameters
+    ----------
+    threads : int, optional
+        Of this process and of the notebooks' kernels, as long as the block lasts.
+
+    Raises
+    ------
+    InputError
+        For less than one thread.
+    """
 
     room = 1
+
+    def __init__(self, threads: int | None = None) -> None:
+        self._environment = {} if threads is None else environments(1, threads)[0]
+        self._count = threads
+        self._before = contextlib.ExitStack()
 
     def submit(self, spec: Mapping[str, Any]) -> "Future[Result]":
         """Do a job at once."""
@@ -67,10 +83,18 @@ class Here:
         """Do nothing: there is nothing to lose here."""
 
     def __enter__(self) -> "Here":
+        if self._count is not None:
+            import torch
+
+            self._before.callback(torch.set_num_threads, torch.get_num_threads())
+            torch.set_num_threads(self._count)
+            for name, value in self._environment.items():
+                self._before.callback(_set, name, os.environ.get(name))
+                _set(name, value)
         return self
 
     def __exit__(self, *_: object) -> None:
-        pass
+        self._before.close()
 
 
 class Pool:
@@ -207,6 +231,13 @@ def environments(
     for environment, gpu in zip(found, cycle(gpus), strict=False):
         environment["CUDA_VISIBLE_DEVICES"] = gpu
     return found
+
+
+def _set(name: str, value: str | None) -> None:
+    if value is None:
+        os.environ.pop(name, None)
+    else:
+        os.environ[name] = value
 
 
 def _limited(threads: int) -> dict[str, str]:

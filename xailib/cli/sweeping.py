@@ -98,7 +98,7 @@ def _executor(engine: Engine) -> "Executor":
         return cluster
     if engine.workers:
         return executors.Pool(engine.workers, engine.threads)
-    return executors.Here()
+    return executors.Here(engine.threads)
 
 
 def _show(
