@@ -172,23 +172,24 @@ def constants(names: Iterable[str]) -> dict[str, object]:
     points = defaultdict(list)
     for name in names:
         profile = load_profile(name)
-        for job in [job for size in (None, 1, 10) for job in plan(profile, shard=size)]:
+        for job in [job for size in (1, 10) for job in plan(profile, shard=size)]:
             if cost := measured(profile, job):
                 points[kind_of(job)].append((units(profile, job), cost))
     found = {}
     for kind, pairs in sorted(points.items()):
-        size = np.array([count for count, _ in pairs], float)
-        sides = np.stack([np.ones_like(size), size], axis=1)
-        if len(set(size)) == 1:  # one size says nothing about growth: all of it is taken to grow
-            sides[:, 0] = 0
         found[kind] = {
-            name: dict(zip(("fixed", "each"), _line(sides, pairs, name), strict=True))
+            name: dict(zip(("fixed", "each"), _line(pairs, name), strict=True))
             for name in Cost.__annotations__
         }
     return found
 
 
-def _line(sides: np.ndarray, pairs: Sequence[tuple[int, object]], name: str) -> list[float]:
+def _line(pairs: Sequence[tuple[int, object]], name: str) -> list[float]:
+    """Return where a line begins and how it rises, neither below 0."""
+    size = np.array([count for count, _ in pairs], float)
+    sides = np.stack([np.ones_like(size), size], axis=1)
+    if len(set(size)) == 1:  # says nothing about growth: memory is taken not to, the rest to
+        sides[:, 1 if name == "memory" or not size.any() else 0] = 0
     return np.round(nnls(sides, [getattr(cost, name) for _, cost in pairs])[0], 4).tolist()
 
 

@@ -7,10 +7,11 @@ import weakref
 import nets
 import pytest
 import sweeps
+from conftest import ROOT
 from PIL import Image
 
 from xailib import executors, explaining, jobs, pipeline, plan, profiles
-from xailib.costs import wall
+from xailib.costs import constants, estimate, units, wall
 from xailib.errors import InputError
 from xailib.executors import Here, environments
 from xailib.images import Failure, iter_images
@@ -277,3 +278,24 @@ def test_the_time_of_a_plan_by_hand():
     assert wall(found, seconds, 2) == 5  # d behind b, c behind a
     assert wall(found, seconds, 9) == 5
     assert wall([], {}, 2) == 0
+
+
+def test_estimates_are_lines_in_the_size_of_a_job(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    profile = load_profile("smoke", {"images": ["chelsea", "coffee", "rocket"], "num_samples": 50})
+    for task in plan.SHARED_OUT:
+        for job in plan.plan(profile, task, shard=2):
+            cost = estimate(profile, job)
+            assert min(cost.seconds, cost.memory, cost.disk) > 0
+    two, one = plan.plan(profile, "2_lime", shard=2)[:2]
+    each = constants()["jobs"]["2_lime explain"]
+    assert (units(profile, two), units(profile, one)) == (100, 50)
+    for name in ("seconds", "memory", "disk"):
+        by_hand = each[name]["fixed"] + 50 * each[name]["each"]
+        assert getattr(estimate(profile, one), name) == by_hand
+    # A task in one piece is its explanations and its page.
+    (whole,), (*parts, page) = (plan.plan(profile, "3_cam", shard=size) for size in (None, 3))
+    assert (units(profile, parts[0]), units(profile, page)) == (9, 3)  # heatmaps, and photographs
+    together = [estimate(profile, job) for job in (*parts, page)]
+    assert estimate(profile, whole).seconds == sum(cost.seconds for cost in together)
+    assert estimate(profile, whole).memory == max(cost.memory for cost in together)

@@ -3,13 +3,13 @@
 import heapq
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from xailib.jobs import COST, Job
-from xailib.plan import listing
+from xailib.plan import SHARED_OUT, listing
 from xailib.profiles import Profile, declared
 
 CONSTANTS = Path(__file__).with_name("costs.json")  # not in data/: no result depends on it
@@ -31,6 +31,21 @@ def estimate(profile: Profile, job: Job) -> Cost | None:
     network where that is what takes the time, else the photographs. The slope is that of the
     network named in the constants; another network's is larger by as much as its passes are.
     """
+    parts = [_part(profile, one) for one in _measured_as(job)]
+    if any(part is None for part in parts):
+        return None
+    seconds, memory, disk = zip(*(astuple(part) for part in parts if part), strict=True)
+    return Cost(sum(seconds), max(memory), sum(disk))
+
+
+def _measured_as(job: Job) -> list[Job]:
+    """Return the jobs that were measured instead: a whole task is its explanations and its page."""
+    if job.kind != "notebook" or job.task not in SHARED_OUT or _shares(job):
+        return [job]
+    return [replace(job, kind="explain"), replace(job, needs=(f"{job.task}.0",))]
+
+
+def _part(profile: Profile, job: Job) -> Cost | None:
     lines = constants()["jobs"].get(kind_of(job))
     if lines is None:
         return None
@@ -40,8 +55,11 @@ def estimate(profile: Profile, job: Job) -> Cost | None:
 
 def kind_of(job: Job) -> str:
     """Return under which name a job's constants stand: a page that finds all explained is one."""
-    shared = job.kind == "notebook" and any(need.startswith(f"{job.task}.") for need in job.needs)
-    return f"{job.task} {'page' if shared else job.kind}"
+    return f"{job.task} {'page' if job.kind == 'notebook' and _shares(job) else job.kind}"
+
+
+def _shares(job: Job) -> bool:
+    return any(need.startswith(f"{job.task}.") for need in job.needs)
 
 
 def units(profile: Profile, job: Job) -> int:
