@@ -29,7 +29,10 @@ def _openvino(module: nn.Module, example: Tensor) -> Run:
     decoder = decoders.TorchScriptPythonDecoder(traced)  # must live until it is converted
     model = pytorch.convert(pytorch.load(decoder))
     model.reshape([-1, *example.shape[1:]])
-    options = {"INFERENCE_PRECISION_HINT": "f32"}  # its default is bfloat16 where the CPU has it
+    options = {
+        "INFERENCE_PRECISION_HINT": "f32",  # its default is bfloat16 where the CPU has it
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),  # several processes may share the cores
+    }
     request = openvino.Core().compile_model(model, "CPU", options).create_infer_request()
 
     def run(batch: Tensor) -> Tensor:
@@ -53,7 +56,11 @@ def _onnxruntime(module: nn.Module, example: Tensor) -> Run:
         input_names=["input"],
         dynamic_axes={"input": {0: "batch"}},
     )
-    session = onnxruntime.InferenceSession(file.getvalue(), providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()  # several processes may share the cores
+    session = onnxruntime.InferenceSession(
+        file.getvalue(), options, providers=["CPUExecutionProvider"]
+    )
 
     def run(batch: Tensor) -> Tensor:
         return torch.from_numpy(session.run(None, {"input": batch.contiguous().numpy()})[0])

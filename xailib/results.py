@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,11 @@ _UPSTREAM = frozenset(
 
 def environment() -> dict[str, str]:
     """Return the versions of Python, xailib and the packages that decide the numbers."""
+    return dict(_versions())
+
+
+@cache  # looked up for every explanation, and the same as long as the process lives
+def _versions() -> dict[str, str]:
     versions = {"python": platform.python_version()}
     for package in ("xailib", *_PACKAGES):
         try:

@@ -20,12 +20,14 @@ from xailib.cli.common import (
     show_json,
     yaml_changes,
 )
+from xailib.cli.sweeping import Engine, engine_options, sweep
 
 
 @click.command()
 @profile_argument
 @only_option
 @click.option("--force", is_flag=True, help="Run also what is up to date.")
+@engine_options
 @changes_option
 @json_option
 @click.pass_context
@@ -36,6 +38,8 @@ def run(
     force: bool,
     changes: tuple[str, ...],
     as_json: bool,
+    tables: bool,
+    **where: Any,
 ) -> None:
     """Execute the notebooks of PROFILE that are not up to date.
 
@@ -47,8 +51,17 @@ def run(
       xailib run
       xailib run embedded --only 2_lime -p 'images: [chelsea]' -p num_samples=200
       xailib run mine --force --json
+      xailib run mine --workers 4 --dry-run
+      xailib run mine --scheduler tcp://10.0.0.1:8786
     """
-    if not _run(profile, only, force, changes, as_json):
+    engine = Engine(pages=not tables, **where)
+    if engine.asked:
+        from xailib.profiles import load_profile
+
+        good = sweep(load_profile(profile, yaml_changes(changes)), only, force, engine, as_json)
+    else:
+        good = _run(profile, only, force, changes, as_json)
+    if not good:
         ctx.exit(1)
 
 

@@ -1,0 +1,180 @@
+"""``xailib run`` as jobs: the plan of a dry run, and the engines that do it."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from xailib.cli.common import duration, show_json, show_table, size
+from xailib.errors import InputError
+
+if TYPE_CHECKING:
+    from xailib.executors import Executor
+    from xailib.jobs import Job
+    from xailib.profiles import Profile
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Where and how a profile's jobs are done, as given on the command line."""
+
+    dry_run: bool
+    workers: int | None
+    scheduler: str | None
+    threads: int | None
+    shard: int | None
+    pages: bool
+
+    @property
+    def asked(self) -> bool:
+        """Whether any of it was given."""
+        return self != Engine(False, None, None, None, None, True)
+
+
+_OPTIONS = (
+    click.option("--dry-run", is_flag=True, help="Print the jobs and what they will cost."),
+    click.option("--workers", type=click.IntRange(1), help="So many processes on this machine."),
+    click.option("--scheduler", metavar="ADDRESS", help="A Dask cluster: tcp://HOST:PORT."),
+    click.option("--threads", type=click.IntRange(1), help="Of a job; default: cores / workers."),
+    click.option(
+        "--shard", type=click.IntRange(1), help="Photographs a job; default with workers: 10."
+    ),
+    click.option(
+        "--tables", is_flag=True, help="No notebooks: a table of all explanations, for thousands."
+    ),
+)
+
+
+def engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options of `Engine`."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def sweep(profile: "Profile", only: str | None, force: bool, engine: Engine, as_json: bool) -> bool:
+    """Do a profile's jobs, or print them; return whether all are finished now."""
+    from xailib.plan import SHARD, plan, unfinished
+
+    if engine.workers and engine.scheduler:
+        raise InputError("workers: not together with scheduler; a cluster has its own workers")
+    many = bool(engine.workers or engine.scheduler)
+    jobs = plan(profile, only, shard=engine.shard or (SHARD if many else None), pages=engine.pages)
+    left = unfinished(profile, jobs, force=force)
+    if engine.dry_run:
+        _show(profile, jobs, left, engine.workers or 1, as_json)
+        return True
+    from xailib.requirements import unreachable
+    from xailib.schedule import run_plan
+
+    for line in unreachable({job.task: profile.share(job.task) for job in left}):
+        click.echo(f"Cannot be had: {line}", err=True)
+    good = True
+    reused: list[str] = []
+    with _executor(engine) as executor:
+        for outcome in run_plan(profile, jobs, left, executor, force=force):
+            good &= outcome.state in ("done", "reused", "again")
+            if as_json:
+                show_json(asdict(outcome), line=True)
+            elif outcome.state == "reused" and outcome.task.count("."):
+                reused.append(outcome.task)
+            else:
+                took = f" in {outcome.seconds:.0f} s" if outcome.seconds else ""
+                why = f": {outcome.message}" if outcome.message else ""
+                click.echo(f"{outcome.task:14} {outcome.state}{took}{why}")
+    if reused:
+        click.echo(f"{len(reused)} finished jobs were used again")
+    return good
+
+
+def _executor(engine: Engine) -> "Executor":
+    from xailib import executors
+
+    if engine.scheduler:
+        cluster = executors.Cluster(engine.scheduler, engine.threads)
+        click.echo(f"Dashboard: {cluster.dashboard}", err=True)
+        return cluster
+    if engine.workers:
+        return executors.Pool(engine.workers, engine.threads)
+    return executors.Here(engine.threads)
+
+
+def _show(
+    profile: "Profile", jobs: Sequence["Job"], left: Sequence["Job"], workers: int, as_json: bool
+) -> None:
+    """Print the plan: a line for each job, alike jobs together, and what is left to do."""
+    from xailib.costs import constants, estimate, measured, wall
+
+    to_do = {job.name for job in left}
+    costs = {job.name: estimate(profile, job) for job in jobs}
+    rows = [
+        {
+            "job": job.name,
+            "state": "to do" if job.name in to_do else "finished",
+            "needs": list(job.needs),
+            **_parts(asdict(cost) if (cost := costs[job.name]) else {}),
+            "took": took.seconds if (took := measured(profile, job)) else None,
+        }
+        for job in jobs
+    ]
+    if as_json:
+        show_json(rows)
+        return
+    show_table(_together(rows))
+    seconds = {job.name: cost.seconds if (cost := costs[job.name]) else 0.0 for job in left}
+    known = [cost for job in left if (cost := costs[job.name])]
+    unknown = f", without {len(left) - len(known)} never measured" if len(known) < len(left) else ""
+    click.echo(
+        f"To do: {len(left)} of {len(jobs)} jobs{unknown}; about "
+        f"{duration(wall(left, seconds, workers))} with {workers} at a time, "
+        f"{size(int(sum(cost.disk for cost in known)))} of disk, "
+        f"{size(int(max((cost.memory for cost in known), default=0)))} of memory a worker."
+    )
+    click.echo(
+        f"Times are of one processor, estimated from {constants()['measured']}; this machine has "
+        f"{os.cpu_count()}."
+    )
+
+
+def _parts(cost: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: cost.get(name) for name in ("seconds", "memory", "disk")}
+
+
+def _together(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, object]]:
+    """Return rows for people: more than three alike shards in a row are one line."""
+    shown: list[dict[str, object]] = []
+    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        task, _, number = row["job"].partition(".")
+        key = (task, row["state"]) if number.isdigit() else (row["job"], "")
+        groups.setdefault(key, []).append(row)
+    for group in groups.values():
+        parts = [group] if len(group) > 3 else [[row] for row in group]
+        for part in parts:
+            first, last = part[0], part[-1]
+            name = first["job"] if len(part) == 1 else f"{first['job']} to {last['job']}"
+            needs = first["needs"]
+            shown.append(
+                {
+                    "job": name,
+                    "state": first["state"],
+                    "needs": needs if len(needs) < 4 else f"{len(needs)} jobs",
+                    "time": _said(part, "seconds", sum, duration),
+                    "memory": _said(part, "memory", max, size),
+                    "disk": _said(part, "disk", sum, size),
+                    "took last": _said(part, "took", sum, duration),
+                }
+            )
+    return shown
+
+
+def _said(
+    rows: Sequence[Mapping[str, Any]],
+    name: str,
+    of: Callable[[list[float]], float],
+    say: Callable[[int], str],
+) -> str:
+    values = [row[name] for row in rows]
+    return "?" if None in values else say(int(of(values)))

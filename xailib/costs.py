@@ -1,0 +1,132 @@
+"""What jobs will cost, from constants that ``benchmarks/scale.py constants`` has measured."""
+
+import heapq
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from xailib.jobs import COST, Job
+from xailib.plan import SHARED_OUT, listing
+from xailib.profiles import Profile, declared
+
+CONSTANTS = Path(__file__).with_name("costs.json")  # not in data/: no result depends on it
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one job: seconds of one processor, bytes of memory and of disk."""
+
+    seconds: float
+    memory: float
+    disk: float
+
+
+def estimate(profile: Profile, job: Job) -> Cost | None:
+    """Return what a job is expected to cost; None for a task that was never measured.
+
+    Each cost is a line in the number of the job's units: the pictures that pass through the
+    network where that is what takes the time, else the photographs. The slope is that of the
+    network named in the constants; another network's is larger by as much as its passes are.
+    """
+    parts = [_part(profile, one) for one in _measured_as(job)]
+    if any(part is None for part in parts):
+        return None
+    seconds, memory, disk = zip(*(astuple(part) for part in parts if part), strict=True)
+    return Cost(sum(seconds), max(memory), sum(disk))
+
+
+def _measured_as(job: Job) -> list[Job]:
+    """Return the jobs that were measured instead: a whole task is its explanations and its page."""
+    if job.kind != "notebook" or job.task not in SHARED_OUT or _shares(job):
+        return [job]
+    return [replace(job, kind="explain"), replace(job, needs=(f"{job.task}.0",))]
+
+
+def _part(profile: Profile, job: Job) -> Cost | None:
+    lines = constants()["jobs"].get(kind_of(job))
+    if lines is None:
+        return None
+    count = units(profile, job)
+    return Cost(*(lines[n]["fixed"] + lines[n]["each"] * count for n in Cost.__annotations__))
+
+
+def kind_of(job: Job) -> str:
+    """Return under which name a job's constants stand: a page that finds all explained is one."""
+    return f"{job.task} {'page' if job.kind == 'notebook' and _shares(job) else job.kind}"
+
+
+def _shares(job: Job) -> bool:
+    return any(need.startswith(f"{job.task}.") for need in job.needs)
+
+
+def units(profile: Profile, job: Job) -> int:
+    """Return how many units of work a job has, see `estimate`."""
+    parameters = {**declared(job.task), **profile.share(job.task)}
+    if job.kind == "table":
+        return len(job.needs)
+    if job.task == "1_clip_dissect":
+        networks = 1 + bool(parameters["compare"]) + bool(parameters["control"])
+        return networks * _probe(parameters)
+    count = len(job.photographs) or len(listing(parameters.get("images", ())))
+    if kind_of(job).endswith("page"):
+        return count
+    if job.task == "2_lime":
+        samples = parameters["max_samples" if parameters["until_stable"] else "num_samples"]
+        return count * int(samples)
+    if job.task == "3_cam":
+        return count * len(parameters["methods"])
+    return count
+
+
+def _probe(parameters: Mapping[str, Any]) -> int:
+    from xailib.packaged import packaged
+
+    sources = parameters["probe"]
+    files = [one for one in sources if one != "packaged"]
+    whole = len(listing(files)) + (len(packaged()) if "packaged" in sources else 0)
+    return whole * (1 + int(parameters["crops"]))
+
+
+def wall(jobs: Sequence[Job], seconds: Mapping[str, float], workers: int) -> float:
+    """Return how long jobs take on some workers, each begun as soon as it can be.
+
+    Parameters
+    ----------
+    jobs : sequence of Job
+        In the order of a plan; needs that are not among them are finished.
+    seconds : mapping
+        Of each of these jobs, by its name.
+    workers : int
+        At least 1.
+    """
+    left = {job.name: set(job.needs) & seconds.keys() for job in jobs}
+    running: list[tuple[float, str]] = []  # a heap by the time of their ends
+    now = 0.0
+    while left or running:
+        ready = [name for name, needs in left.items() if not needs]
+        for name in ready[: workers - len(running)]:
+            del left[name]
+            heapq.heappush(running, (now + seconds[name], name))
+        now, ended = heapq.heappop(running)
+        for needs in left.values():
+            needs.discard(ended)
+    return now
+
+
+def measured(profile: Profile, job: Job) -> Cost | None:
+    """Return what a finished job did cost; None if that is not known."""
+    try:
+        found = json.loads((job.folder(profile) / COST).read_text())
+        return Cost(*(float(found[name]) for name in ("processor", "memory", "disk")))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+@cache
+def constants() -> dict[str, Any]:
+    """Return the measured constants, with the machine and the network that they are of."""
+    found: dict[str, Any] = json.loads(CONSTANTS.read_text())
+    return found
