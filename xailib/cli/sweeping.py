@@ -93,7 +93,9 @@ def _executor(engine: Engine) -> "Executor":
     from xailib import executors
 
     if engine.scheduler:
-        cluster = executors.Cluster(engine.scheduler, engine.threads)
+        from xailib.cluster import Cluster
+
+        cluster = Cluster(engine.scheduler, engine.threads)
         click.echo(f"Dashboard: {cluster.dashboard}", err=True)
         return cluster
     if engine.workers:
