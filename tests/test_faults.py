@@ -416,9 +416,9 @@ def test_each_row_of_the_table_is_matched_by_the_test_that_it_names(row):
     file, _, name = row["test"].partition("::")
     found = functions(ROOT / file)
     assert name in found
-    called = re.findall(r"\b(?:SPOILT|NAMES)\b", found[name])  # lists of rows beside the test
+    called = re.findall(r"\b(?:SPOILT|NAMES|TOLD)\b", found[name])  # lists of rows beside the test
     text = found[name] + "".join(
-        re.search(rf"^{other} = \[.*?\]", (ROOT / file).read_text(), re.S | re.M)[0]
+        re.search(rf"^{other} = [\[{{].*?[\]}}]", (ROOT / file).read_text(), re.S | re.M)[0]
         for other in called
     )
     assert f'"{row["name"]}"' in text
