@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -159,6 +160,8 @@ def spawn(words: list[str], folder: Path, output=subprocess.PIPE) -> subprocess.
         stdout=output,
         stderr=subprocess.STDOUT,
         text=True,
+        # A shell that starts the tests in the background has its children ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
