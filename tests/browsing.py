@@ -97,7 +97,15 @@ def page(browser):
     page.wrong = []
     page.on("console", lambda m: page.wrong.append(m.text) if m.type in ("error", "warning") else 0)
     page.on("pageerror", lambda error: page.wrong.append(str(error)))
-    page.on("requestfailed", lambda request: page.wrong.append(f"failed: {request.url}"))
+    # Aborted is what was on its way when the page was left.
+    page.on(
+        "requestfailed",
+        lambda request: (
+            0
+            if request.failure == "net::ERR_ABORTED"
+            else page.wrong.append(f"failed: {request.url}")
+        ),
+    )
     page.on(
         "response", lambda r: page.wrong.append(f"{r.status}: {r.url}") if r.status >= 400 else 0
     )

@@ -20,6 +20,10 @@ _MENDED = (
         r'<div class="(figure-box scrolls)',
         r'<div tabindex="0" role="group" aria-label="Figure" class="\1',
     ),
+    (
+        r'<div class="pst-scrollable-table-container">',
+        '<div tabindex="0" role="group" aria-label="Table" class="pst-scrollable-table-container">',
+    ),
     (r'role="doc-biblioentry"', 'role="listitem"'),
 )
 
