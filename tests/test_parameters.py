@@ -255,6 +255,21 @@ def test_a_tasks_own_values_are_checked_too(tmp_path):
         load_profile(file)
 
 
+def test_only_what_will_run_must_be_able_to_use_the_values():
+    changes = {"images": ["chelsea"]}
+    with pytest.raises(InputError, match="images: at least two"):
+        load_profile("embedded", changes)
+    assert load_profile("embedded", changes, "2_lime").parameters["images"] == ["chelsea"]
+    with pytest.raises(InputError, match="num_samples"):
+        load_profile("embedded", {"num_samples": 3}, "2_lime")
+
+
+def test_away_from_the_project_a_profile_is_not_just_unknown(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="there is no params/ folder in"):
+        load_profile("embedded")
+
+
 def test_a_profiles_paths_start_at_the_project(monkeypatch):
     monkeypatch.chdir(ROOT / "notebooks")
     found = load_profile("replication").tasks["2_lime"]["model"]

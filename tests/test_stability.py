@@ -8,6 +8,7 @@ from nets import classifier, photograph
 from sklearn.linear_model import Ridge
 
 from xailib.errors import InputError
+from xailib.explain import lime_engine
 from xailib.explain.designs import DESIGNS, antithetic, independent, orthogonal
 from xailib.explain.lime import explain_lime, explain_lime_targets
 from xailib.explanation import Explanation, Superpixels
@@ -147,6 +148,20 @@ def test_auto_stops_at_the_cap_and_says_so():
     assert len(capped.superpixels.shown) == 260
     assert capped.parameters["stopped"] == "max_samples"
     assert not stability(capped.superpixels, 1).stable
+
+
+def test_the_engine_of_the_first_samples_serves_all(monkeypatch):
+    asked, real = [], lime_engine._scored
+
+    def scored(*arguments):
+        asked.append(arguments[6])
+        return real(*arguments)[0], "fused"
+
+    monkeypatch.setattr(lime_engine, "_scored", scored)
+    options = {"num_samples": "auto", "max_samples": 260, "num_features": 1, "segments": "slic"}
+    found = explain_lime(classifier(), photograph(), 4, **options)
+    assert asked == ["auto", "fused"]
+    assert found.parameters["engine"] == "fused"
 
 
 def test_auto_waits_for_every_target():

@@ -7,7 +7,7 @@ its own parameters cell declares. Nothing here imports a network or a table.
 import ast
 import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -48,7 +48,9 @@ def profile_names() -> list[str]:
     return sorted(file.stem for file in (project_root() / "params").glob("*.yaml"))
 
 
-def load_profile(path: str | Path, changes: Mapping[str, Any] | None = None) -> Profile:
+def load_profile(
+    path: str | Path, changes: Mapping[str, Any] | None = None, only: str | None = None
+) -> Profile:
     """Read a profile and check its parameters, with `changes` on top.
 
     Parameters
@@ -57,6 +59,8 @@ def load_profile(path: str | Path, changes: Mapping[str, Any] | None = None) -> 
         A file, or the name of one in the project's ``params/``.
     changes : mapping, optional
         Values that hold for every task which has the parameter.
+    only : str, optional
+        The one task that will run: what others could not use does not matter then.
 
     Raises
     ------
@@ -67,6 +71,11 @@ def load_profile(path: str | Path, changes: Mapping[str, Any] | None = None) -> 
     path = Path(path).expanduser()
     if not path.is_file():
         near = project_root() / "params" / f"{path.name.removesuffix('.yaml')}.yaml"
+        if not profile_names():
+            raise InputError(
+                f"profile: there is no params/ folder in {str(project_root())!r}; "
+                "run this in the project's folder, or give a profile's path"
+            )
         if not near.is_file():
             raise unknown_name("profile", str(path), profile_names())
         path = near
@@ -82,7 +91,7 @@ def load_profile(path: str | Path, changes: Mapping[str, Any] | None = None) -> 
         if name not in allowed:
             raise unknown_name("parameter", str(name), sorted(allowed))
     profile = Profile(path.name.removesuffix(".yaml"), parameters, tasks)
-    _check_values(profile)
+    _check_values(profile, (only,) if only in TASKS else TASKS)
     return profile
 
 
@@ -113,10 +122,10 @@ def _of_tasks(found: Any) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _check_values(profile: Profile) -> None:
-    """Raise if a task's parameters, its own defaults among them, cannot be used."""
+def _check_values(profile: Profile, tasks: Iterable[str]) -> None:
+    """Raise if parameters of these tasks, their own defaults among them, cannot be used."""
     with contextlib.chdir(project_root()):  # where the notebooks' own paths start
-        for task in TASKS:
+        for task in tasks:
             share = profile.share(task)
             found = {k: v for k, v in {**declared(task), **share}.items() if k not in MANAGED}
             if "heatmap" in found:  # of the heatmaps that another task makes

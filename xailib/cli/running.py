@@ -58,7 +58,9 @@ def run(
     if engine.asked:
         from xailib.profiles import load_profile
 
-        good = sweep(load_profile(profile, yaml_changes(changes)), only, force, engine, as_json)
+        good = sweep(
+            load_profile(profile, yaml_changes(changes), only), only, force, engine, as_json
+        )
     else:
         good = _run(profile, only, force, changes, as_json)
     if not good:
@@ -108,7 +110,7 @@ def _run(
     """Run tasks and say what became of each; return whether all are up to date now."""
     from xailib.profiles import load_profile
 
-    loaded = load_profile(profile, yaml_changes(changes))
+    loaded = load_profile(profile, yaml_changes(changes), only)
     # Only now what takes a while to import: a wrong value is answered at once.
     from xailib.pipeline import last_seconds, pending, run_profile
 

@@ -123,6 +123,7 @@ class LimeImageExplainer(lime_image.LimeImageExplainer):
         count = np.unique(segments).shape[0]
         pictures = (image, fudged_image, segments)
         step = self.step if self.enough else num_samples
+        engine = self.engine
         data, found = np.empty((0, count), int), None
         self.stopped = False
         with tqdm(total=num_samples, disable=not self.progress, leave=False) as bar:
@@ -132,7 +133,9 @@ class LimeImageExplainer(lime_image.LimeImageExplainer):
                 more = self.design(self.random_state, drawn, count)
                 if found is None:
                     more[0] = 1
-                scores = self._score(more, *pictures, classifier_fn, batch_size, bar.update)
+                scores = self._score(more, *pictures, classifier_fn, batch_size, engine, bar.update)
+                # What served the first samples serves all, however few come last.
+                engine = self.used
                 data = np.concatenate([data, more])
                 found = scores if found is None else np.concatenate([found, scores])
                 bar.update(len(data) - bar.n)  # those that were scored before
@@ -150,6 +153,7 @@ class LimeImageExplainer(lime_image.LimeImageExplainer):
         segments: Int[np.ndarray, "height width"],
         classifier_fn: Classifier | Callable,
         batch_size: int,
+        engine: str,
         update: Callable[[int], object],
     ) -> Float[np.ndarray, "samples categories"]:
         """Return the probabilities of samples; equal ones are scored once."""
@@ -160,7 +164,7 @@ class LimeImageExplainer(lime_image.LimeImageExplainer):
         shown[:, : data.shape[1]] = data[first[order]]
         pictures = (image, fudged_image, segments, shown)
         if isinstance(classifier_fn, Classifier):
-            found, self.used = _scored(classifier_fn, *pictures, batch_size, self.engine, update)
+            found, self.used = _scored(classifier_fn, *pictures, batch_size, engine, update)
         else:
             found, self.used = _called(classifier_fn, *pictures, batch_size, update), "function"
         rank = np.empty_like(order)
