@@ -112,12 +112,12 @@ figures.publish_table(
     "the units.",
     {
         "claim": "claim",
+        "verdict": "verdict",
         "measure": "what is measured",
         "value": "number",
         "interval": "95 % interval",
         "p": "p",
         "count": "count",
-        "verdict": "verdict",
     },
     {"value": "{:+.3f}"},
 )
