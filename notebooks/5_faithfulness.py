@@ -97,8 +97,9 @@ metrics = {"images": len(chosen), "comparisons": int(counts.loc["random"].sum())
 for baseline in rivals:
     metrics |= {f"{baseline}_{v}": int(counts.loc[baseline, v]) for v in counts.columns}
 metrics["finding"] = (
-    f"Explanations beat a random map in **{metrics['random_better']} of {metrics['comparisons']}** comparisons of "
-    f"a method on a measure, a blob in the picture's centre in {metrics['centre_better']}."
+    f"{len(methods)} methods by {compared['measure'].nunique()} measures: better than a random map in "
+    f"**{metrics['random_better']} of {metrics['comparisons']}** cases, better than a blob in the picture's centre in "
+    f"**{metrics['centre_better']}**."
 )
 answer = (
     f"**Answer.** {len(methods)} methods, {compared['measure'].nunique()} measures, {metrics['images']} photographs. "
