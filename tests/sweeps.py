@@ -151,6 +151,9 @@ def started(folder: Path, *words: str):
 
 def spawn(words: list[str], folder: Path, output=subprocess.PIPE) -> subprocess.Popen:
     """Start a process in a project, for which this repository is the installed one."""
+    # A shell that starts the tests in the background has them, and what they start, ignore Ctrl-C.
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     path = os.pathsep.join([str(folder / "stand-in"), str(ROOT), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
     return subprocess.Popen(
@@ -160,8 +163,6 @@ def spawn(words: list[str], folder: Path, output=subprocess.PIPE) -> subprocess.
         stdout=output,
         stderr=subprocess.STDOUT,
         text=True,
-        # A shell that starts the tests in the background has its children ignore Ctrl-C.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
