@@ -22,6 +22,7 @@ from xailib.errors import InputError
 from xailib.explanation import Superpixels
 
 REFITS = 100
+STEP = 250  # samples before the first look at whether a mask is stable
 
 # A mask is stable if two halves of its samples share this part of the chosen superpixels ...
 AGREEMENT = 0.8
@@ -117,9 +118,25 @@ def mask_is_stable(
     shown: Shown, scores: Scores, num_features: int, block: int = 1, seed: int = 0
 ) -> bool:
     """Return whether the mask that these samples give is stable, as `Stability.stable`."""
-    halves = half_weights(shown, scores, block, seed)
-    part = shared(*(supporters(weights, num_features) for weights in halves))
+    part = shared_by_halves(shown, scores, num_features, block, seed)
     return bool(np.quantile(part, 1 - CONFIDENCE) >= AGREEMENT)
+
+
+def shared_by_halves(
+    shown: Shown, scores: Scores, num_features: int, block: int = 1, seed: int = 0
+) -> Float[np.ndarray, " refits"]:
+    """Return for each split the share of the chosen superpixels that both halves choose."""
+    one, other = half_weights(shown, scores, block, seed)
+    return shared(supporters(one, num_features), supporters(other, num_features))
+
+
+def next_draw(drawn: int, most: int, step: int = STEP) -> int:
+    """Return how many samples to draw before the next look, at most up to `most` in all.
+
+    That is `step`, or where it is more a quarter of those at hand, since looking takes longer too;
+    the quarter is even, so that pairs stay together.
+    """
+    return min(max(step, drawn // 8 * 2), most - drawn)
 
 
 def closeness(shown: Shown) -> Scores:

@@ -4,7 +4,6 @@ Explanations with their samples in, tidy tables out; no network.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -12,6 +11,7 @@ import pandas as pd
 from xailib.errors import InputError
 from xailib.explanation import Explanation, Superpixels
 from xailib.stability import (
+    STEP,
     Scores,
     Shown,
     Stability,
@@ -19,8 +19,10 @@ from xailib.stability import (
     fit,
     mask_iou,
     mask_is_stable,
+    next_draw,
     rank_correlation,
     shared,
+    shared_by_halves,
     stability,
     supporters,
 )
@@ -88,7 +90,7 @@ def runs_table(
                     "shared": shared(masks[a], masks[b]).mean(),
                     "rank_correlation": rank_correlation(weights[a], weights[b]).mean(),
                     "scatter": weights.std(axis=0, ddof=1).mean(),
-                    "halves": _by_halves(parts, shown, scores, 2 * samples, num_features),
+                    "halves": _by_halves(shown, scores, 2 * samples, num_features, parts.block),
                 }
             )
     if not rows:
@@ -96,13 +98,11 @@ def runs_table(
     return pd.DataFrame(rows)
 
 
-def _by_halves(
-    parts: Superpixels, shown: Shown, scores: Scores, samples: int, num_features: int
-) -> float:
+def _by_halves(shown: Shown, scores: Scores, samples: int, num_features: int, block: int) -> float:
     if samples > len(shown):
         return float("nan")
-    cut = replace(parts, shown=shown[:samples], scores=scores[:samples])
-    return stability(cut, num_features).shared
+    part = shared_by_halves(shown[:samples], scores[:samples], num_features, block)
+    return float(part.mean())
 
 
 def weights_table(one: Explanation, found: Stability, num_features: int = 10) -> pd.DataFrame:
@@ -167,7 +167,7 @@ def designs_table(pools: Mapping[str, Sequence[Explanation]], samples: int) -> p
     return table
 
 
-def needed(one: Explanation, step: int = 250, num_features: int = 10) -> int | None:
+def needed(one: Explanation, step: int = STEP, num_features: int = 10) -> int | None:
     """Return after how many samples the mask was stable; None if it was not by the end."""
     parts, shown, scores = _parts(one)
     for samples in _stops(len(shown), step):
@@ -180,7 +180,7 @@ def _stops(total: int, step: int) -> Iterator[int]:
     """Yield where ``num_samples="auto"`` looks."""
     samples = 0
     while samples < total:
-        samples = min(total, samples + max(step, samples // 8 * 2))
+        samples += next_draw(samples, total, step)
         yield samples
 
 

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from xailib.explain.designs import DESIGNS
 from xailib.models import BATCH, Classifier, as_probabilities
+from xailib.stability import STEP, next_draw
 
 Samples = tuple[Bool[np.ndarray, "samples superpixels"], Float[np.ndarray, "samples categories"]]
 Enough = Callable[
@@ -67,8 +68,7 @@ class LimeImageExplainer(lime_image.LimeImageExplainer):
     design : str
         How samples are drawn, see `xailib.explain.designs`; ``"independent"`` is lime's way.
     step : int
-        Samples drawn before ``enough`` is asked, and between two questions; a quarter of those
-        at hand where that is more, since asking takes longer too.
+        Samples drawn before ``enough`` is asked; see `xailib.stability.next_draw`.
 
     Attributes
     ----------
@@ -90,7 +90,7 @@ class LimeImageExplainer(lime_image.LimeImageExplainer):
         progress: bool = False,
         enough: Enough | None = None,
         design: str = "independent",
-        step: int = 250,
+        step: int = STEP,
         **kwargs: object,
     ) -> None:
         super().__init__(*args, **kwargs)
@@ -129,7 +129,7 @@ class LimeImageExplainer(lime_image.LimeImageExplainer):
         with tqdm(total=num_samples, disable=not self.progress, leave=False) as bar:
             while found is None or len(data) < num_samples:
                 # One draw or many take the same numbers from lime's generator.
-                drawn = min(max(step, len(data) // 8 * 2), num_samples - len(data))
+                drawn = next_draw(len(data), num_samples, step)
                 more = self.design(self.random_state, drawn, count)
                 if found is None:
                     more[0] = 1
