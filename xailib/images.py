@@ -182,7 +182,7 @@ def iter_images(source: str | Path | Iterable[str | Path]) -> Iterator[Photograp
     taken: dict[str, str] = {}  # id: hash
     for name in names:
         try:
-            places = _places(name)
+            places = places_of(name)
         except (OSError, RuntimeError) as error:  # too long a name, an unknown user's home
             yield Failure(str(name), f"images: {str(name)[:80]!r} cannot be looked up: {error}")
             continue
@@ -214,8 +214,14 @@ def from_array(pixels: UInt8[np.ndarray, "height width 3"], name: str) -> Photog
     return Photograph(name, frozen(pixels), "array", hashlib.sha256(pixels.tobytes()).hexdigest())
 
 
-def _places(name: object) -> list[Place]:
-    """Return the files that one name stands for."""
+def places_of(name: object) -> list[Place]:
+    """Return the files that one name stands for.
+
+    Raises
+    ------
+    InputError
+        If it stands for none.
+    """
     if not isinstance(name, str | Path) or not str(name):
         raise InputError(f"images: {name!r} is no name, file or folder")
     known = packaged()

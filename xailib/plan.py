@@ -6,7 +6,7 @@ from pathlib import Path
 
 from xailib.errors import InputError, XailibError, unknown_name
 from xailib.files import sha256_of
-from xailib.images import _places
+from xailib.images import places_of
 from xailib.jobs import Job, finished, path_of
 from xailib.packaged import packaged
 from xailib.profiles import TASKS, Profile, declared, upstream
@@ -87,7 +87,7 @@ def listing(source: str | Path | Collection[str | Path]) -> list[tuple[str, str]
         try:
             places = [
                 (place.id, place.id if place.id in packaged() else str(place.path))
-                for place in _places(name)
+                for place in places_of(name)
             ]
         except (XailibError, OSError):
             places = [(str(name), str(name))]
