@@ -2,16 +2,7 @@
 // Without this script the page shows every picture of every photograph, each with its words.
 (function () {
   "use strict";
-
-  function element(tag, attributes, ...children) {
-    const made = document.createElement(tag);
-    for (const [name, value] of Object.entries(attributes)) {
-      if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
-      else made.setAttribute(name, value);
-    }
-    made.append(...children);
-    return made;
-  }
+  const { element } = window.xailib;
 
   // Arrow keys, Home and End move between the tabs of a list.
   function moveBetween(tabs, event) {

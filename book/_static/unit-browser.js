@@ -2,17 +2,8 @@
 // Data stands in the page (a page opened from a disk may not fetch), thumbnails are one picture.
 (function () {
   "use strict";
+  const { element } = window.xailib;
   const PAGE = 50;
-
-  function element(tag, attributes, ...children) {
-    const made = document.createElement(tag);
-    for (const [name, value] of Object.entries(attributes)) {
-      if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
-      else made.setAttribute(name, value);
-    }
-    made.append(...children);
-    return made;
-  }
 
   function start(box) {
     const data = JSON.parse(box.querySelector("script").textContent);
