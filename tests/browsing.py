@@ -6,11 +6,11 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
 import yaml
+from serving import serving
 
 ROOT = Path(__file__).parents[1]
 AXE = ROOT / "tests" / "node_modules" / "axe-core" / "axe.min.js"
@@ -67,10 +67,8 @@ def address(site):
             pass
 
     handler = functools.partial(Quiet, directory=str(site))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+    with serving(handler) as (_, found):
+        yield found
 
 
 @pytest.fixture(scope="session")

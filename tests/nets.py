@@ -1,7 +1,10 @@
 """Tiny networks of the kinds that classifiers come in, and a photograph for them."""
 
+from pathlib import Path
+
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from xailib import layers
@@ -126,3 +129,11 @@ def photograph(seed: int = 0) -> Photograph:
     coarse = rng.integers(0, 256, (4, 4, 3)).repeat(8, axis=0).repeat(8, axis=1)
     noise = rng.integers(-20, 20, coarse.shape)
     return from_array(np.clip(coarse + noise, 0, 255).astype(np.uint8), f"blobs-{seed}")
+
+
+def photographs_in(folder: Path, count: int) -> Path:
+    """Make a folder with as many photographs, p00.png and on; return it."""
+    folder.mkdir()
+    for number in range(count):
+        Image.fromarray(photograph(number).pixels).save(folder / f"p{number:02d}.png")
+    return folder

@@ -11,7 +11,6 @@ import nets
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import nn
 
 from xailib import activations, recording
@@ -25,11 +24,7 @@ LAYERS = ["stem", "body", "fc"]
 
 @pytest.fixture
 def probe(tmp_path):
-    folder = tmp_path / "pictures"
-    folder.mkdir()
-    for number in range(11):
-        Image.fromarray(nets.photograph(number).pixels).save(folder / f"p{number:02d}.png")
-    return load_probe(folder)
+    return load_probe(nets.photographs_in(tmp_path / "pictures", 11))
 
 
 def literal(classifier, layers, probe, pool):

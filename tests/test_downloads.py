@@ -2,13 +2,13 @@
 
 import hashlib
 import socket
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import pooch
 import pytest
 from faults_table import shown
+from serving import serving
 
 from xailib import downloads, hub, web
 from xailib.downloads import fetch
@@ -67,13 +67,8 @@ def address(place):
         def log_message(self, *_):
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}/some/file.bin"
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serving(Handler) as (_, found):
+        yield f"{found}/some/file.bin"
 
 
 def test_fetched_once_and_checked(address, place):

@@ -9,7 +9,6 @@ from pathlib import Path
 import nets
 import numpy as np
 import pytest
-from PIL import Image
 
 from xailib.activations import record_activations
 from xailib.concepts import from_names
@@ -44,11 +43,7 @@ class Colours:
 
 @pytest.fixture
 def probe(tmp_path):
-    folder = tmp_path / "pictures"
-    folder.mkdir()
-    for number in range(40):
-        Image.fromarray(nets.photograph(number).pixels).save(folder / f"p{number:02d}.png")
-    return load_probe(folder)
+    return load_probe(nets.photographs_in(tmp_path / "pictures", 40))
 
 
 def test_rows_are_the_encoders_and_are_made_once(tmp_path, probe):

@@ -1,16 +1,17 @@
 """Probe sets: crops, labels, failures, hashes; published archives over a local server."""
 
 import shutil
-import threading
 import zipfile
+from contextlib import ExitStack
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import numpy as np
 import pooch
 import pytest
 from faults_table import shown
 from PIL import Image
+from serving import serving
 
 from xailib import published_sets
 from xailib.errors import InputError, UnavailableError
@@ -132,20 +133,14 @@ class Server(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def serve():
-    servers = []
+    with ExitStack() as servers:
 
-    def start(data, limit, asked):
-        server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Server, data, limit, asked))
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        servers.append((server, thread))
-        return f"http://127.0.0.1:{server.server_port}/set.zip"
+        def start(data, limit, asked):
+            handler = partial(Server, data, limit, asked)
+            _, address = servers.enter_context(serving(handler))
+            return f"{address}/set.zip"
 
-    yield start
-    for server, thread in servers:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+        yield start
 
 
 @pytest.fixture

@@ -1,17 +1,17 @@
 import io
 import os
 import pickle
-import threading
 import time
 import zipfile
 from functools import partial
 from hashlib import sha256
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import SimpleHTTPRequestHandler
 
 import numpy as np
 import pooch
 import pytest
 import torch
+from serving import serving
 
 from xailib import arrays, published
 from xailib.arrays import read_array
@@ -196,15 +196,9 @@ def server(two_files, monkeypatch):
         def log_message(self, *_):
             pass
 
-    serving = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(two_files)))
-    thread = threading.Thread(target=serving.serve_forever)
-    thread.start()
-    address = f"http://127.0.0.1:{serving.server_port}/"
-    monkeypatch.setattr(published, "ADDRESS", address)
-    yield serving
-    serving.shutdown()
-    serving.server_close()
-    thread.join()
+    with serving(partial(Handler, directory=str(two_files))) as (found, address):
+        monkeypatch.setattr(published, "ADDRESS", f"{address}/")
+        yield found
 
 
 def test_fetched_once_and_then_kept(server, tmp_path):

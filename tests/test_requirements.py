@@ -1,12 +1,12 @@
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler
 from types import SimpleNamespace
 
 import pooch
 import pytest
 import torch
 from conftest import ROOT
+from serving import serving
 
 from xailib import downloads, published, requirements, web
 from xailib.frames import Frame
@@ -182,13 +182,8 @@ def server():
         def log_message(self, *_):
             pass
 
-    serving = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=serving.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{serving.server_port}"
-    serving.shutdown()
-    serving.server_close()
-    thread.join()
+    with serving(Handler) as (_, found):
+        yield found
 
 
 def test_a_host_is_asked_for_the_file_not_fetched(server):
