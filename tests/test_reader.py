@@ -6,6 +6,7 @@ from urllib.parse import unquote, urldefrag, urlsplit
 
 import pytest
 from browsing import AXE, PAGES
+from playwright.sync_api import expect
 
 pytestmark = pytest.mark.site
 EXPLORE = "notebooks/10_explore.html"
@@ -66,13 +67,13 @@ def test_a_photograph_is_picked_by_its_own_anchor(page, address):
     assert [figure.is_visible() for figure in figures.all()].count(True) == 1
     assert figures.first.is_visible()
     links.nth(1).click()
-    assert figures.nth(1).is_visible()
-    assert not figures.first.is_visible()
+    expect(figures.nth(1)).to_be_visible()  # the browser tells of a new #anchor a moment later
+    expect(figures.first).to_be_hidden()
     address_now = page.url
     page.goto(f"{address}/book/glossary.html")
     page.wait_for_load_state("networkidle")
     page.goto(address_now)
-    assert figures.nth(1).is_visible()
+    expect(figures.nth(1)).to_be_visible()
     assert links.nth(1).get_attribute("aria-current") == "true"
     page.wait_for_load_state("networkidle")
     assert page.wrong == []
