@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from xailib.cosines import product
 from xailib.errors import InputError
@@ -48,6 +49,21 @@ def test_soft_wpmi_is_its_definition(given, top_k, lam, a):
     found = soft_wpmi(one, activations, top_k=top_k, a=a, lam=lam)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
     assert (found.argmax(1) == expected.argmax(1)).all()
+
+
+@pytest.mark.parametrize("threads", [2, 3, 100])
+def test_any_number_of_threads_gives_the_same_bytes(threads):
+    images, texts, activations = tables(probe=700, units=5, concepts=40)
+    similarity, before = images @ texts.T, torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        alone = soft_wpmi(similarity, activations)
+        torch.set_num_threads(threads)
+        with torch.inference_mode():  # which the other threads are not in
+            together = soft_wpmi(similarity, activations)
+    finally:
+        torch.set_num_threads(before)
+    assert alone.tobytes() == together.tobytes()
 
 
 def test_soft_wpmi_over_many_blocks_is_the_definition():

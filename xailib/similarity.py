@@ -9,8 +9,6 @@ unit's top images, a block at a time; the others read columns.
 """
 
 from collections.abc import Callable, Sequence
-from itertools import islice
-from math import log1p
 
 import numpy as np
 import torch
@@ -19,12 +17,11 @@ from torch import Tensor
 
 from xailib.cosines import Matrix, Similarities, as_tensor
 from xailib.errors import InputError
+from xailib.evidence import evidence_of
 
 Table = Float[np.ndarray, "_ _"]  # (probe, units)
 Measure = Callable[..., Float32[np.ndarray, "units concepts"]]
-_ROWS = 256  # probe images at a time: with 20,000 concepts 20 MB
 _UNITS = 64  # at a time: with 63,305 probe images 32 MB
-_LARGEST = 80.0  # e^80 is still a float32
 _COLUMNS = 256  # concepts at a time: with 63,305 probe images 65 MB
 
 
@@ -190,46 +187,11 @@ def _wpmi(
     # all units and concepts: kept out of the sum, it costs no precision.
     rest = 1 - chances + min_prob
     constant = float(rest.log().sum())
-    evidence = _evidence(similarities, images, (chances / rest).float(), a)
+    evidence = evidence_of(similarities, images, (chances / rest).float(), a)
     for part in evidence.split([active.shape[1] for active in layers]):
         mean = part.logsumexp(0) - np.log(len(part))
         part.sub_(lam * mean).add_((1 - lam) * constant)
     return evidence.numpy()
-
-
-def _evidence(
-    similarities: Similarities, images: Int64[Tensor, "top units"], odds: Tensor, a: float
-) -> Float32[Tensor, "units concepts"]:
-    """Return ``sum_j log1p(odds_j P[images_j, c])`` for each unit, image rows block by block.
-
-    Sums of logarithms are kept as products: one fused operation for each image of a unit, and
-    a logarithm only where the greatest probabilities say that the product could overflow.
-    """
-    units = images.shape[1]
-    order = images.flatten().argsort(stable=True)
-    image = images.flatten()[order]
-    needed, counts = image.unique_consecutive(return_counts=True)
-    visits = iter(zip((order % units).tolist(), odds[order // units].tolist(), strict=True))
-    products = torch.ones(units, similarities.shape[1])
-    rows, bounds = list(products), [0.0] * units  # each product is below e^bound
-    finished: dict[int, Tensor] = {}
-    for start in range(0, len(needed), _ROWS):
-        block = similarities.rows(needed[start : start + _ROWS], a).float()
-        torch.softmax(block, 1, out=block)
-        greatest, times = block.amax(1).tolist(), counts[start : start + _ROWS].tolist()
-        for probability, most, visited in zip(block, greatest, times, strict=True):
-            for unit, weight in islice(visits, visited):
-                row, bound = rows[unit], log1p(weight * most)
-                if bounds[unit] + bound > _LARGEST:
-                    finished[unit] = finished.get(unit, 0) + row.log()
-                    row.fill_(1)
-                    bounds[unit] = 0.0
-                row.addcmul_(row, probability, value=weight)
-                bounds[unit] += bound
-    products.log_()
-    for unit, logarithm in finished.items():
-        rows[unit] += logarithm
-    return products
 
 
 def _cosine(
