@@ -22,6 +22,7 @@ from xailib.engines import SET_UPS, Run, quiet
 from xailib.errors import InputError, UnavailableError, unknown_name
 from xailib.kept import keep, kept_for
 from xailib.layers import evaluation
+from xailib.memory import fitting_batch
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +30,7 @@ Result = TypeVar("Result")
 Make = Callable[[int, int], Tensor]  # (start, stop) -> that part of the pictures, as input
 
 TOLERANCE = 1e-3  # of a logit: further from eager than this is another network
+_MEASURED = 50  # passes, from which on one more pays that tells what a picture takes of the memory
 _CHECKED = 2  # pictures sent through both at each use; more would cost more than they tell
 # From how many passes on an engine's set-up pays: seconds for OpenVINO and ONNX Runtime (which
 # halve a pass), about a minute for torch.compile. Best first; measured in benchmarks/.
@@ -75,7 +77,8 @@ def forward_batches(
     count : int
         How many pictures; it also decides whether setting up an engine pays.
     batch_size : int
-        Halved when memory runs out, down to single pictures.
+        At most; fewer pictures where less memory is free, halved when it runs out all the same,
+        down to single pictures.
     engine : str
         ``"auto"``: the first of OpenVINO, ONNX Runtime, ``torch.compile`` and batch-norm
         fusion that is installed, pays for this many passes, agrees with eager within
@@ -101,6 +104,8 @@ def forward_batches(
     if batch_size < 1 or count < 1:
         raise InputError(f"batch_size: {batch_size} for {count} pictures; both must be at least 1")
     with evaluation(module):
+        if count >= _MEASURED:
+            batch_size = fitting_batch(module, make(0, 1), batch_size)
         chosen = choose(module, make, count, engine, of)
         with torch.inference_mode():
             return Scores(_all(chosen.run, make, count, batch_size), chosen.name)
