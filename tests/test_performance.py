@@ -103,6 +103,24 @@ def page(folder, **changes):
     return performance.texts(folder)
 
 
+def test_the_page_adds_up_what_a_photograph_takes():
+    lite = [
+        row("lime", "tf_efficientnet_lite0", ours_seconds=10.0, peer_seconds=25.0),
+        row("lime", "tf_efficientnet_lite0", peer=performance.CHANNELS_LAST, peer_seconds=900.0),
+        row("ablation_bn2", "tf_efficientnet_lite0", ours_seconds=0.5, peer_seconds=30.0),
+        row("ablation_blocks.4", "tf_efficientnet_lite0", ours_seconds=70.0),
+        row("lime", "resnet50", ours_seconds=500.0),
+    ]
+    assert "not measured" in performance.together(pd.DataFrame(lite))
+    lite.append(row("scorecam_bn2", "tf_efficientnet_lite0", ours_seconds=9.5, peer_seconds=25.0))
+    assert "20 s here, 80 s by the peers, **4 times**" in performance.together(pd.DataFrame(lite))
+
+
+def test_the_best_that_passes_allow_is_the_peer_s_time_over_the_limit():
+    shown = performance.comparisons(pd.DataFrame([row(ratio_to_peer=1.6, ratio_to_limit=1.25)]))
+    assert list(shown["at best"]) == ["2"]
+
+
 @pytest.mark.parametrize(
     ("changes", "missed"),
     [
