@@ -74,7 +74,8 @@ lock: .venv/tools/ready
 
 # Known weaknesses of the pinned versions, from the Python index's own list: it needs the network.
 audit: .venv/tools/ready
-	$(TOOLS)/pip-audit --strict --require-hashes --disable-pip -r requirements.lock
+	@$(BIN)/python benchmarks/audit.py \
+	  $(TOOLS)/pip-audit --strict --progress-spinner off --require-hashes --disable-pip -r requirements.lock
 
 licences: .venv/ready
 	$(BIN)/python benchmarks/licences.py

@@ -68,7 +68,7 @@ def write_project(root: Path) -> Path:
         pixels = np.random.default_rng(seed).integers(0, 256, (32, 32, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(root / "album" / f"{seed}.png")
     (root / "_toc.yml").touch()
-    (root / "params" / "mine.yaml").write_text(yaml.safe_dump({"images": [str(root / "album")]}))
+    (root / "params" / "mine.yaml").write_text(yaml.safe_dump({"images": ["album"]}))
     return root
 
 

@@ -104,6 +104,12 @@ def make(folder: Path, photographs: int, **parameters: object) -> None:
     (folder / "params" / "mine.yaml").write_text(yaml.safe_dump({**values, **parameters}))
 
 
+def edit(folder: Path, **parameters: object) -> None:
+    """Change lines of the project's profile."""
+    file = folder / "params" / "mine.yaml"
+    file.write_text(yaml.safe_dump({**yaml.safe_load(file.read_text()), **parameters}))
+
+
 def stand_in(folder: Path) -> None:
     """Let the processes that are started in a project explain nothing, see `STAND_IN`."""
     (folder / "stand-in").mkdir()

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 from conftest import ROOT
 
-from xailib import artefacts, pipeline, web
+from xailib import artefacts, pipeline, published, web
 from xailib.cli import checking, main
 from xailib.cli.common import duration, live
 from xailib.pipeline import Outcome
@@ -186,8 +186,30 @@ def test_fetch_lists_with_licences(tmp_path):
     assert all(row["state"] == "to fetch" and row["licence"] for row in rows)
     (row,) = json.loads(call("fetch", "--list", "resnet50:IMAGENET1K_V1", "--json").output)
     assert row["name"] == "resnet50:IMAGENET1K_V1"
+    assert (row["bytes"], row["size"]) == (pytest.approx(102_530_333, abs=1000), "stated")
+    (row,) = json.loads(call("fetch", "--list", "vit_b_16:IMAGENET1K_SWAG_E2E_V1", "--json").output)
+    assert row["licence"] == "CC BY-NC 4.0"
     profile = json.loads(call("fetch", "--list", "--profile", "replication", "--json").output)
     assert {"clip:ViT-B/16", "broden", "published"} <= {row["name"] for row in profile}
+
+
+def test_fetch_lists_sizes_and_who_says_so(tmp_path):
+    rows = {row["name"]: row for row in json.loads(call("fetch", "--list", "--json").output)}
+    assert (rows["broden"]["bytes"], rows["broden"]["size"]) == (10**9, "stated")
+    assert (rows["20k"]["bytes"], rows["20k"]["size"]) == (None, "unknown")
+    lines = call("fetch", "--list").output.splitlines()
+    assert lines[0].split() == ["name", "state", "size", "licence"]
+    (line,) = [line for line in lines if line.startswith("broden ")]
+    assert "to fetch  1.0 GB, stated  " in line
+    (line,) = [line for line in lines if line.startswith("published ")]
+    assert "95.5 MB, measured" in line
+    (line,) = [line for line in lines if line.startswith("20k ")]
+    assert "  unknown  " in line
+
+
+def test_the_measured_size_is_that_of_the_files(shared):
+    files = [shared / "published" / path for path in published.audited()]
+    assert sum(file.stat().st_size for file in files) == published.AUDITED_BYTES
 
 
 def test_fetch_from_a_mirror_then_here(tmp_path, monkeypatch):
@@ -196,9 +218,9 @@ def test_fetch_from_a_mirror_then_here(tmp_path, monkeypatch):
     (folder / "20k.txt").write_text("cat\ndog\n")
     monkeypatch.setenv(web.MIRROR, str(folder))
     (row,) = json.loads(call("fetch", "20k", "--list", "--sizes", "--json").output)
-    assert (row["state"], row["bytes"]) == ("to fetch", 8)
+    assert (row["state"], row["bytes"], row["size"]) == ("to fetch", 8, "announced")
     (row,) = json.loads(call("fetch", "20k", "--json").output)
-    assert (row["state"], row["bytes"]) == ("fetched", 8)
+    assert (row["state"], row["bytes"], row["size"]) == ("fetched", 8, "here")
     monkeypatch.delenv(web.MIRROR)
     assert "here" in call("fetch", "20k").output
     assert artefacts.words().files[0].read_text() == "cat\ndog\n"

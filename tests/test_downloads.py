@@ -1,14 +1,24 @@
 """Fetching, against a real server on this machine that breaks off, changes its mind, or is gone."""
 
+import contextlib
 import hashlib
+import os
+import re
+import signal
 import socket
+import subprocess
+import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler
 
 import pooch
 import pytest
+from conftest import ROOT
 from faults_table import shown
 from serving import serving
+from sweeps import until
 
 from xailib import downloads, hub, web
 from xailib.downloads import fetch
@@ -27,6 +37,7 @@ class Place:
         self.limits: list[int] = []  # bytes after which each answer breaks off
         self.status: int | None = None
         self.announce = True
+        self.halt: threading.Event | None = None  # in the middle of the first answer
         self.asked: list[str | None] = []
 
 
@@ -60,7 +71,14 @@ def address(place):
                 self.send_header("ETag", place.etag)
             self.end_headers()
             limit = place.limits.pop(0) if place.limits else len(place.content)
-            self.wfile.write(place.content[start : start + limit])
+            if place.halt and not start:
+                half = len(place.content) // 2
+                self.wfile.write(place.content[:half])
+                self.wfile.flush()
+                place.halt.wait(30)
+                start = half
+            with contextlib.suppress(ConnectionError):  # who asked was killed
+                self.wfile.write(place.content[start : start + limit])
 
         do_HEAD = do_GET  # noqa: N815
 
@@ -83,7 +101,8 @@ def test_fetched_once_and_checked(address, place):
 def test_another_content_than_stated_is_refused(address, place, tmp_path):
     with pytest.raises(UnavailableError, match=shown("other_hash")):
         fetch(address, sha256="0" * 64)
-    assert not [f for f in (tmp_path / "cache").rglob("*") if f.is_file()]
+    left = [f.name for f in (tmp_path / "cache").rglob("*") if f.is_file()]
+    assert [name for name in left if not name.endswith(".lock")] == []
 
 
 def test_a_hash_is_noted_at_first_use_and_a_change_refused(address, place, tmp_path):
@@ -225,6 +244,47 @@ def test_an_address_cannot_lead_out_of_the_mirror(place, tmp_path, monkeypatch, 
     (tmp_path / "secret").write_text("no")
     monkeypatch.setenv(web.MIRROR, str(tmp_path / "mirror"))
     assert web.in_mirror(f"https://host/../{path}") is None
+
+
+# Several at once
+
+FETCHING = "import sys; from pathlib import Path; from xailib.downloads import fetch; "
+FETCHING += "fetch(sys.argv[1], Path(sys.argv[2]))"
+
+
+def fetching(address, file):
+    """Another process that fetches a file."""
+    command = [sys.executable, "-c", FETCHING, address, str(file)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(file.parent)}
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+@pytest.mark.parametrize("killed", [False, True], ids=["finishes", "is killed"])
+def test_two_processes_that_fetch_one_file_fetch_it_once(address, place, tmp_path, killed):
+    file, part = tmp_path / "file.bin", tmp_path / "file.bin.part"
+    place.content = CONTENT * 300
+    place.halt = threading.Event()  # the server sends a half, and waits
+    first = fetching(address, file)
+    until(lambda: part.is_file() and part.stat().st_size == 1 << 20)
+    second = fetching(address, file)
+    assert re.search(shown("fetched_twice"), second.stderr.readline().strip())
+    if killed:
+        first.kill()
+    place.halt.set()
+    assert first.wait(30) == (-signal.SIGKILL if killed else 0)
+    assert second.wait(30) == 0
+    assert second.stderr.read() == ""
+    assert file.read_bytes() == place.content
+    assert place.asked == ([None, f"bytes={1 << 20}-"] if killed else [None])  # gone on with
+    for process in (first, second):
+        process.stderr.close()
+
+
+def test_threads_wait_for_each_other_too(address, place):
+    with ThreadPoolExecutor(4) as pool:
+        files = list(pool.map(fetch, [address] * 4))
+    assert [file.read_bytes() for file in files] == [CONTENT] * 4
+    assert place.asked == [None]
 
 
 # The hub

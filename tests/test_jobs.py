@@ -79,11 +79,13 @@ def test_only_what_changed_is_done_again(project):
     assert done(profile) == everything
     assert done(profile) == set()
     # A parameter that explanations do not depend on, and one that they do.
-    assert done(load_profile("mine", {"num_features": 3})) == set()
-    assert done(load_profile("mine", {"num_samples": 21})) == everything
+    sweeps.edit(project, num_features=3)
+    assert done(load_profile("mine")) == set()
+    sweeps.edit(project, num_samples=21)
+    changed = load_profile("mine")
+    assert done(changed) == everything
     # One photograph.
     Image.new("RGB", (40, 40), "red").save(project / "blobs" / "blob00000.png")
-    changed = load_profile("mine", {"num_samples": 21})
     assert done(changed) == {"2_lime.0000", "2_lime.table"}
     # A damaged result, and one that is gone.
     folder = project / "results" / "mine" / "2_lime"
@@ -182,7 +184,7 @@ def test_a_wrong_value_is_one_line_and_not_tried_again(project):
     profile = load_profile("mine", {"target": "thing 9"})
     states = run(profile, shard=4, pages=False)
     assert states == {"2_lime.0000": "failed", "2_lime.table": "skipped"}
-    log = (project / "results/mine/2_lime/jobs/2_lime.0000" / jobs.LOG).read_text()
+    log = (profile.folder("2_lime") / "jobs/2_lime.0000" / jobs.LOG).read_text()
     assert "Traceback" in log
     assert "thing 9" in log
 

@@ -119,7 +119,7 @@ def test_a_readers_own_photograph_with_another_network(tmp_path, photo_file):
     ("words", "line"),
     [
         (["-p", "model", "tf_efficientnet_lite9"], "did you mean tf_efficientnet_lite"),
-        (["-y", "images: [no/such/file.jpg]"], "no file or folder 'no/such/file.jpg'"),
+        (["-p", "images", "no/such/file.jpg"], "no file or folder 'no/such/file.jpg'"),
     ],
 )
 def test_wrong_parameters_end_in_one_clear_line(tmp_path, words, line):

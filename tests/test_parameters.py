@@ -1,11 +1,14 @@
 """What the notebooks' parameters may be, and that a wrong one is one clear line at once."""
 
 import json
+import os
 import subprocess
 import sys
 import time
 
 import jupytext
+import nbformat
+import nbformat.v4 as nbf
 import pytest
 from conftest import ROOT
 from faults_table import shown
@@ -97,7 +100,10 @@ WRONG = [
     ("2_lime", "hide_color = 256", "hide_color: 256 is not a whole number from 0 to 255"),
     ("2_lime", "seed = -1", "seed: -1 is not a whole number from 0"),
     ("2_lime", "seed = 2**32", "seed: 4294967296 is not a whole number from 0 to 4294967295"),
-    ("2_lime", "images = 'coffee'", "papermill -y 'NAME: [coffee]'"),
+    ("2_lime", "images = 'cofee'", "images: unknown name 'cofee'; did you mean coffee"),
+    ("2_lime", "images = ''", "images: '' is not a list of names, files or folders"),
+    ("2_lime", "images = 3", "images: 3 is not a list of names, files or folders"),
+    ("2_lime", "images = '[coffee, chelsea]'", "for papermill -y 'images: [coffee, chelsea]'"),
     ("2_lime", "images = []", "images: [] is not a list of names, files or folders, at least 1"),
     ("2_lime", "images = ['cofee']", "did you mean coffee"),
     ("2_lime", "images = ['no/a.jpg', 'no/b.jpg']", "'no/a.jpg' (and 1 more failed)"),
@@ -120,7 +126,8 @@ WRONG = [
     ("2_lime", "target = 1.5", "target: 1.5 is not the name or the index of a category"),
     ("3_cam", "methods = []", "methods: the list is empty; allowed: gradcam"),
     ("3_cam", "methods = ['gradcm']", "methods: unknown name 'gradcm'; did you mean gradcam"),
-    ("3_cam", "methods = 'gradcam'", "methods: 'gradcam' is not a list"),
+    ("3_cam", "methods = 'gradcm'", "methods: unknown name 'gradcm'; did you mean gradcam"),
+    ("3_cam", "methods = {}", "methods: {} is not a list of names of heatmaps"),
     ("4_agreement", "threshold = 1", "threshold: 1 is not a number of at least 0 and below 1"),
     ("4_agreement", "threshold = float('nan')", "threshold: nan is not a number"),
     ("4_agreement", "threshold = 0.3", "threshold: only for mask_rule value; mask_rule is 'area'"),
@@ -156,6 +163,7 @@ WRONG = [
     ("1_clip_dissect", "probe = ['brodn']", "probe: unknown name 'brodn'; did you mean broden"),
     ("1_clip_dissect", "compare_weights = 'random'", "compare_weights: given without compare"),
     ("1_clip_dissect", "descriptions = 'a.csv'", "descriptions: no file 'a.csv'"),
+    ("9_stability", "sizes = 5", "sizes: 5 is not a list of whole numbers of at least 10"),
     ("9_stability", "sizes = [5]", "sizes: [5] is not a list of whole numbers of at least 10"),
     ("9_stability", "sizes = []", "sizes: [] is not a list"),
     ("9_stability", "pool = 100\nsizes = [60]", "pool: 100 samples are not two runs of 60"),
@@ -180,7 +188,7 @@ TOLD = {
     "parameter_name": ("2_lime", "num_sample = 100"),
     "parameter_kind": ("2_lime", "num_samples = 'many'"),
     "parameter_range": ("2_lime", "hide_color = 256"),
-    "parameter_list": ("2_lime", "images = 'coffee'"),
+    "parameter_list": ("2_lime", "images = '[coffee, chelsea]'"),
     "parameter_file": ("4_agreement", "boxes = 'mine.csv'"),
     "parameter_run": ("4_agreement", "lime_run = 'none'"),
     "parameter_pair": ("4_agreement", "threshold = 0.3"),
@@ -208,8 +216,47 @@ def test_a_misspelt_name_is_found_wherever_the_notebook_stands():
         check_notebook(namespace)
 
 
+ALONE = [
+    ("2_lime", "images", "coffee"),
+    ("1_clip_dissect", "probe", "packaged"),
+    ("1_clip_dissect", "layers", "bn2"),
+    ("3_cam", "methods", "gradcam"),
+    ("9_stability", "sizes", 100),
+    ("5_faithfulness", "road_percentiles", 70),
+    ("5_faithfulness", "road_percentiles", 62.5),
+]
+
+
+@pytest.mark.parametrize(("task", "name", "value"), ALONE)
+def test_one_value_where_a_list_is_wanted_is_a_list_of_it(task, name, value):
+    """As papermill's -p gives it, as the command's does, and as it may stand in a profile."""
+    namespace = notebook(f"{name} = {value!r}", task)
+    namespace = {key: found for key, found in namespace.items() if key not in MANAGED}
+    assert check_notebook(namespace) is None
+    assert namespace[name] == [value]
+    assert load_profile("embedded", {name: value}, task).share(task)[name] == [value]
+    assert load_profile("embedded", {name: [value]}, task).share(task)[name] == [value]
+
+
+def test_lists_and_what_is_no_list_stay_as_they_are():
+    namespace = notebook("images = ['coffee']\ntarget = 'drum'\nseed = 3")
+    check_notebook(namespace)
+    assert (namespace["images"], namespace["target"], namespace["seed"]) == (["coffee"], "drum", 3)
+
+
+def test_one_value_may_stand_in_a_profiles_file(tmp_path):
+    file = tmp_path / "odd.yaml"
+    file.write_text("images: coffee\ntasks: {2_lime: {images: chelsea}}")
+    profile = load_profile(file, only="2_lime")
+    assert (profile.parameters["images"], profile.share("2_lime")) == (
+        ["coffee"],
+        {"images": ["chelsea"]},
+    )
+
+
 def test_a_whole_profile_may_be_given_to_one_notebook():
-    note = check_notebook(notebook("seed = 1\ntop_k = 5\ntasks = {}"))
+    paths = "PAPERMILL_INPUT_PATH = 'x'"  # what papermill adds by itself, if asked to
+    note = check_notebook(notebook(f"seed = 1\ntop_k = 5\ntasks = {{}}\n{paths}"))
     assert note == "Not parameters of this notebook: top_k, tasks."
 
 
@@ -234,7 +281,8 @@ def test_a_function_is_looked_up_without_running_the_file(tmp_path):
     ("changes", "line"),
     [
         ({"num_samples": 3}, "num_samples: 3 is not"),
-        ({"images": "coffee"}, "images: 'coffee' is not a list"),
+        ({"images": "coffee"}, "images: at least two are needed"),
+        ({"images": {"coffee": 1}}, "images: {'coffee': 1} is not a list"),
         ({"heatmap": "layercam"}, "heatmap: 'layercam' is not among methods: gradcam, abl"),
         ({"methods": ["scorecam"]}, "heatmap: 'gradcam' is not among methods: scorecam"),
         ({"boxes": "mine.csv"}, "boxes: no file 'mine.csv'"),
@@ -318,18 +366,44 @@ def test_the_check_imports_nothing_heavy_and_takes_a_moment():
     assert time.monotonic() - start < 2
 
 
+def papermill(notebook, out, *words):
+    """What papermill says of a notebook, and the processor time that it and its kernel took."""
+    command = [sys.executable, "-m", "papermill", str(notebook), str(out), *words]
+    before = os.times()
+    done = subprocess.run(
+        [*command, "--no-progress-bar"], capture_output=True, text=True, cwd=ROOT, check=False
+    )
+    after = os.times()
+    spent = after.children_user + after.children_system
+    return done, spent - before.children_user - before.children_system
+
+
 def test_papermill_stops_at_the_first_cell(tmp_path):
     """A name that only papermill sees, which would otherwise be a variable that nobody reads."""
     out = tmp_path / "out.ipynb"
-    command = [sys.executable, "-m", "papermill", str(ROOT / "notebooks" / "2_lime.ipynb")]
-    words = [str(out), "-p", "num_sample", "50", "--no-progress-bar"]
-    done = subprocess.run([*command, *words], capture_output=True, text=True, cwd=ROOT, check=False)
-    last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith("InputError: parameter: unknown name 'num_sample'; did you mean num_s")
+    words = ["-p", "num_sample", "50"]
+    done, seconds = papermill(ROOT / "notebooks" / "2_lime.ipynb", out, *words)
     cells = json.loads(out.read_text())["cells"]
     ran = [cell for cell in cells if cell.get("execution_count")]
     assert "check_notebook" in "".join(ran[-1]["source"])
     assert not any("xailib.explain" in "".join(cell["source"]) for cell in ran)
+    # Behind papermill's own stack there is one line, and none of ours before it; so in the page.
+    line = "InputError: parameter: unknown name 'num_sample'; did you mean num_samples or"
+    lines = done.stderr.strip().splitlines()
+    assert lines[-1].startswith(line)
+    assert lines[-2] == f'Exception encountered at "In [{ran[-1]["execution_count"]}]":'
+    assert set(lines[-3]) == {"-"}
+    assert str(ROOT / "xailib") not in done.stderr
+    (error,) = ran[-1]["outputs"]
+    assert error["traceback"] == [lines[-1]]
+    assert f"InputError: {error['evalue']}" == lines[-1]
+    # Nearly all of the time is papermill's and its kernel's start.
+    bare = [nbf.new_code_cell("x: int = 0", metadata={"tags": ["parameters"]})]
+    bare.append(nbf.new_code_cell("raise ValueError(x)"))
+    kernel = {"kernelspec": {"name": "python3", "display_name": "", "language": "python"}}
+    nbformat.write(nbf.new_notebook(cells=bare, metadata=kernel), tmp_path / "bare.ipynb")
+    least = papermill(tmp_path / "bare.ipynb", out, "-p", "x", "1")[1]
+    assert seconds < 1.5 * least
 
 
 def test_profiles_import_nothing_heavy():

@@ -35,7 +35,8 @@ def project(tmp_path, monkeypatch, picture):
     import nbformat.v4 as nb
     from nbformat import write
 
-    for task, more in (("2_lime", ""), ("4_agreement", 'lime_run: str = "y"\n')):
+    reading = 'lime_run: str = "y"\nsteps: int = 3\n'
+    for task, more in (("2_lime", ""), ("4_agreement", reading)):
         cells = [
             nb.new_code_cell(CELL + more, metadata={"tags": ["parameters"]}),
             nb.new_code_cell(NOTEBOOK.replace("TASK", repr(task))),
@@ -59,6 +60,13 @@ def project(tmp_path, monkeypatch, picture):
 
 def states(profile, **options):
     return [outcome.state for outcome in run_profile(profile, **options)]
+
+
+def edited(**values):
+    """The profile, after these lines of its file are changed."""
+    file = Path("params/mine.yaml")
+    file.write_text(yaml.safe_dump({**yaml.safe_load(file.read_text()), **values}))
+    return load_profile("mine")
 
 
 def change(notebook):
@@ -93,10 +101,27 @@ def test_only_what_changed_runs_again(project):
     change(project / "notebooks" / "4_agreement.ipynb")
     assert states(profile) == ["reused", "done"]
     # A changed parameter.
-    assert states(load_profile("mine", {"num_samples": 18})) == ["done", "done"]
+    profile = edited(num_samples=18)
+    assert states(profile) == ["done", "done"]
     # An interrupted run.
     (profile.folder("2_lime") / MANIFEST).unlink()
-    assert states(load_profile("mine", {"num_samples": 18})) == ["done", "reused"]
+    assert states(profile) == ["done", "reused"]
+
+
+def test_values_changed_for_once_leave_the_profiles_own_results(project):
+    profile = load_profile("mine")
+    assert states(profile) == ["done", "done"]
+    changed = load_profile("mine", {"num_samples": 18})
+    assert pending(changed) == ["2_lime", "4_agreement"]
+    assert states(changed, only="2_lime") == ["done"]
+    assert changed.folder("2_lime").parent.name.startswith("mine+num_samples-")
+    assert pending(load_profile("mine", {"num_samples": 18})) == ["4_agreement"]
+    assert load_profile("mine", {"num_samples": 19}).beside != changed.beside
+    # Of the tasks that a change does not reach there are no second results.
+    assert states(load_profile("mine", {"steps": 4})) == ["reused", "done"]
+    assert load_profile("mine", {"num_samples": 17}) == profile  # as it is in the file
+    assert states(profile) == ["reused", "reused"]
+    assert load_profile("mine", {"steps": 4}, whole=True).reached == profiles.TASKS  # for a site
 
 
 def test_what_would_run_is_known_before(project):
@@ -129,7 +154,7 @@ def test_a_failed_task_is_one_line_and_stops_only_what_needs_it(project):
 def test_a_failed_run_leaves_the_finished_one(project):
     profile = load_profile("mine")
     assert states(profile, only="2_lime") == ["done"]
-    assert states(load_profile("mine", {"num_samples": 13}), only="2_lime") == ["failed"]
+    assert states(edited(num_samples=13), only="2_lime") == ["failed"]
     assert up_to_date(profile, "2_lime")
 
 
@@ -157,6 +182,9 @@ def test_the_command_says_what_became_of_each_task(project, monkeypatch):
     assert result.exit_code == 1
     assert "2_lime         done in 3 s" in result.output
     assert "failed in 1 s: because" in result.output
+    assert "Changed" not in result.output
+    words = ["run", "mine", "--only", "2_lime", "-p", "steps=4"]  # of another task
+    assert "Changed" not in CliRunner().invoke(main, words).output
 
 
 @pytest.mark.parametrize(
@@ -167,6 +195,7 @@ def test_the_command_says_what_became_of_each_task(project, monkeypatch):
         (["run", "mine", "--only", "9_x"], "allowed: 2_lime, 4_agreement"),
         (["run", "mine", "-p", "nonsense"], "not NAME=VALUE"),
         (["run", "mine", "-p", "images=[a"], "not NAME=VALUE"),
+        (["run", "mine", "-p", "images=a", "-p", "images=b"], "given twice; a list is images=[a"),
     ],
 )
 def test_wrong_words_are_one_clear_line(project, words, reason):
@@ -176,11 +205,13 @@ def test_wrong_words_are_one_clear_line(project, words, reason):
     assert "Traceback" not in result.output
 
 
-def test_changes_take_yaml(project):
-    runner = CliRunner()
+def test_changes_take_yaml_and_say_where_the_results_are(project):
     words = ["run", "mine", "--only", "2_lime", "-p", "images: [chelsea, coffee]"]
-    assert runner.invoke(main, words).exit_code == 0
-    manifest = read_manifest(project / "results" / "mine" / "2_lime")
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 0
+    (folder,) = (project / "results").iterdir()
+    assert f"Changed values: results/{folder.name}; those in results/mine stay" in result.stderr
+    manifest = read_manifest(folder / "2_lime")
     assert list(manifest["inputs"]["images"]) == ["chelsea", "coffee"]
 
 
@@ -197,7 +228,7 @@ def test_a_notebook_that_is_missing_says_so(project):
 
 
 def test_partial_output_of_a_failed_run_is_kept(project):
-    list(run_profile(load_profile("mine", {"num_samples": 13}), only="2_lime"))
+    list(run_profile(edited(num_samples=13), only="2_lime"))
     partial = Path("results/mine/2_lime/.2_lime.partial.ipynb")
     assert "unlucky" in json.dumps(json.loads(partial.read_text()))
 

@@ -3,10 +3,12 @@
 import csv
 import re
 import subprocess
+import sys
 
 import pytest
 import yaml
 from conftest import ROOT
+from faults_table import shown
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -64,8 +66,45 @@ def test_the_licence_of_every_pinned_package_is_stated():
     assert {canonicalize_name(row["package"]): row["version"] for row in rows} == pins()
     for row in rows:
         assert row["licence"] not in ("", "UNKNOWN", "not stated"), row
+
+
+def test_the_licence_of_all_weights_is_stated_with_the_place_that_states_it():
     with (ROOT / "book" / "_data" / "weights.csv").open(encoding="utf-8") as file:
-        assert all(row["licence"] for row in csv.DictReader(file))
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        assert row["licence"], row
+        assert row["stated in"], row
+        if "fetched" in row["what"] and row["licence"] != "none stated":
+            assert "](http" in row["stated in"] or "configuration" in row["stated in"], row
+
+
+def audited(out: str, error: str, code: int) -> subprocess.CompletedProcess:
+    """What `make audit` makes of a pip-audit that says this."""
+    stand_in = f"import sys; print({out!r}, end=''); sys.stderr.write({error!r}); sys.exit({code})"
+    script = str(ROOT / "benchmarks" / "audit.py")
+    command = [sys.executable, script, sys.executable, "-c", stand_in]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+TRACEBACK = """Traceback (most recent call last):
+  File "x/pip_audit/_service/pypi.py", line 61, in query
+requests.exceptions.ProxyError: no answer
+"""
+
+
+def test_an_audit_without_an_answer_is_one_line():
+    done = audited("", TRACEBACK, 1)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.search(shown("audit"), done.stderr.strip())
+    told = "ERROR:pip_audit._cli:no feed\nERROR:pip_audit._cli:Tip: try another\n"
+    assert "its service: no feed; it needs" in audited("", told, 1).stderr
+
+
+def test_an_audit_with_an_answer_is_passed_on():
+    done = audited("name version id\nx 1 CVE\n", "Found 1\n", 1)
+    assert (done.returncode, done.stdout) == (1, "name version id\nx 1 CVE\nFound 1\n")
+    done = audited("", "No known vulnerabilities found\n", 0)
+    assert (done.returncode, done.stdout) == (0, "No known vulnerabilities found\n")
 
 
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))

@@ -13,8 +13,12 @@ from xailib import downloads, names, published
 from xailib.errors import InputError, unknown_name
 from xailib.published_sets import ARCHIVES, fetch_images
 
-_PLACES = "CC BY (code: MIT)"
-_OF_IMAGENET = "BSD-3-Clause (code); trained on ImageNet, for research"
+# Where each is stated: book/_data/weights.csv.
+_PLACES = "CC BY"
+_OF_TORCHVISION = "none of their own stated (code: BSD-3-Clause); perhaps the training data's"
+_OF_SWAG = "CC BY-NC 4.0"
+_OF_CLIP = "MIT (repository; whether weights too is not stated); no deployed use"
+_OF_WORDS = "none stated; its source: educational, personal and research use"
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,8 @@ class Artefact:
         Fetches it; given a `xailib.downloads.Watch`, or None.
     licence : str
         As its publisher states it.
+    expected : tuple of (int, str), optional
+        Bytes to fetch, and who says so: ``"stated"`` by its publisher, or ``"measured"`` by us.
     """
 
     name: str
@@ -46,6 +52,7 @@ class Artefact:
     instead: str
     get: Callable[[downloads.Watch | None], object] = field(repr=False)
     licence: str = "none stated"
+    expected: tuple[int, str] | None = None
 
     @property
     def here(self) -> bool:
@@ -112,13 +119,14 @@ def probe_set(name: str) -> Artefact:
         f"put the archive at {folder}.zip, or give a folder as probe",
         lambda watch: fetch_images(name, watch=watch),
         archive.licence,
+        (archive.stated, "stated") if archive.stated else None,
     )
 
 
 def words() -> Artefact:
     """Return CLIP-Dissect's list of words."""
     what, instead = "word list 20k", "give a text file as concepts"
-    return _single("20k", what, published.WORDS, instead, "MIT, with CLIP-Dissect")
+    return _single("20k", what, published.WORDS, instead, _OF_WORDS)
 
 
 def places365() -> list[Artefact]:
@@ -140,6 +148,7 @@ def report_files(paths: tuple[str, ...] = ()) -> Artefact:
         (published.ADDRESS + wanted[0],),
         "give a local folder as published, and its task-2/images as images",
         lambda watch: published.locate("", wanted, watch=watch),
+        expected=None if paths else (published.AUDITED_BYTES, "measured"),
     )
 
 
@@ -168,7 +177,8 @@ def torchvision_weights(network: str, weights: str = "") -> Artefact:
         (recipe.url,),
         f"put them at {file}, or give weights=PATH",
         lambda watch: checkpoint(recipe.url, watch),
-        _OF_IMAGENET,
+        _OF_SWAG if "SWAG" in recipe.meta.get("license", "") else _OF_TORCHVISION,
+        (round(recipe.meta["_file_size"] * 2**20), "stated"),
     )
 
 
@@ -205,7 +215,7 @@ def clip_weights(network: str) -> Artefact:
         (address,),
         f"put it at {file}, or give encoder_weights=PATH",
         partial(fetch_clip, address),
-        "MIT",
+        _OF_CLIP,
     )
 
 

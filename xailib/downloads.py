@@ -17,6 +17,7 @@ import pooch
 
 from xailib.errors import UnavailableError
 from xailib.files import sha256_of
+from xailib.locks import alone
 from xailib.web import host_of, in_mirror, open_address, reason, through
 
 MOST = 20 * 2**30  # bytes; nothing that is fetched here comes near
@@ -50,7 +51,7 @@ def fetch(
     most: int = MOST,
     watch: Watch | None = None,
 ) -> Path:
-    """Return a file, fetching it if it is not there.
+    """Return a file, fetching it if it is not there; once, if several ask for it at a time.
 
     Parameters
     ----------
@@ -82,8 +83,9 @@ def fetch(
         part.replace(output)
 
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        pooch.retrieve(address, known, file.name, file.parent, downloader=get)
+        if not (file.is_file() and known in (None, sha256_of(file))):
+            with alone(file):  # and if another process has just fetched it, it is taken
+                pooch.retrieve(address, known, file.name, file.parent, downloader=get)
     except ValueError as error:  # of pooch: another hash
         whose = "its publisher states" if sha256 else f"noted at first use in {_notes()}"
         raise UnavailableError(

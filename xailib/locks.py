@@ -1,4 +1,4 @@
-"""A folder that one process at a time writes to.
+"""A folder, or a file, that one process at a time writes to.
 
 The lock is the operating system's, on a file in the folder: it ends with its process, however
 that ends, so that a run that was killed leaves nothing to clear away.
@@ -6,6 +6,8 @@ that ends, so that a run that was killed leaves nothing to clear away.
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -49,6 +51,31 @@ def lock_folder(folder: Path, name: str, *, patience: float = SOON) -> FileLock:
             _wait(lock, folder, patience)
         path.write_text(f"{os.getpid()}\n")
     return lock
+
+
+@contextmanager
+def alone(file: Path) -> Iterator[None]:
+    """Let one at a time, of all processes and threads, fetch a file; the others wait.
+
+    Raises
+    ------
+    StorageError
+        If its folder cannot be written to.
+    """
+    path = file.with_name(f".{file.name}.lock")
+    with storage(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path, thread_local=False)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            log.warning("downloads: %s is being fetched by %s; waiting", file, _holder(lock))
+            lock.acquire()
+        path.write_text(f"{os.getpid()}\n")
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _wait(lock: FileLock, folder: Path, patience: float) -> None:

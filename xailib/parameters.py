@@ -6,7 +6,7 @@ network, so a wrong value is answered in a moment.
 """
 
 import ast
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, MutableMapping
 from typing import Any
 
 from xailib import values
@@ -100,8 +100,18 @@ RULES = {
 Together = Callable[[Mapping[str, Any], Collection[str]], None]
 
 
-def check(found: Mapping[str, Any], given: Collection[str] = ()) -> None:
-    """Raise unless a notebook's parameters can be used, each alone and all together.
+def meant(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return parameters as they are meant: one text or number where a list is wanted is a list.
+
+    So ``-p images my.jpg`` is enough, for papermill as for the command and in a profile.
+    """
+    return {name: RULES[name].meant(v) if name in RULES else v for name, v in found.items()}
+
+
+def check(found: Mapping[str, Any], given: Collection[str] = ()) -> dict[str, Any]:
+    """Return a notebook's parameters as they are `meant`, or raise if they cannot be used.
+
+    They are looked at each alone, and all together.
 
     Parameters
     ----------
@@ -110,25 +120,32 @@ def check(found: Mapping[str, Any], given: Collection[str] = ()) -> None:
     given : collection of str
         Those that were given by hand: one that another switches off is then an error.
 
+    Returns
+    -------
+    dict
+        From the same names to values.
+
     Raises
     ------
     InputError
         With the first that is wrong: its name, what was given, what is allowed.
     """
-    for name, value in found.items():
+    values_meant = meant(found)
+    for name, value in values_meant.items():
         if name in RULES:
             RULES[name].check(name, value)
     for together in _TOGETHER:
-        together(found, given)
+        together(values_meant, given)
+    return values_meant
 
 
-def check_notebook(namespace: Mapping[str, Any]) -> str | None:
+def check_notebook(namespace: MutableMapping[str, Any]) -> str | None:
     """Check the parameters of the notebook that calls this, with what papermill put in.
 
     Parameters
     ----------
-    namespace : mapping
-        The notebook's ``globals()``.
+    namespace : mutable mapping
+        The notebook's ``globals()``; its parameters are then as they are `meant`.
 
     Returns
     -------
@@ -144,10 +161,11 @@ def check_notebook(namespace: Mapping[str, Any]) -> str | None:
     declared = {name for cell in cells for name in _names(cell, ast.AnnAssign)}
     injected = [cell for cell in cells if cell.startswith("# Parameters")]  # papermill's words
     given = [name for cell in injected for name in _names(cell, ast.Assign)]
+    given = [name for name in given if not name.startswith("PAPERMILL_")]  # its --inject-paths
     for name in given:
         if name not in declared and name not in RULES and name != "tasks":
             raise unknown_name("parameter", name, sorted(declared))
-    check({name: namespace[name] for name in declared if name in namespace}, given)
+    namespace.update(check({n: namespace[n] for n in declared if n in namespace}, given))
     unused = [name for name in given if name not in declared]
     return f"Not parameters of this notebook: {', '.join(unused)}." if unused else None
 

@@ -6,9 +6,10 @@ its own parameters cell declares. Nothing here imports a network or a table.
 
 import ast
 import contextlib
+import hashlib
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 import yaml
 
 from xailib.errors import InputError, unknown_name
-from xailib.parameters import MANAGED, RUNS, check
+from xailib.parameters import MANAGED, RUNS, check, meant
 from xailib.project import project_root
 
 TASKS = (
@@ -27,15 +28,33 @@ TASKS = (
 
 @dataclass(frozen=True)
 class Profile:
-    """A named set of parameters for all notebooks, and of those that only one task gets."""
+    """A named set of parameters for all notebooks, and of those that only one task gets.
+
+    Attributes
+    ----------
+    name : str
+        Of its file, and of its folder in ``results/``.
+    parameters : dict
+        For every task that has them.
+    tasks : dict
+        From a task to parameters of its own.
+    beside : str
+        Where values were changed for once: the folder for the tasks that these reach, so that
+        the profile's own results stay.
+    reached : sequence of str
+        These tasks.
+    """
 
     name: str
     parameters: dict[str, Any]
     tasks: dict[str, dict[str, Any]] = field(default_factory=dict)
+    beside: str = ""
+    reached: Sequence[str] = ()
 
     def folder(self, task: str) -> Path:
         """Return the folder of a task's run."""
-        return project_root() / "results" / self.name / task
+        name = self.beside if task in self.reached else self.name
+        return project_root() / "results" / name / task
 
     def share(self, task: str) -> dict[str, Any]:
         """Return the parameters that the profile gives to one task."""
@@ -49,7 +68,11 @@ def profile_names() -> list[str]:
 
 
 def load_profile(
-    path: str | Path, changes: Mapping[str, Any] | None = None, only: str | None = None
+    path: str | Path,
+    changes: Mapping[str, Any] | None = None,
+    only: str | None = None,
+    *,
+    whole: bool = False,
 ) -> Profile:
     """Read a profile and check its parameters, with `changes` on top.
 
@@ -58,9 +81,12 @@ def load_profile(
     path : str or path
         A file, or the name of one in the project's ``params/``.
     changes : mapping, optional
-        Values that hold for every task which has the parameter.
+        Values that hold for every task which has the parameter. The results of tasks that get
+        another value by them, or read such results, go to a folder beside the profile's.
     only : str, optional
         The one task that will run: what others could not use does not matter then.
+    whole : bool
+        Whether all results of a changed profile go to that folder, which a site is made of.
 
     Raises
     ------
@@ -80,19 +106,36 @@ def load_profile(
             raise unknown_name("profile", str(path), profile_names())
         path = near
     found = _read(path)
-    tasks = _of_tasks(found.pop("tasks", None) or {})
-    parameters = {**found, **(changes or {})}
-    tasks = {
-        task: {name: value for name, value in own.items() if name not in (changes or {})}
-        for task, own in tasks.items()
-    }
+    tasks = {task: meant(own) for task, own in _of_tasks(found.pop("tasks", None) or {}).items()}
     allowed = {name for task in TASKS for name in declared(task)} - MANAGED
-    for name in parameters:
+    for name in (*found, *(changes or {})):
         if name not in allowed:
             raise unknown_name("parameter", str(name), sorted(allowed))
-    profile = Profile(path.name.removesuffix(".yaml"), parameters, tasks)
+    profile = Profile(path.name.removesuffix(".yaml"), meant(found), tasks)
+    profile = _changed(profile, meant(changes or {}), whole)
     _check_values(profile, (only,) if only in TASKS else TASKS)
     return profile
+
+
+def _changed(profile: Profile, changes: Mapping[str, Any], whole: bool) -> Profile:
+    """Return a profile with changes on top; tasks that these reach get a folder of their own."""
+    parameters = {**profile.parameters, **changes}
+    tasks = {
+        task: {name: value for name, value in own.items() if name not in changes}
+        for task, own in profile.tasks.items()
+    }
+    changed = Profile(profile.name, parameters, tasks)
+    reached: list[str] = []
+    for task in TASKS:  # each behind those whose runs it reads
+        read = upstream(task).values()
+        if changed.share(task) != profile.share(task) or not set(reached).isdisjoint(read):
+            reached.append(task)
+    if not reached:
+        return changed
+    text = json.dumps(dict(changes), sort_keys=True, default=str)
+    name = f"{profile.name}+{'+'.join(sorted(changes))}"[:80]
+    beside = f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    return replace(changed, beside=beside, reached=TASKS if whole else tuple(reached))
 
 
 def _read(path: Path) -> dict[Any, Any]:

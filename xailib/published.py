@@ -25,6 +25,7 @@ REPOSITORY = "balwanishivam/tml-assignment"
 COMMIT = "aa31b27237f90561e58ab8c5b6246ee753770b08"
 FOLDER = "Assignment-4"
 ADDRESS = f"https://raw.githubusercontent.com/{REPOSITORY}/{COMMIT}/{FOLDER}/"
+AUDITED_BYTES = 95_453_081  # of the files that `audited` names, measured
 CAMS = ("gradcam", "ablationcam", "scorecam")
 LIMES = ("LIME 1", "LIME 2")
 # What its units are labelled with: CLIP-Dissect's list of the 20,000 most common English words.

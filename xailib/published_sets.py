@@ -14,6 +14,7 @@ from pathlib import Path
 from xailib import downloads
 from xailib.errors import InputError, UnavailableError, unknown_name
 from xailib.images import SUFFIXES
+from xailib.locks import alone
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class Archive:
         other pictures, such as masks, lie beside them.
     licence : str
         As its publisher states it.
+    stated : int or None
+        Bytes, as its publisher states them.
     most : int
         Bytes that its photographs may unpack to.
     """
@@ -39,6 +42,7 @@ class Archive:
     images: int
     index: str | None = None
     licence: str = "none stated"
+    stated: int | None = None
     most: int = 8 * 2**30
 
 
@@ -49,12 +53,13 @@ ARCHIVES = {
         (_BRODEN, f"https://web.archive.org/web/20240418040425id_/{_BRODEN}"),
         63_305,
         "broden1_227/index.csv",
-        "those of ADE20K, OpenSurfaces, Pascal and DTD, for research",
+        "none stated (code: MIT); images are ADE20K's, OpenSurfaces', Pascal's, DTD's",
+        10**9,
     ),
     "imagenet-sample": Archive(
         ("https://github.com/EliSchwartz/imagenet-sample-images/archive/refs/heads/master.zip",),
         1000,
-        licence="ImageNet's terms, for research",
+        licence="none stated; ImageNet's terms: non-commercial research and education",
     ),
 }
 
@@ -89,16 +94,19 @@ def fetch_images(
         return images
     file = folder / f"{name}.zip"
     reasons = []
-    for address in archive.addresses:
-        try:
-            downloads.fetch(address, file, checked=True, watch=watch)
-            unpack(file, archive, images)
-        except OSError as error:  # UnavailableError is one
-            reasons.append(f"{address} ({error})")
-        else:
-            downloads.note(address, file)
-            file.unlink()
+    with alone(images):
+        if images.is_dir():  # by another process, meanwhile
             return images
+        for address in archive.addresses:
+            try:
+                downloads.fetch(address, file, checked=True, watch=watch)
+                unpack(file, archive, images)
+            except OSError as error:  # UnavailableError is one
+                reasons.append(f"{address} ({error})")
+            else:
+                downloads.note(address, file)
+                file.unlink()
+                return images
     raise UnavailableError(
         f"probe: could not fetch {name}: {'; '.join(reasons)}; run again to go on, "
         f"or put the archive at {file}, or give the folder with the images as probe"

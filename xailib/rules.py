@@ -39,6 +39,14 @@ class Rule:
     fits: Callable[[Any], bool]
     each: Each = _anything
 
+    def meant(self, value: Any) -> Any:
+        """Return a value as it is meant: one text or number for a list is a list of it.
+
+        A text in brackets is a list that reached us as text, so it is left to be refused.
+        """
+        alone = self.kind is list and not isinstance(value, list) and not _bracketed(value)
+        return [value] if alone and self.fits([value]) else value
+
     def check(self, name: str, value: Any) -> None:
         """Raise unless a value is allowed.
 
@@ -48,7 +56,8 @@ class Rule:
             Naming the parameter, what was given and what is allowed.
         """
         if not self.fits(value):
-            raise InputError(f"{name}: {_shown(value)} is not {self.allowed}{_hint(self, value)}")
+            hint = _hint(self, name, value)
+            raise InputError(f"{name}: {_shown(value)} is not {self.allowed}{hint}")
         for word in value if isinstance(value, list) else [value]:
             if isinstance(word, str):
                 self.each(name, word)
@@ -183,12 +192,16 @@ def _number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _hint(rule: Rule, value: Any) -> str:
+def _bracketed(value: Any) -> bool:
+    return isinstance(value, str) and value.strip()[:1] == "[" and value.strip()[-1:] == "]"
+
+
+def _hint(rule: Rule, name: str, value: Any) -> str:
     """Return how papermill is told a list or a text, for who gave the other."""
-    if rule.kind is list and isinstance(value, str):
-        return f"; write [{value}], for papermill -y 'NAME: [{value}]'"
+    if rule.kind is list and _bracketed(value):
+        return f"; for papermill -y '{name}: {value}'"
     if rule.kind is str and not isinstance(value, Collection) and value is not None:
-        return "; quote it, for papermill -r NAME VALUE"
+        return f"; quote it, for papermill -r {name} {value}"
     return ""
 
 

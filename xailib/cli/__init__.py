@@ -31,7 +31,7 @@ def main() -> None:
     \b
     Examples:
       xailib report                          run what is missing, build the site
-      xailib run embedded --only 2_lime -p 'images: [my.jpg]'
+      xailib run embedded --only 2_lime -p images=my.jpg
       xailib models resnet                   networks whose names have "resnet"
       xailib images my-photographs/          which of them can be used
       xailib fetch --profile replication     all that a profile needs

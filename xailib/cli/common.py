@@ -60,7 +60,7 @@ changes_option = click.option(
     multiple=True,
     metavar="NAME=VALUE",
     shell_complete=_parameters,
-    help="Change a parameter of the profile; VALUE is YAML, so lists are [a, b].",
+    help="Change a parameter for once; VALUE is YAML, so lists are [a, b], or one of it alone.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 
@@ -94,6 +94,8 @@ def size(count: int | None) -> str:
     """Return a number of bytes as people say it; nothing if it is not known."""
     if count is None:
         return "?"
+    if count < 1e5:
+        return f"{count / 1e3:.1f} kB"
     return f"{count / 1e6:.1f} MB" if count < 1e9 else f"{count / 1e9:.1f} GB"
 
 
@@ -127,5 +129,7 @@ def yaml_changes(changes: Sequence[str]) -> dict[str, Any]:
             raise click.UsageError(f"-p {change!r} is not NAME=VALUE in YAML") from error
         if not isinstance(parsed, dict):
             raise click.UsageError(f"-p {change!r} is not NAME=VALUE")
+        for twice in found.keys() & parsed:
+            raise click.UsageError(f"-p {twice}: given twice; a list is {twice}=[a, b]")
         found |= parsed
     return found

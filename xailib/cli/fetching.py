@@ -1,6 +1,7 @@
 """``xailib fetch``: weights, probe images, word lists, published files, ahead of need."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 @click.argument("names", nargs=-1)
 @profile_option
 @click.option("--list", "listed", is_flag=True, help="List instead of fetching.")
-@click.option("--sizes", is_flag=True, help="With --list: ask servers for sizes not known here.")
+@click.option("--sizes", is_flag=True, help="With --list: ask the servers for the sizes.")
 @json_option
 @click.pass_context
 def fetch(
@@ -32,7 +33,11 @@ def fetch(
     files (published), networks (resnet50, resnet50:IMAGENET1K_V1, resnet18_places365, any of
     timm's) and CLIP's (clip:ViT-B/16). What breaks off is gone on with by the next call. A hash
     that no publisher states is noted at first use, and another file later is refused. The folder
-    that XAILIB_MIRROR names is looked in before the network.
+    that XAILIB_MIRROR names is looked in before the network. Two that fetch one file at once
+    fetch it once.
+
+    A size is that of what lies here, "stated" by the publisher, "measured" by us, "announced" by
+    the server (--sizes), or "unknown".
 
     \b
     Examples:
@@ -50,18 +55,22 @@ def fetch(
     rows = []
     for artefact in wanted or (artefacts.known() if listed else []):
         state, why = (_state(artefact), "") if listed else _get(artefact)
-        count = artefact.bytes
-        if count is None and sizes:
-            count = _asked(artefact)
+        count, source = _size(artefact, sizes)
         rows.append(
-            {"name": artefact.name, "state": state, "bytes": count, "licence": artefact.licence}
+            {
+                "name": artefact.name,
+                "state": state,
+                "bytes": count,
+                "size": source,
+                "licence": artefact.licence,
+            }
         )
         if why:
             click.echo(f"Cannot be had: {artefact.what}: {why}", err=True)
     if as_json:
         show_json(rows)
     else:
-        show_table([{**row, "bytes": size(row["bytes"])} for row in rows])  # type: ignore[arg-type]
+        show_table([_told(row) for row in rows])
     if any(row["state"] == "failed" for row in rows):
         ctx.exit(1)
 
@@ -79,6 +88,27 @@ def _of_profile(profile: str) -> "list[Artefact]":
 
 def _state(artefact: "Artefact") -> str:
     return "here" if artefact.here else "to fetch"
+
+
+def _size(artefact: "Artefact", ask: bool) -> tuple[int | None, str]:
+    """Return the bytes of one thing, and where that is known from."""
+    if artefact.bytes is not None:
+        return artefact.bytes, "here"
+    if ask and (count := _asked(artefact)) is not None:
+        return count, "announced"
+    return artefact.expected or (None, "unknown")
+
+
+def _told(row: Mapping[str, Any]) -> dict[str, object]:
+    """Return a row for people: the size in words."""
+    count, source = row["bytes"], row["size"]
+    said = source if count is None else size(count) + ("" if source == "here" else f", {source}")
+    return {
+        "name": row["name"],
+        "state": row["state"],
+        "size": said,
+        "licence": row["licence"],
+    }
 
 
 def _get(artefact: "Artefact") -> tuple[str, str]:

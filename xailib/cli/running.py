@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -21,6 +21,9 @@ from xailib.cli.common import (
     yaml_changes,
 )
 from xailib.cli.sweeping import Engine, engine_options, sweep
+
+if TYPE_CHECKING:
+    from xailib.profiles import Profile
 
 
 @click.command()
@@ -46,23 +49,23 @@ def run(
     PROFILE is a file of parameters, or the name of one in params/ (default: embedded). All
     values are checked before anything runs. With --json, one line for each task as it ends.
 
+    Results go to results/PROFILE. With -p, those of the tasks that get another value by it go to
+    a folder beside it, which is named first: the profile's own stay as they are.
+
     \b
     Examples:
       xailib run
-      xailib run embedded --only 2_lime -p 'images: [chelsea]' -p num_samples=200
+      xailib run embedded --only 2_lime -p images=my.jpg -p num_samples=200
       xailib run mine --force --json
       xailib run mine --workers 4 --dry-run
       xailib run mine --scheduler tcp://10.0.0.1:8786
     """
     engine = Engine(pages=not tables, **where)
+    loaded = _load(profile, changes, only)
     if engine.asked:
-        from xailib.profiles import load_profile
-
-        good = sweep(
-            load_profile(profile, yaml_changes(changes), only), only, force, engine, as_json
-        )
+        good = sweep(loaded, only, force, engine, as_json)
     else:
-        good = _run(profile, only, force, changes, as_json)
+        good = _run(loaded, only, force, as_json)
     if not good:
         ctx.exit(1)
 
@@ -78,6 +81,8 @@ def report(
 ) -> None:
     """Run what is missing of PROFILE, build the site, print the path of its first page.
 
+    With -p, the site is of a folder of results beside the profile's own, which is named first.
+
     \b
     Examples:
       xailib report
@@ -85,14 +90,15 @@ def report(
     """
     from xailib.project import project_root
 
-    if not _run(profile, None, False, changes, as_json):
+    loaded = _load(profile, changes, None, whole=True)
+    if not _run(loaded, None, False, as_json):
         ctx.exit(1)
     root = project_root()
     target = Path(site) if site else root
     builder = str(Path(sys.executable).with_name("jupyter-book"))
     command = [builder, "build", str(root), "--path-output", str(target)]
     command += ["-W", "-n", "--keep-going", "-q"]
-    environment = {**os.environ, "XAILIB_PROFILE": Path(profile).name.removesuffix(".yaml")}
+    environment = {**os.environ, "XAILIB_PROFILE": loaded.beside or loaded.name}
     done = subprocess.run(command, env=environment, check=False)  # noqa: S603  our own words
     index = (target / "_build" / "html" / "index.html").resolve()
     if done.returncode or not index.is_file():
@@ -104,13 +110,21 @@ def report(
         click.echo(f"Report: {index}")
 
 
-def _run(
-    profile: str, only: str | None, force: bool, changes: Sequence[str], as_json: bool
-) -> bool:
-    """Run tasks and say what became of each; return whether all are up to date now."""
-    from xailib.profiles import load_profile
+def _load(
+    profile: str, changes: Sequence[str], only: str | None, *, whole: bool = False
+) -> "Profile":
+    """Return a profile with what was changed of it, and say where the results of that go."""
+    from xailib.profiles import TASKS, load_profile
 
-    loaded = load_profile(profile, yaml_changes(changes), only)
+    loaded = load_profile(profile, yaml_changes(changes), only, whole=whole)
+    if not set(loaded.reached).isdisjoint((only,) if only else TASKS):
+        line = f"Changed values: results/{loaded.beside}; those in results/{loaded.name} stay"
+        click.echo(line, err=True)
+    return loaded
+
+
+def _run(loaded: "Profile", only: str | None, force: bool, as_json: bool) -> bool:
+    """Run tasks and say what became of each; return whether all are up to date now."""
     # Only now what takes a while to import: a wrong value is answered at once.
     from xailib.pipeline import last_seconds, pending, run_profile
 
