@@ -166,6 +166,7 @@ def explain(profile, jobs, workers: int) -> float:  # type: ignore[no-untyped-de
 def constants(names: Iterable[str]) -> dict[str, object]:
     """Fit a line in the jobs' units to what the finished jobs of some profiles did cost."""
     from xailib.costs import Cost, kind_of, measured, units
+    from xailib.jobs import finished
     from xailib.plan import plan
     from xailib.profiles import load_profile
 
@@ -173,7 +174,9 @@ def constants(names: Iterable[str]) -> dict[str, object]:
     for name in names:
         profile = load_profile(name)
         for job in [job for size in (1, 10) for job in plan(profile, shard=size)]:
-            if cost := measured(profile, job):
+            # A shard of the other size has the same name; only one of the two is finished.
+            done = job.kind == "notebook" or finished(profile, job)
+            if done and (cost := measured(profile, job)):
                 points[kind_of(job)].append((units(profile, job), cost))
     found = {}
     for kind, pairs in sorted(points.items()):

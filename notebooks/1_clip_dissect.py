@@ -47,15 +47,14 @@ from pathlib import Path
 import pandas as pd
 from IPython.display import Markdown, display
 
-from xailib import figures, kinds, unit_figures
-from xailib.activations import record_activations
+from xailib import figures, kinds, shards, unit_figures
+from xailib.activations import networks_of, record_activations
 from xailib.concepts import load_concepts
 from xailib.descriptions import read_descriptions
 from xailib.dissect import check_measure, evaluate_output_units, label_units
 from xailib.embeddings import record_embeddings
 from xailib.encoders import load_encoder
 from xailib.images import ImageSet
-from xailib.models import load_classifier
 from xailib.probe import load_probe
 from xailib.results import start_run
 from xailib.zoo import imagenet_categories
@@ -83,10 +82,9 @@ if descriptions:
     tables = {"published": published}
     label = f"labels read from {descriptions}"
 else:
-    classifier = load_classifier(model, weights or None, device, seed)
-    chosen = list(layers or classifier.dissect_layers)
-    for name in chosen:
-        classifier.layer(name)
+    networks = networks_of(globals())
+    classifier, chosen = networks[model]
+    compare = list(networks)[1] if compare else ""
     probe_set = load_probe(probe, crops, seed)
     check_measure(measure, len(probe_set), **options)
     words = load_concepts(concepts)
@@ -115,23 +113,18 @@ else:
         reader,
         probe_set,
         folder=run.cache("embeddings", {"encoder": f"{reader.name}@{reader.sha256}", "probe": probe_set.sha256}),
+        parts=shards.recordings(run.folder, "embeddings"),
     )
     texts = reader.encode_texts(words.names)
-    networks = {model: classifier}
-    if compare:
-        second = load_classifier(compare, compare_weights or None, device, seed)
-        compare = compare if compare != model else f"{compare}, {second.weights}"
-        networks[compare] = second
-    if control and ".py:" not in model:
-        networks["random weights"] = load_classifier(model, "random", device, seed)
     recordings = {
         kind: record_activations(
             net,
-            chosen if kind != compare else list(net.dissect_layers),
+            names,
             probe_set,
-            folder=run.cache("activations", {"net": net.identity, "layers": chosen, "probe": probe_set.sha256}),
+            folder=run.cache("activations", {"net": net.identity, "layers": names, "probe": probe_set.sha256}),
+            parts=shards.recordings(run.folder, "activations"),
         )
-        for kind, net in networks.items()
+        for kind, (net, names) in networks.items()
     }
     tables = {
         kind: label_units(recorded, images, texts, words, measure=measure, **options)

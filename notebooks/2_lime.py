@@ -43,7 +43,7 @@ import pandas as pd
 from IPython.display import Markdown, display
 
 from xailib import figures
-from xailib.explain.lime import explain_lime
+from xailib.explain.works import works_of
 from xailib.images import load_images
 from xailib.masks import lime_mask
 from xailib.models import load_classifier
@@ -52,30 +52,16 @@ from xailib.stability_tables import photographs_table
 
 photographs = load_images(images)
 classifier = load_classifier(model, weights or None, device, seed)
-wanted = None if target == "" else classifier.category_index(target)
-options = {
-    "num_samples": "auto" if until_stable else num_samples,
-    "design": design,
-    "segments": segmentation,
-    "hide_color": hide_color,
-    "seed": seed,
-}
-if until_stable:
-    options |= {"max_samples": max_samples, "num_features": num_features}
+(work,) = works_of("2_lime", classifier, globals())
 run = start_run(
     out_dir,
     "2_lime",
-    {"model": model, "images": images, "target": target, **options, "num_features": num_features},
+    {"model": model, "images": images, **work.key, "num_features": num_features},
     photographs,
     classifier.files,
     weights=classifier.identity,
 )
-explanations = run.explanations(
-    photographs,
-    "lime",
-    {"target": target, **options},
-    lambda photograph: explain_lime(classifier, photograph, wanted, **options),
-)
+explanations = run.explanations(photographs, work.method, work.key, work.make)
 
 # %% tags=["remove-input"]
 certain, _ = photographs_table(explanations, num_features)

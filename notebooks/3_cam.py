@@ -40,16 +40,16 @@ from IPython.display import Markdown, display
 from scipy.stats import spearmanr
 
 from xailib import figures
-from xailib.explain.cam import cam_layer_of, check_methods, explain_cam, guided_backprop
+from xailib.explain.cam import guided_backprop
+from xailib.explain.works import works_of
 from xailib.images import load_images
 from xailib.models import load_classifier
 from xailib.results import start_run
 
 photographs = load_images(images)
 classifier = load_classifier(model, weights or None, device, seed)
-check_methods(methods)
-wanted = None if target == "" else classifier.category_index(target)
-layer_name = cam_layer_of(classifier, layer or None)
+works = works_of("3_cam", classifier, globals())
+layer_name = works[0].key["layer"]
 run = start_run(
     out_dir,
     "3_cam",
@@ -59,15 +59,7 @@ run = start_run(
     weights=classifier.identity,
 )
 maps = {
-    method: run.explanations(
-        photographs,
-        method,
-        {"target": target, "layer": layer_name},
-        lambda photograph, method=method: explain_cam(
-            classifier, photograph, method, wanted, layer=layer_name
-        ),
-    )
-    for method in methods
+    work.method: run.explanations(photographs, work.method, work.key, work.make) for work in works
 }
 # Only photographs that every method could explain stand side by side.
 explained = [{e.image: e for e in maps[method]} for method in methods]
@@ -169,6 +161,7 @@ figures.publish(
 )
 
 # %% tags=["remove-input"]
+wanted = None if target == "" else classifier.category_index(target)
 try:
     gradients = {p.id: guided_backprop(classifier, p, wanted) for p in photographs}
 except ValueError as error:  # a network without ReLU has no guided backpropagation

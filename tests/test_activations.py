@@ -173,6 +173,46 @@ def test_a_killed_recording_goes_on_behind_its_last_whole_batch(tmp_path, probe,
         np.testing.assert_array_equal(resumed[name], whole[name])
 
 
+def test_parts_are_copied_and_only_the_rest_is_shown(tmp_path, probe, monkeypatch):
+    net = nets.classifier()
+
+    def part(name, start, stop, classifier=net, **options):
+        folder = tmp_path / name
+        rows = record_activations(
+            classifier, LAYERS, probe.part(start, stop), folder=folder, **options
+        )
+        return {layer: np.array(values) for layer, values in rows.items()}
+
+    whole = part("whole", 0, 11)
+    parts = {(7, 9): part("p1", 7, 9), (2, 5): part("p0", 2, 5), (4, 6): part("p2", 4, 6)}
+    # What must be passed over: other weights, another pooling, a damaged one, an unfinished one.
+    part("other", 0, 2, nets.classifier(seed=1))
+    part("pool", 0, 2, pool="max")
+    part("damaged", 9, 11)
+    file = tmp_path / "damaged" / "table01.bin"
+    file.write_bytes(bytes([file.read_bytes()[0] ^ 1]) + file.read_bytes()[1:])
+    part("unfinished", 0, 2)
+    note = tmp_path / "unfinished" / "manifest.json"
+    note.write_text(note.read_text().replace('"complete": true', '"complete": false'))
+
+    asked = []
+    pooled = activations._pooled
+
+    def watched(*arguments):
+        asked.append((arguments[4], len(arguments[2])))
+        return pooled(*arguments)
+
+    monkeypatch.setattr(activations, "_pooled", watched)
+    folders = [path for path in tmp_path.iterdir() if path.name != "whole"]
+    found = record_activations(net, LAYERS, probe, folder=tmp_path / "a", parts=folders)
+    assert asked == [(0, 2), (6, 7), (9, 11)]
+    for layer in LAYERS:
+        np.testing.assert_allclose(found[layer], whole[layer], rtol=2e-3, atol=2e-3)
+        np.testing.assert_array_equal(found[layer][2:5], parts[2, 5][layer])
+        np.testing.assert_array_equal(found[layer][5:6], parts[4, 6][layer][1:])
+        np.testing.assert_array_equal(found[layer][7:9], parts[7, 9][layer])
+
+
 def test_a_full_disk_is_told_before_and_during(tmp_path, probe, monkeypatch):
     net = nets.classifier()
     with monkeypatch.context() as patch:

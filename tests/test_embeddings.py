@@ -18,12 +18,8 @@ from xailib.errors import InputError
 from xailib.probe import load_probe
 
 
-class Colours:
-    """An encoder: a picture's mean colour; it counts what it is shown."""
-
-    name = "colours"
-    label = "mean colours"
-    sha256 = "0" * 64
+class Colours(nets.Colours):
+    """It counts what it is shown."""
 
     def __init__(self, fails_after=1000):
         self.shown, self.fails_after = [], fails_after
@@ -33,12 +29,7 @@ class Colours:
         if len(self.shown) + len(pictures) > self.fails_after:
             raise KeyboardInterrupt
         self.shown += [picture.id for picture in pictures]
-        rows = np.array([p.pixels.mean((0, 1)) for p in pictures], np.float32)
-        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
-
-    def encode_texts(self, texts):
-        rows = np.random.default_rng(0).normal(size=(len(texts), 3)).astype(np.float32)
-        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+        return super().encode_images(pictures)
 
 
 @pytest.fixture
@@ -107,6 +98,15 @@ def test_a_kill_loses_no_whole_batch(tmp_path, probe):
     encoder = Colours()
     record_embeddings(encoder, probe, folder=folder)
     assert encoder.shown == list(probe.ids[16:])
+
+
+def test_a_part_is_copied_and_only_the_rest_is_shown(tmp_path, probe):
+    part = record_embeddings(Colours(), probe.part(5, 30), folder=tmp_path / "part")
+    encoder = Colours()
+    found = record_embeddings(encoder, probe, folder=tmp_path / "a", parts=[tmp_path / "part"])
+    assert encoder.shown == [*probe.ids[:5], *probe.ids[30:]]
+    np.testing.assert_array_equal(found, Colours().encode_images(probe))
+    np.testing.assert_array_equal(found[5:30], part)
 
 
 def test_anothers_embeddings_are_never_used(tmp_path, probe):

@@ -14,6 +14,8 @@ from xailib import executors, explaining, jobs, pipeline, plan, profiles
 from xailib.costs import constants, estimate, units, wall
 from xailib.errors import InputError
 from xailib.executors import Here, environments
+from xailib.explain.works import WORKS, works_of
+from xailib.foreseen import unusable
 from xailib.images import Failure, iter_images
 from xailib.jobs import Job, Result
 from xailib.plan import listing, unfinished
@@ -65,7 +67,49 @@ def test_a_plan_is_a_graph_of_jobs(project):
 
 
 def test_what_can_be_shared_out_is_what_shards_can_do():
-    assert set(plan.SHARED_OUT) == set(explaining._WORKS)
+    explained = {task for task, kind in plan.SHARDS.items() if kind == "explain"}
+    assert explained == set(WORKS)
+    with pytest.raises(InputError, match="task: unknown name '4_agreement'"):
+        works_of("4_agreement", nets.classifier(), {})
+
+
+def test_what_a_notebook_stores_is_by_what_decides_it(monkeypatch):
+    """Each parameter is in the key or cannot change an explanation."""
+    monkeypatch.chdir(ROOT)
+    classifier = nets.classifier()
+    for task, rest in (("2_lime", {"num_features", "max_samples"}), ("3_cam", {"seed"})):
+        declared = profiles.declared(task)
+        names = set(declared) - {"model", "weights", "images", "device", "out_dir"}
+        before = [(one.method, one.key) for one in works_of(task, classifier, declared)]
+        for name in names - {"until_stable"}:
+            other = {
+                "target": "thing 1",
+                "design": "antithetic",
+                "segmentation": "slic",
+                "methods": ["layercam"],
+                "layer": "stem",
+            }.get(name, 11)
+            after = works_of(task, classifier, {**declared, name: other})
+            assert ([(one.method, one.key) for one in after] == before) == (name in rest), name
+    lime = {**profiles.declared("2_lime"), "until_stable": True}
+    keys = [
+        works_of("2_lime", classifier, {**lime, **change})[0].key
+        for change in ({}, {"num_features": 3}, {"max_samples": 99}, {"num_samples": 99})
+    ]
+    assert keys[0] == keys[3]
+    assert keys[0] not in keys[1:3]
+
+
+def test_photographs_that_cannot_be_used_are_told_by_their_headers(project, monkeypatch):
+    Image.new("RGB", (8, 40)).save(project / "blobs" / "narrow.png")
+    monkeypatch.setattr("xailib.decode._to_rgb", None)  # decoding would fail
+    profile = load_profile("mine", {"images": ["blobs", "absent.png", "chelsea"]})
+    for options in ({"shard": 2}, {}):
+        lines = unusable(profile, plan.plan(profile, **options))
+        assert len(lines) == 3
+        assert "'blobs/bad.png' is not an image" in lines[0]
+        assert "'blobs/narrow.png' is 8 x 40 pixels" in lines[1]
+        assert "no file or folder 'absent.png'" in lines[2]
 
 
 def test_only_what_changed_is_done_again(project):
@@ -101,7 +145,6 @@ def test_only_what_changed_is_done_again(project):
 
 
 def test_a_notebook_finds_all_that_its_shards_have_explained(project):
-    """Holds the keys of `xailib.explaining` and of the real notebook's first cells together."""
     profile = load_profile("mine")
     found = plan.plan(profile, "2_lime", shard=2)
     with Here() as executor:
@@ -193,13 +236,15 @@ def test_ids_are_those_that_reading_gives(tmp_path):
     for folder, colour in (("a", "red"), ("b", "blue"), ("c", "red")):
         (tmp_path / folder).mkdir()
         Image.new("RGB", (20, 20), colour).save(tmp_path / folder / "0001.png")
+    Image.new("RGB", (20, 20), "red").save(tmp_path / "b" / "coffee.png")  # as a packaged one
     source = [str(tmp_path), "chelsea", str(tmp_path / "b"), "absent"]
     found = listing(source)
     read = list(iter_images(source))
     assert [name for name, _ in found][:-1] == [p.id for p in read if not isinstance(p, Failure)]
-    assert len(found) == 4
+    assert len(found) == 5
     assert found[-1] == ("absent", "absent")
-    assert found[2] == ("chelsea", "chelsea")
+    assert ("chelsea", "chelsea") in found
+    assert ("coffee", str(tmp_path / "b" / "coffee.png")) in found
 
 
 class Failing(Here):
@@ -285,7 +330,7 @@ def test_the_time_of_a_plan_by_hand():
 def test_estimates_are_lines_in_the_size_of_a_job(monkeypatch):
     monkeypatch.chdir(ROOT)
     profile = load_profile("smoke", {"images": ["chelsea", "coffee", "rocket"], "num_samples": 50})
-    for task in plan.SHARED_OUT:
+    for task in plan.SHARDS:
         for job in plan.plan(profile, task, shard=2):
             cost = estimate(profile, job)
             assert min(cost.seconds, cost.memory, cost.disk) > 0

@@ -3,12 +3,15 @@
 from itertools import pairwise
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from xailib.concepts import from_names
 from xailib.cosines import product
+from xailib.dissect import label_units
 from xailib.errors import InputError
 from xailib.similarity import soft_wpmi, top_images
-from xailib.streaming import RunningTop, soft_wpmi_of_tops
+from xailib.streaming import RunningTop, label_tops, soft_wpmi_of_tops
 
 PROBE, COUNT = 120, 7
 # Sizes of shards, also smaller than the count and of one image.
@@ -72,6 +75,30 @@ def test_soft_wpmi_over_shards_is_that_of_one(cuts):
     assert asked == sorted({int(i) for v in layers for i in top_images(v, COUNT).flatten()})
 
 
+@pytest.mark.parametrize("cuts", CUTS)
+@pytest.mark.parametrize(("top_k", "top_count"), [(COUNT, 3), (2, COUNT)])
+def test_the_table_over_shards_is_that_of_the_whole(cuts, top_k, top_count):
+    layers = {"a": activations(6, 2), "b": activations(13, 3)}
+    layers["a"][:, 2] = 0  # dead
+    layers["b"][:, 4] = 0
+    layers["b"][7, 4] = 1  # nearly
+    images, texts = unit_rows(PROBE, 4), unit_rows(30, 5)
+    concepts = from_names([f"word {n}" for n in range(30)], "a test")
+    names = [f"image {n}" for n in range(PROBE)]
+    options = {"top_k": top_k, "top_count": top_count}
+    found = label_tops(
+        {layer: shown(values, cuts) for layer, values in layers.items()},
+        lambda index: images[index],
+        lambda index: [names[n] for n in index],
+        texts,
+        concepts,
+        **options,
+    )
+    whole = label_units(layers, images, texts, concepts, ids=names, **options)
+    pd.testing.assert_frame_equal(found, whole, check_exact=True)
+    assert found["dead"].sum() == 1
+
+
 def test_what_does_not_fit_is_refused():
     values = activations(3, 6)
     with pytest.raises(InputError, match="count: 0"):
@@ -81,6 +108,9 @@ def test_what_does_not_fit_is_refused():
         top.add(values[60:, :2], 60)
     with pytest.raises(InputError, match="from 60 on"):
         top.add(np.full((2, 3), np.nan, np.float16), 60)
+    for count in (0, COUNT + 1):
+        with pytest.raises(InputError, match="between 1 and the 7"):
+            top.first(count)
     with pytest.raises(InputError, match="same images"):
         soft_wpmi_of_tops([top, shown(values, (0, 120))], np.take, unit_rows(3, 7))
     with pytest.raises(InputError, match="7 images are to be kept of 5"):

@@ -1,6 +1,6 @@
 """Activations of units on probe images, recorded once, resumable, and safe to use again."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -15,7 +15,7 @@ from xailib import layers as layer_tools
 from xailib import recording
 from xailib.errors import InputError
 from xailib.forward import halving
-from xailib.models import BATCH, Classifier
+from xailib.models import BATCH, Classifier, load_classifier
 from xailib.probe import ProbeSet
 
 _VERSION = 2  # of the folder's layout and of what pooling means
@@ -55,6 +55,42 @@ class Activations(Mapping[str, np.ndarray]):
         return len(self.layers)
 
 
+def networks_of(parameters: Mapping[str, Any]) -> dict[str, tuple[Classifier, list[str]]]:
+    """Load the networks that a notebook's parameters ask to dissect, each with its layers.
+
+    Parameters
+    ----------
+    parameters : mapping
+        ``model``, ``weights``, ``layers``, ``compare``, ``compare_weights``, ``control``,
+        ``seed`` and ``device``, as in the notebook; other names do not matter.
+
+    Returns
+    -------
+    dict
+        By what tables call them: the network, then the one to compare it with if there is one,
+        then, as the control, the first with random weights.
+
+    Raises
+    ------
+    InputError, UnavailableError
+        For a network, weights or a layer that cannot be used.
+    """
+    model, device, seed = (parameters[name] for name in ("model", "device", "seed"))
+    first = load_classifier(model, parameters["weights"] or None, device, seed)
+    layers = list(parameters["layers"] or first.dissect_layers)
+    for name in layers:
+        first.layer(name)
+    found = {model: (first, layers)}
+    compare = parameters["compare"]
+    if compare:
+        second = load_classifier(compare, parameters["compare_weights"] or None, device, seed)
+        name = compare if compare != model else f"{compare}, {second.weights}"
+        found[name] = (second, list(second.dissect_layers))
+    if parameters["control"] and ".py:" not in model:
+        found["random weights"] = (load_classifier(model, "random", device, seed), layers)
+    return found
+
+
 def record_activations(
     classifier: Classifier,
     layers: Sequence[str],
@@ -64,6 +100,7 @@ def record_activations(
     pool: str = "avg",
     dtype: str = "float16",
     batch_size: int = BATCH,
+    parts: Iterable[Path] = (),
 ) -> Activations:
     """Record what units put out on each probe image, in one forward pass for all layers.
 
@@ -87,6 +124,9 @@ def record_activations(
         On the disk: 2 or 4 bytes for each unit and image.
     batch_size : int
         Images at a time.
+    parts : iterable of Path
+        Folders with recordings of parts of these images, which are copied instead of shown
+        again, see `xailib.recording.from_parts`.
 
     Raises
     ------
@@ -107,11 +147,16 @@ def record_activations(
         "probe": probe.sha256,
         "images": len(probe),
     }
+
+    def compute(start: int, stop: int) -> Iterator[dict[str, Float[np.ndarray, "batch units"]]]:
+        return _pooled(classifier, layers, probe.part(0, stop), pool, start, batch_size)
+
     manifest = recording.record(
         folder,
         wanted,
-        lambda start: _pooled(classifier, layers, probe, pool, start, batch_size),
+        lambda start: recording.from_parts(probe, wanted, parts, start, compute),
         failures=len(probe.failures),
+        first=probe.ids[0],
     )
     return Activations(folder, manifest, probe.ids)
 

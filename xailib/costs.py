@@ -8,9 +8,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from xailib.errors import InputError
 from xailib.jobs import COST, Job
-from xailib.plan import SHARED_OUT, listing
+from xailib.plan import SHARDS, listing, probe_listing
 from xailib.profiles import Profile, declared
+from xailib.published_sets import ARCHIVES
 
 CONSTANTS = Path(__file__).with_name("costs.json")  # not in data/: no result depends on it
 
@@ -39,10 +41,10 @@ def estimate(profile: Profile, job: Job) -> Cost | None:
 
 
 def _measured_as(job: Job) -> list[Job]:
-    """Return the jobs that were measured instead: a whole task is its explanations and its page."""
-    if job.kind != "notebook" or job.task not in SHARED_OUT or _shares(job):
+    """Return the jobs that were measured instead: a whole task is its shards and its page."""
+    if kind_of(job) in constants()["jobs"] or job.kind != "notebook" or job.task not in SHARDS:
         return [job]
-    return [replace(job, kind="explain"), replace(job, needs=(f"{job.task}.0",))]
+    return [replace(job, kind=SHARDS[job.task]), replace(job, needs=(f"{job.task}.0",))]
 
 
 def _part(profile: Profile, job: Job) -> Cost | None:
@@ -69,7 +71,8 @@ def units(profile: Profile, job: Job) -> int:
         return len(job.needs)
     if job.task == "1_clip_dissect":
         networks = 1 + bool(parameters["compare"]) + bool(parameters["control"])
-        return networks * _probe(parameters)
+        photographs = len(job.photographs) or _probe(parameters)
+        return networks * photographs * (1 + int(parameters["crops"]))
     count = len(job.photographs) or len(listing(parameters.get("images", ())))
     if kind_of(job).endswith("page"):
         return count
@@ -82,12 +85,11 @@ def units(profile: Profile, job: Job) -> int:
 
 
 def _probe(parameters: Mapping[str, Any]) -> int:
-    from xailib.packaged import packaged
-
-    sources = parameters["probe"]
-    files = [one for one in sources if one != "packaged"]
-    whole = len(listing(files)) + (len(packaged()) if "packaged" in sources else 0)
-    return whole * (1 + int(parameters["crops"]))
+    """Return how many photographs a probe set has."""
+    try:
+        return len(probe_listing(parameters))
+    except InputError:  # of one that is still to be fetched its publisher's number is known
+        return sum(ARCHIVES[name].images for name in parameters["probe"] if name in ARCHIVES)
 
 
 def wall(jobs: Sequence[Job], seconds: Mapping[str, float], workers: int) -> float:

@@ -3,6 +3,8 @@
 import hashlib
 import io
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -41,28 +43,61 @@ def read_file(path: Path, name: str) -> tuple[Pixels, str]:
         If it cannot be read, is too large or too small, or is no image or a damaged one.
     """
     data = _bytes(path, name)
+    with _image(io.BytesIO(data), name) as image:
+        pixels = _to_rgb(ImageOps.exif_transpose(image))
+    return frozen(pixels), hashlib.sha256(data).hexdigest()
+
+
+def look(path: Path, name: str) -> None:
+    """Raise what `read_file` would, as far as a file's header tells it.
+
+    Parameters
+    ----------
+    path, name
+        As for `read_file`.
+
+    Raises
+    ------
+    InputError
+        See `read_file`; damage behind the header is not seen.
+    """
+    with _readable(path, name), path.open("rb") as file, _image(file, name):
+        pass
+
+
+@contextmanager
+def _image(file: io.BytesIO | io.BufferedReader, name: str) -> Iterator[Image.Image]:
+    """Open an image that fits in memory; what is wrong with it, also in the block, is one line."""
+    start = file.read(12)
+    file.seek(0)
     formats = (*_FORMATS, *_heif())
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # damaged metadata and large sizes: checked below
-            with Image.open(io.BytesIO(data), formats=formats) as image:
+            with Image.open(file, formats=formats) as image:
                 check_size(name, image.size)
-                pixels = _to_rgb(ImageOps.exif_transpose(image))
+                yield image
     except InputError:
         raise
     except Image.DecompressionBombError as error:
         raise InputError(f"images: {name!r} is too large: {error}") from error
     except UnidentifiedImageError as error:
-        apple = data[4:8] == b"ftyp" and "HEIF" not in formats
+        apple = start[4:8] == b"ftyp" and "HEIF" not in formats
         hint = "; it may be HEIC: pip install pillow-heif" if apple else ""
         raise InputError(f"images: {name!r} is not an image that Pillow reads{hint}") from error
     except Exception as error:  # a decoder may raise anything for damaged bytes
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"images: {name!r} is damaged: {reason}") from error
-    return frozen(pixels), hashlib.sha256(data).hexdigest()
 
 
 def _bytes(path: Path, name: str) -> bytes:
+    with _readable(path, name):
+        return path.read_bytes()
+
+
+@contextmanager
+def _readable(path: Path, name: str) -> Iterator[None]:
+    """Raise for a file that is too large; in the block, what the system says becomes one line."""
     try:
         size = path.stat().st_size
         if size > MAX_BYTES:
@@ -70,7 +105,7 @@ def _bytes(path: Path, name: str) -> bytes:
                 f"images: {name!r} is a file of {size / 1e6:.0f} MB; "
                 f"at most {MAX_BYTES / 1e6:.0f} are read"
             )
-        return path.read_bytes()
+        yield
     except OSError as error:
         raise InputError(f"images: cannot read {name!r}: {error.strerror}") from error
 

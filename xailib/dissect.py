@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Float32, Int64
+from jaxtyping import Float
 
 from xailib.concepts import Concepts
 from xailib.cosines import product
 from xailib.encoders import Encoder
 from xailib.errors import InputError, unknown_name
 from xailib.intervals import bootstrap
+from xailib.labels import unit_table
 from xailib.similarity import MEASURES, check_top_k, top_images
 
 _PER_LAYER = ("soft_wpmi", "wpmi")  # their mean over units is a layer's own
@@ -81,7 +82,13 @@ def label_units(
         parts = [compare(cosines, np.asarray(v), **parameters) for v in activations.values()]
     return pd.concat(
         [
-            _table(layer, scores, concepts, np.asarray(values), ids, top_count)
+            unit_table(
+                layer,
+                scores,
+                concepts,
+                _top_ids(np.asarray(values), ids, top_count),
+                np.min(values, 0) == np.max(values, 0),
+            )
             for (layer, values), scores in zip(activations.items(), parts, strict=True)
         ],
         ignore_index=True,
@@ -254,39 +261,10 @@ def _check(
             raise InputError(f"activations: layer {layer!r} has values that are not finite")
 
 
-def _table(
-    layer: str,
-    scores: Float32[np.ndarray, "units concepts"],
-    concepts: Concepts,
-    values: Float[np.ndarray, "probe units"],
-    ids: Sequence[str] | None,
-    top_count: int,
-) -> pd.DataFrame:
-    """Return one layer's part of the table; `scores` is spoilt."""
+def _top_ids(
+    values: Float[np.ndarray, "probe units"], ids: Sequence[str] | None, count: int
+) -> list[list[str]]:
+    """Return the ids of each unit's most activating images, the most activating first."""
     images = range(len(values)) if ids is None else ids
-    top = top_images(values, min(top_count, len(values))).T.tolist()  # (units, top)
-    names = np.array(concepts.names, dtype=object)
-    units = np.arange(len(scores))
-    best: Int64[np.ndarray, " units"] = scores.argmax(1)
-    similarity = scores[units, best]
-    # Row by row: a table in double precision would be the largest thing in memory.
-    centre = np.array([row.mean(dtype=np.float64) for row in scores])
-    spread = np.array([row.std(dtype=np.float64) for row in scores])
-    scores[units, best] = -np.inf
-    second = scores.argmax(1)
-    alone = len(names) == 1  # a single concept has no runner-up
-    return pd.DataFrame(
-        {
-            "layer": layer,
-            "unit": units,
-            "concept": names[best],
-            "similarity": similarity,
-            "runner_up": None if alone else names[second],
-            "margin": np.nan if alone else similarity - scores[units, second],
-            "zscore": np.divide(
-                similarity - centre, spread, out=np.zeros_like(centre), where=spread > 0
-            ),
-            "dead": values.min(0) == values.max(0),
-            "top_images": [[str(images[row]) for row in rows] for rows in top],
-        }
-    )
+    top = top_images(values, min(count, len(values))).T.tolist()  # (units, top)
+    return [[str(images[row]) for row in rows] for rows in top]

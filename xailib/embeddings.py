@@ -1,6 +1,6 @@
 """Where an encoder places probe images, recorded once like their activations."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,9 @@ from xailib.probe import ProbeSet
 _VERSION = 1  # of the folder's layout
 
 
-def record_embeddings(encoder: Encoder, probe: ProbeSet, *, folder: str | Path) -> Rows:
+def record_embeddings(
+    encoder: Encoder, probe: ProbeSet, *, folder: str | Path, parts: Iterable[Path] = ()
+) -> Rows:
     """Return the encoder's rows of the probe images, from the folder where it holds them.
 
     What labels are then chosen from, of which layers and by which measure, does not matter to
@@ -29,6 +31,8 @@ def record_embeddings(encoder: Encoder, probe: ProbeSet, *, folder: str | Path) 
         What it is shown.
     folder : str or path
         One folder for one encoder and probe set.
+    parts : iterable of Path
+        Folders with recordings of parts of these images, see `xailib.recording.from_parts`.
 
     Returns
     -------
@@ -48,8 +52,16 @@ def record_embeddings(encoder: Encoder, probe: ProbeSet, *, folder: str | Path) 
         "probe": probe.sha256,
         "images": len(probe),
     }
+
+    def compute(start: int, stop: int) -> Iterator[dict[str, Rows]]:
+        return _rows(encoder, probe.part(0, stop), start)
+
     manifest = recording.record(
-        folder, wanted, lambda start: _rows(encoder, probe, start), failures=len(probe.failures)
+        folder,
+        wanted,
+        lambda start: recording.from_parts(probe, wanted, parts, start, compute),
+        failures=len(probe.failures),
+        first=probe.ids[0],
     )
     return recording.table(folder, manifest, 0)
 

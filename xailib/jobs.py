@@ -41,12 +41,14 @@ class Job:
         Unique in its plan: ``2_lime``, ``2_lime.0003``, ``2_lime.table``.
     task : str
         The notebook that it belongs to.
-    kind : {"notebook", "explain", "table"}
-        Execute the notebook; explain some of its photographs; gather the rows of all of these.
+    kind : {"notebook", "explain", "table", "record", "label"}
+        Execute the notebook; explain some of its photographs, and gather the rows of all of
+        these; or record some of its probe images, and label units from all of these.
     needs : tuple of str
         The jobs that have to be finished before.
     photographs : tuple of (id, name)
-        For ``"explain"``: what `xailib.images.load_images` reads, and the ids they get.
+        For ``"explain"`` and ``"record"``: what `xailib.images.load_images` reads, and the ids
+        they get.
     """
 
     name: str
@@ -89,7 +91,7 @@ def finished(profile: Profile, job: Job) -> bool:
         return up_to_date(profile, job.task)
     from xailib import shards
 
-    check = shards.explained if job.kind == "explain" else shards.gathered
+    check = shards.gathered if job.kind in ("table", "label") else shards.finished
     return check(profile, job)
 
 
@@ -143,17 +145,21 @@ def _failure(error: Exception, seconds: float) -> Result:
 
 
 def _do(profile: Profile, job: Job) -> None:
+    # Imported only where it is needed: most of these bring the networks with them.
     if job.kind == "notebook":
         execute(profile, job.task)
-        return
-    if job.kind == "table":
+    elif job.kind == "table":
         from xailib.shards import gather
 
         gather(profile, job)
-        return
-    from xailib.explaining import explain  # only here: it brings the networks with it
+    elif job.kind == "explain":
+        from xailib.explaining import explain
 
-    explain(profile, job)
+        explain(profile, job)
+    else:
+        from xailib import probing
+
+        {"record": probing.record, "label": probing.label}[job.kind](profile, job)
 
 
 def _processor() -> float:

@@ -92,6 +92,10 @@ class ProbeSet:
         lines = (f"{i.id} {i.sha256} {i.box}" for i in self.images)
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
+    def part(self, start: int, stop: int) -> "ProbeSet":
+        """Return the images from position `start` on and before `stop`."""
+        return replace(self, images=self.images[start:stop])
+
     def photographs(self, start: int = 0) -> Iterator[Photograph]:
         """Yield the images from position `start` on, each read when it is asked for.
 
@@ -156,19 +160,47 @@ def load_probe(
         if isinstance(found, Failure):
             failures.append(found)
             continue
-        package, _, packaged = found.source.partition(":")
-        file = packaged if package in packaged_names() else found.source
-        label = _label(file, sources)
-        category = _category(found, label)
-        images.append(ProbeImage(found.id, file, found.sha256, category, label))
-        for number, box in enumerate(_boxes(found, crops, seed), start=1):
-            crop_id = f"{found.id}-crop{number:03d}"
-            images.append(ProbeImage(crop_id, file, found.sha256, category, label, box))
+        images += _whole_and_crops(found, sources, crops, seed)
     if not images:
         reason = f": {failures[0].reason}" if failures else ""
         raise InputError(f"probe: no image of {len(failures)} can be used{reason}")
     name = " + ".join(str(one) for one in sources)
     return ProbeSet(name, tuple(images), tuple(failures))
+
+
+def probe_of(photographs: Iterable[tuple[str, str]], crops: int = 0, seed: int = 0) -> ProbeSet:
+    """Make the part of a probe set that some listed photographs give; it may be empty.
+
+    Parameters
+    ----------
+    photographs : iterable of (id, name)
+        What `xailib.images.load_images` reads as one photograph, and the id it gets.
+    crops, seed
+        As for `load_probe`, which gives the same images. Of what a folder's name would tell
+        here nothing is known.
+    """
+    images: list[ProbeImage] = []
+    failures: list[Failure] = []
+    for unique, name in photographs:
+        found = next(iter_images([name]))
+        if isinstance(found, Failure):
+            failures.append(found)
+        else:
+            images += _whole_and_crops(replace(found, id=unique), (), crops, seed)
+    return ProbeSet("a part", tuple(images), tuple(failures))
+
+
+def _whole_and_crops(
+    found: Photograph, sources: Sequence[str | Path], crops: int, seed: int
+) -> Iterator[ProbeImage]:
+    package, _, packaged = found.source.partition(":")
+    file = packaged if package in packaged_names() else found.source
+    label = _label(file, sources)
+    category = _category(found, label)
+    yield ProbeImage(found.id, file, found.sha256, category, label)
+    for number, box in enumerate(_boxes(found, crops, seed), start=1):
+        crop_id = f"{found.id}-crop{number:03d}"
+        yield ProbeImage(crop_id, file, found.sha256, category, label, box)
 
 
 def _places(source: str | Path) -> Sequence[str | Path]:

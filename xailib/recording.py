@@ -8,7 +8,7 @@ a recording that was killed had come.
 import json
 import logging
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,14 @@ from jaxtyping import Shaped
 
 from xailib.errors import InputError
 from xailib.files import sha256_of, storage, write_atomic
+from xailib.probe import ProbeSet
 
 log = logging.getLogger(__name__)
 
 _MANIFEST = "manifest.json"
+_ROWS = 4096  # copied at a time
 Batch = Mapping[str, np.ndarray]  # from table to its next rows
+Part = tuple[int, int, Path, dict[str, Any]]  # its first row, the one behind its last, what it is
 
 
 def record(
@@ -73,6 +76,77 @@ def table(folder: Path, manifest: Mapping[str, Any], index: int) -> Shaped[np.nd
     """Return a finished recording's table by its number, read from the disk as it is used."""
     shape = (manifest["images"], manifest["units"][index])
     return np.memmap(_file(folder, index), dtype=manifest["dtype"], mode="r", shape=shape)
+
+
+def manifest_of(folder: Path) -> dict[str, Any]:
+    """Return the manifest of a recording.
+
+    Raises
+    ------
+    InputError
+        If there is none, or a damaged one.
+    """
+    try:
+        found: dict[str, Any] = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"folder: {str(folder)!r} holds no recording") from error
+    return found
+
+
+def from_parts(
+    probe: ProbeSet,
+    wanted: Mapping[str, Any],
+    parts: Iterable[Path],
+    start: int,
+    compute: Callable[[int, int], Iterable[Batch]],
+) -> Iterator[Batch]:
+    """Yield rows from image `start` on: copied where a part of them is recorded, else computed.
+
+    Parameters
+    ----------
+    probe : ProbeSet
+        All images of the recording.
+    wanted : mapping
+        As for `record`.
+    parts : iterable of Path
+        Folders that may hold finished recordings of the same thing, each of some of these images
+        that follow one another. One that is of something else, or damaged, is passed over.
+    start : int
+        The first image that is wanted.
+    compute : callable
+        From an image's position, and the one to stop before, to the rows of these.
+    """
+    for first, end, folder, manifest in _usable(probe, wanted, parts):
+        if start < first:
+            yield from compute(start, first)
+            start = first
+        tables = [table(folder, manifest, index) for index in range(len(manifest["units"]))]
+        for row in range(start, end, _ROWS):
+            part = slice(row - first, min(row + _ROWS, end) - first)
+            yield {str(index): values[part] for index, values in enumerate(tables)}
+        start = max(start, end)
+    if start < len(probe):
+        yield from compute(start, len(probe))
+
+
+def _usable(probe: ProbeSet, wanted: Mapping[str, Any], parts: Iterable[Path]) -> list[Part]:
+    """Return the parts that are recorded, in the order of their first images."""
+    places = {name: place for place, name in enumerate(probe.ids)}
+    same = {key: value for key, value in wanted.items() if key not in ("probe", "images")}
+    found: list[Part] = []
+    for folder in parts:
+        try:
+            manifest = manifest_of(folder)
+        except InputError:
+            continue
+        first = places.get(manifest.get("first", ""))
+        if first is None or any(manifest.get(key) != value for key, value in same.items()):
+            continue
+        end = first + manifest["images"]
+        whole = manifest.get("complete") and manifest["sha256"] == _hashes(folder, manifest)
+        if whole and probe.part(first, end).sha256 == manifest["probe"]:
+            found.append((first, end, folder, manifest))
+    return sorted(found, key=lambda part: part[:2])
 
 
 def _start(folder: Path, wanted: Mapping[str, Any]) -> dict[str, Any]:

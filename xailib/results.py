@@ -139,6 +139,11 @@ class Run:
     _written: list[str] = field(default_factory=list)
     _kept: list[Path] = field(default_factory=list)
 
+    @property
+    def written(self) -> tuple[str, ...]:
+        """The files of this run so far, below its folder: made now, or found as they should be."""
+        return tuple(self._written)
+
     def explanation(
         self, name: str, key: Mapping[str, Any], make: Callable[[], Explanation]
     ) -> Explanation:
@@ -233,7 +238,7 @@ class Run:
         """Take the old manifest away before the first change: from here on this is unfinished."""
         (self.folder / MANIFEST).unlink(missing_ok=True)
 
-    def _tidy(self) -> None:
+    def tidy(self) -> None:
         """Delete what earlier runs left here and this one has not."""
         for part in ("explanations", "figures"):
             for file in sorted((self.folder / part).glob("*")):
@@ -247,7 +252,7 @@ class Run:
     def finish(self) -> dict[str, Any]:
         """Write the manifest, which makes the run reusable, and return it."""
         self._begin()
-        self._tidy()
+        self.tidy()
         manifest = {
             "task": self.task,
             **fingerprint(self.parameters),

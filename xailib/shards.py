@@ -1,4 +1,4 @@
-"""What is left of a task that was shared out: tables of rows, and manifests that say of what.
+"""What is left of a task that was shared out: tables, recordings, manifests that say of what.
 
 Nothing here needs a network, so that a plan is made in a moment.
 """
@@ -19,9 +19,19 @@ from xailib.jobs import Job, path_of
 from xailib.profiles import Profile, declared
 from xailib.results import MANIFEST, environment, intact, read_manifest, source_hash
 
-EXPLAINED, FAILURES = "explained.parquet", "failures.parquet"
-# Parameters that do not change a task's explanations.
-_REST = frozenset({"images", "num_features", "device", "out_dir"})
+EXPLAINED, FAILURES, LABELS = "explained.parquet", "failures.parquet", "labels.parquet"
+# Parameters that do not change a task's explanations, or what it records of its probe images.
+_REST = frozenset(
+    {"images", "num_features", "device", "out_dir"}
+    | {"probe", "concepts", "measure", "top_k", "descriptions"}
+)
+_OF_LABELS = (
+    "encoder",
+    "encoder_weights",
+    "concepts",
+    "measure",
+    "top_k",
+)  # beside what is recorded
 # So that a shard in which nothing succeeded has the columns of the others.
 _COLUMNS = {
     "image": "str", "image_sha256": "str", "method": "str", "classifier": "str", "target": "int64",
@@ -53,23 +63,45 @@ def record(
     files : mapping
         Hashes of what decided the result besides the photographs, by path.
     """
-    folder = job.folder(profile)
     table = pd.DataFrame(rows, columns=list(_COLUMNS)).astype(_COLUMNS)
-    with atomic(folder / EXPLAINED) as file:
+    with atomic(job.folder(profile) / EXPLAINED) as file:
         table.to_parquet(file, index=False)
-    names = [EXPLAINED, *(f"../../{name}" for name in outputs)]
+    finish(profile, job, [EXPLAINED, *(f"../../{name}" for name in outputs)], failures, files)
+
+
+def finish(
+    profile: Profile,
+    job: Job,
+    outputs: Sequence[str],
+    failures: Sequence[Mapping[str, str]],
+    files: Mapping[str, str],
+    **found: Any,
+) -> None:
+    """Write the manifest that makes a shard finished.
+
+    Parameters
+    ----------
+    profile, job, failures, files
+        See `record`.
+    outputs : sequence of str
+        The files that it wrote, below the job's own folder.
+    **found
+        Further entries, JSON values.
+    """
+    folder = job.folder(profile)
     manifest = {
         "job": job.name,
         **_request(profile, job),
         "inputs": {"images": _hashes(job), "files": dict(files)},
         "failures": list(failures),
-        "outputs": {name: sha256_of(folder / name) for name in names},
+        "outputs": {name: sha256_of(folder / name) for name in outputs},
+        **found,
     }
     write_atomic(folder / MANIFEST, json.dumps(manifest, indent=1))
 
 
-def explained(profile: Profile, job: Job) -> bool:
-    """Tell whether a shard's explanations are those that explaining now would give."""
+def finished(profile: Profile, job: Job) -> bool:
+    """Tell whether what a shard has left is what doing it now would give."""
     try:
         manifest = read_manifest(job.folder(profile))
         inputs = manifest["inputs"]
@@ -82,35 +114,85 @@ def explained(profile: Profile, job: Job) -> bool:
     return same and intact(job.folder(profile), manifest)
 
 
+def recordings(folder: Path, name: str) -> list[Path]:
+    """Return what shards have recorded, with the code and the versions of now.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the task's run.
+    name : str
+        Of what: ``"activations"`` or ``"embeddings"``.
+    """
+    found: list[Path] = []
+    now = {"versions": environment(), "source": source_hash()}
+    for shard in sorted(folder.glob("jobs/*")):
+        try:
+            manifest = read_manifest(shard)
+        except XailibError:
+            continue
+        if all(manifest.get(key) == value for key, value in now.items()):
+            found += sorted(shard.glob(f"{name}/*"))
+    return found
+
+
 def gather(profile: Profile, job: Job) -> None:
     """Write the rows of a task's shards into one table, a shard at a time, and the failures."""
     folder = job.folder(profile)
-    failures: list[dict[str, str]] = []
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(atomic(folder / EXPLAINED))
         writer = None
         for name in job.needs:
-            shard = folder.parent / name
-            failures += [{**one, "job": name} for one in read_manifest(shard)["failures"]]
-            rows = pq.read_table(shard / EXPLAINED)
+            rows = pq.read_table(folder.parent / name / EXPLAINED)
             writer = writer or stack.enter_context(pq.ParquetWriter(file, rows.schema))
             writer.write_table(rows)
+    finish_table(profile, job, EXPLAINED)
+
+
+def finish_table(profile: Profile, job: Job, table: str) -> None:
+    """Write the failures of a table's shards, and the manifest that makes the table finished."""
+    folder = job.folder(profile)
+    failures = [
+        {**one, "job": name}
+        for name in job.needs
+        for one in read_manifest(folder.parent / name)["failures"]
+    ]
     with atomic(folder / FAILURES) as file:
         columns = {name: [one[name] for one in failures] for name in ("source", "reason", "job")}
         pq.write_table(pa.table({k: pa.array(v, pa.string()) for k, v in columns.items()}), file)
-    outputs = {name: sha256_of(folder / name) for name in (EXPLAINED, FAILURES)}
-    manifest = {"job": job.name, "inputs": _shards(folder, job), "outputs": outputs}
+    outputs = {name: sha256_of(folder / name) for name in (table, FAILURES)}
+    manifest = {"job": job.name, "inputs": _made_of(profile, job), "outputs": outputs}
     write_atomic(folder / MANIFEST, json.dumps(manifest, indent=1))
 
 
 def gathered(profile: Profile, job: Job) -> bool:
-    """Tell whether the table is of the shards as they are."""
+    """Tell whether a table is of the shards as they are."""
     folder = job.folder(profile)
     try:
         manifest = read_manifest(folder)
-        return manifest["inputs"] == _shards(folder, job) and intact(folder, manifest)
+        same = manifest["inputs"] == json.loads(json.dumps(_made_of(profile, job)))
+        return same and intact(folder, manifest)
     except (XailibError, OSError, KeyError):
         return False
+
+
+def _made_of(profile: Profile, job: Job) -> dict[str, Any]:
+    """Return what decides a table: its shards, and for labels what they are chosen by."""
+    found: dict[str, Any] = {}
+    for name in job.needs:
+        manifest = read_manifest(job.folder(profile).parent / name)
+        outputs = manifest["outputs"]
+        found[name] = [outputs.get(EXPLAINED, outputs), manifest["failures"]]
+    if job.kind == "label":
+        parameters = {name: parameters_of(profile, job.task)[name] for name in _OF_LABELS}
+        lists = [Path(name).expanduser() for name in parameters["concepts"]]
+        found["labels"] = {
+            "parameters": parameters,
+            "files": {str(file): sha256_of(file) for file in lists if file.is_file()},
+            "versions": environment(),
+            "source": source_hash(),
+        }
+    return found
 
 
 def _hashes(job: Job) -> dict[str, str | None]:
@@ -122,12 +204,6 @@ def _hashes(job: Job) -> dict[str, str | None]:
         except OSError:
             found[name] = None
     return found
-
-
-def _shards(folder: Path, job: Job) -> dict[str, Any]:
-    """Return what of its shards decides a table."""
-    found = {name: read_manifest(folder.parent / name) for name in job.needs}
-    return {name: [m["outputs"][EXPLAINED], m["failures"]] for name, m in found.items()}
 
 
 def parameters_of(profile: Profile, task: str) -> dict[str, Any]:
@@ -145,5 +221,5 @@ def _request(profile: Profile, job: Job) -> dict[str, Any]:
         "parameters": kept,
         "photographs": [list(one) for one in job.photographs],
         "versions": environment(),
-        "source": source_hash(upstream_only=True),
+        "source": source_hash(upstream_only=job.kind == "explain"),
     }

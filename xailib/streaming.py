@@ -4,18 +4,22 @@ The result is that of the whole recording at once, to the last bit: whoever has 
 images needs the memory of one shard.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
-from jaxtyping import Float, Float32, Int64
+from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
 
+from xailib.concepts import Concepts
 from xailib.cosines import product
 from xailib.errors import InputError
+from xailib.labels import unit_table
 from xailib.similarity import soft_wpmi, top_images
 
+Ids = Callable[[Int64[np.ndarray, " rows"]], Sequence[str]]
 Rows = Callable[[Int64[np.ndarray, " rows"]], Float[np.ndarray, "rows dimensions"]]
 
 
@@ -45,6 +49,7 @@ class RunningTop:
         self.seen = 0
         self._images = torch.empty(0, 0, dtype=torch.int64)  # (top, units)
         self._values = torch.empty(0, 0)
+        self._least = torch.empty(0)
 
     @property
     def images(self) -> Int64[Tensor, "top units"]:
@@ -55,6 +60,26 @@ class RunningTop:
     def values(self) -> Float32[Tensor, "top units"]:
         """The activations of these."""
         return self._values
+
+    @property
+    def constant(self) -> Bool[np.ndarray, " units"]:
+        """Whether a unit was the same on all images so far."""
+        return (self._values[0] == self._least).numpy()
+
+    def first(self, count: int) -> "RunningTop":
+        """Return what would have been kept of the same images by a smaller count.
+
+        Raises
+        ------
+        InputError
+            For a larger count.
+        """
+        if not 1 <= count <= self.count:
+            raise InputError(f"count: {count} is not between 1 and the {self.count} that are kept")
+        found = RunningTop(count)
+        found._images, found._values = self._images[:count], self._values[:count]
+        found._least, found.seen = self._least, self.seen
+        return found
 
     def add(self, activations: Float[np.ndarray, "shard units"], start: int) -> None:
         """Take one shard in; shards may come in any order, each once.
@@ -77,14 +102,19 @@ class RunningTop:
         values = torch.from_numpy(
             np.take_along_axis(activations, best.numpy(), axis=0).astype(np.float32)
         )
-        self._merge(best + start, values, len(activations))
+        least = torch.from_numpy(activations.min(0).astype(np.float32))
+        self._merge(best + start, values, least, len(activations))
 
     def merge(self, other: "RunningTop") -> None:
         """Take in what another one has seen, such as on another machine."""
-        self._merge(other.images, other.values, other.seen)
+        self._merge(other.images, other.values, other._least, other.seen)
 
     def _merge(
-        self, images: Int64[Tensor, "_ units"], values: Float32[Tensor, "_ units"], seen: int
+        self,
+        images: Int64[Tensor, "_ units"],
+        values: Float32[Tensor, "_ units"],
+        least: Float32[Tensor, " units"],
+        seen: int,
     ) -> None:
         if self.seen and images.shape[1] != self._images.shape[1]:
             raise InputError(
@@ -93,10 +123,12 @@ class RunningTop:
         if self.seen:
             images = torch.cat([self._images, images])
             values = torch.cat([self._values, values])
+            least = torch.minimum(self._least, least)
         order = images.argsort(dim=0)  # so that the earlier of equals stays in front
         images, values = images.gather(0, order), values.gather(0, order)
         order = values.argsort(dim=0, descending=True, stable=True)[: self.count]
         self._images, self._values = images.gather(0, order), values.gather(0, order)
+        self._least = least
         self.seen += seen
 
 
@@ -139,6 +171,61 @@ def soft_wpmi_of_tops(
     similarity = product(rows(needed.numpy()), texts)
     ranks = [_ranks(top.images, needed) for top in tops]
     return soft_wpmi(similarity, ranks, top_k=count, **parameters)
+
+
+def label_tops(
+    tops: Mapping[str, RunningTop],
+    rows: Rows,
+    ids: Ids,
+    texts: Float[np.ndarray, "concepts dimensions"],
+    concepts: Concepts,
+    *,
+    top_k: int,
+    top_count: int = 5,
+    **parameters: Any,
+) -> pd.DataFrame:
+    """Return the table of `xailib.dissect.label_units` by soft-WPMI, of layers' top images.
+
+    Parameters
+    ----------
+    tops : mapping from layer to RunningTop
+        Which keep at least as many images as `top_k` and `top_count`.
+    rows, texts
+        As for `soft_wpmi_of_tops`.
+    ids : callable
+        From positions in the probe set, rising, to these images' ids.
+    concepts : Concepts
+        The labels to choose from, in the order of `texts`.
+    top_k, top_count, **parameters
+        As for `xailib.dissect.label_units`.
+
+    Raises
+    ------
+    InputError
+        If too few images were seen or kept.
+    """
+    scores = soft_wpmi_of_tops(
+        [top.first(top_k) for top in tops.values()], rows, texts, **parameters
+    )
+    shown = {layer: top.first(top_count).images for layer, top in tops.items()}
+    needed = torch.cat([images.flatten() for images in shown.values()]).unique().numpy()
+    names = dict(zip(needed.tolist(), ids(needed), strict=True))
+    ends = np.cumsum([images.shape[1] for images in shown.values()])
+    return pd.concat(
+        [
+            unit_table(
+                layer,
+                part,
+                concepts,
+                [[names[image] for image in unit] for unit in images.T.tolist()],
+                tops[layer].constant,
+            )
+            for (layer, images), part in zip(
+                shown.items(), np.split(scores, ends[:-1]), strict=True
+            )
+        ],
+        ignore_index=True,
+    )
 
 
 def _ranks(

@@ -3,13 +3,18 @@
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from xailib.errors import XailibError
+
+if TYPE_CHECKING:
+    from xailib.pipeline import Outcome
+    from xailib.profiles import Profile
 
 
 def live() -> bool:
@@ -83,6 +88,24 @@ def show_table(rows: Sequence[Mapping[str, object]]) -> None:
 
 def _cell(value: object) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def show_outcome(outcome: "Outcome", as_json: bool) -> None:
+    """Say what became of a task or a job."""
+    if as_json:
+        show_json(asdict(outcome), line=True)
+        return
+    took = f" in {outcome.seconds:.0f} s" if outcome.seconds else ""
+    why = f": {outcome.message}" if outcome.message else ""
+    click.echo(f"{outcome.task:14} {outcome.state}{took}{why}")
+
+
+def warn_of_lacks(profile: "Profile", tasks: Iterable[str]) -> None:
+    """Say what tasks need and can neither find nor fetch."""
+    from xailib.requirements import unreachable
+
+    for line in unreachable({task: profile.share(task) for task in tasks}):
+        click.echo(f"Cannot be had: {line}", err=True)
 
 
 def duration(seconds: float) -> str:

@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,8 @@ from xailib.cli.common import (
     only_option,
     profile_argument,
     show_json,
+    show_outcome,
+    warn_of_lacks,
     yaml_changes,
 )
 from xailib.cli.sweeping import Engine, engine_options, sweep
@@ -130,21 +131,13 @@ def _run(loaded: "Profile", only: str | None, force: bool, as_json: bool) -> boo
 
     plan = pending(loaded, only, force=force)
     if plan:
-        from xailib.requirements import unreachable
-
-        for line in unreachable({task: loaded.share(task) for task in plan}):
-            click.echo(f"Cannot be had: {line}", err=True)
+        warn_of_lacks(loaded, plan)
     progress = _Progress({task: last_seconds(loaded, task) for task in plan})
     good = True
     for outcome in run_profile(
         loaded, only, force=force, plan=plan, begin=progress.begin, bar=live()
     ):
-        if as_json:
-            show_json(asdict(outcome), line=True)
-        else:
-            took = f" in {outcome.seconds:.0f} s" if outcome.seconds else ""
-            why = f": {outcome.message}" if outcome.message else ""
-            click.echo(f"{outcome.task:14} {outcome.state}{took}{why}")
+        show_outcome(outcome, as_json)
         good &= outcome.state in ("done", "reused")
     return good
 

@@ -7,13 +7,23 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from xailib.cli.common import duration, show_json, show_table, size
+from xailib.cli.common import (
+    duration,
+    show_json,
+    show_outcome,
+    show_table,
+    size,
+    warn_of_lacks,
+)
 from xailib.errors import InputError
 
 if TYPE_CHECKING:
     from xailib.executors import Executor
     from xailib.jobs import Job
     from xailib.profiles import Profile
+
+
+_LINES = 20  # of photographs that cannot be used; more are counted
 
 
 @dataclass(frozen=True)
@@ -42,7 +52,7 @@ _OPTIONS = (
         "--shard", type=click.IntRange(1), help="Photographs a job; default with workers: 10."
     ),
     click.option(
-        "--tables", is_flag=True, help="No notebooks: a table of all explanations, for thousands."
+        "--tables", is_flag=True, help="No notebooks: tables of all labels and explanations."
     ),
 )
 
@@ -65,28 +75,35 @@ def sweep(profile: "Profile", only: str | None, force: bool, engine: Engine, as_
     left = unfinished(profile, jobs, force=force)
     if engine.dry_run:
         _show(profile, jobs, left, engine.workers or 1, as_json)
+        warn_of_lacks(profile, (job.task for job in left))
+        _foresee(profile, left)
         return True
-    from xailib.requirements import unreachable
     from xailib.schedule import run_plan
 
-    for line in unreachable({job.task: profile.share(job.task) for job in left}):
-        click.echo(f"Cannot be had: {line}", err=True)
+    warn_of_lacks(profile, (job.task for job in left))
     good = True
     reused: list[str] = []
     with _executor(engine) as executor:
         for outcome in run_plan(profile, jobs, left, executor, force=force):
             good &= outcome.state in ("done", "reused", "again")
-            if as_json:
-                show_json(asdict(outcome), line=True)
-            elif outcome.state == "reused" and outcome.task.count("."):
+            if outcome.state == "reused" and outcome.task.count(".") and not as_json:
                 reused.append(outcome.task)
             else:
-                took = f" in {outcome.seconds:.0f} s" if outcome.seconds else ""
-                why = f": {outcome.message}" if outcome.message else ""
-                click.echo(f"{outcome.task:14} {outcome.state}{took}{why}")
+                show_outcome(outcome, as_json)
     if reused:
         click.echo(f"{len(reused)} finished jobs were used again")
     return good
+
+
+def _foresee(profile: "Profile", left: Sequence["Job"]) -> None:
+    """Say which photographs the jobs will leave out."""
+    from xailib.foreseen import unusable
+
+    lines = unusable(profile, left)
+    for line in lines[:_LINES]:
+        click.echo(f"Will be left out: {line}", err=True)
+    if len(lines) > _LINES:
+        click.echo(f"Will be left out: {len(lines) - _LINES} more", err=True)
 
 
 def _executor(engine: Engine) -> "Executor":
