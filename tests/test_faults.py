@@ -2,6 +2,7 @@
 
 import ast
 import errno
+import functools
 import os
 import re
 import shlex
@@ -405,12 +406,14 @@ def test_a_photograph_that_cannot_be_explained_is_named_and_the_others_are(tmp_p
     assert says("too_thin", run.failures[0]["reason"])
 
 
+@functools.cache
 def functions(file: Path) -> dict[str, str]:
     """Return a test file's functions, each with its decorators, as text."""
     text = file.read_text()
+    lines = text.splitlines()
     return {
         node.name: "\n".join(
-            text.splitlines()[
+            lines[
                 min([node.lineno, *(d.lineno for d in node.decorator_list)]) - 1 : node.end_lineno
             ]
         )
@@ -433,7 +436,7 @@ def test_each_row_of_the_table_is_matched_by_the_test_that_it_names(row):
     assert name in found
     called = re.findall(r"\b(?:SPOILT|NAMES|TOLD)\b", found[name])  # lists of rows beside the test
     text = found[name] + "".join(
-        re.search(rf"^{other} = [\[{{].*?[\]}}]", (ROOT / file).read_text(), re.S | re.M)[0]
+        re.search(rf"^{other} = [\[{{].*?[\]}}]$", (ROOT / file).read_text(), re.S | re.M)[0]
         for other in called
     )
     assert f'"{row["name"]}"' in text

@@ -382,7 +382,9 @@ def test_papermill_stops_at_the_first_cell(tmp_path):
     """A name that only papermill sees, which would otherwise be a variable that nobody reads."""
     out = tmp_path / "out.ipynb"
     words = ["-p", "num_sample", "50"]
-    done, seconds = papermill(ROOT / "notebooks" / "2_lime.ipynb", out, *words)
+    notebook = ROOT / "notebooks" / "2_lime.ipynb"
+    (done, first), (_, second) = (papermill(notebook, out, *words) for _ in "12")
+    assert min(first, second) < 2
     cells = json.loads(out.read_text())["cells"]
     ran = [cell for cell in cells if cell.get("execution_count")]
     assert "check_notebook" in "".join(ran[-1]["source"])
@@ -403,7 +405,7 @@ def test_papermill_stops_at_the_first_cell(tmp_path):
     kernel = {"kernelspec": {"name": "python3", "display_name": "", "language": "python"}}
     nbformat.write(nbf.new_notebook(cells=bare, metadata=kernel), tmp_path / "bare.ipynb")
     least = papermill(tmp_path / "bare.ipynb", out, "-p", "x", "1")[1]
-    assert seconds < 1.5 * least
+    assert min(first, second) < 1.3 * least
 
 
 def test_profiles_import_nothing_heavy():
