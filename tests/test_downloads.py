@@ -92,8 +92,11 @@ def address(place):
 def test_fetched_once_and_checked(address, place):
     file = fetch(address, sha256=SHA256)
     assert file.read_bytes() == CONTENT
+    (lock,) = file.parent.glob(".*.lock")
+    lock.unlink()
     assert fetch(address, sha256=SHA256) == file
     assert place.asked == [None]
+    assert not lock.exists()  # what is there may lie where nobody may write
     file.write_bytes(b"damaged")  # on the disk: mended
     assert fetch(address, sha256=SHA256).read_bytes() == CONTENT
 

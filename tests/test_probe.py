@@ -2,6 +2,7 @@
 
 import shutil
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
 from http.server import BaseHTTPRequestHandler
@@ -174,6 +175,16 @@ def test_a_published_set_is_fetched_in_parts_and_only_its_photographs_kept(
     assert fetch_images("broden", tmp_path / "cache") == folder
     assert len(asked) == 2
     assert left(tmp_path / "cache") == ["broden", "hashes.txt"]
+
+
+def test_two_that_fetch_one_set_unpack_it_once(archive, serve, tmp_path, monkeypatch):
+    asked = []
+    known = {"broden": Archive((serve(archive, [len(archive)], asked),), 2, "broden/index.csv")}
+    monkeypatch.setattr(published_sets, "ARCHIVES", known)
+    with ThreadPoolExecutor(2) as pool:
+        folders = list(pool.map(lambda _: fetch_images("broden", tmp_path / "cache"), "12"))
+    assert load_probe(folders[0]).ids == load_probe(folders[1]).ids == ("one", "two")
+    assert asked == [None]
 
 
 def test_another_archive_later_is_refused(archive, serve, tmp_path, monkeypatch):
