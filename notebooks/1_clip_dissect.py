@@ -32,7 +32,7 @@ compare: str = ""  # a second network to set beside the first: names as for mode
 compare_weights: str = ""  # its weights, as for weights
 control: bool = True  # also label the same network with random weights, which must fail
 descriptions: str = ""  # a published descriptions.csv to draw instead of computing; empty: compute
-seed: int = 0  # of the crops, the random weights and the bootstrap
+seed: int = 0  # of the crops and the random weights
 device: str = "auto"  # auto, cpu, cuda or mps
 out_dir: str = "results/scratch/1_clip_dissect"  # where this run is written; relative to the project
 
@@ -49,7 +49,7 @@ from IPython.display import Markdown, display
 
 from xailib import figures, kinds, shards, unit_figures
 from xailib.activations import networks_of, record_activations
-from xailib.concepts import load_concepts
+from xailib.concepts import lexicon, load_concepts
 from xailib.descriptions import read_descriptions
 from xailib.dissect import check_measure, evaluate_output_units, label_units
 from xailib.embeddings import record_embeddings
@@ -163,7 +163,7 @@ if not descriptions:
                 **options,
             )
             found = evaluate_output_units(
-                judged, chosen[-1], classifier.categories, names, reader, only=known, seed=seed
+                judged, chosen[-1], classifier.categories, names, reader, only=known
             )
             rows.append({"network": kind, **found.as_dict()})
         quality = pd.DataFrame(rows)
@@ -298,7 +298,7 @@ if len(quality):
         quality,
         "output-units",
         "Labels of the output units whose true name is known and whose category is in the probe set: share labelled "
-        "with its own name, with its 95 % bootstrap interval over units (too narrow where all are right or all wrong), and mean cosine of label and name.",
+        "with its own name, with its 95 % interval (Wilson), and mean cosine of label and name.",
         {
             "network": "network",
             "units": "units",
@@ -386,6 +386,7 @@ run.save_table(
     "labels",
     labels.assign(top_images=labels["top_images"].map(list)) if not descriptions else labels,
 )
+run.save_table("kinds", kinds.counted(tables, lexicon()))
 run.save_metrics(metrics)
 manifest = run.finish()
 print(f"Results: {run.folder}")

@@ -26,7 +26,7 @@ mask_rule: str = "area"  # area: as many pixels as the LIME mask has; value: all
 threshold: float = 0.5  # only for mask_rule value: of the map scaled to [0, 1]; 0 is what the seed did
 allow: list = []  # what may differ between LIME and the heatmaps: classifier, target, or both; the page then says so
 boxes: str = "packaged"  # boxes around the object: packaged, a CSV file (image, left, top, right, bottom in 0 to 1), or empty for none
-seed: int = 0  # of shuffled superpixels and of the intervals
+seed: int = 0  # of shuffled superpixels
 out_dir: str = "results/scratch/4_agreement"  # where this run is written; relative to the project
 
 # %% tags=["remove-input"]
@@ -35,7 +35,6 @@ from xailib.parameters import check_notebook
 check_notebook(globals())
 
 # %% tags=["remove-input"]
-
 from IPython.display import Markdown, display
 
 from xailib import figures, pair_figures
@@ -43,6 +42,7 @@ from xailib.agreement import in_frame_of, lime_cam_agreement
 from xailib.boxes import load_boxes, localisation
 from xailib.errors import InputError
 from xailib.images import load_images
+from xailib.intervals import decided
 from xailib.masks import lime_mask
 from xailib.pairs import SUPPORTS, maps_of, pair_table, summary, sweep_table
 from xailib.results import load_explanations, project_root, run_digest, start_run
@@ -87,7 +87,7 @@ maps = [
     )
 ]
 pairs = pair_table(maps, seed=seed)
-pair_means = summary(pairs, seed)
+pair_means = summary(pairs)
 sweep = sweep_table(maps)
 localised = localisation(maps, around)
 
@@ -166,25 +166,14 @@ if targets:
 # %% [markdown]
 # ## Method
 #
-# Both masks live in one frame, the network's view, and explain the same network and the same
-# category; anything else is refused, unless `allow` says otherwise. The overlap of masks $M$ and $H$ is, as in the
-# report of {cite:t}`balwani2024`,
+# The masks $M$ of LIME and $H$ of a heatmap live in one frame, the network's view, explain one network's answer for one
+# category, and overlap, as in the report of {cite:t}`balwani2024`, by
 #
-# $$ \mathrm{IoU} = \frac{|M \cap H|}{|M \cup H|}, $$
+# $$ \mathrm{IoU} = \frac{|M \cap H|}{|M \cup H|}. $$
 #
-# and since a larger mask overlaps more by area alone, the heatmap is cut to as many pixels as LIME's mask
-# has (unless `mask_rule` says otherwise). Two empty masks have no IoU.
-#
-# What would chance give? Three answers, each of which keeps more of what maps have in common whatever they show:
-#
-# 1. **scattered pixels:** the exact mean IoU of two random masks of these areas, from the hypergeometric
-#    distribution of their intersection;
-# 2. **the same blobs or superpixels elsewhere:** LIME's superpixels chosen in random order, or, for two
-#    heatmaps, one of them moved to every place of the view and mirrored. Smooth masks overlap more often
-#    than scattered pixels, whatever they show;
-# 3. **maps of the other photographs:** what remains if a method merely looks where objects usually are.
-#
-# Beside the overlap stands Spearman's correlation of the ranks of all pixels, which needs no cut.
+# A larger mask overlaps more by area alone, so the heatmap is cut to as many pixels as LIME's mask has (unless `mask_rule`
+# says otherwise). What chance would give is answered three times, and each answer keeps more of what maps have in common
+# whatever they show: scattered pixels, the same blobs or superpixels elsewhere, and maps of the other photographs.
 
 # %% [markdown]
 # ## The overlaps
@@ -258,7 +247,7 @@ figures.publish(
     pairs,
     raster=False,
 )
-beaten = pair_means[(pair_means["others_low"] > 0) & (pair_means["others_p"] < 0.05)]
+beaten = pair_means[decided(*(pair_means[f"others_{name}"].to_numpy() for name in ("low", "high", "adjusted"))) > 0]
 lime_pairs = pair_means[pair_means["a"] == SUPPORTS]
 display(
     Markdown(
@@ -267,11 +256,10 @@ display(
         else f"LIME's supporting superpixels and {figures.NAMES[first]} overlap above the central 95 % of randomly ordered "
         f"superpixels in {metrics['pair_surpassed']} of {metrics['images']} photographs; on average the difference is "
         f"{metrics['pair_null_over']:+.2f} ({metrics['pair_null_low']:+.2f} to {metrics['pair_null_high']:+.2f}, "
-        f"Wilcoxon p = {main_pair['null_mean_p']:.3f}). Against the maps of other photographs, "
-        f"{len(beaten)} of {len(pair_means)} pairs are ahead with an interval that excludes zero and p below 0.05, "
-        f"{int((beaten['a'] == SUPPORTS).sum())} of {len(lime_pairs)} of those with LIME. "
-        f"All intervals are over {metrics['images']} photographs, which is few: they are narrower than they should be, and "
-        f"no correction is made for {len(pair_means)} pairs."
+        f"p = {main_pair['null_mean_adjusted']:.3f}). Against the maps of other photographs, "
+        f"{len(beaten)} of {len(pair_means)} pairs are ahead, "
+        f"{int((beaten['a'] == SUPPORTS).sum())} of {len(lime_pairs)} of those with LIME: their intervals exclude zero, and p is "
+        f"below 0.05 after the correction for {len(pair_means)} pairs (Details). All intervals are over {metrics['images']} photographs."
     )
 )
 
@@ -368,6 +356,25 @@ figures.publish(
     f"A row of pictures of {best}: the view, LIME's mask, heatmaps by {', '.join(cam_titles)}, and the overlap.",
     table[table["image"] == best],
 )
+
+# %% [markdown]
+# ## Details
+#
+# **What is compared.** Maps of different networks or categories are refused, unless `allow` says otherwise. Two empty
+# masks have no IoU. Beside the overlap stands Spearman's correlation of the ranks of all pixels, which needs no cut.
+#
+# **Chance.**
+#
+# 1. *Scattered pixels:* the exact mean IoU of two random masks of these areas, from the hypergeometric
+#    distribution of their intersection.
+# 2. *The same blobs or superpixels elsewhere:* LIME's superpixels chosen in random order, or, for two
+#    heatmaps, one of them moved to every place of the view and mirrored. Smooth masks overlap more often
+#    than scattered pixels, whatever they show.
+# 3. *Maps of the other photographs:* what remains if a method merely looks where objects usually are.
+#
+# **Intervals and tests.** Differences are paired by photograph; intervals of their mean are Student's
+# {cite}`student1908`, each of one mean alone, and p is of Wilcoxon's signed-rank test, adjusted for the number of pairs
+# that are held against the same kind of chance {cite}`holm1979`. A pair is ahead if both agree.
 
 # %% [markdown]
 # ## Limits

@@ -26,7 +26,7 @@ cam_run: str = "results/scratch/3_cam"  # a finished run of 3_cam, same network 
 steps: int = 32  # of each curve from the whole picture to none of it, at least 1
 road_percentiles: list = [70, 90]  # ROAD imputes the pixels above; between 0 and 100; empty: no ROAD, the slowest part
 draws: int = 3  # of the random baseline for each photograph, averaged; at least 1
-seed: int = 0  # of the random baseline, the noise and the intervals
+seed: int = 0  # of the random baseline and the noise
 device: str = "auto"  # auto, cpu, cuda or mps
 out_dir: str = "results/scratch/5_faithfulness"  # where this run is written; relative to the project
 
@@ -84,7 +84,7 @@ curves = pd.concat(
     for photograph in chosen
 )
 scores = curve_scores(curves)
-compared = compare_with_baselines(scores, seed=seed)
+compared = compare_with_baselines(scores)
 run.save_table("curves", curves)
 run.save_table("scores", scores)
 
@@ -121,22 +121,14 @@ if metrics["images"] < 6:
 # ## Method
 #
 # A faithful explanation ranks high the pixels that the prediction rests on, so replacing pixels in its order must
-# change the probability $p$ of the explained category. **Deletion** replaces them by the network's zero (gray)
-# and **insertion** puts them back into a blurred picture; each is scored by the area under its curve over the
-# share $q$ of pixels {cite}`petsiuk2018`,
+# change the probability $p$ of the explained category. **Deletion** and **insertion** {cite}`petsiuk2018` are scored
+# by the area under their curve over the share $q$ of pixels, low and high respectively, and **region flipping**
+# {cite}`samek2017` by the mean loss over its steps,
 #
-# $$ \mathrm{AUC} = \int_0^1 p(q)\,dq, \qquad \mathrm{AOPC} = \frac{1}{L+1} \sum_{k=0}^{L} \bigl(p_0 - p_k\bigr), $$
+# $$ \mathrm{AUC} = \int_0^1 p(q)\,dq, \qquad \mathrm{AOPC} = \frac{1}{L+1} \sum_{k=0}^{L} \bigl(p_0 - p_k\bigr). $$
 #
-# low for deletion, high for insertion. **Region flipping** replaces squares of 8 × 8 pixels by noise, up to 16 % of
-# the picture, and is scored by the mean loss of probability AOPC {cite}`samek2017`. **ROAD** {cite}`rong2022` imputes
-# the missing pixels from their neighbours, so that the outline of a hole tells less, and takes half the difference
-# between removing the least and the most relevant pixels.
-#
-# The same is done for two maps that know nothing of the network: a smooth **random field**, as coarse as a
-# heatmap, averaged over several draws, and a **blob in the centre**. (Random single pixels would be a false
-# opponent: they destroy all edges at once, so that their deletion is strong for a reason that has nothing to do
-# with places.) Differences are paired by photograph: bootstrap intervals of the mean, and Wilcoxon's signed-rank
-# test, adjusted for the number of comparisons {cite}`benjamini1995`; won or lost means an adjusted p below 0.05.
+# The same is done, with **ROAD** {cite}`rong2022` beside them, for two maps that know nothing of the network: a smooth
+# **random field** and a **blob in the centre**.
 
 # %% [markdown]
 # ## The curves
@@ -160,9 +152,9 @@ figures.publish(
     run,
     faithfulness_figures.differences_chart(compared),
     "faithfulness-differences",
-    "How much better than each baseline, photograph by photograph: mean paired difference with its 95 % bootstrap "
+    "How much better than each baseline, photograph by photograph: mean paired difference with its 95 % "
     "interval. Right of the line is better; for deletion, where less is better, the sign is turned. Filled marks are "
-    "decided (adjusted p below 0.05), hollow ones are not.",
+    "decided (interval without zero, adjusted p below 0.05), hollow ones are not.",
     "Dots with intervals by method, one panel a measure. Not better than the random field: "
     f"{faithfulness_figures.not_beaten(compared, 'random') or 'none'}.",
     compared,
@@ -249,6 +241,22 @@ run.failures += [
 if run.failures:
     lines = "\n".join(f"- `{failure['source']}`: {failure['reason']}" for failure in run.failures)
     display(Markdown(f"**Left out:**\n\n{lines}"))
+
+# %% [markdown]
+# ## Details
+#
+# **Measures.** Deletion replaces pixels by the network's zero (gray), and insertion puts them back into a blurred
+# picture. Region flipping replaces squares of 8 × 8 pixels by noise, up to 16 % of the picture. ROAD imputes the missing
+# pixels from their neighbours, so that the outline of a hole tells less, and takes half the difference between removing
+# the least and the most relevant pixels.
+#
+# **Baselines.** The random field is as coarse as a heatmap, and averaged over several draws. Random single pixels would
+# be a false opponent: they destroy all edges at once, so that their deletion is strong for a reason that has nothing to
+# do with places.
+#
+# **Won or lost.** Differences are paired by photograph. One is decided if Student's interval of its mean
+# {cite}`student1908` excludes zero and the p of Wilcoxon's signed-rank test, adjusted for all comparisons of this page
+# {cite}`benjamini1995`, is below 0.05. The intervals shown are each of one comparison alone.
 
 # %% [markdown]
 # ## Limits

@@ -21,15 +21,17 @@
 model: str = "tf_efficientnet_lite0"  # a name that load_classifier knows, or path/to/file.py:function
 weights: str = ""  # file with a state dict, name of torchvision weights, or random; empty: the published ones
 images: list = ["bull-mastiff", "dalmatian", "goose", "bald-eagle", "leafhopper", "dung-beetle", "strawberry", "cannon", "jeep-blue", "drum"]  # packaged names, files or folders
-first: int = 3  # how many of these photographs are checked, the first ones; at least 2
+first: int = 6  # how many of these photographs are checked, the first ones; at least 2
 methods: list = ["gradcam", "ablationcam", "scorecam"]  # heatmaps, as in 3_cam
 others: list = ["lime", "guided", "edges"]  # beside them: lime, guided (backpropagation), edges (a control that must fail)
 sparse: list = ["lime", "scorecam"]  # methods with hundreds of passes a map: made only for the last stage, to save time
+sparse_first: int = 3  # photographs for these, the first ones; at least 2
+redraws: int = 2  # how often random weights are drawn, at least 1; not for sparse methods
 middle: bool = False  # make these for the middle stage too, about a minute more
 stages: int = 5  # steps in which the network is randomised, from the output layer down; at least 2
 lime_samples: int = 200  # LIME's perturbed pictures, of trained and random networks alike; at least 10
 layer: str = ""  # layer of the heatmaps, as in named_modules; empty: the last with feature maps
-seed: int = 0  # of the random weights, LIME's samples and the intervals
+seed: int = 0  # of the random weights and LIME's samples
 device: str = "auto"  # auto, cpu, cuda or mps
 out_dir: str = "results/scratch/7_sanity"  # where this run is written; relative to the project
 
@@ -68,15 +70,17 @@ checked = photographs[:first]
 classifier = load_classifier(model, weights or None, device, seed)
 asked = list(dict.fromkeys([*methods, *others]))
 used = usable(classifier, asked)
+few = [method for method in used if method in sparse]
+checked_by = {method: checked[:sparse_first] if method in few else checked for method in used}
 if len(used) < len(asked):
     display(Markdown(f"Guided backpropagation is left out: {model} has no ReLU, which it needs."))
 layer_name = cam_layer_of(classifier, layer or None) if methods else None
-networks = cascade(classifier, checked, stages, seed)
+cascades = [cascade(classifier, checked, stages, seed + draw) for draw in range(redraws)]
 options = {"num_samples": lime_samples, "seed": seed, "layer": layer_name}
 run = start_run(
     out_dir,
     "7_sanity",
-    {"model": model, "images": images, "first": first, "methods": used, "sparse": sparse, "middle": middle, "stages": stages, **options},
+    {"model": model, "images": images, "first": first, "methods": used, "sparse": sparse, "sparse_first": sparse_first, "redraws": redraws, "middle": middle, "stages": stages, **options},
     photographs,
     classifier.files,
     weights=classifier.identity,
@@ -95,7 +99,7 @@ def explained(image, method):
 
 by_kind = {
     (method, kind): run.explanations(
-        checked,
+        checked_by[method],
         f"{method}.{kind.split()[0]}",
         {"kind": kind, **options},
         lambda p, method=method, kind=kind: explained(p.id, method)[kind],
@@ -108,27 +112,32 @@ by_kind = {
 names = {0: "trained"}
 by_stage = {(method, 0): by_kind[method, "predicted"] for method in used}
 made_sparsely = {stages, (stages + 1) // 2} if middle else {stages}
-for stage, network in networks:
-    names[stage.index] = stage.name
-    for method in used:
-        if method in sparse and stage.index not in made_sparsely:
-            continue
-        by_stage[method, stage.index] = run.explanations(
-            checked,
-            f"{method}.stage{stage.index}",
-            {"network": network.identity, **options},
-            lambda p, network=network, method=method: explain_targets(
-                network, p, method, [ranked[p.id][0].index], **options
-            )[0],
-        )
+for draw, networks in enumerate(cascades):
+    for stage, network in networks:
+        names[stage.index] = stage.name
+        for method in used:
+            if method in few and (draw or stage.index not in made_sparsely):
+                continue
+            if draw and stage.index < stages:  # another draw of all the weights
+                continue
+            by_stage.setdefault((method, stage.index), []).extend(
+                run.explanations(
+                    checked_by[method],
+                    f"{method}.stage{stage.index}.draw{draw}",
+                    {"network": network.identity, **options},
+                    lambda p, network=network, method=method: explain_targets(
+                        network, p, method, [ranked[p.id][0].index], **options
+                    )[0],
+                )
+            )
 
 # %% tags=["remove-input"]
 table = compare(by_stage, 0, "stage_index", {"classifier"})
 table.insert(2, "stage", table["stage_index"].map(names))
 unrelated = floor({method: by_kind[method, "predicted"] for method in used})
 last = table[table["stage_index"] == stages]
-judged = verdict(last, unrelated, seed=seed)
-judged_ssim = verdict(last, unrelated, "ssim", seed=seed).set_index("method")["verdict"]
+judged = verdict(last, unrelated)
+judged_ssim = verdict(last, unrelated, "ssim").set_index("method")["verdict"]
 labels = compare(by_kind, "predicted", "category", {"target"})
 of_labels = labels.groupby(["method", "category"], sort=False)["spearman"].mean().unstack()
 judged["ssim_verdict"] = judged["method"].map(judged_ssim)
@@ -142,8 +151,11 @@ real = judged[judged["method"] != "edges"]
 words = {word: real[real["verdict"] == word]["name"].tolist() for word in ("passes", "fails", "undecided")}
 deaf = real[real["least"] >= ALIKE]["name"].tolist()
 control = judged[judged["method"] == "edges"]
+redrawn = last[~last["method"].isin([*few, "edges"])]["spread"]
 metrics = {
     "images": len(checked),
+    "redraws": redraws,
+    "spread": redrawn.mean() if redraws > 1 else float("nan"),
     "stages": stages,
     "methods": len(real),
     **{word: len(found) for word, found in words.items()},
@@ -166,36 +178,27 @@ verdicts = " ".join(f"{said[word]}: {', '.join(found)}." for word, found in word
 display(
     Markdown(
         f"**Answer.** {verdicts} Rank correlation that is left when all of the network is random, mean over "
-        f"{len(checked)} photographs: {left}."
+        f"{len(checked)} photographs"
+        + (f" ({len(checked_by[few[0]])} for {', '.join(figures.NAMES[m] for m in few)})" if few else "")
+        + f": {left}."
     )
 )
 
 # %% [markdown]
 # ## Method
 #
-# Whoever looks at a plausible map cannot tell whether the network drew it or the photograph did. So all that
-# the network $f_0$ has learnt is taken away in stages, from the output layer down, and each map $L$ of a
-# random network $f_k$ is compared with the trained network's, for the same photograph $x$ and the same
-# category $c$ {cite}`adebayo2018`; $\rho$ is Spearman's rank correlation of the pixels:
+# Whoever looks at a plausible map cannot tell whether the network drew it or the photograph did, so all that the network
+# $f_0$ has learnt is taken away in stages, from the output layer down {cite}`adebayo2018`. Each map $L$ of a random
+# network $f_k$ is compared with the trained network's, for the same photograph $x$ and category $c$, by Spearman's rank
+# correlation of the pixels $\rho$:
 #
 # $$
 # s_k = \rho\bigl(L(f_0, x, c),\, L(f_k, x, c)\bigr), \qquad
 # s_\text{floor} = \rho\bigl(L(f_0, x, c),\, L(f_0, x', c')\bigr) .
 # $$
 #
-# Even unrelated maps of one method are somewhat alike, since objects stand in the middle of photographs. The
-# floor says how much: it compares the maps of two different photographs $x$ and $x'$.
-#
-# **Random weights.** Every parameter is drawn anew from a normal distribution with its own mean and standard
-# deviation, and the running statistics of batch norms are measured anew on the photographs. PyTorch's own initial
-# values would do too, but in a deep network without fitting statistics they let the activations vanish, and a map would
-# change for that reason alone.
-#
-# **Verdict.** Intervals are 95 % bootstrap intervals over photographs. A method passes if its mean similarity
-# at the last stage is not above the floor's interval, and its own interval lies where a map has clearly
-# changed. It fails if its own interval lies above the floor's, or where two maps are the same (the table says which
-# values these are). All else is undecided; in particular, a method whose maps are alike whatever the photograph has a high floor, and does
-# not pass by that alone. A map that is zero everywhere ranks no pixel, and counts as similarity 0.
+# Even unrelated maps of one method are somewhat alike, and the floor says how much: it compares the maps of two
+# different photographs $x$ and $x'$.
 
 # %% [markdown]
 # ## What randomising does
@@ -208,7 +211,7 @@ figures.publish(
     f"Similarity of the maps to the trained network's, by how far down {model} is random (the name is that of the "
     f"lowest random block; {len(checked)} photographs). Gray: the floor's interval. IoU is that of the highest "
     f"{AREA:.0%} of the pixels. The edge detector never sees the network; it is here to show what failing looks like. "
-    f"{', '.join(figures.NAMES[m] for m in used if m in sparse) or 'No method'}: not computed at every stage, to save time.",
+    f"{', '.join(figures.NAMES[m] for m in few) or 'No method'}: not computed at every stage, to save time.",
     "Panels of similarity by stage. Rank correlation at the last stage, with the verdict: "
     + "; ".join(f"{row.name} {row.left:.2f}, {row.verdict}" for row in judged.itertuples(index=False)),
     table,
@@ -218,7 +221,7 @@ figures.publish(
 # %% tags=["remove-input"]
 photograph = checked[0]
 view = classifier.view(photograph).pixels
-shown = {(key, e.image): e for key, found in by_stage.items() for e in found}
+shown = {(key, e.image): e for key, found in by_stage.items() for e in reversed(found)}  # the first draw
 figures.publish(
     run,
     figures.gallery(
@@ -251,6 +254,7 @@ figures.publish_table(
     f"Below {CHANGED} a map counts as clearly changed, from {ALIKE} as the same.",
     {
         "name": "method",
+        "photographs": "photographs",
         "first_stage": "output layer random",
         "left": "all random",
         "left_low": "from",
@@ -275,7 +279,7 @@ figures.publish_table(
     judged[["method", "name", "second", "least", "floor"]],
     "sanity-labels",
     "Rank correlation of the map for the predicted category with the map for another, of the trained network, "
-    f"mean over {len(checked)} photographs; 1 is the same map.",
+    "mean over the photographs; 1 is the same map.",
     {"name": "method", "second": "second most probable category", "least": "least probable category", "floor": "floor"},
     dict.fromkeys(("second", "least", "floor"), "{:.2f}"),
 )
@@ -286,7 +290,7 @@ figures.publish_table(
 # %% tags=["remove-input"]
 random_maps = [e for (_, index), found in by_stage.items() if index for e in found]
 dark = sum(not e.saliency.any() for e in random_maps)
-means = table[~table["method"].isin([*sparse, "edges"])].groupby(["method", "stage_index"], sort=False)["spearman"].mean()
+means = table[~table["method"].isin([*few, "edges"])].groupby(["method", "stage_index"], sort=False)["spearman"].mean()
 depths = {m: next((names[i] for i, v in means[m].items() if v < CHANGED), "never") for m in means.index.unique(0)}
 gone = "; ".join(f"{figures.NAMES[method]} `{depth}`" for method, depth in depths.items())
 differ = judged[judged["verdict"] != judged["ssim_verdict"]]["name"].tolist()
@@ -295,7 +299,8 @@ display(
         (f"How far down the network must be random before the mean rank correlation is below {CHANGED}: {gone}. " if gone else "")
         + (f"SSIM instead of rank correlation changes the verdict on {', '.join(differ)}. " if differ else "SSIM instead of rank correlation changes no verdict. ")
         + ("The control, an edge detector, fails, as it must. " if (control["verdict"] == "fails").any() else "")
-        + f"Maps of random networks that are zero everywhere: {dark} of {len(random_maps)}."
+        + f"Maps of random networks that are zero everywhere: {dark} of {len(random_maps)}. "
+        + (f"Between {redraws} draws of all the random weights, a photograph's rank correlation differs by {metrics['spread']:.2f} on average." if len(redrawn) and redraws > 1 else "")
     )
 )
 display(
@@ -312,14 +317,28 @@ if run.failures:
     display(Markdown(f"**Not explained:**\n\n{lines}"))
 
 # %% [markdown]
+# ## Details
+#
+# **Random weights.** Every parameter is drawn anew from a normal distribution with its own mean and standard
+# deviation, and the running statistics of batch norms are measured anew on the photographs. PyTorch's own initial
+# values would do too, but in a deep network without fitting statistics they let the activations vanish, and a map would
+# change for that reason alone. Where the weights are drawn several times, a photograph's similarity is the mean.
+#
+# **Verdict.** Intervals are Student's over photographs {cite}`student1908`; the floor's, a mean over pairs that share
+# photographs, is that of the jackknife's pseudo-values {cite}`arvesen1969`. A method passes if its mean similarity at the
+# last stage is not above the floor's interval, and its own interval lies where a map has clearly changed. It fails if
+# its own interval lies above the floor's, or where two maps are the same (the table says which values these are). All
+# else is undecided; in particular, a method whose maps are alike whatever the photograph has a high floor, and does not
+# pass by that alone. A map that is zero everywhere ranks no pixel, and counts as similarity 0.
+
+# %% [markdown]
 # ## Limits
 #
 # - Passing is necessary, not sufficient: a map of noise would pass.
 # - A random network still sees the photograph. Convolutions with random weights keep edges and brightness, so
 #   that some likeness is left even where a method does nothing wrong.
-# - One draw of random weights, and few photographs: the intervals are of the photographs only. Of three or four a
-#   bootstrap interval is hardly more than their range and misses the mean far more often than one time in twenty, so a
-#   verdict describes these photographs and is no test.
+# - Few photographs, fewest for the methods with hundreds of passes a map, whose intervals are wide for that reason; and few
+#   draws of random weights, so that the intervals are of the photographs only.
 # - LIME is random itself. Trained and random networks share superpixels, samples and seed, so that what
 #   changes between its maps is the network; with few samples its maps are noisy all the same.
 

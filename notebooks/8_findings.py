@@ -22,8 +22,8 @@ dissect_run: str = "results/scratch/1_clip_dissect"  # a finished run of 1_clip_
 cam_run: str = "results/scratch/3_cam"  # a finished run of 3_cam
 agreement_run: str = "results/scratch/4_agreement"  # a finished run of 4_agreement
 faithfulness_run: str = "results/scratch/5_faithfulness"  # a finished run of 5_faithfulness
+replication_run: str = "results/scratch/6_replication"  # a finished run of 6_replication
 heatmap: str = "gradcam"  # the heatmap that is set against LIME: one of the methods of the runs
-seed: int = 0  # of the intervals
 out_dir: str = "results/scratch/8_findings"  # where this run is written; relative to the project
 
 # %% tags=["remove-input"]
@@ -35,33 +35,35 @@ check_notebook(globals())
 from IPython.display import Markdown, display
 
 from xailib import figures, findings
-from xailib.concepts import lexicon
 from xailib.errors import unknown_name
 from xailib.images import ImageSet
 from xailib.results import load_explanations, load_table, project_root, run_digest, start_run
 
-runs = (dissect_run, cam_run, agreement_run, faithfulness_run)
+runs = (dissect_run, cam_run, agreement_run, faithfulness_run, replication_run)
 cams = {}
 for explanation in load_explanations(cam_run):
     cams.setdefault(explanation.method, []).append(explanation)
 if heatmap not in cams:
     raise unknown_name("heatmap", heatmap, cams)
-labels = load_table(dissect_run, "labels")
+kinds, published = load_table(dissect_run, "kinds"), load_table(replication_run, "kinds")
 pairs, masks = load_table(agreement_run, "pairs"), load_table(agreement_run, "agreement")
 inside, scores = load_table(agreement_run, "localisation"), load_table(faithfulness_run, "scores")
 run = start_run(
     out_dir,
     "8_findings",
-    {"heatmap": heatmap, "seed": seed},
+    {"heatmap": heatmap},
     ImageSet(()),
     runs={folder: run_digest(project_root() / folder) for folder in runs},
 )
 table = findings.findings_table(
     [
-        *findings.unit_findings(labels, lexicon(), seed),
-        *findings.smoothness_findings(cams, seed),
-        *findings.agreement_findings(pairs, masks, inside, heatmap, seed),
-        *findings.faithfulness_findings(scores, heatmap, seed),
+        *findings.layer_findings(kinds, "our labels", "task-dissect"),
+        *findings.layer_findings(published, "published labels", "task-replication"),
+        *findings.scene_findings(kinds, "our labels", "task-dissect"),
+        *findings.scene_findings(published, "published labels", "task-replication"),
+        *findings.smoothness_findings(cams),
+        *findings.agreement_findings(pairs, masks, inside, heatmap),
+        *findings.faithfulness_findings(scores, heatmap),
     ]
 )
 
@@ -80,7 +82,7 @@ metrics = {
 display(
     Markdown(
         f"**Answer.** {metrics['claims']} claims of the report that we replicate were put to {metrics['tests']} tests on "
-        f"this report's own network and {photographs} photographs ({said}). What the report says of its own numbers is "
+        f"this report's own network and {photographs} photographs, and on the published labels of units ({said}). What the report says of its own numbers is "
         "audited on [the page on the replication](task-replication)."
     )
 )
@@ -88,13 +90,18 @@ display(
 # %% [markdown]
 # ## Method
 #
-# Each claim of the text by {cite:t}`balwani2024` is put as one number that would be positive if it were true, with a
-# 95 % bootstrap interval over photographs (for the neurons, over units). An interval $[l, u]$ with $l > 0$ means that
-# the claim *holds* here, $u < 0$ that it *does not hold*, and anything else is *undecided*. Bootstrap intervals of
-# few numbers are too narrow, so over photographs Wilcoxon's signed-rank test must confirm that the number is not zero
-# (p below 0.05, which fewer than six photographs cannot reach). The claim of no
-# difference holds if the interval lies inside a stated margin, and does not hold if it excludes zero. The rule, the
-# margin and the measures are code, in `xailib.findings`, and the same for every network.
+# Each claim of the text by {cite:t}`balwani2024` is put as one number that would be positive if it were true, with a 95 %
+# interval $[l, u]$: Student's over photographs {cite}`student1908`, or Newcombe's for the difference of two shares of units
+# {cite}`newcombe1998`. The verdict follows from the interval and from the p of a test (Wilcoxon's signed-rank test, or
+# Fisher's for units), adjusted for all $m$ tests of this page by Holm's rule {cite}`holm1979`:
+#
+# $$
+# \text{holds: } l > 0,\ \tilde p < 0.05; \qquad \text{does not hold: } u < 0,\ \tilde p < 0.05; \qquad
+# \tilde p_{(i)} = \max_{j \le i}\, \min\bigl(1, (m - j + 1)\, p_{(j)}\bigr).
+# $$
+#
+# Anything else is *undecided*. A claim of no difference, which makes two of the tests, holds if the interval lies inside a
+# stated margin and a test rules out a difference as large as that.
 
 # %% [markdown]
 # ## The claims
@@ -102,21 +109,21 @@ display(
 # %% tags=["remove-input"]
 shown = table.assign(
     interval=[f"{row.low:+.3f} to {row.high:+.3f}" for row in table.itertuples()],
-    p=["–" if row.p != row.p else f"{row.p:.3f}" for row in table.itertuples()],
+    p=["–" if p != p else f"{p:.3f}" if p >= 0.001 else f"{p:.0e}" for p in table["p_adjusted"]],
 )
 figures.publish_table(
     run,
     shown,
     "findings",
     f"Claims and tests. Positive numbers support the claim; intervals are over {photographs} photographs, or over "
-    "the units.",
+    "the units; p is adjusted for all tests of this page.",
     {
         "claim": "claim",
         "verdict": "verdict",
         "measure": "what is measured",
         "value": "number",
         "interval": "95 % interval",
-        "p": "p",
+        "p": "adjusted p",
         "count": "count",
     },
     {"value": "{:+.3f}"},
@@ -140,8 +147,10 @@ for word in findings.VERDICTS:
 # - These verdicts are about this network and these photographs. The report looked at other ones, and its claims may
 #   hold there; the [replication](task-replication) tests its own numbers.
 # - With few photographs only large differences are decided: *undecided* is no evidence that there is none.
-# - Several tests are made, and no correction for their number is applied: about one in twenty would be decided by
-#   chance even if there were nothing to find. The same photographs serve all of them.
+# - The correction for the number of tests makes chance decisions rare, not impossible, and it is strict: with more
+#   claims on the page, each needs clearer numbers. The same photographs serve all tests over photographs.
+# - Units of a network are counted as if they were independent of each other, and only those whose label is in our
+#   lexicon. What the page says of the published labels rests on them as they are.
 # - Nothing is claimed of what the report's authors saw in single pictures.
 
 # %% tags=["remove-cell"]

@@ -23,11 +23,12 @@ weights: str = ""  # file with a state dict, name of torchvision weights, or ran
 images: list = ["bull-mastiff", "dalmatian", "goose", "bald-eagle", "leafhopper", "dung-beetle", "strawberry", "cannon", "jeep-blue", "drum"]  # the photographs of the LIME run
 lime_run: str = "results/scratch/2_lime"  # a finished run of 2_lime
 long_runs: int = 2  # photographs that get the long runs below, the first ones; at least 1
-pool: int = 8000  # samples of a long run, cut into shorter ones; at least twice the largest of sizes that shall appear
+pool: int = 8000  # samples of the first long run, cut into shorter ones, the others are half as long; at least twice the largest of sizes that shall appear
 sizes: list = [100, 200, 500, 1000, 2000, 4000]  # samples of the runs that are compared with each other, each at least 10
 designs: list = ["antithetic", "orthogonal"]  # other ways to draw samples, measured against independent ones; may be empty
 design_pool: int = 2048  # samples for each of these; at least twice design_size
 design_size: int = 512  # samples of the runs that they are cut into
+cut_samples: int = 250  # samples of a run on another cut into superpixels, at least 10; at most a quarter of pool
 num_features: int = 10  # superpixels in a mask, at least 1
 segmentation: str = "quickshift"  # quickshift, slic or felzenszwalb
 hide_color: int = 0  # gray level of a hidden superpixel, 0 to 255
@@ -52,6 +53,7 @@ from xailib.results import load_explanations, project_root, run_digest, start_ru
 from xailib.stability import AGREEMENT, CONFIDENCE
 from xailib.stability_tables import (
     SURE,
+    cuts_table,
     designs_table,
     needed,
     photographs_table,
@@ -69,7 +71,7 @@ options = {"segments": segmentation, "hide_color": hide_color, "seed": seed}
 run = start_run(
     out_dir,
     "9_stability",
-    {"model": model, "images": images, "long_runs": long_runs, "pool": pool, "sizes": sizes, "designs": designs, "design_pool": design_pool, "design_size": design_size, "num_features": num_features, **options},
+    {"model": model, "images": images, "long_runs": long_runs, "pool": pool, "sizes": sizes, "designs": designs, "design_pool": design_pool, "design_size": design_size, "cut_samples": cut_samples, "num_features": num_features, **options},
     photographs,
     classifier.files,
     weights=classifier.identity,
@@ -77,21 +79,30 @@ run = start_run(
 )
 
 
-def sampled(design, samples):
-    chosen = {"design": design, "num_samples": samples, **options}
+def sampled(name, samples, some=long, **changes):
+    chosen = {"num_samples": samples, **options, **changes}
     return run.explanations(
-        long, f"lime.{design}", chosen, lambda p: explain_lime(classifier, p, **chosen)
+        some, f"lime.{name}", chosen, lambda p: explain_lime(classifier, p, **chosen)
     )
 
 
-pools = {"independent": sampled("independent", pool)}
-pools |= {design: sampled(design, design_pool) for design in designs}
+pools = {"independent": sampled("independent", pool, long[:1])}
+if long[1:]:
+    pools["independent"] += sampled("independent", pool // 2, long[1:])
+pools |= {design: sampled(design, design_pool, design=design) for design in designs}
+other = "slic" if segmentation != "slic" else "quickshift"
+another_seed = seed ^ 1
+cuts = {
+    f"{segmentation}, another seed": sampled("cut1", cut_samples, seed=another_seed),
+    other: sampled("cut2", cut_samples, seed=another_seed, segments=other),
+}
 
 # %% tags=["remove-input"]
 table, details = photographs_table(own, num_features)
 runs = runs_table(pools["independent"], sizes, num_features)
 means = runs.groupby("samples")[["shared", "iou", "rank_correlation"]].mean()
 enough = {e.image: needed(e, num_features=num_features) for e in pools["independent"]}
+drawn = {e.image: len(e.superpixels.shown) for e in pools["independent"]}
 samples = int(table["samples"].median())
 metrics = {
     "images": len(table),
@@ -103,7 +114,7 @@ metrics = {
     **{f"shared_{size}": row.shared for size, row in means.iterrows()},
     **{f"iou_{size}": row.iou for size, row in means.iterrows()},
 }
-least, most = means.index.min(), means.index.max()
+least, most = means.index.min(), means.index[runs.groupby("samples").size() == len(long)].max()
 metrics["finding"] = (
     f"Two halves of LIME's {samples} samples share **{table['shared'].mean():.0%}** of the superpixels "
     f"that they choose; **{metrics['stable']} of {len(table)}** masks count as stable."
@@ -154,14 +165,14 @@ figures.publish(
     stability_figures.runs_chart(runs),
     "stability-runs",
     f"What two runs of LIME on {model} have in common, by the number of samples of each (mean over all pairs of runs "
-    f"cut from {pool} samples). Broken: what one run of twice as many samples says of itself, by its two halves.",
+    f"cut from {pool} samples of the first photograph and half as many of others). Broken: what one run of twice as many samples says of itself, by its two halves.",
     "Three line charts that rise with the number of samples. Share of superpixels in common: "
     + "; ".join(f"{size} samples {row.shared:.0%}" for size, row in means.iterrows()),
     runs,
     raster=False,
 )
 said = "; ".join(
-    f"*{image}*: {f'{count} samples' if count else f'not after {pool}'}" for image, count in enough.items()
+    f"*{image}*: {f'{count} samples' if count else f'not after {drawn[image]}'}" for image, count in enough.items()
 )
 display(Markdown(f"Samples after which `\"auto\"` calls the mask stable: {said}."))
 
@@ -268,9 +279,50 @@ if designs:
     )
 
 # %% [markdown]
+# ## Another cut into superpixels
+
+# %% tags=["remove-input"]
+cut = cuts_table(pools["independent"], cuts, num_features)
+figures.publish_table(
+    run,
+    cut,
+    "stability-cuts",
+    f"Runs of {cut_samples} samples on another cut of the view, against runs as long on the usual one ({segmentation}, seed {seed}). "
+    "Same cut: mean over pixels of the IoU of the two superpixels that a pixel is in. IoU of the masks in pixels: of the "
+    "run on the other cut with those on the usual one, and of two runs on the usual one.",
+    {
+        "image": "photograph",
+        "cut": "other cut",
+        "superpixels": "superpixels",
+        "same": "same cut",
+        "iou": "IoU, other cut",
+        "usual": "IoU, usual cut",
+        "runs": "runs",
+    },
+    {"same": "{:.3f}", "iou": "{:.2f}", "usual": "{:.2f}"},
+)
+by_cut = cut.groupby("cut", sort=False)[["same", "iou", "usual"]].mean()
+reseeded, replaced = by_cut.iloc[0], by_cut.iloc[1]
+metrics |= {"cut_same": reseeded["same"], "cut_iou": reseeded["iou"], "cut_usual": reseeded["usual"]}
+metrics |= {"other_cut_same": replaced["same"], "other_cut_iou": replaced["iou"]}
+lost = reseeded["usual"] - reseeded["iou"]
+display(
+    Markdown(
+        (
+            f"Another seed of {segmentation} hardly changes the cut"
+            if reseeded["same"] > 0.9
+            else f"Another seed of {segmentation} gives another cut"
+        )
+        + f": on average {reseeded['same']:.1%} of a superpixel is the same. Two runs of {cut_samples} samples then have a mask IoU of "
+        f"{reseeded['iou']:.2f}, and {reseeded['usual']:.2f} on one cut: {lost:+.2f} is lost by the cut, and the rest of what differs by the samples. "
+        f"Another algorithm ({other}) cuts elsewhere ({replaced['same']:.1%} the same), and the IoU is {replaced['iou']:.2f}."
+    )
+)
+
+# %% [markdown]
 # ## Limits
 #
-# - Only the samples change here. Another cut into superpixels changes masks as well.
+# - Everything but the last table is about the samples alone, with one cut into superpixels.
 # - A stable mask is a repeatable one. Whether it is faithful to the network is another question, see
 #   {ref}`task-faithfulness`.
 # - The long runs are of few photographs; curves of others may lie elsewhere.

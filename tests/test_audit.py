@@ -11,18 +11,19 @@ import pytest
 from conftest import ROOT
 from scipy import stats
 
-from xailib import audit, audit_figures, pipeline, stored_audit
+from xailib import audit, audit_figures, kinds, pipeline, stored_audit
 from xailib.agreement import iou
 from xailib.chance import chance_iou
 from xailib.errors import InputError
 from xailib.frames import resize
-from xailib.intervals import paired
+from xailib.intervals import mean_interval
 from xailib.masks import area_mask
 from xailib.published import (
     CAMS,
     LIMES,
     Published,
     audited,
+    load_labels,
     load_published,
     locate,
     registry,
@@ -56,8 +57,8 @@ def theirs(shared):
 
 
 @pytest.fixture(scope="module")
-def tables(theirs):
-    return stored_audit.compute(theirs)
+def tables(theirs, shared):
+    return stored_audit.compute(theirs, load_labels(locate(shared / "published")))
 
 
 def literal_iou(mask1, mask2):
@@ -249,17 +250,6 @@ def test_opposing_superpixels_alone(cases):
     assert audit.opposing([none]).empty
 
 
-def test_the_paired_test_and_its_interval():
-    always = paired(np.linspace(0.01, 0.1, 10))
-    assert always.p == 2 / 2**10  # all ten of one sign: the smallest that ten can give
-    assert 0.01 < always.low < always.mean < always.high < 0.1
-    assert always.mean == pytest.approx(0.055)
-    even = paired(np.array([-3.0, 3.5, -2.0, 2.5, -1.0, 1.5, -0.5, 0.25]))
-    assert even.p > 0.5
-    assert even.low < 0 < even.high
-    assert paired(np.linspace(0.01, 0.1, 10)) == always
-
-
 def test_the_summary_counts_and_averages():
     table = pd.DataFrame(
         {"image": list("abcdef"), "cam": "gradcam", "iou": [0.5, 0.4, 0.3, 0.6, 0.1, 0.2]}
@@ -269,6 +259,10 @@ def test_the_summary_counts_and_averages():
     assert row["over_chance"] == pytest.approx(0.1)
     assert (row["above_chance"], row["above_others"], row["above_centre"]) == (4, 4, 6)
     assert row["chance_p"] == stats.wilcoxon(table["iou"] - 0.25).pvalue
+    assert (row["low"], row["high"]) == tuple(mean_interval(table["iou"].to_numpy()))
+    p = sorted(row[f"{name}_p"] for name in audit.BASELINES)
+    adjusted = sorted(row[f"{name}_adjusted"] for name in audit.BASELINES)
+    assert adjusted[0] == pytest.approx(min(1, 3 * p[0]))
 
 
 # What the project keeps
@@ -292,6 +286,16 @@ def test_the_tables_kept_show_the_published_numbers_too():
     np.testing.assert_array_equal(ours.to_numpy(), printed[["iou1", "iou2"]].to_numpy())
 
 
+def test_the_published_output_units_are_called_scenes_and_objects():
+    """Counted from the kept table, so also without the files; of all units, not of those known."""
+    table = stored_audit.load(ROOT / "book" / "_data" / "replication")[0]["kinds"]
+    units = table.groupby(["network", "layer"])["units"].sum()
+    assert units["resnet18"].to_dict() == {"fc": 1000, "layer3": 256, "layer4": 512}
+    assert units["resnet18_places365"].to_dict() == {"fc": 365, "layer3": 256, "layer4": 512}
+    fc = table[(table["layer"] == "fc") & (table["kind"] == "scene")].set_index("network")["share"]
+    assert fc["resnet18_places365"] > 3 * fc["resnet18"]
+
+
 def test_the_files_kept_are_small_and_say_what_made_them():
     files = stored_audit.files(ROOT / "book" / "_data" / "replication")
     assert sum(file.stat().st_size for file in files) < 60_000
@@ -301,7 +305,9 @@ def test_the_files_kept_are_small_and_say_what_made_them():
 
 
 def test_stored_and_loaded(cases, tmp_path):
-    tables = stored_audit.compute(cases)
+    labels = pd.DataFrame({"layer": ["fc", "fc"], "concept": ["sky", "zzz"]})
+    tables = stored_audit.compute(cases, {"net": labels})
+    assert tables["kinds"]["kind"].tolist() == ["scene", kinds.UNKNOWN]
     stored_audit.store(tables, tmp_path / "kept")
     found, manifest = stored_audit.load(tmp_path / "kept")
     for name, table in tables.items():

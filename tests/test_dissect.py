@@ -117,17 +117,6 @@ def test_quality_of_labels_against_the_truth(case):
     assert some.units == 3
 
 
-def test_the_bootstrap_covers_the_truth():
-    from xailib.intervals import bootstrap
-
-    rng = np.random.default_rng(0)
-    inside = 0
-    for seed in range(200):
-        low, high = bootstrap((rng.random((50, 1)) < 0.7).astype(float), 500, 0.9, seed)
-        inside += low[0] <= 0.7 <= high[0]
-    assert 0.8 < inside / 200 < 0.97
-
-
 def test_what_does_not_fit_is_named(case):
     activations, images, texts, concepts = case
     good = {"activations": activations, "image_embeddings": images, "text_embeddings": texts}

@@ -4,29 +4,40 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import explanation
+from scipy.stats import fisher_exact
 
 from xailib import findings
 from xailib.errors import InputError
+from xailib.kinds import counted
 
 RNG = np.random.default_rng(2)
 IMAGES = [f"photo-{k}" for k in range(10)]
 
 
+NONE = float("nan")
+
+
 @pytest.mark.parametrize(
-    ("interval", "margin", "word"),
+    ("interval", "p", "margin", "p_none", "word"),
     [
-        ((0.1, 0.2), None, "holds"),
-        ((-0.2, -0.1), None, "does not hold"),
-        ((-0.1, 0.2), None, "undecided"),
-        ((float("nan"), float("nan")), None, "undecided"),
-        ((-0.01, 0.02), 0.05, "holds"),
-        ((0.01, 0.02), 0.05, "holds"),
-        ((0.06, 0.2), 0.05, "does not hold"),
-        ((-0.1, 0.2), 0.05, "undecided"),
+        ((0.1, 0.2), 0.01, NONE, NONE, "holds"),
+        ((0.1, 0.2), 0.06, NONE, NONE, "undecided"),
+        ((-0.2, -0.1), 0.01, NONE, NONE, "does not hold"),
+        ((-0.1, 0.2), 0.01, NONE, NONE, "undecided"),
+        ((NONE, NONE), NONE, NONE, NONE, "undecided"),
+        ((-0.01, 0.02), 0.9, 0.05, 0.01, "holds"),
+        ((-0.01, 0.02), 0.9, 0.05, 0.06, "undecided"),
+        ((0.01, 0.02), 0.01, 0.05, 0.01, "holds"),
+        ((0.06, 0.2), 0.01, 0.05, 0.9, "does not hold"),
+        ((-0.1, 0.2), 0.9, 0.05, 0.9, "undecided"),
     ],
 )
-def test_verdicts(interval, margin, word):
-    assert findings.verdict(*interval, margin) == word
+def test_verdicts(interval, p, margin, p_none, word):
+    assert findings.verdict(*interval, p, margin, p_none) == word
+
+
+def verdicts(found):
+    return findings.findings_table(found)["verdict"].tolist()
 
 
 def tables(iou: float, others: float, inside_cam: float, inside_lime: float):
@@ -47,10 +58,10 @@ def tables(iou: float, others: float, inside_cam: float, inside_lime: float):
 
 def test_claims_of_agreement_follow_the_tables():
     found = findings.agreement_findings(*tables(0.5, 0.3, 0.9, 0.6), "gradcam")
-    assert [one.verdict for one in found] == ["does not hold", "holds", "holds"]
+    assert verdicts(found) == ["does not hold", "holds", "holds"]
     assert found[2].value == pytest.approx(0.3, abs=0.02)
     turned = findings.agreement_findings(*tables(0.2, 0.3, 0.5, 0.6), "gradcam")
-    assert [one.verdict for one in turned] == ["holds", "holds", "does not hold"]
+    assert verdicts(turned) == ["holds", "holds", "does not hold"]
     without = findings.agreement_findings(
         *tables(0.2, 0.3, 0.5, 0.6)[:2], pd.DataFrame(), "gradcam"
     )
@@ -66,9 +77,9 @@ def test_a_smoother_map_is_called_smoother():
     rough = several(RNG.random((7, 20, 20)))
     maps = {"gradcam": rough, "scorecam": several(ramp + RNG.random((7, 20, 20)) / 50)}
     smooth, _ = findings.smoothness_findings(maps)
-    assert smooth.verdict == "holds"
+    assert verdicts([smooth]) == ["holds"]
     turned = {"gradcam": maps["scorecam"], "scorecam": maps["gradcam"]}
-    assert findings.smoothness_findings(turned)[0].verdict == "does not hold"
+    assert verdicts(findings.smoothness_findings(turned)[:1]) == ["does not hold"]
     assert findings.smoothness_findings({"gradcam": maps["gradcam"]}) == []
 
 
@@ -83,19 +94,19 @@ def test_maps_are_paired_by_photograph_and_a_constant_one_has_no_steps():
 
 
 def test_few_photographs_decide_nothing():
-    assert findings.tested("c", "m", np.linspace(0.1, 0.2, 6), "p").verdict == "holds"
-    for few in (np.linspace(0.1, 0.2, 5), np.array([0.1, 0.1])):
-        assert findings.tested("c", "m", few, "p").verdict == "undecided"
-        assert findings.tested("c", "m", few / 100, "p", margin=0.05).verdict == "undecided"
-    assert findings.tested("c", "m", np.zeros(6), "p", margin=0.05).verdict == "holds"
+    assert verdicts([findings.tested("c", "m", np.linspace(0.1, 0.2, 6), "p")]) == ["holds"]
+    for few in (np.linspace(0.1, 0.2, 4), np.array([0.1, 0.1])):
+        assert verdicts([findings.tested("c", "m", few, "p")]) == ["undecided"]
+        assert verdicts([findings.tested("c", "m", few / 100, "p", margin=0.05)]) == ["undecided"]
+    assert verdicts([findings.tested("c", "m", np.zeros(7), "p", margin=0.05)]) == ["holds"]
 
 
-def test_without_any_effect_few_claims_are_decided():
-    """The interval alone would decide one in ten."""
-    drawn = np.random.default_rng(0).normal(size=(100, 8))
-    found = [findings.tested("c", "m", values, "p") for values in drawn]
-    assert sum(findings.verdict(one.low, one.high) != "undecided" for one in found) > 8
-    assert sum(one.verdict != "undecided" for one in found) <= 8
+def test_more_claims_ask_for_clearer_numbers():
+    """The same six photographs decide one claim, and none of two: of six the least p is 1 in 32."""
+    one = findings.tested("c", "m", np.linspace(0.1, 0.2, 6), "p")
+    assert verdicts([one, one]) == ["undecided"] * 2
+    table = findings.findings_table([one, one])
+    assert table["p_adjusted"].tolist() == [2 * one.p] * 2
 
 
 def test_lower_deletion_is_a_gain():
@@ -107,21 +118,55 @@ def test_lower_deletion_is_a_gain():
             for method, value in (("gradcam", 0.2 + RNG.random() / 99), ("lime", 0.4))
         ]
     )
-    found = {one.measure.split(":")[0]: one for one in findings.faithfulness_findings(scores)}
-    assert found["deletion"].verdict == "holds"
-    assert found["insertion"].verdict == "does not hold"
+    found = findings.findings_table(findings.faithfulness_findings(scores))
+    said = dict(zip(found["measure"].str.split(":").str[0], found["verdict"], strict=True))
+    assert said == {"deletion": "holds", "insertion": "does not hold"}
 
 
-def test_units_of_the_output_layer():
-    kinds = {"dog": "animal", "red": "colour"}
-    labels = pd.DataFrame(
-        {"layer": ["early"] * 40 + ["last"] * 40, "concept": ["red"] * 40 + ["Dog"] * 40}
-    )
-    found = findings.unit_findings(labels, kinds)[0]
-    assert (found.value, found.count, found.verdict) == (1, 80, "holds")
-    assert findings.unit_findings(labels[labels["layer"] == "last"], kinds) == []
-    dead = labels.assign(dead=np.arange(80) >= 60)
-    assert findings.unit_findings(dead, kinds)[0].count == 60
+KINDS = {"dog": "animal", "red": "colour", "kitchen": "scene"}
+
+
+def counts(**networks):
+    """Counts of concepts by network and layer, as notebook 1 stores them."""
+    tables = {
+        name: pd.DataFrame(
+            [
+                {"layer": layer, "concept": concept}
+                for layer, concepts in layers.items()
+                for concept, number in concepts.items()
+                for _ in range(number)
+            ]
+        )
+        for name, layers in networks.items()
+    }
+    return counted(tables, KINDS)
+
+
+def test_layers_of_a_network():
+    own = {"early": {"red": 40, "zzz": 9}, "mid": {"kitchen": 5}, "out": {"Dog": 30, "red": 10}}
+    found = findings.layer_findings(counts(net=own), "our labels", "p")
+    assert [one.count for one in found] == [80, 80]  # of known kinds, in the first and last layer
+    assert [one.value for one in found] == pytest.approx([1 - 1 / 4, 3 / 4])
+    assert found[0].p == fisher_exact([[40, 0], [10, 30]]).pvalue
+    assert verdicts(found) == ["holds", "holds"]
+    turned = {"out": own["early"], "early": own["out"]}
+    layers = {"early": turned["early"], "out": turned["out"]}
+    assert verdicts(findings.layer_findings(counts(net=layers), "w", "p")) == ["does not hold"] * 2
+    assert findings.layer_findings(counts(net={"out": own["out"]}), "w", "p") == []
+
+
+def test_scenes_of_a_network_of_places():
+    objects = {"early": {"red": 9}, "fc": {"dog": 30, "kitchen": 2}}
+    places = {"early": {"red": 9}, "fc": {"dog": 4, "kitchen": 20, "zzz": 3}}
+    table = counts(resnet18=objects, resnet18_Places365=places)
+    found = findings.scene_findings(table, "published labels", "p")
+    assert [one.value for one in found] == pytest.approx([20 / 24 - 2 / 32, 30 / 32 - 4 / 24])
+    assert verdicts(found) == ["holds", "holds"]
+    same = counts(resnet18=objects, places=objects)
+    assert verdicts(findings.scene_findings(same, "w", "p")) == ["undecided"] * 2
+    # Any other second network has nothing to do with the claim.
+    assert findings.scene_findings(counts(resnet18=objects, resnet50=places), "w", "p") == []
+    assert findings.scene_findings(counts(places=places), "w", "p") == []
 
 
 def test_no_finding_is_an_error():

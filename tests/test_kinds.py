@@ -7,7 +7,7 @@ from scipy.stats import hypergeom
 
 from xailib.concepts import load_concepts
 from xailib.errors import InputError
-from xailib.kinds import UNKNOWN, compare_kind, kinds_of
+from xailib.kinds import UNKNOWN, compare_kind, counted, kinds_of
 from xailib.unit_figures import kinds_chart, share_chart
 
 KINDS = {"kitchen": "scene", "sky": "scene", "dog": "animal"}
@@ -31,6 +31,13 @@ def test_kinds_are_counted_by_layer():
     assert found.loc[("mid", "animal"), "units"] == 2
     assert found.loc[("mid", UNKNOWN), "share"] == 0.25
     assert found.groupby("layer")["share"].sum().to_list() == pytest.approx([1, 1, 1])
+
+
+def test_dead_units_and_several_networks():
+    dead = FIRST.assign(dead=FIRST["concept"] == "sky")
+    table = counted({"one": dead, "two": SECOND}, KINDS)
+    assert table.groupby("network")["units"].sum().to_dict() == {"one": 9, "two": 8}
+    assert "early" not in table.loc[table["network"] == "one", "layer"].tolist()
 
 
 def test_the_comparison_is_fishers_test_of_the_last_layers():

@@ -141,6 +141,9 @@ def test_the_table_of_pairs():
     assert list(means["images"]) == [3, 3]
     gap = (table["iou"] - table["others"])[table["a"] == SUPPORTS].mean()
     assert means.iloc[0]["others_over"] == pytest.approx(gap)
+    smaller, larger = sorted(means["others_p"])
+    twice = min(1, 2 * smaller)
+    assert sorted(means["others_adjusted"]) == [twice, max(larger, twice)]
     sweep = sweep_table(maps, (0.3, 1.0))
     assert (sweep[sweep["area"] == 1]["iou"] == 1).all()
     assert sweep[(sweep["area"] == 0.3) & (sweep["image"] == "a")].iloc[0]["iou"] == row["iou"]

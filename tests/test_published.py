@@ -235,7 +235,8 @@ def test_the_lists_belong_together():
     table = table1()
     assert len(table) == 10
     assert {f"task-2/images/{file}" for file in table["file"]} == set(published.photographs())
-    assert len(published.audited()) == 10 * (1 + 2 + 3)
+    assert len(published.audited()) == 10 * (1 + 2 + 3) + 2
+    assert set(published.LABELS.values()) < set(paths)
 
 
 def test_the_files_themselves(shared):

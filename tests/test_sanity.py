@@ -1,5 +1,7 @@
 """Networks that have forgotten, the maps made of them, and what is concluded from these."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -353,19 +355,25 @@ def test_signed_maps_are_compared_with_their_signs():
     assert table["spearman_abs"].tolist() == pytest.approx([1, 1])
 
 
-def test_the_interval_is_a_bootstrap_over_photographs():
-    """Drawn slowly: of every draw the pairs of different photographs, by position."""
-    square = RNG.random((5, 5))
-    square[np.diag_indices(5)] = np.nan
-    drawn = np.random.default_rng(7).integers(5, size=(sanity_figures.DRAWS, 5))
-    pairs = [[square[i, j] for i in draw for j in draw if i != j] for draw in drawn]
-    means = [np.mean(values) for values in pairs if values]  # none if one was drawn five times
-    found = sanity_figures._interval(square, 7)
-    assert found == pytest.approx(tuple(np.percentile(means, (2.5, 97.5))))
-    values = RNG.random(5)
-    means = [np.mean([values[i] for i in draw]) for draw in drawn]
-    found = sanity_figures._interval(values, 7)
-    assert found == pytest.approx(tuple(np.percentile(means, (2.5, 97.5))))
+def test_several_draws_of_a_photograph_are_averaged():
+    trained = blobs(2)
+    first, second = ([replace(e, classifier=f"random@{k}") for e in blobs(2)] for k in "12")
+    maps = {("gradcam", 0): trained, ("gradcam", 1): [*first, *second]}
+    table = compare(maps, 0, "stage_index", {"classifier"})
+    assert table["stage_index"].tolist() == [0, 0, 1, 1]
+    for row, known, one, two in zip(
+        table[table["stage_index"] == 1].itertuples(), trained, first, second, strict=True
+    ):
+        values = [similarity(known.saliency, e.saliency)["spearman"] for e in (one, two)]
+        assert row.spearman == pytest.approx(np.mean(values))
+        assert row.spread == pytest.approx(abs(values[0] - values[1]))
+    assert (table["spread"][:2] == 0).all()
+
+
+def test_two_photographs_give_the_floor_no_interval():
+    found = judged(0.1, 0.2, count=2)
+    assert np.isnan(found["floor_low"])
+    assert found["verdict"] == "undecided"
 
 
 def judged(left, alike, count=6):

@@ -7,6 +7,7 @@ import pytest
 from nets import classifier, photograph
 from test_stability import SUPERPIXELS, parts, run
 
+from xailib.agreement import iou
 from xailib.errors import InputError
 from xailib.explain.cam import explain_cam
 from xailib.explain.designs import antithetic
@@ -16,6 +17,7 @@ from xailib.frames import Frame
 from xailib.stability import fit, stability
 from xailib.stability_figures import designs_chart, runs_chart, sureness, weights_chart
 from xailib.stability_tables import (
+    cuts_table,
     designs_table,
     disjoint_runs,
     needed,
@@ -70,6 +72,39 @@ def test_designs_are_measured_against_independent_samples():
         designs_table(pools, 1000)
     with pytest.raises(InputError, match="pools: antithetic of 'one' has no independent samples"):
         designs_table({"antithetic": pools["antithetic"]}, 128)
+
+
+def test_another_cut_is_compared_with_the_usual_one():
+    pool, same = explanation(1000), explanation(100)
+    parts = same.superpixels
+    order = np.random.default_rng(0).permutation(SUPERPIXELS)  # other numbers, the same cut
+    again = replace(
+        parts,
+        segments=order[parts.segments],
+        weights=parts.weights[np.argsort(order)],
+        shown=parts.shown[:, np.argsort(order)],
+    )
+    halved = replace(
+        parts,
+        segments=parts.segments // 2,
+        weights=parts.weights[:10],
+        shown=parts.shown[:, :10],
+    )
+    others = {"again": again, "halved": halved}
+    others = {name: [replace(same, superpixels=other)] for name, other in others.items()}
+    found = cuts_table([pool], others, 5).set_index("cut")
+    assert found["same"].tolist() == pytest.approx([1, 1 / 2])  # each in one twice as large
+    assert found["superpixels"].tolist() == [SUPERPIXELS, 10]
+    runs = disjoint_runs(pool, 100)
+    chosen = [np.isin(parts.segments, np.argsort(-weights)[:5]) for weights in runs]
+    mask = np.isin(parts.segments, np.argsort(-parts.weights)[:5])
+    assert found.loc["again", "iou"] == pytest.approx(np.mean([iou(mask, one) for one in chosen]))
+    pairs = [iou(chosen[i], chosen[j]) for i in range(10) for j in range(i)]
+    assert found["usual"].tolist() == pytest.approx([np.mean(pairs)] * 2)
+    with pytest.raises(InputError, match="pools: 1 run of 600 samples"):
+        cuts_table([pool], {"again": [explanation(600)]})
+    with pytest.raises(InputError, match="pools: none is of 'two'"):
+        cuts_table([pool], {"again": [explanation(100, image="two")]})
 
 
 def test_needed_is_where_auto_stops():

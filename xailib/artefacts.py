@@ -139,7 +139,7 @@ def places365() -> list[Artefact]:
 
 
 def report_files(paths: tuple[str, ...] = ()) -> Artefact:
-    """Return the published report's files, by default those that Table I rests on."""
+    """Return the published report's files, by default all that are audited."""
     wanted = list(paths) or published.audited()
     return Artefact(
         "published",

@@ -17,7 +17,7 @@ from xailib.agreement import iou
 from xailib.chance import chance_iou
 from xailib.errors import unknown_name
 from xailib.frames import Frame, resize
-from xailib.intervals import interval, paired
+from xailib.intervals import holm, mean_interval, paired
 from xailib.masks import area_mask, value_mask
 from xailib.published import CAMS, LIMES, Published
 
@@ -30,6 +30,7 @@ REPAIRS = {
     "signs": "opposing superpixels left out",
 }
 PUBLISHED = "published"
+BASELINES = ("chance", "others", "centre")  # columns of `corrected` that the IoU is held against
 THRESHOLDS = tuple(np.round(np.arange(0, 0.96, 0.05), 2))
 
 
@@ -215,28 +216,31 @@ def opposing(cases: Iterable[Published], cam: str = CAMS[0]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["image", "pixels", "share", "iou", "chance"])
 
 
-def summary(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+def summary(table: pd.DataFrame) -> pd.DataFrame:
     """Return one line a CAM of what `corrected` found.
 
     Returns
     -------
     DataFrame
-        cam, iou, low, high (its bootstrap interval), and for each baseline (chance, others,
-        centre) its mean, the mean difference from it with low and high, p, and above: in how
-        many photographs the IoU is larger.
+        cam, iou, low, high (its interval), and for each baseline (chance, others, centre) its
+        mean, the mean difference from it with low and high, p, adjusted (Holm's p, for all of
+        the table's tests), and above: in how many photographs the IoU is larger.
     """
     rows = []
     for cam, part in table.groupby("cam", sort=False):
         row = {"cam": cam, "iou": part["iou"].mean()}
-        row["low"], row["high"] = interval(part["iou"].to_numpy(), seed)
-        for name in ("chance", "others", "centre"):
+        row["low"], row["high"] = map(float, mean_interval(part["iou"].to_numpy()))
+        for name in BASELINES:
             difference = (part["iou"] - part[name]).to_numpy()
-            test = paired(difference, seed)
+            test = paired(difference)
             row |= {name: part[name].mean(), f"over_{name}": test.mean, f"{name}_low": test.low}
             row |= {f"{name}_high": test.high, f"{name}_p": test.p}
             row[f"above_{name}"] = int((difference > 0).sum())
         rows.append(row)
-    return pd.DataFrame(rows)
+    found = pd.DataFrame(rows)
+    adjusted = holm(found[[f"{name}_p" for name in BASELINES]].to_numpy().ravel())
+    found[[f"{name}_adjusted" for name in BASELINES]] = adjusted.reshape(len(found), -1)
+    return found
 
 
 def _scores(chosen: Mask, cut: Mask) -> dict[str, float]:

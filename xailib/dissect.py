@@ -13,7 +13,7 @@ from xailib.concepts import Concepts
 from xailib.cosines import product
 from xailib.encoders import Encoder
 from xailib.errors import InputError, unknown_name
-from xailib.intervals import bootstrap
+from xailib.intervals import CONFIDENCE, mean_interval, share_interval
 from xailib.labels import unit_table
 from xailib.similarity import MEASURES, check_top_k, top_images
 
@@ -135,11 +135,11 @@ class LabelQuality:
     accuracy : float
         Share labelled with their own name (case is ignored), 0 to 1.
     accuracy_low, accuracy_high : float
-        Bootstrap interval over units.
+        Wilson's interval of the share.
     cosine : float
         Mean cosine of the label's and the true name's text embeddings, -1 to 1.
     cosine_low, cosine_high : float
-        Bootstrap interval over units.
+        Student's t interval over units.
     random_accuracy, random_cosine : float
         What labels drawn at random from the concepts reach on average, exactly.
     """
@@ -167,9 +167,7 @@ def evaluate_output_units(
     encoder: Encoder,
     *,
     only: Collection[int] | None = None,
-    samples: int = 2000,
-    confidence: float = 0.95,
-    seed: int = 0,
+    confidence: float = CONFIDENCE,
 ) -> LabelQuality:
     """Judge the labels of the output layer, whose units' true concepts are the categories.
 
@@ -187,8 +185,8 @@ def evaluate_output_units(
         Whose text side measures how near a label is to the truth.
     only : collection of int, optional
         Judge these units, such as the categories known to be in the probe set.
-    samples, confidence, seed
-        Of the bootstrap over units.
+    confidence : float
+        Of the intervals.
 
     Raises
     ------
@@ -216,15 +214,16 @@ def evaluate_output_units(
     right = np.array([a.casefold() == b for a, b in zip(table["concept"], keys, strict=True)])
     cosine = (given * true).sum(1)
     known = {name.casefold() for name in concepts.names}
-    low, high = bootstrap(np.stack([right, cosine], axis=1), samples, confidence, seed)
+    accuracy = share_interval(int(right.sum()), len(right), confidence)
+    cosines = mean_interval(cosine, confidence)
     return LabelQuality(
         units=len(table),
         accuracy=float(right.mean()),
-        accuracy_low=float(low[0]),
-        accuracy_high=float(high[0]),
+        accuracy_low=accuracy[0],
+        accuracy_high=accuracy[1],
         cosine=float(cosine.mean()),
-        cosine_low=float(low[1]),
-        cosine_high=float(high[1]),
+        cosine_low=float(cosines[0]),
+        cosine_high=float(cosines[1]),
         random_accuracy=float(np.mean([key in known for key in keys]) / len(concepts)),
         random_cosine=float(chosen_from.mean(0) @ true.mean(0)),
     )

@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from xailib.errors import InputError
-from xailib.faithfulness_tables import mean_interval
 from xailib.figures import NAMES, PALETTE, style
+from xailib.intervals import mean_interval
 
 Picture = UInt8[np.ndarray, "height width 3"]
 BASELINE_NAMES = {"random": "random field", "centre": "centred blob"}
@@ -92,7 +92,7 @@ def curves_chart(curves: pd.DataFrame) -> Figure:
 def _curve(axis: Axes, wide: pd.DataFrame, own: pd.DataFrame, method: str, place: int) -> None:
     fractions = wide.columns.to_numpy(float)
     mean = wide.mean().to_numpy(float)
-    low, high = mean_interval(own.to_numpy(float)) - own.mean().to_numpy(float)
+    low, high = (end - own.mean().to_numpy(float) for end in mean_interval(own.to_numpy(float)))
     baseline = method in BASELINE_NAMES
     colour = "0.45" if baseline else PALETTE[place % len(PALETTE)]
     axis.fill_between(fractions, mean + low, mean + high, color=colour, alpha=0.13, lw=0)

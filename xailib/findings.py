@@ -2,9 +2,8 @@
 
 A claim gets one number with an interval over photographs (or units), and a verdict by one rule for
 all: an interval on the claimed side of zero holds, one on the other side does not hold, one that
-spans zero is undecided. Bootstrap intervals of few values are too narrow: of ten values without
-any effect, one in ten excludes zero, of three, one in three. So over photographs Wilcoxon's
-signed-rank test, which is exact, has to confirm what an interval decides.
+spans zero is undecided. What an interval decides, a test has to confirm, with its p adjusted for
+all the tests of the page (Holm): see `xailib.intervals`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,14 +16,16 @@ from jaxtyping import Float
 from xailib.errors import InputError
 from xailib.explanation import Explanation
 from xailib.figures import NAMES
-from xailib.intervals import paired
+from xailib.intervals import LEVEL, Estimate, compared_shares, decided, holm, no_more_than, paired
+from xailib.kinds import UNKNOWN
 
 HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided"
 VERDICTS = (HOLDS, FAILS, UNDECIDED)
 MARGIN = 0.05  # of IoU: a mean difference inside it is called none
-LEVEL = 0.05  # of the signed-rank test, which fewer than six photographs cannot reach
-FEWEST = 6
 THINGS = ("object", "animal", "plant", "food")
+ABSTRACT = ("texture", "colour", "material")
+SCENES = ("scene",)
+PLACES = "places"  # in the name of a network of scenes
 
 
 @dataclass(frozen=True)
@@ -38,14 +39,18 @@ class Finding:
     measure : str
         What the number is; positive supports the claim unless said otherwise.
     value, low, high : float
-        With the limits of the 95 % bootstrap interval.
+        With the limits of the 95 % interval.
     p : float
-        Of the signed-rank test over photographs; NaN for units, and where nothing differs.
+        Of the test of no difference, not adjusted: signed-rank over photographs, Fisher's for
+        units.
     count : int
         Photographs or units.
-    verdict : {"holds", "does not hold", "undecided"}
     page : str
         The label of the page with the evidence.
+    margin : float
+        NaN, or the claim is that there is no difference larger than this.
+    p_none : float
+        Then of the test that there is one.
     """
 
     claim: str
@@ -55,24 +60,28 @@ class Finding:
     high: float
     p: float
     count: int
-    verdict: str
     page: str
+    margin: float = float("nan")
+    p_none: float = float("nan")
 
 
-def verdict(low: float, high: float, margin: float | None = None) -> str:
-    """Return what an interval says: of a positive number, or of none within a margin.
+def verdict(
+    low: float, high: float, p: float, margin: float = float("nan"), p_none: float = float("nan")
+) -> str:
+    """Return what an interval and adjusted p say: of a positive number, or of none.
 
     Without `margin`: holds above zero, does not hold below it. With one, the claim is that there
-    is no difference: holds if the interval lies inside the margin, does not hold if it excludes
-    zero. All else, and an interval that cannot be given, is undecided.
+    is no difference: holds if the interval lies inside the margin and `p_none` agrees, does not
+    hold if the interval excludes zero. All else, and an interval that cannot be given, is
+    undecided.
     """
-    if margin is not None and -margin < low and high < margin:
+    none = not np.isnan(margin)
+    if none and -margin < low and high < margin and p_none < LEVEL:
         return HOLDS
-    if low > 0:
-        return HOLDS if margin is None else FAILS
-    if high < 0:
-        return FAILS
-    return UNDECIDED
+    side = int(decided(low, high, p))
+    if side == 0:
+        return UNDECIDED
+    return FAILS if none or side < 0 else HOLDS
 
 
 def tested(
@@ -81,25 +90,16 @@ def tested(
     values: Float[np.ndarray, " values"] | pd.Series,
     page: str,
     *,
-    margin: float | None = None,
-    seed: int = 0,
+    margin: float = float("nan"),
 ) -> Finding:
-    """Return a claim tested by one number a photograph.
-
-    The verdict is that of `verdict`, if at least `FEWEST` photographs have a number and, unless
-    they all but agree on no difference, the signed-rank test's p is below `LEVEL`.
-    """
-    found = paired(np.asarray(values, float), seed)
-    word = verdict(found.low, found.high, margin)
-    none = margin is not None and word == HOLDS
-    if found.count < FEWEST or not (none or found.p < LEVEL):
-        word = UNDECIDED
-    numbers = found.mean, found.low, found.high, found.p, found.count
-    return Finding(claim, measure, *numbers, word, page)
+    """Return a claim tested by one number a photograph; with `margin`, that there is none."""
+    values = np.asarray(values, float)
+    p_none = float("nan") if np.isnan(margin) else no_more_than(values, margin)
+    return _finding(claim, measure, paired(values), page, margin, p_none)
 
 
 def agreement_findings(
-    pairs: pd.DataFrame, masks: pd.DataFrame, inside: pd.DataFrame, cam: str, seed: int = 0
+    pairs: pd.DataFrame, masks: pd.DataFrame, inside: pd.DataFrame, cam: str
 ) -> list[Finding]:
     """Test what the report says of LIME against heatmaps.
 
@@ -122,7 +122,6 @@ def agreement_findings(
             "mean IoU with other photographs' maps, less the IoU with the photograph's own",
             own["others"] - own["iou"],
             "task-agreement",
-            seed=seed,
         ),
         tested(
             "Counting opposing superpixels (LIME 2) does not change the agreement consistently.",
@@ -130,7 +129,6 @@ def agreement_findings(
             wide["LIME 2"] - wide["LIME 1"],
             "task-agreement",
             margin=MARGIN,
-            seed=seed,
         ),
     ]
     if len(inside):
@@ -141,13 +139,12 @@ def agreement_findings(
                 f"share of the mask in the object's box, {NAMES[cam]} less LIME, at equal area",
                 share[cam] - share["lime+"],
                 "task-agreement",
-                seed=seed,
             )
         )
     return found
 
 
-def smoothness_findings(maps: Mapping[str, Sequence[Explanation]], seed: int = 0) -> list[Finding]:
+def smoothness_findings(maps: Mapping[str, Sequence[Explanation]]) -> list[Finding]:
     """Test that ScoreCAM is smoother than Grad-CAM and highlights less.
 
     Only photographs that both explain are compared; none if there is no such.
@@ -168,21 +165,17 @@ def smoothness_findings(maps: Mapping[str, Sequence[Explanation]], seed: int = 0
             "mean step between neighbouring pixels, Grad-CAM's less ScoreCAM's, of Grad-CAM's",
             1 - rough[known, 1] / rough[known, 0],
             "task-cam",
-            seed=seed,
         ),
         tested(
             "ScoreCAM highlights less than Grad-CAM.",
             "share of the view above half of the maximum, Grad-CAM's less ScoreCAM's",
             area[:, 0] - area[:, 1],
             "task-cam",
-            seed=seed,
         ),
     ]
 
 
-def faithfulness_findings(
-    scores: pd.DataFrame, cam: str = "gradcam", seed: int = 0
-) -> list[Finding]:
+def faithfulness_findings(scores: pd.DataFrame, cam: str = "gradcam") -> list[Finding]:
     """Test that Grad-CAM marks what the prediction uses better than LIME, by each measure."""
     found = []
     for (measure, better), part in scores.groupby(["measure", "better"], sort=False):
@@ -194,58 +187,108 @@ def faithfulness_findings(
                 f"{measure}: gain of {NAMES[cam]} over LIME",
                 gain,
                 "task-faithfulness",
-                seed=seed,
             )
         )
     return found
 
 
-def unit_findings(labels: pd.DataFrame, kinds: Mapping[str, str], seed: int = 0) -> list[Finding]:
-    """Test that the output layer answers to things, and layers before it to abstract concepts.
+def layer_findings(counts: pd.DataFrame, whose: str, page: str) -> list[Finding]:
+    """Test that early layers answer to abstract concepts, and the output layer to things.
 
-    Dead units, which answer to nothing, are left out, and so are concepts of no known kind. The
-    interval is of a bootstrap over units, in the last layer and in the others.
+    Parameters
+    ----------
+    counts : DataFrame
+        From `xailib.kinds.counted`; its first network counts, and units of a known kind.
+    whose : str
+        Labels, such as ``"our labels"``.
+    page : str
+        The label of the page with the evidence.
     """
-    if "dead" in labels:
-        labels = labels[~labels["dead"]]
-    kind = labels["concept"].str.casefold().map(dict(kinds))
-    thing = kind.isin(THINGS)[kind.notna()]
-    layers = labels["layer"][kind.notna()]
-    last = labels["layer"].iloc[-1]
-    late, early = thing[layers == last].to_numpy(float), thing[layers != last].to_numpy(float)
-    if len(late) < 2 or len(early) < 2:
+    own = _known(counts[counts["network"] == counts["network"].iloc[0]])
+    first, last = (counts.loc[own.index, "layer"].iloc[end] for end in (0, -1))
+    early, late = own[own["layer"] == first], own[own["layer"] == last]
+    if first == last:
         return []
-    rng = np.random.default_rng(seed)
-    drawn = [rng.choice(layer, (2000, len(layer))).mean(1) for layer in (late, early)]
-    gaps = drawn[0] - drawn[1]
-    low, high = (float(x) for x in np.quantile(gaps, (0.025, 0.975)))
+    claim = "Early layers answer to abstract concepts, the output layer to objects."
+    abstract = f"{whose}: share of units with a texture, colour or material, {first} less {last}"
+    things = f"{whose}: share of units with an object, animal, plant or food, {last} less {first}"
     return [
-        Finding(
-            "Early layers answer to abstract concepts, the output layer to objects.",
-            "share of units labelled object, animal, plant or food: output layer less the others",
-            float(late.mean() - early.mean()),
-            low,
-            high,
-            float("nan"),
-            len(thing),
-            verdict(low, high),
-            "task-dissect",
-        )
+        _finding(claim, abstract, _gap(early, late, ABSTRACT), page),
+        _finding(claim, things, _gap(late, early, THINGS), page),
+    ]
+
+
+def scene_findings(counts: pd.DataFrame, whose: str, page: str) -> list[Finding]:
+    """Test that the output layer of Places365 has learnt scenes, and that of ImageNet objects.
+
+    The parameters are those of `layer_findings`. The network of scenes is the first whose name
+    has `PLACES` in it; without one, or as the first of the table, nothing is tested.
+    """
+    names = list(dict.fromkeys(counts["network"]))
+    scenic = next((name for name in names[1:] if PLACES in name.casefold()), None)
+    if scenic is None:
+        return []
+    outputs = []
+    for name in (scenic, names[0]):
+        own = counts[counts["network"] == name]
+        outputs.append(_known(own[own["layer"] == own["layer"].iloc[-1]]))
+    places, objects = outputs
+    if not places["units"].sum() or not objects["units"].sum():
+        return []
+    claim = "The output layer of Places365 has learnt scenes, that of ImageNet objects."
+    scenes = f"{whose}: share of output units with a scene, Places365 less ImageNet"
+    things = f"{whose}: share with an object, animal, plant or food, ImageNet less Places365"
+    return [
+        _finding(claim, scenes, _gap(places, objects, SCENES), page),
+        _finding(claim, things, _gap(objects, places, THINGS), page),
     ]
 
 
 def findings_table(findings: Iterable[Finding]) -> pd.DataFrame:
-    """Return findings as a tidy table, one row each.
+    """Return findings as a tidy table, one row each, with their verdicts.
+
+    Every p is adjusted for the number of tests in the table (Holm). A claim of no difference
+    makes two, one a way to decide it: p_adjusted is the smaller.
 
     Raises
     ------
     InputError
         If there is none.
     """
-    rows = [asdict(one) for one in findings]
-    if not rows:
+    table = pd.DataFrame([asdict(one) for one in findings])
+    if table.empty:
         raise InputError("findings: none of the claims could be tested with these runs")
-    return pd.DataFrame(rows)
+    p = table[["p", "p_none"]]
+    adjusted = holm(p.to_numpy().ravel()).reshape(p.shape)
+    table["p_adjusted"] = pd.DataFrame(adjusted).min(axis=1)  # NaN is left out
+    columns = table["low"], table["high"], adjusted[:, 0], table["margin"], adjusted[:, 1]
+    table["verdict"] = [verdict(*row) for row in zip(*columns, strict=True)]
+    return table
+
+
+def _finding(
+    claim: str,
+    measure: str,
+    found: Estimate,
+    page: str,
+    margin: float = float("nan"),
+    p_none: float = float("nan"),
+) -> Finding:
+    numbers = found.mean, found.low, found.high, found.p, found.count
+    return Finding(claim, measure, *numbers, page, margin, p_none)
+
+
+def _known(counts: pd.DataFrame) -> pd.DataFrame:
+    """Return the counts of units whose kind the lexicon tells."""
+    return counts[counts["kind"] != UNKNOWN]
+
+
+def _gap(one: pd.DataFrame, other: pd.DataFrame, kinds: Sequence[str]) -> Estimate:
+    """Compare the shares of kinds among the units of two tables of counts."""
+    numbers = []
+    for part in (one, other):
+        numbers += [part.loc[part["kind"].isin(kinds), "units"].sum(), part["units"].sum()]
+    return compared_shares(*map(int, numbers))
 
 
 def _variation(saliency: Float[np.ndarray, "height width"]) -> float:

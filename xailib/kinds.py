@@ -16,11 +16,20 @@ UNKNOWN = "not in the lexicon"
 def kinds_of(labels: pd.DataFrame, kinds: Mapping[str, str]) -> pd.DataFrame:
     """Count the kinds of concept in each layer: layer, kind, units, share of the layer.
 
-    A concept whose kind the lexicon does not tell counts as `UNKNOWN`.
+    A concept whose kind the lexicon does not tell counts as `UNKNOWN`. Dead units, which answer
+    to nothing, are left out where the table tells them.
     """
+    if "dead" in labels:
+        labels = labels[~labels["dead"]]
     counts = labels.assign(kind=_kinds(labels, kinds)).groupby(["layer", "kind"], sort=False).size()
     table = counts.rename("units").reset_index()
     return table.assign(share=table["units"] / table.groupby("layer")["units"].transform("sum"))
+
+
+def counted(tables: Mapping[str, pd.DataFrame], kinds: Mapping[str, str]) -> pd.DataFrame:
+    """Return `kinds_of` for the labels of several networks, in one table: network and the rest."""
+    parts = [kinds_of(labels, kinds).assign(network=name) for name, labels in tables.items()]
+    return pd.concat(parts, ignore_index=True)[["network", "layer", "kind", "units", "share"]]
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,22 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int8, Int64, Shaped
 
 from xailib.errors import InputError
-from xailib.explanation import Explanation, Signs
+from xailib.explanation import Explanation, Signs, Superpixels
 
 Mask = Bool[np.ndarray, "height width"]
+
+
+def lime_superpixels(explanation: Explanation) -> Superpixels:
+    """Return LIME's linear model.
+
+    Raises
+    ------
+    InputError
+        If the explanation is another method's.
+    """
+    if explanation.superpixels is None:
+        raise InputError(f"explanation: {explanation.method} has no superpixels; LIME has")
+    return explanation.superpixels
 
 
 def lime_mask(
@@ -25,9 +38,7 @@ def lime_mask(
     InputError
         If the explanation has no superpixels, or `num_features` is below 1.
     """
-    parts = explanation.superpixels
-    if parts is None:
-        raise InputError(f"explanation: {explanation.method} has no superpixels; LIME has")
+    parts = lime_superpixels(explanation)
     if num_features < 1:
         raise InputError(f"num_features: {num_features} is below 1")
     chosen = np.zeros(len(parts.weights), np.int8)

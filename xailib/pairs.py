@@ -19,11 +19,12 @@ from xailib.chance import against, chance_iou, moved_iou, shuffled_iou
 from xailib.errors import InputError
 from xailib.explanation import Explanation
 from xailib.frames import Frame
-from xailib.intervals import paired
+from xailib.intervals import holm, paired
 from xailib.masks import Mask, highest_first, lime_mask
 
 SUPPORTS, OPPOSES = "lime+", "lime-"
 AREAS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5)
+BASELINES = ("chance", "null_mean", "others")  # the weakest first
 DEFAULT_AREA = 0.25  # of the frame, where there is no LIME mask to take it from
 
 
@@ -180,12 +181,13 @@ def sweep_table(maps: Sequence[Map], areas: Sequence[float] = AREAS) -> pd.DataF
     return pd.DataFrame(rows)
 
 
-def summary(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+def summary(table: pd.DataFrame) -> pd.DataFrame:
     """Return one row a pair: means over photographs and paired differences from each baseline.
 
     Columns: a, b, images, iou, spearman, and for each baseline (chance, null_mean, others) its
-    mean, and the mean difference from it with its interval (``_over``, ``_low``, ``_high``) and
-    Wilcoxon's p (``_p``); surpassed: photographs whose IoU is above the null's central 95 %.
+    mean, the mean difference from it with its interval (``_over``, ``_low``, ``_high``),
+    Wilcoxon's p (``_p``), and that p adjusted for the number of pairs (``_adjusted``, Holm);
+    surpassed: photographs whose IoU is above the null's central 95 %.
     """
     rows = []
     for (a, b), part in table.groupby(["a", "b"], sort=False):
@@ -197,12 +199,15 @@ def summary(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
             "spearman": part["spearman"].mean(),
             "surpassed": int((part["iou"] > part["null_high"]).sum()),
         }
-        for name in ("chance", "null_mean", "others"):
-            test = paired((part["iou"] - part[name]).to_numpy(), seed)
+        for name in BASELINES:
+            test = paired((part["iou"] - part[name]).to_numpy())
             row |= {name: part[name].mean(), f"{name}_over": test.mean, f"{name}_p": test.p}
             row |= {f"{name}_low": test.low, f"{name}_high": test.high}
         rows.append(row)
-    return pd.DataFrame(rows)
+    found = pd.DataFrame(rows)
+    for name in BASELINES:
+        found[f"{name}_adjusted"] = holm(found[f"{name}_p"].to_numpy(float))
+    return found
 
 
 def _null(

@@ -38,6 +38,7 @@ RUNS = {  # a parameter that names a finished run: of which notebook
     "cam_run": "3_cam",
     "agreement_run": "4_agreement",
     "faithfulness_run": "5_faithfulness",
+    "replication_run": "6_replication",
 }
 MANAGED = frozenset({"out_dir", *RUNS})  # set by the pipeline, not by a profile
 _SEEDS = 2**32 - 1  # what numpy takes
@@ -79,6 +80,7 @@ RULES = {
     "sizes": wholes(10),
     "design_pool": whole(20),
     "design_size": whole(10),
+    "cut_samples": whole(10),
     "num_features": whole(1),
     "hide_color": whole(0, 255),
     "crops": whole(0),
@@ -87,6 +89,8 @@ RULES = {
     "road_percentiles": percentiles(),
     "draws": whole(1),
     "first": whole(2),
+    "sparse_first": whole(2),
+    "redraws": whole(1),
     "stages": whole(2),
     "seed": whole(0, _SEEDS),
     "control": flag(),
@@ -200,11 +204,14 @@ def _threshold(found: Mapping[str, Any], given: Collection[str]) -> None:
 def _samples(found: Mapping[str, Any], given: Collection[str]) -> None:
     if "max_samples" in given and not found.get("until_stable"):
         raise InputError("max_samples: only with until_stable; num_samples is how many are drawn")
-    for name, sizes in (("pool", "sizes"), ("design_pool", "design_size")):
+    for name, sizes, runs in (  # of the pool, half is enough for all photographs but one
+        ("pool", "sizes", "two"), ("pool", "cut_samples", "four"), ("pool", "design_size", "four"),
+        ("design_pool", "design_size", "two"),
+    ):  # fmt: skip
         if name in found and sizes in found:
             least = min(found[sizes]) if sizes == "sizes" else found[sizes]
-            if found[name] < 2 * least:
-                raise InputError(f"{name}: {found[name]} samples are not two runs of {least}")
+            if found[name] < {"two": 2, "four": 4}[runs] * least:
+                raise InputError(f"{name}: {found[name]} samples are not {runs} runs of {least}")
     if found.get("design_size", 0) % 2:
         raise InputError(f"design_size: {found['design_size']} is odd; samples come in pairs")
 

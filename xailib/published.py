@@ -18,6 +18,7 @@ from jaxtyping import Float32, Int8
 
 from xailib import downloads
 from xailib.arrays import read_array
+from xailib.descriptions import read_descriptions
 from xailib.errors import InputError, UnavailableError
 from xailib.files import sha256_of
 
@@ -28,6 +29,11 @@ ADDRESS = f"https://raw.githubusercontent.com/{REPOSITORY}/{COMMIT}/{FOLDER}/"
 AUDITED_BYTES = 95_453_081  # of the files that `audited` names, measured
 CAMS = ("gradcam", "ablationcam", "scorecam")
 LIMES = ("LIME 1", "LIME 2")
+# Where its labels of units lie, by network: one of ImageNet, one of Places365.
+LABELS = {
+    "resnet18": "task-1/result_final/resnet18_24_07_24_15_58/descriptions.csv",
+    "resnet18_places365": "task-1/result_final/resnet18_places_24_07_24_15_45/descriptions.csv",
+}
 # What its units are labelled with: CLIP-Dissect's list of the 20,000 most common English words.
 WORDS = "https://raw.githubusercontent.com/Trustworthy-ML-Lab/CLIP-dissect/main/data/20k.txt"
 
@@ -78,8 +84,8 @@ def photographs() -> list[str]:
 
 
 def audited() -> list[str]:
-    """Return the paths of the photographs, masks and maps behind Table I."""
-    return [path for path in registry() if not path.startswith("task-1/")]
+    """Return the paths of all files that are audited: Table I's, and the labels of units."""
+    return list(registry())
 
 
 def locate(
@@ -177,6 +183,11 @@ def load_published(found: Mapping[str, Path]) -> list[Published]:
         If a file is not what it was, or a mask and its photograph do not belong together.
     """
     return [_read(found, row) for row in table1().to_dict("records")]
+
+
+def load_labels(found: Mapping[str, Path]) -> dict[str, pd.DataFrame]:
+    """Read the labels of units among what `locate` found, by network, as in `LABELS`."""
+    return {network: read_descriptions(found[path]) for network, path in LABELS.items()}
 
 
 def _read(found: Mapping[str, Path], row: Mapping[Any, Any]) -> Published:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Float32
+from jaxtyping import Float32
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.stats import spearmanr
@@ -18,6 +18,7 @@ from xailib.agreement import check_comparable, in_frame_of, iou
 from xailib.chance import chance_iou
 from xailib.errors import InputError, unknown_name
 from xailib.explanation import Explanation
+from xailib.intervals import mean_interval, pseudo_values
 from xailib.masks import area_mask
 
 # The measures' names, as charts and tables show them.
@@ -30,7 +31,6 @@ MEASURES = {
 AREA = 0.2  # of the view: at most so many pixels are compared by IoU
 ALIKE = 0.9  # similarity from which two maps count as the same
 CHANGED = 0.5  # and below which a map has clearly changed
-DRAWS = 2000  # of a bootstrap
 
 
 def similarity(
@@ -92,9 +92,10 @@ def compare(
     Parameters
     ----------
     maps : mapping from (method, key) to explanations
-        One for each photograph; one that the reference lacks is left out.
+        Those of each photograph; one that the reference lacks is left out.
     reference : key
-        Which of them the others are compared with: it is among the rows, with similarity 1.
+        Which of them, one a photograph, the others are compared with: it is among the rows, with
+        similarity 1.
     column : str
         What the keys are called in the table.
     allow : collection of {"classifier", "target"}
@@ -103,8 +104,10 @@ def compare(
     Returns
     -------
     DataFrame
-        One row for each method, key and photograph: image, method, `column`, target, and what
-        `similarity` returns.
+        One row for each method, key and photograph: image, method, `column`, target, what
+        `similarity` returns, and spread. Where several maps of a photograph have one key, as
+        of several draws of random weights, these are means, and spread is the largest rank
+        correlation less the smallest; else it is 0.
 
     Raises
     ------
@@ -124,7 +127,9 @@ def compare(
             rows.append({**labels, "target": other.target_name, **alike})
     if not rows:
         raise InputError("maps: there is nothing to compare")
-    return pd.DataFrame(rows)
+    groups = pd.DataFrame(rows).groupby(["image", "method", column, "target"], sort=False)
+    spread = groups["spearman"].max() - groups["spearman"].min()
+    return groups.mean().assign(spread=spread).reset_index()
 
 
 def floor(maps: Mapping[str, Sequence[Explanation]]) -> pd.DataFrame:
@@ -166,11 +171,11 @@ def verdict(
     table: pd.DataFrame,
     unrelated: pd.DataFrame,
     measure: str = "spearman",
-    seed: int = 0,
 ) -> pd.DataFrame:
     """Judge each method by what is left of its maps' similarity; tables in, table out.
 
-    Means over photographs, with 95 % intervals of a bootstrap over photographs (percentiles).
+    Means over photographs, with 95 % intervals of `xailib.intervals.mean_interval`; that of the
+    floor, a mean over pairs, needs three photographs, and without it no method passes.
     A method **passes** if the mean similarity is not above the floor's interval, and its own
     interval lies below `CHANGED`. It **fails** if its own interval lies above the floor's, or
     above `ALIKE`. All else is **undecided**: among it a method whose maps are much alike
@@ -185,8 +190,6 @@ def verdict(
         From `floor`.
     measure : str
         A name in `MEASURES`.
-    seed : int
-        Of the bootstrap.
 
     Returns
     -------
@@ -212,8 +215,8 @@ def verdict(
                 f"table: nothing to judge {method!r} by; it needs {measure} and a floor"
             )
         square = pairs.pivot(index="image", columns="other", values=measure).to_numpy(float)
-        low, high = _interval(left, seed)
-        floor_low, floor_high = _interval(square, seed)
+        low, high = map(float, mean_interval(left))
+        floor_low, floor_high = map(float, mean_interval(pseudo_values(square)))
         if low > floor_high or low >= ALIKE:
             word = "fails"
         else:
@@ -223,21 +226,6 @@ def verdict(
         found |= {"floor": pairs[measure].mean(), "floor_low": floor_low, "floor_high": floor_high}
         rows.append(found)
     return pd.DataFrame(rows)
-
-
-def _interval(values: Float[np.ndarray, "..."], seed: int) -> tuple[float, float]:
-    """Return the 95 % interval of the mean under resampling of photographs.
-
-    ``values`` has one value a photograph, or one for each pair, NaN for a photograph with itself.
-    """
-    count = len(values)
-    drawn = np.random.default_rng(seed).integers(count, size=(DRAWS, count))
-    some = values[drawn] if values.ndim == 1 else values[drawn[:, :, None], drawn[:, None]]
-    some = some.reshape(DRAWS, -1)
-    known = ~np.isnan(some)
-    some = some[known.any(1)]  # a draw of one photograph alone has no pair
-    low, high = np.percentile(np.nanmean(some, axis=1), (2.5, 97.5))
-    return float(low), float(high)
 
 
 def picture_of(view: figures.Picture, explanation: Explanation | None) -> figures.Picture:
@@ -270,7 +258,11 @@ def stage_chart(table: pd.DataFrame, judged: pd.DataFrame, measure: str = "spear
         for axis, line in zip(axes, judged.to_dict("records"), strict=False):
             method = line["method"]
             label = "floor: maps of two photographs"
-            axis.axhspan(line["floor_low"], line["floor_high"], color="0.85", label=label)
+            ends = line["floor_low"], line["floor_high"]
+            if np.isnan(ends).any():  # of two photographs, without an interval
+                axis.axhline(line["floor"], color="0.7", label=label)
+            else:
+                axis.axhspan(*ends, color="0.85", label=label)
             _curves(axis, table[table["method"] == method], measure)
             axis.set_title(f"{figures.NAMES.get(method, method)}: {line['verdict']}", loc="left")
         for number, axis in enumerate(axes):

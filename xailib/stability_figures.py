@@ -6,9 +6,9 @@ from jaxtyping import Float32
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter, ScalarFormatter
 
-from xailib.errors import InputError
-from xailib.explanation import Explanation, Superpixels
+from xailib.explanation import Explanation
 from xailib.figures import PALETTE, style
+from xailib.masks import lime_superpixels
 from xailib.stability import Stability
 
 _MEASURES = {
@@ -107,10 +107,4 @@ def designs_chart(table: pd.DataFrame) -> Figure:
 
 def sureness(one: Explanation, found: Stability) -> Float32[np.ndarray, "height width"]:
     """Return for each pixel the share of halves that choose its superpixel, in [0, 1]."""
-    return found.chosen_again[_superpixels(one).segments].astype(np.float32)
-
-
-def _superpixels(one: Explanation) -> Superpixels:
-    if one.superpixels is None:
-        raise InputError(f"explanation: {one.method} has no superpixels; LIME has")
-    return one.superpixels
+    return found.chosen_again[lime_superpixels(one).segments].astype(np.float32)

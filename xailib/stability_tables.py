@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Int
 
 from xailib.errors import InputError
 from xailib.explanation import Explanation, Superpixels
@@ -165,6 +166,77 @@ def designs_table(pools: Mapping[str, Sequence[Explanation]], samples: int) -> p
     base = table[table["design"] == "independent"].set_index("image")["variance"]
     table["passes"] = table["variance"] / table["image"].map(base)
     return table
+
+
+def cuts_table(
+    pools: Sequence[Explanation],
+    others: Mapping[str, Sequence[Explanation]],
+    num_features: int = 10,
+) -> pd.DataFrame:
+    """Compare masks of runs on another cut into superpixels with those on the usual one.
+
+    Parameters
+    ----------
+    pools
+        Long runs on the usual cut, of samples drawn independently.
+    others
+        By the name of the cut: runs of the same photographs, no more than half as long.
+    num_features : int
+        Superpixels in a mask.
+
+    Returns
+    -------
+    DataFrame
+        One row for each photograph and cut: image, cut, samples, runs (of so many samples on the
+        usual cut), superpixels, same (mean over pixels of the IoU of the two superpixels that
+        a pixel is in: 1 for equal cuts), iou (of the masks in pixels, mean over those runs), and
+        usual (the same between two runs on the usual cut).
+
+    Raises
+    ------
+    InputError
+        If there is no long run of a photograph, or it is not two runs.
+    """
+    long = {one.image: one for one in pools}
+    rows = []
+    for cut, explanations in others.items():
+        for one in explanations:
+            if one.image not in long:
+                raise InputError(f"pools: none is of {one.image!r}")
+            parts, shown, _ = _parts(one)
+            pool = _parts(long[one.image])[0]
+            weights = disjoint_runs(long[one.image], len(shown))
+            if len(weights) < 2:
+                raise InputError(f"pools: {len(weights)} run of {len(shown)} samples; at least two")
+            masks = supporters(weights, num_features)
+            mask = supporters(parts.weights[None], num_features)[0][parts.segments].ravel()
+            pixels = masks[:, pool.segments.ravel()]  # (runs, pixels)
+            either = (pixels | mask).sum(axis=1)
+            a, b = np.triu_indices(len(masks), 1)
+            areas = np.bincount(pool.segments.ravel(), minlength=masks.shape[1])
+            rows.append(
+                {
+                    "image": one.image,
+                    "cut": cut,
+                    "samples": len(shown),
+                    "runs": len(masks),
+                    "superpixels": len(parts.weights),
+                    "same": _same_cut(parts.segments, pool.segments),
+                    "iou": ((pixels & mask).sum(axis=1) / np.maximum(either, 1)).mean(),
+                    "usual": mask_iou(masks[a], masks[b], areas).mean(),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def _same_cut(
+    one: Int[np.ndarray, "height width"], other: Int[np.ndarray, "height width"]
+) -> float:
+    """Return the mean over pixels of the IoU of the two superpixels that a pixel is in."""
+    pairs = np.stack([one.ravel(), other.ravel()])
+    (a, b), both = np.unique(pairs, axis=1, return_counts=True)
+    union = np.bincount(pairs[0])[a] + np.bincount(pairs[1])[b] - both
+    return float((both / union) @ both / one.size)
 
 
 def needed(one: Explanation, step: int = STEP, num_features: int = 10) -> int | None:

@@ -13,26 +13,35 @@ from typing import Any
 import pandas as pd
 
 from xailib import audit
+from xailib.concepts import lexicon
 from xailib.errors import InputError
 from xailib.files import atomic, write_atomic
+from xailib.kinds import counted
 from xailib.published import COMMIT, REPOSITORY, Published, audited, registry
 from xailib.results import environment, git_commit, project_root
 
 Tables = dict[str, pd.DataFrame]
-NAMES = ("steps", "corrected", "summary", "sweep", "ranks", "opposing")
+NAMES = ("steps", "corrected", "summary", "sweep", "ranks", "opposing", "kinds")
 DIGITS = 6
 
 
-def compute(cases: Sequence[Published], seed: int = 0) -> Tables:
-    """Return all of the audit's tables, by the names in `NAMES`; the seed is the bootstrap's."""
+def compute(cases: Sequence[Published], labels: Mapping[str, pd.DataFrame]) -> Tables:
+    """Return all of the audit's tables, by the names in `NAMES`.
+
+    Parameters
+    ----------
+    cases, labels
+        From `xailib.published.load_published` and `load_labels`.
+    """
     corrected = audit.corrected(cases)
     return {
         "steps": audit.steps(cases),
         "corrected": corrected,
-        "summary": audit.summary(corrected, seed),
+        "summary": audit.summary(corrected),
         "sweep": audit.sweep(cases),
         "ranks": audit.rank_agreement(cases),
         "opposing": audit.opposing(cases),
+        "kinds": counted(labels, lexicon()),
     }
 
 
