@@ -3,93 +3,41 @@
     OMP_NUM_THREADS=1 python benchmarks/scale.py grow        images, units and concepts: exponents
     OMP_NUM_THREADS=1 python benchmarks/scale.py lime 10000  memory and failures of a long run
     python benchmarks/scale.py workers 1 2 4 8               efficiency; wants a quiet machine
-    python benchmarks/scale.py extrapolate 64                ImageNet as the probe set, on 64 GPUs
+    python benchmarks/scale.py imagenet                      as the probe set, on many GPUs
     python benchmarks/scale.py constants smoke embedded      from these profiles' finished jobs
 
-`grow --small` and smaller numbers are quick. Exponents are of processor time, which a busy machine
-hardly changes; efficiency is of wall time, which it does. For `constants`, first run the profiles
-on a quiet machine: `xailib run smoke --workers 1 --shard 1`, and so on.
+With `--keep`, the first three renew what the site's page on cost shows, from which `imagenet`
+follows. `grow --small` and smaller numbers are quick. Exponents are of processor time, which a
+busy machine hardly changes; efficiency is of wall time, which it does. For `constants`, first run
+the profiles on a quiet machine: `xailib run smoke --workers 1 --shard 1`, and so on.
 """
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import chdir
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from measure import Times
+from measure import Elsewhere, machine
+from scale_figure import draw
 from scipy.optimize import nnls
+from sizes import grow
+from store import merge
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-IMAGES = (10, 100, 1000, 10_000)
-UNITS = (100, 1000, 10_000)
-CONCEPTS = (1000, 10_000, 100_000)
-IMAGENET = 1_281_167  # training photographs, as a probe set
-
-
-def grow(small: bool) -> pd.DataFrame:
-    """Return processor time and memory by size, and the exponent from each size to the next."""
-    from xailib.cosines import product
-    from xailib.similarity import soft_wpmi
-
-    rng = np.random.default_rng(0)
-
-    def cosines(probe: int, concepts: int):  # type: ignore[no-untyped-def]
-        tables = [rng.standard_normal((n, 64), dtype=np.float32) for n in (probe, concepts)]
-        return product(*(rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in tables))
-
-    def label(units: int, concepts: int) -> Callable[[], object]:
-        similarity = cosines(2000, concepts)
-        values = rng.standard_normal((2000, units), dtype=np.float32)
-        return lambda: soft_wpmi(similarity, values, top_k=20)
-
-    cases = {
-        "images, activations recorded": (IMAGES, recording),
-        "units, labelled": (UNITS, lambda n: label(n, 1000)),
-        "concepts, labelled": (CONCEPTS, lambda n: label(300, n)),
-    }
-    rows = []
-    for name, (sizes, make) in cases.items():
-        for size in sizes[: 2 if small else None]:
-            times = Times()
-            times.run(make(size))
-            rows.append([name, size, min(times.processor), max(times.megabytes)])
-    table = pd.DataFrame(rows, columns=["growing", "size", "processor seconds", "MB"])
-    logs = np.log(table[["size", "processor seconds"]]).groupby(table["growing"]).diff()
-    table["exponent"] = logs["processor seconds"] / logs["size"]
-    return table
+sys.path[:0] = [str(Path(__file__).parents[1] / part) for part in ("tests", "book/_ext")]
+import scaling  # noqa: E402
 
 
-def recording(images: int) -> Callable[[], object]:
-    """Return a recording of a tiny network's activations on so many probe images."""
-    import nets
-
-    from xailib.activations import record_activations
-    from xailib.images import from_array
-    from xailib.probe import ProbeImage, ProbeSet
-
-    classifier = nets.classifier()
-    one = nets.photograph()
-
-    class Blobs(ProbeSet):
-        """Made when asked for: what grows is to be the network's work, not the files'."""
-
-        def photographs(self, start: int = 0):  # type: ignore[no-untyped-def]
-            return (from_array(one.pixels, image.id) for image in self.images[start:])
-
-    probe = Blobs("blobs", tuple(ProbeImage(str(n), "", one.sha256) for n in range(images)))
-    folder = Path(tempfile.mkdtemp()) / "recording"
-    return lambda: record_activations(classifier, ["stem.0", "fc"], probe, folder=folder)
-
-
-def lime(images: int, workers: int, samples: int = 50, shard: int = 50) -> dict[str, object]:
+def lime(images: int, workers: int, samples: int = 50, shard: int = 50) -> pd.DataFrame:
     """Explain so many blobs by LIME into one table; say how memory went and what failed."""
+    others = Others()
     with project(images) as (profile, jobs, folder):
         seconds = explain(profile, jobs(shard), workers)
         place = profile.folder("2_lime") / "jobs"
@@ -98,28 +46,49 @@ def lime(images: int, workers: int, samples: int = 50, shard: int = 50) -> dict[
             for job in jobs(shard)[:-1]
         ]
         quarter = max(1, len(memory) // 4)
-        return {
+        row = {
+            "task": "2_lime",
             "images": images,
             "samples": samples,
-            "seconds": round(seconds, 1),
+            "workers": workers,
+            "seconds": seconds,
             "rows": len(pd.read_parquet(place / "2_lime.table" / "explained.parquet")),
             "failures": len(pd.read_parquet(place / "2_lime.table" / "failures.parquet")),
-            "MB, first quarter of jobs": round(float(np.mean(memory[:quarter]))),
-            "MB, last quarter of jobs": round(float(np.mean(memory[-quarter:]))),
-            "disk MB": round(sum(f.stat().st_size for f in folder.rglob("*.npz")) / 1e6, 1),
+            "first_quarter_mb": float(np.mean(memory[:quarter])),
+            "last_quarter_mb": float(np.mean(memory[-quarter:])),
+            "disk_mb": sum(f.stat().st_size for f in folder.rglob("*.npz")) / 1e6,
+            "cores_used_elsewhere": others.cores(),
         }
+    return pd.DataFrame([row])
 
 
 def efficiency(counts: Sequence[int], images: int) -> pd.DataFrame:
     """Return how much faster more workers are, each with one thread, at the same jobs."""
     rows = []
     for count in counts:
+        others = Others()
         with project(images) as (profile, jobs, _):
-            rows.append([count, explain(profile, jobs(2), count)])
-    table = pd.DataFrame(rows, columns=["workers", "seconds"])
+            rows.append(["2_lime", count, explain(profile, jobs(2), count), others.cores()])
+        print(f"{count} workers: {rows[-1][2]:.1f} s", flush=True)
+    table = pd.DataFrame(rows, columns=["task", "workers", "seconds", "cores_used_elsewhere"])
+    table["cores"] = len(os.sched_getaffinity(0))
     table["speedup"] = table["seconds"].iloc[0] * counts[0] / table["seconds"]
     table["efficiency"] = table["speedup"] / table["workers"]
     return table
+
+
+class Others(Elsewhere):
+    """How busy the machine was with others than this process and those that it started."""
+
+    def __init__(self) -> None:
+        self._children = sum(os.times()[2:4])
+        self._begin = time.perf_counter()
+        super().__init__()
+
+    def cores(self) -> float:
+        """Return the number of cores; the processes that were started must have ended."""
+        ours = (sum(os.times()[2:4]) - self._children) / (time.perf_counter() - self._begin)
+        return max(0.0, super().cores() - ours)
 
 
 class project:  # noqa: N801  a block
@@ -196,17 +165,20 @@ def _line(pairs: Sequence[tuple[int, object]], name: str) -> list[float]:
     return np.round(nnls(sides, [getattr(cost, name) for _, cost in pairs])[0], 4).tolist()
 
 
-def extrapolate(gpus: int, passes: float, efficient: float) -> dict[str, object]:
-    """Return what labelling with ImageNet's training photographs would take, if it stays linear."""
-    seconds = IMAGENET / passes / (gpus * efficient)
-    return {
-        "probe images": IMAGENET,
-        "GPUs": gpus,
-        "hours to record activations": round(seconds / 3600, 3),
-        "GB of activations, 3,000 units in half precision": round(IMAGENET * 3000 * 2 / 1e9, 1),
-        "GB of embeddings, 512 in single precision": round(IMAGENET * 512 * 4 / 1e9, 1),
-        "assumed": f"{passes:g} pictures a second and GPU, efficiency {efficient:g}, fast disks",
-    }
+def imagenet(gpus: int | None) -> pd.DataFrame:
+    """Return what ImageNet as the probe set would take, from what is kept."""
+    given, sizes = scaling.assumed(), scaling.kept("sizes")
+    if sizes is None:
+        raise SystemExit("first: grow --keep")
+    if gpus:
+        given.loc[given["name"] == "gpus", "value"] = gpus
+    return scaling.extrapolated(given, sizes, scaling.kept("workers"))
+
+
+def keep(folder: Path, name: str, table: pd.DataFrame) -> None:
+    """Put what was measured where the site reads it."""
+    merge(folder, name, table.to_dict("records"), machine())
+    draw(folder)
 
 
 def main() -> None:
@@ -215,29 +187,32 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parts = parser.add_subparsers(dest="part", required=True)
-    parts.add_parser("grow").add_argument("--small", action="store_true")
+    one = parts.add_parser("grow")
+    one.add_argument("--small", action="store_true")
+    kept = [one]
     one = parts.add_parser("lime")
     one.add_argument("images", type=int)
     one.add_argument("--workers", type=int, default=1)
+    kept.append(one)
     one = parts.add_parser("workers")
     one.add_argument("counts", type=int, nargs="+")
     one.add_argument("--images", type=int, default=200)
-    one = parts.add_parser("extrapolate")
-    one.add_argument("gpus", type=int)
-    one.add_argument("--passes", type=float, default=1000, help="pictures a second and GPU")
-    one.add_argument("--efficiency", type=float, default=0.9)
+    kept.append(one)
+    for one in kept:
+        one.add_argument("--keep", action="store_true", help="for the site's page on cost")
+    parts.add_parser("imagenet").add_argument("--gpus", type=int, help="instead of those assumed")
     one = parts.add_parser("constants")
     one.add_argument("profiles", nargs="+")
     one.add_argument("--write", metavar="WHERE", help="such as '2 cores of ...': keeps them")
     given = parser.parse_args()
-    if given.part == "grow":
-        print(grow(given.small).to_string(index=False, float_format="%.3g"))
-    elif given.part == "lime":
-        print(json.dumps(lime(given.images, given.workers), indent=1))
-    elif given.part == "workers":
-        print(efficiency(given.counts, given.images).to_string(index=False, float_format="%.3g"))
-    elif given.part == "extrapolate":
-        print(json.dumps(extrapolate(given.gpus, given.passes, given.efficiency), indent=1))
+    if given.part in MEASURED:
+        name, measure = MEASURED[given.part]
+        table = measure(given)
+        print((scaling.growth(table) if name == "sizes" else table).to_string(index=False))
+        if given.keep:
+            keep(scaling.FOLDER, name, table)
+    elif given.part == "imagenet":
+        print(imagenet(given.gpus).to_string(index=False))
     else:
         found = {"measured": given.write or "here", "jobs": constants(given.profiles)}
         print(json.dumps(found, indent=1))
@@ -245,6 +220,13 @@ def main() -> None:
             from xailib.costs import CONSTANTS
 
             CONSTANTS.write_text(json.dumps(found, indent=1) + "\n")
+
+
+MEASURED = {
+    "grow": ("sizes", lambda given: grow(given.small)),
+    "lime": ("long", lambda given: lime(given.images, given.workers)),
+    "workers": ("workers", lambda given: efficiency(given.counts, given.images)),
+}
 
 
 if __name__ == "__main__":

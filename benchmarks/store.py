@@ -1,6 +1,7 @@
 """Where the figures are kept: small tables that the site shows, renewed row by row.
 
-``ratios.csv`` has one row a comparison, ``growth.csv`` one a size; ``manifest.json`` says of
+``ratios.csv`` has one row a comparison, ``growth.csv`` one a size, and ``sizes.csv``,
+``workers.csv`` and ``long.csv`` what `scale.py` measures; ``manifest.json`` beside them says of
 each run that any row comes from where, when and with what it was measured.
 """
 
@@ -15,7 +16,13 @@ import pandas as pd
 from xailib.files import write_atomic
 
 FOLDER = Path(__file__).parents[1] / "book/_data/performance"
-KEYS = {"ratios": ["network", "key"], "growth": ["grows"]}  # what is renewed together
+KEYS = {  # what is renewed together
+    "ratios": ["network", "key"],
+    "growth": ["grows"],
+    "sizes": ["growing"],
+    "workers": ["task"],
+    "long": ["task"],
+}
 MANIFEST = "manifest.json"
 
 

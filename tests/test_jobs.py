@@ -215,7 +215,7 @@ def test_a_job_leaves_its_log_and_its_cost(project):
     run(profile, shard=4, pages=False)
     folder = project / "results/mine/2_lime/jobs/2_lime.0000"
     assert "done, " in (folder / jobs.LOG).read_text()
-    cost = json.loads((folder / jobs.COST).read_text())
+    cost = json.loads((folder / "cost.json").read_text())
     stored = list((project / "results/mine/2_lime/explanations").iterdir())
     table = (folder / "explained.parquet").stat().st_size
     assert cost["disk"] == table + sum(file.stat().st_size for file in stored)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from xailib import downloads, hub, layers, models, web
 from xailib import weights as weights_io
+from xailib.counting import passed
 from xailib.encoding import TEXTS, Pictures, Rows, batches, import_optional, pixels_of, unit_rows
 from xailib.errors import InputError, UnavailableError, unknown_name
 from xailib.files import sha256_of
@@ -56,6 +57,7 @@ class ClipEncoder:
         for batch in batches(crops, BATCH):
             pixels = torch.from_numpy(np.stack(batch)).to(self.device)
             rows.append(self._run("encode_image", self.preprocessing.normalise(pixels)))
+            passed(len(batch))
         return unit_rows(rows, "images")
 
     def encode_texts(self, texts: Sequence[str]) -> Rows:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from xailib.errors import InputError
-from xailib.jobs import COST, Job
+from xailib.jobs import Job
+from xailib.metering import COST
 from xailib.plan import SHARDS, listing, probe_listing
 from xailib.profiles import Profile, declared
 from xailib.published_sets import ARCHIVES

@@ -14,12 +14,11 @@ from xailib import shards
 from xailib.errors import InputError
 from xailib.explain.works import works_of
 from xailib.explanation import Explanation
-from xailib.files import sha256_of
 from xailib.images import Failure, Photograph, iter_images
 from xailib.jobs import Job
 from xailib.models import Classifier, load_classifier
 from xailib.profiles import Profile
-from xailib.results import Run
+from xailib.results import Run, file_hashes
 
 
 def explain(profile: Profile, job: Job) -> None:
@@ -35,7 +34,7 @@ def explain(profile: Profile, job: Job) -> None:
     parameters = shards.parameters_of(profile, job.task)
     classifier = _classifier(*(parameters[name] for name in ("model", "weights", "device", "seed")))
     works = works_of(job.task, classifier, parameters)
-    hashes = {str(file.resolve()): sha256_of(file) for file in classifier.files}
+    hashes = file_hashes(classifier.files)
     # No `start_run`: that is one process's, and here several fill one folder.
     inputs = {"files": hashes, "weights": classifier.identity}
     run = Run(profile.folder(job.task), job.task, {}, inputs)

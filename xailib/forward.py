@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float, Float32
 from torch import Tensor, nn
 
+from xailib.counting import passed
 from xailib.engines import SET_UPS, Run, quiet
 from xailib.errors import InputError, UnavailableError, unknown_name
 from xailib.kept import keep, kept_for
@@ -261,6 +262,7 @@ def halving(
                     "memory: a single picture does not fit; use a smaller network or input"
                 ) from error
         else:
+            passed(stop - start)
             yield start, stop, found
             start = stop
             continue

@@ -6,10 +6,8 @@ it was, and a job which somebody else has finished in the meantime is not done a
 """
 
 import contextlib
-import json
 import os
 import platform
-import threading
 import time
 import traceback
 from collections.abc import Mapping
@@ -18,17 +16,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from xailib import pipeline
 from xailib.errors import StorageError, UnavailableError, XailibError
-from xailib.files import write_atomic
 from xailib.locks import lock_folder
+from xailib.metering import metered
 from xailib.packaged import packaged
-from xailib.pipeline import execute, up_to_date
+from xailib.pipeline import execute
 from xailib.profiles import Profile
 from xailib.project import project_root
+from xailib.results import intact, read_manifest
 
 LOG = "log.txt"
-COST = "cost.json"
-_POLL = 0.2  # seconds between two looks at the memory in use
+STORE = "XAILIB_STORE"  # the environment's word for where finished results are shared
 
 
 @dataclass(frozen=True)
@@ -87,12 +86,22 @@ class Result:
 
 def finished(profile: Profile, job: Job) -> bool:
     """Tell whether what a job has left is what doing it now would give."""
+    folder = job.folder(profile)
+    try:
+        manifest = read_manifest(folder)
+    except XailibError:
+        return False
+    return as_now(profile, job, manifest) and intact(folder, manifest)
+
+
+def as_now(profile: Profile, job: Job, manifest: Mapping[str, Any]) -> bool:
+    """Tell whether a manifest is that of doing the job now, wherever its files are."""
     if job.kind == "notebook":
-        return up_to_date(profile, job.task)
+        return pipeline.as_now(profile, job.task, manifest)
     from xailib import shards
 
-    check = shards.gathered if job.kind in ("table", "label") else shards.finished
-    return check(profile, job)
+    check = shards.gathered if job.kind in ("table", "label") else shards.as_now
+    return check(profile, job, manifest)
 
 
 def run_job(profile: Profile, job: Job, *, force: bool = False) -> Result:
@@ -114,29 +123,25 @@ def run_job(profile: Profile, job: Job, *, force: bool = False) -> Result:
 
 
 def _attempt(profile: Profile, job: Job, folder: Path) -> Result:
-    log, start, before = folder / LOG, time.monotonic(), _processor()
+    log, start = folder / LOG, time.monotonic()
     log.write_text(f"{job.name} on {platform.node()}, process {os.getpid()}, {_now()}\n")
+    metering: contextlib.AbstractContextManager[None] = metered(folder, job.name)
+    if job.kind == "notebook":  # metered where it is executed, whoever asks for that
+        metering = contextlib.nullcontext()
     try:
-        with _Peak() as peak:
+        with metering:
             _do(profile, job)
     except Exception as error:  # noqa: BLE001  whatever a job raises is told to the client
         with log.open("a") as file:
             traceback.print_exc(file=file)
-        return _failure(error, time.monotonic() - start)
-    cost = {
-        "job": job.name,
-        "seconds": round(time.monotonic() - start, 2),
-        "processor": round(_processor() - before, 2),
-        "memory": peak.bytes,
-        "disk": _disk(profile, job),
-    }
+        return failure(error, time.monotonic() - start)
     with log.open("a") as file:
         print(f"done, {_now()}", file=file)
-    write_atomic(folder / COST, json.dumps(cost, indent=1))
     return Result("done", time.monotonic() - start)
 
 
-def _failure(error: Exception, seconds: float) -> Result:
+def failure(error: Exception, seconds: float = 0.0) -> Result:
+    """Return what an error makes of a job, and whether trying again may help."""
     line = (str(error).splitlines() or [""])[0]
     if not isinstance(error, XailibError):
         return Result("failed", seconds, f"{type(error).__name__}: {line}", again=True)
@@ -162,51 +167,8 @@ def _do(profile: Profile, job: Job) -> None:
         {"record": probing.record, "label": probing.label}[job.kind](profile, job)
 
 
-def _processor() -> float:
-    """Return the processor time of this process and of those of its children that have ended."""
-    return sum(os.times()[:4])
-
-
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _disk(profile: Profile, job: Job) -> int:
-    """Return the bytes of the files that a finished job's manifest names."""
-    folder = job.folder(profile)
-    names = json.loads((folder / "manifest.json").read_text())["outputs"]
-    return sum((folder / name).stat().st_size for name in names)
-
-
-class _Peak:
-    """The most memory that this process and its children held while the block ran."""
-
-    def __init__(self) -> None:
-        self.bytes = 0
-        self._end = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-
-    def __enter__(self) -> "_Peak":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._end.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        import psutil
-
-        own = psutil.Process()
-        while True:
-            total = 0
-            for process in [own, *own.children(recursive=True)]:
-                with contextlib.suppress(psutil.Error):  # it has just ended
-                    info = process.memory_full_info()
-                    total += getattr(info, "pss", info.uss)  # what is shared, counted once
-            self.bytes = max(self.bytes, total)
-            if self._end.wait(_POLL):
-                return
 
 
 def path_of(name: str) -> Path:
@@ -225,23 +187,37 @@ def packed(profile: Profile, job: Job, *, force: bool = False) -> dict[str, Any]
         "profile": asdict(profile),
         "job": asdict(job),
         "force": force,
+        "store": os.environ.get(STORE, ""),
     }
 
 
 def run_packed(spec: Mapping[str, Any]) -> Result:
-    """Do what `packed` describes, in the project's folder, which must be at the same path."""
-    root = Path(spec["root"])
+    """Do what `packed` describes, in the project's folder, which must be at the same path.
+
+    With a store, a worker that does not have that folder uses the project that it was started in.
+    """
+    root = _root(spec)
     if not root.is_dir():
         return Result("failed", message=f"this worker does not see the folder {str(root)!r}")
     found = dict(spec["job"])
     found["needs"] = tuple(found["needs"])
     found["photographs"] = tuple((name, source) for name, source in found["photographs"])
     os.chdir(root)
-    return run_job(Profile(**spec["profile"]), Job(**found), force=spec["force"])
+    profile, job = Profile(**spec["profile"]), Job(**found)
+    if url := spec.get("store"):
+        from xailib.sharing import run_shared  # only here: it stands above this module
+
+        return run_shared(profile, job, url, force=spec["force"])
+    return run_job(profile, job, force=spec["force"])
+
+
+def _root(spec: Mapping[str, Any]) -> Path:
+    root = Path(spec["root"])
+    return project_root() if spec.get("store") and not root.is_dir() else root
 
 
 def log_of(spec: Mapping[str, Any]) -> Path:
     """Return the file in which a packed job's output is kept."""
     job, profile = Job(**spec["job"]), Profile(**spec["profile"])
-    with contextlib.chdir(spec["root"]):
+    with contextlib.chdir(_root(spec)):
         return job.folder(profile) / LOG

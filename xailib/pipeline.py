@@ -16,6 +16,7 @@ from xailib.errors import InputError, UnavailableError, XailibError, unknown_nam
 from xailib.files import sha256_of, storage, write_atomic
 from xailib.images import Failure, iter_images
 from xailib.locks import lock_folder
+from xailib.metering import metered
 from xailib.profiles import TASKS, Profile, notebook, upstream
 from xailib.project import project_root
 from xailib.results import (
@@ -133,13 +134,21 @@ def up_to_date(profile: Profile, task: str) -> bool:
     folder = profile.folder(task)
     try:
         manifest = read_manifest(folder)
+    except XailibError:
+        return False
+    return as_now(profile, task, manifest) and intact(folder, manifest)
+
+
+def as_now(profile: Profile, task: str, manifest: Mapping[str, Any]) -> bool:
+    """Tell whether a run's manifest is that of executing its task now, wherever its files are."""
+    try:
         current = _expected(profile, task)
         with contextlib.chdir(project_root()):  # where the notebook's own paths start
             inputs = _inputs_now(manifest)
     except (XailibError, OSError, KeyError, TypeError):
         return False
     same = all(manifest.get("request", {}).get(key) == value for key, value in current.items())
-    return same and manifest.get("inputs") == inputs and intact(folder, manifest)
+    return same and manifest.get("inputs") == inputs
 
 
 def execute(profile: Profile, task: str, *, bar: bool = False) -> None:
@@ -158,7 +167,8 @@ def execute(profile: Profile, task: str, *, bar: bool = False) -> None:
     try:
         if _finished_at(folder) == before or not up_to_date(profile, task):
             _tell_damage(folder)
-            _execute(profile, task, bar)
+            with metered(folder, task):
+                _execute(profile, task, bar)
     finally:
         lock.release()
 

@@ -23,12 +23,12 @@ from xailib.embeddings import record_embeddings
 from xailib.encoders import Encoder, load_encoder
 from xailib.encoding import Rows
 from xailib.errors import InputError
-from xailib.files import atomic, sha256_of
+from xailib.files import atomic
 from xailib.jobs import Job
 from xailib.models import Classifier
 from xailib.probe import ProbeSet, probe_of
 from xailib.profiles import Profile
-from xailib.results import Run, read_manifest
+from xailib.results import Run, file_hashes, read_manifest
 from xailib.streaming import RunningTop, label_tops
 
 IMAGES = "images.parquet"
@@ -218,4 +218,4 @@ def _hashes(
     files |= set(getattr(getattr(encoder, "bridge", None), "files", ()))
     if parameters["encoder_weights"]:
         files.add(Path(parameters["encoder_weights"]).expanduser())
-    return {str(file.resolve()): sha256_of(file) for file in sorted(files)}
+    return file_hashes(sorted(files))

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped
 
+from xailib.counting import passed, passes
 from xailib.errors import InputError
 from xailib.files import sha256_of, storage, write_atomic
 from xailib.probe import ProbeSet
@@ -59,7 +60,7 @@ def record(
     StorageError
         If the disk is full, or may not be written to: run again to go on.
     """
-    manifest = _start(folder, wanted)
+    manifest, before = _start(folder, wanted), passes()
     if not manifest.get("complete"):
         for rows in batches(_resume(folder, manifest)):
             if "units" not in manifest:
@@ -69,6 +70,8 @@ def record(
             _append(folder, rows, manifest["dtype"])
         manifest |= {"complete": True, "sha256": _hashes(folder, manifest), **found}
         _write_manifest(folder, manifest)
+    # Each row was one pass, whenever it was made.
+    passed(max(0, manifest["images"] - (passes() - before).made), kept=True)
     return manifest
 
 

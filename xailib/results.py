@@ -13,7 +13,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
@@ -23,6 +23,7 @@ from typing import Any
 import pandas as pd
 from filelock import FileLock
 
+from xailib.counting import Passes, passed, passes
 from xailib.errors import InputError, StorageError, XailibError
 from xailib.explanation import Explanation
 from xailib.files import atomic, sha256_of, write_atomic
@@ -76,6 +77,19 @@ def source_hash(*, upstream_only: bool = False) -> str:
     return digest.hexdigest()
 
 
+def file_hashes(files: Iterable[Path]) -> dict[str, str]:
+    """Return the hashes of files by path: within the project, by the path below its root.
+
+    So a result is the same in another copy of the project, or on another machine.
+    """
+    root = project_root().resolve()
+    places = {Path(file): Path(file).resolve() for file in files}
+    return {
+        str(place.relative_to(root) if place.is_relative_to(root) else place): sha256_of(file)
+        for file, place in places.items()
+    }
+
+
 def start_run(
     out_dir: str | Path,
     task: str,
@@ -117,7 +131,7 @@ def start_run(
     lock = lock_folder(folder, ".run.lock")
     hashes = {
         "images": photographs.hashes,
-        "files": {str(Path(file).resolve()): sha256_of(Path(file)) for file in files},
+        "files": file_hashes(files),
         **inputs,
     }
     run = Run(folder, task, dict(parameters), hashes, lock)
@@ -136,6 +150,7 @@ class Run:
     lock: FileLock | None = field(default=None, repr=False)
     failures: list[dict[str, str]] = field(default_factory=list)
     started: float = field(default_factory=time.time)
+    counted: Passes = field(default_factory=passes)
     _written: list[str] = field(default_factory=list)
     _kept: list[Path] = field(default_factory=list)
 
@@ -164,15 +179,18 @@ class Run:
             stored = json.loads(note.read_text())
             if stored["key"] == wanted and stored["sha256"] == sha256_of(path):
                 found = Explanation.load(path)
+                passed(stored.get("passes", 0), kept=True)
                 self._written += written
                 return found
         except (OSError, ValueError, KeyError, InputError):
             pass  # absent, half of a pair, or damaged: made again
+        before = passes()
         made = make()
         self._begin()
         self._written += written
         made.save(path)
-        write_atomic(note, json.dumps({"key": wanted, "sha256": sha256_of(path)}, indent=1))
+        told = {"key": wanted, "sha256": sha256_of(path), "passes": (passes() - before).made}
+        write_atomic(note, json.dumps(told, indent=1))
         return made
 
     def explanations(
@@ -261,6 +279,7 @@ class Run:
             "commit": git_commit(),
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
             "seconds": round(time.time() - self.started, 1),
+            "passes": asdict(passes() - self.counted),
             "machine": f"{platform.system()} {platform.machine()}",
             "outputs": {n: sha256_of(self.folder / n) for n in dict.fromkeys(self._written)},
         }
@@ -317,9 +336,14 @@ def damaged(folder: Path, manifest: Mapping[str, Any]) -> list[str]:
 def run_digest(folder: Path) -> str:
     """Return a hash of a finished run's files: equal for equal results, whenever they were made."""
     outputs = read_manifest(folder)["outputs"]
-    # An executed notebook holds times.
-    outputs = {name: sha256 for name, sha256 in outputs.items() if not name.endswith(".ipynb")}
-    return hashlib.sha256(json.dumps(outputs, sort_keys=True).encode()).hexdigest()
+    # An executed notebook holds times, and the note beside an explanation what it took.
+    results = {name: sha256 for name, sha256 in outputs.items() if not _tells_cost(name)}
+    return hashlib.sha256(json.dumps(results, sort_keys=True).encode()).hexdigest()
+
+
+def _tells_cost(name: str) -> bool:
+    note = name.startswith("explanations/") and name.endswith(".json")
+    return note or name.endswith(".ipynb")
 
 
 def load_table(folder: str | Path, name: str) -> pd.DataFrame | None:

@@ -17,7 +17,8 @@ from xailib.errors import XailibError
 from xailib.files import atomic, sha256_of, write_atomic
 from xailib.jobs import Job, path_of
 from xailib.profiles import Profile, declared
-from xailib.results import MANIFEST, environment, intact, read_manifest, source_hash
+from xailib.project import project_root
+from xailib.results import MANIFEST, environment, read_manifest, source_hash
 
 EXPLAINED, FAILURES, LABELS = "explained.parquet", "failures.parquet", "labels.parquet"
 # Parameters that do not change a task's explanations, or what it records of its probe images.
@@ -100,18 +101,16 @@ def finish(
     write_atomic(folder / MANIFEST, json.dumps(manifest, indent=1))
 
 
-def finished(profile: Profile, job: Job) -> bool:
-    """Tell whether what a shard has left is what doing it now would give."""
+def as_now(profile: Profile, job: Job, manifest: Mapping[str, Any]) -> bool:
+    """Tell whether a shard's manifest is that of doing it now, wherever its files are."""
     try:
-        manifest = read_manifest(job.folder(profile))
         inputs = manifest["inputs"]
-        files = {name: sha256_of(Path(name)) for name in inputs["files"]}
+        files = {name: sha256_of(project_root() / name) for name in inputs["files"]}
         same = inputs == {"images": _hashes(job), "files": files}
-    except (XailibError, OSError, KeyError, TypeError):
+    except (OSError, KeyError, TypeError):
         return False
     request = json.loads(json.dumps(_request(profile, job)))
-    same &= all(manifest.get(name) == value for name, value in request.items())
-    return same and intact(job.folder(profile), manifest)
+    return same and all(manifest.get(name) == value for name, value in request.items())
 
 
 def recordings(folder: Path, name: str) -> list[Path]:
@@ -165,13 +164,10 @@ def finish_table(profile: Profile, job: Job, table: str) -> None:
     write_atomic(folder / MANIFEST, json.dumps(manifest, indent=1))
 
 
-def gathered(profile: Profile, job: Job) -> bool:
-    """Tell whether a table is of the shards as they are."""
-    folder = job.folder(profile)
+def gathered(profile: Profile, job: Job, manifest: Mapping[str, Any]) -> bool:
+    """Tell whether a table's manifest is of the shards as they are, wherever its files are."""
     try:
-        manifest = read_manifest(folder)
-        same = manifest["inputs"] == json.loads(json.dumps(_made_of(profile, job)))
-        return same and intact(folder, manifest)
+        return bool(manifest["inputs"] == json.loads(json.dumps(_made_of(profile, job))))
     except (XailibError, OSError, KeyError):
         return False
 

@@ -169,10 +169,11 @@ def machines(runs: dict[str, dict[str, Any]]) -> Iterator[str]:
     """Yield a line for each run that figures come from."""
     for run in runs.values():
         packages = ", ".join(f"{name} {version}" for name, version in run["packages"].items())
+        shown = f"photograph {run['image']}; " if "image" in run else ""
         yield (
             f"- {run['date'][:16].replace('T', ' ')} UTC: {run['processor']}, {run['cores']} "
             f"cores, {run['memory_gb']} GB, {run['threads']} threads of torch; load at the start "
-            f"{run['load']}; photograph {run['image']}; commit `{run['commit']}`; "
+            f"{run['load']}; {shown}commit `{run['commit']}`; "
             f"Python {run['python']}, {packages}"
         )
 

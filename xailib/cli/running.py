@@ -59,7 +59,7 @@ def run(
       xailib run embedded --only 2_lime -p images=my.jpg -p num_samples=200
       xailib run mine --force --json
       xailib run mine --workers 4 --dry-run
-      xailib run mine --scheduler tcp://10.0.0.1:8786
+      xailib run mine --scheduler tcp://10.0.0.1:8786 --store s3://bucket/mine
     """
     engine = Engine(pages=not tables, **where)
     loaded = _load(profile, changes, only)

@@ -35,12 +35,13 @@ class Engine:
     scheduler: str | None
     threads: int | None
     shard: int | None
+    store: str | None
     pages: bool
 
     @property
     def asked(self) -> bool:
         """Whether any of it was given."""
-        return self != Engine(False, None, None, None, None, True)
+        return self != Engine(False, None, None, None, None, None, True)
 
 
 _OPTIONS = (
@@ -50,6 +51,12 @@ _OPTIONS = (
     click.option("--threads", type=click.IntRange(1), help="Of a job; default: cores / workers."),
     click.option(
         "--shard", type=click.IntRange(1), help="Photographs a job; default with workers: 10."
+    ),
+    click.option(
+        "--store",
+        metavar="URL",
+        envvar="XAILIB_STORE",
+        help="Share finished jobs there: s3://BUCKET/PREFIX, gs://..., a folder.",
     ),
     click.option(
         "--tables", is_flag=True, help="No notebooks: tables of all labels and explanations."
@@ -79,12 +86,14 @@ def sweep(profile: "Profile", only: str | None, force: bool, engine: Engine, as_
         _foresee(profile, left)
         return True
     from xailib.schedule import run_plan
+    from xailib.sharing import shared
 
     warn_of_lacks(profile, (job.task for job in left))
     good = True
     reused: list[str] = []
-    with _executor(engine) as executor:
+    with shared(engine.store, profile, jobs, left) as settle, _executor(engine) as executor:
         for outcome in run_plan(profile, jobs, left, executor, force=force):
+            settle(outcome)
             good &= outcome.state in ("done", "reused", "again")
             if outcome.state == "reused" and outcome.task.count(".") and not as_json:
                 reused.append(outcome.task)

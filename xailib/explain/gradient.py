@@ -12,6 +12,7 @@ from pytorch_grad_cam.base_cam import BaseCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
 
+from xailib.counting import passed
 from xailib.errors import InputError
 from xailib.explain.maps import Layout
 from xailib.images import Photograph
@@ -61,6 +62,7 @@ def gradient_map(
         cam.get_cam_image = keep_raw
         try:
             cam(picture.detach().requires_grad_(), [ClassifierOutputTarget(target)])
+            passed(1)
         except (ValueError, IndexError, AttributeError) as error:
             raise InputError(
                 f"layer: {method} cannot use {layer!r} of {classifier.name}: {error}"
@@ -109,6 +111,7 @@ def guided_backprop(
     batch = classifier.input_tensor(classifier.view(photograph).pixels[None]).requires_grad_()
     with preserved(module), torch.enable_grad(), _guided(relus):
         score = module.eval()(batch)[0, chosen.index]
+        passed(1)
         (gradient,) = torch.autograd.grad(score, batch)
     return gradient[0].movedim(0, -1).float().cpu().numpy()
 

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
+from xailib.counting import passed
 from xailib.errors import InputError
 from xailib.layers import get_layer
 
@@ -175,6 +176,7 @@ def _record(
                 handles.append(part.register_forward_hook(leave))
         with torch.no_grad():
             logits = network(picture)
+        passed(len(picture))
     finally:
         for handle in handles:
             handle.remove()

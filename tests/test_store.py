@@ -1,0 +1,255 @@
+"""Finished results in a store, for machines without a common disk."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import sweeps
+
+from xailib import explaining, pipeline, plan, profiles
+from xailib.errors import InputError, UnavailableError
+from xailib.executors import Here
+from xailib.files import sha256_of
+from xailib.plan import unfinished
+from xailib.profiles import load_profile
+from xailib.results import intact, read_manifest
+from xailib.schedule import run_plan
+from xailib.sharing import shared
+from xailib.store import Store
+
+
+def result(folder, text="a", name="table.csv"):
+    """A finished result: a file beside its manifest, one above, and a log that it does not name."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text(text)
+    (folder / "../../above.txt").resolve().write_text("above " + text)
+    (folder / "log.txt").write_text("log " + text)
+    names = [name, "../../above.txt"]
+    outputs = {name: sha256_of((folder / name).resolve()) for name in names}
+    (folder / "manifest.json").write_text(json.dumps({"text": text, "outputs": outputs}))
+    return folder
+
+
+@pytest.fixture(params=["memory", "file", "plain"])
+def url(request, tmp_path):
+    place = tmp_path / "store"
+    urls = {"memory": f"memory://{place}", "file": place.as_uri(), "plain": str(place)}
+    return urls[request.param]
+
+
+@pytest.fixture
+def machines(tmp_path, url):
+    """Two folders of results, and the store as each of them sees it."""
+    roots = [tmp_path / name / "results" for name in ("one", "two")]
+    return [(Store(url, root), root / "mine/2_lime/jobs/2_lime.0000") for root in roots]
+
+
+def files(folder):
+    return {p.name: p.read_bytes() for p in folder.parents[1].rglob("*") if p.is_file()}
+
+
+def test_a_result_is_the_same_on_another_machine(machines):
+    (one, here), (two, there) = machines
+    assert not two.pull(there)
+    assert not there.exists()
+    one.push(result(here))
+    assert two.pull(there)
+    assert intact(there, read_manifest(there))
+    assert files(there) == files(here)  # with the log
+    # And once more, with another content.
+    one.push(result(here, "b"))
+    assert two.pull(there)
+    assert files(there) == files(here)
+
+
+def test_the_store_has_the_layout_of_the_results(tmp_path):
+    store = Store(str(tmp_path / "store"), tmp_path / "results")
+    store.push(result(tmp_path / "results/mine/2_lime/jobs/2_lime.0000"))
+    found = {p.relative_to(tmp_path / "store").as_posix() for p in (tmp_path / "store").rglob("*")}
+    assert {"mine/2_lime/above.txt", "mine/2_lime/jobs/2_lime.0000/manifest.json"} <= found
+
+
+def test_what_is_wanted_is_asked_before_anything_is_touched(machines):
+    (one, here), (two, there) = machines
+    one.push(result(here, "new"))
+    result(there, "old")
+    before = files(there)
+    assert not two.pull(there, lambda manifest: manifest["text"] == "another")
+    assert files(there) == before
+    assert two.pull(there, lambda manifest: manifest["text"] == "new")
+    assert files(there) == files(here)
+
+
+@pytest.mark.parametrize("what", ["cut short", "changed", "gone", "no manifest", "half a manifest"])
+def test_what_is_half_there_is_as_good_as_absent(machines, tmp_path, what):
+    (one, here), (two, there) = machines
+    one.push(result(here))
+    place = one._there(here / "table.csv")
+    last = one._there(here / "manifest.json")
+    if what == "gone":
+        one._system.rm_file(place)
+    elif what == "no manifest":
+        one._system.rm_file(last)
+    elif what == "half a manifest":
+        one._system.pipe_file(last, one._read(last)[:-9])
+    else:
+        one._system.pipe_file(place, b"" if what == "cut short" else b"b")
+    assert not two.pull(there)
+    assert not (there / "manifest.json").exists()
+    assert not (there / "table.csv").exists()
+    assert not list(tmp_path.rglob("*.part"))
+    # Whoever has the result puts it right, if its manifest is not there as it should be.
+    one._system.pipe_file(last, b"")
+    one.push(here)
+    assert two.pull(there)
+
+
+def test_a_manifest_goes_first_and_comes_last(machines, monkeypatch):
+    (one, here), (two, there) = machines
+    one.push(result(here))
+    result(here, "b")
+
+    def full(*_args, **_options):
+        raise OSError("the bucket is full")
+
+    monkeypatch.setattr(type(one._system), "put_file", full)
+    with pytest.raises(UnavailableError, match=r"^store: .*: OSError: the bucket is full$"):
+        one.push(here)
+    assert not two.pull(there)  # neither the old nor the new
+
+
+def test_names_that_lead_out_of_the_results_are_refused(machines, tmp_path):
+    (one, here), (two, there) = machines
+    one.push(result(here))
+    last = one._there(here / "manifest.json")
+    for name in ("../../../../../out.txt", str(tmp_path / "out.txt")):
+        one._system.pipe_file(last, json.dumps({"outputs": {name: "0" * 64}}).encode())
+        with pytest.raises(InputError, match="is not below"):
+            two.pull(there)
+    assert not list(tmp_path.rglob("out.txt"))
+
+
+def test_an_address_that_cannot_be_used_is_one_line(tmp_path):
+    with pytest.raises(InputError, match=r"^store: 'nowhere://x': .*nowhere"):
+        Store("nowhere://x", tmp_path)
+    with pytest.raises(InputError, match="holds no finished result"):
+        Store("memory://x", tmp_path).push(tmp_path / "nothing")
+
+
+# Whole runs: projects in different folders, as on different machines.
+
+
+@pytest.fixture
+def projects(tmp_path, monkeypatch):
+    for module in (pipeline, plan, profiles):
+        monkeypatch.setattr(module, "TASKS", sweeps.TASKS)
+    found = []
+    for name in ("client", "first", "second", "late"):
+        (tmp_path / name).mkdir()
+        sweeps.make(tmp_path / name, 4)
+        found.append(tmp_path / name)
+    monkeypatch.chdir(found[0])
+    yield found
+    profiles._declared.cache_clear()
+    pipeline._check_pair.cache_clear()
+    explaining._classifier.cache_clear()
+
+
+class Machines(Here):
+    """Workers in projects of their own, in turn, to which the client's folder is not there."""
+
+    def __init__(self, *roots):
+        super().__init__()
+        self.roots = roots
+        self.done = []
+
+    def submit(self, spec):
+        root = self.roots[len(self.done) % len(self.roots)]
+        explaining._classifier.cache_clear()  # it is another process's
+        client = Path.cwd()
+        os.chdir(root)
+        try:
+            future = super().submit({**spec, "root": "/not/here"})
+        finally:
+            os.chdir(client)
+        self.done.append((spec["job"]["name"], future.result().state))
+        return future
+
+
+def run(executor, url, force=False, **options):
+    profile = load_profile("mine")
+    found = plan.plan(profile, "2_lime", **options)
+    left = unfinished(profile, found, force=force)
+    outcomes = []
+    with shared(url, profile, found, left) as settle, executor:
+        for outcome in run_plan(profile, found, left, executor, force=force):
+            settle(outcome)
+            outcomes.append(outcome)
+    assert "XAILIB_STORE" not in os.environ
+    return {outcome.task: outcome.state for outcome in outcomes}
+
+
+def explained(root):
+    return (root / "results/mine/2_lime/jobs/2_lime.table/explained.parquet").read_bytes()
+
+
+def test_workers_in_different_projects_share_a_run(projects, tmp_path):
+    client, first, second, late = projects
+    url = f"memory://{tmp_path}"
+    tables = {"shard": 2, "pages": False}
+    executor = Machines(first, second)
+    states = run(executor, url, **tables)
+    assert set(states.values()) == {"done"}
+    names = ["2_lime.0000", "2_lime.0001", "2_lime.0002", "2_lime.table"]
+    assert executor.done == [(name, "done") for name in names]
+    # Neither had all the shards, and the client none; now it has everything.
+    assert len(list(first.glob("results/mine/2_lime/explanations/*.npz"))) < 4
+    assert len(list(client.glob("results/mine/2_lime/explanations/*.npz"))) == 4
+    assert len(pd.read_parquet(client / "results/mine/2_lime/jobs/2_lime.table/explained.parquet"))
+    assert explained(client) == explained(second)
+    # Another machine, and a client that starts again with nothing: nobody explains anything.
+    shutil.rmtree(client / "results")
+    executor = Machines(late)
+    assert set(run(executor, url, **tables).values()) == {"reused"}
+    assert explained(client) == explained(late) == explained(second)
+    # The same on one machine without a store.
+    shutil.rmtree(client / "results")
+    explaining._classifier.cache_clear()
+    run(Here(), None, **tables)
+    assert explained(client) == explained(late)
+
+
+def test_a_notebook_takes_its_shards_from_the_store(projects, tmp_path):
+    """Which were made in another folder: the keys of explanations must not tell which."""
+    client, first, second, _ = projects
+    executor = Machines(first, second, first, second)
+    states = run(executor, f"memory://{tmp_path}", shard=2)
+    assert set(states.values()) == {"done"}
+    assert executor.done[-1] == ("2_lime", "done")
+    manifest = read_manifest(client / "results/mine/2_lime")
+    assert manifest["passes"]["made"] == 0
+    assert manifest["passes"]["kept"] > 4 * 2
+    assert intact(client / "results/mine/2_lime", manifest)
+
+
+def test_what_was_finished_before_goes_to_the_store_and_changed_parameters_do_not_come(
+    projects, tmp_path
+):
+    client, first, *_ = projects
+    url = f"memory://{tmp_path}"
+    tables = {"shard": 3, "pages": False}
+    assert set(run(Here(), None, **tables).values()) == {"done"}
+    assert set(run(Machines(first), url, **tables).values()) == {"reused"}  # none is sent
+    shutil.rmtree(client / "results" / "mine" / "2_lime" / "jobs" / "2_lime.table")
+    executor = Machines(first)
+    assert set(run(executor, url, **tables).values()) == {"reused"}
+    assert executor.done == [("2_lime.table", "reused")]
+    assert explained(first) == explained(client)
+    values = client / "params" / "mine.yaml"
+    values.write_text(values.read_text().replace("num_samples: 20", "num_samples: 21"))
+    executor = Machines(first)
+    run(executor, url, **tables)
+    assert [state for _, state in executor.done] == ["done"] * 3

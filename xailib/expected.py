@@ -1,0 +1,140 @@
+"""How many pictures a task will show to networks, from its parameters alone.
+
+What a run has shown them is counted (`xailib.counting`) and stands in its manifest; the page on
+cost sets the two side by side. The formulas say what each method does, so that a count which
+differs points at work that nobody asked for.
+"""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from xailib import costs
+from xailib.plan import listing
+from xailib.profiles import Profile, declared
+
+# Channels of the layer that heatmaps are taken from by default, and side of the input. These end
+# in a pool and a linear layer, where AblationCAM needs no pass for a channel.
+_NETWORKS = MappingProxyType(
+    {
+        "tf_efficientnet_lite0": (1280, 224),
+        "tf_efficientnet_lite1": (1280, 240),
+        "tf_efficientnet_lite2": (1280, 260),
+        "resnet18": (512, 224),
+        "resnet50": (2048, 224),
+    }
+)
+
+
+def expected_passes(profile: Profile, task: str) -> int | None:
+    """Return how many pictures a task shows to networks; None where that cannot be told ahead.
+
+    Told is the most: samples of LIME that are equal, and channels that are zero, are shown once.
+
+    Parameters
+    ----------
+    profile : Profile
+        Of the run; its files are listed, not read.
+    task : str
+        Of `xailib.profiles.TASKS`.
+    """
+    parameters = {**declared(task), **profile.share(task)}
+    if task == "5_faithfulness":
+        parameters["methods"] = {**declared("3_cam"), **profile.share("3_cam")}["methods"]
+    return _FORMULAS.get(task, _none)(parameters)
+
+
+def _none(_parameters: Mapping[str, Any]) -> int | None:
+    return 0
+
+
+def _photographs(parameters: Mapping[str, Any]) -> int:
+    return len(listing(parameters["images"]))
+
+
+def _units(parameters: Mapping[str, Any]) -> int | None:
+    if parameters["descriptions"]:
+        return 0
+    control = parameters["control"] and ".py:" not in parameters["model"]
+    networks = 2 + bool(parameters["compare"]) + bool(control)  # one of them places the concepts
+    return networks * costs._probe(parameters) * (1 + int(parameters["crops"]))
+
+
+def _lime(parameters: Mapping[str, Any]) -> int | None:
+    samples = parameters["max_samples" if parameters["until_stable"] else "num_samples"]
+    return _photographs(parameters) * (1 + int(samples))  # the first tells the category
+
+
+def _heatmap(method: str, parameters: Mapping[str, Any]) -> int | None:
+    """Return what one heatmap needs: the layer's maps, then a gradient, or what the channels do."""
+    if method not in ("ablationcam", "scorecam"):
+        return 2
+    if parameters["layer"] or parameters["model"] not in _NETWORKS:
+        return None
+    return 1 if method == "ablationcam" else 1 + _NETWORKS[parameters["model"]][0]
+
+
+def _cam(parameters: Mapping[str, Any]) -> int | None:
+    each = [_heatmap(method, parameters) for method in parameters["methods"]]
+    guided = 2 if parameters["model"] in _NETWORKS else None  # a network without ReLU has none
+    return _times(_photographs(parameters), [*each, guided])
+
+
+def _faithfulness(parameters: Mapping[str, Any]) -> int | None:
+    from xailib.pixels import plan
+
+    if parameters["model"] not in _NETWORKS:
+        return None
+    side = _NETWORKS[parameters["model"]][1]
+    maps = ["lime", *parameters["methods"], *map(str, range(parameters["draws"])), "centre"]
+    trials = plan(maps, (side, side), parameters["steps"], parameters["road_percentiles"])
+    return _photographs(parameters) * len({trial.key for trial in trials})
+
+
+def _sanity(parameters: Mapping[str, Any]) -> int | None:
+    """Return the passes of three categories of the trained network, and of one at each stage."""
+    photographs = min(int(parameters["first"]), _photographs(parameters))
+    stages, sparse = int(parameters["stages"]), parameters["sparse"]
+    few = len({stages, (stages + 1) // 2}) if parameters["middle"] else 1
+    each: list[int | None] = [1]  # the prediction
+    for method in dict.fromkeys([*parameters["methods"], *parameters["others"]]):
+        times = few if method in sparse else stages
+        first, shared = _of_sanity(method, parameters)
+        each.append(None if first is None else 3 * first + shared + times * (first + shared))
+    found = _times(photographs, each)
+    return None if found is None else 1 + found  # in which order the layers are used
+
+
+def _of_sanity(method: str, parameters: Mapping[str, Any]) -> tuple[int | None, int]:
+    """Return what a map needs for each category, and what one or several categories share."""
+    if method == "lime":
+        return 1, int(parameters["lime_samples"])
+    if method == "edges":
+        return 1, 0
+    if method == "guided":
+        return (3 if parameters["model"] in _NETWORKS else None), 0
+    whole = _heatmap(method, parameters)
+    return (whole, 0) if whole is None or method != "scorecam" else (1, whole - 1)
+
+
+def _stability(parameters: Mapping[str, Any]) -> int | None:
+    long = min(int(parameters["long_runs"]), _photographs(parameters))
+    designs = len(parameters["designs"]) * (1 + int(parameters["design_pool"]))
+    return long * (1 + int(parameters["pool"]) + designs)
+
+
+def _times(count: int, parts: list[int | None]) -> int | None:
+    known = [part for part in parts if part is not None]
+    return count * sum(known) if len(known) == len(parts) else None
+
+
+_FORMULAS: Mapping[str, Callable[[Mapping[str, Any]], int | None]] = MappingProxyType(
+    {
+        "1_clip_dissect": _units,
+        "2_lime": _lime,
+        "3_cam": _cam,
+        "5_faithfulness": _faithfulness,
+        "7_sanity": _sanity,
+        "9_stability": _stability,
+    }
+)

@@ -1,0 +1,116 @@
+"""Jobs of machines without a common disk: what one has finished, the others take from a store."""
+
+import contextlib
+import os
+from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+from xailib.errors import XailibError
+from xailib.jobs import STORE, Job, Result, as_now, failure, finished, run_job
+from xailib.locks import lock_folder
+from xailib.pipeline import Outcome
+from xailib.profiles import Profile, upstream
+from xailib.project import project_root
+from xailib.results import MANIFEST
+from xailib.store import Store
+
+
+def open_store(url: str) -> Store:
+    """Return the store of this project's results at an address, see `xailib.store.Store`."""
+    return Store(url, project_root() / "results")
+
+
+def run_shared(profile: Profile, job: Job, url: str, *, force: bool = False) -> Result:
+    """Do a job as `xailib.jobs.run_job` does, with what a store has, and for the store.
+
+    First comes what the job needs, from there. If the job itself is finished there, it is not
+    done again. What it gives is put there, its manifest last.
+
+    Parameters
+    ----------
+    profile, job, force
+        See `xailib.jobs.run_job`.
+    url : str
+        Of the store.
+    """
+    folder = job.folder(profile)
+    try:
+        store = open_store(url)
+        lock = lock_folder(folder, ".job.lock", patience=-1.0)
+    except XailibError as error:
+        return failure(error)
+    try:
+        for need in _needed(profile, job):
+            store.pull(need)
+        if not force and not finished(profile, job):
+            store.pull(folder, partial(as_now, profile, job))
+        result = run_job(profile, job, force=force)
+        if result.state != "failed":
+            store.push(folder)
+        return result
+    except XailibError as error:
+        return failure(error)
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def shared(
+    url: str | None, profile: Profile, jobs: Sequence[Job], left: Collection[Job]
+) -> Iterator[Callable[[Outcome], None]]:
+    """Share a plan's jobs by a store while the block runs.
+
+    Parameters
+    ----------
+    url : str or None
+        Of the store; without one, nothing is shared.
+    profile, jobs, left
+        See `xailib.schedule.run_plan`.
+
+    Yields
+    ------
+    callable
+        To be told of each outcome: what was finished here before goes to the store, and what was
+        finished elsewhere comes here.
+
+    Raises
+    ------
+    InputError, UnavailableError
+        If there can be no such store, at once; or if it does not answer.
+    """
+    if not url:
+        yield lambda _outcome: None
+        return
+    url = url if "://" in url else str(Path(url).expanduser().absolute())
+    store, known, to_do = open_store(url), {job.name: job for job in jobs}, set(left)
+
+    def settle(outcome: Outcome) -> None:
+        job = known[outcome.task]
+        folder = job.folder(profile)
+        if outcome.state not in ("done", "reused"):
+            return
+        if job in to_do:
+            store.pull(folder)
+        elif (folder / MANIFEST).is_file():  # no shard is missed where its notebook is finished
+            store.push(folder)
+
+    before = os.environ.get(STORE)
+    os.environ[STORE] = url
+    try:
+        yield settle
+    finally:
+        os.environ.pop(STORE)
+        if before is not None:
+            os.environ[STORE] = before
+
+
+def _needed(profile: Profile, job: Job) -> Iterator[Path]:
+    """Yield the folders of the results that a job reads."""
+    names = dict.fromkeys(job.needs)
+    if job.kind == "notebook":
+        names |= dict.fromkeys(upstream(job.task).values())
+    for name in names:
+        task = name.partition(".")[0]
+        kind = "notebook" if name == task else "explain"
+        yield Job(name, task, kind).folder(profile)

@@ -1,0 +1,189 @@
+"""Finished results in a place that all machines reach: a bucket, or a folder (by fsspec).
+
+The store has the layout of ``results/``. A manifest is written there last and taken away first, and
+each file that is fetched has to have the hash that its manifest says: what is half there, or was
+changed, is as good as absent.
+"""
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from xailib.errors import InputError, UnavailableError, first_line
+from xailib.files import atomic, sha256_of, write_atomic
+from xailib.results import MANIFEST, intact
+
+log = logging.getLogger(__name__)
+
+BESIDE = ("log.txt", "cost.json")  # of a job; no manifest names them
+
+
+class _UnfitError(Exception):
+    """A stored file is not there, or not what its manifest says."""
+
+
+class Store:
+    """Finished results below one address, by the names that they have below a folder here.
+
+    Parameters
+    ----------
+    url : str
+        As fsspec takes it: ``s3://bucket/prefix`` (needs s3fs), ``gs://bucket/prefix`` (gcsfs),
+        ``file:///shared/folder`` or a plain path. Credentials are the machine's own.
+    root : Path
+        What lies below it here lies below `url` there: ``results``, of the project.
+
+    Raises
+    ------
+    InputError
+        For an address that fsspec does not know.
+    UnavailableError
+        If the package for such addresses is missing.
+    """
+
+    def __init__(self, url: str, root: Path) -> None:
+        try:
+            from fsspec.core import url_to_fs
+        except ImportError as error:
+            raise UnavailableError("store: pip install 'xailib[cluster]'") from error
+        try:
+            self._system, place = url_to_fs(url)
+        except ImportError as error:
+            raise UnavailableError(f"store: {url!r} cannot be used: {error}") from error
+        except ValueError as error:
+            raise InputError(f"store: {url!r}: {first_line(error)}") from error
+        if getattr(self._system, "local_file", False):
+            self._system.auto_mkdir = True
+        self.url = url
+        self._place = place.rstrip("/")
+        self._root = Path(os.path.abspath(root))  # noqa: PTH100  links stay as they are
+
+    def push(self, folder: Path) -> None:
+        """Copy a finished result there, unless it is there already.
+
+        Raises
+        ------
+        InputError
+            If the folder holds no finished result.
+        UnavailableError
+            If the store does not take it; give the command again later.
+        """
+        try:
+            manifest = (folder / MANIFEST).read_bytes()
+        except OSError as error:
+            raise InputError(f"store: {str(folder)!r} holds no finished result") from error
+        with self._telling():
+            last = self._there(folder / MANIFEST)
+            if self._read(last) == manifest:
+                return
+            with contextlib.suppress(FileNotFoundError):
+                self._system.rm_file(last)
+            beside = [name for name in BESIDE if (folder / name).is_file()]
+            for name in [*json.loads(manifest)["outputs"], *beside]:
+                self._system.put_file(str(folder / name), self._there(folder / name))
+            self._system.pipe_file(last, manifest)
+
+    def pull(
+        self, folder: Path, wanted: Callable[[Mapping[str, Any]], bool] = lambda _manifest: True
+    ) -> bool:
+        """Take a finished result from there; return whether it is here now.
+
+        Parameters
+        ----------
+        folder : Path
+            Where it belongs.
+        wanted : callable
+            Of its manifest: whether it is any use. If not, nothing here is touched.
+
+        Raises
+        ------
+        InputError
+            If its manifest names files outside of the results.
+        UnavailableError
+            If the store does not answer.
+        """
+        with self._telling():
+            found = self._read(self._there(folder / MANIFEST))
+        manifest = _parsed(found)
+        if found is None or not manifest or not wanted(manifest):
+            return False
+        here = folder / MANIFEST
+        if here.is_file() and here.read_bytes() == found and intact(folder, manifest):
+            return True
+        places = {name: self._there(folder / name) for name in manifest["outputs"]}
+        here.unlink(missing_ok=True)
+        try:
+            for name, sha256 in manifest["outputs"].items():
+                self._fetch(places[name], folder / name, sha256)
+        except _UnfitError as error:
+            log.warning("store: %s of %s %s; it is not used", folder.name, self.url, error)
+            return False
+        for name in BESIDE:
+            with contextlib.suppress(_UnfitError):
+                self._fetch(self._there(folder / name), folder / name)
+        write_atomic(here, found)
+        return True
+
+    def _there(self, path: Path) -> str:
+        """Return where a file of the results lies in the store."""
+        name = Path(os.path.relpath(path, self._root))  # a manifest's names may lead upwards
+        if name.parts[0] == os.pardir:
+            raise InputError(f"store: {str(path)!r} is not below {str(self._root)!r}")
+        return f"{self._place}/{name.as_posix()}"
+
+    def _read(self, place: str) -> bytes | None:
+        try:
+            return bytes(self._system.cat_file(place))
+        except FileNotFoundError:
+            return None
+
+    def _fetch(self, place: str, path: Path, sha256: str | None = None) -> None:
+        """Copy a file here, if it is there as it was written."""
+        if sha256 and path.is_file() and sha256_of(path) == sha256:
+            return
+        digest = hashlib.sha256()
+        with self._telling(), atomic(path) as file:
+            try:
+                with self._system.open(place, "rb") as source:
+                    shutil.copyfileobj(source, _Both(file, digest))
+            except FileNotFoundError as error:
+                raise _UnfitError(f"misses {path.name!r}") from error
+            if sha256 and digest.hexdigest() != sha256:
+                raise _UnfitError(f"has another {path.name!r} than its manifest says")
+
+    @contextlib.contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Turn whatever a file system raises into one line."""
+        try:
+            yield
+        except (_UnfitError, InputError, UnavailableError):
+            raise
+        except Exception as error:
+            raise UnavailableError(f"store: {self.url}: {first_line(error)}") from error
+
+
+class _Both:
+    """Takes what is written for a file and for its hash."""
+
+    def __init__(self, file: Any, digest: Any) -> None:
+        self._file, self._digest = file, digest
+
+    def write(self, data: bytes) -> int:
+        self._digest.update(data)
+        return int(self._file.write(data))
+
+
+def _parsed(found: bytes | None) -> dict[str, Any]:
+    """Return a manifest with outputs, or nothing: half a file is none."""
+    try:
+        manifest = json.loads(found or b"")
+    except ValueError:
+        return {}
+    good = isinstance(manifest, dict) and isinstance(manifest.get("outputs"), dict)
+    return manifest if good else {}
