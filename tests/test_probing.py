@@ -159,11 +159,13 @@ def test_labels_of_parts_are_those_of_the_whole_and_no_image_is_shown_twice(proj
 
     # Another number of images that decide is no reason to record again, nor is another network
     # beside the first for the first; a job that is damaged is.
-    changed = load_profile("mine", {"top_k": 7})
+    sweeps.edit(project, top_k=7)
+    changed = load_profile("mine")
     assert [job.name for job in unfinished(changed, plan.plan(changed, TASK, shard=16))] == [TASK]
     assert run(changed, **tables)[0] == {f"{TASK}.table"}
     assert passes() == 0
-    second = load_profile("mine", {"top_k": 7, "compare": "net.py:other"})
+    sweeps.edit(project, compare="net.py:other")
+    second = load_profile("mine")
     assert run(second, **tables)[0] == {*records, f"{TASK}.table"}
     assert passes() == COUNT
     assert set(read(folder / "labels.parquet")["network"]) == {"net.py:tiny", "net.py:other"}
