@@ -305,17 +305,17 @@ by_cut = cut.groupby("cut", sort=False)[["same", "iou", "usual"]].mean()
 reseeded, replaced = by_cut.iloc[0], by_cut.iloc[1]
 metrics |= {"cut_same": reseeded["same"], "cut_iou": reseeded["iou"], "cut_usual": reseeded["usual"]}
 metrics |= {"other_cut_same": replaced["same"], "other_cut_iou": replaced["iou"]}
-lost = reseeded["usual"] - reseeded["iou"]
 display(
     Markdown(
         (
-            f"Another seed of {segmentation} hardly changes the cut"
-            if reseeded["same"] > 0.9
-            else f"Another seed of {segmentation} gives another cut"
+            f"Another seed of {segmentation} gives the same cut ({reseeded['same']:.1%} of a superpixel on average), so that what "
+            f"differs between two runs is due to their samples; this run's IoU of {reseeded['iou']:.2f} with the others, whose own is "
+            f"{reseeded['usual']:.2f}, is a matter of luck."
+            if reseeded["same"] > 0.999
+            else f"Another seed of {segmentation} gives another cut: {reseeded['same']:.1%} of a superpixel is the same on average, and the "
+            f"IoU is {reseeded['iou']:.2f}, against {reseeded['usual']:.2f} on one cut."
         )
-        + f": on average {reseeded['same']:.1%} of a superpixel is the same. Two runs of {cut_samples} samples then have a mask IoU of "
-        f"{reseeded['iou']:.2f}, and {reseeded['usual']:.2f} on one cut: {lost:+.2f} is lost by the cut, and the rest of what differs by the samples. "
-        f"Another algorithm ({other}) cuts elsewhere ({replaced['same']:.1%} the same), and the IoU is {replaced['iou']:.2f}."
+        + f" Another algorithm ({other}) cuts elsewhere ({replaced['same']:.1%} the same), and the IoU is {replaced['iou']:.2f}."
     )
 )
 

@@ -65,7 +65,8 @@ def paired(differences: Float[np.ndarray, " photographs"]) -> Estimate:
     differences = np.asarray(differences, float)
     differences = differences[~np.isnan(differences)]
     if not len(differences):
-        return Estimate(*[float("nan")] * 4, 0)
+        none = float("nan")
+        return Estimate(none, none, none, none, 0)
     low, high = mean_interval(differences)
     p = stats.wilcoxon(differences).pvalue if differences.any() else 1.0
     return Estimate(float(differences.mean()), float(low), float(high), float(p), len(differences))
