@@ -49,7 +49,9 @@ def _measured_as(job: Job) -> list[Job]:
 
 
 def _part(profile: Profile, job: Job) -> Cost | None:
-    lines = constants()["jobs"].get(kind_of(job))
+    jobs = constants()["jobs"]
+    # A page that was never measured costs at most what the whole task does.
+    lines = jobs.get(kind_of(job)) or jobs.get(f"{job.task} {job.kind}")
     if lines is None:
         return None
     count = units(profile, job)
