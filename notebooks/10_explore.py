@@ -81,9 +81,9 @@ display(
 # %% [markdown]
 # ## Method
 #
-# Nothing is computed here. The pictures are drawn from the stored explanations of [LIME](task-lime)
+# Nothing new is computed here. The pictures are drawn from the stored explanations of [LIME](task-lime)
 # {cite}`ribeiro2016` and of the [heatmaps](task-cam) {cite}`selvaraju2017`, the scores from
-# [agreement](task-agreement) and [faithfulness](task-faithfulness). All of it lives in one frame, what the network
+# [agreement](task-agreement) and [faithfulness](task-faithfulness). All of them cover the same frame, what the network
 # sees of the photograph. A heatmap $H$ is compared with LIME's mask $M$ at the same number of pixels,
 #
 # $$ \mathrm{IoU} = \frac{|M \cap H|}{|M \cup H|}, \qquad |H| = |M|. $$

@@ -140,7 +140,7 @@ metrics = {
     "concepts_used": labels["concept"].nunique(),
     "encoder": label,
 }
-answer = f"**Answer.** {len(labels)} units in {len(chosen)} layers carry {metrics['concepts_used']} different concepts."
+answer = f"**Answer.** Each of {len(labels)} units in {len(chosen)} layers gets one concept; {metrics['concepts_used']} different ones occur."
 quality = pd.DataFrame()
 if not descriptions:
     metrics |= {"probe_images": len(probe_set), "concepts": len(words)}
@@ -174,17 +174,17 @@ if not descriptions:
             "random_cosine": quality["random_cosine"].iloc[0],
         }
         answer += (
-            f" Where the truth is known, at the {metrics['judged_units']} output units whose category is among the "
-            f"probe photographs, the method finds the category's own name among {len(names)} different ones for "
-            f"**{metrics['accuracy_percent']:.0f} %** of them"
+            f" What an output unit stands for is known, so there the method can be checked: of the {metrics['judged_units']} "
+            f"output units whose category is among the probe photographs, **{metrics['accuracy_percent']:.0f} %** get "
+            f"their category's own name, out of {len(names)} names"
         )
         answer += (
-            f"; with random weights for {100 * quality['accuracy'].iloc[1]:.0f} %."
+            f"; with random weights {100 * quality['accuracy'].iloc[1]:.0f} %."
             if len(quality) > 1
             else "."
         )
 metrics["finding"] = answer.removeprefix("**Answer.** ")
-display(Markdown(answer + f" The words and pictures meet in: *{label}*."))
+display(Markdown(answer + f" Words and pictures are compared by: *{label}*."))
 
 # %% [markdown]
 # ## Method

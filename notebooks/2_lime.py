@@ -191,8 +191,8 @@ display(
 )
 display(
     Markdown(
-        f"**Repeatability.** {metrics['stable']} of {len(table)} masks are stable with {drawn} samples; of the others "
-        "another run may choose a good part differently. {ref}`task-stability` says how this is judged, and how many samples it takes."
+        f"**Repeatability.** {metrics['stable']} of {len(table)} masks are stable with {drawn} samples; for the others "
+        "another run may choose several superpixels differently. {ref}`task-stability` says how this is judged, and how many samples it takes."
     )
 )
 

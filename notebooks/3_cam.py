@@ -110,10 +110,10 @@ compared = (
 )
 display(
     Markdown(
-        f"**Answer.** {figures.NAMES[first]} puts more than half of its maximum on "
-        f"{medians.loc[first, 'above_half']:.0%} of the view, but is above zero on "
-        f"{medians.loc[first, 'above_zero']:.0%} of it: where a heatmap is cut decides what it seems to "
-        f"say.{compared}"
+        f"**Answer.** {figures.NAMES[first]} is above half of its maximum on "
+        f"{medians.loc[first, 'above_half']:.0%} of the view, but above zero on "
+        f"{medians.loc[first, 'above_zero']:.0%} of it: what a heatmap seems to say depends on where it is "
+        f"cut.{compared}"
     )
 )
 
@@ -127,12 +127,10 @@ display(
 #
 # They differ in the weights: **Grad-CAM** {cite}`selvaraju2017` takes the mean gradient of the
 # target's score over each map; **AblationCAM** {cite}`desai2020` the drop of the score when the map is
-# set to zero, where the score is the target's logit minus the mean of all logits (the plain logit, which the
-# grad-cam package divides by, would change every weight if a constant were added to all logits, which no
-# probability sees); **ScoreCAM** {cite}`wang2020` the score of the photograph seen only where the map is high,
-# by softmax over all maps. **Guided backpropagation** {cite}`springenberg2015` is the gradient with
-# respect to the input in which every ReLU stops negative gradients; its product with Grad-CAM is Guided
-# Grad-CAM.
+# set to zero (here the target's logit minus the mean of all logits); **ScoreCAM** {cite}`wang2020` the score of
+# the photograph seen only where the map is high, by softmax over all maps. **Guided backpropagation**
+# {cite}`springenberg2015` is the gradient with respect to the input in which every ReLU stops negative gradients;
+# its product with Grad-CAM is Guided Grad-CAM.
 
 # %% [markdown]
 # ## The heatmaps
@@ -227,6 +225,8 @@ if run.failures:
 #
 # - A map has the resolution of its layer, a few cells across; the smooth outline is interpolation.
 # - Scaling by each map's own extremes hides how much the target's score depends on the place at all.
+# - AblationCAM's weights divide by the score. With the plain logit, as in the grad-cam package, they would change if a
+#   constant were added to all logits, which no probability notices; hence the difference from the mean.
 # - Guided backpropagation shows edges of the input almost regardless of the network's weights
 #   {cite}`adebayo2018`: it is drawn here because the report that we replicate draws it.
 

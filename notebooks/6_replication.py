@@ -41,6 +41,7 @@ from xailib.images import ImageSet, load_images
 from xailib.published import CAMS, COMMIT, REPOSITORY, load_published, locate, table1
 from xailib.results import project_root, start_run
 
+note = ""
 try:
     found = locate(project_root() / Path(published).expanduser() if published else "")
     cases = load_published(found)
@@ -49,13 +50,11 @@ try:
 except UnavailableError as error:
     cases, source, files = [], "kept", stored_audit.files()
     tables, kept = stored_audit.load()
-    display(
-        Markdown(
-            f"**The report's files could not be had here.** The tables and charts below are those that this project "
-            f"computed from them on {kept['computed']} (commit {kept['commit'][:7]} of {kept['repository']}) and keeps; "
-            "pictures of the masks are left out. With a network, or with `published` naming a copy of the files, all "
-            f"is computed anew. Reason: {error}."
-        )
+    note = (
+        f"**The report's own files could not be fetched here.** The tables and charts below are those that this project "
+        f"computed from them on {kept['computed']} (commit {kept['commit'][:7]} of {kept['repository']}) and keeps; "
+        "pictures of the masks are left out. With a network, or with `published` naming a copy of the files, all "
+        f"is computed anew. Reason: {error}."
     )
 if store and cases:
     stored_audit.store(tables)
@@ -105,17 +104,19 @@ metrics["finding"] = (
 )
 display(
     Markdown(
-        f"**Answer.** {metrics['equal']} of the {metrics['numbers']} published numbers are computed again to four "
-        f"decimals. They measure how large LIME's mask is: the Grad-CAM \"mask\" is "
+        f"**Answer.** {metrics['equal']} of the {metrics['numbers']} published numbers are reproduced to four "
+        f"decimals. But they measure how large LIME's mask is: the Grad-CAM \"mask\" is "
         f"{metrics['cam_area_least']:.0f} to {metrics['cam_area_most']:.0f} % of the photograph, and the mean IoU of "
         f"{metrics['published_mean']:.3f} is close to the chance level of such masks, {metrics['published_chance']:.3f}. In one "
         f"frame and at equal area the mean IoU is **{metrics['iou_gradcam']:.3f}** for Grad-CAM, "
         f"{metrics['iou_ablationcam']:.3f} for AblationCAM and {metrics['iou_scorecam']:.3f} for ScoreCAM, and chance "
         f"{metrics['chance']:.3f}. Above the maps of *other* photographs ({metrics['others']:.3f}) the mean is higher by "
         f"{metrics['over_others']:.3f}, 95 % interval {metrics['others_low']:.3f} to {metrics['others_high']:.3f}: "
-        + ("the two methods agree about the photographs." if agree else "that the two methods agree about a photograph is not shown.")
+        + ("the two methods agree about the photographs." if agree else "this does not show that the two methods agree about a photograph.")
     )
 )
+if note:
+    display(Markdown(note))
 
 # %% [markdown]
 # ## Method

@@ -232,8 +232,7 @@ figures.publish(
     "sanity-gallery",
     f"The maps of *{photograph.id}* for {ranked[photograph.id][0].name}, trained and random down to the block "
     "above each column. Each map is scaled by its own extremes, the highest hundredth cut off. LIME's are signed: red "
-    "supports, blue opposes. "
-    "White: not computed.",
+    "supports, blue opposes.",
     f"Grid of maps of {photograph.id}: {len(used)} methods in rows, trained and {stages} random networks in columns.",
     table[table["image"] == photograph.id],
 )

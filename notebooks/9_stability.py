@@ -112,7 +112,7 @@ display(
     Markdown(
         f"**Answer.** Two runs of LIME that differ in nothing but their random samples share "
         f"{means.loc[least, 'shared']:.0%} of their {num_features} superpixels with {least} samples each and "
-        f"{means.loc[most, 'shared']:.0%} with {most} (mean over the photographs below, {len(set(runs['image']))} in number). "
+        f"{means.loc[most, 'shared']:.0%} with {most} (mean over {len(set(runs['image']))} photographs). "
         f"Of the {len(table)} masks of this report, made of {samples} samples each, {metrics['stable']} "
         f"{'is' if metrics['stable'] == 1 else 'are'} stable by the rule below; on average {table['sure'].mean():.1f} of the "
         f"{num_features} superpixels are sure."
@@ -124,7 +124,7 @@ display(
 #
 # LIME fits its weights to random samples {cite}`ribeiro2016`, so that another seed gives other weights, and its
 # users' oldest complaint is that two runs differ. We measure that directly, by cutting one long run into runs
-# that share no sample, and comparing every two of them. And we let a single run say it of itself, from samples that
+# that share no sample, and comparing every two of them. We also estimate it from a single run, from the samples that
 # it has anyway:
 #
 # $$
@@ -154,7 +154,7 @@ figures.publish(
     stability_figures.runs_chart(runs),
     "stability-runs",
     f"What two runs of LIME on {model} have in common, by the number of samples of each (mean over all pairs of runs "
-    f"cut from {pool} samples). Broken: what one run of twice as many samples says of itself, by its two halves.",
+    f"cut from {pool} samples). Broken lines: the estimate from a single run of twice as many samples, by its two halves.",
     "Three line charts that rise with the number of samples. Share of superpixels in common: "
     + "; ".join(f"{size} samples {row.shared:.0%}" for size, row in means.iterrows()),
     runs,

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,13 @@ def browser():
 @pytest.fixture
 def page(browser):
     """A page that keeps what goes wrong on it."""
+    page = watched(browser)
+    yield page
+    page.close()
+
+
+def watched(browser):
+    """Open a page that keeps what goes wrong on it: errors, failures, requests to elsewhere."""
     page = browser.new_page()
     page.wrong = []
     page.on("console", lambda m: page.wrong.append(m.text) if m.type in ("error", "warning") else 0)
@@ -108,5 +116,73 @@ def page(browser):
         "response", lambda r: page.wrong.append(f"{r.status}: {r.url}") if r.status >= 400 else 0
     )
     page.on("request", lambda r: page.wrong.append(r.url) if outside(r.url) else 0)
-    yield page
-    page.close()
+    return page
+
+
+SHIFTS = """window.shift = 0; new PerformanceObserver((list) => {
+    for (const e of list.getEntries()) if (!e.hadRecentInput) window.shift += e.value;
+}).observe({type: 'layout-shift', buffered: true});"""
+# Every picture that shows is fetched and decoded, also one that is far down.
+PICTURES = """Promise.all([...document.querySelectorAll('article img')]
+    .filter((i) => i.checkVisibility())
+    .map((i) => { i.loading = 'eager';
+        return i.decode().then(() => i.naturalWidth > 0 ? '' : i.src, () => i.src); }))
+    .then((all) => all.filter(Boolean))"""
+# Boxes that scroll sideways and do not say so.
+SILENT = """[...document.querySelectorAll('article *')].filter((box) => {
+    const look = getComputedStyle(box);
+    return ['auto', 'scroll'].includes(look.overflowX) && box.scrollWidth > box.clientWidth + 1
+        && box.clientWidth > 0 && look.maskImage === 'none';
+    }).map((box) => box.outerHTML.slice(0, 200))"""
+VIOLATIONS = """axe.run({runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa'],
+    resultTypes: ['violations']}).then((r) => r.violations.flatMap((v) => v.nodes.map(
+        (n) => `${v.id}: ${n.html} ${n.failureSummary}`)))"""
+
+
+@dataclass(frozen=True)
+class Visit:
+    """What a look at a page has shown; `violations` of accessibility only where axe-core is."""
+
+    theme: str
+    shift: float
+    interactive: float
+    broken: list[str]
+    silent: list[str]
+    wide: int
+    headings: int
+    violations: list[str] | None
+    wrong: list[str]
+
+
+@pytest.fixture(scope="session")
+def visit(browser, site, address):
+    """Look at a page; each way of looking once, however many tests ask what it showed."""
+
+    @functools.cache
+    def look(name: str, width: int, mode: str = "light", way: str = "server", attempt: int = 0):
+        page = watched(browser)
+        page.set_viewport_size({"width": width, "height": 900})
+        page.emulate_media(color_scheme=mode)
+        page.add_init_script(SHIFTS)
+        page.goto(f"{address if way == 'server' else site.as_uri()}/{name}.html")
+        page.wait_for_load_state("networkidle")
+        shift = page.evaluate("window.shift")
+        violations = None
+        if AXE.is_file() and way == "server" and attempt == 0:
+            page.add_script_tag(path=AXE)
+            violations = page.evaluate(VIOLATIONS)
+        seen = Visit(
+            page.evaluate("document.documentElement.dataset.theme"),
+            shift,
+            page.evaluate("performance.timing.domInteractive - performance.timing.fetchStart"),
+            page.evaluate(PICTURES),
+            page.evaluate(SILENT),
+            page.evaluate("document.documentElement.scrollWidth"),
+            page.locator("article h1").count(),
+            violations,
+            page.wrong,
+        )
+        page.close()
+        return seen
+
+    return look

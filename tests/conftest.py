@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browsing import address, browser, page, site  # noqa: F401  fixtures
+from browsing import address, browser, page, site, visit  # noqa: F401  fixtures
 from PIL import Image
 
 from xailib.explanation import Explanation, Superpixels, scaled

@@ -112,6 +112,16 @@ def test_grays_turn_over_for_the_dark_and_back():
     assert np.allclose(figure.get_facecolor()[:3], 1)
 
 
+def test_a_picture_that_was_not_computed_is_a_word_that_turns_with_the_ground():
+    figure = figures.gallery([[PIXELS, None]], ["trained", "random"], ["a label"])
+    shown, missing = figure.axes
+    assert len(shown.images) == 1
+    assert not missing.images
+    words = {text.get_text(): text for text in missing.texts}
+    with darkened(figure):
+        assert min(to_rgb(words["not computed"].get_color())) > 0.5
+
+
 @pytest.mark.parametrize("raster", [True, False])
 def test_a_published_figure_has_a_dark_twin(tmp_path, raster):
     run = start_run(tmp_path, "2_lime", {}, ImageSet(()))

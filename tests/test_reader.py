@@ -14,49 +14,49 @@ EXPLORE = "notebooks/10_explore.html"
 
 @pytest.mark.parametrize(("mode", "width"), [("light", 1300), ("dark", 1300), ("light", 390)])
 @pytest.mark.parametrize("name", [*PAGES, "search", "genindex"])
-def test_no_page_breaks_a_rule_of_accessibility(page, address, name, mode, width):
+def test_no_page_breaks_a_rule_of_accessibility(visit, name, mode, width):
     if not AXE.is_file():
         pytest.skip("axe-core is not installed: 'npm ci --prefix tests' does it")
-    page.emulate_media(color_scheme=mode)
-    page.set_viewport_size({"width": width, "height": 900})
-    page.goto(f"{address}/{name}.html")
-    page.wait_for_load_state("networkidle")
-    assert page.evaluate("document.documentElement.dataset.theme") == mode
-    page.add_script_tag(path=AXE)
-    found = page.evaluate(
-        """() => axe.run({runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa']}).then(
-        (r) => r.violations.flatMap((v) => v.nodes.map(
-            (n) => `${v.id}: ${n.html} ${n.failureSummary}`)))"""
-    )
-    assert found == []
+    seen = visit(name, width, mode)
+    assert seen.theme == mode
+    assert seen.violations == []
 
 
 @pytest.mark.parametrize("width", [1300, 390])
 @pytest.mark.parametrize("name", PAGES)
-def test_nothing_moves_while_a_page_arrives(page, address, name, width):
-    page.set_viewport_size({"width": width, "height": 900})
-    page.add_init_script(
-        """window.shift = 0; new PerformanceObserver((list) => {
-            for (const e of list.getEntries()) if (!e.hadRecentInput) window.shift += e.value;
-        }).observe({type: 'layout-shift', buffered: true});"""
-    )
+def test_nothing_moves_while_a_page_arrives(visit, name, width):
+    # At best of three: a busy machine draws a page in pieces. The limit is browsers' makers' good.
     shifts = []
-    while len(shifts) < 3 and min(shifts, default=1) >= 0.1:  # what browsers' makers call good
-        page.goto(f"{address}/{name}.html")
-        page.wait_for_load_state("networkidle")
-        shifts.append(page.evaluate("window.shift"))
-    assert min(shifts) < 0.1, shifts  # at best: a busy machine draws a page in pieces
+    while len(shifts) < 3 and min(shifts, default=1) >= 0.1:
+        shifts.append(visit(name, width, attempt=len(shifts)).shift)
+    assert min(shifts) < 0.1, shifts
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_a_page_is_interactive_within_a_second(page, address, name):
-    times = []
-    for _ in range(3):
-        page.goto(f"{address}/{name}.html")
-        times.append(
-            page.evaluate("performance.timing.domInteractive - performance.timing.fetchStart")
-        )
-    assert min(times) < 1000  # the best of three: other work on the machine is not ours
+def test_a_page_is_interactive_within_a_second(visit, name):
+    times = []  # the best of three: other work on the machine is not ours
+    while len(times) < 3 and min(times, default=1000) >= 1000:
+        times.append(visit(name, 1300, attempt=len(times)).interactive)
+    assert min(times) < 1000, times
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_what_scrolls_sideways_on_a_phone_says_so(visit, name):
+    assert visit(name, 390).silent == []
+
+
+def test_a_table_fades_where_there_is_more(page, address):
+    page.set_viewport_size({"width": 390, "height": 900})
+    page.goto(f"{address}/notebooks/2_lime.html")
+    table = page.locator(".xailib-table").first
+    expect(table).to_have_class("xailib-table more-right")
+    table.evaluate("e => e.scrollTo({left: 20, behavior: 'instant'})")
+    expect(table).to_have_class("xailib-table more-right more-left")
+    table.evaluate("e => e.scrollTo({left: 10000, behavior: 'instant'})")
+    expect(table).to_have_class("xailib-table more-left")
+    page.set_viewport_size({"width": 2000, "height": 900})
+    page.emulate_media(media="print")
+    assert table.evaluate("e => getComputedStyle(e).maskImage") == "none"
 
 
 def test_a_photograph_is_picked_by_its_own_anchor(page, address):
@@ -117,9 +117,9 @@ def test_tabs_slider_zoom_and_table_work_by_mouse(page, address):
     assert abs(int(figure.get_by_role("slider").input_value()) - 25) <= 1
     assert not page.get_by_role("dialog").is_visible()  # a drag is no click
     stage.click()
-    assert page.get_by_role("dialog").is_visible()
+    expect(page.get_by_role("dialog")).to_be_visible()
     page.keyboard.press("Escape")
-    assert not page.get_by_role("dialog").is_visible()
+    expect(page.get_by_role("dialog")).to_be_hidden()
     row = figure.locator("tbody tr.chosen")
     assert row.inner_text().startswith("Grad-CAM")
     figure.locator("tbody").get_by_role("button", name="LIME").first.click()
@@ -138,6 +138,7 @@ def test_without_scripts_the_pictures_stand_there(browser, address):
         assert figure.locator("img:visible").count() > 5
     links = page.locator(".explorer-picker a")
     links.last.click()
+    page.wait_for_url("**#*")
     assert page.locator(f"[id='{page.url.split('#')[1]}']").count() == 1
     page.goto(f"{address}/notebooks/1_clip_dissect.html")
     assert page.locator("noscript tbody tr:visible").count() > 5

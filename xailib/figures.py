@@ -101,9 +101,9 @@ def tint(picture: Picture, gradient: Float32[np.ndarray, "height width channels"
 
 
 def gallery(
-    rows: Sequence[Sequence[Picture]], titles: Sequence[str], labels: Sequence[str]
+    rows: Sequence[Sequence[Picture | None]], titles: Sequence[str], labels: Sequence[str]
 ) -> Figure:
-    """Draw pictures in a grid: one row a photograph, one column a method."""
+    """Draw pictures in a grid: one row a photograph, one column a method; None, not computed."""
     if not rows or any(len(row) != len(titles) for row in rows) or len(rows) != len(labels):
         raise InputError("gallery: needs one label a row and one title a column")
     with style():
@@ -119,7 +119,7 @@ def gallery(
         for line, row, label in zip(axes, rows, labels, strict=True):
             for axis, picture in zip(line, row, strict=True):
                 _show(axis, picture)
-            line[0].set_title(label, loc="left", fontsize=7.5, pad=3)
+            line[0].set_title(label, loc="left", fontsize=8.5, pad=3)
         for axis, title in zip(axes[0], titles, strict=True):
             axis.annotate(
                 title,
@@ -220,6 +220,17 @@ def agreement_chart(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def _show(axis: Axes, picture: Picture | Bool[np.ndarray, "height width"]) -> None:
-    axis.imshow(picture)
+def _show(axis: Axes, picture: Picture | Bool[np.ndarray, "height width"] | None) -> None:
     axis.set_axis_off()
+    if picture is None:
+        axis.annotate(
+            "not computed",
+            (0.5, 0.5),
+            xycoords="axes fraction",
+            ha="center",
+            va="center",
+            color="0.4",
+            fontsize=7.5,
+        )
+    else:
+        axis.imshow(picture)

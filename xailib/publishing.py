@@ -22,6 +22,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.text import Text
+from pandas.api.types import is_numeric_dtype
 from PIL import Image
 
 from xailib.results import Run
@@ -109,11 +110,17 @@ def table_html(
     headings: Mapping[str, str],
     formats: Mapping[str, str] | None = None,
 ) -> str:
-    """Return the columns named in `headings` as HTML; a missing number is a dash."""
+    """Return the columns named in `headings` as HTML; a missing number is a dash.
+
+    Words stand on the left of their column; the site's style sheet puts numbers on the right.
+    """
     shown = table[list(headings)].rename(columns=dict(headings))
     look: dict[Any, Any] = {headings[column]: form for column, form in (formats or {}).items()}
+    words = [name for name in shown if not is_numeric_dtype(shown[name])]
+    left: Any = {name: [{"selector": "", "props": "text-align: left;"}] for name in words}
     html: str = (
         shown.style.format(look, na_rep="–", escape="html")
+        .set_table_styles(left)
         .hide(axis="index")
         .to_html(table_uuid=name)
     )

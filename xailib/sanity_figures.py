@@ -240,10 +240,10 @@ def _interval(values: Float[np.ndarray, "..."], seed: int) -> tuple[float, float
     return float(low), float(high)
 
 
-def picture_of(view: figures.Picture, explanation: Explanation | None) -> figures.Picture:
-    """Return a map over its view, its highest hundredth cut off; white where there is none."""
+def picture_of(view: figures.Picture, explanation: Explanation | None) -> figures.Picture | None:
+    """Return a map over its view, its highest hundredth cut off; None where there is no map."""
     if explanation is None:
-        return np.full_like(view, 255)
+        return None
     if explanation.signed:
         return figures.signed_heat(view, explanation.saliency)
     top = np.quantile(explanation.saliency, 0.99)  # of a gradient, a few pixels outshine all else

@@ -62,7 +62,8 @@ def as_markdown(output: dict[str, Any], run: Path) -> dict[str, Any]:
         )
     elif "browser" in published:
         rows = "".join(output["data"]["text/html"])
-        text = _browser(published, place, rows) + f"{published['caption']} {links}\n"
+        text = _browser(published, place, rows)
+        text += f"{{.table-caption}}\n{published['caption']} {links}\n"
     else:
         table = "".join(output["data"]["text/html"])
         label = published["name"].replace("-", " ")
@@ -217,10 +218,12 @@ def clearest(table: pd.DataFrame, count: int) -> list[dict[str, Any]]:
 
 def _card(row: dict[str, Any]) -> str:
     value, low, high = (f"{row[key]:+.2f}".replace("-", "−") for key in ("value", "low", "high"))
-    interval = "" if pd.isna(row["low"]) else f" ({low} to {high})"
+    whole = f"({low} to {high})".replace(" ", "\N{NO-BREAK SPACE}")  # on one line
+    interval = "" if pd.isna(row["low"]) else f" {whole}"
+    verdict = row["verdict"].replace(" ", "-")
     return (
-        f":::{{grid-item-card}} {row['verdict'].capitalize()}\n:class-card: finding\n\n"
-        f"“{row['claim'].rstrip('.')}.”\n\n**{value}**{interval}\n"
+        f":::{{grid-item-card}} {row['verdict'].capitalize()}\n:class-card: finding {verdict}\n\n"
+        f"“{row['claim'].rstrip('.')}.”\n\n**{value}**{interval}\n\n"
         f"{row['measure']}\n\n[See the evidence]({row['page']})\n:::\n"
     )
 
