@@ -164,8 +164,9 @@ def visit(browser, site, address):
         page.set_viewport_size({"width": width, "height": 900})
         page.emulate_media(color_scheme=mode)
         page.add_init_script(SHIFTS)
-        page.goto(f"{address if way == 'server' else site.as_uri()}/{name}.html")
-        page.wait_for_load_state("networkidle")
+        for _ in range(attempt + 1):  # another attempt finds files that the browser has kept
+            page.goto(f"{address if way == 'server' else site.as_uri()}/{name}.html")
+            page.wait_for_load_state("networkidle")
         shift = page.evaluate("window.shift")
         violations = None
         if AXE.is_file() and way == "server" and attempt == 0:
