@@ -158,7 +158,8 @@ def test_the_site_is_small(site):
     assert {file.suffix for file in sizes}.isdisjoint({".map", ".ttf", ".po", ".mo"})
     for file in figures:
         if file.suffix in (".webp", ".png"):
-            width, height = Image.open(file).size
+            with Image.open(file) as image:
+                width, height = image.size
             assert sizes[file] < 2000 + 0.4 * width * height, file.name
         elif file.suffix == ".svg":
             assert sizes[file] < 150_000, file.name
