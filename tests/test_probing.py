@@ -7,6 +7,7 @@ import nets
 import pandas as pd
 import pytest
 import sweeps
+import yaml
 
 from xailib import jobs, models, pipeline, plan, probing, profiles, shards
 from xailib.activations import networks_of, record_activations
@@ -115,6 +116,13 @@ def run(profile, executor=None, **options):
     return {o.task for o in outcomes if o.state == "done"}, "again" in {o.state for o in outcomes}
 
 
+def edited(values):
+    """The profile with other values in its file, and so in the same folder."""
+    file = Path("params", "mine.yaml")
+    file.write_text(yaml.safe_dump({**yaml.safe_load(file.read_text()), **values}))
+    return load_profile("mine")
+
+
 def read(file):
     table = pd.read_parquet(file)
     return table.assign(top_images=table["top_images"].map(list))
@@ -159,11 +167,11 @@ def test_labels_of_parts_are_those_of_the_whole_and_no_image_is_shown_twice(proj
 
     # Another number of images that decide is no reason to record again, nor is another network
     # beside the first for the first; a job that is damaged is.
-    changed = load_profile("mine", {"top_k": 7})
+    changed = edited({"top_k": 7})
     assert [job.name for job in unfinished(changed, plan.plan(changed, TASK, shard=16))] == [TASK]
     assert run(changed, **tables)[0] == {f"{TASK}.table"}
     assert passes() == 0
-    second = load_profile("mine", {"top_k": 7, "compare": "net.py:other"})
+    second = edited({"compare": "net.py:other"})
     assert run(second, **tables)[0] == {*records, f"{TASK}.table"}
     assert passes() == COUNT
     assert set(read(folder / "labels.parquet")["network"]) == {"net.py:tiny", "net.py:other"}
