@@ -62,12 +62,16 @@ def lime(images: int, workers: int, samples: int = 50, shard: int = 50) -> pd.Da
     return pd.DataFrame([row])
 
 
-def efficiency(counts: Sequence[int], images: int) -> pd.DataFrame:
-    """Return how much faster more workers are, each with one thread, at the same jobs."""
+def efficiency(counts: Sequence[int], images: int, samples: int) -> pd.DataFrame:
+    """Return how much faster more workers are, each with one thread, at the same jobs.
+
+    With LIME's usual number of samples, so that the network's passes take the time, as they do
+    with real networks, and not the files and processes around them.
+    """
     rows = []
     for count in counts:
         others = Others()
-        with project(images) as (profile, jobs, _):
+        with project(images, samples) as (profile, jobs, _):
             rows.append(["2_lime", count, explain(profile, jobs(2), count), others.cores()])
         print(f"{count} workers: {rows[-1][2]:.1f} s", flush=True)
     table = pd.DataFrame(rows, columns=["task", "workers", "seconds", "cores_used_elsewhere"])
@@ -94,8 +98,9 @@ class Others(Elsewhere):
 class project:  # noqa: N801  a block
     """A throw-away project with so many blobs and one file that is no picture."""
 
-    def __init__(self, images: int) -> None:
+    def __init__(self, images: int, samples: int = 50) -> None:
         self._images = images
+        self._samples = samples
 
     def __enter__(self):  # type: ignore[no-untyped-def]
         import sweeps
@@ -108,7 +113,8 @@ class project:  # noqa: N801  a block
         sweeps.make(folder, self._images)
         self._there = chdir(folder)
         self._there.__enter__()
-        values = {"images": ["blobs"], "model": "net.py:tiny", "num_samples": 50, "seed": 0}
+        values = {"images": ["blobs"], "model": "net.py:tiny", "seed": 0}
+        values["num_samples"] = self._samples
         profile = Profile("mine", values)
         return profile, lambda size: plan(profile, "2_lime", shard=size, pages=False), folder
 
@@ -196,7 +202,8 @@ def main() -> None:
     kept.append(one)
     one = parts.add_parser("workers")
     one.add_argument("counts", type=int, nargs="+")
-    one.add_argument("--images", type=int, default=200)
+    one.add_argument("--images", type=int, default=64)
+    one.add_argument("--samples", type=int, default=2000)
     kept.append(one)
     for one in kept:
         one.add_argument("--keep", action="store_true", help="for the site's page on cost")
@@ -225,7 +232,7 @@ def main() -> None:
 MEASURED = {
     "grow": ("sizes", lambda given: grow(given.small)),
     "lime": ("long", lambda given: lime(given.images, given.workers)),
-    "workers": ("workers", lambda given: efficiency(given.counts, given.images)),
+    "workers": ("workers", lambda given: efficiency(given.counts, given.images, given.samples)),
 }
 
 
