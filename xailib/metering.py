@@ -5,13 +5,18 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from xailib.files import write_atomic
 
+if TYPE_CHECKING:
+    import psutil
+
 COST = "cost.json"
 _POLL = 0.2  # seconds between two looks at the memory in use
+_MORE = 1.01  # times the most so far, from which on it is looked at closely
 
 
 @contextlib.contextmanager
@@ -64,12 +69,33 @@ class _Peak:
         import psutil
 
         own = psutil.Process()
+        most = 0.0
         while True:
-            total = 0
-            for process in [own, *own.children(recursive=True)]:
-                with contextlib.suppress(psutil.Error):  # it has just ended
-                    info = process.memory_full_info()
-                    total += getattr(info, "pss", info.uss)  # what is shared, counted once
-            self.bytes = max(self.bytes, total)
+            processes = [own, *own.children(recursive=True)]
+            resident = sum(_bytes(process, _resident) for process in processes)
+            # What is shared counts once, which Linux has to walk through all pages for, and the
+            # process waits: only where more is held than ever before.
+            if resident > _MORE * most:
+                most = resident
+                total = sum(_bytes(process, _unshared) for process in processes)
+                self.bytes = max(self.bytes, total)
             if self._end.wait(_POLL):
                 return
+
+
+def _bytes(process: "psutil.Process", measure: Callable[["psutil.Process"], int]) -> int:
+    import psutil
+
+    try:
+        return measure(process)
+    except psutil.Error:  # it has just ended
+        return 0
+
+
+def _resident(process: "psutil.Process") -> int:
+    return int(process.memory_info().rss)
+
+
+def _unshared(process: "psutil.Process") -> int:
+    info = process.memory_full_info()
+    return int(getattr(info, "pss", info.uss))
