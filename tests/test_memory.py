@@ -68,6 +68,9 @@ def test_a_container_s_limit_counts(monkeypatch, tmp_path):
     assert free_memory(torch.device("cpu")) == 4000 * 1024
     (tmp_path / "memory.max").write_text("5000\n")
     assert free_memory(torch.device("cpu")) == 4000
+    (tmp_path / "memory.stat").write_text("anon 600\ninactive_file 300\nactive_file 9\n")
+    assert free_memory(torch.device("cpu")) == 4300  # copies of files give way
+    (tmp_path / "memory.stat").unlink()
     (tmp_path / "memory.max").write_text("500\n")
     assert free_memory(torch.device("cpu")) == 0
     meminfo.unlink()

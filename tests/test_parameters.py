@@ -387,7 +387,6 @@ def test_papermill_stops_at_the_first_cell(tmp_path):
     words = ["-p", "num_sample", "50"]
     notebook = ROOT / "notebooks" / "2_lime.ipynb"
     (done, first), (_, second) = (papermill(notebook, out, *words) for _ in "12")
-    assert min(first, second) < 2
     cells = json.loads(out.read_text())["cells"]
     ran = [cell for cell in cells if cell.get("execution_count")]
     assert "check_notebook" in "".join(ran[-1]["source"])
@@ -402,13 +401,13 @@ def test_papermill_stops_at_the_first_cell(tmp_path):
     (error,) = ran[-1]["outputs"]
     assert error["traceback"] == [lines[-1]]
     assert f"InputError: {error['evalue']}" == lines[-1]
-    # Nearly all of the time is papermill's and its kernel's start.
+    # Nearly all of the time is papermill's and its kernel's start, however fast the machine.
     bare = [nbf.new_code_cell("x: int = 0", metadata={"tags": ["parameters"]})]
     bare.append(nbf.new_code_cell("raise ValueError(x)"))
     kernel = {"kernelspec": {"name": "python3", "display_name": "", "language": "python"}}
     nbformat.write(nbf.new_notebook(cells=bare, metadata=kernel), tmp_path / "bare.ipynb")
-    least = papermill(tmp_path / "bare.ipynb", out, "-p", "x", "1")[1]
-    assert min(first, second) < 1.3 * least
+    least = min(papermill(tmp_path / "bare.ipynb", out, "-p", "x", "1")[1] for _ in "12")
+    assert min(first, second) < 1.5 * least
 
 
 def test_profiles_import_nothing_heavy():

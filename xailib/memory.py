@@ -53,12 +53,11 @@ def bytes_of_pass(module: nn.Module, picture: Tensor) -> int:
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Return the bytes that a device has free, or that this process may still take; None: unknown.
+    """Return the bytes that this process may still take of a CPU's memory; None: unknown.
 
-    On a CPU that is Linux's own estimate, or what is left below the limit of a container.
+    That is Linux's own estimate, or what is left below the limit of a container. Of a GPU nothing
+    is said: there, a batch that is too large raises an error and is halved.
     """
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
     if device.type != "cpu":
         return None
     found = []
@@ -67,9 +66,17 @@ def free_memory(device: torch.device) -> int | None:
         line = next(line for line in lines if line.startswith("MemAvailable:"))
         found.append(int(line.split()[1]) * 1024)
     with contextlib.suppress(OSError, ValueError):  # "max" is no limit
-        limit, used = ((_CGROUP / f"memory.{name}").read_text() for name in ("max", "current"))
-        found.append(max(0, int(limit) - int(used)))
+        limit, used = (int((_CGROUP / f"memory.{name}").read_text()) for name in ("max", "current"))
+        found.append(max(0, limit - used + _reclaimable()))
     return min(found, default=None)
+
+
+def _reclaimable() -> int:
+    """Return the bytes of a container's memory that hold copies of files, and give way."""
+    with contextlib.suppress(OSError, ValueError):
+        lines = (_CGROUP / "memory.stat").read_text().splitlines()
+        return sum(int(line.split()[1]) for line in lines if line.startswith("inactive_file "))
+    return 0
 
 
 def _tensors(found: object) -> Iterable[Tensor]:
