@@ -241,7 +241,7 @@ def test_the_page_builds_strictly_and_shows_every_comparison(tmp_path):
     assert done.returncode == 0, done.stderr
     page = (out / "index.html").read_text()
     for key in pd.read_csv(KEPT / "ratios.csv")["comparison"]:
-        assert f"<td>{key}</td>" in page
+        assert f">{key}</td>" in page
     assert "{{" not in page
     assert 'src="_images/growth.svg"' in page
     assert "ratios that were asked for" in page

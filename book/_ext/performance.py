@@ -19,6 +19,7 @@ SAME = 1e-4  # results further apart than this are not called the same
 BUSY = 0.1  # cores that others may use before the page warns
 CHANNELS_LAST = "lime, eager, channels last"
 REPORTED = ("LIME", "AblationCAM", "ScoreCAM")  # what the default report does by passes
+SHORT = 12  # letters: a column with longer words stands on the left, and may wrap
 WORDS = {
     "ratio_to_peer": "at least {} times the peer's speed",
     "ratio_to_limit": "at most {} of the bare limit",
@@ -179,11 +180,14 @@ def machines(runs: dict[str, dict[str, Any]]) -> Iterator[str]:
 
 
 def html(table: pd.DataFrame, name: str) -> str:
-    """Return a table as the site's other tables look, which scrolls where it is too wide."""
+    """Return a table as the site's other tables look: it scrolls where it is too wide."""
+    said = table.map(lambda value: escape(str(value)))
+    rows = said.to_html(index=False, border=0, escape=False, justify="unset")
+    for column in said:
+        if any(len(value) > SHORT and value[0].isalpha() for value in said[column]):
+            for cell in {f"<th>{column}</th>", *(f"<td>{value}</td>" for value in said[column])}:
+                rows = rows.replace(cell, cell.replace(">", ' class="words">', 1))
     # One line, because Markdown ends a block of HTML at the first empty one.
-    rows = table.map(lambda value: escape(str(value))).to_html(
-        index=False, border=0, escape=False, justify="unset"
-    )
     lines = "".join(line.strip() for line in rows.splitlines())
     return f'<div class="xailib-table" id="{name}" tabindex="0">{lines}</div>'
 
