@@ -93,16 +93,20 @@ def _faithfulness(parameters: Mapping[str, Any]) -> int | None:
 
 def _sanity(parameters: Mapping[str, Any]) -> int | None:
     """Return the passes of three categories of the trained network, and of one at each stage."""
-    photographs = min(int(parameters["first"]), _photographs(parameters))
-    stages, sparse = int(parameters["stages"]), parameters["sparse"]
-    few = len({stages, (stages + 1) // 2}) if parameters["middle"] else 1
-    each: list[int | None] = [1]  # the prediction
+    photographs, stages = _first("first", parameters), int(parameters["stages"])
+    fewer = min(photographs, int(parameters["sparse_first"]))
+    made_sparsely = len({stages, (stages + 1) // 2}) if parameters["middle"] else 1
+    later = int(parameters["redraws"]) - 1  # draws of which only the last stage is used
+    total = photographs  # the predictions
     for method in dict.fromkeys([*parameters["methods"], *parameters["others"]]):
-        times = few if method in sparse else stages
         first, shared = _of_sanity(method, parameters)
-        each.append(None if first is None else 3 * first + shared + times * (first + shared))
-    found = _times(photographs, each)
-    return None if found is None else 1 + found  # in which order the layers are used
+        if first is None:
+            return None
+        sparse = method in parameters["sparse"]
+        times = made_sparsely if sparse else stages + later
+        maps = 3 * first + shared + times * (first + shared)
+        total += (fewer if sparse else photographs) * maps
+    return total
 
 
 def _of_sanity(method: str, parameters: Mapping[str, Any]) -> tuple[int | None, int]:
@@ -118,9 +122,18 @@ def _of_sanity(method: str, parameters: Mapping[str, Any]) -> tuple[int | None, 
 
 
 def _stability(parameters: Mapping[str, Any]) -> int | None:
-    long = min(int(parameters["long_runs"]), _photographs(parameters))
-    designs = len(parameters["designs"]) * (1 + int(parameters["design_pool"]))
-    return long * (1 + int(parameters["pool"]) + designs)
+    """Return the passes of a long run, half ones, those of the designs and of two other cuts."""
+    long, pool = _first("long_runs", parameters), int(parameters["pool"])
+    others = [int(parameters["design_pool"])] * len(parameters["designs"])
+    others += [int(parameters["cut_samples"])] * 2
+    pools = [pool, *[pool // 2] * (long - 1)][:long]
+    runs = pools + others * long
+    return len(runs) + sum(runs)  # the first of each tells the category
+
+
+def _first(name: str, parameters: Mapping[str, Any]) -> int:
+    """Return how many photographs are used where a parameter says that it is the first ones."""
+    return min(int(parameters[name]), _photographs(parameters))
 
 
 def _times(count: int, parts: list[int | None]) -> int | None:
