@@ -33,6 +33,7 @@ from xailib.models import load_classifier  # noqa: E402
 from xailib.probe import load_probe  # noqa: E402
 from xailib.profiles import Profile, declared, load_profile  # noqa: E402
 from xailib.results import read_manifest, start_run  # noqa: E402
+from xailib.sanity import cascade  # noqa: E402
 
 
 def counted(work, *words, **options):
@@ -56,6 +57,18 @@ def test_counted_is_what_the_network_was_shown(tmp_path):
         assert 1 < made <= most, method
     made, seen = counted(record_activations, ["fc"], some_probe(), folder=tmp_path / "recording")
     assert made == seen == 5
+
+
+def test_counted_is_what_randomising_shows():
+    # Three stages: the output layer, and two with batch norms, which see mirror images too.
+    net, seen = classifier(), []
+    watch = torch.nn.modules.module.register_module_forward_hook
+    hook = watch(lambda m, i, _o: seen.append(len(i[0])) if type(m) is type(net.module) else None)
+    before = passes()
+    list(cascade(net, [photograph(0), photograph(1)], 3))
+    hook.remove()
+    order = 1
+    assert (passes() - before).made == sum(seen) == order + 3 * 2 + 2 * 4
 
 
 def some_probe():
@@ -149,12 +162,15 @@ def test_sanity_is_foreseen_by_hand(foreseen):
     # ScoreCAM and LIME, what three categories share, and what one random network needs.
     by_each = 1 + (3 + 3) * 2 + (3 + 3) * 1 + (3 + 3) * 1
     by_sparse = (3 + 1280) + (1 + 1280) + (3 + 40) + (1 + 40)
-    assert foreseen("7_sanity") == 2 * (by_each + by_sparse) == 5346
+    # Two draws: scores of two networks, of which one has batch norms, with mirror images.
+    random = 2 * (1 + (1 + 2))
+    assert foreseen("7_sanity") == 2 * (by_each + by_sparse + random) == 5362
     # Five stages and another draw of the last, six photographs, of which three for the sparse two.
     by_each = 1 + (3 + 6) * 2 + (3 + 6) * 1 + (3 + 6) * 1 + (3 + 6) * 3
     by_sparse = (3 + 1280) + (1 + 1280) + (3 + 200) + (1 + 200)
-    assert of_embedded("7_sanity") == 6 * by_each + 3 * by_sparse == 9288
-    assert of_embedded("7_sanity", middle=True) == 9288 + 3 * (1281 + 201)
+    by_each += 2 * (1 + 4 * (1 + 2))
+    assert of_embedded("7_sanity") == 6 * by_each + 3 * by_sparse == 9444
+    assert of_embedded("7_sanity", middle=True) == 9444 + 3 * (1281 + 201)
     assert of_embedded("7_sanity", images=TWO, sparse_first=9) == 2 * (by_each + by_sparse)
     assert of_embedded("7_sanity", model="net.py:tiny") is None
 
@@ -193,6 +209,11 @@ class Told:
         self.shown += each * len(targets) + shared
         return list(targets)
 
+    def cascade(self, stages, checked):
+        for stage in stages:
+            self.shown += len(checked) * (1 if stage.index == 1 else 3)
+            yield stage, self
+
 
 class Named(list):
     """Photographs, by number and by name."""
@@ -226,7 +247,7 @@ def test_notebooks_do_what_is_foreseen(profile, monkeypatch):
     cells("7_sanity", "checked = ", "classifier = ", names)
     cells("7_sanity", "few = ", "if len(used)", names)
     stages = [type("Stage", (), {"index": n, "name": ""}) for n in range(1, values["stages"] + 1)]
-    names["cascades"] = [[(stage, told) for stage in stages]] * values["redraws"]
+    names["cascades"] = [told.cascade(stages, names["checked"]) for _ in range(values["redraws"])]
     names["explain_targets"] = told.explain_targets
     cells("7_sanity", "ranked = ", "# %%", names)
     cells("7_sanity", "names = {0", "# %%", names)

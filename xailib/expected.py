@@ -98,6 +98,9 @@ def _sanity(parameters: Mapping[str, Any]) -> int | None:
     made_sparsely = len({stages, (stages + 1) // 2}) if parameters["middle"] else 1
     later = int(parameters["redraws"]) - 1  # draws of which only the last stage is used
     total = photographs  # the predictions
+    # Each random network's scores, and both mirror images where it has batch norms: where more
+    # than the output layer is random.
+    total += (1 + later) * photographs * (stages + 2 * (stages - 1))
     for method in dict.fromkeys([*parameters["methods"], *parameters["others"]]):
         first, shared = _of_sanity(method, parameters)
         if first is None:
