@@ -3,6 +3,7 @@
 import json
 import os
 import weakref
+from dataclasses import replace
 
 import nets
 import pytest
@@ -340,6 +341,12 @@ def test_estimates_are_lines_in_the_size_of_a_job(monkeypatch):
     for name in ("seconds", "memory", "disk"):
         by_hand = each[name]["fixed"] + 50 * each[name]["each"]
         assert getattr(estimate(profile, one), name) == by_hand
+    # Of those that explain the first photographs alone, these count.
+    embedded = load_profile("embedded")
+    for task, count in (("5_faithfulness", 10), ("7_sanity", 6), ("9_stability", 2)):
+        (job,) = plan.plan(embedded, task)
+        assert units(embedded, job) == count
+    assert units(replace(embedded, parameters={"images": ["chelsea"]}), job) == 1
     # A task in one piece is its explanations and its page.
     (whole,), (*parts, page) = (plan.plan(profile, "3_cam", shard=size) for size in (None, 3))
     assert (units(profile, parts[0]), units(profile, page)) == (9, 3)  # heatmaps, and photographs
