@@ -12,6 +12,7 @@ from conftest import ROOT
 from PIL import Image
 
 from xailib import executors, explaining, jobs, pipeline, plan, profiles
+from xailib.cli import sweeping
 from xailib.costs import constants, estimate, units, wall
 from xailib.errors import InputError
 from xailib.executors import Here, environments
@@ -106,11 +107,25 @@ def test_photographs_that_cannot_be_used_are_told_by_their_headers(project, monk
     monkeypatch.setattr("xailib.decode._to_rgb", None)  # decoding would fail
     profile = load_profile("mine", {"images": ["blobs", "absent.png", "chelsea"]})
     for options in ({"shard": 2}, {}):
-        lines = unusable(profile, plan.plan(profile, **options))
-        assert len(lines) == 3
+        lines, rest = unusable(profile, plan.plan(profile, **options))
+        assert (len(lines), rest) == (3, 0)
         assert "'blobs/bad.png' is not an image" in lines[0]
         assert "'blobs/narrow.png' is 8 x 40 pixels" in lines[1]
         assert "no file or folder 'absent.png'" in lines[2]
+
+
+def test_of_very_many_photographs_the_first_are_looked_at(project, monkeypatch, capsys):
+    seen = []
+    monkeypatch.setattr("xailib.foreseen.MOST", 2)
+    monkeypatch.setattr("xailib.foreseen.look", lambda path, _source: seen.append(path))
+    profile = load_profile("mine", {"images": ["chelsea", "coffee", "rocket", "absent.png"]})
+    jobs = plan.plan(profile, shard=1)  # of two tasks or more, with the same photographs
+    assert unusable(profile, jobs) == ([], 2)
+    assert len(seen) == 2
+    sweeping._foresee(profile, jobs)
+    assert capsys.readouterr().err == "Not looked at: 2 more photographs\n"
+    sweeping._foresee(profile, jobs[:2])
+    assert capsys.readouterr().err == ""
 
 
 def test_only_what_changed_is_done_again(project):
