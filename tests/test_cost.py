@@ -1,5 +1,6 @@
 """What a run costs: passes counted and foreseen, and the page that sets them side by side."""
 
+import functools
 import json
 import re
 import shutil
@@ -30,8 +31,9 @@ from xailib.explain.lime import explain_lime  # noqa: E402
 from xailib.images import ImageSet  # noqa: E402
 from xailib.models import load_classifier  # noqa: E402
 from xailib.probe import load_probe  # noqa: E402
-from xailib.profiles import Profile, load_profile  # noqa: E402
+from xailib.profiles import Profile, declared, load_profile  # noqa: E402
 from xailib.results import read_manifest, start_run  # noqa: E402
+from xailib.sanity import cascade  # noqa: E402
 
 
 def counted(work, *words, **options):
@@ -55,6 +57,18 @@ def test_counted_is_what_the_network_was_shown(tmp_path):
         assert 1 < made <= most, method
     made, seen = counted(record_activations, ["fc"], some_probe(), folder=tmp_path / "recording")
     assert made == seen == 5
+
+
+def test_counted_is_what_randomising_shows():
+    # Three stages: the output layer, and two with batch norms, which see mirror images too.
+    net, seen = classifier(), []
+    watch = torch.nn.modules.module.register_module_forward_hook
+    hook = watch(lambda m, i, _o: seen.append(len(i[0])) if type(m) is type(net.module) else None)
+    before = passes()
+    list(cascade(net, [photograph(0), photograph(1)], 3))
+    hook.remove()
+    order = 1
+    assert (passes() - before).made == sum(seen) == order + 3 * 2 + 2 * 4
 
 
 def some_probe():
@@ -115,9 +129,6 @@ def test_foreseen_by_hand(foreseen):
     assert foreseen("3_cam", methods=["ablationcam"], layer="blocks.6") is None
     assert foreseen("3_cam", model="net.py:tiny") is None
     assert foreseen("4_agreement") == 0
-    assert foreseen(
-        "9_stability", long_runs=1, pool=100, designs=["antithetic"], design_pool=10
-    ) == (101 + 11)
     few = foreseen("1_clip_dissect", probe=["chelsea"], crops=3)
     assert few == 4 * 3  # the network, the control, the encoder
     # Three orders (LIME, Grad-CAM, the random one) and the blob, in four steps of three kinds.
@@ -128,6 +139,119 @@ def test_foreseen_by_hand(foreseen):
     assert foreseen("5_faithfulness", road_percentiles=[80], **values) == 2 * (
         inner + shared + 4 * 2
     )
+
+
+def of_embedded(task, **values):
+    found = load_profile("embedded").parameters
+    return expected_passes(Profile("embedded", {**found, **values}), task)
+
+
+def test_long_runs_are_foreseen_by_hand(foreseen):
+    # The long run, one of either design, and two other cuts; one pass each tells the category.
+    assert foreseen("9_stability") == (1 + 300) + 2 * (1 + 128) + 2 * (1 + 50) == 661
+    # Two photographs: the second one's run is half as long.
+    two = (1 + 8000) + (1 + 4000) + 2 * (2 * (1 + 2048) + 2 * (1 + 250))
+    assert of_embedded("9_stability") == two == 21_202
+    assert of_embedded("9_stability", images=["chelsea"]) == 8001 + 2 * 2049 + 2 * 251
+    assert foreseen("9_stability", pool=101, long_runs=5, designs=[]) == 102 + 51 + 2 * 2 * 51
+
+
+def test_sanity_is_foreseen_by_hand(foreseen):
+    # Of a photograph: the prediction; maps of three categories and of three random networks (the
+    # first stage, and two draws of the last) by Grad-CAM, by AblationCAM and of edges; and by
+    # ScoreCAM and LIME, what three categories share, and what one random network needs.
+    by_each = 1 + (3 + 3) * 2 + (3 + 3) * 1 + (3 + 3) * 1
+    by_sparse = (3 + 1280) + (1 + 1280) + (3 + 40) + (1 + 40)
+    # Two draws: scores of two networks, of which one has batch norms, with mirror images.
+    random = 2 * (1 + (1 + 2))
+    assert foreseen("7_sanity") == 2 * (by_each + by_sparse + random) == 5362
+    # Five stages and another draw of the last, six photographs, of which three for the sparse two.
+    by_each = 1 + (3 + 6) * 2 + (3 + 6) * 1 + (3 + 6) * 1 + (3 + 6) * 3
+    by_sparse = (3 + 1280) + (1 + 1280) + (3 + 200) + (1 + 200)
+    by_each += 2 * (1 + 4 * (1 + 2))
+    assert of_embedded("7_sanity") == 6 * by_each + 3 * by_sparse == 9444
+    assert of_embedded("7_sanity", middle=True) == 9444 + 3 * (1281 + 201)
+    assert of_embedded("7_sanity", images=TWO, sparse_first=9) == 2 * (by_each + by_sparse)
+    assert of_embedded("7_sanity", model="net.py:tiny") is None
+
+
+def cells(task, start, stop, names):
+    """Execute a part of a notebook as it is now."""
+    text = (ROOT / "notebooks" / f"{task}.py").read_text()
+    begin = text.index(start)
+    exec(compile(text[begin : text.index(stop, begin)], task, "exec"), names)
+
+
+class Told:
+    """Stands for a notebook's run, network and methods: adds up what each call would show."""
+
+    categories = (0, 1, 2)
+    identity = None
+
+    def __init__(self, samples=0):
+        self.shown = 0
+        # A map of one category, and what several share.
+        self.maps = {"gradcam": (2, 0), "ablationcam": (1, 0), "scorecam": (1, 1280)}
+        self.maps |= {"lime": (1, samples), "edges": (1, 0), "guided": (3, 0)}
+
+    def explanations(self, photographs, _method, _key, make):
+        return [make(photograph) for photograph in photographs]
+
+    def explain_lime(self, _classifier, _photograph, *, num_samples, **_options):
+        self.shown += 1 + num_samples
+
+    def predict(self, _photograph, count):
+        self.shown += 1
+        return [type("Found", (), {"index": index}) for index in range(count)]
+
+    def explain_targets(self, _classifier, _photograph, method, targets, **_options):
+        each, shared = self.maps[method]
+        self.shown += each * len(targets) + shared
+        return list(targets)
+
+    def cascade(self, stages, checked):
+        for stage in stages:
+            self.shown += len(checked) * (1 if stage.index == 1 else 3)
+            yield stage, self
+
+
+class Named(list):
+    """Photographs, by number and by name."""
+
+    def __getitem__(self, key):
+        return key if isinstance(key, str) else super().__getitem__(key)
+
+
+def share(profile, task):
+    found = load_profile(profile).share(task)
+    names = Named(type("Photograph", (), {"id": name}) for name in found["images"])
+    return {**declared(task), **found}, names
+
+
+@pytest.mark.parametrize("profile", ["smoke", "embedded"])
+def test_notebooks_do_what_is_foreseen(profile, monkeypatch):
+    """Their own lines are executed, with counts in place of networks."""
+    monkeypatch.chdir(ROOT)
+    values, photographs = share(profile, "9_stability")
+    told = Told()
+    names = {**values, "options": {"segments": "quickshift", "hide_color": 0, "seed": 0}}
+    names |= {"run": told, "classifier": told, "explain_lime": told.explain_lime}
+    names["long"] = photographs[: values["long_runs"]]
+    cells("9_stability", "def sampled(", "# %%", names)
+    assert told.shown == expected_passes(load_profile(profile), "9_stability")
+
+    values, photographs = share(profile, "7_sanity")
+    told = Told(values["lime_samples"])
+    names = {**values, "options": {}, "run": told, "classifier": told, "cache": functools.cache}
+    names |= {"photographs": photographs, "used": [*values["methods"], *values["others"]]}
+    cells("7_sanity", "checked = ", "classifier = ", names)
+    cells("7_sanity", "few = ", "if len(used)", names)
+    stages = [type("Stage", (), {"index": n, "name": ""}) for n in range(1, values["stages"] + 1)]
+    names["cascades"] = [told.cascade(stages, names["checked"]) for _ in range(values["redraws"])]
+    names["explain_targets"] = told.explain_targets
+    cells("7_sanity", "ranked = ", "# %%", names)
+    cells("7_sanity", "names = {0", "# %%", names)
+    assert told.shown == expected_passes(load_profile(profile), "7_sanity")
 
 
 @pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "tf_efficientnet_lite2"])

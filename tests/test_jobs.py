@@ -3,6 +3,7 @@
 import json
 import os
 import weakref
+from dataclasses import replace
 
 import nets
 import pytest
@@ -11,6 +12,7 @@ from conftest import ROOT
 from PIL import Image
 
 from xailib import executors, explaining, jobs, pipeline, plan, profiles
+from xailib.cli import sweeping
 from xailib.costs import constants, estimate, units, wall
 from xailib.errors import InputError
 from xailib.executors import Here, environments
@@ -105,11 +107,25 @@ def test_photographs_that_cannot_be_used_are_told_by_their_headers(project, monk
     monkeypatch.setattr("xailib.decode._to_rgb", None)  # decoding would fail
     profile = load_profile("mine", {"images": ["blobs", "absent.png", "chelsea"]})
     for options in ({"shard": 2}, {}):
-        lines = unusable(profile, plan.plan(profile, **options))
-        assert len(lines) == 3
+        lines, rest = unusable(profile, plan.plan(profile, **options))
+        assert (len(lines), rest) == (3, 0)
         assert "'blobs/bad.png' is not an image" in lines[0]
         assert "'blobs/narrow.png' is 8 x 40 pixels" in lines[1]
         assert "no file or folder 'absent.png'" in lines[2]
+
+
+def test_of_very_many_photographs_the_first_are_looked_at(project, monkeypatch, capsys):
+    seen = []
+    monkeypatch.setattr("xailib.foreseen.MOST", 2)
+    monkeypatch.setattr("xailib.foreseen.look", lambda path, _source: seen.append(path))
+    profile = load_profile("mine", {"images": ["chelsea", "coffee", "rocket", "absent.png"]})
+    jobs = plan.plan(profile, shard=1)  # of two tasks or more, with the same photographs
+    assert unusable(profile, jobs) == ([], 2)
+    assert len(seen) == 2
+    sweeping._foresee(profile, jobs)
+    assert capsys.readouterr().err == "Not looked at: 2 more photographs\n"
+    sweeping._foresee(profile, jobs[:2])
+    assert capsys.readouterr().err == ""
 
 
 def test_only_what_changed_is_done_again(project):
@@ -340,6 +356,12 @@ def test_estimates_are_lines_in_the_size_of_a_job(monkeypatch):
     for name in ("seconds", "memory", "disk"):
         by_hand = each[name]["fixed"] + 50 * each[name]["each"]
         assert getattr(estimate(profile, one), name) == by_hand
+    # Of those that explain the first photographs alone, these count.
+    embedded = load_profile("embedded")
+    for task, count in (("5_faithfulness", 10), ("7_sanity", 6), ("9_stability", 2)):
+        (job,) = plan.plan(embedded, task)
+        assert units(embedded, job) == count
+    assert units(replace(embedded, parameters={"images": ["chelsea"]}), job) == 1
     # A task in one piece is its explanations and its page.
     (whole,), (*parts, page) = (plan.plan(profile, "3_cam", shard=size) for size in (None, 3))
     assert (units(profile, parts[0]), units(profile, page)) == (9, 3)  # heatmaps, and photographs

@@ -8,12 +8,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from xailib.errors import InputError
 from xailib.jobs import Job
 from xailib.metering import COST
-from xailib.plan import SHARDS, listing, probe_listing
+from xailib.plan import SHARDS, explained, probe_size
 from xailib.profiles import Profile, declared
-from xailib.published_sets import ARCHIVES
 
 CONSTANTS = Path(__file__).with_name("costs.json")  # not in data/: no result depends on it
 
@@ -31,8 +29,9 @@ def estimate(profile: Profile, job: Job) -> Cost | None:
     """Return what a job is expected to cost; None for a task that was never measured.
 
     Each cost is a line in the number of the job's units: the pictures that pass through the
-    network where that is what takes the time, else the photographs. The slope is that of the
-    network named in the constants; another network's is larger by as much as its passes are.
+    network where that is what takes the time, else the photographs that are explained. The slope
+    is that of the network named in the constants; another network's is larger by as much as its
+    passes are. What else the passes of a task depend on tells `xailib.expected`.
     """
     parts = [_part(profile, one) for one in _measured_as(job)]
     if any(part is None for part in parts):
@@ -74,9 +73,9 @@ def units(profile: Profile, job: Job) -> int:
         return len(job.needs)
     if job.task == "1_clip_dissect":
         networks = 1 + bool(parameters["compare"]) + bool(parameters["control"])
-        photographs = len(job.photographs) or _probe(parameters)
+        photographs = len(job.photographs) or probe_size(parameters)
         return networks * photographs * (1 + int(parameters["crops"]))
-    count = len(job.photographs) or len(listing(parameters.get("images", ())))
+    count = len(job.photographs) or explained(parameters)
     if kind_of(job).endswith("page"):
         return count
     if job.task == "2_lime":
@@ -85,14 +84,6 @@ def units(profile: Profile, job: Job) -> int:
     if job.task == "3_cam":
         return count * len(parameters["methods"])
     return count
-
-
-def _probe(parameters: Mapping[str, Any]) -> int:
-    """Return how many photographs a probe set has."""
-    try:
-        return len(probe_listing(parameters))
-    except InputError:  # of one that is still to be fetched its publisher's number is known
-        return sum(ARCHIVES[name].images for name in parameters["probe"] if name in ARCHIVES)
 
 
 def wall(jobs: Sequence[Job], seconds: Mapping[str, float], workers: int) -> float:

@@ -1,7 +1,9 @@
 """How many pictures networks were shown: counted where they are shown, told in a run's manifest.
 
 A pass is one picture shown to a network, or to the part of it behind a layer. Not counted are the
-pictures by which a network is loaded and an engine chosen.
+pictures by which a network is loaded, an engine or a shortcut is chosen and checked, and the
+memory of a pass is measured (`xailib.memory.fitting_batch`, one picture where many follow). A run
+counts from its start: the order in which layers are used is looked up before (`xailib.sanity`).
 """
 
 import threading

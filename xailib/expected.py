@@ -9,8 +9,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from xailib import costs
-from xailib.plan import listing
+from xailib.plan import explained, probe_size
 from xailib.profiles import Profile, declared
 
 # Channels of the layer that heatmaps are taken from by default, and side of the input. These end
@@ -48,21 +47,17 @@ def _none(_parameters: Mapping[str, Any]) -> int | None:
     return 0
 
 
-def _photographs(parameters: Mapping[str, Any]) -> int:
-    return len(listing(parameters["images"]))
-
-
 def _units(parameters: Mapping[str, Any]) -> int | None:
     if parameters["descriptions"]:
         return 0
     control = parameters["control"] and ".py:" not in parameters["model"]
     networks = 2 + bool(parameters["compare"]) + bool(control)  # one of them places the concepts
-    return networks * costs._probe(parameters) * (1 + int(parameters["crops"]))
+    return networks * probe_size(parameters) * (1 + int(parameters["crops"]))
 
 
 def _lime(parameters: Mapping[str, Any]) -> int | None:
     samples = parameters["max_samples" if parameters["until_stable"] else "num_samples"]
-    return _photographs(parameters) * (1 + int(samples))  # the first tells the category
+    return explained(parameters) * (1 + int(samples))  # the first tells the category
 
 
 def _heatmap(method: str, parameters: Mapping[str, Any]) -> int | None:
@@ -77,7 +72,7 @@ def _heatmap(method: str, parameters: Mapping[str, Any]) -> int | None:
 def _cam(parameters: Mapping[str, Any]) -> int | None:
     each = [_heatmap(method, parameters) for method in parameters["methods"]]
     guided = 2 if parameters["model"] in _NETWORKS else None  # a network without ReLU has none
-    return _times(_photographs(parameters), [*each, guided])
+    return _times(explained(parameters), [*each, guided])
 
 
 def _faithfulness(parameters: Mapping[str, Any]) -> int | None:
@@ -88,21 +83,28 @@ def _faithfulness(parameters: Mapping[str, Any]) -> int | None:
     side = _NETWORKS[parameters["model"]][1]
     maps = ["lime", *parameters["methods"], *map(str, range(parameters["draws"])), "centre"]
     trials = plan(maps, (side, side), parameters["steps"], parameters["road_percentiles"])
-    return _photographs(parameters) * len({trial.key for trial in trials})
+    return explained(parameters) * len({trial.key for trial in trials})
 
 
 def _sanity(parameters: Mapping[str, Any]) -> int | None:
     """Return the passes of three categories of the trained network, and of one at each stage."""
-    photographs = min(int(parameters["first"]), _photographs(parameters))
-    stages, sparse = int(parameters["stages"]), parameters["sparse"]
-    few = len({stages, (stages + 1) // 2}) if parameters["middle"] else 1
-    each: list[int | None] = [1]  # the prediction
+    photographs, stages = explained(parameters), int(parameters["stages"])
+    fewer = min(photographs, int(parameters["sparse_first"]))
+    made_sparsely = len({stages, (stages + 1) // 2}) if parameters["middle"] else 1
+    later = int(parameters["redraws"]) - 1  # draws of which only the last stage is used
+    total = photographs  # the predictions
+    # Each random network's scores, and both mirror images where it has batch norms: where more
+    # than the output layer is random.
+    total += (1 + later) * photographs * (stages + 2 * (stages - 1))
     for method in dict.fromkeys([*parameters["methods"], *parameters["others"]]):
-        times = few if method in sparse else stages
         first, shared = _of_sanity(method, parameters)
-        each.append(None if first is None else 3 * first + shared + times * (first + shared))
-    found = _times(photographs, each)
-    return None if found is None else 1 + found  # in which order the layers are used
+        if first is None:
+            return None
+        sparse = method in parameters["sparse"]
+        times = made_sparsely if sparse else stages + later
+        maps = 3 * first + shared + times * (first + shared)
+        total += (fewer if sparse else photographs) * maps
+    return total
 
 
 def _of_sanity(method: str, parameters: Mapping[str, Any]) -> tuple[int | None, int]:
@@ -118,9 +120,13 @@ def _of_sanity(method: str, parameters: Mapping[str, Any]) -> tuple[int | None, 
 
 
 def _stability(parameters: Mapping[str, Any]) -> int | None:
-    long = min(int(parameters["long_runs"]), _photographs(parameters))
-    designs = len(parameters["designs"]) * (1 + int(parameters["design_pool"]))
-    return long * (1 + int(parameters["pool"]) + designs)
+    """Return the passes of a long run, half ones, those of the designs and of two other cuts."""
+    long, pool = explained(parameters), int(parameters["pool"])
+    others = [int(parameters["design_pool"])] * len(parameters["designs"])
+    others += [int(parameters["cut_samples"])] * 2
+    pools = [pool, *[pool // 2] * (long - 1)][:long]
+    runs = pools + others * long
+    return len(runs) + sum(runs)  # the first of each tells the category
 
 
 def _times(count: int, parts: list[int | None]) -> int | None:

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from itertools import islice
 
 from xailib.decode import look
 from xailib.errors import InputError, XailibError
@@ -11,8 +12,10 @@ from xailib.plan import listing, probe_listing
 from xailib.profiles import Profile, declared
 from xailib.project import project_root
 
+MOST = 2000  # photographs that are opened; a published probe set has tens of thousands
 
-def unusable(profile: Profile, jobs: Sequence[Job]) -> list[str]:
+
+def unusable(profile: Profile, jobs: Sequence[Job]) -> tuple[list[str], int]:
     """Return why photographs cannot be used, one line each, by their headers alone.
 
     Parameters
@@ -21,10 +24,18 @@ def unusable(profile: Profile, jobs: Sequence[Job]) -> list[str]:
         Whose parameters hold.
     jobs : sequence of Job
         What is to be done; a photograph of several is looked at once.
+
+    Returns
+    -------
+    lines : list of str
+        Of the first `MOST` photographs.
+    rest : int
+        How many more there are, which were not looked at.
     """
     with contextlib.chdir(project_root()):  # where the notebooks' own paths start
         names = dict.fromkeys(name for job in jobs for name in _photographs(profile, job))
-        return [line for name in names if (line := _problem(name))]
+        lines = [line for name in islice(names, MOST) if (line := _problem(name))]
+    return lines, max(0, len(names) - MOST)
 
 
 def _photographs(profile: Profile, job: Job) -> Iterator[str]:

@@ -134,6 +134,32 @@ def probe_listing(parameters: Mapping[str, Any]) -> list[tuple[str, str]]:
     return listing(places)
 
 
+def probe_size(parameters: Mapping[str, Any]) -> int:
+    """Return how many photographs a notebook's probe set has: its publisher's number if unfetched.
+
+    Parameters
+    ----------
+    parameters : mapping
+        Of the notebook.
+    """
+    try:
+        return len(probe_listing(parameters))
+    except InputError:
+        return sum(ARCHIVES[name].images for name in parameters["probe"] if name in ARCHIVES)
+
+
+def explained(parameters: Mapping[str, Any]) -> int:
+    """Return how many photographs a notebook explains: all, or the first ones.
+
+    Parameters
+    ----------
+    parameters : mapping
+        Of the notebook; ``first`` or ``long_runs`` say how many, where it has one of these.
+    """
+    limits = [int(parameters[name]) for name in ("first", "long_runs") if name in parameters]
+    return min([len(listing(parameters.get("images", ()))), *limits])
+
+
 def _word(place: Place) -> str:
     """Return what names a place for `places_of`, also where a file has a packaged one's name."""
     if packaged().get(place.id) == place:

@@ -18,6 +18,7 @@ from skimage.filters import sobel
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from xailib.counting import passed
 from xailib.errors import InputError, unknown_name
 from xailib.explain import cam
 from xailib.explain.lime import explain_lime_targets
@@ -136,8 +137,7 @@ def cascade(
     initial values, the scores of EfficientNet-Lite0 for three photographs differ by 1e-9, and
     a map would change for that reason alone.
 
-    The given network and torch's random state are left alone; each copy has its own hash, so
-    that its maps cannot pass for the trained network's.
+    The given network and torch's random state are left alone; each copy has a hash of its own.
 
     Parameters
     ----------
@@ -167,8 +167,7 @@ def _cascade(
     seed: int,
 ) -> Iterator[tuple[Stage, Classifier]]:
     generator = torch.Generator().manual_seed(seed)
-    module = classifier.module
-    names: list[str] = []
+    module, names = classifier.module, list[str]()
     for stage in parts:
         module = copy.deepcopy(module)
         names += stage.layers
@@ -177,6 +176,7 @@ def _cascade(
                 _redraw(parameter, generator)
         _measure_norms(module, names, pictures)
         with torch.inference_mode(), evaluation(module):
+            passed(len(pictures))
             if not module(pictures).isfinite().all():
                 raise InputError(f"stages: scores are not finite when random down to {stage.name}")
         label = f"{classifier.weights}, random down to {stage.name}, seed {seed}"
@@ -201,6 +201,7 @@ def _measure_norms(module: nn.Module, names: Iterable[str], pictures: Tensor) ->
                 norm.train()
             if norms:
                 module(torch.cat([pictures, pictures.flip(-1)]))
+                passed(2 * len(pictures))
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum

@@ -108,11 +108,13 @@ def _foresee(profile: "Profile", left: Sequence["Job"]) -> None:
     """Say which photographs the jobs will leave out."""
     from xailib.foreseen import unusable
 
-    lines = unusable(profile, left)
+    lines, rest = unusable(profile, left)
     for line in lines[:_LINES]:
         click.echo(f"Will be left out: {line}", err=True)
     if len(lines) > _LINES:
         click.echo(f"Will be left out: {len(lines) - _LINES} more", err=True)
+    if rest:
+        click.echo(f"Not looked at: {rest} more photographs", err=True)
 
 
 def _executor(engine: Engine) -> "Executor":
