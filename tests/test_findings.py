@@ -155,6 +155,19 @@ def test_layers_of_a_network():
     assert findings.layer_findings(counts(net={"out": own["out"]}), "w", "p") == []
 
 
+def test_a_layer_whose_kinds_nobody_knows_is_not_replaced_by_its_neighbour():
+    known, unknown = {"red": 40, "dog": 9}, {"zzz": 9}
+    for layers in (
+        {"early": known, "mid": known, "out": unknown},
+        {"early": unknown, "mid": known, "out": known},
+        {"early": unknown, "mid": unknown, "out": unknown},
+    ):
+        assert findings.layer_findings(counts(net=layers), "w", "p") == []
+    whole = counts(net={"early": known, "mid": unknown, "out": known})
+    assert [one.count for one in findings.layer_findings(whole, "w", "p")] == [98, 98]
+    assert findings.layer_findings(whole[:0], "w", "p") == []
+
+
 def test_scenes_of_a_network_of_places():
     objects = {"early": {"red": 9}, "fc": {"dog": 30, "kitchen": 2}}
     places = {"early": {"red": 9}, "fc": {"dog": 4, "kitchen": 20, "zzz": 3}}

@@ -120,6 +120,9 @@ def test_compared_shares_are_newcombes_and_fishers():
     assert found.p == stats.fisher_exact([[56, 14], [48, 32]]).pvalue
     turned = compared_shares(48, 80, 56, 70)
     assert (turned.low, turned.high) == pytest.approx((-found.high, -found.low))
+    for none in (compared_shares(0, 0, 3, 9), compared_shares(3, 9, 0, 0)):
+        assert none.count == 9
+        assert np.isnan([none.mean, none.low, none.high, none.p]).all()
 
 
 def test_holm_is_the_stepwise_rule():

@@ -198,16 +198,19 @@ def layer_findings(counts: pd.DataFrame, whose: str, page: str) -> list[Finding]
     Parameters
     ----------
     counts : DataFrame
-        From `xailib.kinds.counted`; its first network counts, and units of a known kind.
+        From `xailib.kinds.counted`; its first network counts, and units of a known kind. Without
+        such units in its first or its last layer nothing is tested.
     whose : str
         Labels, such as ``"our labels"``.
     page : str
         The label of the page with the evidence.
     """
-    own = _known(counts[counts["network"] == counts["network"].iloc[0]])
-    first, last = (counts.loc[own.index, "layer"].iloc[end] for end in (0, -1))
-    early, late = own[own["layer"] == first], own[own["layer"] == last]
-    if first == last:
+    if counts.empty:
+        return []
+    own = counts[counts["network"] == counts["network"].iloc[0]]
+    first, last = own["layer"].iloc[0], own["layer"].iloc[-1]  # whether or not a kind is known
+    early, late = (_known(own[own["layer"] == layer]) for layer in (first, last))
+    if first == last or early.empty or late.empty:
         return []
     claim = "Early layers answer to abstract concepts, the output layer to objects."
     abstract = f"{whose}: share of units with a texture, colour or material, {first} less {last}"

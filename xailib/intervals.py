@@ -127,8 +127,12 @@ def share_interval(found: int, total: int, confidence: float = CONFIDENCE) -> tu
 def compared_shares(found: int, total: int, other: int, other_total: int) -> Estimate:
     """Return the difference of two independent shares, the first less the second.
 
-    Newcombe's interval (1998), made of the two of `share_interval`; p of Fisher's exact test.
+    Newcombe's interval (1998), made of the two of `share_interval`; p of Fisher's exact test. NaN
+    if either is a share of nothing.
     """
+    if not total or not other_total:
+        none = float("nan")
+        return Estimate(none, none, none, none, total + other_total)
     one, two = found / total, other / other_total
     low, high = share_interval(found, total)
     other_low, other_high = share_interval(other, other_total)
