@@ -8,6 +8,7 @@ from scipy.stats import fisher_exact
 
 from xailib import findings
 from xailib.errors import InputError
+from xailib.intervals import holm
 from xailib.kinds import counted
 
 RNG = np.random.default_rng(2)
@@ -107,6 +108,19 @@ def test_more_claims_ask_for_clearer_numbers():
     assert verdicts([one, one]) == ["undecided"] * 2
     table = findings.findings_table([one, one])
     assert table["p_adjusted"].tolist() == [2 * one.p] * 2
+
+
+def test_the_p_that_is_shown_is_the_one_that_decides():
+    """Of a claim of no difference: that there is none, or if it does not hold that there is one."""
+    clear, noisy = np.linspace(0.03, 0.04, 12), np.linspace(-0.1, 0.3, 12)
+    small = [findings.tested("c", "m", values, "p", margin=0.05) for values in (clear, noisy)]
+    large = findings.tested("c", "m", clear + 1, "p", margin=0.05)
+    table = findings.findings_table([*small, large])
+    assert table["verdict"].tolist() == ["holds", "undecided", "does not hold"]
+    p = holm(table[["p", "p_none"]].to_numpy().ravel()).reshape(-1, 2)
+    assert table["p_adjusted"].tolist() == [p[0, 1], p[1, 1], p[2, 0]]
+    # The other test of the second is the smaller, and says nothing of the claim.
+    assert p[1, 0] < p[1, 1]
 
 
 def test_lower_deletion_is_a_gain():

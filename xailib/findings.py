@@ -251,7 +251,8 @@ def findings_table(findings: Iterable[Finding]) -> pd.DataFrame:
     """Return findings as a tidy table, one row each, with their verdicts.
 
     Every p is adjusted for the number of tests in the table (Holm). A claim of no difference
-    makes two, one a way to decide it: p_adjusted is the smaller.
+    makes two, one a way to decide it: p_adjusted is of the test that there is none, unless the
+    verdict is that there is one.
 
     Raises
     ------
@@ -263,9 +264,10 @@ def findings_table(findings: Iterable[Finding]) -> pd.DataFrame:
         raise InputError("findings: none of the claims could be tested with these runs")
     p = table[["p", "p_none"]]
     adjusted = holm(p.to_numpy().ravel()).reshape(p.shape)
-    table["p_adjusted"] = pd.DataFrame(adjusted).min(axis=1)  # NaN is left out
     columns = table["low"], table["high"], adjusted[:, 0], table["margin"], adjusted[:, 1]
     table["verdict"] = [verdict(*row) for row in zip(*columns, strict=True)]
+    of_none = table["margin"].notna() & (table["verdict"] != FAILS)
+    table["p_adjusted"] = np.where(of_none, adjusted[:, 1], adjusted[:, 0])
     return table
 
 
