@@ -376,6 +376,20 @@ def test_two_photographs_give_the_floor_no_interval():
     assert found["verdict"] == "undecided"
 
 
+def test_a_floor_that_lacks_pairs_is_the_middle_of_its_interval():
+    images = [f"photo {number}" for number in range(5)]
+    table = pd.DataFrame({"image": images, "method": "gradcam", "spearman": 0.1})
+    rows = [(a, b, 0.1 * (k + m)) for k, a in enumerate(images) for m, b in enumerate(images)]
+    pairs = pd.DataFrame(rows, columns=["image", "other", "spearman"]).assign(method="gradcam")
+    pairs = pairs[pairs["image"] != pairs["other"]]
+    whole = verdict(table, pairs).iloc[0]
+    assert whole["floor"] == pytest.approx(pairs["spearman"].mean())
+    lacking = pairs.assign(spearman=pairs["spearman"].where(pairs["spearman"] < 0.65))
+    found = verdict(table, lacking).iloc[0]
+    assert found["floor"] == pytest.approx((found["floor_low"] + found["floor_high"]) / 2)
+    assert found["floor"] != pytest.approx(lacking["spearman"].mean(), abs=1e-3)
+
+
 def judged(left, alike, count=6):
     """The verdict on given similarities, and on a floor around a given one."""
     images = [f"photo {number}" for number in range(count)]
