@@ -101,7 +101,8 @@ display(
 # $$
 #
 # Anything else is *undecided*. A claim of no difference, which makes two of the tests, holds if the interval lies inside a
-# stated margin and a test rules out a difference as large as that.
+# stated margin and a test rules out a difference as large as that; of the two, the p in the table is of this one, unless
+# the claim does not hold.
 
 # %% [markdown]
 # ## The claims

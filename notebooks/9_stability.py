@@ -23,7 +23,7 @@ weights: str = ""  # file with a state dict, name of torchvision weights, or ran
 images: list = ["bull-mastiff", "dalmatian", "goose", "bald-eagle", "leafhopper", "dung-beetle", "strawberry", "cannon", "jeep-blue", "drum"]  # the photographs of the LIME run
 lime_run: str = "results/scratch/2_lime"  # a finished run of 2_lime
 long_runs: int = 2  # photographs that get the long runs below, the first ones; at least 1
-pool: int = 8000  # samples of the first long run, cut into shorter ones, the others are half as long; at least twice the largest of sizes that shall appear
+pool: int = 8000  # samples of the first long run, cut into shorter ones, the others are half as long; at least twice the largest of sizes that shall appear, and four times the smallest if long_runs is above 1
 sizes: list = [100, 200, 500, 1000, 2000, 4000]  # samples of the runs that are compared with each other, each at least 10
 designs: list = ["antithetic", "orthogonal"]  # other ways to draw samples, measured against independent ones; may be empty
 design_pool: int = 2048  # samples for each of these; at least twice design_size
@@ -42,6 +42,8 @@ from xailib.parameters import check_notebook
 check_notebook(globals())
 
 # %% tags=["remove-input"]
+from contextlib import suppress
+
 from IPython.display import Markdown, display
 
 from xailib import figures, stability_figures
@@ -53,6 +55,7 @@ from xailib.results import load_explanations, project_root, run_digest, start_ru
 from xailib.stability import AGREEMENT, CONFIDENCE
 from xailib.stability_tables import (
     SURE,
+    compared_sizes,
     cuts_table,
     designs_table,
     needed,
@@ -79,22 +82,26 @@ run = start_run(
 )
 
 
-def sampled(name, samples, some=long, **changes):
+def sampled(name, samples, some, **changes):
     chosen = {"num_samples": samples, **options, **changes}
     return run.explanations(
         some, f"lime.{name}", chosen, lambda p: explain_lime(classifier, p, **chosen)
     )
 
 
-pools = {"independent": sampled("independent", pool, long[:1])}
-if long[1:]:
-    pools["independent"] += sampled("independent", pool // 2, long[1:])
-pools |= {design: sampled(design, design_pool, design=design) for design in designs}
+pools = {"independent": []}
+for photograph in long:
+    with suppress(InputError):  # is among the run's failures; the other photographs are enough
+        pools["independent"] += sampled("independent", pool if photograph is long[0] else pool // 2, [photograph])
+if not pools["independent"]:
+    raise InputError(run.failures[-1]["reason"])
+long = [p for p in long if p.sha256 in {e.image_sha256 for e in pools["independent"]}]
+pools |= {design: sampled(design, design_pool, long, design=design) for design in designs}
 other = "slic" if segmentation != "slic" else "quickshift"
 another_seed = seed ^ 1
 cuts = {
-    f"{segmentation}, another seed": sampled("cut1", cut_samples, seed=another_seed),
-    other: sampled("cut2", cut_samples, seed=another_seed, segments=other),
+    f"{segmentation}, another seed": sampled("cut1", cut_samples, long, seed=another_seed),
+    other: sampled("cut2", cut_samples, long, seed=another_seed, segments=other),
 }
 
 # %% tags=["remove-input"]
@@ -114,7 +121,7 @@ metrics = {
     **{f"shared_{size}": row.shared for size, row in means.iterrows()},
     **{f"iou_{size}": row.iou for size, row in means.iterrows()},
 }
-least, most = means.index.min(), means.index[runs.groupby("samples").size() == len(long)].max()
+least, most = compared_sizes(runs)
 metrics["finding"] = (
     f"Two halves of LIME's {samples} samples share **{table['shared'].mean():.0%}** of the superpixels "
     f"that they choose; **{metrics['stable']} of {len(table)}** masks count as stable."

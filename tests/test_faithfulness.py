@@ -460,6 +460,19 @@ def test_only_photographs_that_both_have_are_compared():
     assert table.loc[("a", "centre"), ["images", "difference"]].tolist() == [3, 2]
 
 
+def test_a_comparison_without_photographs_is_no_test():
+    few = {m: RNG.normal(size=9) for m in ("a", "random")}
+    scores = made_up(**few)
+    elsewhere = made_up(b=[0.1] * 9).assign(image=lambda table: "x" + table["image"])
+    alone = compare_with_baselines(scores, ["random"])
+    table = compare_with_baselines(pd.concat([scores, elsewhere]), ["random"]).set_index("method")
+    assert table.loc["a", "p_adjusted"] == alone["p_adjusted"].item() == alone["p"].item() < 1
+    assert (table.loc["b", "images"], table.loc["b", "verdict"]) == (0, "undecided")
+    assert np.isnan(table.loc["b", "p_adjusted"])
+    none = compare_with_baselines(pd.concat([scores[9:], elsewhere]), ["random"])
+    assert none["p_adjusted"].isna().all()
+
+
 def test_wrong_tables_raise():
     with pytest.raises(InputError, match="no method 'centre'"):
         compare_with_baselines(made_up(a=[1.0], random=[0.0]))

@@ -8,6 +8,7 @@ from scipy.stats import fisher_exact
 
 from xailib import findings
 from xailib.errors import InputError
+from xailib.intervals import holm
 from xailib.kinds import counted
 
 RNG = np.random.default_rng(2)
@@ -109,6 +110,19 @@ def test_more_claims_ask_for_clearer_numbers():
     assert table["p_adjusted"].tolist() == [2 * one.p] * 2
 
 
+def test_the_p_that_is_shown_is_the_one_that_decides():
+    """Of a claim of no difference: that there is none, or if it does not hold that there is one."""
+    clear, noisy = np.linspace(0.03, 0.04, 12), np.linspace(-0.1, 0.3, 12)
+    small = [findings.tested("c", "m", values, "p", margin=0.05) for values in (clear, noisy)]
+    large = findings.tested("c", "m", clear + 1, "p", margin=0.05)
+    table = findings.findings_table([*small, large])
+    assert table["verdict"].tolist() == ["holds", "undecided", "does not hold"]
+    p = holm(table[["p", "p_none"]].to_numpy().ravel()).reshape(-1, 2)
+    assert table["p_adjusted"].tolist() == [p[0, 1], p[1, 1], p[2, 0]]
+    # The other test of the second is the smaller, and says nothing of the claim.
+    assert p[1, 0] < p[1, 1]
+
+
 def test_lower_deletion_is_a_gain():
     scores = pd.DataFrame(
         [
@@ -153,6 +167,19 @@ def test_layers_of_a_network():
     layers = {"early": turned["early"], "out": turned["out"]}
     assert verdicts(findings.layer_findings(counts(net=layers), "w", "p")) == ["does not hold"] * 2
     assert findings.layer_findings(counts(net={"out": own["out"]}), "w", "p") == []
+
+
+def test_a_layer_whose_kinds_nobody_knows_is_not_replaced_by_its_neighbour():
+    known, unknown = {"red": 40, "dog": 9}, {"zzz": 9}
+    for layers in (
+        {"early": known, "mid": known, "out": unknown},
+        {"early": unknown, "mid": known, "out": known},
+        {"early": unknown, "mid": unknown, "out": unknown},
+    ):
+        assert findings.layer_findings(counts(net=layers), "w", "p") == []
+    whole = counts(net={"early": known, "mid": unknown, "out": known})
+    assert [one.count for one in findings.layer_findings(whole, "w", "p")] == [98, 98]
+    assert findings.layer_findings(whole[:0], "w", "p") == []
 
 
 def test_scenes_of_a_network_of_places():

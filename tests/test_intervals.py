@@ -76,7 +76,7 @@ def test_no_difference_is_shown_only_by_small_ones():
     assert np.isnan(no_more_than(np.full(6, 0.05), 0.05))
 
 
-def test_pseudo_values_average_to_the_mean_over_pairs():
+def test_pseudo_values_average_to_the_mean_over_pairs_if_all_are_there():
     """By the jackknife's definition: all pairs against those without one photograph."""
     rng = np.random.default_rng(4)
     pairs = rng.random((6, 6))
@@ -92,6 +92,8 @@ def test_pseudo_values_average_to_the_mean_over_pairs():
     more[:6, :6] = pairs
     np.testing.assert_allclose(pseudo_values(more), found)
     assert np.isnan(pseudo_values(pairs[:2, :2])).all()
+    pairs[0, 1] = pairs[1, 0] = np.nan
+    assert pseudo_values(pairs).mean() != pytest.approx(np.nanmean(pairs), abs=1e-6)
 
 
 def test_the_interval_of_a_mean_over_pairs_holds_it():
@@ -120,6 +122,9 @@ def test_compared_shares_are_newcombes_and_fishers():
     assert found.p == stats.fisher_exact([[56, 14], [48, 32]]).pvalue
     turned = compared_shares(48, 80, 56, 70)
     assert (turned.low, turned.high) == pytest.approx((-found.high, -found.low))
+    for none in (compared_shares(0, 0, 3, 9), compared_shares(3, 9, 0, 0)):
+        assert none.count == 9
+        assert np.isnan([none.mean, none.low, none.high, none.p]).all()
 
 
 def test_holm_is_the_stepwise_rule():

@@ -53,6 +53,20 @@ def test_the_comparison_is_fishers_test_of_the_last_layers():
     assert compare_kind(FIRST, FIRST, KINDS).p == 1
 
 
+def test_counts_and_comparison_leave_out_the_same_dead_units():
+    last = FIRST[FIRST["layer"].isin(["mid", "out"])]
+    dead = last.assign(dead=[False, True, False, False, True, True, *[False] * 4])
+    found = compare_kind(dead, SECOND.assign(dead=False), KINDS)
+    alive = compare_kind(dead[~dead["dead"]].drop(columns="dead"), SECOND, KINDS)
+    assert found == alive
+    assert (found.first, found.first_units) == (1, 7)
+    assert found.first_units == kinds_of(dead, KINDS)["units"].sum()
+    out = dead.assign(dead=dead["layer"] == "out")  # a dead layer has no other in its place
+    assert compare_kind(FIRST.assign(dead=FIRST["layer"] == "out"), SECOND, KINDS).first_units == 4
+    with pytest.raises(InputError, match="first: the table has no unit in its last layers"):
+        compare_kind(out, SECOND, KINDS, last=1)
+
+
 def test_what_cannot_be_compared_is_named():
     with pytest.raises(InputError, match="kind: unknown name 'scenes'; did you mean scene"):
         compare_kind(FIRST, SECOND, KINDS, "scenes")

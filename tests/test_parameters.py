@@ -166,7 +166,13 @@ WRONG = [
     ("9_stability", "sizes = 5", "sizes: 5 is not a list of whole numbers of at least 10"),
     ("9_stability", "sizes = [5]", "sizes: [5] is not a list of whole numbers of at least 10"),
     ("9_stability", "sizes = []", "sizes: [] is not a list"),
-    ("9_stability", "pool = 100\nsizes = [60]", "pool: 100 samples are not two runs of 60"),
+    ("9_stability", "pool = 2048\nsizes = [1000]", "pool: 2048 samples are not four runs of 1000"),
+    ("9_stability", "pool = 3999\nsizes = [1000]", "pool: 3999 samples are not four runs of 1000"),
+    (
+        "9_stability",
+        "pool = 100\nsizes = [60]\nlong_runs = 1",
+        "pool: 100 samples are not two runs of 60",
+    ),
     ("9_stability", "pool = 900", "pool: 900 samples are not four runs of 250"),
     ("9_stability", "pool = 2000", "pool: 2000 samples are not four runs of 512"),
     ("7_sanity", "sparse_first = 1", "sparse_first: 1 is not a whole number of at least 2"),
@@ -239,6 +245,13 @@ def test_one_value_where_a_list_is_wanted_is_a_list_of_it(task, name, value):
     assert namespace[name] == [value]
     assert load_profile("embedded", {name: value}, task).share(task)[name] == [value]
     assert load_profile("embedded", {name: [value]}, task).share(task)[name] == [value]
+
+
+@pytest.mark.parametrize("changes", ["pool = 4000", "pool = 2048\nlong_runs = 1"])
+def test_a_pool_may_be_just_long_enough_for_the_least_size(changes):
+    """Of several photographs all but the first have half of it."""
+    namespace = notebook(f"sizes = [9000, 1000]\n{changes}", "9_stability")
+    assert check_notebook({k: v for k, v in namespace.items() if k not in MANAGED}) is None
 
 
 def test_lists_and_what_is_no_list_stay_as_they_are():

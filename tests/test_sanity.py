@@ -325,7 +325,8 @@ def test_the_floor_has_every_pair_of_different_photographs():
     assert len(table) == 12
     assert not (table["image"] == table["other"]).any()
     one = table[(table["image"] == "photo 1") & (table["other"] == "photo 3")].iloc[0]
-    assert one["spearman"] == similarity(maps[1].saliency, maps[3].saliency)["spearman"]
+    peer = similarity(maps[1].saliency, maps[3].saliency)["spearman"]
+    assert one["spearman"] == pytest.approx(peer)  # the order of the two is in the last bit
     with pytest.raises(InputError, match="the floor needs two"):
         floor({"gradcam": maps[:1]})
 
@@ -374,6 +375,20 @@ def test_two_photographs_give_the_floor_no_interval():
     found = judged(0.1, 0.2, count=2)
     assert np.isnan(found["floor_low"])
     assert found["verdict"] == "undecided"
+
+
+def test_a_floor_that_lacks_pairs_is_the_middle_of_its_interval():
+    images = [f"photo {number}" for number in range(5)]
+    table = pd.DataFrame({"image": images, "method": "gradcam", "spearman": 0.1})
+    rows = [(a, b, 0.1 * (k + m)) for k, a in enumerate(images) for m, b in enumerate(images)]
+    pairs = pd.DataFrame(rows, columns=["image", "other", "spearman"]).assign(method="gradcam")
+    pairs = pairs[pairs["image"] != pairs["other"]]
+    whole = verdict(table, pairs).iloc[0]
+    assert whole["floor"] == pytest.approx(pairs["spearman"].mean())
+    lacking = pairs.assign(spearman=pairs["spearman"].where(pairs["spearman"] < 0.65))
+    found = verdict(table, lacking).iloc[0]
+    assert found["floor"] == pytest.approx((found["floor_low"] + found["floor_high"]) / 2)
+    assert found["floor"] != pytest.approx(lacking["spearman"].mean(), abs=1e-3)
 
 
 def judged(left, alike, count=6):

@@ -17,6 +17,7 @@ from xailib.frames import Frame
 from xailib.stability import fit, stability
 from xailib.stability_figures import designs_chart, runs_chart, sureness, weights_chart
 from xailib.stability_tables import (
+    compared_sizes,
     cuts_table,
     designs_table,
     disjoint_runs,
@@ -57,6 +58,13 @@ def test_runs_agree_more_the_longer_they_are():
     assert table["halves"].notna().all()
     with pytest.raises(InputError, match="sizes: the long runs are too short"):
         runs_table([explanation(90)], [50])
+
+
+def test_compared_sizes_are_those_that_all_photographs_have():
+    pools = [explanation(800), explanation(400, image="two")]
+    table = runs_table(pools, [50, 100, 100, 200, 400], 5)  # a size given twice counts once
+    assert compared_sizes(table) == (50, 200)
+    assert compared_sizes(table[table["image"] == "one"]) == (50, 400)
 
 
 def test_designs_are_measured_against_independent_samples():

@@ -76,8 +76,8 @@ def compare_with_baselines(
         One row for each measure, method and baseline: measure, better, method, baseline, images
         (with both), mean and baseline_mean, difference (mean of method minus baseline), low,
         high and p (see `xailib.intervals.paired`), p_adjusted (Benjamini and Hochberg, over all
-        rows), and verdict: ``"better"`` or ``"worse"`` where `xailib.intervals.decided` says so
-        of the interval and the adjusted p, else ``"undecided"``.
+        rows with a p), and verdict: ``"better"`` or ``"worse"`` where `xailib.intervals.decided`
+        says so of the interval and the adjusted p, else ``"undecided"``.
 
     Raises
     ------
@@ -112,7 +112,8 @@ def compare_with_baselines(
     if not rows:
         raise InputError("scores: nothing to compare; the table holds only one baseline")
     table = pd.DataFrame(rows)
-    table["p_adjusted"] = false_discovery_control(table["p"].fillna(1))
+    made = table["p"].dropna()  # without a photograph that both have, there is no test to count
+    table["p_adjusted"] = pd.Series(false_discovery_control(made), made.index, float)
     side = decided(*(table[name].to_numpy(float) for name in ("low", "high", "p_adjusted")))
     gain = pd.Series(side, table.index) * table["better"].map({"higher": 1, "lower": -1})
     table["verdict"] = gain.map({1: "better", -1: "worse", 0: "undecided"})

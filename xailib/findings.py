@@ -198,16 +198,19 @@ def layer_findings(counts: pd.DataFrame, whose: str, page: str) -> list[Finding]
     Parameters
     ----------
     counts : DataFrame
-        From `xailib.kinds.counted`; its first network counts, and units of a known kind.
+        From `xailib.kinds.counted`; its first network counts, and units of a known kind. Without
+        such units in its first or its last layer nothing is tested.
     whose : str
         Labels, such as ``"our labels"``.
     page : str
         The label of the page with the evidence.
     """
-    own = _known(counts[counts["network"] == counts["network"].iloc[0]])
-    first, last = (counts.loc[own.index, "layer"].iloc[end] for end in (0, -1))
-    early, late = own[own["layer"] == first], own[own["layer"] == last]
-    if first == last:
+    if counts.empty:
+        return []
+    own = counts[counts["network"] == counts["network"].iloc[0]]
+    first, last = own["layer"].iloc[0], own["layer"].iloc[-1]  # whether or not a kind is known
+    early, late = (_known(own[own["layer"] == layer]) for layer in (first, last))
+    if first == last or early.empty or late.empty:
         return []
     claim = "Early layers answer to abstract concepts, the output layer to objects."
     abstract = f"{whose}: share of units with a texture, colour or material, {first} less {last}"
@@ -248,7 +251,8 @@ def findings_table(findings: Iterable[Finding]) -> pd.DataFrame:
     """Return findings as a tidy table, one row each, with their verdicts.
 
     Every p is adjusted for the number of tests in the table (Holm). A claim of no difference
-    makes two, one a way to decide it: p_adjusted is the smaller.
+    makes two, one a way to decide it: p_adjusted is of the test that there is none, unless the
+    verdict is that there is one.
 
     Raises
     ------
@@ -260,9 +264,10 @@ def findings_table(findings: Iterable[Finding]) -> pd.DataFrame:
         raise InputError("findings: none of the claims could be tested with these runs")
     p = table[["p", "p_none"]]
     adjusted = holm(p.to_numpy().ravel()).reshape(p.shape)
-    table["p_adjusted"] = pd.DataFrame(adjusted).min(axis=1)  # NaN is left out
     columns = table["low"], table["high"], adjusted[:, 0], table["margin"], adjusted[:, 1]
     table["verdict"] = [verdict(*row) for row in zip(*columns, strict=True)]
+    of_none = table["margin"].notna() & (table["verdict"] != FAILS)
+    table["p_adjusted"] = np.where(of_none, adjusted[:, 1], adjusted[:, 0])
     return table
 
 

@@ -1,12 +1,19 @@
-"""How sure a mean over photographs or a share of units is: one rule each, for all pages.
+"""How sure a mean over photographs or a share of units is, and whether a difference is decided.
 
-**A mean over photographs** has Student's t interval. Of few numbers a bootstrap is too narrow:
-it takes their spread, which is too small, and the normal distribution's quantiles, which are too.
-`benchmarks/coverage.py` counts how often intervals of 95 % hold the mean.
+**A mean over photographs** has Student's t interval, on all pages. Of few numbers a bootstrap is
+too narrow: it takes their spread, which is too small, and the normal distribution's quantiles,
+which are too. `benchmarks/coverage.py` counts how often intervals of 95 % hold the mean.
 
-**A difference is decided** if its interval excludes zero and Wilcoxon's signed-rank test, which
-is exact for few photographs and asks for no distribution, agrees after the correction for the
-number of tests that the page makes. The intervals themselves are each of one mean alone.
+**A difference is decided** if its interval excludes zero and a test agrees after correction for
+several tests. Of photographs the test is Wilcoxon's signed-rank test, which is exact for few and
+takes differences for symmetric about their middle; it asks for no other shape. The intervals
+themselves are each of one mean alone.
+
+**What is corrected for** differs by page; tests that could not be made do not count. The findings
+and the replication adjust all their tests together (`holm`), agreement the pairs of maps, for
+each baseline apart (`holm`). Faithfulness, with many comparisons, bounds the share of false ones
+among those decided (Benjamini and Hochberg), which is less strict. The sanity checks compare
+intervals, without a test.
 """
 
 from dataclasses import dataclass
@@ -91,8 +98,8 @@ def pseudo_values(
     """Return what each photograph adds to a mean over all pairs of different photographs.
 
     Pairs share photographs, so they are no independent numbers; these are, nearly: the jackknife's
-    pseudo-values (Arvesen 1969). Their mean is the mean over pairs, and `mean_interval` of them
-    its interval.
+    pseudo-values (Arvesen 1969), and `mean_interval` is of their mean. If no pair is missing, that
+    is the mean over pairs; else it is near it, so give it, not the other, with the interval.
 
     Parameters
     ----------
@@ -127,8 +134,12 @@ def share_interval(found: int, total: int, confidence: float = CONFIDENCE) -> tu
 def compared_shares(found: int, total: int, other: int, other_total: int) -> Estimate:
     """Return the difference of two independent shares, the first less the second.
 
-    Newcombe's interval (1998), made of the two of `share_interval`; p of Fisher's exact test.
+    Newcombe's interval (1998), made of the two of `share_interval`; p of Fisher's exact test. NaN
+    if either is a share of nothing.
     """
+    if not total or not other_total:
+        none = float("nan")
+        return Estimate(none, none, none, none, total + other_total)
     one, two = found / total, other / other_total
     low, high = share_interval(found, total)
     other_low, other_high = share_interval(other, other_total)

@@ -19,8 +19,7 @@ def kinds_of(labels: pd.DataFrame, kinds: Mapping[str, str]) -> pd.DataFrame:
     A concept whose kind the lexicon does not tell counts as `UNKNOWN`. Dead units, which answer
     to nothing, are left out where the table tells them.
     """
-    if "dead" in labels:
-        labels = labels[~labels["dead"]]
+    labels = _alive(labels)
     counts = labels.assign(kind=_kinds(labels, kinds)).groupby(["layer", "kind"], sort=False).size()
     table = counts.rename("units").reset_index()
     return table.assign(share=table["units"] / table.groupby("layer")["units"].transform("sum"))
@@ -43,7 +42,7 @@ class KindTest:
     first, second : int
         Units that carry it.
     first_units, second_units : int
-        Of so many in the layers compared.
+        Of so many in the layers compared, without dead ones.
     odds : float
         Of the second over those of the first: the conditional maximum likelihood estimate;
         infinite where the first has none.
@@ -79,6 +78,8 @@ def compare_kind(
 ) -> KindTest:
     """Compare how often two networks' last layers carry a kind of concept.
 
+    Dead units are left out, as in `kinds_of`.
+
     Parameters
     ----------
     first, second : DataFrame
@@ -95,7 +96,7 @@ def compare_kind(
     Raises
     ------
     InputError
-        For a kind that no concept has, or a network without layers to compare.
+        For a kind that no concept has, or a network without units to compare.
     """
     if kind not in kinds.values():
         raise unknown_name("kind", kind, sorted(set(kinds.values())))
@@ -104,9 +105,9 @@ def compare_kind(
     carried = []
     for name, labels in (("first", first), ("second", second)):
         layers = list(dict.fromkeys(labels["layer"]))[-last:]
-        chosen = labels[labels["layer"].isin(layers)]
+        chosen = _alive(labels[labels["layer"].isin(layers)])
         if chosen.empty:
-            raise InputError(f"{name}: the table has no unit")
+            raise InputError(f"{name}: the table has no unit in its last layers that is not dead")
         carried.append((_kinds(chosen, kinds) == kind).to_numpy())
     one, two = carried
     table = np.array([[two.sum(), (~two).sum()], [one.sum(), (~one).sum()]])
@@ -123,6 +124,11 @@ def compare_kind(
         odds_high=float(interval.high),
         p=float(fisher_exact(table).pvalue),
     )
+
+
+def _alive(labels: pd.DataFrame) -> pd.DataFrame:
+    """Return the units that answer to something, where the table tells which."""
+    return labels[~labels["dead"]] if "dead" in labels else labels
 
 
 def _kinds(labels: pd.DataFrame, kinds: Mapping[str, str]) -> pd.Series:

@@ -204,9 +204,10 @@ def _threshold(found: Mapping[str, Any], given: Collection[str]) -> None:
 def _samples(found: Mapping[str, Any], given: Collection[str]) -> None:
     if "max_samples" in given and not found.get("until_stable"):
         raise InputError("max_samples: only with until_stable; num_samples is how many are drawn")
-    for name, sizes, runs in (  # of the pool, half is enough for all photographs but one
-        ("pool", "sizes", "two"), ("pool", "cut_samples", "four"), ("pool", "design_size", "four"),
-        ("design_pool", "design_size", "two"),
+    several = "four" if found.get("long_runs", 1) > 1 else "two"
+    for name, sizes, runs in (  # all photographs but one have half of the pool
+        ("pool", "sizes", several), ("pool", "cut_samples", "four"),
+        ("pool", "design_size", "four"), ("design_pool", "design_size", "two"),
     ):  # fmt: skip
         if name in found and sizes in found:
             least = min(found[sizes]) if sizes == "sizes" else found[sizes]

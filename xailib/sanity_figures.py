@@ -175,7 +175,8 @@ def verdict(
     """Judge each method by what is left of its maps' similarity; tables in, table out.
 
     Means over photographs, with 95 % intervals of `xailib.intervals.mean_interval`; that of the
-    floor, a mean over pairs, needs three photographs, and without it no method passes.
+    floor, a mean over pairs, needs three photographs, and without it no method passes. Where
+    pairs lack a value, the floor is the mean of `xailib.intervals.pseudo_values`, as its interval.
     A method **passes** if the mean similarity is not above the floor's interval, and its own
     interval lies below `CHANGED`. It **fails** if its own interval lies above the floor's, or
     above `ALIKE`. All else is **undecided**: among it a method whose maps are much alike
@@ -216,14 +217,16 @@ def verdict(
             )
         square = pairs.pivot(index="image", columns="other", values=measure).to_numpy(float)
         low, high = map(float, mean_interval(left))
-        floor_low, floor_high = map(float, mean_interval(pseudo_values(square)))
+        each = pseudo_values(square)
+        floor_low, floor_high = map(float, mean_interval(each))
         if low > floor_high or low >= ALIKE:
             word = "fails"
         else:
             word = "passes" if left.mean() <= floor_high and high < CHANGED else "undecided"
         found = {"method": method, "photographs": len(left), "verdict": word}
         found |= {"left": left.mean(), "left_low": low, "left_high": high}
-        found |= {"floor": pairs[measure].mean(), "floor_low": floor_low, "floor_high": floor_high}
+        middle = pairs[measure].mean() if np.isnan(each).any() else each.mean()
+        found |= {"floor": middle, "floor_low": floor_low, "floor_high": floor_high}
         rows.append(found)
     return pd.DataFrame(rows)
 

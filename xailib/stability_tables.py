@@ -99,6 +99,13 @@ def runs_table(
     return pd.DataFrame(rows)
 
 
+def compared_sizes(runs: pd.DataFrame) -> tuple[int, int]:
+    """Return the least and the largest size that all photographs of `runs_table` have."""
+    photographs = runs.groupby("samples")["image"].nunique()  # who has a size has all below it
+    common = photographs.index[photographs == runs["image"].nunique()]
+    return int(common.min()), int(common.max())
+
+
 def _by_halves(shown: Shown, scores: Scores, samples: int, num_features: int, block: int) -> float:
     if samples > len(shown):
         return float("nan")
