@@ -191,6 +191,7 @@ def test_the_command_says_what_became_of_each_task(project, monkeypatch):
     ("words", "reason"),
     [
         (["run", "mine", "-p", "num_sample=5"], "did you mean num_samples"),
+        (["run", "mine", "--only", "2_lime", "-p", "steps=4"], "2_lime has no 'steps'; it is of"),
         (["run", "absent"], "profile"),
         (["run", "mine", "--only", "9_x"], "allowed: 2_lime, 4_agreement"),
         (["run", "mine", "-p", "nonsense"], "not NAME=VALUE"),

@@ -113,7 +113,17 @@ def run_profile(
             broken.add(task)
             yield Outcome(task, "failed", time.monotonic() - start, str(error))
         else:
-            yield Outcome(task, "done", time.monotonic() - start)
+            yield Outcome(task, "done", time.monotonic() - start, left_out(profile, task))
+
+
+def left_out(profile: Profile, task: str) -> str:
+    """Return which photographs a finished run could not use, in one line; empty if none."""
+    failures = read_manifest(profile.folder(task)).get("failures", [])
+    if not failures:
+        return ""
+    first = f"{failures[0]['source']} ({failures[0]['reason']})"
+    more = f" and {len(failures) - 1} more" if len(failures) > 1 else ""
+    return f"not explained: {first}{more}"
 
 
 def _after(task: str, others: Collection[str]) -> bool:

@@ -111,10 +111,23 @@ def load_profile(
     for name in (*found, *(changes or {})):
         if name not in allowed:
             raise unknown_name("parameter", str(name), sorted(allowed))
+    if only in TASKS:
+        _check_reach(changes or {}, only)
     profile = Profile(path.name.removesuffix(".yaml"), meant(found), tasks)
     profile = _changed(profile, meant(changes or {}), whole)
     _check_values(profile, (only,) if only in TASKS else TASKS)
     return profile
+
+
+def _check_reach(changes: Mapping[str, Any], only: str) -> None:
+    """Raise for a value that neither a task nor what it reads could use."""
+    reached = {only}
+    for task in reversed(TASKS):
+        reached |= set(upstream(task).values()) if task in reached else set()
+    for name in changes:
+        users = [task for task in TASKS if name in declared(task)]
+        if reached.isdisjoint(users):
+            raise InputError(f"parameter: {only} has no {name!r}; it is of {', '.join(users)}")
 
 
 def _changed(profile: Profile, changes: Mapping[str, Any], whole: bool) -> Profile:
