@@ -9,10 +9,11 @@ import pandas as pd
 import pytest
 import sweeps
 
-from xailib import explaining, pipeline, plan, profiles
+from xailib import explaining, pipeline, plan, profiles, shards, sharing
 from xailib.errors import InputError, UnavailableError
 from xailib.executors import Here
 from xailib.files import sha256_of
+from xailib.jobs import Job, Result, finished
 from xailib.plan import unfinished
 from xailib.profiles import load_profile
 from xailib.results import intact, read_manifest
@@ -107,6 +108,25 @@ def test_what_is_half_there_is_as_good_as_absent(machines, tmp_path, what):
     assert two.pull(there)
 
 
+@pytest.mark.parametrize("what", ["changed", "gone"])
+def test_what_is_here_stays_until_all_of_the_other_has_come(machines, what):
+    (one, here), (two, there) = machines
+    one.push(result(here, "b"))
+    place = one._there(here.parents[1] / "above.txt")  # the last to come
+    if what == "changed":
+        one._system.pipe_file(place, b"above c")
+    else:
+        one._system.rm_file(place)
+    result(there, "a")
+    before = files(there)
+    assert not two.pull(there)
+    assert files(there) == before
+    assert intact(there, read_manifest(there))
+    assert sorted(path.name for path in there.iterdir()) == sorted(
+        ["log.txt", "manifest.json", "table.csv"]
+    )
+
+
 def test_a_manifest_goes_first_and_comes_last(machines, monkeypatch):
     (one, here), (two, there) = machines
     one.push(result(here))
@@ -194,6 +214,61 @@ def run(executor, url, force=False, **options):
 
 def explained(root):
     return (root / "results/mine/2_lime/jobs/2_lime.table/explained.parquet").read_bytes()
+
+
+def leave(profile, job, value):
+    """What a job would leave, without doing it."""
+    if job.kind != "notebook":
+        row = dict.fromkeys(shards._COLUMNS, value)
+        shards.record(profile, job, [row], [], [], {})
+        return
+    folder = result(job.folder(profile), str(value))
+    request = pipeline._expected(profile, job.task)
+    outputs = {"table.csv": sha256_of(folder / "table.csv")}
+    manifest = {"request": request, "inputs": {"files": {}}, "outputs": outputs}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize("kind", ["explain", "notebook"])
+def test_what_a_job_needs_and_has_stays_and_what_is_out_of_date_comes(
+    projects, tmp_path, monkeypatch, kind
+):
+    url, profile = f"memory://{tmp_path}", load_profile("mine")
+    if kind == "explain":
+        *_, need, job = plan.plan(profile, "2_lime", shard=9, pages=False)
+    else:
+        need, job = Job("2_lime", "2_lime"), Job("4_agreement", "4_agreement")
+    monkeypatch.setattr(sharing, "run_job", lambda *_, **__: Result("failed"))
+    folder = need.folder(profile)
+    table = folder / ("explained.parquet" if kind == "explain" else "table.csv")
+
+    def stored(samples, value):
+        """Put another result in the store, of other parameters."""
+        sweeps.edit(projects[0], num_samples=samples)
+        leave(load_profile("mine"), need, value)
+        sharing.open_store(url).push(folder)
+        return table.read_bytes()
+
+    def found():
+        sharing.run_shared(load_profile("mine"), job, url)
+        assert finished(load_profile("mine"), need)
+        return table.read_bytes()
+
+    stored(21, 1)
+    sweeps.edit(projects[0], num_samples=20)
+    leave(load_profile("mine"), need, 2)
+    newer = table.read_bytes()
+    assert found() == newer  # of now, and in the store one of before
+    stored(20, 3)
+    leave(load_profile("mine"), need, 2)
+    assert found() == newer  # both of now
+    now = stored(22, 4)
+    sweeps.edit(projects[0], num_samples=20)
+    leave(load_profile("mine"), need, 2)
+    sweeps.edit(projects[0], num_samples=22)
+    assert found() == now  # the one here of before
+    shutil.rmtree(folder)
+    assert found() == now
 
 
 def test_workers_in_different_projects_share_a_run(projects, tmp_path):

@@ -2,17 +2,20 @@
 
 import contextlib
 import os
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from xailib.errors import XailibError
 from xailib.jobs import STORE, Job, Result, as_now, failure, finished, run_job
 from xailib.locks import lock_folder
 from xailib.pipeline import Outcome
+from xailib.plan import SHARDS
 from xailib.profiles import Profile, upstream
 from xailib.project import project_root
-from xailib.results import MANIFEST
+from xailib.results import MANIFEST, intact, read_manifest
 from xailib.store import Store
 
 
@@ -41,8 +44,8 @@ def run_shared(profile: Profile, job: Job, url: str, *, force: bool = False) -> 
     except XailibError as error:
         return failure(error)
     try:
-        for need in _needed(profile, job):
-            store.pull(need)
+        for need in _needed(job):
+            store.pull(need.folder(profile), partial(_better, profile, job, need))
         if not force and not finished(profile, job):
             store.pull(folder, partial(as_now, profile, job))
         result = run_job(profile, job, force=force)
@@ -105,12 +108,39 @@ def shared(
             os.environ[STORE] = before
 
 
-def _needed(profile: Profile, job: Job) -> Iterator[Path]:
-    """Yield the folders of the results that a job reads."""
+def _needed(job: Job) -> Iterator[Job]:
+    """Yield the jobs whose results a job reads, without their photographs."""
     names = dict.fromkeys(job.needs)
     if job.kind == "notebook":
         names |= dict.fromkeys(upstream(job.task).values())
     for name in names:
         task = name.partition(".")[0]
-        kind = "notebook" if name == task else "explain"
-        yield Job(name, task, kind).folder(profile)
+        yield Job(name, task, "notebook" if name == task else SHARDS[task])
+
+
+def _better(profile: Profile, job: Job, need: Job, stored: Mapping[str, Any]) -> bool:
+    """Tell whether a stored result is to take the place of the one that is here, if there is one.
+
+    What is finished here stays, unless the plan has meanwhile given a shard other photographs.
+    """
+    folder = need.folder(profile)
+    try:
+        here = read_manifest(folder)
+    except XailibError:
+        return True
+    if not intact(folder, here):
+        return True
+    if _as_now(profile, need, here):
+        other = stored.get("photographs") != here.get("photographs")
+        return other and _as_now(profile, need, stored)
+    # Out of date here. What the plan names was put there by its client or a worker, just now.
+    return need.name in job.needs or _as_now(profile, need, stored)
+
+
+def _as_now(profile: Profile, need: Job, manifest: Mapping[str, Any]) -> bool:
+    """Tell whether a manifest is that of doing a job now, of whichever photographs it names."""
+    try:
+        photographs = tuple((unique, name) for unique, name in manifest.get("photographs", ()))
+    except (TypeError, ValueError):
+        return False
+    return as_now(profile, replace(need, photographs=photographs), manifest)

@@ -11,12 +11,13 @@ import json
 import logging
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from xailib.errors import InputError, UnavailableError, first_line
-from xailib.files import atomic, sha256_of, write_atomic
+from xailib.files import atomic, sha256_of, storage, write_atomic
 from xailib.results import MANIFEST, intact
 
 log = logging.getLogger(__name__)
@@ -94,6 +95,8 @@ class Store:
     ) -> bool:
         """Take a finished result from there; return whether it is here now.
 
+        What is here stays as it is until all that is there has come and was found whole.
+
         Parameters
         ----------
         folder : Path
@@ -108,27 +111,41 @@ class Store:
         UnavailableError
             If the store does not answer.
         """
+        here = folder / MANIFEST
         with self._telling():
-            found = self._read(self._there(folder / MANIFEST))
+            found = self._read(self._there(here))
         manifest = _parsed(found)
         if found is None or not manifest or not wanted(manifest):
             return False
-        here = folder / MANIFEST
-        if here.is_file() and here.read_bytes() == found and intact(folder, manifest):
-            return True
-        places = {name: self._there(folder / name) for name in manifest["outputs"]}
-        here.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # no manifest here, or not any more
+            if here.read_bytes() == found and intact(folder, manifest):
+                return True
         try:
-            for name, sha256 in manifest["outputs"].items():
-                self._fetch(places[name], folder / name, sha256)
+            with self._telling(), storage(here):
+                self._take(folder, manifest["outputs"])
+                write_atomic(here, found)
         except _UnfitError as error:
             log.warning("store: %s of %s %s; it is not used", folder.name, self.url, error)
             return False
-        for name in BESIDE:
-            with contextlib.suppress(_UnfitError):
-                self._fetch(self._there(folder / name), folder / name)
-        write_atomic(here, found)
         return True
+
+    def _take(self, folder: Path, outputs: Mapping[str, str]) -> None:
+        """Fetch a result's files, and only when all are as they should be, move them in."""
+        places = {folder / name: self._there(folder / name) for name in outputs}
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".pull.", dir=folder) as aside:
+            fetched: dict[Path, Path] = {}
+            for (path, place), sha256 in zip(places.items(), outputs.values(), strict=True):
+                if not _is(path, sha256):
+                    fetched[path] = Path(aside, str(len(fetched)))
+                    self._fetch(place, fetched[path], path.name, sha256)
+            for name in BESIDE:
+                with contextlib.suppress(_UnfitError):
+                    self._fetch(self._there(folder / name), Path(aside, name), name)
+                    fetched[folder / name] = Path(aside, name)
+            for path, file in fetched.items():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                file.replace(path)
 
     def _there(self, path: Path) -> str:
         """Return where a file of the results lies in the store."""
@@ -143,19 +160,17 @@ class Store:
         except FileNotFoundError:
             return None
 
-    def _fetch(self, place: str, path: Path, sha256: str | None = None) -> None:
+    def _fetch(self, place: str, path: Path, name: str, sha256: str | None = None) -> None:
         """Copy a file here, if it is there as it was written."""
-        if sha256 and path.is_file() and sha256_of(path) == sha256:
-            return
         digest = hashlib.sha256()
-        with self._telling(), atomic(path) as file:
+        with atomic(path) as file:
             try:
                 with self._system.open(place, "rb") as source:
                     shutil.copyfileobj(source, _Both(file, digest))
             except FileNotFoundError as error:
-                raise _UnfitError(f"misses {path.name!r}") from error
+                raise _UnfitError(f"misses {name!r}") from error
             if sha256 and digest.hexdigest() != sha256:
-                raise _UnfitError(f"has another {path.name!r} than its manifest says")
+                raise _UnfitError(f"has another {name!r} than its manifest says")
 
     @contextlib.contextmanager
     def _telling(self) -> Iterator[None]:
@@ -177,6 +192,13 @@ class _Both:
     def write(self, data: bytes) -> int:
         self._digest.update(data)
         return int(self._file.write(data))
+
+
+def _is(path: Path, sha256: str) -> bool:
+    try:
+        return sha256_of(path) == sha256
+    except OSError:
+        return False
 
 
 def _parsed(found: bytes | None) -> dict[str, Any]:
