@@ -141,15 +141,54 @@ def test_a_manifest_goes_first_and_comes_last(machines, monkeypatch):
     assert not two.pull(there)  # neither the old nor the new
 
 
-def test_names_that_lead_out_of_the_results_are_refused(machines, tmp_path):
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../../../../../out.txt",
+        "{tmp_path}/out.txt",
+        "../../../../other/2_lime/jobs/2_lime.0000/manifest.json",
+        "../../../3_cam/table.csv",
+        "../2_lime.0001/table.csv",
+        "../../manifest.json",
+        "Manifest.json",
+        ".job.lock",
+        "../../.cache/table.csv",
+        "link/out.txt",
+        "..",
+        "",
+        "nul\0",
+    ],
+)
+def test_names_of_files_that_are_not_the_jobs_own_are_refused(machines, tmp_path, caplog, name):
     (one, here), (two, there) = machines
     one.push(result(here))
+    result(there, "mine")
+    result(there.parents[3] / "other/2_lime/jobs/2_lime.0000")
+    (there / "link").symlink_to(tmp_path)
+    name = name.format(tmp_path=tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    # What the store has under that name is the file that it would take.
+    sha256 = sha256_of(here / "table.csv")
+    one._system.pipe_file(one._there(here / "out.txt"), b"a")
+    manifest = {"outputs": {"table.csv": sha256, name: sha256}}
     last = one._there(here / "manifest.json")
-    for name in ("../../../../../out.txt", str(tmp_path / "out.txt")):
-        one._system.pipe_file(last, json.dumps({"outputs": {name: "0" * 64}}).encode())
-        with pytest.raises(InputError, match="is not below"):
-            two.pull(there)
-    assert not list(tmp_path.rglob("out.txt"))
+    one._system.pipe_file(last, json.dumps(manifest).encode())
+    before |= {path: path.read_bytes() for path in (tmp_path / "store").rglob("*.json")}
+    before |= {path: path.read_bytes() for path in (tmp_path / "store").rglob("out.txt")}
+    assert not two.pull(there)
+    assert "which is no file of its own" in caplog.text
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("sha256", ["", None, 0, [], "a" * 63, "A" * 64, "a" * 64 + "\n"])
+def test_a_file_without_a_hash_is_refused(machines, caplog, sha256):
+    (one, here), (two, there) = machines
+    one.push(result(here))
+    manifest = {"outputs": {"table.csv": sha256}}
+    one._system.pipe_file(one._there(here / "manifest.json"), json.dumps(manifest).encode())
+    assert not two.pull(there)
+    assert "without a SHA-256" in caplog.text
+    assert not there.exists()
 
 
 def test_an_address_that_cannot_be_used_is_one_line(tmp_path):

@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -107,7 +108,7 @@ class Store:
         Raises
         ------
         InputError
-            If its manifest names files outside of the results.
+            If the folder is outside of the results.
         UnavailableError
             If the store does not answer.
         """
@@ -122,6 +123,7 @@ class Store:
                 return True
         try:
             with self._telling(), storage(here):
+                _check_names(folder, manifest["outputs"])
                 self._take(folder, manifest["outputs"])
                 write_atomic(here, found)
         except _UnfitError as error:
@@ -160,8 +162,8 @@ class Store:
         except FileNotFoundError:
             return None
 
-    def _fetch(self, place: str, path: Path, name: str, sha256: str | None = None) -> None:
-        """Copy a file here, if it is there as it was written."""
+    def _fetch(self, place: str, path: Path, name: str, sha256: str = "") -> None:
+        """Copy a file here, if it is there as it was written; without a hash, as it is."""
         digest = hashlib.sha256()
         with atomic(path) as file:
             try:
@@ -192,6 +194,31 @@ class _Both:
     def write(self, data: bytes) -> int:
         self._digest.update(data)
         return int(self._file.write(data))
+
+
+def _check_names(folder: Path, outputs: Mapping[str, Any]) -> None:
+    """Raise if a manifest names what a job does not write: whoever wrote it is not to be trusted.
+
+    A job writes into its own folder, and into that of its task, but not into another job's.
+    """
+    top = folder.parents[1] if folder.parent.name == "jobs" else folder
+    top, own = Path(os.path.abspath(top)), Path(os.path.abspath(folder))  # noqa: PTH100
+    for name, sha256 in outputs.items():
+        path = Path(os.path.abspath(folder / name))  # noqa: PTH100  the name, links unfollowed
+        parts = path.relative_to(top).parts if path.is_relative_to(top) else ()
+        good = (
+            "\0" not in name
+            and parts
+            and path.resolve().is_relative_to(top.resolve())
+            and (parts[0] != "jobs" or (own != top and path.is_relative_to(own)))
+            and not any(part.startswith(".") for part in parts)
+            and path.name.lower() != MANIFEST
+            and not path.is_dir()
+        )
+        if not good:
+            raise _UnfitError(f"names {name!r}, which is no file of its own")
+        if not (isinstance(sha256, str) and re.fullmatch("[0-9a-f]{64}", sha256)):
+            raise _UnfitError(f"names {name!r} without a SHA-256")
 
 
 def _is(path: Path, sha256: str) -> bool:
