@@ -102,10 +102,35 @@ def test_what_is_half_there_is_as_good_as_absent(machines, tmp_path, what):
     assert not (there / "manifest.json").exists()
     assert not (there / "table.csv").exists()
     assert not list(tmp_path.rglob("*.part"))
-    # Whoever has the result puts it right, if its manifest is not there as it should be.
-    one._system.pipe_file(last, b"")
+    # Whoever has the result puts it right.
     one.push(here)
     assert two.pull(there)
+    assert files(there) == files(here)
+
+
+def test_a_quick_look_at_the_store_is_at_sizes(machines, monkeypatch):
+    (one, here), (two, there) = machines
+    one.push(result(here))
+    place = one._there(here / "table.csv")
+    for content in (b"", None):
+        one._system.pipe_file(place, b"") if content == b"" else one._system.rm_file(place)
+        one.push(here, quick=True)
+        assert one._read(place) == b"a"
+    monkeypatch.delattr(Store, "_sha256")
+    one.push(here, quick=True)
+    assert two.pull(there)
+
+
+@pytest.mark.parametrize("what", ["changed", "gone"])
+def test_a_damaged_result_does_not_replace_a_whole_one(machines, what):
+    (one, here), (two, there) = machines
+    one.push(result(here))
+    result(here, "b")
+    (here / "table.csv").unlink() if what == "gone" else (here / "table.csv").write_text("c")
+    with pytest.raises(InputError, match=r"^store: 'table.csv' in .* is damaged; run again$"):
+        one.push(here)
+    assert two.pull(there)
+    assert (there / "table.csv").read_text() == "a"
 
 
 @pytest.mark.parametrize("what", ["changed", "gone"])

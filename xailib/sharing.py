@@ -8,14 +8,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from xailib.errors import XailibError
+from xailib.errors import InputError, XailibError
 from xailib.jobs import STORE, Job, Result, as_now, failure, finished, run_job
 from xailib.locks import lock_folder
 from xailib.pipeline import Outcome
 from xailib.plan import SHARDS
 from xailib.profiles import Profile, upstream
 from xailib.project import project_root
-from xailib.results import MANIFEST, intact, read_manifest
+from xailib.results import intact, read_manifest
 from xailib.store import Store
 
 
@@ -87,6 +87,7 @@ def shared(
         return
     url = url if "://" in url else str(Path(url).expanduser().absolute())
     store, known, to_do = open_store(url), {job.name: job for job in jobs}, set(left)
+    needed = {name for job in left for name in job.needs}
 
     def settle(outcome: Outcome) -> None:
         job = known[outcome.task]
@@ -95,8 +96,9 @@ def shared(
             return
         if job in to_do:
             store.pull(folder)
-        elif (folder / MANIFEST).is_file():  # no shard is missed where its notebook is finished
-            store.push(folder)
+        else:  # read there, and mended, only if a job is about to take it from there
+            with contextlib.suppress(InputError):  # a notebook that is finished misses no shard
+                store.push(folder, quick=job.name not in needed)
 
     before = os.environ.get(STORE)
     os.environ[STORE] = url

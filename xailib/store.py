@@ -19,7 +19,7 @@ from typing import Any
 
 from xailib.errors import InputError, UnavailableError, first_line
 from xailib.files import atomic, sha256_of, storage, write_atomic
-from xailib.results import MANIFEST, intact
+from xailib.results import MANIFEST, damaged, intact
 
 log = logging.getLogger(__name__)
 
@@ -66,30 +66,63 @@ class Store:
         self._place = place.rstrip("/")
         self._root = Path(os.path.abspath(root))  # noqa: PTH100  links stay as they are
 
-    def push(self, folder: Path) -> None:
+    def push(self, folder: Path, *, quick: bool = False) -> None:
         """Copy a finished result there, unless it is there already.
+
+        Parameters
+        ----------
+        folder : Path
+            Where it lies here.
+        quick : bool
+            Whether files of the right size there are taken for right, and not read.
 
         Raises
         ------
         InputError
-            If the folder holds no finished result.
+            If the folder holds no finished result, or a damaged one. What is there stays.
         UnavailableError
             If the store does not take it; give the command again later.
         """
-        try:
+        manifest = b""
+        with contextlib.suppress(OSError):
             manifest = (folder / MANIFEST).read_bytes()
-        except OSError as error:
-            raise InputError(f"store: {str(folder)!r} holds no finished result") from error
+        outputs = _parsed(manifest).get("outputs")
+        if not outputs:
+            raise InputError(f"store: {str(folder)!r} holds no finished result")
         with self._telling():
-            last = self._there(folder / MANIFEST)
-            if self._read(last) == manifest:
-                return
-            with contextlib.suppress(FileNotFoundError):
-                self._system.rm_file(last)
-            beside = [name for name in BESIDE if (folder / name).is_file()]
-            for name in [*json.loads(manifest)["outputs"], *beside]:
-                self._system.put_file(str(folder / name), self._there(folder / name))
-            self._system.pipe_file(last, manifest)
+            self._push(folder, manifest, outputs, quick)
+
+    def _push(self, folder: Path, manifest: bytes, outputs: Mapping[str, str], quick: bool) -> None:
+        last = self._there(folder / MANIFEST)
+        if self._read(last) == manifest and self._whole(folder, outputs, quick):
+            return
+        try:
+            _check_names(folder, outputs)  # or nobody would take it from there
+        except _UnfitError as error:
+            raise InputError(f"store: the manifest in {str(folder)!r} {error}") from error
+        if names := damaged(folder, {"outputs": outputs}):
+            raise InputError(f"store: {names[0]!r} in {str(folder)!r} is damaged; run again")
+        with contextlib.suppress(FileNotFoundError):
+            self._system.rm_file(last)
+        beside = [name for name in BESIDE if (folder / name).is_file()]
+        for name in [*outputs, *beside]:
+            self._system.put_file(str(folder / name), self._there(folder / name))
+        self._system.pipe_file(last, manifest)
+
+    def _whole(self, folder: Path, outputs: Mapping[str, str], quick: bool) -> bool:
+        """Tell whether all files of a result are there as they should be."""
+        places = {name: self._there(folder / name) for name in outputs}
+        try:
+            for name, place in places.items():  # soon told, for all, before any is read
+                if self._system.size(place) != (folder / name).stat().st_size:
+                    return False
+            return quick or all(self._sha256(places[name]) == outputs[name] for name in outputs)
+        except FileNotFoundError:
+            return False
+
+    def _sha256(self, place: str) -> str:
+        with self._system.open(place, "rb") as source:
+            return hashlib.file_digest(source, "sha256").hexdigest()
 
     def pull(
         self, folder: Path, wanted: Callable[[Mapping[str, Any]], bool] = lambda _manifest: True
