@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -14,6 +15,7 @@ from xailib.errors import InputError, UnavailableError
 from xailib.executors import Here
 from xailib.files import sha256_of
 from xailib.jobs import Job, Result, finished
+from xailib.pipeline import Outcome
 from xailib.plan import unfinished
 from xailib.profiles import load_profile
 from xailib.results import intact, read_manifest
@@ -269,9 +271,7 @@ def run(executor, url, force=False, **options):
     left = unfinished(profile, found, force=force)
     outcomes = []
     with shared(url, profile, found, left) as settle, executor:
-        for outcome in run_plan(profile, found, left, executor, force=force):
-            settle(outcome)
-            outcomes.append(outcome)
+        outcomes += map(settle, run_plan(profile, found, left, executor, force=force))
     assert "XAILIB_STORE" not in os.environ
     return {outcome.task: outcome.state for outcome in outcomes}
 
@@ -333,6 +333,22 @@ def test_what_a_job_needs_and_has_stays_and_what_is_out_of_date_comes(
     assert found() == now  # the one here of before
     shutil.rmtree(folder)
     assert found() == now
+
+
+def test_a_job_whose_result_is_not_in_the_store_has_failed(projects, tmp_path):
+    url, profile = tmp_path.as_uri() + "/store", load_profile("mine")
+    *_, job, table = plan.plan(profile, "2_lime", shard=9, pages=False)
+    leave(profile, job, 1)
+    sharing.open_store(url).push(job.folder(profile))
+    done = Outcome(job.name, "done", 2.0)
+    with shared(url, profile, [job, table], [job, table]) as settle:
+        assert settle(done) == done
+        (tmp_path / "store/mine/2_lime/jobs" / job.name / "explained.parquet").write_bytes(b"")
+        shutil.rmtree(projects[0] / "results")
+        message = f"its result is not in the store {url!r}"
+        assert settle(done) == Outcome(job.name, "failed", 2.0, message)
+        assert settle(replace(done, task=table.name)).state == "failed"
+        assert settle(replace(done, state="again")).state == "again"
 
 
 def test_workers_in_different_projects_share_a_run(projects, tmp_path):

@@ -61,7 +61,7 @@ def run_shared(profile: Profile, job: Job, url: str, *, force: bool = False) -> 
 @contextlib.contextmanager
 def shared(
     url: str | None, profile: Profile, jobs: Sequence[Job], left: Collection[Job]
-) -> Iterator[Callable[[Outcome], None]]:
+) -> Iterator[Callable[[Outcome], Outcome]]:
     """Share a plan's jobs by a store while the block runs.
 
     Parameters
@@ -75,7 +75,8 @@ def shared(
     ------
     callable
         To be told of each outcome: what was finished here before goes to the store, and what was
-        finished elsewhere comes here.
+        finished elsewhere comes here. It returns the outcome, which is a failure if that did not
+        come.
 
     Raises
     ------
@@ -83,22 +84,25 @@ def shared(
         If there can be no such store, at once; or if it does not answer.
     """
     if not url:
-        yield lambda _outcome: None
+        yield lambda outcome: outcome
         return
     url = url if "://" in url else str(Path(url).expanduser().absolute())
     store, known, to_do = open_store(url), {job.name: job for job in jobs}, set(left)
     needed = {name for job in left for name in job.needs}
 
-    def settle(outcome: Outcome) -> None:
+    def settle(outcome: Outcome) -> Outcome:
         job = known[outcome.task]
         folder = job.folder(profile)
         if outcome.state not in ("done", "reused"):
-            return
+            return outcome
         if job in to_do:
-            store.pull(folder)
+            if not store.pull(folder):
+                message = f"its result is not in the store {url!r}"
+                return replace(outcome, state="failed", message=message)
         else:  # read there, and mended, only if a job is about to take it from there
             with contextlib.suppress(InputError):  # a notebook that is finished misses no shard
                 store.push(folder, quick=job.name not in needed)
+        return outcome
 
     before = os.environ.get(STORE)
     os.environ[STORE] = url
