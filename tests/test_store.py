@@ -335,6 +335,35 @@ def test_what_a_job_needs_and_has_stays_and_what_is_out_of_date_comes(
     assert found() == now
 
 
+@pytest.mark.parametrize("request_", [[], ["x"], "x", 1, None])
+def test_a_stored_manifest_of_another_form_is_as_good_as_absent(
+    projects, tmp_path, monkeypatch, request_
+):
+    url, profile, job = f"memory://{tmp_path}", load_profile("mine"), Job("2_lime", "2_lime")
+    leave(profile, job, 1)
+    store, last = sharing.open_store(url), job.folder(profile) / "manifest.json"
+    store.push(last.parent)
+    damaged = {**json.loads(last.read_text()), "request": request_}
+    store._system.pipe_file(store._there(last), json.dumps(damaged).encode())
+    monkeypatch.setattr(sharing, "run_job", lambda *_, **__: Result("failed", message="asked"))
+    assert sharing.run_shared(profile, job, url).message == "asked"  # it is finished here
+    shutil.rmtree(last.parent)
+    assert sharing.run_shared(profile, job, url).message == "asked"
+    assert not last.exists()
+
+
+def test_whatever_goes_wrong_with_the_store_is_told_to_the_client(projects, tmp_path, monkeypatch):
+    profile, job = load_profile("mine"), Job("2_lime", "2_lime")
+
+    def broken(*_args, **_options):
+        raise FileNotFoundError("two\nlines")
+
+    monkeypatch.setattr(Store, "pull", broken)
+    found = sharing.run_shared(profile, job, f"memory://{tmp_path}")
+    assert found == Result("failed", 0.0, "FileNotFoundError: two", again=True)
+    assert "in broken" in (job.folder(profile) / "log.txt").read_text()
+
+
 def test_a_job_whose_result_is_not_in_the_store_has_failed(projects, tmp_path):
     url, profile = tmp_path.as_uri() + "/store", load_profile("mine")
     *_, job, table = plan.plan(profile, "2_lime", shard=9, pages=False)

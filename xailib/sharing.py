@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from xailib.errors import InputError, XailibError
-from xailib.jobs import STORE, Job, Result, as_now, failure, finished, run_job
+from xailib.jobs import LOG, STORE, Job, Result, as_now, failure, finished, run_job
 from xailib.locks import lock_folder
 from xailib.pipeline import Outcome
 from xailib.plan import SHARDS
@@ -38,12 +39,10 @@ def run_shared(profile: Profile, job: Job, url: str, *, force: bool = False) -> 
         Of the store.
     """
     folder = job.folder(profile)
+    lock = contextlib.ExitStack()
     try:
         store = open_store(url)
-        lock = lock_folder(folder, ".job.lock", patience=-1.0)
-    except XailibError as error:
-        return failure(error)
-    try:
+        lock.callback(lock_folder(folder, ".job.lock", patience=-1.0).release)
         for need in _needed(job):
             store.pull(need.folder(profile), partial(_better, profile, job, need))
         if not force and not finished(profile, job):
@@ -52,10 +51,13 @@ def run_shared(profile: Profile, job: Job, url: str, *, force: bool = False) -> 
         if result.state != "failed":
             store.push(folder)
         return result
-    except XailibError as error:
+    except Exception as error:  # noqa: BLE001  as of a job: whatever it is is told to the client
+        if not isinstance(error, XailibError):
+            with contextlib.suppress(OSError), (folder / LOG).open("a") as file:
+                traceback.print_exc(file=file)
         return failure(error)
     finally:
-        lock.release()
+        lock.close()
 
 
 @contextlib.contextmanager
