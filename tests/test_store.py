@@ -3,16 +3,19 @@
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import sweeps
 
-from xailib import explaining, pipeline, plan, profiles
+from xailib import explaining, pipeline, plan, profiles, shards, sharing
 from xailib.errors import InputError, UnavailableError
 from xailib.executors import Here
 from xailib.files import sha256_of
+from xailib.jobs import Job, Result, finished
+from xailib.pipeline import Outcome
 from xailib.plan import unfinished
 from xailib.profiles import load_profile
 from xailib.results import intact, read_manifest
@@ -101,10 +104,54 @@ def test_what_is_half_there_is_as_good_as_absent(machines, tmp_path, what):
     assert not (there / "manifest.json").exists()
     assert not (there / "table.csv").exists()
     assert not list(tmp_path.rglob("*.part"))
-    # Whoever has the result puts it right, if its manifest is not there as it should be.
-    one._system.pipe_file(last, b"")
+    # Whoever has the result puts it right.
     one.push(here)
     assert two.pull(there)
+    assert files(there) == files(here)
+
+
+def test_a_quick_look_at_the_store_is_at_sizes(machines, monkeypatch):
+    (one, here), (two, there) = machines
+    one.push(result(here))
+    place = one._there(here / "table.csv")
+    for content in (b"", None):
+        one._system.pipe_file(place, b"") if content == b"" else one._system.rm_file(place)
+        one.push(here, quick=True)
+        assert one._read(place) == b"a"
+    monkeypatch.delattr(Store, "_sha256")
+    one.push(here, quick=True)
+    assert two.pull(there)
+
+
+@pytest.mark.parametrize("what", ["changed", "gone"])
+def test_a_damaged_result_does_not_replace_a_whole_one(machines, what):
+    (one, here), (two, there) = machines
+    one.push(result(here))
+    result(here, "b")
+    (here / "table.csv").unlink() if what == "gone" else (here / "table.csv").write_text("c")
+    with pytest.raises(InputError, match=r"^store: 'table.csv' in .* is damaged; run again$"):
+        one.push(here)
+    assert two.pull(there)
+    assert (there / "table.csv").read_text() == "a"
+
+
+@pytest.mark.parametrize("what", ["changed", "gone"])
+def test_what_is_here_stays_until_all_of_the_other_has_come(machines, what):
+    (one, here), (two, there) = machines
+    one.push(result(here, "b"))
+    place = one._there(here.parents[1] / "above.txt")  # the last to come
+    if what == "changed":
+        one._system.pipe_file(place, b"above c")
+    else:
+        one._system.rm_file(place)
+    result(there, "a")
+    before = files(there)
+    assert not two.pull(there)
+    assert files(there) == before
+    assert intact(there, read_manifest(there))
+    assert sorted(path.name for path in there.iterdir()) == sorted(
+        ["log.txt", "manifest.json", "table.csv"]
+    )
 
 
 def test_a_manifest_goes_first_and_comes_last(machines, monkeypatch):
@@ -121,15 +168,54 @@ def test_a_manifest_goes_first_and_comes_last(machines, monkeypatch):
     assert not two.pull(there)  # neither the old nor the new
 
 
-def test_names_that_lead_out_of_the_results_are_refused(machines, tmp_path):
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../../../../../out.txt",
+        "{tmp_path}/out.txt",
+        "../../../../other/2_lime/jobs/2_lime.0000/manifest.json",
+        "../../../3_cam/table.csv",
+        "../2_lime.0001/table.csv",
+        "../../manifest.json",
+        "Manifest.json",
+        ".job.lock",
+        "../../.cache/table.csv",
+        "link/out.txt",
+        "..",
+        "",
+        "nul\0",
+    ],
+)
+def test_names_of_files_that_are_not_the_jobs_own_are_refused(machines, tmp_path, caplog, name):
     (one, here), (two, there) = machines
     one.push(result(here))
+    result(there, "mine")
+    result(there.parents[3] / "other/2_lime/jobs/2_lime.0000")
+    (there / "link").symlink_to(tmp_path)
+    name = name.format(tmp_path=tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    # What the store has under that name is the file that it would take.
+    sha256 = sha256_of(here / "table.csv")
+    one._system.pipe_file(one._there(here / "out.txt"), b"a")
+    manifest = {"outputs": {"table.csv": sha256, name: sha256}}
     last = one._there(here / "manifest.json")
-    for name in ("../../../../../out.txt", str(tmp_path / "out.txt")):
-        one._system.pipe_file(last, json.dumps({"outputs": {name: "0" * 64}}).encode())
-        with pytest.raises(InputError, match="is not below"):
-            two.pull(there)
-    assert not list(tmp_path.rglob("out.txt"))
+    one._system.pipe_file(last, json.dumps(manifest).encode())
+    before |= {path: path.read_bytes() for path in (tmp_path / "store").rglob("*.json")}
+    before |= {path: path.read_bytes() for path in (tmp_path / "store").rglob("out.txt")}
+    assert not two.pull(there)
+    assert "which is no file of its own" in caplog.text
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("sha256", ["", None, 0, [], "a" * 63, "A" * 64, "a" * 64 + "\n"])
+def test_a_file_without_a_hash_is_refused(machines, caplog, sha256):
+    (one, here), (two, there) = machines
+    one.push(result(here))
+    manifest = {"outputs": {"table.csv": sha256}}
+    one._system.pipe_file(one._there(here / "manifest.json"), json.dumps(manifest).encode())
+    assert not two.pull(there)
+    assert "without a SHA-256" in caplog.text
+    assert not there.exists()
 
 
 def test_an_address_that_cannot_be_used_is_one_line(tmp_path):
@@ -185,15 +271,113 @@ def run(executor, url, force=False, **options):
     left = unfinished(profile, found, force=force)
     outcomes = []
     with shared(url, profile, found, left) as settle, executor:
-        for outcome in run_plan(profile, found, left, executor, force=force):
-            settle(outcome)
-            outcomes.append(outcome)
+        outcomes += map(settle, run_plan(profile, found, left, executor, force=force))
     assert "XAILIB_STORE" not in os.environ
     return {outcome.task: outcome.state for outcome in outcomes}
 
 
 def explained(root):
     return (root / "results/mine/2_lime/jobs/2_lime.table/explained.parquet").read_bytes()
+
+
+def leave(profile, job, value):
+    """What a job would leave, without doing it."""
+    if job.kind != "notebook":
+        row = dict.fromkeys(shards._COLUMNS, value)
+        shards.record(profile, job, [row], [], [], {})
+        return
+    folder = result(job.folder(profile), str(value))
+    request = pipeline._expected(profile, job.task)
+    outputs = {"table.csv": sha256_of(folder / "table.csv")}
+    manifest = {"request": request, "inputs": {"files": {}}, "outputs": outputs}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize("kind", ["explain", "notebook"])
+def test_what_a_job_needs_and_has_stays_and_what_is_out_of_date_comes(
+    projects, tmp_path, monkeypatch, kind
+):
+    url, profile = f"memory://{tmp_path}", load_profile("mine")
+    if kind == "explain":
+        *_, need, job = plan.plan(profile, "2_lime", shard=9, pages=False)
+    else:
+        need, job = Job("2_lime", "2_lime"), Job("4_agreement", "4_agreement")
+    monkeypatch.setattr(sharing, "run_job", lambda *_, **__: Result("failed"))
+    folder = need.folder(profile)
+    table = folder / ("explained.parquet" if kind == "explain" else "table.csv")
+
+    def stored(samples, value):
+        """Put another result in the store, of other parameters."""
+        sweeps.edit(projects[0], num_samples=samples)
+        leave(load_profile("mine"), need, value)
+        sharing.open_store(url).push(folder)
+        return table.read_bytes()
+
+    def found():
+        sharing.run_shared(load_profile("mine"), job, url)
+        assert finished(load_profile("mine"), need)
+        return table.read_bytes()
+
+    stored(21, 1)
+    sweeps.edit(projects[0], num_samples=20)
+    leave(load_profile("mine"), need, 2)
+    newer = table.read_bytes()
+    assert found() == newer  # of now, and in the store one of before
+    stored(20, 3)
+    leave(load_profile("mine"), need, 2)
+    assert found() == newer  # both of now
+    now = stored(22, 4)
+    sweeps.edit(projects[0], num_samples=20)
+    leave(load_profile("mine"), need, 2)
+    sweeps.edit(projects[0], num_samples=22)
+    assert found() == now  # the one here of before
+    shutil.rmtree(folder)
+    assert found() == now
+
+
+@pytest.mark.parametrize("request_", [[], ["x"], "x", 1, None])
+def test_a_stored_manifest_of_another_form_is_as_good_as_absent(
+    projects, tmp_path, monkeypatch, request_
+):
+    url, profile, job = f"memory://{tmp_path}", load_profile("mine"), Job("2_lime", "2_lime")
+    leave(profile, job, 1)
+    store, last = sharing.open_store(url), job.folder(profile) / "manifest.json"
+    store.push(last.parent)
+    damaged = {**json.loads(last.read_text()), "request": request_}
+    store._system.pipe_file(store._there(last), json.dumps(damaged).encode())
+    monkeypatch.setattr(sharing, "run_job", lambda *_, **__: Result("failed", message="asked"))
+    assert sharing.run_shared(profile, job, url).message == "asked"  # it is finished here
+    shutil.rmtree(last.parent)
+    assert sharing.run_shared(profile, job, url).message == "asked"
+    assert not last.exists()
+
+
+def test_whatever_goes_wrong_with_the_store_is_told_to_the_client(projects, tmp_path, monkeypatch):
+    profile, job = load_profile("mine"), Job("2_lime", "2_lime")
+
+    def broken(*_args, **_options):
+        raise FileNotFoundError("two\nlines")
+
+    monkeypatch.setattr(Store, "pull", broken)
+    found = sharing.run_shared(profile, job, f"memory://{tmp_path}")
+    assert found == Result("failed", 0.0, "FileNotFoundError: two", again=True)
+    assert "in broken" in (job.folder(profile) / "log.txt").read_text()
+
+
+def test_a_job_whose_result_is_not_in_the_store_has_failed(projects, tmp_path):
+    url, profile = tmp_path.as_uri() + "/store", load_profile("mine")
+    *_, job, table = plan.plan(profile, "2_lime", shard=9, pages=False)
+    leave(profile, job, 1)
+    sharing.open_store(url).push(job.folder(profile))
+    done = Outcome(job.name, "done", 2.0)
+    with shared(url, profile, [job, table], [job, table]) as settle:
+        assert settle(done) == done
+        (tmp_path / "store/mine/2_lime/jobs" / job.name / "explained.parquet").write_bytes(b"")
+        shutil.rmtree(projects[0] / "results")
+        message = f"its result is not in the store {url!r}"
+        assert settle(done) == Outcome(job.name, "failed", 2.0, message)
+        assert settle(replace(done, task=table.name)).state == "failed"
+        assert settle(replace(done, state="again")).state == "again"
 
 
 def test_workers_in_different_projects_share_a_run(projects, tmp_path):

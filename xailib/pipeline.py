@@ -155,9 +155,10 @@ def as_now(profile: Profile, task: str, manifest: Mapping[str, Any]) -> bool:
         current = _expected(profile, task)
         with contextlib.chdir(project_root()):  # where the notebook's own paths start
             inputs = _inputs_now(manifest)
-    except (XailibError, OSError, KeyError, TypeError):
+        request = dict(manifest["request"])
+    except (XailibError, OSError, KeyError, TypeError, ValueError):
         return False
-    same = all(manifest.get("request", {}).get(key) == value for key, value in current.items())
+    same = all(request.get(key) == value for key, value in current.items())
     return same and manifest.get("inputs") == inputs
 
 

@@ -2,17 +2,21 @@
 
 import contextlib
 import os
-from collections.abc import Callable, Collection, Iterator, Sequence
+import traceback
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from xailib.errors import XailibError
-from xailib.jobs import STORE, Job, Result, as_now, failure, finished, run_job
+from xailib.errors import InputError, XailibError
+from xailib.jobs import LOG, STORE, Job, Result, as_now, failure, finished, run_job
 from xailib.locks import lock_folder
 from xailib.pipeline import Outcome
+from xailib.plan import SHARDS
 from xailib.profiles import Profile, upstream
 from xailib.project import project_root
-from xailib.results import MANIFEST
+from xailib.results import intact, read_manifest
 from xailib.store import Store
 
 
@@ -35,30 +39,31 @@ def run_shared(profile: Profile, job: Job, url: str, *, force: bool = False) -> 
         Of the store.
     """
     folder = job.folder(profile)
+    lock = contextlib.ExitStack()
     try:
         store = open_store(url)
-        lock = lock_folder(folder, ".job.lock", patience=-1.0)
-    except XailibError as error:
-        return failure(error)
-    try:
-        for need in _needed(profile, job):
-            store.pull(need)
+        lock.callback(lock_folder(folder, ".job.lock", patience=-1.0).release)
+        for need in _needed(job):
+            store.pull(need.folder(profile), partial(_better, profile, job, need))
         if not force and not finished(profile, job):
             store.pull(folder, partial(as_now, profile, job))
         result = run_job(profile, job, force=force)
         if result.state != "failed":
             store.push(folder)
         return result
-    except XailibError as error:
+    except Exception as error:  # noqa: BLE001  as of a job: whatever it is is told to the client
+        if not isinstance(error, XailibError):
+            with contextlib.suppress(OSError), (folder / LOG).open("a") as file:
+                traceback.print_exc(file=file)
         return failure(error)
     finally:
-        lock.release()
+        lock.close()
 
 
 @contextlib.contextmanager
 def shared(
     url: str | None, profile: Profile, jobs: Sequence[Job], left: Collection[Job]
-) -> Iterator[Callable[[Outcome], None]]:
+) -> Iterator[Callable[[Outcome], Outcome]]:
     """Share a plan's jobs by a store while the block runs.
 
     Parameters
@@ -72,7 +77,8 @@ def shared(
     ------
     callable
         To be told of each outcome: what was finished here before goes to the store, and what was
-        finished elsewhere comes here.
+        finished elsewhere comes here. It returns the outcome, which is a failure if that did not
+        come.
 
     Raises
     ------
@@ -80,20 +86,25 @@ def shared(
         If there can be no such store, at once; or if it does not answer.
     """
     if not url:
-        yield lambda _outcome: None
+        yield lambda outcome: outcome
         return
     url = url if "://" in url else str(Path(url).expanduser().absolute())
     store, known, to_do = open_store(url), {job.name: job for job in jobs}, set(left)
+    needed = {name for job in left for name in job.needs}
 
-    def settle(outcome: Outcome) -> None:
+    def settle(outcome: Outcome) -> Outcome:
         job = known[outcome.task]
         folder = job.folder(profile)
         if outcome.state not in ("done", "reused"):
-            return
+            return outcome
         if job in to_do:
-            store.pull(folder)
-        elif (folder / MANIFEST).is_file():  # no shard is missed where its notebook is finished
-            store.push(folder)
+            if not store.pull(folder):
+                message = f"its result is not in the store {url!r}"
+                return replace(outcome, state="failed", message=message)
+        else:  # read there, and mended, only if a job is about to take it from there
+            with contextlib.suppress(InputError):  # a notebook that is finished misses no shard
+                store.push(folder, quick=job.name not in needed)
+        return outcome
 
     before = os.environ.get(STORE)
     os.environ[STORE] = url
@@ -105,12 +116,39 @@ def shared(
             os.environ[STORE] = before
 
 
-def _needed(profile: Profile, job: Job) -> Iterator[Path]:
-    """Yield the folders of the results that a job reads."""
+def _needed(job: Job) -> Iterator[Job]:
+    """Yield the jobs whose results a job reads, without their photographs."""
     names = dict.fromkeys(job.needs)
     if job.kind == "notebook":
         names |= dict.fromkeys(upstream(job.task).values())
     for name in names:
         task = name.partition(".")[0]
-        kind = "notebook" if name == task else "explain"
-        yield Job(name, task, kind).folder(profile)
+        yield Job(name, task, "notebook" if name == task else SHARDS[task])
+
+
+def _better(profile: Profile, job: Job, need: Job, stored: Mapping[str, Any]) -> bool:
+    """Tell whether a stored result is to take the place of the one that is here, if there is one.
+
+    What is finished here stays, unless the plan has meanwhile given a shard other photographs.
+    """
+    folder = need.folder(profile)
+    try:
+        here = read_manifest(folder)
+    except XailibError:
+        return True
+    if not intact(folder, here):
+        return True
+    if _as_now(profile, need, here):
+        other = stored.get("photographs") != here.get("photographs")
+        return other and _as_now(profile, need, stored)
+    # Out of date here. What the plan names was put there by its client or a worker, just now.
+    return need.name in job.needs or _as_now(profile, need, stored)
+
+
+def _as_now(profile: Profile, need: Job, manifest: Mapping[str, Any]) -> bool:
+    """Tell whether a manifest is that of doing a job now, of whichever photographs it names."""
+    try:
+        photographs = tuple((unique, name) for unique, name in manifest.get("photographs", ()))
+    except (TypeError, ValueError):
+        return False
+    return as_now(profile, replace(need, photographs=photographs), manifest)

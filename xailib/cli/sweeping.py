@@ -92,8 +92,7 @@ def sweep(profile: "Profile", only: str | None, force: bool, engine: Engine, as_
     good = True
     reused: list[str] = []
     with shared(engine.store, profile, jobs, left) as settle, _executor(engine) as executor:
-        for outcome in run_plan(profile, jobs, left, executor, force=force):
-            settle(outcome)
+        for outcome in map(settle, run_plan(profile, jobs, left, executor, force=force)):
             good &= outcome.state in ("done", "reused", "again")
             if outcome.state == "reused" and outcome.task.count(".") and not as_json:
                 reused.append(outcome.task)
