@@ -175,6 +175,13 @@ def test_a_profile_with_a_wrong_name_says_what_is_near(project):
         list(run_profile(load_profile("mine"), only="5_none"))
 
 
+def test_a_photograph_that_is_left_out_is_named(project):
+    Path("torn.png").write_bytes(b"no picture")
+    (outcome,) = run_profile(edited(images=["one.png", "torn.png"]), only="2_lime")
+    assert outcome.state == "done"
+    assert outcome.message.startswith("not explained: torn.png (")
+
+
 def test_the_command_says_what_became_of_each_task(project, monkeypatch):
     told = [Outcome("2_lime", "done", 3.2), Outcome("4_agreement", "failed", 1.0, "because")]
     monkeypatch.setattr(pipeline, "run_profile", lambda *_a, **_k: iter(told))
