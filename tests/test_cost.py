@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from functools import partial
 from threading import Thread
 
@@ -25,6 +26,7 @@ import scaling  # noqa: E402
 
 from xailib.activations import record_activations  # noqa: E402
 from xailib.counting import Passes, passed, passes  # noqa: E402
+from xailib.errors import InputError  # noqa: E402
 from xailib.expected import _NETWORKS, expected_passes  # noqa: E402
 from xailib.explain.cam import explain_cam  # noqa: E402
 from xailib.explain.lime import explain_lime  # noqa: E402
@@ -197,8 +199,9 @@ class Told:
     def explanations(self, photographs, _method, _key, make):
         return [make(photograph) for photograph in photographs]
 
-    def explain_lime(self, _classifier, _photograph, *, num_samples, **_options):
+    def explain_lime(self, _classifier, photograph, *, num_samples, **_options):
         self.shown += 1 + num_samples
+        return type("Found", (), {"image_sha256": photograph.sha256})
 
     def predict(self, _photograph, count):
         self.shown += 1
@@ -224,7 +227,7 @@ class Named(list):
 
 def share(profile, task):
     found = load_profile(profile).share(task)
-    names = Named(type("Photograph", (), {"id": name}) for name in found["images"])
+    names = Named(type("Photograph", (), {"id": name, "sha256": name}) for name in found["images"])
     return {**declared(task), **found}, names
 
 
@@ -236,6 +239,7 @@ def test_notebooks_do_what_is_foreseen(profile, monkeypatch):
     told = Told()
     names = {**values, "options": {"segments": "quickshift", "hide_color": 0, "seed": 0}}
     names |= {"run": told, "classifier": told, "explain_lime": told.explain_lime}
+    names |= {"suppress": suppress, "InputError": InputError}
     names["long"] = photographs[: values["long_runs"]]
     cells("9_stability", "def sampled(", "# %%", names)
     assert told.shown == expected_passes(load_profile(profile), "9_stability")
