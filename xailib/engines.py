@@ -32,6 +32,7 @@ def _openvino(module: nn.Module, example: Tensor) -> Run:
     options = {
         "INFERENCE_PRECISION_HINT": "f32",  # its default is bfloat16 where the CPU has it
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),  # several processes may share the cores
+        "ENABLE_CPU_PINNING": False,  # pinned, they would all be on the first ones
     }
     request = openvino.Core().compile_model(model, "CPU", options).create_infer_request()
 
