@@ -152,9 +152,9 @@ def test_long_runs_are_foreseen_by_hand(foreseen):
     # The long run, one of either design, and two other cuts; one pass each tells the category.
     assert foreseen("9_stability") == (1 + 300) + 2 * (1 + 128) + 2 * (1 + 50) == 661
     # Two photographs: the second one's run is half as long.
-    two = (1 + 8000) + (1 + 4000) + 2 * (2 * (1 + 2048) + 2 * (1 + 250))
-    assert of_embedded("9_stability") == two == 21_202
-    assert of_embedded("9_stability", images=["chelsea"]) == 8001 + 2 * 2049 + 2 * 251
+    two = (1 + 8000) + (1 + 4000) + 2 * (2 * (1 + 1024) + 2 * (1 + 250))
+    assert of_embedded("9_stability") == two == 17_106
+    assert of_embedded("9_stability", images=["chelsea"]) == 8001 + 2 * 1025 + 2 * 251
     assert foreseen("9_stability", pool=101, long_runs=5, designs=[]) == 102 + 51 + 2 * 2 * 51
 
 
