@@ -6,9 +6,10 @@ import pytest
 import yaml
 from click.testing import CliRunner
 from conftest import ROOT
+from faults_table import says
 from PIL import Image
 
-from xailib import pipeline, profiles
+from xailib import foreseen, pipeline, profiles
 from xailib.cli import main
 from xailib.errors import InputError, XailibError
 from xailib.pipeline import Outcome, pending, run_profile, up_to_date
@@ -221,6 +222,26 @@ def test_changes_take_yaml_and_say_where_the_results_are(project):
     assert f"Changed values: results/{folder.name}; those in results/mine stay" in result.stderr
     manifest = read_manifest(folder / "2_lime")
     assert list(manifest["inputs"]["images"]) == ["chelsea", "coffee"]
+
+
+@pytest.mark.parametrize("more", [[], ["--dry-run"], ["--workers", "2"], ["-p", "steps=4"]])
+def test_a_run_that_is_missing_is_told_before_a_kernel_starts(project, monkeypatch, more):
+    monkeypatch.setattr(pipeline, "execute", None)
+    words = ["run", "mine", "--only", "4_agreement", *more]
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 2
+    assert says("missing_run", result.stderr)
+    assert not (project / "results").exists()
+
+
+def test_what_to_run_first_is_told_in_order_and_with_which_values(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    reads = {"5_faithfulness": ["3_cam"], "3_cam": ["2_lime", "1_clip_dissect"]}
+    monkeypatch.setattr(foreseen, "upstream", lambda task: dict(enumerate(reads.get(task, ()))))
+    profile = Profile("mine", {}, beside="mine+x", reached=("3_cam", "5_faithfulness"))
+    with pytest.raises(InputError, match="1_clip_dissect, 2_lime, 3_cam with the same -p"):
+        foreseen.check_runs(profile, ["5_faithfulness"])
+    foreseen.check_runs(profile, ["1_clip_dissect", "2_lime", "3_cam", "5_faithfulness"])
 
 
 def test_the_projects_own_profiles_name_real_parameters(monkeypatch):

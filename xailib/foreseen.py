@@ -1,7 +1,7 @@
 """What would fail in a job, as far as it can be told at once and without doing anything."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import islice
 
 from xailib.decode import look
@@ -9,10 +9,48 @@ from xailib.errors import InputError, XailibError
 from xailib.images import places_of
 from xailib.jobs import Job
 from xailib.plan import listing, probe_listing
-from xailib.profiles import Profile, declared
+from xailib.pipeline import finished_run
+from xailib.profiles import TASKS, Profile, declared, upstream
 from xailib.project import project_root
 
 MOST = 2000  # photographs that are opened; a published probe set has tens of thousands
+
+
+def check_runs(profile: Profile, tasks: Collection[str]) -> None:
+    """Raise if a task reads a run that is neither finished nor to be made before it.
+
+    Parameters
+    ----------
+    profile : Profile
+        Whose results are read.
+    tasks : collection of str
+        Whose notebooks are to be executed.
+
+    Raises
+    ------
+    InputError
+        With what to run first, in order: also what that reads in its turn.
+    """
+    missing: set[str] = set()
+    reader = ""
+    for task in reversed(TASKS):  # each before those that it reads
+        if task not in tasks and task not in missing:
+            continue
+        absent = {
+            other
+            for other in upstream(task).values()
+            if other not in tasks and not finished_run(profile, other)
+        }
+        missing |= absent
+        reader = task if absent and task in tasks else reader
+    if missing:
+        first = [task for task in TASKS if task in missing]
+        folder = profile.folder(first[-1]).parent.relative_to(project_root())
+        told = [f"{task} with the same -p" if task in profile.reached else task for task in first]
+        raise InputError(
+            f"only: {reader} reads runs that {folder} does not hold; run first: "
+            f"{', '.join(told)} (or leave --only away)"
+        )
 
 
 def unusable(profile: Profile, jobs: Sequence[Job]) -> tuple[list[str], int]:

@@ -131,6 +131,14 @@ def _after(task: str, others: Collection[str]) -> bool:
     return not set(others).isdisjoint(upstream(task).values())
 
 
+def finished_run(profile: Profile, task: str) -> bool:
+    """Tell whether a task has a finished run, up to date or not."""
+    try:
+        return bool(read_manifest(profile.folder(task)))
+    except InputError:
+        return False
+
+
 def last_seconds(profile: Profile, task: str) -> float | None:
     """Return how long a task's last finished run took, if it is known."""
     try:
