@@ -2,15 +2,21 @@
 
 import json
 import os
+import re
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import sweeps
+from click.testing import CliRunner
+from conftest import ROOT
+from faults_table import says
 
 from xailib import explaining, pipeline, plan, profiles, shards, sharing
+from xailib.cli import main
 from xailib.errors import InputError, UnavailableError
 from xailib.executors import Here
 from xailib.files import sha256_of
@@ -218,9 +224,43 @@ def test_a_file_without_a_hash_is_refused(machines, caplog, sha256):
     assert not there.exists()
 
 
-def test_an_address_that_cannot_be_used_is_one_line(tmp_path):
-    with pytest.raises(InputError, match=r"^store: 'nowhere://x': .*nowhere"):
-        Store("nowhere://x", tmp_path)
+@pytest.mark.parametrize(
+    ("url", "key", "code"),
+    [
+        ("nowhere://x", "store_protocol", 2),
+        ("s3://", "store_bucket", 2),
+        ("gs:///prefix", "store_bucket", 2),
+        ("file://", "store_bucket", 2),
+        ("s3://bucket/x", "store_package", 1),
+        ("README.md", "store_file", 2),
+    ],
+)
+def test_an_address_that_cannot_be_used_is_one_line_before_any_work(monkeypatch, url, key, code):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setitem(sys.modules, "s3fs", None)  # as if it were not installed
+    monkeypatch.setattr(plan, "plan", None)
+    for more in ([], ["--dry-run"]):
+        done = CliRunner().invoke(main, ["run", "--store", url, *more])
+        assert done.exit_code == code
+        assert says(key, done.stderr)
+        assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("url", "line"),
+    [
+        ("s3n://bucket", r"has no protocol that fsspec knows \(did you mean s3"),
+        ("s3:/bucket", "has no // behind s3:; give a folder"),
+        ("https://example.org/x", "cannot be written to; give a folder"),
+        ("simplecache::s3://", "names no bucket or folder"),
+    ],
+)
+def test_an_address_says_what_is_wrong_with_it(tmp_path, url, line):
+    with pytest.raises(InputError, match=f"^store: '{re.escape(url)}' {line}"):
+        Store(url, tmp_path)
+
+
+def test_what_holds_no_finished_result_is_not_shared(tmp_path):
     with pytest.raises(InputError, match="holds no finished result"):
         Store("memory://x", tmp_path).push(tmp_path / "nothing")
 

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from xailib.addresses import file_system
 from xailib.errors import InputError, UnavailableError, first_line
 from xailib.files import atomic, sha256_of, storage, write_atomic
 from xailib.results import MANIFEST, damaged, intact
@@ -44,26 +45,14 @@ class Store:
     Raises
     ------
     InputError
-        For an address that fsspec does not know.
+        For an address that cannot be a store's, see `xailib.addresses.file_system`.
     UnavailableError
         If the package for such addresses is missing.
     """
 
     def __init__(self, url: str, root: Path) -> None:
-        try:
-            from fsspec.core import url_to_fs
-        except ImportError as error:
-            raise UnavailableError("store: pip install 'xailib[cluster]'") from error
-        try:
-            self._system, place = url_to_fs(url)
-        except ImportError as error:
-            raise UnavailableError(f"store: {url!r} cannot be used: {error}") from error
-        except ValueError as error:
-            raise InputError(f"store: {url!r}: {first_line(error)}") from error
-        if getattr(self._system, "local_file", False):
-            self._system.auto_mkdir = True
+        self._system, self._place = file_system(url)
         self.url = url
-        self._place = place.rstrip("/")
         self._root = Path(os.path.abspath(root))  # noqa: PTH100  links stay as they are
 
     def push(self, folder: Path, *, quick: bool = False) -> None:

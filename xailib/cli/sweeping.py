@@ -75,9 +75,12 @@ def sweep(profile: "Profile", only: str | None, force: bool, engine: Engine, as_
     """Do a profile's jobs, or print them; return whether all are finished now."""
     from xailib.foreseen import check_runs
     from xailib.plan import SHARD, plan, unfinished
+    from xailib.sharing import open_store, shared
 
     if engine.workers and engine.scheduler:
         raise InputError("workers: not together with scheduler; a cluster has its own workers")
+    if engine.store:
+        open_store(engine.store)  # refuses what cannot be one
     many = bool(engine.workers or engine.scheduler)
     jobs = plan(profile, only, shard=engine.shard or (SHARD if many else None), pages=engine.pages)
     left = unfinished(profile, jobs, force=force)
@@ -89,7 +92,6 @@ def sweep(profile: "Profile", only: str | None, force: bool, engine: Engine, as_
         _foresee(profile, left)
         return True
     from xailib.schedule import run_plan
-    from xailib.sharing import shared
 
     warn_of_lacks(profile, (job.task for job in left))
     good = True
