@@ -75,7 +75,7 @@ COMMAND = f"""
 from xailib import pipeline, plan, profiles, requirements
 for module in (pipeline, plan, profiles):
     module.TASKS = {TASKS!r}
-requirements.unreachable = lambda _: []
+requirements.lacking = lambda _: {{}}
 from xailib.cli import main
 main()
 """

@@ -11,11 +11,12 @@ import pytest
 from conftest import ROOT
 from scipy import stats
 
-from xailib import audit, audit_figures, kinds, pipeline, stored_audit
+from xailib import audit, audit_figures, kinds, stored_audit
 from xailib.agreement import iou
 from xailib.chance import chance_iou
 from xailib.errors import InputError
 from xailib.frames import resize
+from xailib.inputs import inputs_now
 from xailib.intervals import mean_interval
 from xailib.masks import area_mask
 from xailib.published import (
@@ -335,7 +336,7 @@ def test_without_a_network_the_page_shows_the_tables_kept(tmp_path, monkeypatch)
     assert not list((tmp_path / "run" / "figures").glob("*.webp"))
     monkeypatch.chdir(ROOT)
     inputs = read_manifest(tmp_path / "run")["inputs"]
-    assert pipeline._inputs_now(read_manifest(tmp_path / "run")) == inputs  # so it is used again
+    assert inputs_now(read_manifest(tmp_path / "run")) == inputs  # so it is used again
     files = {str(file.resolve().relative_to(ROOT)) for file in stored_audit.files()}
     assert set(inputs["files"]) == files  # the same in another copy of the project
 

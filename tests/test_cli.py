@@ -11,6 +11,7 @@ import pooch
 import pytest
 from click.testing import CliRunner
 from conftest import ROOT
+from faults_table import says
 
 from xailib import artefacts, pipeline, published, web
 from xailib.cli import checking, main
@@ -144,6 +145,18 @@ def test_only_what_will_run_is_asked_for(monkeypatch):
     assert len(asked) == 1
     assert "raw.githubusercontent.com" in asked[0]
     assert text.count("Cannot be had") == 1
+
+
+def test_a_task_whose_network_cannot_be_had_is_not_begun(monkeypatch):
+    begun = []
+    monkeypatch.setattr("xailib.requirements.problem_with", lambda _: "no network")
+    monkeypatch.setattr(pipeline, "execute", lambda _profile, task, **_: begun.append(task))
+    monkeypatch.setattr(pipeline, "left_out", lambda *_: "")
+    monkeypatch.setattr(pipeline, "up_to_date", lambda *_: False)
+    output = call("run", "replication", code=1).output
+    assert begun == ["6_replication"]
+    assert says("no_weights", output)
+    assert "10_explore     skipped: needs 2_lime, 3_cam, 4_agreement" in output
 
 
 # models and images

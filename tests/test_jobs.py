@@ -300,6 +300,19 @@ def test_a_job_waits_for_what_it_needs_and_is_skipped_if_that_fails():
     assert executor.asked.index("a") < executor.asked.index("b") < executor.asked.index("d")
 
 
+def test_a_job_that_can_only_fail_is_not_begun():
+    profile = profiles.Profile("p", {})
+    parts = [Job("a.0", "a"), Job("a", "a", needs=("a.0",))]
+    found = [*parts, Job("b", "b", needs=("a",)), Job("c", "c")]
+    executor = Failing(0)
+    outcomes = list(run_plan(profile, found, found, executor, barred={"a": "no weights"}))
+    states = {o.task: (o.state, o.message) for o in outcomes}
+    assert states["a.0"] == states["a"] == ("failed", "no weights")
+    assert states["b"] == ("skipped", "needs a")
+    assert executor.asked == ["c"]
+    assert len(outcomes) == 4
+
+
 def test_workers_share_cores_and_gpus(monkeypatch):
     monkeypatch.setattr("os.sched_getaffinity", lambda _pid: set(range(8)))
     one, two, three = environments(3, None, ["0", "1"])

@@ -12,7 +12,7 @@ from xailib import downloads, published, requirements, web
 from xailib.frames import Frame
 from xailib.preprocessing import from_transform
 from xailib.profiles import TASKS, load_profile
-from xailib.requirements import lacking, unreachable
+from xailib.requirements import lacking
 
 
 @pytest.fixture
@@ -36,6 +36,12 @@ def profile(name):
     """What each notebook of a profile gets."""
     loaded = load_profile(name)
     return {task: loaded.share(task) for task in TASKS}
+
+
+def unreachable(tasks):
+    """What cannot be had, each line once."""
+    lines = [line for lack in lacking(tasks).values() for line in lack.unreachable]
+    return list(dict.fromkeys(lines))
 
 
 def one(**parameters):
@@ -128,6 +134,26 @@ def test_what_is_fetched_and_what_cannot_be_had_are_told_by_task(asked, monkeypa
     assert lacks["2_lime"].fetched == ("weights IMAGENET1K_V2 of resnet50",)
     assert lacks["2_lime"].unreachable == lacks["3_cam"].fetched == ()
     assert lacks["3_cam"].unreachable[0].startswith("files of the replicated report: not here")
+
+
+def test_a_task_can_only_fail_without_its_networks(asked):
+    """Of the rest it tells what is missing, or takes what is kept here."""
+    lacks = lacking(profile("replication"))
+    stopped = [task for task, lack in lacks.items() if lack.networks]
+    assert stopped == ["1_clip_dissect", "2_lime", "3_cam", "7_sanity", "9_stability"]
+    assert lacks["6_replication"].unreachable
+    lines = lacks["1_clip_dissect"].networks
+    assert len(lines) == 4  # two files of a network of scenes
+    assert set(lines) < set(lacks["1_clip_dissect"].unreachable)
+    labels = {"model": "resnet18", "descriptions": "descriptions.csv"}
+    assert lacking({"1_clip_dissect": labels})["1_clip_dissect"].networks == ()
+
+
+@pytest.mark.parametrize("code", ["import nothing_of_this_name", "raise SystemExit", "def f(:"])
+def test_own_code_that_fails_is_left_to_the_loader(asked, tmp_path, code):
+    file = tmp_path / "mine.py"
+    file.write_text(code)
+    assert unreachable(one(model=f"{file}:load")) == []
 
 
 def test_timms_networks_are_asked_for_too(asked, monkeypatch):

@@ -10,11 +10,12 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from xailib.errors import InputError, UnavailableError, XailibError, unknown_name
 from xailib.files import sha256_of, storage, write_atomic
-from xailib.images import Failure, iter_images
+from xailib.inputs import inputs_now
 from xailib.locks import lock_folder
 from xailib.metering import metered
 from xailib.profiles import TASKS, Profile, notebook, upstream
@@ -25,10 +26,11 @@ from xailib.results import (
     fingerprint,
     intact,
     read_manifest,
-    run_digest,
 )
 
 log = logging.getLogger(__name__)
+
+_NONE: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ def run_profile(
     *,
     force: bool = False,
     plan: Collection[str] | None = None,
+    barred: Mapping[str, str] = _NONE,
     begin: Callable[[str], object] = str,
     bar: bool = False,
 ) -> Iterator[Outcome]:
@@ -81,6 +84,8 @@ def run_profile(
         Run also what is up to date.
     plan : collection of str, optional
         What `pending` has found with these arguments, so that it is not looked at twice.
+    barred : mapping
+        From tasks that can only fail to why: these are not begun.
     begin : callable
         Told of each task that is about to run.
     bar : bool
@@ -104,6 +109,10 @@ def run_profile(
         again = not force and _after(task, plan) and up_to_date(profile, task)
         if task not in plan or again:
             yield Outcome(task, "reused")
+            continue
+        if task in barred:
+            broken.add(task)
+            yield Outcome(task, "failed", message=barred[task])
             continue
         begin(task)
         start = time.monotonic()
@@ -162,7 +171,7 @@ def as_now(profile: Profile, task: str, manifest: Mapping[str, Any]) -> bool:
     try:
         current = _expected(profile, task)
         with contextlib.chdir(project_root()):  # where the notebook's own paths start
-            inputs = _inputs_now(manifest)
+            inputs = inputs_now(manifest)
         request = dict(manifest["request"])
     except (XailibError, OSError, KeyError, TypeError, ValueError):
         return False
@@ -261,30 +270,6 @@ def _parameters(profile: Profile, task: str) -> dict[str, Any]:
     for parameter, other in upstream(task).items():
         chosen[parameter] = _relative(profile.folder(other))
     return chosen
-
-
-def _inputs_now(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a manifest's inputs as they are now: photographs, weights, other runs."""
-    recorded = manifest["inputs"]
-    now: dict[str, Any] = dict(recorded)
-    now["files"] = {file: sha256_of(Path(file)) for file in recorded["files"]}
-    if recorded.get("images"):
-        found = list(iter_images(manifest["parameters"]["images"]))
-        now["images"] = {p.id: p.sha256 for p in found if not isinstance(p, Failure)}
-    if "probe" in recorded:
-        from xailib.probe import load_probe
-
-        probe = recorded["probe"]
-        found_now = load_probe(probe["source"], probe["crops"], probe["seed"])
-        now["probe"] = {**probe, "count": len(found_now), "sha256": found_now.sha256}
-    if "published" in recorded:
-        from xailib import published
-
-        at_hand = published.at_hand(manifest["parameters"]["published"])
-        now["published"] = {**recorded["published"], "at_hand": at_hand}
-    if "runs" in recorded:
-        now["runs"] = {folder: run_digest(project_root() / folder) for folder in recorded["runs"]}
-    return now
 
 
 def _notebook(task: str) -> Path:

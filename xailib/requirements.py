@@ -4,6 +4,7 @@ Everything is asked at once, before any long work: what lies in a cache is not a
 each host is asked once, for a few seconds, whatever the number of files.
 """
 
+import contextlib
 import importlib.util
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -21,10 +22,15 @@ from xailib.web import host_of, problem_with
 
 @dataclass(frozen=True)
 class Lack:
-    """What one notebook lacks: what would be fetched, and what cannot be had, one line each."""
+    """What one notebook lacks: what would be fetched, and what cannot be had, one line each.
+
+    Without `networks`, which are among what cannot be had, it can only fail; the rest it may do
+    without.
+    """
 
     fetched: tuple[str, ...]
     unreachable: tuple[str, ...]
+    networks: tuple[str, ...] = ()
 
 
 def lacking(tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, Lack]:
@@ -41,21 +47,21 @@ def lacking(tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, Lack]:
         From each task to what it lacks. Networks of OpenCLIP are not asked for; their own loader
         says what it needs.
     """
-    found = {task: list(needs(parameters)) for task, parameters in tasks.items()}
+    networks = {task: list(_networks(parameters)) for task, parameters in tasks.items()}
+    found = {task: [*networks[task], *_others(parameters)] for task, parameters in tasks.items()}
     problems = _ask(need for wanted in found.values() for need in _missing(wanted))
-    lacks = {}
-    for task, wanted in found.items():
-        lines = {need: _no_answer(need, problems) for need in _missing(wanted)}
-        fetched = [need.what for need, line in lines.items() if line is None]
-        never = [need for need in wanted if isinstance(need, str)]
-        lacks[task] = Lack(tuple(fetched), (*never, *filter(None, lines.values())))
-    return lacks
-
-
-def unreachable(tasks: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return what notebooks need and can neither find nor fetch, one line each."""
-    lines = (line for lack in lacking(tasks).values() for line in lack.unreachable)
-    return list(dict.fromkeys(lines))
+    lines: dict[Artefact | str, str | None] = {}  # of what is not here; None: it can be fetched
+    for wanted in found.values():
+        lines |= {need: need for need in wanted if isinstance(need, str)}
+        lines |= {need: _no_answer(need, problems) for need in _missing(wanted)}
+    return {
+        task: Lack(
+            tuple(need.what for need in _missing(wanted) if lines[need] is None),
+            tuple(filter(None, map(lines.get, wanted))),
+            tuple(filter(None, map(lines.get, networks[task]))),
+        )
+        for task, wanted in found.items()
+    }
 
 
 def _missing(wanted: Iterable[Artefact | str]) -> list[Artefact]:
@@ -73,6 +79,14 @@ def _no_answer(need: Artefact, problems: Mapping[str, str | None]) -> str | None
 
 def needs(parameters: Mapping[str, Any]) -> Iterator[Artefact | str]:
     """Yield what one notebook's parameters ask for; a str is a line about what no host has."""
+    yield from _networks(parameters)
+    yield from _others(parameters)
+
+
+def _networks(parameters: Mapping[str, Any]) -> Iterator[Artefact | str]:
+    """Yield what the classifiers and the encoder need."""
+    if parameters.get("descriptions"):
+        return  # published labels: no network is shown anything
     for name, weights in (("model", "weights"), ("compare", "compare_weights")):
         if parameters.get(name):
             yield from _network(str(parameters[name]), str(parameters.get(weights) or ""))
@@ -80,6 +94,9 @@ def needs(parameters: Mapping[str, Any]) -> Iterator[Artefact | str]:
         yield from _encoder(
             str(parameters["encoder"]), str(parameters.get("encoder_weights") or "")
         )
+
+
+def _others(parameters: Mapping[str, Any]) -> Iterator[Artefact]:
     for name in parameters.get("probe") or []:
         if name in ARCHIVES:
             yield artefacts.probe_set(name)
@@ -129,7 +146,8 @@ def _fetched_by(name: str) -> tuple[tuple[str, str], ...]:
     if spec is None or spec.loader is None or not path.is_file():
         return ()  # the loader says what is wrong
     code = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(code)
+    with contextlib.suppress(Exception, SystemExit):  # likewise
+        spec.loader.exec_module(code)
     return tuple(getattr(getattr(code, function, None), "fetches", ()))
 
 

@@ -1,7 +1,8 @@
 """Doing the jobs of a plan: in the order that their needs allow, again where that may help."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
+from types import MappingProxyType
 
 from xailib.executors import Executor, WorkerDiedError
 from xailib.jobs import Job, Result, packed
@@ -9,6 +10,7 @@ from xailib.pipeline import Outcome
 from xailib.profiles import Profile
 
 RETRIES = 2
+_NONE: Mapping[str, str] = MappingProxyType({})
 
 
 def run_plan(
@@ -19,6 +21,7 @@ def run_plan(
     *,
     force: bool = False,
     retries: int = RETRIES,
+    barred: Mapping[str, str] = _NONE,
 ) -> Iterator[Outcome]:
     """Do the jobs that are left, each once those it needs are done; yield what became of each.
 
@@ -35,6 +38,8 @@ def run_plan(
         Do also what is finished.
     retries : int
         Further attempts at a job.
+    barred : mapping
+        From tasks that can only fail to why: their jobs are not begun.
 
     Raises
     ------
@@ -48,7 +53,11 @@ def run_plan(
     waiting = {job.name: job for job in left}
     attempts = dict.fromkeys(waiting, 0)
     running: dict[Future[Result], Job] = {}
-    broken: set[str] = set()
+    broken = {job.name for job in left if job.task in barred}
+    for job in left:
+        if job.name in broken:
+            del waiting[job.name]
+            yield Outcome(job.name, "failed", message=barred[job.task])
     while waiting or running:
         for job in [job for job in waiting.values() if not broken.isdisjoint(job.needs)]:
             del waiting[job.name]

@@ -100,12 +100,20 @@ def show_outcome(outcome: "Outcome", as_json: bool) -> None:
     click.echo(f"{outcome.task:14} {outcome.state}{took}{why}")
 
 
-def warn_of_lacks(profile: "Profile", tasks: Iterable[str]) -> None:
-    """Say what tasks need and can neither find nor fetch."""
-    from xailib.requirements import unreachable
+def warn_of_lacks(profile: "Profile", tasks: Iterable[str]) -> dict[str, str]:
+    """Say what tasks need and can neither find nor fetch.
 
-    for line in unreachable({task: profile.share(task) for task in tasks}):
+    Returns
+    -------
+    dict
+        From each task whose network cannot be had to the line that says so: it can only fail.
+    """
+    from xailib.requirements import lacking
+
+    lacks = lacking({task: profile.share(task) for task in tasks})
+    for line in dict.fromkeys(line for lack in lacks.values() for line in lack.unreachable):
         click.echo(f"Cannot be had: {line}", err=True)
+    return {task: lack.networks[0] for task, lack in lacks.items() if lack.networks}
 
 
 def duration(seconds: float) -> str:

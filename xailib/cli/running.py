@@ -133,12 +133,11 @@ def _run(loaded: "Profile", only: str | None, force: bool, as_json: bool) -> boo
 
     plan = pending(loaded, only, force=force)
     check_runs(loaded, plan)
-    if plan:
-        warn_of_lacks(loaded, plan)
+    barred = warn_of_lacks(loaded, plan) if plan else {}
     progress = _Progress({task: last_seconds(loaded, task) for task in plan})
     good = True
     for outcome in run_profile(
-        loaded, only, force=force, plan=plan, begin=progress.begin, bar=live()
+        loaded, only, force=force, plan=plan, barred=barred, begin=progress.begin, bar=live()
     ):
         show_outcome(outcome, as_json)
         good &= outcome.state in ("done", "reused")

@@ -93,11 +93,14 @@ def sweep(profile: "Profile", only: str | None, force: bool, engine: Engine, as_
         return True
     from xailib.schedule import run_plan
 
-    warn_of_lacks(profile, (job.task for job in left))
+    barred = warn_of_lacks(profile, (job.task for job in left))
+    if engine.scheduler or engine.store:
+        barred = {}  # other machines may have it, or have finished what needs it
     good = True
     reused: list[str] = []
     with shared(engine.store, profile, jobs, left) as settle, _executor(engine) as executor:
-        for outcome in map(settle, run_plan(profile, jobs, left, executor, force=force)):
+        outcomes = run_plan(profile, jobs, left, executor, force=force, barred=barred)
+        for outcome in map(settle, outcomes):
             good &= outcome.state in ("done", "reused", "again")
             if outcome.state == "reused" and outcome.task.count(".") and not as_json:
                 reused.append(outcome.task)
