@@ -188,6 +188,7 @@ def test_images_say_what_failed_and_why(photo_file, tmp_path):
     assert "is not an image" in found["failures"][0]["reason"]
     text = call("images", photo_file, "chelsea").output
     assert "2 can be used, 0 cannot." in text
+    assert text.count("not stated") == 2
     assert "451" in text
 
 

@@ -244,6 +244,38 @@ def test_what_to_run_first_is_told_in_order_and_with_which_values(monkeypatch, t
     foreseen.check_runs(profile, ["1_clip_dissect", "2_lime", "3_cam", "5_faithfulness"])
 
 
+@pytest.mark.parametrize("more", [[], ["--dry-run"], ["--workers", "2"]])
+@pytest.mark.parametrize(
+    ("images", "key"),
+    [("torn.png", "images_none"), ("[torn.png, gone.png]", "images_none"), ("", "images_nothing")],
+)
+def test_photographs_none_of_which_can_be_used_are_told_before_a_kernel_starts(
+    project, monkeypatch, images, key, more
+):
+    monkeypatch.setattr(pipeline, "execute", None)
+    Path("torn.png").write_bytes(b"no picture")
+    words = ["run", "mine", "--only", "2_lime", "-p", f"images={images}", *more]
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 2
+    assert says(key, result.stderr)
+    assert not (project / "results").exists()
+
+
+def test_one_photograph_that_can_be_used_is_enough(project, monkeypatch):
+    Path("torn.png").write_bytes(b"no picture")
+    profile = load_profile("mine", {"images": ["torn.png", "one.png"]})
+    seen = []
+    with monkeypatch.context() as instead:
+        instead.setattr(foreseen, "_check_usable", seen.append)
+        foreseen.check_images(profile, ["2_lime", "4_agreement"])
+    assert seen == [("torn.png", "one.png")]  # once, for both tasks
+    foreseen.check_images(profile, ["2_lime"])
+    with pytest.raises(InputError, match=r"none\.png"):
+        foreseen._check_usable(["none.png"])
+    monkeypatch.setattr(foreseen, "FEW", 1)  # more than are looked at
+    foreseen._check_usable(["none.png", "one.png"])
+
+
 def test_the_projects_own_profiles_name_real_parameters(monkeypatch):
     monkeypatch.chdir(ROOT)
     for file in sorted((ROOT / "params").glob("*.yaml")):

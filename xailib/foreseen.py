@@ -6,13 +6,14 @@ from itertools import islice
 
 from xailib.decode import look
 from xailib.errors import InputError, XailibError
-from xailib.images import places_of
+from xailib.images import PUBLISHED, Failure, iter_images, none_usable, places_of
 from xailib.jobs import Job
-from xailib.plan import listing, probe_listing
 from xailib.pipeline import finished_run
+from xailib.plan import listing, probe_listing
 from xailib.profiles import TASKS, Profile, declared, upstream
 from xailib.project import project_root
 
+FEW = 100  # photographs that are decoded in search of one that can be used
 MOST = 2000  # photographs that are opened; a published probe set has tens of thousands
 
 
@@ -51,6 +52,34 @@ def check_runs(profile: Profile, tasks: Collection[str]) -> None:
             f"only: {reader} reads runs that {folder} does not hold; run first: "
             f"{', '.join(told)} (or leave --only away)"
         )
+
+
+def check_images(profile: Profile, tasks: Collection[str]) -> None:
+    """Raise if a task could use none of its photographs.
+
+    The first one that can be decoded ends the search. Where `FEW` cannot, or a set is still to be
+    fetched, the notebook has to tell.
+
+    Raises
+    ------
+    InputError
+        As from `xailib.images.load_images`.
+    """
+    lists = [{**declared(task), **profile.share(task)}.get("images", ()) for task in tasks]
+    with contextlib.chdir(project_root()):  # where the notebooks' own paths start
+        for names in dict.fromkeys(map(tuple, lists)):
+            if names and PUBLISHED not in names:
+                _check_usable(names)
+
+
+def _check_usable(names: Sequence[str]) -> None:
+    reasons: list[str] = []
+    for found in islice(iter_images(names), FEW):
+        if not isinstance(found, Failure):
+            return
+        reasons.append(found.reason)
+    if len(reasons) < FEW:
+        raise none_usable(reasons)
 
 
 def unusable(profile: Profile, jobs: Sequence[Job]) -> tuple[list[str], int]:

@@ -161,9 +161,14 @@ def load_images(source: str | Path | Iterable[str | Path]) -> ImageSet:
             place = Place(found.id, Path(found.source), found.source, found.category)
             photographs[found.id] = Stored(found.id, place, found.sha256)
     if not photographs:
-        others = f" (and {len(failures) - 1} more failed)" if len(failures) > 1 else ""
-        raise InputError(failures[0].reason + others)
+        raise none_usable([failure.reason for failure in failures])
     return ImageSet(tuple(photographs.values()), tuple(failures))
+
+
+def none_usable(reasons: Sequence[str]) -> InputError:
+    """Return the error for photographs none of which can be used: the first reason."""
+    others = f" (and {len(reasons) - 1} more failed)" if len(reasons) > 1 else ""
+    return InputError(reasons[0] + others)
 
 
 def iter_images(source: str | Path | Iterable[str | Path]) -> Iterator[Photograph | Failure]:

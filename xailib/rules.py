@@ -55,6 +55,9 @@ class Rule:
         InputError
             Naming the parameter, what was given and what is allowed.
         """
+        if value is None:
+            none = ", or '' for none" if self.fits("") else ""
+            raise InputError(f"{name}: no value was given; allowed: {self.allowed}{none}")
         if not self.fits(value):
             hint = _hint(self, name, value)
             raise InputError(f"{name}: {_shown(value)} is not {self.allowed}{hint}")
@@ -200,7 +203,7 @@ def _hint(rule: Rule, name: str, value: Any) -> str:
     """Return how papermill is told a list or a text, for who gave the other."""
     if rule.kind is list and _bracketed(value):
         return f"; for papermill -y '{name}: {value}'"
-    if rule.kind is str and not isinstance(value, Collection) and value is not None:
+    if rule.kind is str and not isinstance(value, Collection):
         return f"; quote it, for papermill -r {name} {value}"
     return ""
 

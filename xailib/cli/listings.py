@@ -1,5 +1,6 @@
 """``xailib models`` and ``xailib images``: what there is, and what a name stands for."""
 
+from collections.abc import Mapping
 from importlib.util import find_spec
 
 import click
@@ -132,9 +133,15 @@ def images(ctx: click.Context, sources: tuple[str, ...], as_json: bool) -> None:
     if as_json:
         show_json({"photographs": found, "failures": failed})
     else:
-        show_table([{**row, "sha256": str(row["sha256"])[:12]} for row in found])
+        show_table([_shown(row) for row in found])
         for failure in failed:
             click.echo(f"Cannot be used: {failure['reason']}", err=True)
         click.echo(f"{len(found)} can be used, {len(failed)} cannot.")
     if failed:
         ctx.exit(1)
+
+
+def _shown(row: Mapping[str, object]) -> dict[str, object]:
+    """Return a photograph's row for people."""
+    category = "not stated" if row["category"] is None else row["category"]
+    return {**row, "sha256": str(row["sha256"])[:12], "category": category}

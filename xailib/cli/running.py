@@ -128,11 +128,12 @@ def _load(
 def _run(loaded: "Profile", only: str | None, force: bool, as_json: bool) -> bool:
     """Run tasks and say what became of each; return whether all are up to date now."""
     # Only now what takes a while to import: a wrong value is answered at once.
-    from xailib.foreseen import check_runs
+    from xailib.foreseen import check_images, check_runs
     from xailib.pipeline import last_seconds, pending, run_profile
 
     plan = pending(loaded, only, force=force)
     check_runs(loaded, plan)
+    check_images(loaded, plan)
     barred = warn_of_lacks(loaded, plan) if plan else {}
     progress = _Progress({task: last_seconds(loaded, task) for task in plan})
     good = True

@@ -73,7 +73,7 @@ def engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def sweep(profile: "Profile", only: str | None, force: bool, engine: Engine, as_json: bool) -> bool:
     """Do a profile's jobs, or print them; return whether all are finished now."""
-    from xailib.foreseen import check_runs
+    from xailib.foreseen import check_images, check_runs
     from xailib.plan import SHARD, plan, unfinished
     from xailib.sharing import open_store, shared
 
@@ -86,6 +86,7 @@ def sweep(profile: "Profile", only: str | None, force: bool, engine: Engine, as_
     left = unfinished(profile, jobs, force=force)
     if not engine.store:  # which may hold them
         check_runs(profile, {job.task for job in left if job.kind == "notebook"})
+    check_images(profile, {job.task for job in left})
     if engine.dry_run:
         _show(profile, jobs, left, engine.workers or 1, as_json)
         warn_of_lacks(profile, (job.task for job in left))
