@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections import Counter
 from pathlib import Path
 
@@ -300,6 +301,13 @@ def test_a_notebook_in_a_folder_that_is_in_use_is_refused(tmp_path, holder):
         lock_folder(tmp_path / "run", ".run.lock", patience=0.2)
     assert f"process {holder.pid};" in str(caught.value)
     assert not (tmp_path / "run" / "manifest.json").exists()
+
+
+def test_a_folder_that_is_taken_away_while_another_waits_is_made_again(tmp_path, holder):
+    """As by a run that was refused before it had made anything."""
+    threading.Timer(0.2, (tmp_path / "run").rename, [tmp_path / "away"]).start()
+    lock_folder(tmp_path / "run", ".run.lock", patience=60.0).release()
+    assert (tmp_path / "away").is_dir()
 
 
 def test_the_lock_of_a_killed_process_is_no_obstacle(tmp_path, holder):

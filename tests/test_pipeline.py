@@ -12,6 +12,7 @@ from PIL import Image
 from xailib import foreseen, pipeline, profiles
 from xailib.cli import main
 from xailib.errors import InputError, XailibError
+from xailib.files import take_away
 from xailib.pipeline import Outcome, pending, run_profile, up_to_date
 from xailib.profiles import Profile, load_profile
 from xailib.results import MANIFEST, read_manifest
@@ -23,6 +24,8 @@ from xailib.errors import InputError
 photographs = load_images(images)
 if num_samples == 13:
     raise InputError("num_samples: 13 is unlucky")
+if num_samples == 14:
+    raise RuntimeError("14 is worse")
 run = start_run(out_dir, TASK, {"images": images}, photographs)
 run.save_metrics({"n": len(photographs)})
 _ = run.finish()
@@ -148,8 +151,8 @@ def test_other_versions_and_sources_run_again(project, monkeypatch):
 def test_a_failed_task_is_one_line_and_stops_only_what_needs_it(project):
     outcomes = list(run_profile(load_profile("mine", {"num_samples": 13})))
     assert [outcome.state for outcome in outcomes] == ["failed", "skipped"]
-    assert "InputError: num_samples: 13 is unlucky" in outcomes[0].message
-    assert "\n" not in outcomes[0].message
+    assert outcomes[0].message == "InputError: num_samples: 13 is unlucky"
+    assert list((project / "results").iterdir()) == []  # nothing was made
 
 
 def test_a_failed_run_leaves_the_finished_one(project):
@@ -289,9 +292,23 @@ def test_a_notebook_that_is_missing_says_so(project):
 
 
 def test_partial_output_of_a_failed_run_is_kept(project):
-    list(run_profile(edited(num_samples=13), only="2_lime"))
+    (outcome,) = run_profile(edited(num_samples=14), only="2_lime")
     partial = Path("results/mine/2_lime/.2_lime.partial.ipynb")
-    assert "unlucky" in json.dumps(json.loads(partial.read_text()))
+    assert outcome.message == f"RuntimeError: 14 is worse (see {partial})"
+    assert "14 is worse" in json.dumps(json.loads(partial.read_text()))
+
+
+def test_only_a_folder_that_holds_nothing_else_is_taken_away(tmp_path):
+    folder = tmp_path / "mine" / "2_lime"
+    folder.mkdir(parents=True)
+    for name in ("lock", "partial", "manifest.json"):
+        (folder / name).touch()
+    assert not take_away(folder, {"lock", "partial"})
+    assert len(list(folder.iterdir())) == 3
+    (folder / "manifest.json").unlink()
+    (tmp_path / "mine" / "3_cam").mkdir()
+    assert take_away(folder, {"lock", "partial"})
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["3_cam"]
 
 
 def test_a_tasks_own_parameters_reach_only_that_task(project):

@@ -1,11 +1,11 @@
 """Files that are whole or absent, and hashes that tell what they hold."""
 
+import contextlib
 import errno
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -15,7 +15,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _REFUSED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 
 
-@contextmanager
+@contextlib.contextmanager
 def atomic(path: Path) -> Iterator[IO[bytes]]:
     """Open a file for writing that takes its name only when all of it is on the disk.
 
@@ -30,7 +30,7 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
         yield file
 
 
-@contextmanager
+@contextlib.contextmanager
 def storage(path: Path) -> Iterator[None]:
     """Turn what the disk says in this block into one line that says what to do."""
     try:
@@ -45,7 +45,7 @@ def storage(path: Path) -> Iterator[None]:
         ) from error
 
 
-@contextmanager
+@contextlib.contextmanager
 def _whole(path: Path) -> Iterator[IO[bytes]]:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
@@ -65,6 +65,21 @@ def write_atomic(path: Path, data: bytes | str) -> None:
     """Write a whole file, or leave the old one."""
     with atomic(path) as file:
         file.write(data.encode() if isinstance(data, str) else data)
+
+
+def take_away(folder: Path, names: Collection[str]) -> bool:
+    """Delete a folder if it holds these files and nothing else; return whether that is so.
+
+    So is the folder above, if that is empty then.
+    """
+    if {path.name for path in folder.iterdir()} != set(names):
+        return False
+    with contextlib.suppress(OSError):  # another process may be waiting for its turn in it
+        for name in names:
+            (folder / name).unlink()
+        folder.rmdir()
+        folder.parent.rmdir()
+    return True
 
 
 def sha256_of(path: Path) -> str:

@@ -7,7 +7,7 @@ that ends, so that a run that was killed leaves nothing to clear away.
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -81,7 +81,11 @@ def alone(file: Path) -> Iterator[None]:
 def _wait(lock: FileLock, folder: Path, patience: float) -> None:
     log.warning("results: %s is in use by %s; waiting", folder, _holder(lock))
     try:
-        lock.acquire(timeout=patience)
+        try:
+            lock.acquire(timeout=patience)
+        except FileNotFoundError:  # its holder has made nothing, and taken the folder away
+            folder.mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=patience)
     except Timeout as error:
         raise InputError(
             f"results: {str(folder)!r} is in use by {_holder(lock)}; "
@@ -90,5 +94,7 @@ def _wait(lock: FileLock, folder: Path, patience: float) -> None:
 
 
 def _holder(lock: FileLock) -> str:
-    number = Path(lock.lock_file).read_text().strip()
+    number = ""
+    with suppress(OSError):  # it has just gone
+        number = Path(lock.lock_file).read_text().strip()
     return f"process {number}" if number else "another process"

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 from xailib.errors import InputError, UnavailableError, XailibError, unknown_name
-from xailib.files import sha256_of, storage, write_atomic
+from xailib.files import sha256_of, storage, take_away, write_atomic
 from xailib.inputs import inputs_now
 from xailib.locks import lock_folder
 from xailib.metering import metered
@@ -31,6 +31,7 @@ from xailib.results import (
 log = logging.getLogger(__name__)
 
 _NONE: Mapping[str, str] = MappingProxyType({})
+_LOCK = ".task.lock"
 
 
 @dataclass(frozen=True)
@@ -187,11 +188,12 @@ def execute(profile: Profile, task: str, *, bar: bool = False) -> None:
     Raises
     ------
     XailibError
-        With the one line in which the notebook failed; its partial output stays beside.
+        With the one line in which the notebook failed; its partial output stays beside, but for
+        input that was refused before anything was made: then no folder is left.
     """
     folder = profile.folder(task)
     before = _finished_at(folder)
-    lock = lock_folder(folder, ".task.lock", patience=-1.0)
+    lock = lock_folder(folder, _LOCK, patience=-1.0)
     try:
         if _finished_at(folder) == before or not up_to_date(profile, task):
             _tell_damage(folder)
@@ -237,7 +239,9 @@ def _execute(profile: Profile, task: str, bar: bool) -> None:
         )
     except papermill.PapermillExecutionError as error:
         message = (str(error.evalue).strip().splitlines() or [""])[0]
-        raise XailibError(f"{error.ename}: {message} (see {_relative(partial)})") from error
+        refused = error.ename == InputError.__name__ and take_away(folder, {_LOCK, partial.name})
+        more = "" if refused else f" (see {_relative(partial)})"
+        raise XailibError(f"{error.ename}: {message}{more}") from error
     except DeadKernelError as error:
         raise UnavailableError("the notebook's kernel died (out of memory?)") from error
     except (OSError, RuntimeError) as error:
