@@ -94,6 +94,25 @@ def test_the_exit_codes_are_told_and_kept(monkeypatch):
     call("run", "--nonsense", code=2)
 
 
+@pytest.mark.parametrize(
+    ("given", "key"),
+    [
+        ("params/embeded.yaml", "profile_path"),
+        ("params/nosuch.yaml", "profile_path_far"),
+        ("~nobody-of-this-name/x.yaml", "profile_path_far"),
+        ("embeded", "profile_name"),
+    ],
+)
+def test_a_profile_that_is_not_there(given, key):
+    assert says(key, call("run", given, code=2).stderr)
+
+
+def test_a_profile_elsewhere_is_not_taken_for_one_of_the_projects(tmp_path):
+    """Though it has the name of one."""
+    line = call("run", tmp_path / "embedded.yaml", code=2).stderr
+    assert line.endswith("embedded.yaml'; did you mean embedded?\n")
+
+
 # run
 
 
@@ -197,6 +216,7 @@ def test_images_say_what_failed_and_why(photo_file, tmp_path):
 
 def test_fetch_lists_with_licences(tmp_path):
     rows = json.loads(call("fetch", "--list", "--json").output)
+    assert len({row["name"] for row in rows}) == len(rows)
     assert {row["name"] for row in rows} >= {"broden", "20k", "published", "resnet18_places365"}
     assert all(row["state"] == "to fetch" and row["licence"] for row in rows)
     (row,) = json.loads(call("fetch", "--list", "resnet50:IMAGENET1K_V1", "--json").output)
@@ -206,6 +226,14 @@ def test_fetch_lists_with_licences(tmp_path):
     assert row["licence"] == "CC BY-NC 4.0"
     profile = json.loads(call("fetch", "--list", "--profile", "replication", "--json").output)
     assert {"clip:ViT-B/16", "broden", "published"} <= {row["name"] for row in profile}
+
+
+def test_what_consists_of_two_files_is_found_by_one_name():
+    both, (names_alone,) = (
+        json.loads(call("fetch", "--list", f"resnet18_places365{more}", "--json").output)
+        for more in ("", ":categories")
+    )
+    assert [row["name"] for row in both] == ["resnet18_places365", names_alone["name"]]
 
 
 def test_fetch_lists_sizes_and_who_says_so(tmp_path):

@@ -91,6 +91,8 @@ def find(name: str) -> list[Artefact]:
     InputError
         If nothing that can be fetched has this name.
     """
+    if name == names.PLACES365:
+        return places365()
     few = [artefact for artefact in known() if artefact.name == name]
     if few:
         return few
@@ -132,9 +134,13 @@ def words() -> Artefact:
 def places365() -> list[Artefact]:
     """Return the weights and the category names of the network of scenes."""
     instead = "give weights=PATH, the names beside it"
+    files = {
+        names.PLACES365: names.PLACES365_WEIGHTS,
+        f"{names.PLACES365}:categories": names.PLACES365_NAMES,
+    }
     return [
-        _single(names.PLACES365, f"{names.PLACES365}: {Path(a).name}", a, instead, _PLACES)
-        for a in (names.PLACES365_WEIGHTS, names.PLACES365_NAMES)
+        _single(name, f"{names.PLACES365}: {Path(address).name}", address, instead, _PLACES)
+        for name, address in files.items()
     ]
 
 

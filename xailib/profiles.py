@@ -16,9 +16,10 @@ from typing import Any
 
 import yaml
 
-from xailib.errors import InputError, unknown_name
+from xailib.errors import InputError, near_matches, unknown_name
 from xailib.parameters import MANAGED, RUNS, check, meant
 from xailib.project import project_root
+from xailib.rules import looks_like_path
 
 TASKS = (
     "1_clip_dissect", "2_lime", "3_cam", "4_agreement", "5_faithfulness", "6_replication",
@@ -94,16 +95,19 @@ def load_profile(
         If the file is missing or no mapping, no notebook has a parameter of that name, or a
         value cannot be used by a notebook that gets it.
     """
-    path = Path(path).expanduser()
+    path = Path(path)
+    with contextlib.suppress(RuntimeError):  # a home of nobody's
+        path = path.expanduser()
     if not path.is_file():
+        named = path.parent in (Path(), Path("params"))
         near = project_root() / "params" / f"{path.name.removesuffix('.yaml')}.yaml"
         if not profile_names():
             raise InputError(
                 f"profile: there is no params/ folder in {str(project_root())!r}; "
                 "run this in the project's folder, or give a profile's path"
             )
-        if not near.is_file():
-            raise unknown_name("profile", str(path), profile_names())
+        if not (named and near.is_file()):
+            raise _no_profile(str(path))
         path = near
     found = _read(path)
     tasks = {task: meant(own) for task, own in _of_tasks(found.pop("tasks", None) or {}).items()}
@@ -117,6 +121,20 @@ def load_profile(
     profile = _changed(profile, meant(changes or {}), whole)
     _check_values(profile, (only,) if only in TASKS else TASKS)
     return profile
+
+
+def _no_profile(given: str) -> InputError:
+    """Return the error for a profile that is not there, with what is near."""
+    if not looks_like_path(given):
+        return unknown_name("profile", given, profile_names())
+    path = Path(given)
+    known = {name: name for name in profile_names()}
+    known |= {file.stem: str(file) for file in path.parent.glob("*.yaml")}
+    close = near_matches(path.name.removesuffix(".yaml"), known)
+    hint = f"params/ holds {', '.join(profile_names())}"
+    if close:
+        hint = f"did you mean {' or '.join(known[name] for name in close)}?"
+    return InputError(f"profile: no file {given!r}; {hint}")
 
 
 def _check_reach(changes: Mapping[str, Any], only: str) -> None:
