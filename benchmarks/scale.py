@@ -222,7 +222,15 @@ def main() -> None:
     elif given.part == "imagenet":
         print(imagenet(given.gpus).to_string(index=False))
     else:
-        found = {"measured": given.write or "here", "jobs": constants(given.profiles)}
+        from xailib.profiles import declared, load_profile
+
+        shares = [load_profile(name).share("2_lime") for name in given.profiles]
+        networks = sorted({(declared("2_lime") | share)["model"] for share in shares})
+        found = {
+            "measured": given.write or "here",
+            "networks": networks,
+            "jobs": constants(given.profiles),
+        }
         print(json.dumps(found, indent=1))
         if given.write:
             from xailib.costs import CONSTANTS

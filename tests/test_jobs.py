@@ -381,3 +381,17 @@ def test_estimates_are_lines_in_the_size_of_a_job(monkeypatch):
     together = [estimate(profile, job) for job in (*parts, page)]
     assert estimate(profile, whole).seconds == sum(cost.seconds for cost in together)
     assert estimate(profile, whole).memory == max(cost.memory for cost in together)
+
+
+def test_what_has_no_estimate_is_told_in_words(monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    jobs = [Job("2_lime", "2_lime"), Job("9_stability", "9_stability")]
+    for model in ("tf_efficientnet_lite0", "resnet18"):
+        sweeping._show(load_profile("embedded", {"model": model}), jobs, jobs, 1, False)
+        output = capsys.readouterr().out
+        (line,) = [line for line in output.splitlines() if line.startswith("9_stability")]
+        assert line.count("no estimate") == 3
+        assert "To do: 2 of 2 jobs (no estimate: 9_stability, not counted); about" in output
+        assert "?" not in output
+        others = "Of other networks, the time may be many times as much: resnet18."
+        assert (others in output) == (model == "resnet18")

@@ -2,7 +2,7 @@
 
 import heapq
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -84,6 +84,13 @@ def units(profile: Profile, job: Job) -> int:
     if job.task == "3_cam":
         return count * len(parameters["methods"])
     return count
+
+
+def unmeasured(profile: Profile, jobs: Iterable[Job]) -> list[str]:
+    """Return the networks of jobs that the constants are not of: the estimate may be far off."""
+    given = ({**declared(task), **profile.share(task)} for task in {job.task for job in jobs})
+    networks = {str(parameters.get("model", "")) for parameters in given}
+    return sorted(networks - {"", *constants().get("networks", networks)})
 
 
 def wall(jobs: Sequence[Job], seconds: Mapping[str, float], workers: int) -> float:

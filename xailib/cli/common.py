@@ -116,7 +116,7 @@ def warn_of_lacks(profile: "Profile", tasks: Iterable[str]) -> dict[str, str]:
     return {task: lack.networks[0] for task, lack in lacks.items() if lack.networks}
 
 
-def duration(seconds: float) -> str:
+def duration(seconds: float | int) -> str:  # beartype takes no int for a float
     """Return a time as people say it."""
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 

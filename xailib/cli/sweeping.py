@@ -143,7 +143,7 @@ def _show(
     profile: "Profile", jobs: Sequence["Job"], left: Sequence["Job"], workers: int, as_json: bool
 ) -> None:
     """Print the plan: a line for each job, alike jobs together, and what is left to do."""
-    from xailib.costs import constants, estimate, measured, wall
+    from xailib.costs import constants, estimate, measured, unmeasured, wall
 
     to_do = {job.name for job in left}
     costs = {job.name: estimate(profile, job) for job in jobs}
@@ -163,7 +163,8 @@ def _show(
     show_table(_together(rows))
     seconds = {job.name: cost.seconds if (cost := costs[job.name]) else 0.0 for job in left}
     known = [cost for job in left if (cost := costs[job.name])]
-    unknown = f", without {len(left) - len(known)} never measured" if len(known) < len(left) else ""
+    without = ", ".join(dict.fromkeys(job.task for job in left if not costs[job.name]))
+    unknown = f" (no estimate: {without}, not counted)" if without else ""
     click.echo(
         f"To do: {len(left)} of {len(jobs)} jobs{unknown}; about "
         f"{duration(wall(left, seconds, workers))} with {workers} at a time, "
@@ -172,8 +173,10 @@ def _show(
     )
     click.echo(
         f"Times are of one processor, estimated from {constants()['measured']}; this machine has "
-        f"{os.cpu_count()}."
+        f"{os.cpu_count()}, and a job that uses several takes less."
     )
+    if others := unmeasured(profile, left):
+        click.echo(f"Of other networks, the time may be many times as much: {', '.join(others)}.")
 
 
 def _parts(cost: Mapping[str, float]) -> dict[str, float | None]:
@@ -199,10 +202,10 @@ def _together(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, object]]:
                     "job": name,
                     "state": first["state"],
                     "needs": needs if len(needs) < 4 else f"{len(needs)} jobs",
-                    "time": _said(part, "seconds", sum, duration),
-                    "memory": _said(part, "memory", max, size),
-                    "disk": _said(part, "disk", sum, size),
-                    "took last": _said(part, "took", sum, duration),
+                    "time": _said(part, "seconds", sum, duration, "no estimate"),
+                    "memory": _said(part, "memory", max, size, "no estimate"),
+                    "disk": _said(part, "disk", sum, size, "no estimate"),
+                    "took last": _said(part, "took", sum, duration, "not known"),
                 }
             )
     return shown
@@ -213,6 +216,7 @@ def _said(
     name: str,
     of: Callable[[list[float]], float],
     say: Callable[[int], str],
+    nothing: str,
 ) -> str:
     values = [row[name] for row in rows]
-    return "?" if None in values else say(int(of(values)))
+    return nothing if None in values else say(int(of(values)))
