@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from xailib.results import git_commit
+from xailib.versions import git_commit
 
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 _PACKAGES = ("torch", "lime", "grad-cam", "timm", "numpy", "openvino", "onnxruntime")

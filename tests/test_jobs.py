@@ -11,7 +11,7 @@ import sweeps
 from conftest import ROOT
 from PIL import Image
 
-from xailib import executors, explaining, jobs, pipeline, plan, profiles
+from xailib import executors, explaining, jobs, pipeline, plan, profiles, shards, versions
 from xailib.cli import sweeping
 from xailib.costs import constants, estimate, units, wall
 from xailib.errors import InputError
@@ -237,6 +237,20 @@ def test_a_job_leaves_its_log_and_its_cost(project):
     assert cost["disk"] == table + sum(file.stat().st_size for file in stored)
     assert cost["memory"] > 50e6
     assert cost["seconds"] > 0
+
+
+def test_for_a_plan_the_source_is_read_once_and_after_it_again(project, monkeypatch):
+    read = []
+    monkeypatch.setattr(versions, "_source_hash", lambda part: read.append(part) or "same")
+    profile = load_profile("mine")
+    found = plan.plan(profile, "2_lime", shard=1)
+    for job in found[:-1]:
+        shards.record(profile, job, [], [], [], {})
+    read.clear()
+    assert names(unfinished(profile, found)) == ["2_lime"]
+    assert read == [True]  # of four shards; the notebook has no manifest
+    assert versions.source_hash() == versions.source_hash()
+    assert read == [True, False, False]
 
 
 def test_a_wrong_value_is_one_line_and_not_tried_again(project):

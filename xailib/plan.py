@@ -16,6 +16,7 @@ from xailib.packaged import Place, packaged, packaged_names
 from xailib.profiles import TASKS, Profile, declared, upstream
 from xailib.project import project_root
 from xailib.published_sets import ARCHIVES
+from xailib.versions import source_read_once
 
 SHARD = 10  # photographs of a job, where tasks are shared out
 SHARDS = MappingProxyType({"1_clip_dissect": "record", "2_lime": "explain", "3_cam": "explain"})
@@ -73,7 +74,7 @@ def unfinished(profile: Profile, jobs: Sequence[Job], *, force: bool = False) ->
     """
     if force:
         return list(jobs)
-    with contextlib.chdir(project_root()):  # where the jobs' own paths start
+    with source_read_once(), contextlib.chdir(project_root()):  # where the jobs' own paths start
         return _unfinished(profile, jobs)
 
 

@@ -9,14 +9,12 @@ import hashlib
 import json
 import platform
 import shutil
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from functools import cache, partial
-from importlib.metadata import PackageNotFoundError, version
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,51 +28,10 @@ from xailib.files import atomic, sha256_of, write_atomic
 from xailib.images import ImageSet, Photograph
 from xailib.locks import lock_folder
 from xailib.project import project_root
+from xailib.versions import environment, git_commit, source_hash
 
 MANIFEST = "manifest.json"
 METRICS = "metrics.json"
-# What decides a result's numbers; its versions are part of every manifest.
-_PACKAGES = (
-    "grad-cam", "lime", "matplotlib", "numpy", "onnxruntime", "pandas", "pillow", "scikit-image",
-    "open-clip-torch", "openai-clip", "openvino", "scikit-learn", "scipy", "timm", "torch",
-    "torchvision", "transformers",
-)  # fmt: skip
-# The modules that decide an explanation, besides those in `xailib.explain`: a change elsewhere
-# leaves stored explanations as they are.
-_UPSTREAM = frozenset(
-    {
-        "decode", "engines", "explanation", "forward", "frames", "images", "layers", "models",
-        "packaged", "preprocessing", "sanity", "weights", "zoo",
-    }
-)  # fmt: skip
-
-
-def environment() -> dict[str, str]:
-    """Return the versions of Python, xailib and the packages that decide the numbers."""
-    return dict(_versions())
-
-
-@cache  # looked up for every explanation, and the same as long as the process lives
-def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
-    for package in ("xailib", *_PACKAGES):
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = "absent"
-    return versions
-
-
-def source_hash(*, upstream_only: bool = False) -> str:
-    """Return the SHA-256 of xailib's own source, or of the part that makes explanations."""
-    root = Path(__file__).parent
-    digest = hashlib.sha256()
-    for file in sorted([*root.rglob("*.py"), *root.glob("data/*")]):
-        upstream = file.stem in _UPSTREAM or file.parent.name == "explain"
-        if upstream_only and not upstream:
-            continue
-        digest.update(f"{file.relative_to(root)}\0".encode() + file.read_bytes())
-    return digest.hexdigest()
 
 
 def file_hashes(files: Iterable[Path]) -> dict[str, str]:
@@ -384,15 +341,3 @@ def _finished(folder: str | Path) -> tuple[Path, dict[str, Any]]:
 def _file_name(photograph: Photograph) -> str:
     """Return a photograph's id, or where that is too long for a file's name, a hash."""
     return photograph.id if len(photograph.id.encode()) <= 150 else photograph.sha256
-
-
-def git_commit() -> str:
-    """Return the project's commit, with ``+`` if there are changes, or ``unknown``."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+"]
-    try:
-        done = subprocess.run(  # noqa: S603  fixed command, no shell
-            [*command, "--abbrev=12", "--exclude=*"], capture_output=True, text=True, check=True
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return done.stdout.strip()

@@ -18,7 +18,8 @@ from xailib.files import atomic, sha256_of, write_atomic
 from xailib.jobs import Job, path_of
 from xailib.profiles import Profile, declared
 from xailib.project import project_root
-from xailib.results import MANIFEST, environment, read_manifest, source_hash
+from xailib.results import MANIFEST, read_manifest
+from xailib.versions import environment, source_hash
 
 EXPLAINED, FAILURES, LABELS = "explained.parquet", "failures.parquet", "labels.parquet"
 # Parameters that do not change a task's explanations, or what it records of its probe images.

@@ -17,8 +17,9 @@ from xailib.concepts import lexicon
 from xailib.errors import InputError
 from xailib.files import atomic, write_atomic
 from xailib.kinds import counted
+from xailib.project import project_root
 from xailib.published import COMMIT, REPOSITORY, Published, audited, registry
-from xailib.results import environment, git_commit, project_root
+from xailib.versions import environment, git_commit
 
 Tables = dict[str, pd.DataFrame]
 NAMES = ("steps", "corrected", "summary", "sweep", "ranks", "opposing", "kinds")
