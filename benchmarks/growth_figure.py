@@ -1,26 +1,23 @@
 """The figure of how our cost grows, from the table that is kept."""
 
-from io import BytesIO
 from pathlib import Path
 
-import matplotlib as mpl
 import pandas as pd
+from drawing import keep
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from xailib.figures import PALETTE, style
-from xailib.files import write_atomic
 
 METHODS = ("LIME", "ScoreCAM", "AblationCAM")
 
 
 def draw(folder: Path) -> None:
-    """Draw ``growth.csv`` as ``growth.svg`` beside it: the same bytes for the same table."""
+    """Draw ``growth.csv`` beside it: the same bytes for the same table."""
     table = pd.read_csv(folder / "growth.csv")
     groups = list(table.groupby("grows", sort=False))
-    reproducible = {"svg.hashsalt": "growth", "svg.fonttype": "none"}
-    with style(), mpl.rc_context(reproducible):
-        figure = Figure(figsize=(2.1 * len(groups), 4))
+    with style():
+        figure = Figure(figsize=(7.6, 3.6))
         axes = figure.subplots(2, len(groups), sharex="col", sharey="row", squeeze=False)
         for (what, group), (time, memory) in zip(groups, axes.T, strict=True):
             for method, some in group.groupby("method", sort=False):
@@ -40,6 +37,4 @@ def draw(folder: Path) -> None:
             t: h for a in axes[0] for h, t in zip(*a.get_legend_handles_labels(), strict=True)
         }
         figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=3)
-        file = BytesIO()
-        figure.savefig(file, format="svg", metadata={"Date": None})
-    write_atomic(folder / "growth.svg", file.getvalue())
+        keep(folder, "growth", figure)

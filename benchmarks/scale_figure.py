@@ -1,40 +1,40 @@
 """The figure of how cost grows with sizes and workers, from the tables that are kept."""
 
-from io import BytesIO
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
+from drawing import keep
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
 
 from xailib.figures import PALETTE, style
-from xailib.files import write_atomic
 
 LINE = {"marker": "o", "markersize": 3, "color": PALETTE[0]}
+COLUMNS = 3
 IDEAL = {"linestyle": "--", "linewidth": 1, "color": "gray"}
 
 
 def draw(folder: Path) -> None:
-    """Draw ``scale.svg`` beside the tables, once both are there: the same bytes for the same."""
+    """Draw the tables beside them, once both are there: the same bytes for the same."""
     files = [folder / f"{name}.csv" for name in ("sizes", "workers")]
     if not all(file.is_file() for file in files):
         return
     sizes, workers = (pd.read_csv(file) for file in files)
     groups = list(sizes.groupby("growing", sort=False))
-    reproducible = {"svg.hashsalt": "scale", "svg.fonttype": "none"}
-    with style(), mpl.rc_context(reproducible):
-        figure = Figure(figsize=(2.1 * (len(groups) + 1), 2.6), layout="constrained")
-        *axes, last = figure.subplots(1, len(groups) + 1)
-        for axis, (what, group) in zip(axes, groups, strict=True):
+    rows = -(-(len(groups) + 1) // COLUMNS)
+    with style():
+        figure = Figure(figsize=(7.6, 2.4 * rows))
+        axes = figure.subplots(rows, COLUMNS, squeeze=False)
+        for axis, (what, group) in zip(axes.flat, groups, strict=False):
             _growing(axis, what, group)
-        axes[0].set_ylabel("seconds of a processor")
-        _faster(last, workers)
-        file = BytesIO()
-        figure.savefig(file, format="svg", metadata={"Date": None})
-    write_atomic(folder / "scale.svg", file.getvalue())
+        for axis in axes[:, 0]:
+            axis.set_ylabel("seconds of a processor")
+        _faster(axes.flat[len(groups)], workers)
+        for axis in axes.flat[len(groups) + 1 :]:
+            axis.set_axis_off()
+        keep(folder, "scale", figure)
 
 
 def _growing(axis: Axes, what: str, group: pd.DataFrame) -> None:

@@ -418,7 +418,7 @@ def test_the_page_builds_strictly(tmp_path):
         f"import sys\nfrom pathlib import Path\nsys.path.insert(0, {str(ROOT / 'book/_ext')!r})\n"
         "import costing\n"
         f"myst_substitutions = costing.texts(Path({str(runs)!r}), Path({str(folder)!r}))\n"
-        "extensions = ['myst_nb']\nmyst_enable_extensions = ['deflist', 'substitution']\n"
+        "extensions = ['myst_nb', 'shown']\nmyst_enable_extensions = ['deflist', 'substitution']\n"
         "nb_execution_mode = 'off'\n"
     )
     command = [sys.executable, "-m", "sphinx", "-q", "-n", "-W", "--keep-going", source, out]
@@ -427,6 +427,7 @@ def test_the_page_builds_strictly(tmp_path):
     page = (out / "index.html").read_text()
     assert "{{" not in page
     assert 'src="_images/scale.svg"' in page
+    assert 'src="_images/scale-dark.svg"' in page
     assert "<td>202 / 191 (0.946)</td>" in page
     assert "<td>1,281,167</td>" in page
     assert "lime 10000 --keep" in re.sub("<[^>]*>", "", page)  # which is not kept yet

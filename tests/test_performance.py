@@ -1,6 +1,7 @@
 """The page on performance: figures kept row by row, and a verdict that follows from them."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,8 @@ import performance  # noqa: E402
 import run  # noqa: E402
 import store  # noqa: E402
 from nets import classifier, photograph  # noqa: E402
+
+from xailib.publishing import GROUND  # noqa: E402
 
 KEPT = ROOT / "book/_data/performance"
 
@@ -146,6 +149,7 @@ def test_the_page_says_what_is_not_met(tmp_path, changes, missed):
 def test_the_page_warns_of_a_busy_machine(tmp_path, elsewhere, warned):
     found = page(tmp_path, cores_used_elsewhere=elsewhere)
     assert ("provisional" in found["performance_busy"]) is warned
+    assert "–" not in found["performance_busy"]
 
 
 @pytest.mark.parametrize("power", [0.0, 1.0, 2.0])
@@ -159,10 +163,12 @@ def test_how_time_grows(tmp_path, power):
 def test_the_growth_figure_is_that_of_the_table(tmp_path):
     store.merge(tmp_path, "growth", sizes(1), described("2026-01-01"))
     growth_figure.draw(tmp_path)
-    first = (tmp_path / "growth.svg").read_bytes()
+    first, dark = ((tmp_path / f"growth{twin}.svg").read_bytes() for twin in ("", "-dark"))
     growth_figure.draw(tmp_path)
     assert (tmp_path / "growth.svg").read_bytes() == first
     assert b"samples" in first
+    for picture, ground in ((first, b"#ffffff"), (dark, GROUND.encode())):
+        assert set(re.findall(rb"fill: (#ffffff|#121212)", picture)) == {ground}
 
 
 def test_what_is_kept_names_its_origin():
@@ -232,7 +238,7 @@ def test_the_page_builds_strictly_and_shows_every_comparison(tmp_path):
     shutil.copy(ROOT / "book/performance.md", source / "index.md")
     (source / "conf.py").write_text(
         f"import sys\nsys.path.insert(0, {str(ROOT / 'book/_ext')!r})\n"
-        "extensions = ['myst_nb', 'performance']\n"
+        "extensions = ['myst_nb', 'performance', 'shown']\n"
         "myst_enable_extensions = ['deflist', 'substitution']\n"
         "nb_execution_mode = 'off'\n"
     )
@@ -243,5 +249,8 @@ def test_the_page_builds_strictly_and_shows_every_comparison(tmp_path):
     for key in pd.read_csv(KEPT / "ratios.csv")["comparison"]:
         assert f">{key}</td>" in page
     assert "{{" not in page
-    assert 'src="_images/growth.svg"' in page
+    assert re.findall(r'on-(\w+).*?src="_images/(.*)\.svg"', page) == [
+        ("light", "growth"),
+        ("dark", "growth-dark"),
+    ]
     assert "ratios that were asked for" in page

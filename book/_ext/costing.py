@@ -19,8 +19,9 @@ from sphinx.application import Sphinx
 from sphinx.config import Config
 
 MISSING = "*Not measured yet:* `OMP_NUM_THREADS=1 .venv/bin/python benchmarks/scale.py {} --keep`"
-FIGURE = """```{figure} _data/scale/scale.svg
+FIGURE = """```{run-figure} _data/scale/scale.svg
 :name: cost-growth
+:dark: _data/scale/scale-dark.svg
 :alt: Processor time on logarithmic axes against photographs, units and concepts, and the speed \
 of several workers against their number, beside the line that would be ideal.
 
@@ -38,7 +39,7 @@ def texts(runs: Path, folder: Path = FOLDER) -> dict[str, str]:
     measured = [table for table in tables.values() if table is not None]
     file = folder / "manifest.json"
     origin = json.loads(file.read_text(encoding="utf-8"))["runs"] if file.is_file() else {}
-    whole = (folder / "scale.svg").is_file() and sizes is not None and workers is not None
+    whole = (folder / "scale-dark.svg").is_file() and sizes is not None and workers is not None
     return {
         "cost_verdict": verdict(found),
         "cost_tasks": "" if found.empty else html(shown(found), "cost-tasks"),

@@ -155,15 +155,20 @@ def exponents(growth: pd.DataFrame) -> pd.DataFrame:
 
 
 def busy(*tables: pd.DataFrame) -> str:
-    """Return a warning where other programs used the machine meanwhile."""
+    """Return a warning where other programs used the machine meanwhile, or nobody has looked."""
     used = pd.concat([table["cores_used_elsewhere"] for table in tables])
-    loaded = used[~(used <= BUSY)]
-    if loaded.empty:
+    loaded, unknown = used[used > BUSY], used.isna().sum()
+    said = []
+    if len(loaded):
+        said.append(
+            f"**Measured on a busy machine:** during {len(loaded)} of {len(used)} measurements "
+            f"other programs used up to {number(loaded.max())} cores."
+        )
+    if unknown:
+        said.append(f"Of {unknown} of {len(used)} measurements it is not known what else ran.")
+    if not said:
         return "Nothing else ran on the machine meanwhile."
-    return (
-        f"**Measured on a busy machine:** during {len(loaded)} of {len(used)} measurements other "
-        f"programs used up to {number(loaded.max())} cores. Such figures are provisional."
-    )
+    return " ".join([*said, "Such figures are provisional."])
 
 
 def machines(runs: dict[str, dict[str, Any]]) -> Iterator[str]:
@@ -173,7 +178,7 @@ def machines(runs: dict[str, dict[str, Any]]) -> Iterator[str]:
         shown = f"photograph {run['image']}; " if "image" in run else ""
         yield (
             f"- {run['date'][:16].replace('T', ' ')} UTC: {run['processor']}, {run['cores']} "
-            f"cores, {run['memory_gb']} GB, {run['threads']} threads of torch; load at the start "
+            f"cores, {run['memory_gb']} GB, torch threads: {run['threads']}; load at the start "
             f"{run['load']}; {shown}commit `{run['commit']}`; "
             f"Python {run['python']}, {packages}"
         )
