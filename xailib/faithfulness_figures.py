@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from xailib.errors import InputError
-from xailib.figures import NAMES, PALETTE, style
+from xailib.figures import NAMES, PALETTE, PER_CENT, style
 from xailib.intervals import mean_interval
 
 Picture = UInt8[np.ndarray, "height width 3"]
@@ -82,7 +82,7 @@ def curves_chart(curves: pd.DataFrame) -> Figure:
             for place, method in enumerate(methods):
                 _curve(axis, wide.loc[method], own.loc[method], method, place)
             axis.set(title=MEASURES[measure], xlabel=_AXES[measure])
-            axis.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+            axis.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=PER_CENT))
         panels[0].set(ylabel="probability of the category", ylim=(0, None))
         handles, names = panels[0].get_legend_handles_labels()
         figure.legend(handles, names, loc="outside lower center", ncols=len(names))

@@ -44,6 +44,7 @@ SUPPORTS, OPPOSES = "#FFD54A", "#3DA5FF"  # yellow as in the seed; blue against 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe & Ito
 CELL = 1.6  # inches a picture in a gallery
 HEADING = 0.2  # inches above it
+PER_CENT = "\N{NO-BREAK SPACE}%"  # as the site writes it behind a number
 
 
 def style() -> AbstractContextManager[None]:

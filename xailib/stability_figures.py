@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter, ScalarFormatter
 
 from xailib.explanation import Explanation
-from xailib.figures import PALETTE, style
+from xailib.figures import PALETTE, PER_CENT, style
 from xailib.masks import lime_superpixels
 from xailib.stability import Stability
 
@@ -43,7 +43,7 @@ def runs_chart(table: pd.DataFrame) -> Figure:
             axis.xaxis.set_major_formatter(ScalarFormatter())
             axis.tick_params(axis="x", labelrotation=60)
             axis.set_title(title)
-        panels[0].set_ylim(min(0.0, float(table[list(_MEASURES)].min().min())), 1)
+        panels[0].set_ylim(min(0.0, float(table[list(_MEASURES)].min().min())), 1.04)
         panels[1].set_xlabel("samples a run")
         handles, names = panels[0].get_legend_handles_labels()
         handles.append(
@@ -75,7 +75,7 @@ def weights_chart(table: pd.DataFrame) -> Figure:
         colours = np.where(chosen, PALETTE[0], "#B8B8B8")
         below.bar(places, table["chosen_again"], color=list(colours), width=0.8)
         below.set(ylabel="halves that\nchoose it", ylim=(0, 1), xlabel="superpixel, by weight")
-        below.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        below.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=PER_CENT))
     return figure
 
 
@@ -100,7 +100,7 @@ def designs_chart(table: pd.DataFrame) -> Figure:
         axis.set(xlabel="passes for the same variance")
         axis.set_xlim(0, None)
         axis.invert_yaxis()
-        axis.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axis.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=PER_CENT))
         figure.legend(loc="outside right center")
     return figure
 

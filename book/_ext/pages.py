@@ -38,6 +38,17 @@ _MENDED = (
     ),
     (r'role="doc-biblioentry"', 'role="listitem"'),
 )
+# What no reader sees as words, and the blank, if any, between a number and its per cent sign.
+_PER_CENT = re.compile(r"<(script|style|pre|code)\b.*?</\1>|<[^>]*>|(?<=\d)\s?%", re.DOTALL)
+_NAMES = re.compile(r"^\s*\w+(, \w+)+(?= : )")
+_ALT = re.compile(r'(?<= alt=")[^"]*')
+
+
+def keep_together(
+    app: Sphinx, what: str, name: str, described: object, options: Any, lines: list[str]
+) -> None:
+    """Take the blanks out of names that share an entry: else all but the last become its type."""
+    lines[:] = [_NAMES.sub(lambda names: names[0].replace(", ", ","), line) for line in lines]
 
 
 def serve_mathjax(app: Sphinx, config: Any) -> None:
@@ -99,9 +110,11 @@ def mend(html: str, folder: Path) -> str:
     - Names for a screen reader: of the arrows in the table of contents, of the search field's
       button, which the theme calls otherwise than it reads, and of the bibliography's entries.
       What scrolls can be reached by keyboard.
+    - A number and its per cent sign stand apart and on one line, however a page wrote them.
     """
     for pattern, mended in _MENDED:
         html = re.sub(pattern, mended, html)
+    html = _PER_CENT.sub(_apart, html)
     seen = 0
 
     def sized(found: re.Match[str]) -> str:
@@ -116,6 +129,13 @@ def mend(html: str, folder: Path) -> str:
         return tag.replace("<img ", f'<img width="{size[0]}" height="{size[1]}"{lazy} ', 1)
 
     return re.sub(r"<img [^>]*>", sized, html)
+
+
+def _apart(found: re.Match[str]) -> str:
+    part = found[0]
+    if part.startswith("<img "):
+        return _ALT.sub(lambda alt: _PER_CENT.sub(_apart, alt[0]), part)
+    return part if part.startswith("<") else "\N{NO-BREAK SPACE}%"
 
 
 @cache
@@ -136,6 +156,8 @@ def _size(file: Path) -> tuple[int, int] | None:
 
 def setup(app: Sphinx) -> None:
     """Connect to Sphinx's events."""
+    app.setup_extension("sphinx.ext.autodoc")
+    app.connect("autodoc-process-docstring", keep_together, priority=400)  # before napoleon
     app.connect("config-inited", serve_mathjax, priority=100)
     app.connect("html-page-context", drop_thebe, priority=900)
     app.connect("build-finished", copy_mathjax)
