@@ -1,18 +1,20 @@
 """The explorer's pictures and scores, and how a published figure looks on a dark page."""
 
 import json
+import re
 
 import numpy as np
 import pandas as pd
 import pytest
 from conftest import explanation, lime_explanation
 from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
 from PIL import Image
 
 from xailib import explorer, figures
 from xailib.frames import Frame
 from xailib.images import ImageSet
-from xailib.publishing import GROUND, KEPT, darkened, publish
+from xailib.publishing import GROUND, KEPT, darkened, publish, table_html
 from xailib.results import start_run
 
 RNG = np.random.default_rng(3)
@@ -112,6 +114,18 @@ def test_grays_turn_over_for_the_dark_and_back():
     assert np.allclose(figure.get_facecolor()[:3], 1)
 
 
+def test_ticks_that_another_layout_brings_back_are_turned_too():
+    figure = Figure()
+    axis = figure.subplots()
+    axis.set_xticks([0, 1, 2])
+    figure.draw_without_rendering()
+    axis.set_xticks([0, 1])
+    with darkened(figure):
+        axis.set_xticks([0, 1, 2])
+        figure.draw_without_rendering()
+        assert all(min(to_rgb(text.get_color())) > 0.8 for text in axis.get_xticklabels())
+
+
 def test_a_picture_that_was_not_computed_is_a_word_that_turns_with_the_ground():
     figure = figures.gallery([[PIXELS, None]], ["trained", "random"], ["a label"])
     shown, missing = figure.axes
@@ -139,3 +153,11 @@ def test_a_published_figure_has_a_dark_twin(tmp_path, raster):
         assert GROUND in dark.read_text()
         assert GROUND not in light.read_text()
     assert (tmp_path / "figures" / "one.csv").read_text() == "a\n1\n"
+
+
+def test_what_is_shown_as_zero_has_no_sign():
+    table = pd.DataFrame({"n": [-0.004, 0.004, -0.006, np.nan], "word": ["a", "+0.5", "-0-", ""]})
+    html = table_html(table, "t", {"n": "n", "word": "word"}, {"n": "{:+.2f}"})
+    assert re.findall("<td[^>]*>(.*?)</td>", html) == [
+        "0.00", "a", "0.00", "+0.5", "-0.01", "-0-", "–", "",
+    ]  # fmt: skip

@@ -105,7 +105,7 @@ def _write(axis: Axes, places: np.ndarray, values: np.ndarray, chance: np.ndarra
     for place, value, low in zip(places, values, chance, strict=True):
         axis.annotate(
             f"{value:.3f}", (place, value), (0, 7), textcoords="offset points", ha="center",
-            fontsize=7.5, color=PALETTE[0],
+            fontsize=7.5,
         )  # fmt: skip
         axis.text(place, low / 2, f"{low:.3f}", ha="center", fontsize=7.5, color="0.35")
 

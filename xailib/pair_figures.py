@@ -35,7 +35,8 @@ def matrix_chart(summary: pd.DataFrame) -> Figure:
             value = shown[down, across]
             text = "–" if np.isnan(value) else "1" if down == across else f"{value:.2f}"
             colour = "white" if abs(value) > 0.7 else "black"
-            axis.text(across, down, text, ha="center", va="center", color=colour, gid=KEPT)
+            kept = None if np.isnan(value) else KEPT  # where nothing is coloured is the ground
+            axis.text(across, down, text, ha="center", va="center", color=colour, gid=kept)
         axis.set_xticks(range(len(names)), labels)
         axis.set_yticks(range(len(names)), labels)
         axis.tick_params(length=0)

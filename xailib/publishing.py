@@ -5,6 +5,7 @@ turned over, colours and pictures stay as they are.
 """
 
 import io
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -29,6 +30,7 @@ from xailib.results import Run
 
 GROUND = "#121212"  # of the site's dark mode
 KEPT = "kept"  # the gid of an artist that stands on a picture: it stays as it is
+_SIGNED_ZERO = re.compile(r"(?<=>)[+-](?=0(\.0+)?<)")
 
 
 def publish(
@@ -112,7 +114,8 @@ def table_html(
 ) -> str:
     """Return the columns named in `headings` as HTML; a missing number is a dash.
 
-    Words stand on the left of their column; the site's style sheet puts numbers on the right.
+    What is shown as zero has no sign. Words stand on the left of their column; the site's style
+    sheet puts numbers on the right.
     """
     shown = table[list(headings)].rename(columns=dict(headings))
     look: dict[Any, Any] = {headings[column]: form for column, form in (formats or {}).items()}
@@ -124,7 +127,7 @@ def table_html(
         .hide(axis="index")
         .to_html(table_uuid=name)
     )
-    return html
+    return _SIGNED_ZERO.sub("", html)
 
 
 def publish_explorer(
@@ -178,7 +181,7 @@ def darkened(figure: Figure) -> Iterator[None]:
     """
     undo: list[Callable[[], Any]] = []
     try:
-        for artist in figure.findobj():
+        for artist in _artists(figure):
             if artist.get_gid() == KEPT:
                 continue
             for entry in _colours(artist):
@@ -190,6 +193,15 @@ def darkened(figure: Figure) -> Iterator[None]:
     finally:
         for step in reversed(undo):
             step()
+
+
+def _artists(figure: Figure) -> list[Artist]:
+    """Return all artists, with ticks that are not shown now but may be when it is laid out anew."""
+    found: list[Artist] = figure.findobj()
+    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+        for tick in (*axis.majorTicks, *axis.minorTicks):
+            found += tick.findobj()
+    return list(dict.fromkeys(found))
 
 
 def _colours(artist: Artist) -> tuple[str, ...]:
