@@ -399,7 +399,8 @@ def judged(left, alike, count=6):
     pairs = [(a, b) for a in images for b in images if a != b]
     unrelated = pd.DataFrame(pairs, columns=["image", "other"])
     rng = np.random.default_rng(1)
-    unrelated = unrelated.assign(method="gradcam", spearman=rng.normal(alike, 0.02, len(pairs)))
+    noise = np.minimum(rng.normal(alike, 0.02, len(pairs)), 1)
+    unrelated = unrelated.assign(method="gradcam", spearman=noise)
     return verdict(table, unrelated).iloc[0]
 
 
@@ -420,6 +421,11 @@ def test_verdicts(left, alike, word):
     assert found["verdict"] == word
     assert found["left_low"] <= found["left"] <= found["left_high"]
     assert found["floor_low"] <= found["floor"] <= found["floor_high"]
+
+
+def test_no_interval_leaves_the_range_of_a_correlation():
+    found = judged([-1.0, 1.0, 0.9], 0.2, count=3)
+    assert (found["left_low"], found["left_high"]) == (-1, 1)
 
 
 def test_what_cannot_be_judged():

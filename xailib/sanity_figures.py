@@ -174,9 +174,10 @@ def verdict(
 ) -> pd.DataFrame:
     """Judge each method by what is left of its maps' similarity; tables in, table out.
 
-    Means over photographs, with 95 % intervals of `xailib.intervals.mean_interval`; that of the
-    floor, a mean over pairs, needs three photographs, and without it no method passes. Where
-    pairs lack a value, the floor is the mean of `xailib.intervals.pseudo_values`, as its interval.
+    Means over photographs, with 95 % intervals of `xailib.intervals.mean_interval`, cut off at
+    -1 and 1; that of the floor, a mean over pairs, needs three photographs, and without it no
+    method passes. Where pairs lack a value, the floor is the mean of
+    `xailib.intervals.pseudo_values`, as its interval.
     A method **passes** if the mean similarity is not above the floor's interval, and its own
     interval lies below `CHANGED`. It **fails** if its own interval lies above the floor's, or
     above `ALIKE`. All else is **undecided**: among it a method whose maps are much alike
@@ -216,9 +217,10 @@ def verdict(
                 f"table: nothing to judge {method!r} by; it needs {measure} and a floor"
             )
         square = pairs.pivot(index="image", columns="other", values=measure).to_numpy(float)
-        low, high = map(float, mean_interval(left))
         each = pseudo_values(square)
-        floor_low, floor_high = map(float, mean_interval(each))
+        # Student's intervals do not know that no similarity is beyond these.
+        low, high = map(float, np.clip(mean_interval(left), -1, 1))
+        floor_low, floor_high = map(float, np.clip(mean_interval(each), -1, 1))
         if low > floor_high or low >= ALIKE:
             word = "fails"
         else:
@@ -286,7 +288,7 @@ def _curves(axis: Axes, part: pd.DataFrame, measure: str) -> None:
         own = own.sort_values("stage_index")
         label = f"{MEASURES[measure]}, by photograph" if number == 0 else None
         color = figures.PALETTE[0]
-        axis.plot(own["stage_index"], own[measure], color=color, lw=0.7, alpha=0.5, label=label)
+        axis.plot(own["stage_index"], own[measure], color=color, lw=0.8, alpha=0.7, label=label)
     label = f"{MEASURES[measure]}, mean"
     axis.plot(means[measure], color=figures.PALETTE[0], marker="o", ms=4, label=label)
     for index, (other, style) in enumerate((("ssim", "--"), ("iou", ":")), 1):
