@@ -96,7 +96,10 @@ display(
 # Fisher's for units), adjusted for all $m$ tests of this page by Holm's rule {cite}`holm1979`:
 #
 # $$
-# \text{holds: } l > 0,\ \tilde p < 0.05; \qquad \text{does not hold: } u < 0,\ \tilde p < 0.05; \qquad
+# \text{holds: } l > 0,\ \tilde p < 0.05; \qquad \text{does not hold: } u < 0,\ \tilde p < 0.05,
+# $$
+#
+# $$
 # \tilde p_{(i)} = \max_{j \le i}\, \min\bigl(1, (m - j + 1)\, p_{(j)}\bigr).
 # $$
 #

@@ -15,6 +15,7 @@ from jaxtyping import Float
 
 from xailib.errors import InputError
 from xailib.explanation import Explanation
+from xailib.faithfulness_figures import MEASURES
 from xailib.figures import NAMES
 from xailib.intervals import LEVEL, Estimate, compared_shares, decided, holm, no_more_than, paired
 from xailib.kinds import UNKNOWN
@@ -184,7 +185,7 @@ def faithfulness_findings(scores: pd.DataFrame, cam: str = "gradcam") -> list[Fi
         found.append(
             tested(
                 "Grad-CAM gives better insight into the prediction than LIME.",
-                f"{measure}: gain of {NAMES[cam]} over LIME",
+                f"{MEASURES[str(measure)]}: gain of {NAMES[cam]} over LIME",
                 gain,
                 "task-faithfulness",
             )
