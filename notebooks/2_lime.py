@@ -164,8 +164,8 @@ figures.publish_table(
     run,
     table,
     "lime-masks",
-    "LIME's masks, photograph by photograph. Areas are shares of the network's view; "
-    "fit is the weighted R² of the linear model; in common, the share of the chosen superpixels that two halves of the samples both choose.",
+    f"LIME's masks, photograph by photograph, with {drawn} samples. Areas are shares of the network's view; opposing counts the "
+    "superpixels of LIME 2 that do; fit is the weighted R² of the linear model; in common, the share of the chosen superpixels that two halves of the samples both choose.",
     {
         "image": "photograph",
         "target": "explained category",
@@ -173,9 +173,9 @@ figures.publish_table(
         "superpixels": "superpixels",
         "lime1_area": "area LIME 1",
         "lime2_area": "area LIME 2",
-        "opposing": "opposing in LIME 2",
+        "opposing": "opposing",
         "fit": "fit R²",
-        "samples": "samples",
+        **({"samples": "samples"} if table["samples"].nunique() > 1 else {}),
         "in_common": "in common",
         "mask": "mask",
     },

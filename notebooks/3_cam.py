@@ -201,13 +201,13 @@ if gradients:
 # %% tags=["remove-input"]
 figures.publish_table(
     run,
-    table,
+    table.assign(name=table["method"].map(figures.NAMES)),
     "cam-maps",
     "The heatmaps in numbers: the share of the view above half of the maximum and above zero, and the "
     f"Spearman rank correlation of all pixels with {figures.NAMES[first]}.",
     {
         "image": "photograph",
-        "method": "method",
+        "name": "method",
         "above_half": "above half",
         "above_zero": "above zero",
         "rank_correlation": "rank correlation",

@@ -181,7 +181,7 @@ figures.publish(
     audit_figures.step_chart(steps),
     "steps",
     "Mean IoU over the photographs as one repair is added to another; bars show the chance level of Grad-CAM's "
-    "masks. The IoU hardly moves; what changes is how much of it chance explains.",
+    "masks, and the numbers on top are its IoU, which hardly moves; what changes is how much of it chance explains.",
     "Two panels, LIME 1 and LIME 2: mean IoU of three CAMs by repair, and bars of the chance level. For LIME 1 and "
     f"Grad-CAM from {metrics['published_mean']:.3f} (chance {metrics['published_chance']:.3f}) to "
     f"{metrics['iou_gradcam']:.3f} (chance {metrics['chance']:.3f}).",
@@ -287,7 +287,7 @@ figures.publish_table(
     "corrected",
     f"Corrected mean IoU of LIME 1 with each CAM over {metrics['images']} photographs, against three baselines: mean difference "
     "with its 95 % interval, adjusted p, and in how many photographs the CAM is above the baseline.",
-    {"method": "method", "iou": "IoU", "baseline": "against", "level": "its IoU", "difference": "difference", "interval": "95 % interval", "p": "p", "above": "photographs above"},
+    {"method": "method", "iou": "IoU", "baseline": "against", "level": "its IoU", "difference": "difference", "interval": "95 % interval", "p": "p", "above": "above in"},
     {"iou": "{:.3f}", "level": "{:.3f}", "difference": "{:+.3f}", "p": "{:.3f}"},
 )
 

@@ -249,11 +249,11 @@ figures.publish_table(
     judged,
     "sanity-verdicts",
     "Rank correlation with the trained network's map: with only the output layer random, with all of the network "
-    "random, and the floor, with 95 % intervals; the verdict by it, and by SSIM instead. "
-    f"Below {CHANGED} a map counts as clearly changed, from {ALIKE} as the same.",
+    "random, and the floor, with 95 % intervals (cut off at -1 and 1); the verdict by it, and by SSIM instead. "
+    f"n: photographs. Below {CHANGED} a map counts as clearly changed, from {ALIKE} as the same.",
     {
         "name": "method",
-        "photographs": "photographs",
+        "photographs": "n",
         "first_stage": "output layer random",
         "left": "all random",
         "left_low": "from",

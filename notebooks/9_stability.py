@@ -231,7 +231,8 @@ figures.publish_table(
     table.assign(verdict=table["stable"].map({True: "stable", False: "not stable"})),
     "stability-photographs",
     "What each explanation of the LIME page says of itself. In common, IoU and rank correlation: of two halves, mean over splits. "
-    "Samples needed: after which the mask was stable; a dash where all were not enough.",
+    "Samples needed: at which of its looks `\"auto\"` would have stopped, the first that finds the mask stable (a later one need "
+    "not); a dash where none does.",
     {
         "image": "photograph",
         "samples": "samples",
