@@ -26,7 +26,7 @@ FIGURE = """```{run-figure} _data/scale/scale.svg
 of several workers against their number, beside the line that would be ideal.
 
 Processor time as one thing grows and all else stays, on logarithmic axes, and how many times
-faster several workers are. Broken: in proportion.
+faster several workers are. Broken: in proportion, with workers as far as there are cores.
 {download}`Sizes (CSV) <_data/scale/sizes.csv>`, {download}`workers (CSV) <_data/scale/workers.csv>`
 ```"""
 
