@@ -66,6 +66,21 @@ def test_engine_gives_eager_s_scores_and_leaves_the_network(name, net):
         torch.testing.assert_close(found.logits, eager(module.eval()), rtol=1e-4, atol=1e-5)
 
 
+def test_openvino_leaves_the_cores_to_all_processes(monkeypatch):
+    """Pinned, the threads of each take the first cores: two workers would run on one of two."""
+    openvino = pytest.importorskip("openvino")
+    compile_model, compiled = openvino.Core.compile_model, []
+
+    def recording(*given):
+        compiled.append(compile_model(*given))
+        return compiled[-1]
+
+    monkeypatch.setattr(openvino.Core, "compile_model", recording)
+    forward_batches(seeded(Plain), make, 11, batch_size=4, engine="openvino")
+    assert not compiled[0].get_property("ENABLE_CPU_PINNING")
+    assert compiled[0].get_property("INFERENCE_NUM_THREADS") == torch.get_num_threads()
+
+
 def test_compile_gives_eager_s_scores():
     usable("compile")
     module = seeded(lambda: nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, 5)))
