@@ -164,6 +164,14 @@ def constants(names: Iterable[str]) -> dict[str, object]:
     return found
 
 
+def networks(names: Iterable[str]) -> list[str]:
+    """Return the networks that some profiles explain."""
+    from xailib.profiles import TASKS, declared, load_profile
+
+    given = (declared(task) | load_profile(name).share(task) for name in names for task in TASKS)
+    return sorted({str(parameters["model"]) for parameters in given if parameters.get("model")})
+
+
 def _line(pairs: Sequence[tuple[int, object]], name: str) -> list[float]:
     """Return where a line begins and how it rises, neither below 0."""
     size = np.array([count for count, _ in pairs], float)
@@ -222,13 +230,9 @@ def main() -> None:
     elif given.part == "imagenet":
         print(imagenet(given.gpus).to_string(index=False))
     else:
-        from xailib.profiles import declared, load_profile
-
-        shares = [load_profile(name).share("2_lime") for name in given.profiles]
-        networks = sorted({(declared("2_lime") | share)["model"] for share in shares})
         found = {
             "measured": given.write or "here",
-            "networks": networks,
+            "networks": networks(given.profiles),
             "jobs": constants(given.profiles),
         }
         print(json.dumps(found, indent=1))

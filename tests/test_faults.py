@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 from collections import Counter
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from faults_table import rows, says, shown
 from nets import classifier, photograph
 from processes import as_nobody
 
-from xailib import files
+from xailib import files, locks
 from xailib.activations import record_activations
 from xailib.errors import InputError, StorageError, UnavailableError
 from xailib.files import write_atomic
@@ -303,9 +302,16 @@ def test_a_notebook_in_a_folder_that_is_in_use_is_refused(tmp_path, holder):
     assert not (tmp_path / "run" / "manifest.json").exists()
 
 
-def test_a_folder_that_is_taken_away_while_another_waits_is_made_again(tmp_path, holder):
+def test_a_folder_that_is_taken_away_while_another_waits_is_made_again(
+    tmp_path, holder, monkeypatch
+):
     """As by a run that was refused before it had made anything."""
-    threading.Timer(0.2, (tmp_path / "run").rename, [tmp_path / "away"]).start()
+
+    def taken_away(_lock):  # asked for when waiting begins
+        (tmp_path / "run").rename(tmp_path / "away")
+        return "another process"
+
+    monkeypatch.setattr(locks, "_holder", taken_away)
     lock_folder(tmp_path / "run", ".run.lock", patience=60.0).release()
     assert (tmp_path / "away").is_dir()
 

@@ -20,6 +20,8 @@ import pages
         ("<style>p { top: 5%; }</style>", None),
         ("<pre>95% <b>5 %</b></pre>", None),
         ('<script>\n"5%"</script>', None),
+        ('<a title="a > b" style="top: 5%">x</a>', None),
+        ("<!-- 5% --><p>https://h/a1%20b</p>", None),
     ],
 )  # fmt: skip
 def test_a_number_and_its_per_cent_sign_stand_apart_and_together(tmp_path, written, mended):

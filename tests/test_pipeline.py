@@ -242,7 +242,8 @@ def test_what_to_run_first_is_told_in_order_and_with_which_values(monkeypatch, t
     reads = {"5_faithfulness": ["3_cam"], "3_cam": ["2_lime", "1_clip_dissect"]}
     monkeypatch.setattr(foreseen, "upstream", lambda task: dict(enumerate(reads.get(task, ()))))
     profile = Profile("mine", {}, beside="mine+x", reached=("3_cam", "5_faithfulness"))
-    with pytest.raises(InputError, match="1_clip_dissect, 2_lime, 3_cam with the same -p"):
+    line = "results/mine and results/mine.x; run first: 1_clip_dissect, 2_lime, 3_cam with the same"
+    with pytest.raises(InputError, match=line):
         foreseen.check_runs(profile, ["5_faithfulness"])
     foreseen.check_runs(profile, ["1_clip_dissect", "2_lime", "3_cam", "5_faithfulness"])
 

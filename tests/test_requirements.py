@@ -149,6 +149,20 @@ def test_a_task_can_only_fail_without_its_networks(asked):
     assert lacking({"1_clip_dissect": labels})["1_clip_dissect"].networks == ()
 
 
+@pytest.mark.parametrize("answer", ["HTTP 404", "HTTP 503", "timed out"])
+def test_a_host_that_may_still_give_it_stops_no_task(asked, monkeypatch, answer):
+    monkeypatch.setattr(requirements, "problem_with", lambda _: answer)
+    lack = lacking(one(model="resnet50"))["2_lime"]
+    assert answer in lack.unreachable[0]
+    assert lack.networks == ()
+
+
+def test_a_mirror_may_hold_what_no_host_gives(asked, monkeypatch, tmp_path):
+    assert lacking(one(model="resnet50"))["2_lime"].networks
+    monkeypatch.setenv(web.MIRROR, str(tmp_path))
+    assert lacking(one(model="resnet50"))["2_lime"].networks == ()
+
+
 @pytest.mark.parametrize("code", ["import nothing_of_this_name", "raise SystemExit", "def f(:"])
 def test_own_code_that_fails_is_left_to_the_loader(asked, tmp_path, code):
     file = tmp_path / "mine.py"

@@ -253,9 +253,11 @@ def test_an_address_that_cannot_be_used_is_one_line_before_any_work(monkeypatch,
         ("s3:/bucket", "has no // behind s3:; give a folder"),
         ("https://example.org/x", "cannot be written to; give a folder"),
         ("simplecache::s3://", "names no bucket or folder"),
+        ("README.md/x", r"lies below '.*/README.md', which is a file; give a folder"),
     ],
 )
-def test_an_address_says_what_is_wrong_with_it(tmp_path, url, line):
+def test_an_address_says_what_is_wrong_with_it(tmp_path, monkeypatch, url, line):
+    monkeypatch.chdir(ROOT)
     with pytest.raises(InputError, match=f"^store: '{re.escape(url)}' {line}"):
         Store(url, tmp_path)
 

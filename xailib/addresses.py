@@ -1,11 +1,12 @@
 """Where a store may be: an address that fsspec takes, looked at before any work."""
 
+import os
 from pathlib import Path
 from typing import Any
 
 from xailib.errors import InputError, UnavailableError, first_line, near_matches
 
-ALLOWED = "give a folder, s3://BUCKET/PREFIX or gs://BUCKET/PREFIX"
+ALLOWED = "give a folder, file:///FOLDER, s3://BUCKET/PREFIX or gs://BUCKET/PREFIX"
 _BUCKETS = ("s3", "s3a", "gs", "gcs", "az", "abfs", "oss", "oci")
 _READ_ONLY = ("http", "https", "data")
 
@@ -44,10 +45,19 @@ def file_system(url: str) -> tuple[Any, str]:
     except Exception as error:  # whatever a protocol's own package raises
         raise InputError(f"store: {url!r}: {first_line(error)}; {ALLOWED}") from error
     if getattr(system, "local_file", False):
-        if Path(place).is_file():
-            raise InputError(f"store: {url!r} is a file; {ALLOWED}")
+        _check_folder(url, Path(place))
         system.auto_mkdir = True
     return system, place.rstrip("/")
+
+
+def _check_folder(url: str, place: Path) -> None:
+    """Raise if a folder cannot be there, or not be written to."""
+    there = next(path for path in (place, *place.absolute().parents) if path.exists())
+    if not there.is_dir():
+        what = "is a file" if there == place else f"lies below {str(there)!r}, which is a file"
+        raise InputError(f"store: {url!r} {what}; {ALLOWED}")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise InputError(f"store: {url!r}: {str(there)!r} cannot be written to; {ALLOWED}")
 
 
 def _problem(url: str, known: list[str]) -> str:

@@ -46,10 +46,11 @@ def check_runs(profile: Profile, tasks: Collection[str]) -> None:
         reader = task if absent and task in tasks else reader
     if missing:
         first = [task for task in TASKS if task in missing]
-        folder = profile.folder(first[-1]).parent.relative_to(project_root())
+        folders = dict.fromkeys(profile.folder(task).parent for task in first)
+        where = " and ".join(str(folder.relative_to(project_root())) for folder in folders)
         told = [f"{task} with the same -p" if task in profile.reached else task for task in first]
         raise InputError(
-            f"only: {reader} reads runs that {folder} does not hold; run first: "
+            f"only: {reader} reads runs that are not in {where}; run first: "
             f"{', '.join(told)} (or leave --only away)"
         )
 

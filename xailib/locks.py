@@ -43,14 +43,16 @@ def lock_folder(folder: Path, name: str, *, patience: float = SOON) -> FileLock:
     """
     path = folder / name
     with storage(path):
-        folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path, is_singleton=True, thread_local=False)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            _wait(lock, folder, patience)
-        path.write_text(f"{os.getpid()}\n")
-    return lock
+        while True:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                _acquire(lock, folder, patience)
+                path.write_text(f"{os.getpid()}\n")
+            except FileNotFoundError:  # its holder has made nothing, and taken the folder away
+                lock.release()
+            else:
+                return lock
 
 
 @contextmanager
@@ -78,14 +80,13 @@ def alone(file: Path) -> Iterator[None]:
         lock.release()
 
 
-def _wait(lock: FileLock, folder: Path, patience: float) -> None:
+def _acquire(lock: FileLock, folder: Path, patience: float) -> None:
+    with suppress(Timeout):
+        lock.acquire(timeout=0)
+        return
     log.warning("results: %s is in use by %s; waiting", folder, _holder(lock))
     try:
-        try:
-            lock.acquire(timeout=patience)
-        except FileNotFoundError:  # its holder has made nothing, and taken the folder away
-            folder.mkdir(parents=True, exist_ok=True)
-            lock.acquire(timeout=patience)
+        lock.acquire(timeout=patience)
     except Timeout as error:
         raise InputError(
             f"results: {str(folder)!r} is in use by {_holder(lock)}; "

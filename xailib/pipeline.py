@@ -189,7 +189,8 @@ def execute(profile: Profile, task: str, *, bar: bool = False) -> None:
     ------
     XailibError
         With the one line in which the notebook failed; its partial output stays beside, but for
-        input that was refused before anything was made: then no folder is left.
+        input that was refused before anything was made: then no folder is left, unless a job of
+        an engine has begun a log in it.
     """
     folder = profile.folder(task)
     before = _finished_at(folder)

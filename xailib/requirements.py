@@ -6,6 +6,7 @@ each host is asked once, for a few seconds, whatever the number of files.
 
 import contextlib
 import importlib.util
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,15 +18,15 @@ from xailib.artefacts import Artefact
 from xailib.errors import InputError, UnavailableError
 from xailib.project import project_root
 from xailib.published_sets import ARCHIVES
-from xailib.web import host_of, problem_with
+from xailib.web import MIRROR, host_of, problem_with
 
 
 @dataclass(frozen=True)
 class Lack:
     """What one notebook lacks: what would be fetched, and what cannot be had, one line each.
 
-    Without `networks`, which are among what cannot be had, it can only fail; the rest it may do
-    without.
+    Without `networks`, which are among what cannot be had for certain, it can only fail; the rest
+    it may do without, or it may still be had.
     """
 
     fetched: tuple[str, ...]
@@ -58,7 +59,7 @@ def lacking(tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, Lack]:
         task: Lack(
             tuple(need.what for need in _missing(wanted) if lines[need] is None),
             tuple(filter(None, map(lines.get, wanted))),
-            tuple(filter(None, map(lines.get, networks[task]))),
+            tuple(str(lines[need]) for need in networks[task] if _certainly_not(need, problems)),
         )
         for task, wanted in found.items()
     }
@@ -75,6 +76,20 @@ def _no_answer(need: Artefact, problems: Mapping[str, str | None]) -> str | None
         return None
     hosts = ", ".join(f"{host_of(a)} ({r})" for a, r in zip(need.addresses, reasons, strict=True))
     return f"{need.what}: not here, and no answer from {hosts}; {need.instead}"
+
+
+def _certainly_not(need: Artefact | str, problems: Mapping[str, str | None]) -> bool:
+    """Tell whether something cannot be had: none of its hosts can be reached at all.
+
+    A host that answers, even with an error, was asked for one of its files only; one that is slow
+    may be quicker next time; a mirror folder may hold what was not looked for there.
+    """
+    if isinstance(need, str):
+        return True
+    if need.here or os.environ.get(MIRROR):
+        return False
+    reasons = [problems[host_of(address)] for address in need.addresses]
+    return all(r and not r.startswith("HTTP ") and "timed out" not in r for r in reasons)
 
 
 def needs(parameters: Mapping[str, Any]) -> Iterator[Artefact | str]:

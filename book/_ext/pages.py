@@ -39,7 +39,11 @@ _MENDED = (
     (r'role="doc-biblioentry"', 'role="listitem"'),
 )
 # What no reader sees as words, and the blank, if any, between a number and its per cent sign.
-_PER_CENT = re.compile(r"<(script|style|pre|code)\b.*?</\1>|<[^>]*>|(?<=\d)\s?%", re.DOTALL)
+_PER_CENT = re.compile(
+    r"<(script|style|pre|code|kbd|samp|textarea)\b.*?</\1>|<!--.*?-->"
+    r"|<(?:\"[^\"]*\"|'[^']*'|[^'\">])*>|(?<=\d)\s?%(?!\w)",
+    re.DOTALL,
+)
 _NAMES = re.compile(r"^\s*\w+(, \w+)+(?= : )")
 _ALT = re.compile(r'(?<= alt=")[^"]*')
 

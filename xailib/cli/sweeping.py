@@ -86,7 +86,8 @@ def sweep(profile: "Profile", only: str | None, force: bool, engine: Engine, as_
     left = unfinished(profile, jobs, force=force)
     if not engine.store:  # which may hold them
         check_runs(profile, {job.task for job in left if job.kind == "notebook"})
-    check_images(profile, {job.task for job in left})
+    if not engine.scheduler:  # whose workers may see others
+        check_images(profile, {job.task for job in left})
     if engine.dry_run:
         _show(profile, jobs, left, engine.workers or 1, as_json)
         warn_of_lacks(profile, (job.task for job in left))
