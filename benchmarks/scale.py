@@ -166,9 +166,10 @@ def constants(names: Iterable[str]) -> dict[str, object]:
 
 def networks(names: Iterable[str]) -> list[str]:
     """Return the networks that some profiles explain."""
-    from xailib.profiles import TASKS, declared, load_profile
+    from xailib.profiles import TASKS, load_profile
+    from xailib.shards import parameters_of
 
-    given = (declared(task) | load_profile(name).share(task) for name in names for task in TASKS)
+    given = (parameters_of(load_profile(name), task) for name in names for task in TASKS)
     return sorted({str(parameters["model"]) for parameters in given if parameters.get("model")})
 
 
