@@ -185,9 +185,14 @@ def hold(folder: Path) -> None:
     (folder / "hold").touch()
 
 
-def held(folder: Path) -> list[int]:
+def held(folder: Path, client: subprocess.Popen) -> list[int]:
     """Wait until a job is finished and others wait; return their processes."""
-    until(lambda: stamps(folder) and any((folder / "held").iterdir()))
+
+    def waits() -> bool:
+        assert client.poll() is None, client.communicate()[0]
+        return bool(stamps(folder)) and any((folder / "held").iterdir())
+
+    until(waits)
     return [int(file.name) for file in (folder / "held").iterdir()]
 
 

@@ -15,6 +15,7 @@ import psutil
 import pytest
 import sweeps
 
+from xailib.cluster import Cluster
 from xailib.jobs import Job, packed
 from xailib.profiles import Profile
 from xailib.workers import Worker
@@ -139,7 +140,7 @@ def test_a_killed_worker_of_the_pool_is_replaced(project):
     words = ["run", "mine", "--tables", *SHARD, "--workers", "2", "--json"]
     sweeps.hold(project)
     with sweeps.started(project, *words) as client:
-        held = sweeps.held(project)
+        held = sweeps.held(project, client)
         before = sweeps.stamps(project)
         for pid in held:
             kill(pid)
@@ -158,7 +159,7 @@ def test_a_killed_client_takes_its_workers_along_and_the_next_goes_on(project):
     words = ["run", "mine", "--tables", *SHARD, "--workers", "2"]
     sweeps.hold(project)
     with sweeps.started(project, *words) as client:
-        held = sweeps.held(project)
+        held = sweeps.held(project, client)
         client.kill()
         client.wait()
         sweeps.until(lambda: gone(held), 20)
@@ -173,7 +174,7 @@ def test_a_killed_client_takes_its_workers_along_and_the_next_goes_on(project):
 def test_an_interrupt_stops_the_workers(project):
     sweeps.hold(project)
     with sweeps.started(project, "run", "mine", "--tables", *SHARD, "--workers", "2") as client:
-        held = sweeps.held(project)
+        held = sweeps.held(project, client)
         client.send_signal(signal.SIGINT)
         sweeps.until(lambda: gone(held), 20)
         assert client.wait(20) != 0
@@ -184,7 +185,7 @@ def test_a_killed_worker_of_the_cluster_is_replaced(project, cluster):
     words = ["run", "mine", "--tables", *SHARD, "--scheduler", address, "--json"]
     sweeps.hold(project)
     with sweeps.started(project, *words) as client:
-        held = sweeps.held(project)
+        held = sweeps.held(project, client)
         before = sweeps.stamps(project)
         for nanny in nannies:
             for worker in psutil.Process(nanny.pid).children():
@@ -203,7 +204,7 @@ def test_after_a_killed_client_of_the_cluster_the_next_goes_on(project, cluster)
     words = ["run", "mine", "--tables", *SHARD, "--scheduler", address]
     sweeps.hold(project)
     with sweeps.started(project, *words) as client:
-        sweeps.held(project)
+        sweeps.held(project, client)
         client.kill()
         client.wait()
     before = sweeps.stamps(project)
@@ -219,7 +220,7 @@ def test_without_its_scheduler_a_client_says_so_and_another_scheduler_goes_on(pr
         words = ["run", "mine", "--tables", *SHARD, "--scheduler"]
         sweeps.hold(project)
         with sweeps.started(project, *words, address) as client:
-            sweeps.held(project)
+            sweeps.held(project, client)
             kill(process.pid)
             output = client.communicate(timeout=500)[0]
         assert client.returncode == 1
@@ -233,6 +234,22 @@ def test_without_its_scheduler_a_client_says_so_and_another_scheduler_goes_on(pr
         sweeps.call(project, *words, same)
     unchanged(before, sweeps.stamps(project))
     assert len(sweeps.stamps(project)) == 5
+
+
+@needs_dask
+def test_the_cluster_begins_jobs_in_the_order_of_the_plan():
+    """Dask may begin the last of jobs of equal priority first: a test that waits for one would."""
+    from distributed import LocalCluster
+
+    one = {"n_workers": 0, "processes": False, "dashboard_address": None}
+    with LocalCluster(**one) as local, Cluster(local.scheduler_address) as cluster:
+        tasks = []
+        for number in range(1, 5):
+            cluster.submit({})
+            sweeps.until(lambda wanted=number: len(local.scheduler.tasks) == wanted)
+            tasks += [task for task in local.scheduler.tasks.values() if task not in tasks]
+        priorities = [task.priority[:2] for task in tasks]
+    assert priorities == sorted(set(priorities))
 
 
 @needs_dask
