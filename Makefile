@@ -1,6 +1,8 @@
 # make report   environment, notebooks, site        make test   environment, whole test suite
 PYTHON  ?= python3.11
 PROFILE ?= embedded
+# Notebooks at a time. Empty: one after the other, each with all cores and its progress shown.
+WORKERS ?= 2
 BIN     := .venv/bin
 SHELL   := /bin/bash
 
@@ -11,7 +13,7 @@ TOOLS   := .venv/tools/bin
 .DELETE_ON_ERROR:
 
 report: .venv/ready pair
-	$(BIN)/xailib report $(PROFILE)
+	$(BIN)/xailib report $(PROFILE) $(addprefix --workers=,$(WORKERS))
 
 run: .venv/ready pair
 	$(BIN)/xailib run $(PROFILE)

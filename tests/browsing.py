@@ -44,7 +44,7 @@ def outside(url: str) -> bool:
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory) -> Path:
-    """The site of the smoke profile: every notebook executed, the book built with -W.
+    """The site of the smoke profile: its notebooks executed two at a time, the book built with -W.
 
     XAILIB_SITE may name one that is built already, for those who edit pages.
     """
@@ -52,7 +52,7 @@ def site(tmp_path_factory) -> Path:
         return Path(built).resolve()
     folder = tmp_path_factory.mktemp("site")
     xailib = str(Path(sys.executable).with_name("xailib"))
-    command = [xailib, "report", "smoke", "--site", str(folder)]
+    command = [xailib, "report", "smoke", "--workers", "2", "--site", str(folder)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert done.stdout.strip().splitlines()[-1].endswith("index.html")

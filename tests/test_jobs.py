@@ -13,13 +13,14 @@ from PIL import Image
 
 from xailib import executors, explaining, jobs, pipeline, plan, profiles, shards, versions
 from xailib.cli import sweeping
-from xailib.costs import constants, estimate, units, wall
+from xailib.costs import Cost, constants, estimate, longest_first, units, wall
 from xailib.errors import InputError
 from xailib.executors import Here, environments
 from xailib.explain.works import WORKS, works_of
 from xailib.foreseen import unusable
 from xailib.images import Failure, iter_images
 from xailib.jobs import Job, Result
+from xailib.pipeline import Outcome
 from xailib.plan import listing, unfinished
 from xailib.profiles import load_profile
 from xailib.schedule import run_plan
@@ -374,6 +375,16 @@ def test_the_time_of_a_plan_by_hand():
     assert wall([], {}, 2) == 0
 
 
+def test_the_longest_way_to_the_end_begins_first():
+    found = [Job("a", "a"), Job("b", "b"), Job("c", "c"), Job("d", "d", needs=("a", "z"))]
+    seconds = {"a": 1.0, "b": 5.0, "c": 1.0, "d": 5.0}
+    assert names(longest_first(found, seconds)) == ["a", "b", "d", "c"]
+    # What may take any time, and what it waits for, come first of all.
+    del seconds["d"]
+    assert names(longest_first(found, seconds)) == ["a", "d", "b", "c"]
+    assert longest_first([], {}) == []
+
+
 def test_estimates_are_lines_in_the_size_of_a_job(monkeypatch):
     monkeypatch.chdir(ROOT)
     profile = load_profile("smoke", {"images": ["chelsea", "coffee", "rocket"], "num_samples": 50})
@@ -399,6 +410,35 @@ def test_estimates_are_lines_in_the_size_of_a_job(monkeypatch):
     together = [estimate(profile, job) for job in (*parts, page)]
     assert estimate(profile, whole).seconds == sum(cost.seconds for cost in together)
     assert estimate(profile, whole).memory == max(cost.memory for cost in together)
+
+
+def test_a_report_has_one_job_a_task_and_a_sweep_shares_photographs_out():
+    whole = {workers: sweeping.Engine(workers=workers, whole=True) for workers in (None, 2)}
+    assert [engine.asked for engine in whole.values()] == [False, True]
+    assert whole[2].photographs is None
+    assert sweeping.Engine(workers=2).photographs == plan.SHARD
+    assert sweeping.Engine(workers=2, shard=3).photographs == 3
+
+
+TIMES = {name: Cost(seconds, 0.0, 0.0) for name, seconds in (("a", 9.0), ("b", 30.0), ("c", 20.0))}
+
+
+def test_what_is_left_is_told_to_who_watches(monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sweeping, "live", lambda: True)
+    monkeypatch.setattr("xailib.costs.estimate", lambda _, job: TIMES.get(job.name))
+    jobs = [Job("a", "a"), Job("b", "b"), Job("c", "c", needs=("a",)), Job("d", "d")]
+    rest = sweeping._Left(load_profile("smoke"), jobs, sweeping.Engine(workers=2))
+    for task, state in (("e", "reused"), ("a", "again"), ("a", "done"), ("d", "failed")):
+        rest.tell(Outcome(task, state))
+    rest.tell(Outcome("b", "done"))
+    rest.tell(Outcome("c", "skipped"))
+    assert capsys.readouterr().err.splitlines() == [
+        "1 of 4 jobs, about 30 s or more left",
+        "2 of 4 jobs, about 30 s left",
+        "3 of 4 jobs, about 20 s left",
+        "4 of 4 jobs",
+    ]
 
 
 def test_what_has_no_estimate_is_told_in_words(monkeypatch, capsys):

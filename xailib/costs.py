@@ -2,6 +2,7 @@
 
 import heapq
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from functools import cache
@@ -118,6 +119,25 @@ def wall(jobs: Sequence[Job], seconds: Mapping[str, float], workers: int) -> flo
         for needs in left.values():
             needs.discard(ended)
     return now
+
+
+def longest_first(jobs: Sequence[Job], seconds: Mapping[str, float]) -> list[Job]:
+    """Return jobs so that what keeps others waiting longest comes first: none is left to the end.
+
+    Parameters
+    ----------
+    jobs : sequence of Job
+        In the order of a plan, which those that are alike keep.
+    seconds : mapping
+        Of each of these jobs, by its name; what is not in it may take any time.
+    """
+    ahead: dict[str, float] = {}  # from the beginning of a job until nothing waits for it
+    behind: dict[str, float] = {}
+    for job in reversed(jobs):
+        ahead[job.name] = behind.get(job.name, 0.0) + seconds.get(job.name, math.inf)
+        for need in job.needs:
+            behind[need] = max(behind.get(need, 0.0), ahead[job.name])
+    return sorted(jobs, key=lambda job: -ahead[job.name])
 
 
 def measured(profile: Profile, job: Job) -> Cost | None:

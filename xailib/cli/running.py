@@ -21,7 +21,7 @@ from xailib.cli.common import (
     warn_of_lacks,
     yaml_changes,
 )
-from xailib.cli.sweeping import Engine, engine_options, sweep
+from xailib.cli.sweeping import Engine, engine_options, pool_options, sweep
 
 if TYPE_CHECKING:
     from xailib.profiles import Profile
@@ -64,36 +64,40 @@ def run(
     """
     engine = Engine(pages=not tables, **where)
     loaded = _load(profile, changes, only)
-    if engine.asked:
-        good = sweep(loaded, only, force, engine, as_json)
-    else:
-        good = _run(loaded, only, force, as_json)
-    if not good:
+    if not _run(loaded, only, force, engine, as_json):
         ctx.exit(1)
 
 
 @click.command()
 @profile_argument
 @click.option("--site", metavar="FOLDER", help="Where to build; default: _build of the project.")
+@pool_options
 @changes_option
 @json_option
 @click.pass_context
 def report(
-    ctx: click.Context, profile: str, site: str | None, changes: tuple[str, ...], as_json: bool
+    ctx: click.Context,
+    profile: str,
+    site: str | None,
+    changes: tuple[str, ...],
+    as_json: bool,
+    **where: Any,
 ) -> None:
     """Run what is missing of PROFILE, build the site, print the path of its first page.
 
-    With -p, the site is of a folder of results beside the profile's own, which is named first.
+    With --workers, notebooks that do not need each other are executed at the same time. With -p,
+    the site is of a folder of results beside the profile's own, which is named first.
 
     \b
     Examples:
       xailib report
+      xailib report embedded --workers 2
       xailib report params/mine.yaml --site /tmp/mine
     """
     from xailib.project import project_root
 
     loaded = _load(profile, changes, None, whole=True)
-    if not _run(loaded, None, False, as_json):
+    if not _run(loaded, None, False, Engine(whole=True, **where), as_json):
         ctx.exit(1)
     root = project_root()
     target = Path(site) if site else root
@@ -125,8 +129,10 @@ def _load(
     return loaded
 
 
-def _run(loaded: "Profile", only: str | None, force: bool, as_json: bool) -> bool:
+def _run(loaded: "Profile", only: str | None, force: bool, engine: Engine, as_json: bool) -> bool:
     """Run tasks and say what became of each; return whether all are up to date now."""
+    if engine.asked:
+        return sweep(loaded, only, force, engine, as_json)
     # Only now what takes a while to import: a wrong value is answered at once.
     from xailib.foreseen import check_images, check_runs
     from xailib.pipeline import last_seconds, pending, run_profile

@@ -9,6 +9,7 @@ import click
 
 from xailib.cli.common import (
     duration,
+    live,
     show_json,
     show_outcome,
     show_table,
@@ -20,6 +21,7 @@ from xailib.errors import InputError
 if TYPE_CHECKING:
     from xailib.executors import Executor
     from xailib.jobs import Job
+    from xailib.pipeline import Outcome
     from xailib.profiles import Profile
 
 
@@ -30,25 +32,40 @@ _LINES = 20  # of photographs that cannot be used; more are counted
 class Engine:
     """Where and how a profile's jobs are done, as given on the command line."""
 
-    dry_run: bool
-    workers: int | None
-    scheduler: str | None
-    threads: int | None
-    shard: int | None
-    store: str | None
-    pages: bool
+    dry_run: bool = False
+    workers: int | None = None
+    scheduler: str | None = None
+    threads: int | None = None
+    shard: int | None = None
+    store: str | None = None
+    pages: bool = True
+    whole: bool = False  # a task is one job, also where there are several workers
 
     @property
     def asked(self) -> bool:
         """Whether any of it was given."""
-        return self != Engine(False, None, None, None, None, None, True)
+        return self != Engine(whole=self.whole)
+
+    @property
+    def photographs(self) -> int | None:
+        """How many of them a job has; None for all."""
+        from xailib.plan import SHARD
+
+        shared_out = (self.workers or self.scheduler) and not self.whole
+        return self.shard or (SHARD if shared_out else None)
 
 
+_workers = click.option(
+    "--workers", type=click.IntRange(1), help="So many processes on this machine."
+)
+_threads = click.option(
+    "--threads", type=click.IntRange(1), help="Of a job; default: cores / workers."
+)
 _OPTIONS = (
     click.option("--dry-run", is_flag=True, help="Print the jobs and what they will cost."),
-    click.option("--workers", type=click.IntRange(1), help="So many processes on this machine."),
+    _workers,
     click.option("--scheduler", metavar="ADDRESS", help="A Dask cluster: tcp://HOST:PORT."),
-    click.option("--threads", type=click.IntRange(1), help="Of a job; default: cores / workers."),
+    _threads,
     click.option(
         "--shard", type=click.IntRange(1), help="Photographs a job; default with workers: 10."
     ),
@@ -71,18 +88,22 @@ def engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def pool_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options of `Engine` by which this machine does several jobs at a time."""
+    return _workers(_threads(command))
+
+
 def sweep(profile: "Profile", only: str | None, force: bool, engine: Engine, as_json: bool) -> bool:
     """Do a profile's jobs, or print them; return whether all are finished now."""
     from xailib.foreseen import check_images, check_runs
-    from xailib.plan import SHARD, plan, unfinished
+    from xailib.plan import plan, unfinished
     from xailib.sharing import open_store, shared
 
     if engine.workers and engine.scheduler:
         raise InputError("workers: not together with scheduler; a cluster has its own workers")
     if engine.store:
         open_store(engine.store)  # refuses what cannot be one
-    many = bool(engine.workers or engine.scheduler)
-    jobs = plan(profile, only, shard=engine.shard or (SHARD if many else None), pages=engine.pages)
+    jobs = plan(profile, only, shard=engine.photographs, pages=engine.pages)
     left = unfinished(profile, jobs, force=force)
     if not engine.store:  # which may hold them
         check_runs(profile, {job.task for job in left if job.kind == "notebook"})
@@ -93,13 +114,16 @@ def sweep(profile: "Profile", only: str | None, force: bool, engine: Engine, as_
         warn_of_lacks(profile, (job.task for job in left))
         _foresee(profile, left)
         return True
+    from xailib.costs import longest_first
     from xailib.schedule import run_plan
 
+    left = longest_first(left, _seconds(profile, left))
     barred = warn_of_lacks(profile, (job.task for job in left))
     if engine.scheduler or engine.store:
         barred = {}  # other machines may have it, or have finished what needs it
     good = True
     reused: list[str] = []
+    rest = _Left(profile, left, engine)
     with shared(engine.store, profile, jobs, left) as settle, _executor(engine) as executor:
         outcomes = run_plan(profile, jobs, left, executor, force=force, barred=barred)
         for outcome in map(settle, outcomes):
@@ -108,9 +132,42 @@ def sweep(profile: "Profile", only: str | None, force: bool, engine: Engine, as_
                 reused.append(outcome.task)
             else:
                 show_outcome(outcome, as_json)
+            rest.tell(outcome)
     if reused:
         click.echo(f"{len(reused)} finished jobs were used again")
     return good
+
+
+class _Left:
+    """Says how many jobs are left and how long they may take, if somebody watches."""
+
+    def __init__(self, profile: "Profile", jobs: Sequence["Job"], engine: Engine) -> None:
+        self.jobs = {job.name: job for job in jobs}
+        self.count, self.workers = len(jobs), engine.workers or 1
+        self.seconds = {} if engine.scheduler else _seconds(profile, jobs)
+
+    def tell(self, outcome: "Outcome") -> None:
+        """Take note of what became of a job."""
+        if outcome.state == "again" or self.jobs.pop(outcome.task, None) is None or not live():
+            return
+        click.echo(f"{self.count - len(self.jobs)} of {self.count} jobs{self._time()}", err=True)
+
+    def _time(self) -> str:
+        from xailib.costs import wall
+
+        known = [job for job in self.jobs.values() if job.name in self.seconds]
+        if not known:
+            return ""
+        seconds = {job.name: self.seconds[job.name] for job in known}
+        more = "" if len(known) == len(self.jobs) else " or more"
+        return f", about {duration(wall(known, seconds, self.workers))}{more} left"
+
+
+def _seconds(profile: "Profile", jobs: Sequence["Job"]) -> dict[str, float]:
+    """Return the estimates, of those jobs that have one."""
+    from xailib.costs import estimate
+
+    return {job.name: cost.seconds for job in jobs if (cost := estimate(profile, job))}
 
 
 def _foresee(profile: "Profile", left: Sequence["Job"]) -> None:
