@@ -167,9 +167,8 @@ def constants(names: Iterable[str]) -> dict[str, object]:
 def networks(names: Iterable[str]) -> list[str]:
     """Return the networks that some profiles explain."""
     from xailib.profiles import TASKS, load_profile
-    from xailib.shards import parameters_of
 
-    given = (parameters_of(load_profile(name), task) for name in names for task in TASKS)
+    given = (load_profile(name).values(task) for name in names for task in TASKS)
     return sorted({str(parameters["model"]) for parameters in given if parameters.get("model")})
 
 

@@ -20,7 +20,6 @@ from xailib.probe import load_probe
 from xailib.profiles import load_profile
 from xailib.results import read_manifest
 from xailib.schedule import run_plan
-from xailib.shards import parameters_of
 
 TASK = "1_clip_dissect"
 COUNT = 48  # probe images: three full batches
@@ -122,7 +121,7 @@ def read(file):
 
 def whole(profile, folder):
     """The labels of everything at once, in the order of a file."""
-    parameters = parameters_of(profile, TASK)
+    parameters = profile.values(TASK)
     probe, concepts = load_probe("blobs"), load_concepts("words.txt")
     images = record_embeddings(nets.Colours(), probe, folder=folder / "embeddings")
     texts = nets.Colours().encode_texts(concepts.names)

@@ -13,7 +13,6 @@ from xailib.jobs import Job
 from xailib.metering import COST
 from xailib.plan import SHARDS, explained, probe_size
 from xailib.profiles import Profile
-from xailib.shards import parameters_of
 
 CONSTANTS = Path(__file__).with_name("costs.json")  # not in data/: no result depends on it
 
@@ -70,7 +69,7 @@ def _shares(job: Job) -> bool:
 
 def units(profile: Profile, job: Job) -> int:
     """Return how many units of work a job has, see `estimate`."""
-    parameters = parameters_of(profile, job.task)
+    parameters = profile.values(job.task)
     if job.kind == "table":
         return len(job.needs)
     if job.task == "1_clip_dissect":
@@ -90,7 +89,7 @@ def units(profile: Profile, job: Job) -> int:
 
 def unmeasured(profile: Profile, jobs: Iterable[Job]) -> list[str]:
     """Return the networks of jobs that the constants are not of: the estimate may be far off."""
-    given = (parameters_of(profile, task) for task in {job.task for job in jobs})
+    given = (profile.values(task) for task in {job.task for job in jobs})
     networks = {str(parameters.get("model", "")) for parameters in given}
     return sorted(networks - {"", *constants().get("networks", networks)})
 

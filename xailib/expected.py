@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from xailib.plan import explained, probe_size
-from xailib.profiles import Profile, declared
+from xailib.profiles import Profile
 
 # Channels of the layer that heatmaps are taken from by default, and side of the input. These end
 # in a pool and a linear layer, where AblationCAM needs no pass for a channel.
@@ -37,9 +37,9 @@ def expected_passes(profile: Profile, task: str) -> int | None:
     task : str
         Of `xailib.profiles.TASKS`.
     """
-    parameters = {**declared(task), **profile.share(task)}
+    parameters = profile.values(task)
     if task == "5_faithfulness":
-        parameters["methods"] = {**declared("3_cam"), **profile.share("3_cam")}["methods"]
+        parameters["methods"] = profile.values("3_cam")["methods"]
     return _FORMULAS.get(task, _none)(parameters)
 
 

@@ -31,7 +31,7 @@ def explain(profile: Profile, job: Job) -> None:
     XailibError
         If the network, the target or a parameter cannot be used.
     """
-    parameters = shards.parameters_of(profile, job.task)
+    parameters = profile.values(job.task)
     classifier = _classifier(*(parameters[name] for name in ("model", "weights", "device", "seed")))
     works = works_of(job.task, classifier, parameters)
     hashes = file_hashes(classifier.files)

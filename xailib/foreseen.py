@@ -12,7 +12,6 @@ from xailib.pipeline import finished_run
 from xailib.plan import listing, probe_listing
 from xailib.profiles import TASKS, Profile, upstream
 from xailib.project import project_root
-from xailib.shards import parameters_of
 
 FEW = 100  # photographs that are decoded in search of one that can be used
 MOST = 2000  # photographs that are opened; a published probe set has tens of thousands
@@ -67,7 +66,7 @@ def check_images(profile: Profile, tasks: Collection[str]) -> None:
     InputError
         As from `xailib.images.load_images`.
     """
-    lists = [parameters_of(profile, task).get("images", ()) for task in tasks]
+    lists = [profile.values(task).get("images", ()) for task in tasks]
     with contextlib.chdir(project_root()):  # where the notebooks' own paths start
         for names in dict.fromkeys(map(tuple, lists)):
             if names and PUBLISHED not in names:
@@ -111,7 +110,7 @@ def _photographs(profile: Profile, job: Job) -> Iterator[str]:
     """Yield the names of what a job reads, or, without shards, its whole task."""
     found = list(job.photographs)
     if job.kind == "notebook" and not found:
-        parameters = parameters_of(profile, job.task)
+        parameters = profile.values(job.task)
         if parameters.get("images"):
             found += listing(parameters["images"])
         if parameters.get("probe") and not parameters.get("descriptions"):

@@ -13,7 +13,7 @@ from xailib.files import sha256_of
 from xailib.images import places_of
 from xailib.jobs import Job, finished, path_of
 from xailib.packaged import Place, packaged, packaged_names
-from xailib.profiles import TASKS, Profile, declared, upstream
+from xailib.profiles import TASKS, Profile, upstream
 from xailib.project import project_root
 from xailib.published_sets import ARCHIVES
 from xailib.versions import source_read_once
@@ -169,7 +169,7 @@ def _word(place: Place) -> str:
 
 
 def _shards(profile: Profile, task: str, size: int, pages: bool) -> list[Job]:
-    parameters = {**declared(task), **profile.share(task)}
+    parameters = profile.values(task)
     with contextlib.chdir(project_root()):  # where the notebook's own paths start
         if SHARDS[task] == "explain":
             found = listing(parameters["images"])

@@ -50,7 +50,7 @@ def record(profile: Profile, job: Job) -> None:
     XailibError
         If a network, its weights, a layer or the encoder cannot be used.
     """
-    parameters = shards.parameters_of(profile, job.task)
+    parameters = profile.values(job.task)
     networks, encoder = _networks(_words(parameters, _OF_NETWORKS)), _encoder_of(parameters)
     probe = probe_of(job.photographs, parameters["crops"], parameters["seed"])
     run = Run(job.folder(profile), job.task, {}, {})
@@ -82,7 +82,7 @@ def label(profile: Profile, job: Job) -> None:
         If no probe image could be used, or fewer than ``top_k``; if concepts or the encoder
         cannot be used.
     """
-    parameters = shards.parameters_of(profile, job.task)
+    parameters = profile.values(job.task)
     folder = job.folder(profile)
     recorded = _Recorded([folder.parent / name for name in job.needs])
     top_k = parameters["top_k"]

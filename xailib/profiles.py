@@ -62,6 +62,10 @@ class Profile:
         given = {**self.parameters, **self.tasks.get(task, {})}
         return {name: value for name, value in given.items() if name in declared(task)}
 
+    def values(self, task: str) -> dict[str, Any]:
+        """Return all parameters of a task: its notebook's own, and what the profile gives it."""
+        return {**declared(task), **self.share(task)}
+
 
 def profile_names() -> list[str]:
     """Return the names of the profiles in the project."""
@@ -200,11 +204,10 @@ def _check_values(profile: Profile, tasks: Iterable[str]) -> None:
     """Raise if parameters of these tasks, their own defaults among them, cannot be used."""
     with contextlib.chdir(project_root()):  # where the notebooks' own paths start
         for task in tasks:
-            share = profile.share(task)
-            found = {k: v for k, v in {**declared(task), **share}.items() if k not in MANAGED}
+            found = {k: v for k, v in profile.values(task).items() if k not in MANAGED}
             if "heatmap" in found:  # of the heatmaps that another task makes
-                found["methods"] = {**declared("3_cam"), **profile.share("3_cam")}["methods"]
-            check(found, share)
+                found["methods"] = profile.values("3_cam")["methods"]
+            check(found, profile.share(task))
 
 
 def upstream(task: str) -> dict[str, str]:

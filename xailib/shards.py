@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from xailib.errors import XailibError
 from xailib.files import atomic, sha256_of, write_atomic
 from xailib.jobs import Job, path_of
-from xailib.profiles import Profile, declared
+from xailib.profiles import Profile
 from xailib.project import project_root
 from xailib.results import MANIFEST, read_manifest
 from xailib.versions import environment, source_hash
@@ -181,7 +181,7 @@ def _made_of(profile: Profile, job: Job) -> dict[str, Any]:
         outputs = manifest["outputs"]
         found[name] = [outputs.get(EXPLAINED, outputs), manifest["failures"]]
     if job.kind == "label":
-        parameters = {name: parameters_of(profile, job.task)[name] for name in _OF_LABELS}
+        parameters = {name: profile.values(job.task)[name] for name in _OF_LABELS}
         lists = [Path(name).expanduser() for name in parameters["concepts"]]
         found["labels"] = {
             "parameters": parameters,
@@ -203,14 +203,9 @@ def _hashes(job: Job) -> dict[str, str | None]:
     return found
 
 
-def parameters_of(profile: Profile, task: str) -> dict[str, Any]:
-    """Return a notebook's parameters: its own values, with the profile's on top."""
-    return {**declared(task), **profile.share(task)}
-
-
 def _request(profile: Profile, job: Job) -> dict[str, Any]:
     """Return what has to be equal for a shard to be used again, besides its inputs."""
-    parameters = parameters_of(profile, job.task)
+    parameters = profile.values(job.task)
     kept = {name: value for name, value in parameters.items() if name not in _REST}
     if parameters.get("until_stable"):
         kept["num_features"] = parameters["num_features"]
