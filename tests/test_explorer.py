@@ -155,9 +155,11 @@ def test_a_published_figure_has_a_dark_twin(tmp_path, raster):
     assert (tmp_path / "figures" / "one.csv").read_text() == "a\n1\n"
 
 
-def test_what_is_shown_as_zero_has_no_sign():
-    table = pd.DataFrame({"n": [-0.004, 0.004, -0.006, np.nan], "word": ["a", "+0.5", "-0-", ""]})
+def test_numbers_in_tables_have_the_signs_of_print():
+    words = ["a-1", "+0.5", "-0-", "", "-0.00 to +0.51", "-0.20 to -0.00"]
+    table = pd.DataFrame({"n": [-0.004, 0.004, -0.006, np.nan, 1.0, 0.0], "word": words})
     html = table_html(table, "t", {"n": "n", "word": "word"}, {"n": "{:+.2f}"})
     assert re.findall("<td[^>]*>(.*?)</td>", html) == [
-        "0.00", "a", "0.00", "+0.5", "-0.01", "-0-", "–", "",
+        "0.00", "a-1", "0.00", "+0.5", "−0.01", "-0-", "–", "",
+        "+1.00", "0.00 to +0.51", "0.00", "−0.20 to 0.00",
     ]  # fmt: skip

@@ -30,7 +30,8 @@ from xailib.results import Run
 
 GROUND = "#121212"  # of the site's dark mode
 KEPT = "kept"  # the gid of an artist that stands on a picture: it stays as it is
-_SIGNED_ZERO = re.compile(r"(?<=>)[+-](?=0(\.0+)?<)")
+_NUMBERS = re.compile(r"(?<=>)[+-]?\d[\d.]*( to [+-]?\d[\d.]*)?(?=<)")  # a cell of one or two
+_SIGNED_ZERO = re.compile(r"[+-](?=0(\.0+)?(?![\d.]))")
 
 
 def publish(
@@ -114,8 +115,8 @@ def table_html(
 ) -> str:
     """Return the columns named in `headings` as HTML; a missing number is a dash.
 
-    What is shown as zero has no sign. Words stand on the left of their column; the site's style
-    sheet puts numbers on the right.
+    What is shown as zero has no sign, and before what is less stands a minus, not a hyphen. Words
+    stand on the left of their column; the site's style sheet puts numbers on the right.
     """
     shown = table[list(headings)].rename(columns=dict(headings))
     look: dict[Any, Any] = {headings[column]: form for column, form in (formats or {}).items()}
@@ -127,7 +128,7 @@ def table_html(
         .hide(axis="index")
         .to_html(table_uuid=name)
     )
-    return _SIGNED_ZERO.sub("", html)
+    return _NUMBERS.sub(lambda cell: _SIGNED_ZERO.sub("", cell[0]).replace("-", "−"), html)
 
 
 def publish_explorer(
