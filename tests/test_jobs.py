@@ -3,16 +3,19 @@
 import json
 import os
 import weakref
+from collections import namedtuple
+from concurrent.futures import Future
 from dataclasses import replace
 
 import nets
 import pytest
 import sweeps
+from click.testing import CliRunner
 from conftest import ROOT
 from PIL import Image
 
 from xailib import executors, explaining, jobs, pipeline, plan, profiles, shards, versions
-from xailib.cli import sweeping
+from xailib.cli import main, sweeping
 from xailib.costs import Cost, constants, estimate, longest_first, units, wall
 from xailib.errors import InputError
 from xailib.executors import Here, environments
@@ -375,6 +378,55 @@ def test_the_time_of_a_plan_by_hand():
     assert wall([], {}, 2) == 0
 
 
+class Told:
+    """An executor that does nothing and says so; `sent` are the jobs that it was given."""
+
+    room = 2
+
+    def __init__(self):
+        self.sent = []
+
+    def submit(self, spec):
+        self.sent.append((spec["job"]["name"], spec["store"]))
+        future = Future()
+        future.set_result(Result("done", 1.0, "not explained: a.png (torn)"))
+        return future
+
+    def check(self):
+        pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+
+def test_a_report_by_workers_says_as_much_as_one_without(project, monkeypatch):
+    told = Told()
+    monkeypatch.setattr(sweeping, "_executor", lambda engine: setattr(told, "of", engine) or told)
+    monkeypatch.setattr(sweeping, "live", lambda: True)
+    monkeypatch.setattr("xailib.cli.running.subprocess.run", lambda *_, **__: Done(1))
+    monkeypatch.setattr("xailib.requirements.lacking", lambda _: {})
+    monkeypatch.setattr("xailib.costs.estimate", lambda _, job: TIMES[job.name])
+    monkeypatch.setenv(jobs.STORE, "s3://another-sweeps")
+    found = CliRunner().invoke(main, ["report", "mine", "--workers", "8"])
+    assert found.exit_code == 1  # without a book there is no site
+    assert found.stdout.splitlines() == [
+        "2_lime         done in 1 s: not explained: a.png (torn)",
+        "4_agreement    done in 1 s: not explained: a.png (torn)",
+    ]
+    assert found.stderr.splitlines()[0] == "0 of 2 jobs, about 9 s left"
+    assert found.stderr.splitlines()[1] == "2 of 2 jobs"
+    assert told.sent == [("2_lime", ""), ("4_agreement", "")]
+    assert told.of.workers == 2  # no more than there are notebooks to run
+    assert os.environ[jobs.STORE] == "s3://another-sweeps"
+
+
+Done = namedtuple("Done", "returncode")
+TIMES = {"2_lime": Cost(6.0, 0.0, 0.0), "4_agreement": Cost(3.0, 0.0, 0.0)}
+
+
 def test_the_longest_way_to_the_end_begins_first():
     found = [Job("a", "a"), Job("b", "b"), Job("c", "c"), Job("d", "d", needs=("a", "z"))]
     seconds = {"a": 1.0, "b": 5.0, "c": 1.0, "d": 5.0}
@@ -420,20 +472,17 @@ def test_a_report_has_one_job_a_task_and_a_sweep_shares_photographs_out():
     assert sweeping.Engine(workers=2, shard=3).photographs == 3
 
 
-TIMES = {name: Cost(seconds, 0.0, 0.0) for name, seconds in (("a", 9.0), ("b", 30.0), ("c", 20.0))}
-
-
 def test_what_is_left_is_told_to_who_watches(monkeypatch, capsys):
-    monkeypatch.chdir(ROOT)
     monkeypatch.setattr(sweeping, "live", lambda: True)
-    monkeypatch.setattr("xailib.costs.estimate", lambda _, job: TIMES.get(job.name))
+    monkeypatch.setattr(sweeping, "_PAUSE", 0.0)
     jobs = [Job("a", "a"), Job("b", "b"), Job("c", "c", needs=("a",)), Job("d", "d")]
-    rest = sweeping._Left(load_profile("smoke"), jobs, sweeping.Engine(workers=2))
+    rest = sweeping._Left(jobs, {"a": 9.0, "b": 30.0, "c": 20.0}, 2)
     for task, state in (("e", "reused"), ("a", "again"), ("a", "done"), ("d", "failed")):
         rest.tell(Outcome(task, state))
     rest.tell(Outcome("b", "done"))
     rest.tell(Outcome("c", "skipped"))
     assert capsys.readouterr().err.splitlines() == [
+        "0 of 4 jobs, about 30 s or more left",
         "1 of 4 jobs, about 30 s or more left",
         "2 of 4 jobs, about 30 s left",
         "3 of 4 jobs, about 20 s left",

@@ -105,7 +105,8 @@ def test_three_engines_give_the_same_bytes(tmp_path):
                 _, address = stack.enter_context(scheduler(folder))
                 stack.enter_context(workers(folder, address))
                 words = ["--scheduler", address]
-            sweeps.call(folder, "run", "mine", *SHARD, *words)
+            output = sweeps.call(folder, "run", "mine", *SHARD, *words)
+            assert re.search(r"2_lime +done in \d+ s: not explained: blobs/bad\.png \(", output)
             output = sweeps.call(folder, "run", "mine", *SHARD, *words, "--tables")
         assert "4 finished jobs were used again" in output
         found[engine] = sweeps.tables(folder)

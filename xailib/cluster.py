@@ -56,7 +56,7 @@ class Cluster:
         return str(self._client.dashboard_link)
 
     def submit(self, spec: Mapping[str, Any]) -> "Future[Result]":
-        """Send a job to the scheduler, which begins them in the order in which they came."""
+        """Send a job to the scheduler, which begins this client's in the order they came in."""
         self.check()
         self._sent += 1
         words = (dict(spec), self._session, self._environment)

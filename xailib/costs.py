@@ -1,5 +1,6 @@
 """What jobs will cost, from constants that ``benchmarks/scale.py constants`` has measured."""
 
+import contextlib
 import heapq
 import json
 import math
@@ -13,6 +14,7 @@ from xailib.jobs import Job
 from xailib.metering import COST
 from xailib.plan import SHARDS, explained, probe_size
 from xailib.profiles import Profile
+from xailib.project import project_root
 
 CONSTANTS = Path(__file__).with_name("costs.json")  # not in data/: no result depends on it
 
@@ -54,7 +56,8 @@ def _part(profile: Profile, job: Job) -> Cost | None:
     lines = jobs.get(kind_of(job)) or jobs.get(f"{job.task} {job.kind}")
     if lines is None:
         return None
-    count = units(profile, job)
+    with contextlib.chdir(project_root()):  # where the notebooks' own paths start
+        count = units(profile, job)
     return Cost(*(lines[n]["fixed"] + lines[n]["each"] * count for n in Cost.__annotations__))
 
 

@@ -73,7 +73,7 @@ class Result:
     seconds : float
         Without the time in which it waited for its turn.
     message : str
-        Why it failed, in one line.
+        Why it failed, or which photographs a notebook could not use, in one line.
     again : bool
         Whether another attempt may go better: nothing that the user gave was wrong.
     """
@@ -137,7 +137,8 @@ def _attempt(profile: Profile, job: Job, folder: Path) -> Result:
         return failure(error, time.monotonic() - start)
     with log.open("a") as file:
         print(f"done, {_now()}", file=file)
-    return Result("done", time.monotonic() - start)
+    told = pipeline.left_out(profile, job.task) if job.kind == "notebook" else ""
+    return Result("done", time.monotonic() - start, told)
 
 
 def failure(error: Exception, seconds: float = 0.0) -> Result:

@@ -10,7 +10,7 @@ from typing import Any
 from xailib.downloads import cache_folder
 from xailib.errors import InputError, XailibError, unknown_name
 from xailib.files import sha256_of
-from xailib.images import places_of
+from xailib.images import PUBLISHED, places_of
 from xailib.jobs import Job, finished, path_of
 from xailib.packaged import Place, packaged, packaged_names
 from xailib.profiles import TASKS, Profile, upstream
@@ -101,7 +101,7 @@ def listing(source: str | Path | Collection[str | Path]) -> list[tuple[str, str]
     for name in [source] if isinstance(source, str | Path) else source:
         try:
             places = [(place.id, _word(place)) for place in places_of(name)]
-        except (XailibError, OSError):
+        except (XailibError, OSError, RuntimeError):  # the last of a home of nobody's
             places = [(str(name), str(name))]
         for stem, file in places:
             unique = stem
@@ -152,13 +152,21 @@ def probe_size(parameters: Mapping[str, Any]) -> int:
 def explained(parameters: Mapping[str, Any]) -> int:
     """Return how many photographs a notebook explains: all, or the first ones.
 
+    Nothing is fetched for it.
+
     Parameters
     ----------
     parameters : mapping
         Of the notebook; ``first`` or ``long_runs`` say how many, where it has one of these.
     """
     limits = [int(parameters[name]) for name in ("first", "long_runs") if name in parameters]
-    return min([len(listing(parameters.get("images", ()))), *limits])
+    names = parameters.get("images", ())
+    count = len(listing([name for name in names if name != PUBLISHED]))
+    if PUBLISHED in names:
+        from xailib.published import photographs  # only here: it brings pandas
+
+        count += len(photographs())
+    return min([count, *limits])
 
 
 def _word(place: Place) -> str:

@@ -86,7 +86,8 @@ def shared(
         If there can be no such store, at once; or if it does not answer.
     """
     if not url:
-        yield lambda outcome: outcome
+        with _environment(None):  # of a shell that shares its sweeps; this one is not shared
+            yield lambda outcome: outcome
         return
     url = url if "://" in url else str(Path(url).expanduser().absolute())
     store, known, to_do = open_store(url), {job.name: job for job in jobs}, set(left)
@@ -106,12 +107,20 @@ def shared(
                 store.push(folder, quick=job.name not in needed)
         return outcome
 
-    before = os.environ.get(STORE)
-    os.environ[STORE] = url
-    try:
+    with _environment(url):
         yield settle
+
+
+@contextlib.contextmanager
+def _environment(url: str | None) -> Iterator[None]:
+    """Let jobs that are sent off meanwhile find this store in what they are sent, or none."""
+    before = os.environ.pop(STORE, None)
+    if url is not None:
+        os.environ[STORE] = url
+    try:
+        yield
     finally:
-        os.environ.pop(STORE)
+        os.environ.pop(STORE, None)
         if before is not None:
             os.environ[STORE] = before
 

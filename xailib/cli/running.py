@@ -97,10 +97,10 @@ def report(
     from xailib.project import project_root
 
     loaded = _load(profile, changes, None, whole=True)
+    root = project_root()
+    target = Path(site).absolute() if site else root
     if not _run(loaded, None, False, Engine(whole=True, **where), as_json):
         ctx.exit(1)
-    root = project_root()
-    target = Path(site) if site else root
     builder = str(Path(sys.executable).with_name("jupyter-book"))
     command = [builder, "build", str(root), "--path-output", str(target)]
     command += ["-W", "-n", "--keep-going", "-q"]

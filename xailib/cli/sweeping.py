@@ -1,8 +1,9 @@
-"""``xailib run`` as jobs: the plan of a dry run, and the engines that do it."""
+"""``xailib run`` and ``report`` as jobs: the plan of a dry run, and the engines that do it."""
 
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from xailib.profiles import Profile
 
 
+_PAUSE = 10.0  # seconds between two words on what is left
 _LINES = 20  # of photographs that cannot be used; more are counted
 
 
@@ -117,13 +119,18 @@ def sweep(profile: "Profile", only: str | None, force: bool, engine: Engine, as_
     from xailib.costs import longest_first
     from xailib.schedule import run_plan
 
-    left = longest_first(left, _seconds(profile, left))
     barred = warn_of_lacks(profile, (job.task for job in left))
+    seconds: dict[str, float] = {}
+    if engine.workers:
+        if engine.whole:  # a last notebook has all cores
+            engine = replace(engine, workers=min(engine.workers, len(left) or 1))
+        seconds = _seconds(profile, left)
+        left = longest_first(left, seconds)
     if engine.scheduler or engine.store:
         barred = {}  # other machines may have it, or have finished what needs it
     good = True
     reused: list[str] = []
-    rest = _Left(profile, left, engine)
+    rest = _Left(left, seconds, engine.workers or 1)
     with shared(engine.store, profile, jobs, left) as settle, _executor(engine) as executor:
         outcomes = run_plan(profile, jobs, left, executor, force=force, barred=barred)
         for outcome in map(settle, outcomes):
@@ -141,16 +148,24 @@ def sweep(profile: "Profile", only: str | None, force: bool, engine: Engine, as_
 class _Left:
     """Says how many jobs are left and how long they may take, if somebody watches."""
 
-    def __init__(self, profile: "Profile", jobs: Sequence["Job"], engine: Engine) -> None:
+    def __init__(self, jobs: Sequence["Job"], seconds: Mapping[str, float], workers: int) -> None:
         self.jobs = {job.name: job for job in jobs}
-        self.count, self.workers = len(jobs), engine.workers or 1
-        self.seconds = {} if engine.scheduler else _seconds(profile, jobs)
+        self.count, self.seconds, self.workers = len(jobs), seconds, workers
+        self.next = 0.0
+        if jobs:
+            self._tell()
 
     def tell(self, outcome: "Outcome") -> None:
         """Take note of what became of a job."""
-        if outcome.state == "again" or self.jobs.pop(outcome.task, None) is None or not live():
-            return
-        click.echo(f"{self.count - len(self.jobs)} of {self.count} jobs{self._time()}", err=True)
+        if outcome.state != "again" and self.jobs.pop(outcome.task, None) is not None:
+            self._tell()
+
+    def _tell(self) -> None:
+        """Say it, but of many short jobs not each time: the time left takes a moment to find."""
+        if live() and (time.monotonic() >= self.next or not self.jobs):
+            done = self.count - len(self.jobs)
+            click.echo(f"{done} of {self.count} jobs{self._time()}", err=True)
+            self.next = time.monotonic() + _PAUSE
 
     def _time(self) -> str:
         from xailib.costs import wall
@@ -164,10 +179,11 @@ class _Left:
 
 
 def _seconds(profile: "Profile", jobs: Sequence["Job"]) -> dict[str, float]:
-    """Return the estimates, of those jobs that have one."""
+    """Return the estimates, of those jobs that have one; gathering shards takes a moment."""
     from xailib.costs import estimate
 
-    return {job.name: cost.seconds for job in jobs if (cost := estimate(profile, job))}
+    found = {job.name: 0.0 for job in jobs if job.kind in ("table", "label")}
+    return found | {job.name: cost.seconds for job in jobs if (cost := estimate(profile, job))}
 
 
 def _foresee(profile: "Profile", left: Sequence["Job"]) -> None:
@@ -201,7 +217,7 @@ def _show(
     profile: "Profile", jobs: Sequence["Job"], left: Sequence["Job"], workers: int, as_json: bool
 ) -> None:
     """Print the plan: a line for each job, alike jobs together, and what is left to do."""
-    from xailib.costs import constants, estimate, measured, unmeasured, wall
+    from xailib.costs import constants, estimate, longest_first, measured, unmeasured, wall
 
     to_do = {job.name for job in left}
     costs = {job.name: estimate(profile, job) for job in jobs}
@@ -221,11 +237,12 @@ def _show(
     show_table(_together(rows))
     seconds = {job.name: cost.seconds if (cost := costs[job.name]) else 0.0 for job in left}
     known = [cost for job in left if (cost := costs[job.name])]
+    ordered = longest_first(left, _seconds(profile, left)) if workers > 1 else left
     without = ", ".join(dict.fromkeys(job.task for job in left if not costs[job.name]))
     unknown = f" (no estimate: {without}, not counted)" if without else ""
     click.echo(
         f"To do: {len(left)} of {len(jobs)} jobs{unknown}; about "
-        f"{duration(wall(left, seconds, workers))} with {workers} at a time, "
+        f"{duration(wall(ordered, seconds, workers))} with {workers} at a time, "
         f"{size(int(sum(cost.disk for cost in known)))} of disk, "
         f"{size(int(max((cost.memory for cost in known), default=0)))} of memory a worker."
     )
