@@ -20,6 +20,7 @@ from xailib.cli.common import (
 from xailib.errors import InputError
 
 if TYPE_CHECKING:
+    from xailib.costs import Cost
     from xailib.executors import Executor
     from xailib.jobs import Job
     from xailib.pipeline import Outcome
@@ -116,7 +117,7 @@ def sweep(profile: "Profile", only: str | None, force: bool, engine: Engine, as_
         warn_of_lacks(profile, (job.task for job in left))
         _foresee(profile, left)
         return True
-    from xailib.costs import longest_first
+    from xailib.costs import estimate, longest_first
     from xailib.schedule import run_plan
 
     barred = warn_of_lacks(profile, (job.task for job in left))
@@ -124,7 +125,7 @@ def sweep(profile: "Profile", only: str | None, force: bool, engine: Engine, as_
     if engine.workers:
         if engine.whole:  # a last notebook has all cores
             engine = replace(engine, workers=min(engine.workers, len(left) or 1))
-        seconds = _seconds(profile, left)
+        seconds = _seconds(left, {job.name: estimate(profile, job) for job in left})
         left = longest_first(left, seconds)
     if engine.scheduler or engine.store:
         barred = {}  # other machines may have it, or have finished what needs it
@@ -178,12 +179,10 @@ class _Left:
         return f", about {duration(wall(known, seconds, self.workers))}{more} left"
 
 
-def _seconds(profile: "Profile", jobs: Sequence["Job"]) -> dict[str, float]:
-    """Return the estimates, of those jobs that have one; gathering shards takes a moment."""
-    from xailib.costs import estimate
-
+def _seconds(jobs: Sequence["Job"], costs: Mapping[str, "Cost | None"]) -> dict[str, float]:
+    """Return what those jobs take whose costs are known; gathering shards takes a moment."""
     found = {job.name: 0.0 for job in jobs if job.kind in ("table", "label")}
-    return found | {job.name: cost.seconds for job in jobs if (cost := estimate(profile, job))}
+    return found | {job.name: cost.seconds for job in jobs if (cost := costs[job.name])}
 
 
 def _foresee(profile: "Profile", left: Sequence["Job"]) -> None:
@@ -235,14 +234,15 @@ def _show(
         show_json(rows)
         return
     show_table(_together(rows))
-    seconds = {job.name: cost.seconds if (cost := costs[job.name]) else 0.0 for job in left}
+    seconds = _seconds(left, costs)
     known = [cost for job in left if (cost := costs[job.name])]
-    ordered = longest_first(left, _seconds(profile, left)) if workers > 1 else left
+    ordered = longest_first(left, seconds) if workers > 1 else left
+    counted = {job.name: seconds.get(job.name, 0.0) for job in left}
     without = ", ".join(dict.fromkeys(job.task for job in left if not costs[job.name]))
     unknown = f" (no estimate: {without}, not counted)" if without else ""
     click.echo(
         f"To do: {len(left)} of {len(jobs)} jobs{unknown}; about "
-        f"{duration(wall(ordered, seconds, workers))} with {workers} at a time, "
+        f"{duration(wall(ordered, counted, workers))} with {workers} at a time, "
         f"{size(int(sum(cost.disk for cost in known)))} of disk, "
         f"{size(int(max((cost.memory for cost in known), default=0)))} of memory a worker."
     )
