@@ -27,17 +27,24 @@ num_features: int = 10  # superpixels in LIME's masks, at least 1
 out_dir: str = "results/scratch/10_explore"  # where this run is written; relative to the project
 
 # %% tags=["remove-input"]
-from xailib.parameters import check_notebook
+from xailib.report.params.schema import check_notebook
 
 check_notebook(globals())
 
 # %% tags=["remove-input"]
 from IPython.display import Markdown, display
 
-from xailib import explorer, figures
 from xailib.errors import InputError
-from xailib.images import load_images
-from xailib.results import load_explanations, load_table, project_root, run_digest, start_run
+from xailib.images.load import load_images
+from xailib.report.figures import explorer
+from xailib.report.figures import style as figures
+from xailib.report.run.results import (
+    load_explanations,
+    load_table,
+    project_root,
+    run_digest,
+    start_run,
+)
 
 photographs = load_images(images)
 limes = {(one.image, one.image_sha256): one for one in load_explanations(lime_run)}

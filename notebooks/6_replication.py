@@ -23,7 +23,7 @@ store: bool = False  # true: keep the tables in the project, for readers without
 out_dir: str = "results/scratch/6_replication"  # where this run is written; relative to the project
 
 # %% tags=["remove-input"]
-from xailib.parameters import check_notebook
+from xailib.report.params.schema import check_notebook
 
 check_notebook(globals())
 
@@ -34,13 +34,24 @@ import numpy as np
 import pandas as pd
 from IPython.display import Markdown, display
 
-from xailib import audit, audit_figures, figures, stored_audit, unit_figures
+from xailib.compare.intervals import decided
+from xailib.dissect.kinds import UNKNOWN
 from xailib.errors import UnavailableError
-from xailib.images import ImageSet, load_images
-from xailib.intervals import decided
-from xailib.kinds import UNKNOWN
-from xailib.published import CAMS, COMMIT, REPOSITORY, load_labels, load_published, locate, table1
-from xailib.results import project_root, start_run
+from xailib.images.load import ImageSet, load_images
+from xailib.report.figures import replication as audit_figures
+from xailib.report.figures import style as figures
+from xailib.report.figures import units as unit_figures
+from xailib.report.replication import audit, stored_audit
+from xailib.report.replication.published import (
+    CAMS,
+    COMMIT,
+    REPOSITORY,
+    load_labels,
+    load_published,
+    locate,
+    table1,
+)
+from xailib.report.run.results import project_root, start_run
 
 note = ""
 try:

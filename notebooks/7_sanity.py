@@ -36,7 +36,7 @@ device: str = "auto"  # auto, cpu, cuda or mps
 out_dir: str = "results/scratch/7_sanity"  # where this run is written; relative to the project
 
 # %% tags=["remove-input"]
-from xailib.parameters import check_notebook
+from xailib.report.params.schema import check_notebook
 
 check_notebook(globals())
 
@@ -45,14 +45,13 @@ from functools import cache
 
 from IPython.display import Markdown, display
 
-from xailib import figures
 from xailib.errors import InputError
-from xailib.explain.cam import cam_layer_of
-from xailib.images import load_images
-from xailib.models import load_classifier
-from xailib.results import start_run
-from xailib.sanity import cascade, explain_targets, usable
-from xailib.sanity_figures import (
+from xailib.evaluate.randomisation import cascade, explain_targets, usable
+from xailib.explain.cam.methods import cam_layer_of
+from xailib.images.load import load_images
+from xailib.networks.classifier import load_classifier
+from xailib.report.figures import style as figures
+from xailib.report.figures.sanity import (
     ALIKE,
     AREA,
     CHANGED,
@@ -62,6 +61,7 @@ from xailib.sanity_figures import (
     stage_chart,
     verdict,
 )
+from xailib.report.run.results import start_run
 
 photographs = load_images(images)
 if first < 2 or len(photographs) < 2:

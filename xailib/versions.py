@@ -70,8 +70,8 @@ def source_read_once() -> Iterator[None]:
 def _source_hash(upstream_only: bool) -> str:
     root = Path(__file__).parent
     digest = hashlib.sha256()
-    for file in sorted([*root.rglob("*.py"), *root.glob("data/*")]):
-        upstream = file.stem in _UPSTREAM or file.parent.name == "explain"
+    for file in sorted([*root.rglob("*.py"), *root.rglob("*.csv"), *root.rglob("*.t??")]):
+        upstream = file.stem in _UPSTREAM or "explain" in file.parts
         if upstream_only and not upstream:
             continue
         digest.update(f"{file.relative_to(root)}\0".encode() + file.read_bytes())

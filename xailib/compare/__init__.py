@@ -1,0 +1,1 @@
+"""How far two explanations agree: masks, IoU and its chance level, boxes, intervals."""

@@ -1,0 +1,1 @@
+"""What units respond to: record activations, score concepts, label units."""

@@ -1,0 +1,1 @@
+"""Files from elsewhere: fetched by address, checked by hash, cached."""

@@ -1,0 +1,1 @@
+"""Image-text encoders: CLIP, OpenCLIP and the ConSE surrogate."""

@@ -1,0 +1,1 @@
+"""Class activation maps: Grad-CAM and its relatives, AblationCAM, ScoreCAM."""

@@ -1,0 +1,1 @@
+"""Images: read files, folders, packaged names and published sets; frames of crops."""

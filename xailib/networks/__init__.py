@@ -1,0 +1,1 @@
+"""Classifiers: networks with their weights, preprocessing, layers and fast forward passes."""
