@@ -103,6 +103,7 @@ by_kind = {
         f"{method}.{kind.split()[0]}",
         {"kind": kind, **options},
         lambda p, method=method, kind=kind: explained(p.id, method)[kind],
+        code="xailib.evaluate",
     )
     for method in used
     for kind in kinds
@@ -128,6 +129,7 @@ for draw, networks in enumerate(cascades):
                     lambda p, network=network, method=method: explain_targets(
                         network, p, method, [ranked[p.id][0].index], **options
                     )[0],
+                    code="xailib.evaluate",
                 )
             )
 

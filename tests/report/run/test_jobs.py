@@ -14,14 +14,13 @@ from click.testing import CliRunner
 from conftest import ROOT
 from PIL import Image
 
-from xailib import versions
 from xailib.errors import InputError
 from xailib.explain.requests import WORKS, works_of
 from xailib.images.load import Failure, iter_images
 from xailib.report.cli import main, sweeping
 from xailib.report.params import profiles
 from xailib.report.params.profiles import load_profile
-from xailib.report.run import executors, explaining, plan, shards
+from xailib.report.run import executors, explaining, plan
 from xailib.report.run import job as jobs
 from xailib.report.run import notebook as pipeline
 from xailib.report.run.costs import Cost, constants, estimate, longest_first, units, wall
@@ -245,20 +244,6 @@ def test_a_job_leaves_its_log_and_its_cost(project):
     assert cost["disk"] == table + sum(file.stat().st_size for file in stored)
     assert cost["memory"] > 50e6
     assert cost["seconds"] > 0
-
-
-def test_for_a_plan_the_source_is_read_once_and_after_it_again(project, monkeypatch):
-    read = []
-    monkeypatch.setattr(versions, "_source_hash", lambda part: read.append(part) or "same")
-    profile = load_profile("mine")
-    found = plan.plan(profile, "2_lime", shard=1)
-    for job in found[:-1]:
-        shards.record(profile, job, [], [], [], {})
-    read.clear()
-    assert names(unfinished(profile, found)) == ["2_lime"]
-    assert read == [True]  # of four shards; the notebook has no manifest
-    assert versions.source_hash() == versions.source_hash()
-    assert read == [True, False, False]
 
 
 def test_a_wrong_value_is_one_line_and_not_tried_again(project):

@@ -146,7 +146,7 @@ def test_other_versions_and_sources_run_again(project, monkeypatch):
     profile = load_profile("mine")
     assert states(profile, only="2_lime") == ["done"]
     assert up_to_date(profile, "2_lime")
-    monkeypatch.setattr(pipeline, "fingerprint", lambda parameters: {"versions": "others"})
+    monkeypatch.setattr(pipeline, "fingerprint", lambda *_: {"versions": "others"})
     assert not up_to_date(profile, "2_lime")
 
 

@@ -86,9 +86,9 @@ def test_explanations_are_reused_only_when_everything_matches(tmp_path, photogra
     assert again({"layer": "b"}) == 3
     (tmp_path / "explanations" / "photo.gradcam.json").write_text("{")
     assert again({"layer": "b"}) == 4
-    monkeypatch.setattr(results, "environment", lambda: {"torch": "another"})
+    monkeypatch.setattr(results, "environment", lambda _: {"torch": "another"})
     assert again({"layer": "b"}) == 5
-    monkeypatch.setattr(results, "source_hash", lambda **_: "another")
+    monkeypatch.setattr(results, "source_hash", lambda _: "another")
     assert again({"layer": "b"}) == 6
 
 

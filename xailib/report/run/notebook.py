@@ -22,6 +22,7 @@ from xailib.report.run.inputs import inputs_now
 from xailib.report.run.metering import metered
 from xailib.report.run.results import (
     MANIFEST,
+    code_of,
     damaged,
     fingerprint,
     intact,
@@ -259,7 +260,7 @@ def _execute(profile: Profile, task: str, bar: bool) -> None:
 def _expected(profile: Profile, task: str) -> dict[str, Any]:
     cells = [_essence(cell) for cell in json.loads(_notebook(task).read_bytes())["cells"]]
     notebook = hashlib.sha256(json.dumps(cells).encode()).hexdigest()
-    return {**fingerprint(_parameters(profile, task)), "notebook": notebook}
+    return {**fingerprint(_parameters(profile, task), code_of(task)), "notebook": notebook}
 
 
 def _essence(cell: Mapping[str, Any]) -> list[Any]:

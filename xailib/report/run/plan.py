@@ -16,7 +16,6 @@ from xailib.images.packaged import Place, packaged, packaged_names
 from xailib.project import project_root
 from xailib.report.params.profiles import TASKS, Profile, upstream
 from xailib.report.run.job import Job, finished, path_of
-from xailib.versions import source_read_once
 
 SHARD = 10  # photographs of a job, where tasks are shared out
 SHARDS = MappingProxyType({"1_clip_dissect": "record", "2_lime": "explain", "3_cam": "explain"})
@@ -74,7 +73,7 @@ def unfinished(profile: Profile, jobs: Sequence[Job], *, force: bool = False) ->
     """
     if force:
         return list(jobs)
-    with source_read_once(), contextlib.chdir(project_root()):  # where the jobs' own paths start
+    with contextlib.chdir(project_root()):  # where the jobs' own paths start
         return _unfinished(profile, jobs)
 
 

@@ -9,9 +9,10 @@ import hashlib
 import json
 import platform
 import shutil
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -28,7 +29,7 @@ from xailib.images.load import ImageSet, Photograph
 from xailib.locks import lock_folder
 from xailib.networks.counting import Passes, passed, passes
 from xailib.project import project_root
-from xailib.versions import environment, git_commit, source_hash
+from xailib.versions import environment, git_commit, imports_of, source_hash
 
 MANIFEST = "manifest.json"
 METRICS = "metrics.json"
@@ -117,18 +118,23 @@ class Run:
         return tuple(self._written)
 
     def explanation(
-        self, name: str, key: Mapping[str, Any], make: Callable[[], Explanation]
+        self,
+        name: str,
+        key: Mapping[str, Any],
+        make: Callable[[], Explanation],
+        code: str = "xailib.explain",
     ) -> Explanation:
         """Return the stored explanation if `key` and all that decides it match, or make it.
 
-        What is made is stored at once, so that an interrupted run loses at most one.
+        What is made is stored at once, so that an interrupted run loses at most one. `code` is
+        the room that makes it, see `xailib.versions`.
         """
         path = self.folder / "explanations" / f"{name}.npz"
         note = path.with_suffix(".json")
         wanted = {
             **key,
-            "versions": environment(),
-            "source": source_hash(upstream_only=True),
+            "versions": environment((code,)),
+            "source": source_hash((code,)),
         }
         wanted = json.loads(json.dumps(wanted))
         written = [str(f.relative_to(self.folder)) for f in (path, note)]
@@ -156,6 +162,7 @@ class Run:
         method: str,
         key: Mapping[str, Any],
         make: Callable[[Photograph], Explanation],
+        code: str = "xailib.explain",
     ) -> list[Explanation]:
         """Return one method's explanations of all photographs, stored or made.
 
@@ -172,7 +179,7 @@ class Run:
             name = f"{_file_name(photograph)}.{method}"
             inputs = {**key, **self.inputs, "images": photograph.sha256, "method": method}
             try:
-                made.append(self.explanation(name, inputs, partial(make, photograph)))
+                made.append(self.explanation(name, inputs, partial(make, photograph), code))
             except StorageError:
                 raise  # not this photograph's fault, and the next one's too
             except XailibError as error:
@@ -197,13 +204,13 @@ class Run:
         self._written.append(name)
         return atomic(self.folder / name)
 
-    def cache(self, name: str, key: Mapping[str, Any]) -> Path:
+    def cache(self, name: str, key: Mapping[str, Any], code: str = "xailib.dissect") -> Path:
         """Return the folder of something large that only this key, code and versions give.
 
         Those of other keys under the same name are deleted when the run finishes.
         """
         self._begin()
-        wanted = {**key, "versions": environment(), "source": source_hash()}
+        wanted = {**key, "versions": environment((code,)), "source": source_hash((code,))}
         digest = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()
         folder = self.folder / name / digest[:16]
         self._kept.append(folder)
@@ -230,7 +237,7 @@ class Run:
         self.tidy()
         manifest = {
             "task": self.task,
-            **fingerprint(self.parameters),
+            **fingerprint(self.parameters, code_of(self.task)),
             "inputs": self.inputs,
             "failures": self.failures,
             "commit": git_commit(),
@@ -238,6 +245,7 @@ class Run:
             "seconds": round(time.time() - self.started, 1),
             "passes": asdict(passes() - self.counted),
             "machine": f"{platform.system()} {platform.machine()}",
+            "threads": _threads(),
             "outputs": {n: sha256_of(self.folder / n) for n in dict.fromkeys(self._written)},
         }
         write_atomic(self.folder / MANIFEST, json.dumps(manifest, indent=1))
@@ -246,13 +254,32 @@ class Run:
         return manifest
 
 
-def fingerprint(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what must be equal for a finished run to be used again, besides its inputs."""
+def fingerprint(parameters: Mapping[str, Any], code: Collection[str]) -> dict[str, Any]:
+    """Return what must be equal for a finished run to be used again, besides its inputs.
+
+    `code` names the modules that make the run, see `code_of`.
+    """
     return {
         "parameters": json.loads(json.dumps(dict(parameters))),
-        "versions": environment(),
-        "source": source_hash(),
+        "versions": environment(code),
+        "source": source_hash(code),
     }
+
+
+def code_of(task: str) -> frozenset[str]:
+    """Return the modules that a task's notebook imports; without a notebook, the whole package.
+
+    What checks parameters is left out: it refuses values and makes none, and the values
+    themselves stand beside the code in a run's fingerprint.
+    """
+    file = project_root() / "notebooks" / f"{task}.ipynb"
+    try:
+        cells = json.loads(file.read_bytes())["cells"]
+        code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+        names = imports_of("\n".join(code))
+    except (OSError, ValueError, KeyError, SyntaxError):  # none there, or one with magics
+        return frozenset({"xailib"})
+    return frozenset(name for name in names if not name.startswith("xailib.report.params"))
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -336,6 +363,12 @@ def _finished(folder: str | Path) -> tuple[Path, dict[str, Any]]:
     if not intact(place, manifest):
         raise InputError(f"run: files in {str(place)!r} are not those of its manifest; run again")
     return place, manifest
+
+
+def _threads() -> int | None:
+    """Return how many threads torch computes with; None for a run that has not imported it."""
+    torch = sys.modules.get("torch")
+    return None if torch is None else torch.get_num_threads()
 
 
 def _file_name(photograph: Photograph) -> str:

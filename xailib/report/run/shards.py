@@ -27,6 +27,12 @@ _REST = frozenset(
     {"images", "num_features", "device", "out_dir"}
     | {"probe", "concepts", "measure", "top_k", "descriptions"}
 )
+# The rooms that make what jobs of a kind leave, see `xailib.versions`.
+_CODE = {
+    "explain": ("xailib.explain",),
+    "record": ("xailib.dissect", "xailib.encoders"),
+    "label": ("xailib.dissect", "xailib.encoders"),
+}
 _OF_LABELS = (
     "encoder",
     "encoder_weights",
@@ -125,7 +131,7 @@ def recordings(folder: Path, name: str) -> list[Path]:
         Of what: ``"activations"`` or ``"embeddings"``.
     """
     found: list[Path] = []
-    now = {"versions": environment(), "source": source_hash()}
+    now = {"versions": environment(_CODE["record"]), "source": source_hash(_CODE["record"])}
     for shard in sorted(folder.glob("jobs/*")):
         try:
             manifest = read_manifest(shard)
@@ -186,8 +192,8 @@ def _made_of(profile: Profile, job: Job) -> dict[str, Any]:
         found["labels"] = {
             "parameters": parameters,
             "files": {str(file): sha256_of(file) for file in lists if file.is_file()},
-            "versions": environment(),
-            "source": source_hash(),
+            "versions": environment(_CODE["label"]),
+            "source": source_hash(_CODE["label"]),
         }
     return found
 
@@ -212,6 +218,6 @@ def _request(profile: Profile, job: Job) -> dict[str, Any]:
     return {
         "parameters": kept,
         "photographs": [list(one) for one in job.photographs],
-        "versions": environment(),
-        "source": source_hash(upstream_only=job.kind == "explain"),
+        "versions": environment(_CODE[job.kind]),
+        "source": source_hash(_CODE[job.kind]),
     }
