@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import pages
 import provenance
+import rooms
 import shown
 from runs import read_numbers, results_folder
 
@@ -76,4 +77,5 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("source-read", show_run, priority=10)
     shown.setup(app)
     pages.setup(app)
+    rooms.setup(app)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
