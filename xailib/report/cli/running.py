@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,17 +11,13 @@ import click
 
 from xailib.report.cli.common import (
     changes_option,
-    duration,
     json_option,
-    live,
     only_option,
     profile_argument,
     show_json,
-    show_outcome,
-    warn_of_lacks,
     yaml_changes,
 )
-from xailib.report.cli.sweeping import Engine, engine_options, pool_options, sweep
+from xailib.report.cli.sweeping import Words, engine_options, pool_options, sweep
 
 if TYPE_CHECKING:
     from xailib.report.params.profiles import Profile
@@ -62,9 +58,8 @@ def run(
       xailib run mine --workers 4 --dry-run
       xailib run mine --scheduler tcp://10.0.0.1:8786 --store s3://bucket/mine
     """
-    engine = Engine(pages=not tables, **where)
     loaded = _load(profile, changes, only)
-    if not _run(loaded, only, force, engine, as_json):
+    if not sweep(loaded, only, force, Words(pages=not tables, **where), as_json):
         ctx.exit(1)
 
 
@@ -99,7 +94,7 @@ def report(
     loaded = _load(profile, changes, None, whole=True)
     root = project_root()
     target = Path(site).absolute() if site else root
-    if not _run(loaded, None, False, Engine(whole=True, **where), as_json):
+    if not sweep(loaded, None, False, Words(whole=True, **where), as_json):
         ctx.exit(1)
     builder = str(Path(sys.executable).with_name("jupyter-book"))
     command = [builder, "build", str(root), "--path-output", str(target)]
@@ -127,44 +122,3 @@ def _load(
         line = f"Changed values: results/{loaded.beside}; those in results/{loaded.name} stay"
         click.echo(line, err=True)
     return loaded
-
-
-def _run(loaded: "Profile", only: str | None, force: bool, engine: Engine, as_json: bool) -> bool:
-    """Run tasks and say what became of each; return whether all are up to date now."""
-    if engine.asked:
-        return sweep(loaded, only, force, engine, as_json)
-    # Only now what takes a while to import: a wrong value is answered at once.
-    from xailib.report.run.foreseen import check_images, check_runs
-    from xailib.report.run.notebook import last_seconds, pending, run_profile
-
-    plan = pending(loaded, only, force=force)
-    check_runs(loaded, plan)
-    check_images(loaded, plan)
-    barred = warn_of_lacks(loaded, plan) if plan else {}
-    progress = _Progress({task: last_seconds(loaded, task) for task in plan})
-    good = True
-    for outcome in run_profile(
-        loaded, only, force=force, plan=plan, barred=barred, begin=progress.begin, bar=live()
-    ):
-        show_outcome(outcome, as_json)
-        good &= outcome.state in ("done", "reused")
-    return good
-
-
-class _Progress:
-    """Says which task begins and how long the rest took last time, if somebody watches."""
-
-    def __init__(self, seconds: Mapping[str, float | None]) -> None:
-        self.seconds: dict[str, Any] = dict(seconds)
-        self.count = len(seconds)
-
-    def begin(self, task: str) -> None:
-        """Say that a task begins."""
-        while self.seconds and next(iter(self.seconds)) != task:  # reused or skipped
-            self.seconds.pop(next(iter(self.seconds)))
-        if live():
-            known = [s for s in self.seconds.values() if s]
-            more = "" if len(known) == len(self.seconds) else " or more"
-            left = f", about {duration(sum(known))}{more} left" if known else ""
-            number = self.count - len(self.seconds) + 1
-            click.echo(f"{task}: {number} of {self.count}{left}", err=True)

@@ -4,7 +4,6 @@ import contextlib
 from collections.abc import Collection, Mapping, Sequence
 from math import gcd
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from xailib.downloads.fetch import cache_folder
@@ -15,10 +14,10 @@ from xailib.images.load import PUBLISHED, places_of
 from xailib.images.packaged import Place, packaged, packaged_names
 from xailib.project import project_root
 from xailib.report.params.profiles import TASKS, Profile, upstream
-from xailib.report.run.job import Job, finished, path_of
+from xailib.report.run.job import SHARDS, Job, path_of
+from xailib.report.run.staleness import is_current
 
 SHARD = 10  # photographs of a job, where tasks are shared out
-SHARDS = MappingProxyType({"1_clip_dissect": "record", "2_lime": "explain", "3_cam": "explain"})
 _PASS = 16  # `xailib.networks.classifier.BATCH`, which would bring torch with it
 
 
@@ -73,19 +72,16 @@ def unfinished(profile: Profile, jobs: Sequence[Job], *, force: bool = False) ->
     """
     if force:
         return list(jobs)
-    with contextlib.chdir(project_root()):  # where the jobs' own paths start
-        return _unfinished(profile, jobs)
-
-
-def _unfinished(profile: Profile, jobs: Sequence[Job]) -> list[Job]:
-    fresh = {job.name for job in jobs if job.kind == "notebook" and finished(profile, job)}
+    fresh = {job.name for job in jobs if job.kind == "notebook" and is_current(profile, job)}
     spared = {name for job in jobs if job.name in fresh for name in job.needs}
     left: dict[str, Job] = {}
     for job in jobs:
         behind = not left.keys().isdisjoint(job.needs)
         if job.kind in SHARDS.values() and job.name in spared:
             continue
-        if behind or not (job.name in fresh or (job.kind != "notebook" and finished(profile, job))):
+        if behind or not (
+            job.name in fresh or (job.kind != "notebook" and is_current(profile, job))
+        ):
             left[job.name] = job
     return list(left.values())
 
