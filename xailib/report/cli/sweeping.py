@@ -23,7 +23,7 @@ from xailib.report.cli.common import (
 if TYPE_CHECKING:
     from xailib.report.params.profiles import Profile
     from xailib.report.run.costs import Cost
-    from xailib.report.run.job import Job, Outcome
+    from xailib.report.run.plan import Job, Outcome
 
 
 _PAUSE = 10.0  # seconds between two words on what is left
@@ -93,8 +93,9 @@ def pool_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def sweep(profile: "Profile", only: str | None, force: bool, words: Words, as_json: bool) -> bool:
     """Do a profile's jobs, or print them; return whether all are finished now."""
     from xailib.report.run.costs import estimates, longest_first
-    from xailib.report.run.plan import plan, unfinished
+    from xailib.report.run.plan import plan
     from xailib.report.run.preflight import check_images, check_runs
+    from xailib.report.run.staleness import unfinished
 
     if words.workers and words.scheduler:
         raise InputError("workers: not together with scheduler; a cluster has its own workers")

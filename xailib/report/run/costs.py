@@ -8,28 +8,21 @@ import contextlib
 import csv
 import json
 import math
-import threading
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from xailib.files import write_atomic
 from xailib.project import project_root
 from xailib.report.params.profiles import Profile
-from xailib.report.run.job import COST, SHARDS, Job
-from xailib.report.run.plan import explained, probe_size
-
-if TYPE_CHECKING:
-    import psutil
+from xailib.report.run.plan import COST, SHARDS, Job, explained, probe_size
+from xailib.report.run.results import peak_memory, read_manifest
 
 TABLE = Path(__file__).with_name("costs.csv")  # no result depends on it
 NETWORK = "tf_efficientnet_lite0"  # that the table is of,
 MACHINE = "one of 2 cores of an AMD EPYC"  # and where
-_POLL = 0.2  # seconds between two looks at the memory in use
-_MORE = 1.01  # times the most so far, from which on it is looked at closely
 
 
 @dataclass(frozen=True)
@@ -175,7 +168,7 @@ def _table() -> dict[str, dict[str, float]]:
 
 
 def _noted(folder: Path) -> dict[str, Any] | None:
-    """Return what `metered` has noted of a result; None if nothing, or in another form."""
+    """Return what `note_cost` has left beside a result; None if nothing, or in another form."""
     try:
         found = json.loads((folder / COST).read_text())
         numbers = {name: float(found[name]) for name in ("seconds", "memory", "disk", "units")}
@@ -184,74 +177,20 @@ def _noted(folder: Path) -> dict[str, Any] | None:
         return None
 
 
-@contextlib.contextmanager
-def metered(profile: Profile, job: Job) -> Iterator[None]:
-    """Measure a block that does a job; leave what it took as ``cost.json``.
+def note_cost(profile: Profile, job: Job, seconds: float) -> None:
+    """Leave what a finished job took beside its result, as ``cost.json``.
 
-    That is, with the kind of the job and its units: seconds, bytes of memory at most, and of the
-    files that the result's manifest names. Of a block that fails nothing is noted.
+    That is, with the kind of the job and its units: seconds, bytes of memory at most (of the
+    notebook's own process, or of this one so far), and of the files that the manifest names.
     """
-    folder, start = job.folder(profile), time.monotonic()
-    with _Peak() as peak:
-        yield
-    names = json.loads((folder / "manifest.json").read_text())["outputs"]
+    folder = job.folder(profile)
+    manifest = read_manifest(folder)
     cost = {
         "job": job.name,
         "kind": kind_of(job),
         "units": units(profile, job),
-        "seconds": round(time.monotonic() - start, 2),
-        "memory": peak.bytes,
-        "disk": sum((folder / name).stat().st_size for name in names),
+        "seconds": round(seconds, 2),
+        "memory": manifest.get("memory") or peak_memory(),
+        "disk": sum((folder / name).stat().st_size for name in manifest["outputs"]),
     }
     write_atomic(folder / COST, json.dumps(cost, indent=1))
-
-
-class _Peak:
-    """The most memory that this process and its children held while the block ran."""
-
-    def __init__(self) -> None:
-        self.bytes = 0
-        self._end = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-
-    def __enter__(self) -> "_Peak":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._end.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        import psutil
-
-        own = psutil.Process()
-        most = 0.0
-        while True:
-            processes = [own, *own.children(recursive=True)]
-            resident = sum(_bytes(process, _resident) for process in processes)
-            # What is shared counts once, which Linux has to walk through all pages for, and the
-            # process waits: only where more is held than ever before.
-            if resident > _MORE * most:
-                most = resident
-                self.bytes = max(self.bytes, sum(_bytes(one, _unshared) for one in processes))
-            if self._end.wait(_POLL):
-                return
-
-
-def _bytes(process: "psutil.Process", measure: Callable[["psutil.Process"], int]) -> int:
-    import psutil
-
-    try:
-        return measure(process)
-    except psutil.Error:  # it has just ended
-        return 0
-
-
-def _resident(process: "psutil.Process") -> int:
-    return int(process.memory_info().rss)
-
-
-def _unshared(process: "psutil.Process") -> int:
-    info = process.memory_full_info()
-    return int(getattr(info, "pss", info.uss))

@@ -12,7 +12,7 @@ from xailib.errors import InputError, UnavailableError, XailibError, first_line
 from xailib.files import sha256_of, storage, take_away, write_atomic
 from xailib.project import project_root
 from xailib.report.params.profiles import Profile, notebook, upstream
-from xailib.report.run.job import LOCK, LOG
+from xailib.report.run.plan import LOCK, LOG
 from xailib.report.run.results import MANIFEST, read_manifest
 
 

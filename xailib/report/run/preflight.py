@@ -26,8 +26,7 @@ from xailib.report.params.profiles import TASKS, Profile, upstream
 from xailib.report.replication import published
 from xailib.report.run import artefacts
 from xailib.report.run.artefacts import Artefact
-from xailib.report.run.job import Job
-from xailib.report.run.plan import listing, probe_listing
+from xailib.report.run.plan import Job, listing, probe_listing
 from xailib.report.run.results import read_manifest
 
 FEW = 100  # images that are decoded in search of one that can be used

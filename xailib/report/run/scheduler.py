@@ -8,36 +8,35 @@ is finished says the disk (`xailib.report.run.staleness`), whoever is killed.
 import contextlib
 import logging
 import os
-import platform
-import sys
-import threading
 import time
-import traceback
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from functools import partial
+from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import cycle
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from threadpoolctl import threadpool_limits
-
-from xailib.errors import InputError, StorageError, UnavailableError, XailibError, first_line
+from xailib.errors import InputError, UnavailableError, first_line
 from xailib.files import write_atomic
-from xailib.locks import lock_folder
 from xailib.project import project_root
 from xailib.report.params.profiles import Profile
-from xailib.report.run.costs import metered
-from xailib.report.run.job import LOCK, LOG, Job, Outcome
-from xailib.report.run.notebook import execute, left_out
-from xailib.report.run.results import damaged, read_manifest
-from xailib.report.run.staleness import is_better, is_current, matches, request
-from xailib.report.run.store import Bytes, Store
+from xailib.report.run.job import (
+    THREADS,
+    Parcel,
+    PassingError,
+    Task,
+    is_anothers,
+    limited,
+    perform,
+    run_job,
+    set_environment,
+    skipped,
+)
+from xailib.report.run.plan import Job, Outcome
+from xailib.report.run.store import Store, as_bytes
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -45,13 +44,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 RETRIES = 2  # further attempts at a job whose worker died, or that failed by what may pass
-# What the libraries below torch, numpy and the notebooks' kernels ask for the number of threads.
-_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 _NONE: Mapping[str, str] = MappingProxyType({})
-
-
-class PassingError(Exception):
-    """A job failed by what the user did not do wrong: another attempt may go better."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +94,7 @@ def run_plan(
     Parameters
     ----------
     profile, jobs, left
-        See `xailib.report.run.plan.plan` and `unfinished`.
+        See `xailib.report.run.plan.plan` and `xailib.report.run.staleness.unfinished`.
     engine : Engine
         Where jobs are done.
     force : bool
@@ -134,7 +127,7 @@ def run_plan(
             elif job.task in barred and job.kind not in ("table", "label"):  # these need no network
                 outcome = Outcome(job.name, "failed", message=barred[job.task])
             elif missing := [name for name in job.needs if name in broken]:
-                outcome = _skipped(job, missing)
+                outcome = skipped(job, missing)
             elif by_workers:
                 begun.append(job)
                 continue
@@ -151,227 +144,9 @@ def run_plan(
             yield from _by_dask(task, begun, client, engine)
 
 
-def run_job(
-    profile: Profile,
-    job: Job,
-    *,
-    force: bool = False,
-    bar: bool = False,
-    store: Store | None = None,
-) -> Outcome:
-    """Do a job unless it is current; one process at a time, the others wait for it.
-
-    With a store, what the job needs comes from there first, and the job's own result if somebody
-    has finished it; what it gives is put there.
-
-    Raises
-    ------
-    PassingError
-        In one line, if another attempt may go better.
-    """
-    folder, start = job.folder(profile), time.monotonic()
-    try:
-        lock = lock_folder(folder, LOCK, patience=-1.0)
-    except StorageError as error:
-        return Outcome(job.name, "failed", message=str(error))
-    try:
-        if store:
-            for need in job.reads():
-                store.pull(need.folder(profile), partial(is_better, profile, job, need))
-            if not force and not is_current(profile, job):
-                store.pull(folder, partial(matches, profile, job))
-        if not force and is_current(profile, job):
-            outcome = Outcome(job.name, "reused")
-        else:
-            _warn_of_damage(folder)
-            start = time.monotonic()
-            (folder / LOG).write_text(
-                f"{job.name} on {platform.node()}, process {os.getpid()}, {_now()}\n"
-            )
-            with metered(profile, job):
-                _do(profile, job, bar)
-            _log(folder, f"done, {_now()}\n")
-            message = left_out(profile, job.task) if job.kind == "notebook" else ""
-            outcome = Outcome(job.name, "done", time.monotonic() - start, message)
-        if store:
-            store.push(folder)
-    except Exception as error:
-        if folder.is_dir():  # of input that was refused at once, nothing is left
-            _log(folder, traceback.format_exc())
-        line = str(error) if isinstance(error, XailibError) else first_line(error)
-        if isinstance(error, XailibError) and not isinstance(error, UnavailableError):
-            return Outcome(job.name, "failed", time.monotonic() - start, line)
-        # What could not be fetched, or a full disk, may pass; a user's mistake stays one.
-        raise PassingError(line) from error
-    finally:
-        lock.release()
-    return outcome
-
-
-def _do(profile: Profile, job: Job, bar: bool) -> None:
-    if job.kind == "notebook":
-        execute(profile, job.task, request(profile, job), bar=bar)
-        return
-    from xailib.report.run import probing, shards  # only for these: they bring the networks along
-
-    do = {"explain": shards.explain, "table": shards.gather}
-    do |= {"record": probing.record, "label": probing.label}
-    do[job.kind](profile, job)
-
-
-def _warn_of_damage(folder: Path) -> None:
-    with contextlib.suppress(InputError):
-        if names := damaged(folder, read_manifest(folder)):
-            listed = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-            log.warning("results: %s of %s is damaged; made again", listed, folder)
-
-
-def _log(folder: Path, text: str) -> None:
-    with contextlib.suppress(OSError), (folder / LOG).open("a") as file:
-        file.write(text)
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _skipped(job: Job, missing: Sequence[str]) -> Outcome:
-    more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-    return Outcome(job.name, "skipped", message=f"needs {', '.join(sorted(missing)[:3])}{more}")
-
-
 def _address(store: str) -> str:
     """Return a store's address as it means the same in any folder."""
     return store if not store or "://" in store else str(Path(store).expanduser().absolute())
-
-
-# On a worker.
-
-
-@dataclass(frozen=True)
-class Task:
-    """What all jobs of a run have in common, and a worker has to know.
-
-    Attributes
-    ----------
-    root : str
-        The project's folder, on the client.
-    session : str
-        The run's own name.
-    profile, force
-        See `run_plan`.
-    store : str
-        Through which results go, if any.
-    """
-
-    root: str
-    session: str
-    profile: Profile
-    force: bool = False
-    store: str = ""
-
-    def open_store(self) -> Store | None:
-        """Return the store of the project in whose folder this is called, if there is one."""
-        return Store(self.store, project_root() / "results") if self.store else None
-
-    @property
-    def mark(self) -> Path:
-        """A file by which a worker knows that it sees the client's own folder."""
-        return Path(self.root, "results", ".seen-by-workers")
-
-    def is_seen(self) -> bool:
-        """Tell whether this machine has the client's folder, and not only one of its name."""
-        with contextlib.suppress(OSError):
-            return self.mark.read_text() == self.session
-        return False
-
-
-@dataclass(frozen=True)
-class Parcel:
-    """What a worker sends: the outcome and, where no disk or store is shared, the files."""
-
-    outcome: Outcome
-    files: Bytes = field(default_factory=Bytes)
-
-
-_one_at_a_time = threading.Lock()  # of one process: jobs have its folder and its output
-_session = ""
-
-
-def perform(task: Task, job: Job, threads: int | None, wire: bool, *needs: Parcel) -> Parcel:
-    """Do a job on a worker, once what it needs is done."""
-    global _session
-    missing = [n.outcome.task for n in needs if n.outcome.state in ("failed", "skipped")]
-    if missing:
-        return Parcel(_skipped(job, missing))
-    with _one_at_a_time, limited(threads), contextlib.ExitStack() as stack:
-        _session = task.session
-        seen = task.is_seen()
-        if not (seen or task.store or wire):
-            raise PassingError(f"this worker does not see the folder {task.root!r}")
-        stack.enter_context(contextlib.chdir(task.root if seen else project_root()))
-        store, results = task.open_store(), project_root() / "results"
-        by_wire = not (store or seen)
-        if by_wire:
-            given = {name: content for need in needs for name, content in need.files.items()}
-            store = Store(Bytes(given), results)
-        stack.enter_context(_printing_to(job.folder(task.profile) / LOG))
-        outcome, files = run_job(task.profile, job, force=task.force, store=store), Bytes()
-        if by_wire and outcome.state != "failed":
-            Store(files, results).push(job.folder(task.profile))
-        return Parcel(outcome, files)
-
-
-def _is_anothers(session: str) -> bool:
-    return _session not in ("", session)
-
-
-@contextlib.contextmanager
-def limited(threads: int | None) -> Iterator[None]:
-    """Let numerical libraries here, and kernels that are started, use so many threads."""
-    if not threads:
-        yield
-        return
-    torch, before = sys.modules.get("torch"), dict(os.environ)
-    count = torch.get_num_threads() if torch else 0
-    os.environ.update(dict.fromkeys(_THREADS, str(threads)))
-    try:
-        with threadpool_limits(threads):
-            if torch:
-                torch.set_num_threads(threads)
-            yield
-    finally:
-        if torch:
-            torch.set_num_threads(count)
-        _set_environment(before)
-
-
-def _set_environment(values: Mapping[str, str]) -> None:
-    for name in os.environ.keys() - values.keys():
-        del os.environ[name]
-    os.environ.update(values)
-
-
-@contextlib.contextmanager
-def _printing_to(file: Path) -> Iterator[None]:
-    """Send what this process and its children print to the end of a file."""
-    with contextlib.suppress(OSError):  # the job itself says what is wrong with its folder
-        file.parent.mkdir(parents=True, exist_ok=True)
-    kept = os.dup(1), os.dup(2)
-    try:
-        with contextlib.suppress(OSError), file.open("ab") as opened:
-            os.dup2(opened.fileno(), 1)
-            os.dup2(opened.fileno(), 2)
-        yield
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        for number, saved in enumerate(kept, start=1):
-            os.dup2(saved, number)
-            os.close(saved)
-
-
-# The client of Dask.
 
 
 def _by_dask(
@@ -391,6 +166,7 @@ def _by_dask(
             job = jobs.pop(future)
             missing = [n for n in job.needs if n in broken or _has_failed(futures.get(n))]
             outcome = _outcome(task, job, future, missing, engine)
+            future.release()  # its files are here
             broken |= {job.name} if outcome.state in ("failed", "skipped") else set()
             yield outcome
     finally:
@@ -410,7 +186,7 @@ def _submitted(
                 futures[need.name] = _sent(client, task.profile, need)
         given = [futures[name] for name in needs if name in futures]
         # Without a priority, the last of the jobs that came within 0.1 s may be begun first.
-        options = {"priority": -number, "retries": RETRIES, "pure": False}
+        options: dict[str, Any] = {"priority": -number, "retries": RETRIES, "pure": False}
         options["key"] = f"{job.name}-{task.session}"
         futures[job.name] = client.submit(perform, task, job, threads, wire, *given, **options)
     return futures
@@ -425,11 +201,11 @@ def _outcome(
     except CancelledError as error:
         raise _gone(engine.scheduler) from error
     except Exception as error:  # noqa: BLE001  whatever a job raised is its outcome
-        return _skipped(job, missing) if missing else Outcome(job.name, "failed", 0.0, _line(error))
+        return skipped(job, missing) if missing else Outcome(job.name, "failed", 0.0, _line(error))
     outcome: Outcome = parcel.outcome
     if outcome.state in ("done", "reused"):
         results = project_root() / "results"
-        store = Store(parcel.files, results) if parcel.files else task.open_store()
+        store = Store("", results, parcel.files) if parcel.files else task.open_store()
         if store and not store.pull(job.folder(task.profile)):
             said = f"its result is not in the store {store.url!r}"
             return Outcome(job.name, "failed", outcome.seconds, said)
@@ -438,9 +214,7 @@ def _outcome(
 
 def _sent(client: "Client", profile: Profile, need: Job) -> "Future":
     """Send what was finished here before to where a job needs it."""
-    files = Bytes()
-    with contextlib.suppress(InputError):  # not finished: the job says what it misses
-        Store(files, project_root() / "results").push(need.folder(profile))
+    files = as_bytes(need.folder(profile), project_root() / "results")
     return client.submit(Parcel, Outcome(need.name, "reused"), files, pure=False)
 
 
@@ -493,7 +267,7 @@ def _client(engine: Engine, session: str) -> Iterator["Client"]:
 def _renew(client: "Client", session: str) -> None:
     """Start workers again that have done another run's jobs: code and weights may have changed."""
     try:
-        used = [name for name, other in client.run(_is_anothers, session).items() if other]
+        used = [name for name, other in client.run(is_anothers, session).items() if other]
         if used:
             client.restart_workers(used, timeout=60)
     except Exception as error:
@@ -535,7 +309,7 @@ def _local(workers: int, threads: int | None) -> Iterator[Any]:
         "distributed.nanny.pre-spawn-environ": {},  # what it has slows large allocations down
     }
     before = dict(os.environ)
-    os.environ.update({name: environments[0][name] for name in _THREADS})  # for their first import
+    os.environ.update({name: environments[0][name] for name in THREADS})  # for their first import
     try:
         with (
             dask.config.set(settings),
@@ -543,13 +317,13 @@ def _local(workers: int, threads: int | None) -> Iterator[Any]:
         ):
             yield cluster
     finally:
-        _set_environment(before)
+        set_environment(before)
 
 
 def shares(workers: int, threads: int | None) -> list[dict[str, str]]:
     """Return each worker's environment: its share of the cores, and one GPU where there are any."""
     each = threads or max(1, len(os.sched_getaffinity(0)) // workers)
-    found = [dict.fromkeys(_THREADS, str(each)) for _ in range(workers)]
+    found = [dict.fromkeys(THREADS, str(each)) for _ in range(workers)]
     for environment, gpu in zip(found, cycle(visible_gpus()), strict=False):
         environment["CUDA_VISIBLE_DEVICES"] = gpu
     return found

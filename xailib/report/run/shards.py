@@ -23,7 +23,7 @@ from xailib.files import atomic, sha256_of, write_atomic
 from xailib.images.load import Failure, Photograph, iter_images
 from xailib.networks.classifier import Classifier, load_classifier
 from xailib.report.params.profiles import Profile
-from xailib.report.run.job import Job
+from xailib.report.run.plan import Job
 from xailib.report.run.results import MANIFEST, Run, file_hashes, read_manifest
 from xailib.report.run.staleness import CODE, image_hashes, request, shards_now
 from xailib.versions import environment, source_hash

@@ -7,7 +7,7 @@ network, so that a plan is made in a moment.
 """
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,8 @@ from xailib.files import sha256_of
 from xailib.images.load import Failure, iter_images
 from xailib.project import project_root
 from xailib.report.params.profiles import Profile
-from xailib.report.run.job import Job, path_of
 from xailib.report.run.notebook import notebook_hash, parameters_of
+from xailib.report.run.plan import SHARDS, Job, path_of
 from xailib.report.run.results import code_of, fingerprint, intact, read_manifest, run_digest
 
 # The rooms that make what jobs of a kind leave, see `xailib.versions`.
@@ -44,6 +44,27 @@ def is_current(profile: Profile, job: Job) -> bool:
     except XailibError:
         return False
     return matches(profile, job, manifest) and intact(folder, manifest)
+
+
+def unfinished(profile: Profile, jobs: Sequence[Job], *, force: bool = False) -> list[Job]:
+    """Return the jobs that are left to do: not finished, or behind one that is not.
+
+    A notebook that is up to date needs none of its shards.
+    """
+    if force:
+        return list(jobs)
+    fresh = {job.name for job in jobs if job.kind == "notebook" and is_current(profile, job)}
+    spared = {name for job in jobs if job.name in fresh for name in job.needs}
+    left: dict[str, Job] = {}
+    for job in jobs:
+        behind = not left.keys().isdisjoint(job.needs)
+        if job.kind in SHARDS.values() and job.name in spared:
+            continue
+        if behind or not (
+            job.name in fresh or (job.kind != "notebook" and is_current(profile, job))
+        ):
+            left[job.name] = job
+    return list(left.values())
 
 
 def matches(profile: Profile, job: Job, manifest: Mapping[str, Any]) -> bool:

@@ -7,7 +7,6 @@ changed, is as good as absent.
 
 import contextlib
 import hashlib
-import io
 import json
 import logging
 import os
@@ -16,11 +15,11 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from xailib.errors import InputError, UnavailableError, first_line, near_matches
 from xailib.files import atomic, sha256_of, storage, write_atomic
-from xailib.report.run.job import COST, LOG
+from xailib.report.run.plan import COST, LOG
 from xailib.report.run.results import MANIFEST, damaged, intact
 
 log = logging.getLogger(__name__)
@@ -34,46 +33,18 @@ class _UnfitError(Exception):
     """A stored file is not there, or not what its manifest says."""
 
 
-class Bytes(dict[str, bytes]):
-    """Files in memory, by name, with what a `Store` asks of a file system: they go over a wire."""
-
-    def cat_file(self, place: str) -> bytes:
-        """Return a file's content."""
-        if place not in self:
-            raise FileNotFoundError(place)
-        return self[place]
-
-    def pipe_file(self, place: str, content: bytes) -> None:
-        """Write a file."""
-        self[place] = content
-
-    def put_file(self, file: str, place: str) -> None:
-        """Take a file of this machine."""
-        self[place] = Path(file).read_bytes()
-
-    def rm_file(self, place: str) -> None:
-        """Delete a file."""
-        self.pop(place, None)
-
-    def size(self, place: str) -> int:
-        """Return a file's size."""
-        return len(self.cat_file(place))
-
-    def open(self, place: str, _mode: str) -> IO[bytes]:
-        """Open a file for reading."""
-        return io.BytesIO(self.cat_file(place))
-
-
 class Store:
     """Finished results below one address, by the names that they have below a folder here.
 
     Parameters
     ----------
-    url : str or Bytes
+    url : str
         As fsspec takes it: ``s3://bucket/prefix`` (needs s3fs), ``gs://bucket/prefix`` (gcsfs),
         ``file:///shared/folder`` or a plain path. Credentials are the machine's own.
     root : Path
         What lies below it here lies below `url` there: ``results``, of the project.
+    files : mapping, optional
+        Instead of an address: content by name, as from `as_bytes` on another machine.
 
     Raises
     ------
@@ -83,10 +54,9 @@ class Store:
         If the package for such addresses is missing, or its machine does not answer.
     """
 
-    def __init__(self, url: str | Bytes, root: Path) -> None:
-        self._system: Any
-        self._system, self._place = (url, "") if isinstance(url, Bytes) else _file_system(url)
-        self.url = "the other machine" if isinstance(url, Bytes) else url
+    def __init__(self, url: str, root: Path, files: Mapping[str, bytes] | None = None) -> None:
+        self.url = url or "what another machine sends"
+        self._system, self._place = _file_system(url) if files is None else (_in_memory(files), "")
         self._root = Path(os.path.abspath(root))  # noqa: PTH100  links stay as they are
 
     def push(self, folder: Path, *, quick: bool = False) -> None:
@@ -237,6 +207,24 @@ class Store:
             raise
         except Exception as error:
             raise UnavailableError(f"store: {self.url}: {first_line(error)}") from error
+
+
+def as_bytes(folder: Path, root: Path) -> dict[str, bytes]:
+    """Return a finished result as content by name, to send; nothing if it is not finished."""
+    store = Store("", root, {})
+    with contextlib.suppress(InputError):
+        store.push(folder)
+    return {name: store._system.cat_file(name) for name in store._system.store}
+
+
+def _in_memory(files: Mapping[str, bytes]) -> Any:
+    """Return a file system of its own in memory."""
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    system = MemoryFileSystem(skip_instance_cache=True)
+    system.store, system.pseudo_dirs = {}, [""]  # fsspec's own are of all its instances
+    system.pipe(dict(files))
+    return system
 
 
 def _file_system(url: str) -> tuple[Any, str]:
