@@ -30,9 +30,10 @@ def tiny():
     preparing = Preprocessing((side, side), side, (0.4, 0.5, 0.6), (0.2, 0.3, 0.25))
     return nets.seeded(nets.Plain), preparing, [f"thing {{i}}" for i in range(nets.CATEGORIES)]
 """
-# Stands for the network and LIME where processes are killed, so that they start quickly. If there is
-# the file `hold`, every image says in `held` which process has begun it, and waits: a test knows
-# what it kills; with `die`, the process kills itself. The first job's one image is none, so that it is finished.
+# Stands for the network and LIME where processes are killed, so that they start quickly. If there
+# is the file `hold`, every image says in `held` which process has begun it, and waits: a test knows
+# what it kills; with `die`, the process kills itself. The first job's one image is none, so that
+# this job is soon finished.
 STAND_IN = """
 import os, sys, time, types
 from pathlib import Path

@@ -286,11 +286,13 @@ class Recorder:
 @pytest.fixture(scope="module")
 def client():
     """Dask with one worker in this process, where jobs can be stood in for."""
-    with LocalCluster(
-        n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None
-    ) as cluster:
-        with Client(cluster, set_as_default=False) as client:
-            yield client
+    with (
+        LocalCluster(
+            n_workers=1, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0"
+        ) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        yield client
 
 
 @pytest.fixture

@@ -260,7 +260,7 @@ def test_without_its_scheduler_a_client_says_so_and_another_scheduler_goes_on(pr
 
 def test_the_cluster_begins_jobs_in_the_order_of_the_plan():
     """Dask may begin the last of jobs of equal priority first: a test that waits for one would."""
-    one = {"n_workers": 0, "processes": False, "dashboard_address": None}
+    one = {"n_workers": 0, "processes": False, "dashboard_address": "127.0.0.1:0"}
     jobs = [Job(str(number), "2_lime", "explain") for number in range(4)]
     task = Task("/none", "session", Profile("mine", {}))
     with LocalCluster(**one) as local, Client(local, set_as_default=False) as client:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 _PAUSE = 10.0  # seconds between two words on what is left
-_LINES = 20  # of photographs that cannot be used; more are counted
+_LINES = 20  # of images that cannot be used, more are counted; and of what is left
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def sweep(profile: "Profile", only: str | None, force: bool, words: Words, as_js
         left = longest_first(left, seconds)
     good = True
     reused: list[str] = []
-    rest = _Left(left, seconds, workers or 1)
+    rest = _Left(left, seconds, 1 if words.scheduler else workers)
     engine = Engine(workers, words.scheduler, words.threads, words.store or "")
     for outcome in run_plan(profile, jobs, left, engine, force=force, barred=barred, bar=live()):
         good &= outcome.state in ("done", "reused")
@@ -144,7 +144,9 @@ def sweep(profile: "Profile", only: str | None, force: bool, words: Words, as_js
 class _Left:
     """Says how many jobs are left and how long they may take, if somebody watches."""
 
-    def __init__(self, jobs: Sequence["Job"], seconds: Mapping[str, float], workers: int) -> None:
+    def __init__(
+        self, jobs: Sequence["Job"], seconds: Mapping[str, float], workers: int | None
+    ) -> None:
         self.jobs = {job.name: job for job in jobs}
         self.count, self.seconds, self.workers = len(jobs), seconds, workers
         self.next = 0.0
@@ -158,10 +160,14 @@ class _Left:
 
     def _say(self) -> None:
         """Say it, but of many short jobs not each time: the time left takes a moment to find."""
-        if live() and (time.monotonic() >= self.next or not self.jobs):
+        now = time.monotonic()
+        if live() and (self.count <= _LINES or now >= self.next or not self.jobs):
             done = self.count - len(self.jobs)
-            click.echo(f"{done} of {self.count} jobs{self._time()}", err=True)
-            self.next = time.monotonic() + _PAUSE
+            said = f"{done} of {self.count} jobs"
+            if self.jobs and not self.workers:  # one after the other, in this process
+                said = f"{next(iter(self.jobs))}: {done + 1} of {self.count}"
+            click.echo(f"{said}{self._time()}", err=True)
+            self.next = now + _PAUSE
 
     def _time(self) -> str:
         from xailib.report.run.costs import wall
@@ -171,7 +177,7 @@ class _Left:
             return ""
         seconds = {job.name: self.seconds[job.name] for job in known}
         more = "" if len(known) == len(self.jobs) else " or more"
-        return f", about {duration(wall(known, seconds, self.workers))}{more} left"
+        return f", about {duration(wall(known, seconds, self.workers or 1))}{more} left"
 
 
 def _seconds(jobs: Sequence["Job"], costs: Mapping[str, "Cost | None"]) -> dict[str, float]:
