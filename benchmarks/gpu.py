@@ -424,7 +424,7 @@ def bundle(options: argparse.Namespace) -> None:
     """Pack the project, the packages of `PACKAGES`, weights and images into one folder."""
     folder = options.bundle
     folder.mkdir(parents=True, exist_ok=True)
-    listed = subprocess.run(  # noqa: S603  fixed command
+    listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],  # noqa: S607
         cwd=ROOT, capture_output=True, check=True,
     )  # fmt: skip
