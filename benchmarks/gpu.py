@@ -208,7 +208,7 @@ def lime_rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 def stream_rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """LIME of a stream of images, by precision, against the bare passes of that precision."""
-    from xailib.explain import explain_many
+    from xailib.explain.stream import explain_many
 
     photos = photographs(options, options.stream)
     for precision in PRECISIONS:
@@ -273,7 +273,7 @@ def cam_rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 
 def equal_rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """The same explanations on the card, by precision, and on the CPU."""
+    """Compare explanations on the card, by precision, with those on the CPU."""
     import numpy as np
 
     from xailib.compare import lime_mask
@@ -343,7 +343,7 @@ def wpmi_rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 
 def record_rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """Recording activations from 256 px JPEG files."""
+    """Record activations from 256 px JPEG files."""
     from xailib.dissect import record_activations
     from xailib.images import load_probe
 
@@ -374,7 +374,7 @@ def record_rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 
 def notebook_rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """The notebooks on LIME, CAMs and faithfulness over ten images: wall time, imports included."""
+    """Run the notebooks on LIME, CAMs and faithfulness over ten images, imports included."""
     files = [str(file.resolve()) for file in sorted(options.images.glob("*.jpg"))[:10]]
     runs: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -464,7 +464,8 @@ here = pathlib.Path(sys.argv[1])
 (here / "path").mkdir(exist_ok=True)
 for item in (here / "site").iterdir():
     link = here / "path" / item.name
-    if not link.is_symlink() and (item.suffix == ".dist-info" or not importlib.util.find_spec(item.stem)):
+    lacking = item.suffix == ".dist-info" or not importlib.util.find_spec(item.stem)
+    if lacking and not link.is_symlink():
         link.symlink_to(item)
 EOF
 export PYTHONPATH="$here/project:$here/path" MPLBACKEND=agg
