@@ -1,5 +1,6 @@
 """``xailib run`` and ``xailib report``: execute a profile's notebooks, build the site."""
 
+import json
 import os
 import subprocess
 import sys
@@ -59,7 +60,7 @@ def run(
       xailib run mine --scheduler tcp://10.0.0.1:8786 --store s3://bucket/mine
     """
     loaded = _load(profile, changes, only)
-    if not sweep(loaded, only, force, Words(pages=not tables, **where), as_json):
+    if sweep(loaded, only, force, Words(pages=not tables, **where), as_json):
         ctx.exit(1)
 
 
@@ -80,6 +81,8 @@ def report(
 ) -> None:
     """Run what is missing of PROFILE, build the site, print the path of its first page.
 
+    The page of a notebook that fails says why; the others are built, and the exit status is 1.
+
     With --workers, notebooks that do not need each other are executed at the same time. With -p,
     the site is of a folder of results beside the profile's own, which is named first.
 
@@ -90,16 +93,20 @@ def report(
       xailib report params/mine.yaml --site /tmp/mine
     """
     from xailib.project import project_root
+    from xailib.report.params.profiles import TASKS
 
     loaded = _load(profile, changes, None, whole=True)
     root = project_root()
     target = Path(site).absolute() if site else root
-    if not sweep(loaded, None, False, Words(whole=True, **where), as_json):
+    failed = sweep(loaded, None, False, Words(whole=True, **where), as_json)
+    if len(failed) == len(TASKS):
+        click.echo("No site was built: no page has results.", err=True)
         ctx.exit(1)
     builder = str(Path(sys.executable).with_name("jupyter-book"))
     command = [builder, "build", str(root), "--path-output", str(target)]
     command += ["-W", "-n", "--keep-going", "-q"]
     environment = {**os.environ, "XAILIB_PROFILE": loaded.beside or loaded.name}
+    environment["XAILIB_FAILED"] = json.dumps(failed)
     done = subprocess.run(command, env=environment, check=False)  # noqa: S603  our own words
     index = (target / "_build" / "html" / "index.html").resolve()
     if done.returncode or not index.is_file():
@@ -109,6 +116,9 @@ def report(
         show_json({"report": str(index)}, line=True)
     else:
         click.echo(f"Report: {index}")
+    if failed:
+        click.echo(f"Without results, each page says why: {', '.join(failed)}.", err=True)
+        ctx.exit(1)
 
 
 def _load(

@@ -90,8 +90,10 @@ def pool_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return _workers(_threads(command))
 
 
-def sweep(profile: "Profile", only: str | None, force: bool, words: Words, as_json: bool) -> bool:
-    """Do a profile's jobs, or print them; return whether all are finished now."""
+def sweep(
+    profile: "Profile", only: str | None, force: bool, words: Words, as_json: bool
+) -> dict[str, str]:
+    """Do a profile's jobs, or print them; return those that are not finished now, with why."""
     from xailib.report.run.costs import estimates, longest_first
     from xailib.report.run.plan import plan
     from xailib.report.run.preflight import check_images, check_runs
@@ -113,7 +115,7 @@ def sweep(profile: "Profile", only: str | None, force: bool, words: Words, as_js
         _show(profile, jobs, left, words.workers or 1, as_json)
         warn_of_lacks(profile, (job.task for job in left))
         _show_unusable(profile, left)
-        return True
+        return {}
     from xailib.report.run.scheduler import Engine, run_plan
 
     barred = warn_of_lacks(profile, (job.task for job in left)) if left else {}
@@ -125,12 +127,13 @@ def sweep(profile: "Profile", only: str | None, force: bool, words: Words, as_js
     seconds = _seconds(left, estimates(profile, left))
     if workers:
         left = longest_first(left, seconds)
-    good = True
+    failed: dict[str, str] = {}
     reused: list[str] = []
     rest = _Left(left, seconds, 1 if words.scheduler else workers)
     engine = Engine(workers, words.scheduler, words.threads, words.store or "")
     for outcome in run_plan(profile, jobs, left, engine, force=force, barred=barred, bar=live()):
-        good &= outcome.state in ("done", "reused")
+        if outcome.state in ("failed", "skipped"):
+            failed[outcome.task] = outcome.message
         if outcome.state == "reused" and outcome.task.count(".") and not as_json:
             reused.append(outcome.task)
         else:
@@ -138,7 +141,7 @@ def sweep(profile: "Profile", only: str | None, force: bool, words: Words, as_js
         rest.take(outcome)
     if reused:
         click.echo(f"{len(reused)} finished jobs were used again")
-    return good
+    return failed
 
 
 class _Left:
