@@ -108,14 +108,15 @@ def units(profile: Profile, job: Job) -> int:
     if job.kind in ("table", "label"):
         return len(job.needs)
     if job.task == "1_clip_dissect":
-        networks = 1 + bool(parameters["compare"]) + bool(parameters["control"])
+        networks = 1 + bool(parameters.get("compare")) + bool(parameters.get("control"))
         images = len(job.photographs) or probe_size(parameters)
-        return int(networks * images * (1 + int(parameters["crops"])))
+        return int(networks * images * (1 + int(parameters.get("crops", 0))))
     count = len(job.photographs) or explained(parameters)
     if job.task == "2_lime" and not kind_of(job).endswith("page"):
-        count *= int(parameters["max_samples" if parameters["until_stable"] else "num_samples"])
+        most = "max_samples" if parameters.get("until_stable") else "num_samples"
+        count *= int(parameters.get(most, 1))
     if job.task == "3_cam" and not kind_of(job).endswith("page"):
-        count *= len(parameters["methods"])
+        count *= len(parameters.get("methods", "1"))
     return count
 
 
