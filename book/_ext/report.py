@@ -18,6 +18,7 @@ from sphinx.util import logging
 sys.path.insert(0, str(Path(__file__).parent))
 
 import pages
+import parameters
 import provenance
 import shown
 from runs import read_numbers, results_folder
@@ -76,4 +77,5 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("source-read", show_run, priority=10)
     shown.setup(app)
     pages.setup(app)
+    parameters.setup(app)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
