@@ -87,7 +87,7 @@ def test_an_index_is_not_a_category_that_is_called_like_it(typed, meant):
         ("1_clip_dissect", "control", "true", True),
         ("1_clip_dissect", "control", "False", False),
         ("2_lime", "num_samples", "200", 200),
-        ("4_agreement", "threshold", "0", 0),
+        ("5_faithfulness", "steps", "8", 8),
         ("9_stability", "sizes", "[100, 200]", [100, 200]),
         ("9_stability", "sizes", "100", [100]),
         ("5_faithfulness", "road_percentiles", "62.5", [62.5]),

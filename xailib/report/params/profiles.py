@@ -162,13 +162,7 @@ class _Values(yaml.SafeLoader):
 
 
 def read_values(text: str) -> Any:
-    """Return what a YAML text says, each value of the type that its parameter has.
-
-    Raises
-    ------
-    InputError
-        With the line and what is wrong there.
-    """
+    """Return what a YAML text says, or raise `InputError` with the line and what is wrong there."""
     try:
         return yaml.load(text, _Values)  # noqa: S506  a safe loader
     except yaml.YAMLError as error:
@@ -250,13 +244,7 @@ def upstream(task: str) -> dict[str, str]:
 
 
 def notebook(task: str) -> Path:
-    """Return a task's notebook.
-
-    Raises
-    ------
-    InputError
-        If it is not there.
-    """
+    """Return a task's notebook, or raise `InputError` if it is not there."""
     path = project_root() / "notebooks" / f"{task}.ipynb"
     if not path.is_file():
         raise InputError(f"notebook: no {str(path)!r}; run 'make pair' in the project's folder")

@@ -68,7 +68,7 @@ FIELDS = {
                  "packaged names, files or folders", "names, files or folders", min_length=1),
     "target": _p(Annotated[int, Ge(0)] | str, "", "category to explain, by name or index, a name "
                  "that is a number in quotes; empty: each photograph's predicted one",
-                 "the name or the index of a category"),
+                 "the name or the index of a category", json_schema_extra={"type": "string"}),
     "num_samples": _p(int, 1000, "perturbed pictures for each photograph", ge=10),
     "until_stable": _p(bool, False, "draw until the mask is stable instead, at most max_samples"),
     "max_samples": _p(int, 4000, "the most that until_stable draws", ge=10),
@@ -222,7 +222,15 @@ def typed_as_text(name: str, typed: str) -> bool:
     """Tell whether what somebody types for a parameter is a text, whatever it looks like."""
     told = parameter(name)
     index = "anyOf" in told and re.fullmatch(r"0|-?[1-9]\d*", typed)  # of a category
-    return holds_text(told) or ("anyOf" in told and not index)
+    return holds_text(told) and not index
+
+
+_RANGES = {  # of the limits that a JSON schema has, the first that is there
+    "exclusiveMinimum": "between {exclusiveMinimum} and {exclusiveMaximum}",
+    "exclusiveMaximum": "at least {minimum} and below {exclusiveMaximum}",
+    "maximum": "from {minimum} to {maximum}",
+    "minimum": "at least {minimum}",
+}
 
 
 def limits(told: Mapping[str, Any]) -> str:
@@ -230,13 +238,7 @@ def limits(told: Mapping[str, Any]) -> str:
     one = told.get("items", told)
     if names := one.get("enum"):
         return f"{'any of ' * ('items' in told)}{', '.join(names[:-1])} or {names[-1]}"
-    if "exclusiveMinimum" in one:
-        return f"between {one['exclusiveMinimum']} and {one['exclusiveMaximum']}"
-    if "exclusiveMaximum" in one:
-        return f"at least {one['minimum']} and below {one['exclusiveMaximum']}"
-    if "maximum" in one:
-        return f"from {one['minimum']} to {one['maximum']}"
-    return f"at least {one['minimum']}" if "minimum" in one else ""
+    return next((words.format(**one) for key, words in _RANGES.items() if key in one), "")
 
 
 def explained(told: Mapping[str, Any]) -> str:
@@ -266,7 +268,7 @@ def meant(name: str, value: Any) -> Any:
     told = parameter(name)
     if not told:
         return value
-    if isinstance(value, str) and not holds_text(told) and "anyOf" not in told:
+    if isinstance(value, str) and not holds_text(told):
         with contextlib.suppress(ValueError):
             value = json.loads(value.lower())
     fits = isinstance(value, str) if holds_text(told) else isinstance(value, int | float)
@@ -319,7 +321,7 @@ def _refusal(task: str, found: Mapping[str, Any], wrong: Mapping[str, Any]) -> I
     hint, shown = "", repr(value) if len(repr(value)) <= 80 else f"{repr(value)[:77]}..."
     if "items" in told and _bracketed(value):
         hint = f"; for papermill -y '{name}: {value}'"
-    elif isinstance(value, int | float) and (holds_text(told) or "anyOf" in told):
+    elif isinstance(value, int | float) and holds_text(told):
         hint = f"; quote it, for papermill -r {name} {value}"
     return InputError(f"{name}: {shown} is not {allowed(told)}{hint}")
 
@@ -327,17 +329,8 @@ def _refusal(task: str, found: Mapping[str, Any], wrong: Mapping[str, Any]) -> I
 def check_notebook(task: str, namespace: MutableMapping[str, Any]) -> str | None:
     """Check the parameters of the notebook that calls this, with what papermill put in.
 
-    Parameters
-    ----------
-    task : str
-        The notebook.
-    namespace : mutable mapping
-        Its ``globals()``; its parameters are then as they are `meant`.
-
-    Returns
-    -------
-    str or None
-        Which parameters were given that only other notebooks have, as a profile's are.
+    `namespace` is the notebook's ``globals()``; its parameters are then as they are `meant`.
+    Returns one line if parameters were given that only other notebooks have, as a profile's are.
 
     Raises
     ------
