@@ -74,7 +74,7 @@ FIELDS = {
     "max_samples": _p(int, 4000, "the most that until_stable draws", ge=10),
     "design": _p(Design, "independent", "how samples are drawn, lime's way is independent",
                  "a design"),
-    "num_features": _p(int, 10, "superpixels in a LIME mask", ge=1),
+    "num_features": _p(int, 10, "superpixels in a mask", ge=1),
     "segmentation": _p(Segmentation, "quickshift", "how photographs are cut into superpixels",
                        "a segmentation"),
     "hide_color": _p(int, 0, "gray level of a hidden superpixel", ge=0, le=255),
