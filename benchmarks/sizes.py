@@ -86,6 +86,8 @@ def recording(images: int) -> Callable[[], object]:
         def photographs(self, start: int = 0):  # type: ignore[no-untyped-def]
             return (from_array(one.pixels, image.id) for image in self.images[start:])
 
-    probe = Blobs("blobs", tuple(ProbeImage(str(n), "", one.sha256) for n in range(images)))
+    probe = Blobs(
+        "blobs", tuple(ProbeImage(str(n), "", one.sha256, place=n) for n in range(images))
+    )
     folder = Path(tempfile.mkdtemp()) / "recording"
     return lambda: record_activations(classifier, ["stem.0", "fc"], probe, folder=folder)

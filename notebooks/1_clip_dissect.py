@@ -59,7 +59,6 @@ from xailib.images.probe import load_probe
 from xailib.networks.zoo import imagenet_categories
 from xailib.report.figures import style as figures
 from xailib.report.figures import units as unit_figures
-from xailib.report.run import shards
 from xailib.report.run.results import start_run
 
 parameters = {
@@ -112,23 +111,23 @@ else:
         },
         concepts={"source": words.source, "count": len(words), "sha256": words.sha256},
     )
-    images = record_embeddings(
+    embedded = record_embeddings(
         reader,
         probe_set,
-        folder=run.cache("embeddings", {"encoder": f"{reader.name}@{reader.sha256}", "probe": probe_set.sha256}),
-        parts=shards.recordings(run.folder, "embeddings"),
+        folder=run.cache("embeddings", {"encoder": f"{reader.name}@{reader.sha256}"}),
     )
-    texts = reader.encode_texts(words.names)
+    images, texts = embedded["embeddings"], reader.encode_texts(words.names)
     recordings = {
         kind: record_activations(
             net,
             names,
             probe_set,
-            folder=run.cache("activations", {"net": net.identity, "layers": names, "probe": probe_set.sha256}),
-            parts=shards.recordings(run.folder, "activations"),
+            folder=run.cache("activations", {"net": net.identity, "layers": names}),
         )
         for kind, (net, names) in networks.items()
     }
+    for recorded in (embedded, *recordings.values()):
+        recorded.prune()  # blocks of images that are not in the probe set any more
     tables = {
         kind: label_units(recorded, images, texts, words, measure=measure, **options)
         for kind, recorded in recordings.items()

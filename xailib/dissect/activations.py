@@ -1,58 +1,21 @@
 """Activations of units on probe images, recorded once, resumable, and safe to use again."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Shaped, UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from xailib.dissect import blocks as recording
+from xailib.dissect.blocks import Recording, record
 from xailib.errors import InputError
 from xailib.images.probe import ProbeSet
 from xailib.networks import layers as layer_tools
 from xailib.networks.classifier import BATCH, Classifier, load_classifier
 from xailib.networks.forward import halving
-
-_VERSION = 2  # of the folder's layout and of what pooling means
-
-
-@dataclass(frozen=True)
-class Activations(Mapping[str, np.ndarray]):
-    """A finished recording: from layer to its (probe, units) activations, memory-mapped.
-
-    Attributes
-    ----------
-    folder : Path
-        Where it lies.
-    manifest : dict
-        What it is of: classifier, layers, pool, dtype, probe set.
-    ids : tuple of str
-        The probe images' ids, row by row.
-    """
-
-    folder: Path
-    manifest: Mapping[str, Any]
-    ids: tuple[str, ...]
-
-    @property
-    def layers(self) -> tuple[str, ...]:
-        """The recorded layers, in the order asked for."""
-        return tuple(self.manifest["layers"])
-
-    def __getitem__(self, layer: str) -> Shaped[np.ndarray, "probe units"]:
-        """Return a layer's activations, read from the disk as they are used."""
-        return recording.table(self.folder, self.manifest, self.layers.index(layer))
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.layers)
-
-    def __len__(self) -> int:
-        return len(self.layers)
 
 
 def networks_of(parameters: Mapping[str, Any]) -> dict[str, tuple[Classifier, list[str]]]:
@@ -100,13 +63,12 @@ def record_activations(
     pool: str = "avg",
     dtype: str = "float16",
     batch_size: int = BATCH,
-    parts: Iterable[Path] = (),
-) -> Activations:
+) -> Recording:
     """Record what units put out on each probe image, in one forward pass for all layers.
 
     Feature maps are pooled over space. Layers of tokens give the class token where the network
-    has one, else the pooled tokens. Rows of scores are kept as they are. A recording that
-    was interrupted goes on behind its last whole batch; a finished one is returned as it is.
+    has one, else the pooled tokens. Rows of scores are kept as they are. Only blocks that the
+    folder does not hold yet are recorded, see `xailib.dissect.blocks`.
 
     Parameters
     ----------
@@ -117,48 +79,32 @@ def record_activations(
     probe : ProbeSet
         What it is shown.
     folder : str or path
-        One folder for one recording.
+        Where blocks lie, also those of other networks or images.
     pool : {"avg", "max"}
         Over space, or over tokens.
     dtype : {"float16", "float32"}
         On the disk: 2 or 4 bytes for each unit and image.
     batch_size : int
         Images at a time.
-    parts : iterable of Path
-        Folders with recordings of parts of these images, which are copied instead of shown
-        again, see `xailib.dissect.blocks.from_parts`.
 
     Raises
     ------
     InputError
-        For an unknown layer, a folder with another recording, too little room, or activations
-        that are not finite; before any work where that can be told.
+        For an unknown layer, too little room, or activations that are not finite; before any
+        work where that can be told.
     StorageError
         If the disk is full, or may not be written to.
     """
     _check(classifier, layers, pool, dtype)
-    folder = Path(folder).expanduser()
     wanted = {
-        "version": _VERSION,
         "classifier": f"{classifier.name}@{classifier.sha256}",
         "layers": list(layers),
         "pool": pool,
         "dtype": dtype,
-        "probe": probe.sha256,
-        "images": len(probe),
     }
-
-    def compute(start: int, stop: int) -> Iterator[dict[str, Float[np.ndarray, "batch units"]]]:
-        return _pooled(classifier, layers, probe.part(0, stop), pool, start, batch_size)
-
-    manifest = recording.record(
-        folder,
-        wanted,
-        lambda start: recording.from_parts(probe, wanted, parts, start, compute),
-        failures=len(probe.failures),
-        first=probe.ids[0],
+    return record(
+        folder, wanted, probe, lambda part: _pooled(classifier, layers, part, pool, batch_size)
     )
-    return Activations(folder, manifest, probe.ids)
 
 
 def _check(classifier: Classifier, layers: Sequence[str], pool: str, dtype: str) -> None:
@@ -179,13 +125,12 @@ def _pooled(
     layers: Sequence[str],
     probe: ProbeSet,
     pool: str,
-    start: int,
     batch_size: int,
 ) -> Iterator[dict[str, Float[np.ndarray, "batch units"]]]:
     """Yield each batch's pooled activations by layer, float32."""
     module = classifier.module
     class_token = _has_class_token(module)
-    photographs = probe.photographs(start)
+    photographs = probe.photographs()
     views: list[UInt8[np.ndarray, "height width 3"]] = []  # read, and not shown yet
     with (
         torch.inference_mode(),
@@ -206,12 +151,12 @@ def _pooled(
             rows = {}
             for name in layers:
                 values = _pool(name, outputs[name], count, pool, class_token).float().cpu()
-                _check_finite(name, values, probe.ids[start + first : start + last])
+                _check_finite(name, values, probe.ids[first:last])
                 rows[name] = values.numpy()
             del views[:count]  # only now: where memory runs out they are shown again, fewer a pass
             return rows
 
-        for _, _, rows in halving(run, len(probe) - start, batch_size):
+        for _, _, rows in halving(run, len(probe), batch_size):
             yield rows
 
 

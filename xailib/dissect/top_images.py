@@ -1,10 +1,10 @@
-"""Labels from probe images that come in shards: no more is kept than each unit's top images.
+"""Labels from recorded blocks, one after the other: no more is kept than each unit's top images.
 
 The result is that of the whole recording at once, to the last bit: whoever has a million probe
-images needs the memory of one shard.
+images needs the memory of one block.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -51,6 +51,14 @@ class RunningTop:
         self._values = torch.empty(0, 0)
         self._least = torch.empty(0)
 
+    @classmethod
+    def of(cls, blocks: Iterable[Float[np.ndarray, "_ units"]], count: int) -> "RunningTop":
+        """Return the top images of a layer's units, from its table block by block."""
+        top = cls(count)
+        for block in blocks:
+            top.add(block)
+        return top
+
     @property
     def images(self) -> Int64[Tensor, "top units"]:
         """Positions in the whole probe set, falling; of equals the earlier first."""
@@ -81,15 +89,8 @@ class RunningTop:
         found._least, found.seen = self._least, self.seen
         return found
 
-    def add(self, activations: Float[np.ndarray, "shard units"], start: int) -> None:
-        """Take one shard in; shards may come in any order, each once.
-
-        Parameters
-        ----------
-        activations : (shard, units)
-            Finite.
-        start : int
-            The position of the shard's first image in the whole probe set.
+    def add(self, activations: Float[np.ndarray, "block units"]) -> None:
+        """Take in the next images of the probe set.
 
         Raises
         ------
@@ -97,39 +98,22 @@ class RunningTop:
             For another number of units than before, or activations that are not finite.
         """
         if not np.isfinite(activations).all():
-            raise InputError(f"activations: of the shard from {start} on, not all are finite")
+            raise InputError(f"activations: not all are finite from image {self.seen} on")
+        units = activations.shape[1]
+        if self.seen and units != len(self._least):
+            raise InputError(f"activations: of {units} units, not {len(self._least)} as before")
         best = top_images(activations, min(self.count, len(activations)))
-        values = torch.from_numpy(
-            np.take_along_axis(activations, best.numpy(), axis=0).astype(np.float32)
-        )
+        top = np.take_along_axis(activations, best.numpy(), axis=0).astype(np.float32)
+        images, values = best + self.seen, torch.from_numpy(top)
         least = torch.from_numpy(activations.min(0).astype(np.float32))
-        self._merge(best + start, values, least, len(activations))
-
-    def merge(self, other: "RunningTop") -> None:
-        """Take in what another one has seen, such as on another machine."""
-        self._merge(other.images, other.values, other._least, other.seen)
-
-    def _merge(
-        self,
-        images: Int64[Tensor, "_ units"],
-        values: Float32[Tensor, "_ units"],
-        least: Float32[Tensor, " units"],
-        seen: int,
-    ) -> None:
-        if self.seen and images.shape[1] != self._images.shape[1]:
-            raise InputError(
-                f"activations: of {images.shape[1]} units, not {self._images.shape[1]} as before"
-            )
         if self.seen:
             images = torch.cat([self._images, images])
             values = torch.cat([self._values, values])
             least = torch.minimum(self._least, least)
-        order = images.argsort(dim=0)  # so that the earlier of equals stays in front
-        images, values = images.gather(0, order), values.gather(0, order)
         order = values.argsort(dim=0, descending=True, stable=True)[: self.count]
         self._images, self._values = images.gather(0, order), values.gather(0, order)
         self._least = least
-        self.seen += seen
+        self.seen += len(activations)
 
 
 def soft_wpmi_of_tops(

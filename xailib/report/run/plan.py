@@ -2,11 +2,11 @@
 
 import contextlib
 from collections.abc import Collection, Mapping, Sequence
-from math import gcd
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from xailib.dissect.blocks import block_photographs
 from xailib.downloads.fetch import cache_folder
 from xailib.errors import InputError, XailibError, unknown_name
 from xailib.files import sha256_of
@@ -19,7 +19,6 @@ from xailib.report.run.job import Job, finished, path_of
 
 SHARD = 10  # photographs of a job, where tasks are shared out
 SHARDS = MappingProxyType({"1_clip_dissect": "record", "2_lime": "explain", "3_cam": "explain"})
-_PASS = 16  # `xailib.networks.classifier.BATCH`, which would bring torch with it
 
 
 def plan(
@@ -34,8 +33,8 @@ def plan(
     only : str, optional
         One task.
     shard : int, optional
-        Photographs a job, at least 1; by default a task is one job. Of a probe set a few more,
-        so that a part is shown to the network in the batches in which the whole would be.
+        Photographs a job, at least 1; by default a task is one job. Of a probe set more, so that
+        a job records whole blocks.
     pages : bool
         Whether notebooks are executed. Without them, the tasks in `SHARDS` give one tidy table
         each, in memory that does not grow with the number of photographs.
@@ -182,9 +181,8 @@ def _shards(profile: Profile, task: str, size: int, pages: bool) -> list[Job]:
             found = listing(parameters["images"])
         else:
             found = _probe(parameters, pages)
-            images = 1 + parameters["crops"]  # of each photograph
-            whole = _PASS // gcd(_PASS, images)  # photographs that fill batches to the last
-            size = -(-size // whole) * whole
+            block = block_photographs(parameters["crops"])
+            size = -(-size // block) * block
     return [
         Job(
             f"{task}.{number:04d}",

@@ -209,7 +209,6 @@ class Run:
 
         Those of other keys under the same name are deleted when the run finishes.
         """
-        self._begin()
         wanted = {**key, "versions": environment((code,)), "source": source_hash((code,))}
         digest = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()
         folder = self.folder / name / digest[:16]

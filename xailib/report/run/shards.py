@@ -83,7 +83,6 @@ def finish(
     outputs: Sequence[str],
     failures: Sequence[Mapping[str, str]],
     files: Mapping[str, str],
-    **found: Any,
 ) -> None:
     """Write the manifest that makes a shard finished.
 
@@ -93,8 +92,6 @@ def finish(
         See `record`.
     outputs : sequence of str
         The files that it wrote, below the job's own folder.
-    **found
-        Further entries, JSON values.
     """
     folder = job.folder(profile)
     manifest = {
@@ -103,7 +100,6 @@ def finish(
         "inputs": {"images": _hashes(job), "files": dict(files)},
         "failures": list(failures),
         "outputs": {name: sha256_of(folder / name) for name in outputs},
-        **found,
     }
     write_atomic(folder / MANIFEST, json.dumps(manifest, indent=1))
 
@@ -118,28 +114,6 @@ def as_now(profile: Profile, job: Job, manifest: Mapping[str, Any]) -> bool:
         return False
     request = json.loads(json.dumps(_request(profile, job)))
     return same and all(manifest.get(name) == value for name, value in request.items())
-
-
-def recordings(folder: Path, name: str) -> list[Path]:
-    """Return what shards have recorded, with the code and the versions of now.
-
-    Parameters
-    ----------
-    folder : Path
-        Of the task's run.
-    name : str
-        Of what: ``"activations"`` or ``"embeddings"``.
-    """
-    found: list[Path] = []
-    now = {"versions": environment(_CODE["record"]), "source": source_hash(_CODE["record"])}
-    for shard in sorted(folder.glob("jobs/*")):
-        try:
-            manifest = read_manifest(shard)
-        except XailibError:
-            continue
-        if all(manifest.get(key) == value for key, value in now.items()):
-            found += sorted(shard.glob(f"{name}/*"))
-    return found
 
 
 def gather(profile: Profile, job: Job) -> None:
