@@ -14,7 +14,7 @@ from xailib.errors import XailibError
 
 if TYPE_CHECKING:
     from xailib.report.params.profiles import Profile
-    from xailib.report.run.notebook import Outcome
+    from xailib.report.run.plan import Outcome
 
 
 def live() -> bool:

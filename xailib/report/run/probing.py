@@ -26,7 +26,7 @@ from xailib.images.probe import probe_of
 from xailib.networks.classifier import Classifier
 from xailib.report.params.profiles import Profile
 from xailib.report.run import shards
-from xailib.report.run.job import Job
+from xailib.report.run.plan import Job
 from xailib.report.run.results import Run, file_hashes
 
 _RECORDED = "recorded.json"  # the blocks' folders, by network
