@@ -21,6 +21,7 @@ from conftest import ROOT, explanation
 from faults_table import rows, says, shown
 from nets import classifier, photograph
 from processes import as_nobody
+from xailib.locks import lock_folder
 
 from xailib import files, locks
 from xailib.dissect.activations import record_activations
@@ -28,7 +29,6 @@ from xailib.errors import InputError, StorageError, UnavailableError
 from xailib.files import write_atomic
 from xailib.images.load import ImageSet, from_array, load_images
 from xailib.images.probe import load_probe
-from xailib.locks import lock_folder
 from xailib.networks.classifier import load_classifier
 from xailib.report.run.results import (
     intact,

@@ -11,6 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 from types import MappingProxyType
 
+from xailib.downloads.registry import artefact
 from xailib.errors import InputError, unknown_name
 
 PACKAGED = "packaged"
@@ -116,13 +117,7 @@ def _read(source: str) -> list[str]:
         return list(lexicon())
     if source.startswith(_CATEGORIES):
         return list(_categories(source.removeprefix(_CATEGORIES)))
-    if source == WORDS:
-        from xailib.networks import weights  # only here: it may fetch the list
-        from xailib.report.replication import published  # only here: it may fetch the list
-
-        path = weights.download(published.WORDS)
-    else:
-        path = Path(source).expanduser()
+    path = artefact(WORDS).fetch() if source == WORDS else Path(source).expanduser()
     if not path.is_file():
         if any(sign in source for sign in "/\\.~"):
             raise InputError(f"concepts: no file {source!r}")

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from xailib.errors import StorageError, UnavailableError, XailibError
+from xailib.files import lock_folder
 from xailib.images.packaged import packaged
-from xailib.locks import lock_folder
 from xailib.project import project_root
 from xailib.report.params.profiles import Profile
 from xailib.report.run import notebook as pipeline

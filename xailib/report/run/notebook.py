@@ -14,8 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 from xailib.errors import InputError, UnavailableError, XailibError, unknown_name
-from xailib.files import sha256_of, storage, take_away, write_atomic
-from xailib.locks import lock_folder
+from xailib.files import lock_folder, sha256_of, storage, take_away, write_atomic
 from xailib.project import project_root
 from xailib.report.params.profiles import TASKS, Profile, notebook, upstream
 from xailib.report.run.inputs import inputs_now

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from xailib.errors import InputError, XailibError
-from xailib.locks import lock_folder
+from xailib.files import lock_folder
 from xailib.project import project_root
 from xailib.report.params.profiles import Profile, upstream
 from xailib.report.run.job import LOG, STORE, Job, Result, as_now, failure, finished, run_job
