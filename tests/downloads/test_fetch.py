@@ -212,7 +212,7 @@ def test_a_proxy_that_refuses_is_named_without_its_password(place, monkeypatch):
 
 @pytest.mark.parametrize("address", ["file:///etc/passwd", "ftp://x/y", "x"])
 def test_only_the_web_is_fetched_from(place, address):
-    with pytest.raises(UnavailableError, match="No connection adapters|No scheme"):
+    with pytest.raises(UnavailableError, match=r"No connection adapters|No scheme"):
         fetch(address)
 
 

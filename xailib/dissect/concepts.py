@@ -11,6 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 from types import MappingProxyType
 
+from xailib import networks  # the room: nothing of it is imported before it is used
 from xailib.downloads.registry import artefact
 from xailib.errors import InputError, unknown_name
 
@@ -133,12 +134,9 @@ def _read(source: str) -> list[str]:
 
 
 def _categories(model: str) -> tuple[str, ...]:
-    from xailib.networks import classifier as models  # only here: a text file needs no network
-    from xailib.networks import zoo  # only here: a text file needs no network
-
     if model == "imagenet":
-        return zoo.imagenet_categories()
-    return models.load_classifier(model).categories
+        return tuple(networks.imagenet_categories())
+    return tuple(networks.load_classifier(model).categories)
 
 
 def _describe(source: str) -> str:
