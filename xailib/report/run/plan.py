@@ -17,7 +17,7 @@ from xailib.downloads.fetch import cache_folder
 from xailib.errors import InputError, XailibError, unknown_name
 from xailib.files import sha256_of
 from xailib.images.archives import ARCHIVES
-from xailib.images.load import PUBLISHED, places_of
+from xailib.images.load import PUBLISHED, places_of, published_photographs
 from xailib.images.packaged import Place, packaged, packaged_names
 from xailib.project import project_root
 from xailib.report.params.profiles import TASKS, Profile, upstream
@@ -207,9 +207,7 @@ def explained(parameters: Mapping[str, Any]) -> int:
     names = parameters.get("images", ())
     count = len(listing([name for name in names if name != PUBLISHED]))
     if PUBLISHED in names:
-        from xailib.report.replication.published import photographs  # only here: it brings pandas
-
-        count += len(photographs())
+        count += len(published_photographs())
     return min([count, *limits])
 
 

@@ -25,9 +25,8 @@ from filelock import FileLock
 
 from xailib.errors import InputError, StorageError, XailibError
 from xailib.explain.explanation import Explanation
-from xailib.files import atomic, sha256_of, write_atomic
+from xailib.files import atomic, lock_folder, sha256_of, write_atomic
 from xailib.images.load import ImageSet, Photograph
-from xailib.locks import lock_folder
 from xailib.networks.counting import Passes, passed, passes
 from xailib.project import project_root
 from xailib.versions import environment, git_commit, imports_of, source_hash
