@@ -1,6 +1,9 @@
 """What several test files share: tiny nets, pictures, where the optional material lies."""
 
 import os
+
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch: several workers of pytest share the cores
+
 from pathlib import Path
 
 import numpy as np
