@@ -25,9 +25,8 @@ READ_BY_HAND = {
 
 def pinned() -> list[tuple[str, str]]:
     """Return name and version of every package in constraints.txt."""
-    lines = (ROOT / "constraints.txt").read_text().splitlines()
-    pairs = [line.split("==") for line in lines if "==" in line]
-    return [(name, version) for name, version in pairs]
+    text = (ROOT / "constraints.txt").read_text()
+    return re.findall(r"^([\w.-]+)==(\S+)", text, re.MULTILINE)
 
 
 def licence_of(found: Distribution) -> str:

@@ -2,8 +2,10 @@
 
 import os
 
-os.environ["OMP_NUM_THREADS"] = "1"  # before torch: several workers of pytest share the cores
+# Before torch is imported: several workers of pytest share the cores.
+os.environ |= {"OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"}
 
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ from PIL import Image
 from xailib.explain.explanation import Explanation, Superpixels, scaled
 from xailib.images.frames import Frame
 
-os.environ.setdefault("MPLBACKEND", "agg")
+pytest_plugins = ["faults_table"]
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
 
@@ -25,6 +27,15 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"needs the developers' material in {SHARED}")
     return SHARED
+
+
+@pytest.fixture
+def open_path(tmp_path) -> Path:
+    """A folder that any user may enter; those that pytest makes above it are their owner's."""
+    for folder in (tmp_path, *tmp_path.parents):
+        if Path(tempfile.gettempdir()) in folder.parents:
+            folder.chmod(0o755)
+    return tmp_path
 
 
 @pytest.fixture
