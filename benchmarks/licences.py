@@ -1,7 +1,8 @@
 """Write book/_data/licences.csv: what each pinned package states as its licence.
 
 Read from the installed packages' own metadata; `make licences` runs it in the report's
-environment, and a test says when the table is behind the pins.
+environment, and a test says when the table is behind the pins. What is pinned for another Python
+alone is not installed: its row stays.
 """
 
 import csv
@@ -48,11 +49,13 @@ def licence_of(found: Distribution) -> str:
 def main() -> None:
     """Write the table."""
     rows = []
+    with TABLE.open(encoding="utf-8", newline="") as file:
+        known = {(row["package"], row["version"]): row["licence"] for row in csv.DictReader(file)}
     for name, version in pinned():
         try:
             licence = READ_BY_HAND.get(name) or licence_of(distribution(name))
         except PackageNotFoundError:
-            licence = ""
+            licence = known.get((name, version), "")
         rows.append([name, version, licence or "not stated"])
     with TABLE.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
