@@ -21,6 +21,17 @@ ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(items):
+    """Give one worker all tests of the site, and all that share what their file makes once."""
+    for item in items:
+        scopes = {found[-1].scope for found in item._fixtureinfo.name2fixturedefs.values()}
+        if {"site", "browser"} & {*item.fixturenames}:
+            item.add_marker(pytest.mark.xdist_group("site"))
+        elif "module" in scopes and not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The developers' material beside the project; users do not have it."""

@@ -65,7 +65,11 @@ def pytest_runtest_logreport(report):
 
 def pytest_sessionfinish(session):
     config = session.config
-    part = config.option.keyword or config.option.lf or any("::" in name for name in config.args)
+    part = (
+        config.option.keyword
+        or config.getoption("lf", False)
+        or any("::" in name for name in config.args)
+    )
     if not (hasattr(config, "workerinput") or part or session.testsfailed or session.shouldstop):
         _wrong.extend(unmatched(_seen))
         session.exitstatus = int(bool(_wrong)) or session.exitstatus
