@@ -105,11 +105,6 @@ for photograph in photographs:
         own = explorer.scores_of(photograph.id, agreement, scores, localised)
         explorer.publish_photograph(run, limes[key], views, own)
 
-# %% tags=["remove-input"]
-if run.failures:
-    lines = "\n".join(f"- `{failure['source']}`: {failure['reason']}" for failure in run.failures)
-    display(Markdown(f"**Not shown:**\n\n{lines}"))
-
 # %% [markdown]
 # ## What we see
 
@@ -123,6 +118,11 @@ display(
         + (": no single map is the best everywhere." if best.nunique() > 1 else ".")
     )
 )
+
+# %% tags=["remove-input"]
+if run.failures:
+    lines = "\n".join(f"- `{failure['source']}`: {failure['reason']}" for failure in run.failures)
+    display(Markdown(f"**Not shown:**\n\n{lines}"))
 
 # %% [markdown]
 # ## Limits

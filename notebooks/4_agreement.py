@@ -57,9 +57,11 @@ if not limes:
     raise InputError("images: none of these photographs is in the two runs; give the same images")
 table = lime_cam_agreement(limes, cams, num_features=num_features, rule=mask_rule, threshold=threshold, allow=allow)
 if table["iou"].isna().any():
-    empty = ", ".join(table[table["iou"].isna()]["image"].unique())
-    table = table.dropna(subset="iou")
-    display(Markdown(f"Left out, since both masks are empty: {empty}."))
+    empty = set(table[table["iou"].isna()]["image"])
+    table, limes = table[~table["image"].isin(empty)], [lime for lime in limes if lime.image not in empty]
+    if table.empty:
+        raise InputError("images: in every photograph both masks are empty: no superpixel speaks for the target")
+    display(Markdown(f"Left out, since both masks are empty: {', '.join(sorted(empty))}."))
 run = start_run(
     out_dir,
     "4_agreement",
@@ -357,6 +359,11 @@ figures.publish(
     f"A row of pictures of {best}: the view, LIME's mask, heatmaps by {', '.join(cam_titles)}, and the overlap.",
     table[table["image"] == best],
 )
+
+# %% tags=["remove-input"]
+if run.failures:
+    lines = "\n".join(f"- `{failure['source']}`: {failure['reason']}" for failure in run.failures)
+    display(Markdown(f"**Not compared:**\n\n{lines}"))
 
 # %% [markdown]
 # ## Details

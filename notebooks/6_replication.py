@@ -41,7 +41,8 @@ from xailib.images.load import ImageSet, load_images
 from xailib.report.figures import replication as audit_figures
 from xailib.report.figures import style as figures
 from xailib.report.figures import units as unit_figures
-from xailib.report.replication import audit, stored_audit
+from xailib.report.replication import audit
+from xailib.report.replication import tables as stored
 from xailib.report.replication.published import (
     CAMS,
     COMMIT,
@@ -58,10 +59,10 @@ try:
     found = locate(project_root() / Path(published).expanduser() if published else "")
     cases = load_published(found)
     source, files = ("folder" if published else "repository"), list(found.values())
-    tables = stored_audit.compute(cases, load_labels(found))
+    tables = stored.compute(cases, load_labels(found))
 except UnavailableError as error:
-    cases, source, files = [], "kept", stored_audit.files()
-    tables, kept = stored_audit.load()
+    cases, source, files = [], "kept", stored.files()
+    tables, kept = stored.load()
     note = (
         f"**The report's own files could not be fetched here.** The tables and charts below are those that this project "
         f"computed from them on {kept['computed']} (commit {kept['commit'][:7]} of {kept['repository']}) and keeps; "
@@ -69,7 +70,7 @@ except UnavailableError as error:
         f"is computed anew. Reason: {error}."
     )
 if store and cases:
-    stored_audit.store(tables)
+    stored.store(tables)
 run = start_run(
     out_dir,
     "6_replication",

@@ -47,20 +47,12 @@ from IPython.display import Markdown, display
 
 from xailib.errors import InputError
 from xailib.evaluate.randomisation import cascade, explain_targets, usable
+from xailib.evaluate.sanity import ALIKE, AREA, CHANGED, compare, floor, verdict
 from xailib.explain.cam.methods import cam_layer_of
 from xailib.images.load import load_images
 from xailib.networks.classifier import load_classifier
 from xailib.report.figures import style as figures
-from xailib.report.figures.sanity import (
-    ALIKE,
-    AREA,
-    CHANGED,
-    compare,
-    floor,
-    picture_of,
-    stage_chart,
-    verdict,
-)
+from xailib.report.figures.sanity import picture_of, stage_chart
 from xailib.report.run.results import start_run
 
 photographs = load_images(images)

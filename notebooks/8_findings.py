@@ -151,6 +151,9 @@ for word in findings.VERDICTS:
             f"- {row.claim} ({row.measure}: {row.value:+.3f}; [evidence]({row.page}))" for row in part.itertuples()
         )
         display(Markdown(f"**{word.capitalize()}**\n\n{lines}"))
+left_out = "\n".join(f"- {claim} It needs {need}." for claim, need in findings.untested(table).items())
+if left_out:
+    display(Markdown(f"**Left out**\n\n{left_out}"))
 
 # %% [markdown]
 # ## Limits

@@ -328,6 +328,11 @@ display(
     )
 )
 
+# %% tags=["remove-input"]
+if run.failures:
+    lines = "\n".join(f"- `{failure['source']}`: {failure['reason']}" for failure in run.failures)
+    display(Markdown(f"**Not explained:**\n\n{lines}"))
+
 # %% [markdown]
 # ## Limits
 #

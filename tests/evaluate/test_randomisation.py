@@ -12,13 +12,14 @@ from scipy.stats import rankdata
 from torch import nn
 
 from xailib.errors import InputError
+from xailib.evaluate import sanity
 from xailib.evaluate.randomisation import METHODS, cascade, explain_targets, stages_of, usable
+from xailib.evaluate.sanity import compare, floor, similarity, verdict
 from xailib.explain.cam.methods import explain_cam
 from xailib.explain.lime import explain_lime
 from xailib.images.load import from_array
 from xailib.networks.classifier import Classifier
-from xailib.report.figures import sanity as sanity_figures
-from xailib.report.figures.sanity import compare, floor, similarity, stage_chart, verdict
+from xailib.report.figures.sanity import stage_chart
 
 PHOTOGRAPHS = [photograph(seed) for seed in range(2)]
 RNG = np.random.default_rng(0)
@@ -287,7 +288,7 @@ def test_measures_by_their_definitions():
     assert 0.1 < found["chance"] < 0.12
     assert found["ssim"] < 0.2
     same = similarity(a, a)
-    assert [same[key] for key in sanity_figures.MEASURES] == pytest.approx([1] * 4)
+    assert [same[key] for key in sanity.MEASURES] == pytest.approx([1] * 4)
     signed = 2 * a - 1
     turned = similarity(signed, -signed, signed=True)
     assert turned["spearman"] == pytest.approx(-1)

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from linear import SUPERPIXELS, parts, run
 from nets import classifier, photograph
-from test_stability import SUPERPIXELS, parts, run
 
 from xailib.compare.iou import iou
 from xailib.errors import InputError

@@ -4,12 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from linear import SUPERPIXELS, parts, run
 from nets import classifier, photograph
 from sklearn.linear_model import Ridge
 
 from xailib.errors import InputError
 from xailib.explain import lime_engine
-from xailib.explain.explanation import Explanation, Superpixels
+from xailib.explain.explanation import Explanation
 from xailib.explain.lime import explain_lime, explain_lime_targets
 from xailib.explain.sampling import DESIGNS, antithetic, independent, orthogonal
 from xailib.explain.stability import (
@@ -24,24 +25,6 @@ from xailib.explain.stability import (
     stability,
     supporters,
 )
-
-SUPERPIXELS = 20
-TRUE = np.linspace(-0.5, 1, SUPERPIXELS)
-
-
-def run(samples, noise, seed=0, design=independent, pairs=0.0):
-    """Samples of a linear network with noise, and what pairs of superpixels add."""
-    rng = np.random.RandomState(seed)
-    shown = design(rng, samples, SUPERPIXELS).astype(bool)
-    shown[0] = True
-    together = (shown[:, ::2] & shown[:, 1::2]).sum(axis=1)
-    return shown, shown @ TRUE + pairs * together + noise * rng.standard_normal(samples)
-
-
-def parts(shown, scores, **more):
-    segments = np.arange(SUPERPIXELS).repeat(3).reshape(6, 10)
-    weights = fit(shown, scores, np.ones((1, len(shown)), int))[0]
-    return Superpixels(segments, weights, 0.0, 1.0, shown, scores, **more)
 
 
 @pytest.mark.parametrize("design", DESIGNS)

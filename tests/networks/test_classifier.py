@@ -146,6 +146,22 @@ def test_own_code_is_part_of_its_identity(own):
         load_classifier(str(own))
 
 
+def test_what_lies_beside_own_code_can_be_imported_and_counts(tmp_path):
+    def network(folder, shift):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / "beside.py").write_text(f"SHIFT = {shift}\n")
+        file = tmp_path / folder / "own.py"
+        file.write_text(OWN.replace("- 0.5", "- SHIFT") + "\nfrom beside import SHIFT\n")
+        return load_classifier(f"{file}:load")
+
+    first, other = network("a", 0.5), network("b", 0.4)
+    assert {file.name for file in first.files} == {"own.py", "beside.py"}
+    assert len({first.sha256, other.sha256, network("a", 0.3).sha256}) == 3
+    photograph = load_images("chelsea")[0]
+    inputs = [net.input_tensor(net.view(photograph).pixels[None]) for net in (first, other)]
+    torch.testing.assert_close(inputs[0], inputs[1] - 0.1)
+
+
 @pytest.mark.parametrize(
     ("function", "reason"),
     [

@@ -1,7 +1,7 @@
 """Sanity checks (Adebayo et al. 2018): networks that have forgotten, and the maps made of them.
 
 A map that stays as it was when all that the network has learnt is gone explains the picture,
-not the network. `xailib.report.figures.sanity` compares the maps and judges.
+not the network. `xailib.evaluate.sanity` compares the maps and judges.
 """
 
 import copy

@@ -9,7 +9,8 @@ import importlib.util
 import inspect
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -35,6 +36,7 @@ from xailib.networks.weights import (
     load_strictly,
     read_state_dict,
 )
+from xailib.versions import imports_of
 
 
 @dataclass(frozen=True)
@@ -203,14 +205,17 @@ def _from_file(name: str, weights: str | Path | None) -> Ingredients:
         raise InputError(f"model: {place!r} is not a Python file")
     code = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = code  # dataclasses and pickles of the file's own look it up here
-    _own_code(path, lambda: spec.loader.exec_module(code))  # type: ignore[union-attr]
+    beside = _neighbours(path)
+    with _importable(path.parent, beside):
+        _own_code(path, lambda: spec.loader.exec_module(code))  # type: ignore[union-attr]
     functions = [k for k, v in vars(code).items() if inspect.isfunction(v)]
     if function not in functions:
         raise unknown_name(f"model: function in {path.name}", function, functions)
     if weights == RANDOM:
         raise InputError(f"weights: {RANDOM!r} is for networks by name; {name!r} takes a file")
     arguments = {} if weights is None else {"weights": existing_file(weights)}
-    result = _own_code(path, lambda: getattr(code, function)(**arguments))
+    with _importable(path.parent, beside):
+        result = _own_code(path, lambda: getattr(code, function)(**arguments))
     if not (isinstance(result, tuple) and len(result) == 3 and isinstance(result[0], nn.Module)):
         raise InputError(
             f"model: {name!r} must return (module, transform, category names), "
@@ -221,11 +226,51 @@ def _from_file(name: str, weights: str | Path | None) -> Ingredients:
         raise InputError(f"model: {name!r} must return the names of its categories, a list of str")
     preparing = transform if isinstance(transform, Preprocessing) else from_transform(transform)
     # The code too: it decides the transform, and what the weights mean.
-    parts = [sha256_of(path), hash_of(module), *categories]
+    parts = [sha256_of(file) for file in (path, *beside)] + [hash_of(module), *categories]
     sha256 = hashlib.sha256("\0".join(parts).encode()).hexdigest()
     label = f"{path.name}:{function}"
-    files = (path, *arguments.values())
+    files = (path, *beside, *arguments.values())
     return Ingredients(module, preparing, tuple(categories), label, sha256, files)
+
+
+def _neighbours(path: Path) -> tuple[Path, ...]:
+    """Return the files in a user's folder that their file imports, directly or through others."""
+    found: dict[Path, None] = {}
+    waiting = [path]
+    while waiting:
+        file = waiting.pop()
+        try:
+            names = imports_of(file.read_text(encoding="utf-8"))
+        except (SyntaxError, UnicodeDecodeError):  # running it says so, with the line
+            continue
+        for name in sorted({name.partition(".")[0] for name in names}):
+            package = path.parent / name / "__init__.py"
+            files = sorted(package.parent.rglob("*.py")) if package.is_file() else []
+            alone = path.parent / f"{name}.py"
+            files += [alone] if alone.is_file() else []
+            waiting += [one for one in files if one not in found and one != path]
+            found |= dict.fromkeys(one for one in files if one != path)
+    return tuple(sorted(found))
+
+
+@contextmanager
+def _importable(folder: Path, beside: tuple[Path, ...]) -> Iterator[None]:
+    """Let a user's file import what lies beside it, and not a namesake from another folder."""
+    names = {file.relative_to(folder).parts[0].removesuffix(".py") for file in beside}
+    namesakes = {
+        name: module
+        for name, module in sys.modules.items()
+        if name.partition(".")[0] in names
+        and not str(getattr(module, "__file__", None)).startswith(str(folder))
+    }
+    for name in namesakes:
+        del sys.modules[name]
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+        sys.modules.update(namesakes)
 
 
 def _own_code(path: Path, run: Callable[[], Any]) -> Any:

@@ -96,8 +96,12 @@ def test_a_photographs_files_and_words(tmp_path, pair):
     assert json.dumps(manifest)  # nothing of numpy's in it
 
 
-def test_anchors_are_plain():
-    assert explorer.anchor("My photo_1é") == "explore-my-photo-1-"
+def test_anchors_are_plain_and_each_photographs_own():
+    assert explorer.anchor("bull-mastiff") == "explore-bull-mastiff"
+    names = ["My photo_1é", "my-photo-1-", "犬", "猫", "-"]
+    found = [explorer.anchor(name) for name in names]
+    assert len(set(found)) == len(names)
+    assert all(re.fullmatch(r"explore-[a-z0-9-]+", one) for one in found)
 
 
 def test_grays_turn_over_for_the_dark_and_back():

@@ -19,7 +19,8 @@ from xailib.dissect import kinds
 from xailib.errors import InputError
 from xailib.images.frames import resize
 from xailib.report.figures import replication as audit_figures
-from xailib.report.replication import audit, stored_audit
+from xailib.report.replication import audit
+from xailib.report.replication import tables as stored
 from xailib.report.replication.published import (
     CAMS,
     LIMES,
@@ -61,7 +62,7 @@ def theirs(shared):
 
 @pytest.fixture(scope="module")
 def tables(theirs, shared):
-    return stored_audit.compute(theirs, load_labels(locate(shared / "published")))
+    return stored.compute(theirs, load_labels(locate(shared / "published")))
 
 
 def literal_iou(mask1, mask2):
@@ -272,8 +273,8 @@ def test_the_summary_counts_and_averages():
 
 
 def test_the_tables_kept_are_a_fresh_computation(tables):
-    kept, manifest = stored_audit.load(ROOT / "book" / "_data" / "replication")
-    for name in stored_audit.NAMES:
+    kept, manifest = stored.load(ROOT / "book" / "_data" / "replication")
+    for name in stored.NAMES:
         pd.testing.assert_frame_equal(
             kept[name], tables[name], check_dtype=False, rtol=0, atol=2e-6
         )
@@ -282,7 +283,7 @@ def test_the_tables_kept_are_a_fresh_computation(tables):
 
 
 def test_the_tables_kept_show_the_published_numbers_too():
-    steps = stored_audit.load(ROOT / "book" / "_data" / "replication")[0]["steps"]
+    steps = stored.load(ROOT / "book" / "_data" / "replication")[0]["steps"]
     first = steps[(steps["step"] == "published") & (steps["cam"] == "gradcam")]
     ours = first.pivot(index="image", columns="lime", values="iou").round(4)
     printed = table1().set_index("image").loc[ours.index]
@@ -291,7 +292,7 @@ def test_the_tables_kept_show_the_published_numbers_too():
 
 def test_the_published_output_units_are_called_scenes_and_objects():
     """Counted from the kept table, so also without the files; of all units, not of those known."""
-    table = stored_audit.load(ROOT / "book" / "_data" / "replication")[0]["kinds"]
+    table = stored.load(ROOT / "book" / "_data" / "replication")[0]["kinds"]
     units = table.groupby(["network", "layer"])["units"].sum()
     assert units["resnet18"].to_dict() == {"fc": 1000, "layer3": 256, "layer4": 512}
     assert units["resnet18_places365"].to_dict() == {"fc": 365, "layer3": 256, "layer4": 512}
@@ -300,7 +301,7 @@ def test_the_published_output_units_are_called_scenes_and_objects():
 
 
 def test_the_files_kept_are_small_and_say_what_made_them():
-    files = stored_audit.files(ROOT / "book" / "_data" / "replication")
+    files = stored.files(ROOT / "book" / "_data" / "replication")
     assert sum(file.stat().st_size for file in files) < 60_000
     manifest = json.loads(files[-1].read_text())
     assert manifest["commit"] == "aa31b27237f90561e58ab8c5b6246ee753770b08"
@@ -309,16 +310,16 @@ def test_the_files_kept_are_small_and_say_what_made_them():
 
 def test_stored_and_loaded(cases, tmp_path):
     labels = pd.DataFrame({"layer": ["fc", "fc"], "concept": ["sky", "zzz"]})
-    tables = stored_audit.compute(cases, {"net": labels})
+    tables = stored.compute(cases, {"net": labels})
     assert tables["kinds"]["kind"].tolist() == ["scene", kinds.UNKNOWN]
-    stored_audit.store(tables, tmp_path / "kept")
-    found, manifest = stored_audit.load(tmp_path / "kept")
+    stored.store(tables, tmp_path / "kept")
+    found, manifest = stored.load(tmp_path / "kept")
     for name, table in tables.items():
         pd.testing.assert_frame_equal(found[name], table, check_dtype=False, rtol=0, atol=1e-6)
     assert manifest["versions"]["numpy"] == np.__version__
     (tmp_path / "kept" / "sweep.csv").unlink()
     with pytest.raises(InputError, match="does not hold the tables kept"):
-        stored_audit.load(tmp_path / "kept")
+        stored.load(tmp_path / "kept")
 
 
 def test_without_a_network_the_page_shows_the_tables_kept(tmp_path, monkeypatch):
@@ -339,7 +340,7 @@ def test_without_a_network_the_page_shows_the_tables_kept(tmp_path, monkeypatch)
     monkeypatch.chdir(ROOT)
     inputs = read_manifest(tmp_path / "run")["inputs"]
     assert inputs_now(read_manifest(tmp_path / "run")) == inputs  # so it is used again
-    files = {str(file.resolve().relative_to(ROOT)) for file in stored_audit.files()}
+    files = {str(file.resolve().relative_to(ROOT)) for file in stored.files()}
     assert set(inputs["files"]) == files  # the same in another copy of the project
 
 

@@ -63,10 +63,16 @@ def test_claims_of_agreement_follow_the_tables():
     assert found[2].value == pytest.approx(0.3, abs=0.02)
     turned = findings.agreement_findings(*tables(0.2, 0.3, 0.5, 0.6), "gradcam")
     assert verdicts(turned) == ["holds", "holds", "does not hold"]
-    without = findings.agreement_findings(
-        *tables(0.2, 0.3, 0.5, 0.6)[:2], pd.DataFrame(), "gradcam"
-    )
-    assert len(without) == 2
+
+
+@pytest.mark.parametrize("inside", [None, pd.DataFrame()])
+def test_without_boxes_the_claim_on_them_is_left_out_and_told(inside):
+    *rest, boxed = tables(0.2, 0.3, 0.5, 0.6)
+    without = findings.agreement_findings(*rest, inside, "gradcam")
+    left_out = findings.untested(findings.findings_table(without))
+    assert "boxes" in left_out[findings.COMPACT]
+    whole = findings.findings_table(findings.agreement_findings(*rest, boxed, "gradcam"))
+    assert left_out.keys() - findings.untested(whole).keys() == {findings.COMPACT}
 
 
 def several(maps):

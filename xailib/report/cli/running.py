@@ -89,7 +89,7 @@ def run(
     """
     engine = Engine(pages=not tables, **where)
     loaded = _load(profile, changes, only)
-    if not _run(loaded, only, force, engine, as_json):
+    if _run(loaded, only, force, engine, as_json):
         ctx.exit(1)
 
 
@@ -110,6 +110,8 @@ def report(
 ) -> None:
     """Run what is missing of PROFILE, build the site, print the path of its first page.
 
+    The page of a notebook that fails says why; the others are built, and the exit status is 1.
+
     With --workers, notebooks that do not need each other are executed at the same time. With -p,
     the site is of a folder of results beside the profile's own, which is named first.
 
@@ -120,16 +122,20 @@ def report(
       xailib report params/mine.yaml --site /tmp/mine
     """
     from xailib.project import project_root
+    from xailib.report.params.profiles import TASKS
 
     loaded = _load(profile, changes, None, whole=True)
     root = project_root()
     target = Path(site).absolute() if site else root
-    if not _run(loaded, None, False, Engine(whole=True, **where), as_json):
+    failed = _run(loaded, None, False, Engine(whole=True, **where), as_json)
+    if len(failed) == len(TASKS):
+        click.echo("No site was built: no page has results.", err=True)
         ctx.exit(1)
     builder = str(Path(sys.executable).with_name("jupyter-book"))
     command = [builder, "build", str(root), "--path-output", str(target)]
     command += ["-W", "-n", "--keep-going", "-q"]
     environment = {**os.environ, "XAILIB_PROFILE": loaded.beside or loaded.name}
+    environment["XAILIB_FAILED"] = json.dumps(failed)
     done = subprocess.run(command, env=environment, check=False)  # noqa: S603  our own words
     index = (target / "_build" / "html" / "index.html").resolve()
     if done.returncode or not index.is_file():
@@ -139,6 +145,9 @@ def report(
         show_json({"report": str(index)}, line=True)
     else:
         click.echo(f"Report: {index}")
+    if failed:
+        click.echo(f"Without results, each page says why: {', '.join(failed)}.", err=True)
+        ctx.exit(1)
 
 
 def _load(
@@ -154,8 +163,10 @@ def _load(
     return loaded
 
 
-def _run(loaded: "Profile", only: str | None, force: bool, engine: Engine, as_json: bool) -> bool:
-    """Run tasks and say what became of each; return whether all are up to date now."""
+def _run(
+    loaded: "Profile", only: str | None, force: bool, engine: Engine, as_json: bool
+) -> dict[str, str]:
+    """Run tasks and say what became of each; return those without a new result, with why."""
     if engine.asked:
         return sweep(loaded, only, force, engine, as_json)
     # Only now what takes a while to import: a wrong value is answered at once.
@@ -167,13 +178,14 @@ def _run(loaded: "Profile", only: str | None, force: bool, engine: Engine, as_js
     check_images(loaded, plan)
     barred = warn_of_lacks(loaded, plan) if plan else {}
     progress = _Progress({task: last_seconds(loaded, task) for task in plan})
-    good = True
+    failed: dict[str, str] = {}
     for outcome in run_profile(
         loaded, only, force=force, plan=plan, barred=barred, begin=progress.begin, bar=live()
     ):
         show_outcome(outcome, as_json)
-        good &= outcome.state in ("done", "reused")
-    return good
+        if outcome.state in ("failed", "skipped"):
+            failed[outcome.task] = outcome.message
+    return failed
 
 
 class _Progress:

@@ -96,8 +96,10 @@ def pool_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return _workers(_threads(command))
 
 
-def sweep(profile: "Profile", only: str | None, force: bool, engine: Engine, as_json: bool) -> bool:
-    """Do a profile's jobs, or print them; return whether all are finished now."""
+def sweep(
+    profile: "Profile", only: str | None, force: bool, engine: Engine, as_json: bool
+) -> dict[str, str]:
+    """Do a profile's jobs, or print them; return those that are not finished now, with why."""
     from xailib.report.run.foreseen import check_images, check_runs
     from xailib.report.run.plan import plan, unfinished
     from xailib.report.run.sharing import open_store, shared
@@ -116,7 +118,7 @@ def sweep(profile: "Profile", only: str | None, force: bool, engine: Engine, as_
         _show(profile, jobs, left, engine.workers or 1, as_json)
         warn_of_lacks(profile, (job.task for job in left))
         _foresee(profile, left)
-        return True
+        return {}
     from xailib.report.run.costs import estimate, longest_first
     from xailib.report.run.scheduler import run_plan
 
@@ -129,13 +131,14 @@ def sweep(profile: "Profile", only: str | None, force: bool, engine: Engine, as_
         left = longest_first(left, seconds)
     if engine.scheduler or engine.store:
         barred = {}  # other machines may have it, or have finished what needs it
-    good = True
+    failed: dict[str, str] = {}
     reused: list[str] = []
     rest = _Left(left, seconds, engine.workers or 1)
     with shared(engine.store, profile, jobs, left) as settle, _executor(engine) as executor:
         outcomes = run_plan(profile, jobs, left, executor, force=force, barred=barred)
         for outcome in map(settle, outcomes):
-            good &= outcome.state in ("done", "reused", "again")
+            if outcome.state in ("failed", "skipped"):
+                failed[outcome.task] = outcome.message
             if outcome.state == "reused" and outcome.task.count(".") and not as_json:
                 reused.append(outcome.task)
             else:
@@ -143,7 +146,7 @@ def sweep(profile: "Profile", only: str | None, force: bool, engine: Engine, as_
             rest.tell(outcome)
     if reused:
         click.echo(f"{len(reused)} finished jobs were used again")
-    return good
+    return failed
 
 
 class _Left:

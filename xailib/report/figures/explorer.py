@@ -3,6 +3,7 @@
 Tables and explanations of finished runs in, pictures with words out; nothing here sees a network.
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -163,7 +164,10 @@ def place(saliency: Float32[np.ndarray, "height width"]) -> str:
 
 def anchor(image: str) -> str:
     """Return the name of a photograph's place on the page."""
-    return f"explore-{''.join(c if c.isascii() and c.isalnum() else '-' for c in image.lower())}"
+    plain = "".join(c if c.isascii() and c.isalnum() else "-" for c in image.lower())
+    # Names that differ only in what is taken out, as in another script, have places of their own.
+    more = "" if plain == image else f"-{hashlib.sha256(image.encode()).hexdigest()[:6]}"
+    return f"explore-{plain}{more}"
 
 
 def publish_photograph(

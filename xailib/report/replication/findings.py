@@ -35,6 +35,19 @@ THINGS = ("object", "animal", "plant", "food")
 ABSTRACT = ("texture", "colour", "material")
 SCENES = ("scene",)
 PLACES = "places"  # in the name of a network of scenes
+LAYERS = "Early layers answer to abstract concepts, the output layer to objects."
+LEARNT = "The output layer of Places365 has learnt scenes, that of ImageNet objects."
+SMOOTHER = "ScoreCAM's heatmaps are smoother than Grad-CAM's."
+LESS = "ScoreCAM highlights less than Grad-CAM."
+COMPACT = "LIME's mask covers more than the object, Grad-CAM is more compact on it."
+# What claims need that not every profile has.
+NEEDS = {
+    LAYERS: "units with a label of known kind in the first layer and in the last",
+    LEARNT: f"a second network (`compare`) with “{PLACES}” in its name, and units of known kind",
+    SMOOTHER: "maps of the same photographs by Grad-CAM and ScoreCAM (`methods`)",
+    LESS: "maps of the same photographs by Grad-CAM and ScoreCAM (`methods`)",
+    COMPACT: "boxes around the objects of these photographs (`boxes`)",
+}
 
 
 @dataclass(frozen=True)
@@ -108,7 +121,7 @@ def tested(
 
 
 def agreement_findings(
-    pairs: pd.DataFrame, masks: pd.DataFrame, inside: pd.DataFrame, cam: str
+    pairs: pd.DataFrame, masks: pd.DataFrame, inside: pd.DataFrame | None, cam: str
 ) -> list[Finding]:
     """Test what the report says of LIME against heatmaps.
 
@@ -118,8 +131,9 @@ def agreement_findings(
         From `xailib.compare.pairs.pair_table`.
     masks : DataFrame
         From `xailib.compare.iou.lime_cam_agreement`.
-    inside : DataFrame
-        From `xailib.compare.localisation.localisation`; may be empty.
+    inside : DataFrame or None
+        From `xailib.compare.localisation.localisation`; None without boxes: what needs them
+        is not tested.
     cam : str
         The heatmap.
     """
@@ -140,11 +154,11 @@ def agreement_findings(
             margin=MARGIN,
         ),
     ]
-    if len(inside):
+    if inside is not None and len(inside):
         share = inside.pivot(index="image", columns="map", values="precision")
         found.append(
             tested(
-                "LIME's mask covers more than the object, Grad-CAM is more compact on it.",
+                COMPACT,
                 f"share of the mask in the object's box, {NAMES[cam]} less LIME, at equal area",
                 share[cam] - share["lime+"],
                 "task-agreement",
@@ -170,13 +184,13 @@ def smoothness_findings(maps: Mapping[str, Sequence[Explanation]]) -> list[Findi
     known = rough[:, 0] > 0  # a constant Grad-CAM has no steps to be compared with
     return [
         tested(
-            "ScoreCAM's heatmaps are smoother than Grad-CAM's.",
+            SMOOTHER,
             "mean step between neighbouring pixels, Grad-CAM's less ScoreCAM's, of Grad-CAM's",
             1 - rough[known, 1] / rough[known, 0],
             "task-cam",
         ),
         tested(
-            "ScoreCAM highlights less than Grad-CAM.",
+            LESS,
             "share of the view above half of the maximum, Grad-CAM's less ScoreCAM's",
             area[:, 0] - area[:, 1],
             "task-cam",
@@ -221,12 +235,11 @@ def layer_findings(counts: pd.DataFrame, whose: str, page: str) -> list[Finding]
     early, late = (_known(own[own["layer"] == layer]) for layer in (first, last))
     if first == last or early.empty or late.empty:
         return []
-    claim = "Early layers answer to abstract concepts, the output layer to objects."
     abstract = f"{whose}: share of units with a texture, colour or material, {first} less {last}"
     things = f"{whose}: share of units with an object, animal, plant or food, {last} less {first}"
     return [
-        _finding(claim, abstract, _gap(early, late, ABSTRACT), page),
-        _finding(claim, things, _gap(late, early, THINGS), page),
+        _finding(LAYERS, abstract, _gap(early, late, ABSTRACT), page),
+        _finding(LAYERS, things, _gap(late, early, THINGS), page),
     ]
 
 
@@ -247,12 +260,11 @@ def scene_findings(counts: pd.DataFrame, whose: str, page: str) -> list[Finding]
     places, objects = outputs
     if not places["units"].sum() or not objects["units"].sum():
         return []
-    claim = "The output layer of Places365 has learnt scenes, that of ImageNet objects."
     scenes = f"{whose}: share of output units with a scene, Places365 less ImageNet"
     things = f"{whose}: share with an object, animal, plant or food, ImageNet less Places365"
     return [
-        _finding(claim, scenes, _gap(places, objects, SCENES), page),
-        _finding(claim, things, _gap(objects, places, THINGS), page),
+        _finding(LEARNT, scenes, _gap(places, objects, SCENES), page),
+        _finding(LEARNT, things, _gap(objects, places, THINGS), page),
     ]
 
 
@@ -278,6 +290,11 @@ def findings_table(findings: Iterable[Finding]) -> pd.DataFrame:
     of_none = table["margin"].notna() & (table["verdict"] != FAILS)
     table["p_adjusted"] = np.where(of_none, adjusted[:, 1], adjusted[:, 0])
     return table
+
+
+def untested(table: pd.DataFrame) -> dict[str, str]:
+    """Return the claims that a table of `findings_table` lacks, each with what it needs."""
+    return {claim: need for claim, need in NEEDS.items() if claim not in set(table["claim"])}
 
 
 def _finding(
