@@ -20,7 +20,7 @@ CONCEPTS = (1000, 10_000, 100_000)
 
 def grow(small: bool) -> pd.DataFrame:
     """Return processor time and memory by size."""
-    from xailib.cosines import product
+    from xailib.evidence import product
     from xailib.similarity import soft_wpmi
 
     rng = np.random.default_rng(0)

@@ -127,7 +127,7 @@ else:
         for kind, (net, names) in networks.items()
     }
     tables = {
-        kind: label_units(recorded, images, texts, words, measure=measure, **options)
+        kind: label_units(recorded, images, texts, words, measure=measure, device=classifier.device, **options)
         for kind, recorded in recordings.items()
     }
 labels = tables[next(iter(tables))]
@@ -160,6 +160,7 @@ if not descriptions:
                 names,
                 ids=probe_set.ids,
                 measure=measure,
+                device=classifier.device,
                 **options,
             )
             found = evaluate_output_units(

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 from xailib.concepts import from_names
-from xailib.cosines import product
 from xailib.dissect import label_units
 from xailib.errors import InputError
+from xailib.evidence import product
 from xailib.similarity import soft_wpmi, top_images
 from xailib.streaming import RunningTop, label_tops, soft_wpmi_of_tops
 
@@ -70,7 +70,7 @@ def test_soft_wpmi_over_shards_is_that_of_one(cuts):
         return images[index]
 
     found = soft_wpmi_of_tops([shown(v, cuts) for v in layers], rows, texts, lam=0.9)
-    whole = soft_wpmi(product(images, texts), layers, top_k=COUNT, lam=0.9)
+    whole = soft_wpmi(product(images, texts, "cpu"), layers, top_k=COUNT, lam=0.9)
     np.testing.assert_array_equal(found, whole)
     assert asked == sorted({int(i) for v in layers for i in top_images(v, COUNT).flatten()})
 

@@ -93,7 +93,14 @@ def label(profile: Profile, job: Job) -> None:
     for name in recorded.networks:
         tops = recorded.tops(name, max(top_k, _SHOWN))
         table = label_tops(
-            tops, recorded.embeddings, recorded.ids, texts, concepts, top_k=top_k, top_count=_SHOWN
+            tops,
+            recorded.embeddings,
+            recorded.ids,
+            texts,
+            concepts,
+            top_k=top_k,
+            top_count=_SHOWN,
+            device=parameters["device"],
         )
         table.insert(0, "network", name)
         tables.append(table)
