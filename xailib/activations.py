@@ -8,14 +8,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Shaped, UInt8
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from xailib import layers as layer_tools
 from xailib import recording
+from xailib.encoding import batch_for
 from xailib.errors import InputError
 from xailib.forward import halving
-from xailib.models import BATCH, Classifier, load_classifier
+from xailib.models import Classifier, load_classifier
+from xailib.pool import Crop, crops, workers_for
 from xailib.probe import ProbeSet
 
 _VERSION = 2  # of the folder's layout and of what pooling means
@@ -99,7 +101,8 @@ def record_activations(
     folder: str | Path,
     pool: str = "avg",
     dtype: str = "float16",
-    batch_size: int = BATCH,
+    batch_size: int | None = None,
+    workers: int | None = None,
     parts: Iterable[Path] = (),
 ) -> Activations:
     """Record what units put out on each probe image, in one forward pass for all layers.
@@ -122,8 +125,10 @@ def record_activations(
         Over space, or over tokens.
     dtype : {"float16", "float32"}
         On the disk: 2 or 4 bytes for each unit and image.
-    batch_size : int
-        Images at a time.
+    batch_size : int, optional
+        Images at a time; by default as many as the device takes well.
+    workers : int, optional
+        Processes that read images ahead, by default `xailib.pool.workers_for` the device.
     parts : iterable of Path
         Folders with recordings of parts of these images, which are copied instead of shown
         again, see `xailib.recording.from_parts`.
@@ -149,7 +154,9 @@ def record_activations(
     }
 
     def compute(start: int, stop: int) -> Iterator[dict[str, Float[np.ndarray, "batch units"]]]:
-        return _pooled(classifier, layers, probe.part(0, stop), pool, start, batch_size)
+        size = batch_size or batch_for(classifier.device)
+        ahead = workers_for(classifier.device) if workers is None else workers
+        return _pooled(classifier, layers, probe.part(0, stop), pool, start, size, ahead)
 
     manifest = recording.record(
         folder,
@@ -181,12 +188,13 @@ def _pooled(
     pool: str,
     start: int,
     batch_size: int,
+    workers: int,
 ) -> Iterator[dict[str, Float[np.ndarray, "batch units"]]]:
     """Yield each batch's pooled activations by layer, float32."""
     module = classifier.module
     class_token = _has_class_token(module)
-    photographs = probe.photographs(start)
-    views: list[UInt8[np.ndarray, "height width 3"]] = []  # read, and not shown yet
+    images = crops(probe, classifier.preprocessing.crop, start, workers=workers)
+    views: list[Crop] = []  # read, and not shown yet
     with (
         torch.inference_mode(),
         layer_tools.evaluation(module),
@@ -195,18 +203,16 @@ def _pooled(
 
         def run(first: int, last: int) -> dict[str, Float[np.ndarray, "batch units"]]:
             count = last - first
-            views.extend(
-                classifier.view(p).pixels for p in islice(photographs, max(0, count - len(views)))
-            )
+            views.extend(islice(images, max(0, count - len(views))))
             outputs.clear()
-            module(classifier.input_tensor(np.stack(views[:count])))
+            module(classifier.input_tensor(np.stack([view.pixels for view in views[:count]])))
             missing = [name for name in layers if name not in outputs]
             if missing:
                 raise InputError(f"layers: the network does not use {', '.join(missing)}")
             rows = {}
             for name in layers:
                 values = _pool(name, outputs[name], count, pool, class_token).float().cpu()
-                _check_finite(name, values, probe.ids[start + first : start + last])
+                _check_finite(name, values, [view.id for view in views[:count]])
                 rows[name] = values.numpy()
             del views[:count]  # only now: where memory runs out they are shown again, fewer a pass
             return rows

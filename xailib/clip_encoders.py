@@ -14,10 +14,18 @@ from torch import Tensor, nn
 from xailib import downloads, hub, layers, models, web
 from xailib import weights as weights_io
 from xailib.counting import passed
-from xailib.encoding import TEXTS, Pictures, Rows, batches, import_optional, pixels_of, unit_rows
+from xailib.encoding import (
+    TEXTS,
+    Pictures,
+    Rows,
+    batch_for,
+    batches,
+    cropped,
+    import_optional,
+    unit_rows,
+)
 from xailib.errors import InputError, UnavailableError, unknown_name
 from xailib.files import sha256_of
-from xailib.models import BATCH
 from xailib.preprocessing import Preprocessing
 
 _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -52,9 +60,8 @@ class ClipEncoder:
 
     def encode_images(self, pictures: Pictures) -> Rows:
         """Return one unit row for each picture, read one batch at a time."""
-        crops = (self.preprocessing.crop(pixels_of(picture)) for picture in pictures)
         rows = []
-        for batch in batches(crops, BATCH):
+        for batch in batches(cropped(pictures, self.preprocessing), batch_for(self.device)):
             pixels = torch.from_numpy(np.stack(batch)).to(self.device)
             rows.append(self._run("encode_image", self.preprocessing.normalise(pixels)))
             passed(len(batch))

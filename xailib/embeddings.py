@@ -4,19 +4,27 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from xailib import recording
-from xailib.encoders import Encoder
-from xailib.encoding import Rows, batches
+from xailib.clip_encoders import ClipEncoder
+from xailib.encoders import ConseEncoder, Encoder
+from xailib.encoding import Rows, batch_for, batches
 from xailib.errors import InputError
-from xailib.models import BATCH
+from xailib.images import Photograph
+from xailib.pool import Crop, crops, workers_for
 from xailib.probe import ProbeSet
 
 _VERSION = 1  # of the folder's layout
 
 
 def record_embeddings(
-    encoder: Encoder, probe: ProbeSet, *, folder: str | Path, parts: Iterable[Path] = ()
+    encoder: Encoder,
+    probe: ProbeSet,
+    *,
+    folder: str | Path,
+    workers: int | None = None,
+    parts: Iterable[Path] = (),
 ) -> Rows:
     """Return the encoder's rows of the probe images, from the folder where it holds them.
 
@@ -31,6 +39,8 @@ def record_embeddings(
         What it is shown.
     folder : str or path
         One folder for one encoder and probe set.
+    workers : int, optional
+        Processes that read images ahead, by default `xailib.pool.workers_for` the device.
     parts : iterable of Path
         Folders with recordings of parts of these images, see `xailib.recording.from_parts`.
 
@@ -54,7 +64,7 @@ def record_embeddings(
     }
 
     def compute(start: int, stop: int) -> Iterator[dict[str, Rows]]:
-        return _rows(encoder, probe.part(0, stop), start)
+        return _rows(encoder, probe.part(0, stop), start, workers)
 
     manifest = recording.record(
         folder,
@@ -66,8 +76,15 @@ def record_embeddings(
     return recording.table(folder, manifest, 0)
 
 
-def _rows(encoder: Encoder, probe: ProbeSet, start: int) -> Iterator[dict[str, Rows]]:
-    for batch in batches(probe.photographs(start), BATCH):
+def _rows(
+    encoder: Encoder, probe: ProbeSet, start: int, workers: int | None
+) -> Iterator[dict[str, Rows]]:
+    device = getattr(encoder, "device", torch.device("cpu"))
+    pictures: Iterator[Crop] | Iterator[Photograph] = probe.photographs(start)
+    if isinstance(encoder, ClipEncoder | ConseEncoder):  # whose crops others can make
+        ahead = workers_for(device) if workers is None else workers
+        pictures = crops(probe, encoder.preprocessing.crop, start, workers=ahead)
+    for batch in batches(pictures, batch_for(device)):
         rows = encoder.encode_images(batch)
         finite = np.isfinite(rows).all(1)
         if not finite.all():

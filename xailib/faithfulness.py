@@ -12,11 +12,12 @@ import pandas as pd
 from jaxtyping import UInt8
 
 from xailib.agreement import check_comparable
+from xailib.encoding import batch_for
 from xailib.errors import InputError
 from xailib.explanation import Explanation
 from xailib.frames import change_frame
 from xailib.images import Photograph
-from xailib.models import BATCH, Classifier, as_probabilities
+from xailib.models import Classifier, as_probabilities
 from xailib.pixels import REGION, Perturbed, Saliency, centred_blob, plan, random_field
 
 BASELINES = ("random", "centre")  # the names under which their curves stand
@@ -32,7 +33,7 @@ def explanation_curves(
     draws: int = 3,
     seed: int = 0,
     side: int = REGION,
-    batch_size: int = BATCH,
+    batch_size: int | None = None,
     engine: str = "auto",
 ) -> pd.DataFrame:
     """Return the curves of explanations of one prediction, and of the two baselines.
@@ -142,7 +143,7 @@ def faithfulness_curves(
     percentiles: Sequence[int | float] = (70, 90),
     seed: int = 0,
     side: int = REGION,
-    batch_size: int = BATCH,
+    batch_size: int | None = None,
     engine: str = "auto",
 ) -> pd.DataFrame:
     """Return the curves of any saliency maps in the classifier's view.
@@ -173,7 +174,7 @@ def faithfulness_curves(
     found = classifier.forward_batches(
         lambda start, stop: perturbed.batch(distinct[start:stop]),
         len(distinct),
-        batch_size=batch_size,
+        batch_size=batch_size or batch_for(classifier.device),
         engine=engine,
     )
     probabilities = as_probabilities(found.logits)[:, index].tolist()
