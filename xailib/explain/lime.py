@@ -12,14 +12,14 @@ from lime.lime_image import ImageExplanation
 from skimage.segmentation import felzenszwalb, quickshift, slic
 
 from xailib.errors import InputError, unknown_name
-from xailib.explain.designs import BLOCKS, DESIGNS
+from xailib.explain.explanation import Explanation, Superpixels, scaled
 from xailib.explain.lime_engine import LimeImageExplainer
 from xailib.explain.record import record
-from xailib.explanation import Explanation, Superpixels, scaled
-from xailib.forward import ENGINES
-from xailib.images import Photograph
-from xailib.models import BATCH, Classifier
-from xailib.stability import mask_is_stable
+from xailib.explain.sampling import BLOCKS, DESIGNS
+from xailib.explain.stability import mask_is_stable
+from xailib.images.load import Photograph
+from xailib.networks.classifier import BATCH, Classifier
+from xailib.networks.forward import ENGINES
 
 __all__ = [
     "LimeImageExplainer",
@@ -68,14 +68,14 @@ class LimeOptions(TypedDict, total=False):
     ----------
     num_samples : int or "auto"
         Perturbed pictures, at least 10; the first is the whole view. ``"auto"`` draws until the
-        mask is stable, see `xailib.stability`, or `max_samples` are drawn; which of the two is
-        the explanation's parameter ``stopped``.
+        mask is stable, see `xailib.explain.stability`, or `max_samples` are drawn; which of the two
+        is the explanation's parameter ``stopped``.
     max_samples : int
         The cap of ``"auto"``.
     num_features : int
         Superpixels in the mask that ``"auto"`` makes stable.
     design : str
-        How samples are drawn, see `xailib.explain.designs`; ``"independent"`` is lime's way.
+        How samples are drawn, see `xailib.explain.sampling`; ``"independent"`` is lime's way.
     segments : str
         See `segmentation`.
     hide_color : int or None
@@ -85,7 +85,7 @@ class LimeOptions(TypedDict, total=False):
     batch_size : int
         Pictures a forward pass; it bounds the memory.
     engine : str
-        See `xailib.forward.forward_batches`.
+        See `xailib.networks.forward.forward_batches`.
     progress : bool
         Draw a progress bar in the terminal.
     """

@@ -15,9 +15,9 @@ from lime.lime_base import LimeBase
 from torch import Tensor
 from tqdm import tqdm
 
-from xailib.explain.designs import DESIGNS
-from xailib.models import BATCH, Classifier, as_probabilities
-from xailib.stability import STEP, next_draw
+from xailib.explain.sampling import DESIGNS
+from xailib.explain.stability import STEP, next_draw
+from xailib.networks.classifier import BATCH, Classifier, as_probabilities
 
 Samples = tuple[Bool[np.ndarray, "samples superpixels"], Float[np.ndarray, "samples categories"]]
 Enough = Callable[
@@ -60,15 +60,15 @@ class LimeImageExplainer(lime_image.LimeImageExplainer):
     *args, **kwargs
         As for lime.
     engine : str
-        See `xailib.forward.forward_batches`.
+        See `xailib.networks.forward.forward_batches`.
     progress : bool
         Draw a progress bar in the terminal.
     enough : callable, optional
         Of the samples so far and their probabilities: whether to stop before ``num_samples``.
     design : str
-        How samples are drawn, see `xailib.explain.designs`; ``"independent"`` is lime's way.
+        How samples are drawn, see `xailib.explain.sampling`; ``"independent"`` is lime's way.
     step : int
-        Samples drawn before ``enough`` is asked; see `xailib.stability.next_draw`.
+        Samples drawn before ``enough`` is asked; see `xailib.explain.stability.next_draw`.
 
     Attributes
     ----------

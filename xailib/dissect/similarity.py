@@ -1,0 +1,327 @@
+"""How well units fit concepts: the five measures of CLIP-Dissect (Oikarinen & Weng, ICLR 2023).
+
+Each takes the similarity of probe images and concepts (a matrix, or
+`xailib.dissect.evidence.product` of two tables of embeddings) and the units' activations, and
+returns (units, concepts), higher for a better fit, on the similarity's device. Values of one
+measure compare within one network, probe set and concept list.
+
+None needs the whole (probe, concepts) matrix: soft-WPMI and WPMI read rows that are among some
+unit's top images, the others columns, a block at a time.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from math import log
+
+import torch
+from jaxtyping import Float, Float32, Int64, Shaped
+from torch import Tensor
+
+from xailib.dissect.evidence import Array, Similarities, as_tensor, evidence_of, times
+from xailib.errors import InputError
+
+Table = Shaped[Array, "_ _"]  # (probe, units)
+Measure = Callable[..., Float32[Tensor, "units concepts"]]
+# At a time on a CPU: 16 MB of units and 65 MB of concepts with 63,305 probe images.
+_UNITS, _COLUMNS = 64, 256
+
+
+def soft_wpmi(
+    similarity: Similarities | Float[Array, "probe concepts"],
+    activations: Table | Sequence[Table],
+    *,
+    top_k: int = 100,
+    a: float = 10.0,
+    lam: float = 1.0,
+    min_prob: float = 1e-7,
+    p_start: float = 0.998,
+    p_end: float = 0.97,
+) -> Float32[Tensor, "units concepts"]:
+    """Soft weighted pointwise mutual information, the paper's recommended measure (sec. 3.2).
+
+    ``sum_j log(1 + p_j (P[x_j, c] - 1) + min_prob) - lam * log(mean over units of exp(that))``
+    with ``P`` the softmax of ``a * similarity`` over concepts, ``x_j`` the unit's j-th most
+    activating image, and ``p_j`` the probability that it is one, falling from `p_start`
+    towards `p_end`.
+
+    Parameters
+    ----------
+    similarity : (probe, concepts)
+        A matrix of cosines, or `xailib.dissect.evidence.product`.
+    activations : (probe, units), or a list of them
+        Finite. The tables of a list, such as layers, have each a mean of their own; their
+        units are returned one table after the other.
+    top_k : int
+        Images of each unit, at most as many as there are. The paper's 100 suits tens of
+        thousands of images; where each class has one or few, 5 does better.
+    a : float
+        Inverse temperature of the softmax.
+    lam : float
+        Weight of the concept's own frequency.
+    min_prob : float
+        Added to each probability.
+    p_start, p_end : float
+        In 0 to 1.
+
+    Raises
+    ------
+    InputError
+        For shapes that do not fit, `top_k` out of range, or activations that are not finite.
+    """
+    similarities, tops = _tops(similarity, activations, top_k)
+    return soft_wpmi_of(
+        similarities, tops, a=a, lam=lam, min_prob=min_prob, p_start=p_start, p_end=p_end
+    )
+
+
+def soft_wpmi_of(
+    similarities: Similarities,
+    tops: Sequence[Int64[Tensor, "top _"]],
+    *,
+    a: float = 10.0,
+    lam: float = 1.0,
+    min_prob: float = 1e-7,
+    p_start: float = 0.998,
+    p_end: float = 0.97,
+) -> Float32[Tensor, "units concepts"]:
+    """Return `soft_wpmi` of tables, such as layers, whose units' top images are known.
+
+    Parameters
+    ----------
+    similarities : (probe, concepts)
+        Of all probe images or only of those that are some unit's.
+    tops : sequence of (top, units)
+        Rows of `similarities`, on its device, for each table; the most activating first.
+    a, lam, min_prob, p_start, p_end : float
+        As in `soft_wpmi`.
+    """
+    top_k = len(tops[0])
+    steps = torch.arange(top_k, dtype=torch.float64) / top_k
+    return _wpmi(similarities, tops, p_start - steps * (p_start - p_end), a, lam, min_prob)
+
+
+def wpmi(
+    similarity: Similarities | Float[Array, "probe concepts"],
+    activations: Table | Sequence[Table],
+    *,
+    top_k: int = 28,
+    a: float = 2.0,
+    lam: float = 0.6,
+    min_prob: float = 1e-7,
+) -> Float32[Tensor, "units concepts"]:
+    """Weighted pointwise mutual information: `soft_wpmi` with every ``p_j`` one (sec. 3.2)."""
+    similarities, tops = _tops(similarity, activations, top_k)
+    return _wpmi(similarities, tops, torch.ones(top_k, dtype=torch.float64), a, lam, min_prob)
+
+
+def cos_similarity(
+    similarity: Similarities | Float[Array, "probe concepts"],
+    activations: Table | Sequence[Table],
+    *,
+    min_norm: float = 1e-12,
+) -> Float32[Tensor, "units concepts"]:
+    """Cosine of a unit's activations and a concept's similarities over the probe images."""
+    return _cosine(similarity, activations, 1, min_norm)
+
+
+def cos_similarity_cubed(
+    similarity: Similarities | Float[Array, "probe concepts"],
+    activations: Table | Sequence[Table],
+    *,
+    min_norm: float = 1e-3,
+) -> Float32[Tensor, "units concepts"]:
+    """Cosine as in `cos_similarity`, of values less their mean, cubed (sec. 3.2).
+
+    Norms below `min_norm` count as `min_norm`, so that a dead unit fits nothing.
+    """
+    return _cosine(similarity, activations, 3, min_norm)
+
+
+def rank_reorder(
+    similarity: Similarities | Float[Array, "probe concepts"],
+    activations: Table | Sequence[Table],
+    *,
+    p: float = 3.0,
+    top_fraction: float = 0.05,
+    scale_p: float = 0.5,
+) -> Float32[Tensor, "units concepts"]:
+    """Minus the error of ordering a unit's top activations by a concept's similarities.
+
+    ``-mean |t - t'|^p / baseline / max(m, 1e-6)^scale_p``: ``t`` the top activations, ``t'``
+    the same in the order of the concept, ``m`` the concept's mean similarity on them. The
+    authors estimate the baseline, the error of a random order, from five permutations; here
+    it is the exact expectation, so that the measure is the same each time. Slow: it sorts
+    every concept for every unit.
+
+    Parameters
+    ----------
+    similarity, activations
+        As in `soft_wpmi`.
+    p : float
+        The error's exponent.
+    top_fraction : float
+        Share of the probe images that counts, in 0 to 1; at least two images.
+    scale_p : float
+        Weight of the mean similarity.
+    """
+    similarities, tables = _as_tensors(similarity, activations)
+    probe, concepts = similarities.shape
+    count = int(probe * top_fraction)
+    if not 2 <= count <= probe:
+        raise InputError(
+            f"top_fraction: {top_fraction} of {probe} probe images is {count}; "
+            "at least 2 and at most all are needed"
+        )
+    scores = _empty(tables, similarities)
+    at_a_time = concepts if scores.is_cpu else _COLUMNS * times(scores)
+    for row, unit, active in _units(tables):
+        images = top_images(active[:, unit : unit + 1], count)[:, 0]
+        target = active[images, unit].double()  # falling
+        rising = target.flip(0)[:, None]
+        baseline = (target[:, None] - target).abs().pow(p).mean()
+        for start in range(0, concepts, at_a_time):
+            some = slice(start, start + at_a_time)
+            seen = similarities.rows(images, columns=some)  # (count, concepts)
+            error = (target[seen.argsort(dim=0, stable=True)] - rising).abs().pow(p).mean(0)
+            mean = seen.double().mean(0).clamp_min(1e-6)
+            scores[row, some] = -(error / baseline.clamp_min(1e-30) / mean.pow(scale_p)).float()
+    return scores
+
+
+MEASURES: dict[str, Measure] = {
+    "soft_wpmi": soft_wpmi,
+    "wpmi": wpmi,
+    "rank_reorder": rank_reorder,
+    "cos_similarity": cos_similarity,
+    "cos_similarity_cubed": cos_similarity_cubed,
+}
+
+
+def top_images(activations: Shaped[Array, "probe units"], count: int) -> Int64[Tensor, "top units"]:
+    """Return each unit's `count` most activating images, falling; of equals the earlier first.
+
+    Half precision and ReLU make many equals, which ``topk`` alone orders differently from one
+    machine to the next. A tensor's are found on its device.
+    """
+    place = activations.device if isinstance(activations, Tensor) else torch.device("cpu")
+    table = as_tensor(activations, place)
+    probe, units = table.shape
+    group = max(1, probe // (4 * count))
+    rank = torch.arange(count, device=place)[:, None]
+    found = []
+    for start in range(0, units, _UNITS * times(table)):
+        values = table[:, start : start + _UNITS * times(table)].float()
+        # At least `count` values reach the count-th greatest of the maxima of groups: only
+        # those that do are sorted, about a seventh more than `count` where none are equal.
+        maxima = values[: probe // group * group].unflatten(0, (-1, group)).amax(1)
+        image, unit = (values >= maxima.topk(count, dim=0).values[-1]).nonzero(as_tuple=True)
+        order = values[image, unit].argsort(descending=True, stable=True)
+        order = order[unit[order].argsort(stable=True)]  # unit by unit
+        sizes = torch.bincount(unit, minlength=values.shape[1])
+        first = sizes.cumsum(0) - sizes
+        found.append(image[order[first + rank]])
+    return torch.cat(found, dim=1)
+
+
+def check_top_k(top_k: int, probe: int) -> None:
+    """Raise unless there are so many probe images."""
+    if not 1 <= top_k <= probe:
+        raise InputError(f"top_k: {top_k} is not between 1 and the {probe} probe images")
+
+
+def _wpmi(
+    similarities: Similarities,
+    tops: Sequence[Int64[Tensor, "top _"]],
+    chances: Float[Tensor, " top"],
+    a: float,
+    lam: float,
+    min_prob: float,
+) -> Float32[Tensor, "units concepts"]:
+    # log(b + p P) = log b + log1p(p P / b), b = 1 - p + min_prob. The first part is the same for
+    # all units and concepts: kept out of the sum, it costs no precision.
+    rest = 1 - chances + min_prob
+    constant = float(rest.log().sum())
+    evidence = evidence_of(similarities, torch.cat(list(tops), 1), (chances / rest).float(), a)
+    for part in evidence.split([top.shape[1] for top in tops]):
+        mean = part.logsumexp(0) - log(len(part))
+        part.sub_(lam * mean).add_((1 - lam) * constant)
+    return evidence
+
+
+def _cosine(
+    similarity: Similarities | Float[Array, "probe concepts"],
+    activations: Table | Sequence[Table],
+    power: int,
+    min_norm: float,
+) -> Float32[Tensor, "units concepts"]:
+    similarities, tables = _as_tensors(similarity, activations)
+    scores = _empty(tables, similarities)
+    width = _COLUMNS * times(scores)
+    parts = scores.split([table.shape[1] for table in tables])
+    for part, table in zip(parts, tables, strict=True):
+        active = _scaled(table.to(torch.float32, copy=True), power, min_norm)
+        for start in range(0, scores.shape[1], width):
+            stop = min(start + width, scores.shape[1])
+            block = _scaled(similarities.columns(start, stop), power, min_norm)
+            torch.mm(active.T, block, out=part[:, start:stop])
+    return scores
+
+
+def _scaled(
+    values: Float32[Tensor, "probe _"], power: int, min_norm: float
+) -> Float32[Tensor, "probe _"]:
+    """Make columns unit columns, in place; cubed, of values less their mean."""
+    if power == 3:
+        values.sub_(values.mean(0)).pow_(3)
+    return values.div_(values.norm(dim=0).clamp_min(min_norm))
+
+
+def _as_tensors(
+    similarity: Similarities | Float[Array, "probe concepts"], activations: Table | Sequence[Table]
+) -> tuple[Similarities, list[Shaped[Tensor, "probe _"]]]:
+    """Return what is compared on one device; raise unless shapes fit and activations are finite."""
+    if not isinstance(similarity, Similarities):
+        place = similarity.device if isinstance(similarity, Tensor) else torch.device("cpu")
+        similarity = Similarities(as_tensor(similarity, place).float())
+    given = [activations] if isinstance(activations, Array) else activations
+    if not given:
+        raise InputError("activations: no table is given")
+    tables = [as_tensor(table, similarity.device) for table in given]
+    for table in tables:
+        if len(table) != similarity.shape[0]:
+            raise InputError(
+                f"activations: of {len(table)} probe images, "
+                f"but the similarity is of {similarity.shape[0]}"
+            )
+        if 0 in similarity.shape or 0 in table.shape:
+            raise InputError("similarity: there are no probe images, concepts or units to compare")
+        finite = torch.stack(extremes(table)).isfinite().all(0)
+        if not finite.all():
+            unit = int(finite.int().argmin())
+            raise InputError(f"activations: unit {unit} has values that are not finite")
+    return similarity, tables
+
+
+def extremes(table: Shaped[Tensor, "probe units"]) -> tuple[Tensor, Tensor]:
+    """Return each unit's least and greatest activation, NaN where there is one."""
+    return table.amin(0), table.amax(0)
+
+
+def _tops(
+    similarity: Similarities | Float[Array, "probe concepts"],
+    activations: Table | Sequence[Table],
+    top_k: int,
+) -> tuple[Similarities, list[Int64[Tensor, "top _"]]]:
+    similarities, tables = _as_tensors(similarity, activations)
+    check_top_k(top_k, similarities.shape[0])
+    return similarities, [top_images(table, top_k) for table in tables]
+
+
+def _empty(tables: Sequence[Tensor], similarities: Similarities) -> Float32[Tensor, "_ concepts"]:
+    units = sum(table.shape[1] for table in tables)
+    return torch.empty(units, similarities.shape[1], device=similarities.device)
+
+
+def _units(tables: Sequence[Tensor]) -> Iterator[tuple[int, int, Tensor]]:
+    """Yield each unit's row among the scores, its column in its table, and the table."""
+    columns = [(unit, table) for table in tables for unit in range(table.shape[1])]
+    yield from ((row, *column) for row, column in enumerate(columns))
