@@ -27,12 +27,11 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 LIMIT = 64 * 2**20  # bytes of a bundle
-# What a machine with PyTorch, pandas, scikit-image and timm lacks, all of it pure Python.
+# What a machine with PyTorch, pandas, scikit-image, timm and pytest lacks: all of it pure Python.
 PACKAGES = (
-    "beartype", "decorator", "distro", "executing", "asttokens", "grad-cam", "ipython",
-    "ipython-pygments-lexers", "jaxtyping", "lazy-loader", "lime", "matplotlib-inline", "pexpect",
-    "platformdirs", "pooch", "prompt-toolkit", "ptyprocess", "pure-eval", "pygments", "stack-data",
-    "threadpoolctl", "tqdm", "traitlets", "ttach", "wadler-lindig", "wcwidth",
+    "asttokens", "executing", "grad-cam", "ipython", "ipython-pygments-lexers", "lime",
+    "matplotlib-inline", "pexpect", "platformdirs", "pooch", "prompt-toolkit", "ptyprocess",
+    "pure-eval", "stack-data", "traitlets", "ttach", "wcwidth",
 )  # fmt: skip
 PRECISIONS = ("exact", "tf32", "half")
 SAMPLES = 1000
@@ -400,10 +399,11 @@ def notebook_rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 
 def _with_values(source: str, values: dict[str, Any]) -> str:
-    """Return a notebook's source with values set behind its parameters cell, as papermill does."""
-    head, mark, rest = source.partition("from xailib.report.params")
+    """Return a notebook's source with values in place of the check of its parameters."""
+    head, _, rest = source.partition("from xailib.report.params")
+    _, _, rest = rest.partition("check_notebook(globals())")
     lines = "".join(f"{name} = {value!r}\n" for name, value in values.items())
-    return f"{head}{lines}\n{mark}{rest}"
+    return f"{head}{lines}{rest}"
 
 
 GROUPS: dict[str, Callable[[argparse.Namespace], Iterator[dict[str, Any]]]] = {
