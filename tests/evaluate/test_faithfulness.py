@@ -279,6 +279,19 @@ def test_imputed_pictures_are_grad_cams(monkeypatch, solve, place):
 
 
 @pytest.mark.parametrize("place", PLACES[1:])
+def test_swapped_pictures_wait_for_nothing(place):
+    picture = torch.rand(1, 3, SIDE, SIDE, device=place)
+    perturbed = pixels.Perturbed(picture, picture + 1, {"map": UNTIED})
+    trials = [t for t in pixels.plan(["map"], (SIDE, SIDE)) if "road" not in t.measure]
+    perturbed.batch(trials)
+    try:
+        torch.cuda.set_sync_debug_mode("error")
+        perturbed.batch(trials)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("place", PLACES[1:])
 def test_a_gpu_gives_the_cpus_curves(net, photo, place):
     moved = replace(net, module=copy.deepcopy(net.module).to(place), device=torch.device(place))
     maps = {"map": UNTIED, "other": pixels.centred_blob((SIDE, SIDE))}

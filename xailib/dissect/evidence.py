@@ -219,7 +219,10 @@ def _by_ranks(
         table = torch.empty(len(needed), columns.stop - start, device=images.device)
         for number, part in enumerate(parts):
             block = similarities.rows(needed[part], a, columns)
-            table[part] = block.sub_(sums[number]).exp_() if sums else block.softmax(1)
+            if sums:
+                torch.exp(block.sub_(sums[number]), out=table[part])
+            else:
+                torch.softmax(block, 1, out=table[part])
         group = max(1, _GROUP // table.shape[1])
         for first in range(0, units, group):
             some = slice(first, first + group)
@@ -229,7 +232,7 @@ def _by_ranks(
                     evidence[some, columns] += product.log_()
                     product.fill_(1)
                     bound = 0.0
-                product.addcmul_(product, table[rank], value=weight)
+                product.addcmul_(product, table.index_select(0, rank), value=weight)
                 bound += log1p(weight)
             evidence[some, columns] += product.log_()
     return evidence
