@@ -129,7 +129,7 @@ else:
     for recorded in (embedded, *recordings.values()):
         recorded.prune()  # blocks of images that are not in the probe set any more
     tables = {
-        kind: label_units(recorded, images, texts, words, measure=measure, **options)
+        kind: label_units(recorded, images, texts, words, measure=measure, device=classifier.device, **options)
         for kind, recorded in recordings.items()
     }
 labels = tables[next(iter(tables))]
@@ -162,6 +162,7 @@ if not descriptions:
                 names,
                 ids=probe_set.ids,
                 measure=measure,
+                device=classifier.device,
                 **options,
             )
             found = evaluate_output_units(

@@ -64,7 +64,7 @@ run = start_run(
 explanations = run.explanations(photographs, work.method, work.key, work.make)
 
 # %% tags=["remove-input"]
-certain, _ = photographs_table(explanations, num_features)
+certain, _ = photographs_table(explanations, num_features, classifier.device)
 rows = []
 for explanation, sure in zip(explanations, certain.itertuples(), strict=True):
     lime1 = lime_mask(explanation, num_features, "positive")

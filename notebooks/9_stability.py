@@ -106,10 +106,10 @@ cuts = {
 }
 
 # %% tags=["remove-input"]
-table, details = photographs_table(own, num_features)
+table, details = photographs_table(own, num_features, classifier.device)
 runs = runs_table(pools["independent"], sizes, num_features)
 means = runs.groupby("samples")[["shared", "iou", "rank_correlation"]].mean()
-enough = {e.image: needed(e, num_features=num_features) for e in pools["independent"]}
+enough = {e.image: needed(e, num_features=num_features, device=classifier.device) for e in pools["independent"]}
 drawn = {e.image: len(e.superpixels.shown) for e in pools["independent"]}
 samples = int(table["samples"].median())
 metrics = {
