@@ -1,20 +1,32 @@
 """Classifiers: a network in eval mode with its own preprocessing and category names."""
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 import numpy as np
 import torch
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float, Float32, UInt8
 from torch import Tensor, nn
 
 from xailib import forward, layers, zoo
 from xailib.errors import InputError, first_line, unknown_name
 from xailib.frames import Frame
 from xailib.images import Photograph
+from xailib.memory import enough
+from xailib.networks.precision import check_precision, computing
 from xailib.preprocessing import Prepares
 
-BATCH = 16  # larger batches bring nothing on a CPU
+BATCH = 16  # pictures of a pass, where no device's memory is asked
+
+
+class PassOptions(TypedDict, total=False):
+    """What `Classifier.forward_batches` hands on; see `xailib.forward.forward_batches`."""
+
+    batch_size: int | None
+    engine: str
+    expected: int
 
 
 @dataclass(frozen=True)
@@ -78,6 +90,8 @@ class Classifier:
         The last two stages of feature maps and the output layer.
     files : tuple of Path
         What it was made from: the weights' file, a user's own code.
+    precision : str
+        How it computes, see `xailib.networks.precision`.
     """
 
     name: str
@@ -90,6 +104,7 @@ class Classifier:
     cam_layer: str | None
     dissect_layers: tuple[str, ...]
     files: tuple[Path, ...] = ()
+    precision: str = "exact"
 
     @property
     def id(self) -> str:
@@ -98,8 +113,17 @@ class Classifier:
 
     @property
     def identity(self) -> dict[str, str]:
-        """What a manifest says of it: name, weights, and their hash."""
-        return {"model": self.name, "weights": self.weights, "sha256": self.sha256}
+        """What a manifest says of it: name, weights, their hash, and how precisely it computes."""
+        return {
+            "model": self.name,
+            "weights": self.weights,
+            "sha256": self.sha256,
+            "precision": self.precision,
+        }
+
+    def computing(self) -> AbstractContextManager[None]:
+        """Return the context in which passes have this classifier's precision."""
+        return computing(self.precision, self.device)
 
     def view(self, photograph: Photograph) -> View:
         """Return the photograph as this classifier sees it."""
@@ -114,19 +138,19 @@ class Classifier:
         return self.preprocessing.normalise(batch).contiguous(memory_format=torch.channels_last)
 
     def forward_batches(
-        self, make: forward.Make, count: int, *, batch_size: int = BATCH, engine: str = "auto"
+        self, make: forward.Make, count: int, **options: Unpack[PassOptions]
     ) -> forward.Scores:
-        """Return the scores of many inputs by the fastest exact engine.
+        """Return the scores of many inputs by the fastest engine of this precision.
 
         ``make(start, stop)`` builds a part of them, on `device`; see
-        `xailib.forward.forward_batches` for the engines and the errors.
+        `xailib.forward.forward_batches` for the options and the errors.
         """
         return forward.forward_batches(
-            self.module, make, count, batch_size=batch_size, engine=engine
+            self.module, make, count, precision=self.precision, **options
         )
 
     def logits(
-        self, pixels: UInt8[np.ndarray, "images height width 3"], batch_size: int = BATCH
+        self, pixels: UInt8[np.ndarray, "images height width 3"], batch_size: int | None = None
     ) -> Float32[np.ndarray, "images categories"]:
         """Return the network's scores for views, `batch_size` at a time.
 
@@ -137,17 +161,28 @@ class Classifier:
         """
 
         def run(start: int, stop: int) -> Tensor:
-            found = self.module(self.input_tensor(pixels[start:stop])).float().cpu()
-            if not torch.isfinite(found).all():
-                raise InputError(f"model: {self.name!r} gives scores that are not finite")
-            return found
+            return self.module(self.input_tensor(pixels[start:stop])).float()
 
-        with torch.inference_mode(), layers.evaluation(self.module):
-            parts = [found for _, _, found in forward.halving(run, len(pixels), batch_size)]
-        return torch.cat(parts).numpy()
+        size = batch_size or enough(self.device)
+        with torch.inference_mode(), layers.evaluation(self.module), self.computing():
+            parts = [found for _, _, found in forward.halving(run, len(pixels), size)]
+        found = torch.cat(parts).cpu()
+        self.check_finite(found)
+        return found.numpy()
+
+    def check_finite(self, scores: Float[Tensor, "..."]) -> None:
+        """Raise unless all scores are finite: the rank of others would mean nothing.
+
+        Raises
+        ------
+        InputError
+            Naming the network.
+        """
+        if not torch.isfinite(scores).all():
+            raise InputError(f"model: {self.name!r} gives scores that are not finite")
 
     def probabilities(
-        self, pixels: UInt8[np.ndarray, "images height width 3"], batch_size: int = BATCH
+        self, pixels: UInt8[np.ndarray, "images height width 3"], batch_size: int | None = None
     ) -> Float32[np.ndarray, "images categories"]:
         """Return probabilities for views; what lime calls a ``classifier_fn``."""
         return as_probabilities(torch.from_numpy(self.logits(pixels, batch_size))).numpy()
@@ -201,6 +236,7 @@ def load_classifier(
     weights: str | Path | None = None,
     device: str = "auto",
     seed: int = 0,
+    precision: str = "exact",
 ) -> Classifier:
     """Load a classifier by name, ready to be explained.
 
@@ -219,6 +255,9 @@ def load_classifier(
         ``"auto"`` (a GPU if there is one), ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``.
     seed : int
         For untrained weights.
+    precision : str
+        ``"exact"`` (float32), ``"tf32"`` (on a GPU, products of 10-bit factors) or ``"half"``
+        (bfloat16); see `xailib.networks.precision`.
 
     Raises
     ------
@@ -228,10 +267,12 @@ def load_classifier(
     UnavailableError
         For weights that cannot be fetched: what was tried, and how to supply a file.
     """
+    check_precision(precision)
     chosen = _device(device)
     found = zoo.find(name, weights, seed)
     module = found.module.eval().to(chosen).to(memory_format=torch.channels_last)
-    traces = _check(name, module, found, chosen)
+    with computing(precision, chosen):
+        traces = _check(name, module, found, chosen)
     count = len(found.categories)
     return Classifier(
         name=name,
@@ -244,6 +285,7 @@ def load_classifier(
         cam_layer=layers.default_cam_layer(module, traces, count),
         dissect_layers=layers.default_dissect_layers(module, traces, count),
         files=found.files,
+        precision=precision,
     )
 
 
