@@ -53,10 +53,10 @@ def test_counted_is_what_the_network_was_shown(tmp_path):
     made, seen = counted(explain_lime, photo, num_samples=30, engine="eager")
     assert made == seen
     assert 2 < made <= 1 + 30  # equal samples are shown once
-    for method, most in (("gradcam", 2), ("scorecam", 1 + 12)):
+    for method, most in (("gradcam", 1), ("scorecam", 1 + 12)):
         made, seen = counted(explain_cam, photo, method, layer="body", engine="eager")
         assert made == seen, method
-        assert 1 < made <= most, method
+        assert 1 <= made <= most, method
     made, seen = counted(record_activations, ["fc"], some_probe(), folder=tmp_path / "recording")
     assert made == seen == 5
 
@@ -126,8 +126,8 @@ def foreseen(monkeypatch):
 def test_foreseen_by_hand(foreseen):
     assert foreseen("2_lime", images=TWO, num_samples=100) == 2 * 101
     assert foreseen("2_lime", until_stable=True, max_samples=50) == 2 * 51
-    assert foreseen("3_cam", images=TWO, methods=["gradcam", "layercam"]) == 2 * (2 + 2 + 2)
-    assert foreseen("3_cam", images=TWO, methods=["scorecam"]) == 2 * (1 + 1280 + 2)
+    assert foreseen("3_cam", images=TWO, methods=["gradcam", "layercam"]) == 2 * (1 + 1 + 1)
+    assert foreseen("3_cam", images=TWO, methods=["scorecam"]) == 2 * (1 + 1280 + 1)
     assert foreseen("3_cam", methods=["ablationcam"], layer="blocks.6") is None
     assert foreseen("3_cam", model="net.py:tiny") is None
     assert foreseen("4_agreement") == 0

@@ -61,9 +61,9 @@ def _lime(parameters: Mapping[str, Any]) -> int | None:
 
 
 def _heatmap(method: str, parameters: Mapping[str, Any]) -> int | None:
-    """Return what one heatmap needs: the layer's maps, then a gradient, or what the channels do."""
+    """Return what one heatmap needs: one pass for the layer's maps, then what the channels do."""
     if method not in ("ablationcam", "scorecam"):
-        return 2
+        return 1
     if parameters["layer"] or parameters["model"] not in _NETWORKS:
         return None
     return 1 if method == "ablationcam" else 1 + _NETWORKS[parameters["model"]][0]
@@ -71,7 +71,7 @@ def _heatmap(method: str, parameters: Mapping[str, Any]) -> int | None:
 
 def _cam(parameters: Mapping[str, Any]) -> int | None:
     each = [_heatmap(method, parameters) for method in parameters["methods"]]
-    guided = 2 if parameters["model"] in _NETWORKS else None  # a network without ReLU has none
+    guided = 1 if parameters["model"] in _NETWORKS else None  # a network without ReLU has none
     return _times(explained(parameters), [*each, guided])
 
 

@@ -1,7 +1,7 @@
 """Explaining some of a task's photographs, so that many workers share one task.
 
 A job fills the cache of explanations from which the task's notebook takes them, by the same
-`xailib.explain.works`. One photograph and its explanation are in memory at a time.
+`xailib.explain.works`. A few photographs are in memory at a time.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from xailib.results import Run, file_hashes
 
 
 def explain(profile: Profile, job: Job) -> None:
-    """Explain a job's photographs into the cache of its task, one after the other.
+    """Explain a job's photographs into the cache of its task.
 
     A photograph that cannot be used or explained stands among the failures of the job's manifest.
 
@@ -39,21 +39,22 @@ def explain(profile: Profile, job: Job) -> None:
     inputs = {"files": hashes, "weights": classifier.identity}
     run = Run(profile.folder(job.task), job.task, {}, inputs)
     rows = []
-    for found in _photographs(job):
-        if isinstance(found, Failure):
-            run.failures.append({"source": found.source, "reason": found.reason})
-            continue
-        for work in works:
-            with contextlib.suppress(InputError):  # it stands among the failures
-                made = run.explanations([found], work.method, work.key, work.make)
-                rows += [_row(explanation) for explanation in made]
+    for work in works:
+        photographs = _usable(job, run if work is works[0] else None)
+        with contextlib.suppress(InputError):  # it stands among the failures
+            made = run.streamed(photographs, work.method, work.key, work.explain)
+            rows += [_row(explanation) for explanation in made]
     shards.record(profile, job, rows, run.written, run.failures, hashes)
 
 
-def _photographs(job: Job) -> Iterator[Photograph | Failure]:
-    for unique, name in job.photographs:
+def _usable(job: Job, run: Run | None) -> Iterator[Photograph]:
+    """Yield a job's photographs; those that cannot be read become failures of the run."""
+    for name_in_set, name in job.photographs:
         found = next(iter_images([name]))
-        yield found if isinstance(found, Failure) else replace(found, id=unique)
+        if not isinstance(found, Failure):
+            yield replace(found, id=name_in_set)
+        elif run is not None:
+            run.failures.append({"source": found.source, "reason": found.reason})
 
 
 @lru_cache(maxsize=1)

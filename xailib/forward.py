@@ -267,11 +267,11 @@ def _all(run: Run, make: Make, count: int, batch_size: int) -> Float[Tensor, "pi
 
 
 def halving(
-    run: Callable[[int, int], Result], count: int, batch_size: int
+    run: Callable[[int, int], Result], count: int, batch_size: int, *, counted: bool = False
 ) -> Iterator[tuple[int, int, Result]]:
     """Yield ``(start, stop, run(start, stop))`` for `count` pictures, a batch at a time.
 
-    Where memory runs out, batches are halved, down to single pictures.
+    Where memory runs out, batches are halved, down to single pictures. ``counted``: by `run`.
 
     Raises
     ------
@@ -291,7 +291,8 @@ def halving(
                     "memory: a single picture does not fit; use a smaller network or input"
                 ) from error
         else:
-            passed(stop - start)
+            if not counted:
+                passed(stop - start)
             yield start, stop, found
             start = stop
             continue

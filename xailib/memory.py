@@ -1,7 +1,7 @@
 """How many pictures a pass holds: as many as bring something, and as the free memory takes."""
 
 import contextlib
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +100,23 @@ def upload(
     if torch.device(device).type != "cuda":
         return found.to(device)
     return found.pin_memory().to(device, non_blocking=True)
+
+
+def download(*tensors: Shaped[Tensor, "..."]) -> Callable[[], list[Shaped[np.ndarray, "..."]]]:
+    """Start to copy tensors to the host; the function returned waits for them alone."""
+    if not tensors[0].is_cuda:
+        return lambda: [tensor.detach().numpy() for tensor in tensors]
+    hosts = [torch.empty(t.shape, dtype=t.dtype, pin_memory=True) for t in tensors]
+    for host, tensor in zip(hosts, tensors, strict=True):
+        host.copy_(tensor.detach(), non_blocking=True)
+    done = torch.cuda.Event()
+    done.record()
+
+    def wait() -> list[np.ndarray]:
+        done.synchronize()
+        return [host.numpy() for host in hosts]
+
+    return wait
 
 
 def free_memory(device: torch.device) -> int | None:

@@ -11,6 +11,7 @@ from jaxtyping import Float, Float32, UInt8
 from torch import Tensor, nn
 
 from xailib import forward, layers, zoo
+from xailib.counting import passed
 from xailib.errors import InputError, first_line, unknown_name
 from xailib.frames import Frame
 from xailib.images import Photograph
@@ -181,6 +182,19 @@ class Classifier:
         if not torch.isfinite(scores).all():
             raise InputError(f"model: {self.name!r} gives scores that are not finite")
 
+    def scores(
+        self, inputs: Float32[Tensor, "images channels height width"]
+    ) -> Float32[Tensor, "images categories"]:
+        """Return the network's scores for a few inputs in one pass, where they are computed."""
+        with torch.inference_mode(), layers.evaluation(self.module), self.computing():
+            found = self.module(inputs).float()
+        passed(len(inputs))
+        return found
+
+    def prediction(self, index: int | np.integer, probability: float | np.floating) -> Prediction:
+        """Return a category with its name."""
+        return Prediction(int(index), self.categories[index], float(probability))
+
     def probabilities(
         self, pixels: UInt8[np.ndarray, "images height width 3"], batch_size: int | None = None
     ) -> Float32[np.ndarray, "images categories"]:
@@ -191,7 +205,7 @@ class Classifier:
         """Return the `top` most probable categories, best first."""
         probabilities = self.probabilities(self.view(photograph).pixels[None])[0]
         best = np.argsort(-probabilities, kind="stable")[:top]
-        return [Prediction(int(i), self.categories[i], float(probabilities[i])) for i in best]
+        return [self.prediction(i, probabilities[i]) for i in best]
 
     def target(self, photograph: Photograph, category: int | str | None = None) -> Prediction:
         """Return the category to explain: the predicted one unless `category` names another.
@@ -205,7 +219,7 @@ class Classifier:
             return self.predict(photograph, top=1)[0]
         index = self.category_index(category)
         probability = self.probabilities(self.view(photograph).pixels[None])[0, index]
-        return Prediction(index, self.categories[index], float(probability))
+        return self.prediction(index, probability)
 
     def category_index(self, category: int | np.integer | str) -> int:
         """Return the index of a category given by index or by name (case is ignored).
