@@ -160,19 +160,19 @@ def test_long_runs_are_foreseen_by_hand(foreseen):
 
 def test_sanity_is_foreseen_by_hand(foreseen):
     # Of a photograph: the prediction; maps of three categories and of three random networks (the
-    # first stage, and two draws of the last) by Grad-CAM, by AblationCAM and of edges; and by
-    # ScoreCAM and LIME, what three categories share, and what one random network needs.
-    by_each = 1 + (3 + 3) * 2 + (3 + 3) * 1 + (3 + 3) * 1
-    by_sparse = (3 + 1280) + (1 + 1280) + (3 + 40) + (1 + 40)
+    # first stage, and two draws of the last) by Grad-CAM and AblationCAM, whose passes three
+    # categories share, and of edges; and by ScoreCAM and LIME for them and one random network.
+    by_each = 1 + (1 + 3) * 1 + (1 + 3) * 1 + (3 + 3) * 1
+    by_sparse = (1 + 1280) + (1 + 1280) + (1 + 40) + (1 + 40)
     # Two draws: scores of two networks, of which one has batch norms, with mirror images.
     random = 2 * (1 + (1 + 2))
-    assert foreseen("7_sanity") == 2 * (by_each + by_sparse + random) == 5362
+    assert foreseen("7_sanity") == 2 * (by_each + by_sparse + random) == 5334
     # Five stages and another draw of the last, six photographs, of which three for the sparse two.
-    by_each = 1 + (3 + 6) * 2 + (3 + 6) * 1 + (3 + 6) * 1 + (3 + 6) * 3
-    by_sparse = (3 + 1280) + (1 + 1280) + (3 + 200) + (1 + 200)
+    by_each = 1 + (1 + 6) * 1 + (1 + 6) * 1 + (3 + 6) * 1 + (3 + 6) * 2
+    by_sparse = (1 + 1280) + (1 + 1280) + (1 + 200) + (1 + 200)
     by_each += 2 * (1 + 4 * (1 + 2))
-    assert of_embedded("7_sanity") == 6 * by_each + 3 * by_sparse == 9444
-    assert of_embedded("7_sanity", middle=True) == 9444 + 3 * (1281 + 201)
+    assert of_embedded("7_sanity") == 6 * by_each + 3 * by_sparse == 9300
+    assert of_embedded("7_sanity", middle=True) == 9300 + 3 * (1281 + 201)
     assert of_embedded("7_sanity", images=TWO, sparse_first=9) == 2 * (by_each + by_sparse)
     assert of_embedded("7_sanity", model="net.py:tiny") is None
 

@@ -110,13 +110,13 @@ def _sanity(parameters: Mapping[str, Any]) -> int | None:
 def _of_sanity(method: str, parameters: Mapping[str, Any]) -> tuple[int | None, int]:
     """Return what a map needs for each category, and what one or several categories share."""
     if method == "lime":
-        return 1, int(parameters["lime_samples"])
+        return 0, 1 + int(parameters["lime_samples"])
     if method == "edges":
         return 1, 0
     if method == "guided":
-        return (3 if parameters["model"] in _NETWORKS else None), 0
+        return (2 if parameters["model"] in _NETWORKS else None), 0
     whole = _heatmap(method, parameters)
-    return (whole, 0) if whole is None or method != "scorecam" else (1, whole - 1)
+    return (None, 0) if whole is None else (0, whole)
 
 
 def _stability(parameters: Mapping[str, Any]) -> int | None:

@@ -56,7 +56,11 @@ def test_ties_are_broken_as_scikit_image_breaks_them(device):
     rows, columns = np.indices((64, 64))
     squares = ((rows // 16 + columns // 16) % 2 * 90 + 80).astype(np.uint8)
     flat = np.full((64, 64, 3), 120, np.uint8)
-    images = [flat, np.stack([squares] * 3, axis=-1), np.stack([squares, 255 - squares, squares], -1)]
+    images = [
+        flat,
+        np.stack([squares] * 3, axis=-1),
+        np.stack([squares, 255 - squares, squares], -1),
+    ]
     for seed in (0, 1):
         superpixels = found(images, device, rng=seed)
         for image, one in zip(images, superpixels, strict=True):

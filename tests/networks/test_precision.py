@@ -1,12 +1,12 @@
 """One precision policy: switched on around passes, off behind them, part of what identifies a result."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from nets import Plain, classifier, photograph, seeded
 from torch import nn
-
-from dataclasses import replace
 
 from xailib import forward
 from xailib.errors import InputError
@@ -83,6 +83,7 @@ class Watching(nn.Module):
 def test_every_pass_of_every_method_has_the_classifier_s_precision(precision):
     net = replace(classifier(Watching), precision=precision, cam_layer="inside.body")
     photo = photograph()
+    net.module.seen.clear()  # those by which it was made
     net.predict(photo)
     found = [explain_lime(net, photo, num_samples=20, segments="slic", engine="eager")]
     for layer in ("inside.body", "inside.stem"):
@@ -95,7 +96,9 @@ def test_every_pass_of_every_method_has_the_classifier_s_precision(precision):
 
 def test_half_is_near_exact_and_not_exact():
     nets = [replace(classifier(), precision=precision) for precision in ("exact", "half")]
-    exact, half = (explain_lime(net, photograph(), 1, num_samples=40, segments="slic") for net in nets)
+    exact, half = (
+        explain_lime(net, photograph(), 1, num_samples=40, segments="slic") for net in nets
+    )
     difference = np.abs(exact.raw - half.raw).max()
     assert 0 < difference < 0.05 * np.abs(exact.raw).max() + 1e-3
     assert nets[0].identity != nets[1].identity
