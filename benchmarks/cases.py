@@ -13,12 +13,12 @@ from lime import lime_image
 from pytorch_grad_cam.ablation_layer import AblationLayer
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
-from xailib.explain.cam import METHODS, explain_cam
+from xailib.explain.cam.methods import METHODS, explain_cam
+from xailib.explain.cam.tail import Tail
 from xailib.explain.lime import explain_lime, segmentation, superpixels_of
-from xailib.explain.tail import Tail
-from xailib.images import Photograph
-from xailib.layers import evaluation, preserved
-from xailib.models import BATCH, Classifier, load_classifier
+from xailib.images.load import Photograph
+from xailib.networks.classifier import BATCH, Classifier, load_classifier
+from xailib.networks.layers import evaluation, preserved
 
 WEIGHTS = Path(__file__).parents[2] / "shared/weights/resnet50_imagenet1k.pth"
 

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from xailib.intervals import mean_interval, pseudo_values
+from xailib.compare.intervals import mean_interval, pseudo_values
 
 SIZES = (3, 6, 10, 20)
 CENTRE = np.exp(0.5)  # of the lognormal distribution

@@ -47,8 +47,8 @@ def tables(seed: int = 0) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray
 
 def ours(folder: Path) -> list[int]:
     """Return every unit's concept by number, from label_units."""
-    from xailib.concepts import from_names
-    from xailib.dissect import label_units
+    from xailib.dissect.concepts import from_names
+    from xailib.dissect.label import label_units
 
     activations, images, texts = load(folder)
     concepts = from_names([str(number) for number in range(len(texts))], "numbers")
@@ -99,7 +99,7 @@ def load(folder: Path) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
 def measured(way: str, folder: str) -> None:
     """Print what one way took and gave, as JSON; `speed` calls this in a new process."""
     work = {"ours": ours, "plain": plain, "scripts": scripts}[way]
-    import xailib.dissect  # noqa: F401  # imports are not what is measured
+    import xailib.dissect.label  # noqa: F401  # imports are not what is measured
 
     start, processor = time.perf_counter(), time.process_time()
     labels = work(Path(folder))
@@ -140,12 +140,12 @@ def speed(rounds: str = "1", concepts: str = str(CONCEPTS)) -> None:
 
 def quality(folder: str) -> None:
     """Label a trained and an untrained network's output units on a folder of ImageNet pictures."""
-    from xailib.activations import record_activations
-    from xailib.concepts import load_concepts
-    from xailib.dissect import evaluate_output_units, label_units
-    from xailib.encoders import load_encoder
-    from xailib.models import load_classifier
-    from xailib.probe import load_probe
+    from xailib.dissect.activations import record_activations
+    from xailib.dissect.concepts import load_concepts
+    from xailib.dissect.label import evaluate_output_units, label_units
+    from xailib.encoders.load import load_encoder
+    from xailib.images.probe import load_probe
+    from xailib.networks.classifier import load_classifier
 
     probe = load_probe(folder)
     encoder = load_encoder("conse:tf_efficientnet_lite1")
@@ -170,15 +170,15 @@ def quality(folder: str) -> None:
 
 def places(shared: str, folder: str = "results/benchmarks") -> None:
     """Count scenes in the last two layers of ResNet-18 (ImageNet) and SqueezeNet (Places365)."""
-    from xailib.activations import record_activations
-    from xailib.concepts import load_concepts
-    from xailib.dissect import label_units
-    from xailib.encoders import load_encoder
+    from xailib.dissect.activations import record_activations
+    from xailib.dissect.concepts import load_concepts
+    from xailib.dissect.kinds import compare_kind, kinds_of
+    from xailib.dissect.label import label_units
+    from xailib.encoders.load import load_encoder
     from xailib.files import atomic
-    from xailib.kinds import compare_kind, kinds_of
-    from xailib.models import load_classifier
-    from xailib.probe import load_probe
-    from xailib.unit_figures import share_chart
+    from xailib.images.probe import load_probe
+    from xailib.networks.classifier import load_classifier
+    from xailib.report.figures.units import share_chart
 
     root, out = Path(shared).resolve(), Path(folder)
     probe = load_probe([root / "probe", root / "probe_scenes"])

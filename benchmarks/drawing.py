@@ -7,7 +7,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from xailib.files import write_atomic
-from xailib.publishing import darkened
+from xailib.report.figures.publish import darkened
 
 
 def keep(folder: Path, name: str, figure: Figure) -> None:

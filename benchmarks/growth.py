@@ -8,11 +8,11 @@ from cases import record
 from measure import Elsewhere, Times
 from skimage.segmentation import slic
 
-from xailib.explain.cam import explain_cam
+from xailib.explain.cam.methods import explain_cam
 from xailib.explain.lime import explain_lime
 from xailib.explain.lime_engine import LimeImageExplainer
-from xailib.images import Photograph, load_images
-from xailib.models import Classifier, load_classifier
+from xailib.images.load import Photograph, load_images
+from xailib.networks.classifier import Classifier, load_classifier
 
 NETWORK = "tf_efficientnet_lite0"
 IMAGES = ("dalmatian", "goose", "spoonbill", "strawberry", "cannon", "drum", "yurt", "thatch")

@@ -7,7 +7,7 @@ from drawing import keep
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from xailib.figures import PALETTE, style
+from xailib.report.figures.style import PALETTE, style
 
 METHODS = ("LIME", "ScoreCAM", "AblationCAM")
 

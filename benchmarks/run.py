@@ -23,11 +23,11 @@ from growth_figure import draw
 from measure import Elsewhere, Passes, Times, machine
 from store import FOLDER, merge
 
-from xailib import forward
-from xailib.images import load_images
-from xailib.kept import kept_for
-from xailib.layers import evaluation
-from xailib.models import Classifier
+from xailib.images.load import load_images
+from xailib.networks import forward
+from xailib.networks.classifier import Classifier
+from xailib.networks.kept import kept_for
+from xailib.networks.layers import evaluation
 
 QUICK = FOLDER.parents[2] / "results/benchmarks"
 

@@ -107,8 +107,8 @@ class project:  # noqa: N801  a block
     def __enter__(self):  # type: ignore[no-untyped-def]
         import sweeps
 
-        from xailib.plan import plan
-        from xailib.profiles import Profile
+        from xailib.report.params.profiles import Profile
+        from xailib.report.run.plan import plan
 
         self._folder = tempfile.TemporaryDirectory()
         folder = Path(self._folder.name)
@@ -126,8 +126,8 @@ class project:  # noqa: N801  a block
 
 def explain(profile, jobs, workers: int, first: int = 0) -> float:  # type: ignore[no-untyped-def]
     """Do the jobs; return the seconds from when every worker has its libraries and network."""
-    from xailib.executors import Pool
-    from xailib.schedule import run_plan
+    from xailib.report.run.executors import Pool
+    from xailib.report.run.scheduler import run_plan
 
     first = first or workers
     with Pool(workers, 1) as pool:
@@ -142,10 +142,10 @@ def explain(profile, jobs, workers: int, first: int = 0) -> float:  # type: igno
 
 def constants(names: Iterable[str]) -> dict[str, object]:
     """Fit a line in the jobs' units to what the finished jobs of some profiles did cost."""
-    from xailib.costs import Cost, kind_of, measured, units
-    from xailib.jobs import finished
-    from xailib.plan import plan
-    from xailib.profiles import load_profile
+    from xailib.report.params.profiles import load_profile
+    from xailib.report.run.costs import Cost, kind_of, measured, units
+    from xailib.report.run.job import finished
+    from xailib.report.run.plan import plan
 
     points = defaultdict(list)
     for name in names:
@@ -166,7 +166,7 @@ def constants(names: Iterable[str]) -> dict[str, object]:
 
 def networks(names: Iterable[str]) -> list[str]:
     """Return the networks that some profiles explain."""
-    from xailib.profiles import TASKS, load_profile
+    from xailib.report.params.profiles import TASKS, load_profile
 
     given = (load_profile(name).values(task) for name in names for task in TASKS)
     return sorted({str(parameters["model"]) for parameters in given if parameters.get("model")})
@@ -237,7 +237,7 @@ def main() -> None:
         }
         print(json.dumps(found, indent=1))
         if given.write:
-            from xailib.costs import CONSTANTS
+            from xailib.report.run.costs import CONSTANTS
 
             CONSTANTS.write_text(json.dumps(found, indent=1) + "\n")
 

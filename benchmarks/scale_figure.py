@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
 
-from xailib.figures import PALETTE, style
+from xailib.report.figures.style import PALETTE, style
 
 LINE = {"marker": "o", "markersize": 3, "color": PALETTE[0]}
 COLUMNS = 3

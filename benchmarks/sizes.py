@@ -20,8 +20,8 @@ CONCEPTS = (1000, 10_000, 100_000)
 
 def grow(small: bool) -> pd.DataFrame:
     """Return processor time and memory by size."""
-    from xailib.cosines import product
-    from xailib.similarity import soft_wpmi
+    from xailib.dissect.cosines import product
+    from xailib.dissect.similarity import soft_wpmi
 
     rng = np.random.default_rng(0)
 
@@ -55,9 +55,9 @@ def grow(small: bool) -> pd.DataFrame:
 
 def reading(images: int) -> Callable[[], object]:
     """Return the reading of so many packaged photographs, cut as a network would see them."""
-    from xailib.images import iter_images
-    from xailib.packaged import packaged
-    from xailib.preprocessing import Preprocessing
+    from xailib.images.load import iter_images
+    from xailib.images.packaged import packaged
+    from xailib.networks.preprocessing import Preprocessing
 
     names = [name for name in packaged() if "imagenet" in str(packaged()[name].path)]
     cut = Preprocessing((224, 224), 256, (0.5,) * 3, (0.5,) * 3)
@@ -73,9 +73,9 @@ def recording(images: int) -> Callable[[], object]:
     """Return a recording of a tiny network's activations on so many probe images."""
     import nets
 
-    from xailib.activations import record_activations
-    from xailib.images import from_array
-    from xailib.probe import ProbeImage, ProbeSet
+    from xailib.dissect.activations import record_activations
+    from xailib.images.load import from_array
+    from xailib.images.probe import ProbeImage, ProbeSet
 
     classifier = nets.classifier()
     one = nets.photograph()

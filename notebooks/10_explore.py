@@ -27,17 +27,24 @@ num_features: int = 10  # superpixels in LIME's masks, at least 1
 out_dir: str = "results/scratch/10_explore"  # where this run is written; relative to the project
 
 # %% tags=["remove-input"]
-from xailib.parameters import check_notebook
+from xailib.report.params.schema import check_notebook
 
 check_notebook(globals())
 
 # %% tags=["remove-input"]
 from IPython.display import Markdown, display
 
-from xailib import explorer, figures
 from xailib.errors import InputError
-from xailib.images import load_images
-from xailib.results import load_explanations, load_table, project_root, run_digest, start_run
+from xailib.images.load import load_images
+from xailib.report.figures import explorer
+from xailib.report.figures import style as figures
+from xailib.report.run.results import (
+    load_explanations,
+    load_table,
+    project_root,
+    run_digest,
+    start_run,
+)
 
 photographs = load_images(images)
 limes = {(one.image, one.image_sha256): one for one in load_explanations(lime_run)}
@@ -98,11 +105,6 @@ for photograph in photographs:
         own = explorer.scores_of(photograph.id, agreement, scores, localised)
         explorer.publish_photograph(run, limes[key], views, own)
 
-# %% tags=["remove-input"]
-if run.failures:
-    lines = "\n".join(f"- `{failure['source']}`: {failure['reason']}" for failure in run.failures)
-    display(Markdown(f"**Not shown:**\n\n{lines}"))
-
 # %% [markdown]
 # ## What we see
 
@@ -116,6 +118,11 @@ display(
         + (": no single map is the best everywhere." if best.nunique() > 1 else ".")
     )
 )
+
+# %% tags=["remove-input"]
+if run.failures:
+    lines = "\n".join(f"- `{failure['source']}`: {failure['reason']}" for failure in run.failures)
+    display(Markdown(f"**Not shown:**\n\n{lines}"))
 
 # %% [markdown]
 # ## Limits

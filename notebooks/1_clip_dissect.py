@@ -37,7 +37,7 @@ device: str = "auto"  # auto, cpu, cuda or mps
 out_dir: str = "results/scratch/1_clip_dissect"  # where this run is written; relative to the project
 
 # %% tags=["remove-input"]
-from xailib.parameters import check_notebook
+from xailib.report.params.schema import check_notebook
 
 check_notebook(globals())
 
@@ -47,17 +47,20 @@ from pathlib import Path
 import pandas as pd
 from IPython.display import Markdown, display
 
-from xailib import figures, kinds, shards, unit_figures
-from xailib.activations import networks_of, record_activations
-from xailib.concepts import lexicon, load_concepts
-from xailib.descriptions import read_descriptions
-from xailib.dissect import check_measure, evaluate_output_units, label_units
-from xailib.embeddings import record_embeddings
-from xailib.encoders import load_encoder
-from xailib.images import ImageSet
-from xailib.probe import load_probe
-from xailib.results import start_run
-from xailib.zoo import imagenet_categories
+from xailib.dissect import kinds
+from xailib.dissect.activations import networks_of, record_activations
+from xailib.dissect.concepts import lexicon, load_concepts
+from xailib.dissect.descriptions import read_descriptions
+from xailib.dissect.embeddings import record_embeddings
+from xailib.dissect.label import check_measure, evaluate_output_units, label_units
+from xailib.encoders.load import load_encoder
+from xailib.images.load import ImageSet
+from xailib.images.probe import load_probe
+from xailib.networks.zoo import imagenet_categories
+from xailib.report.figures import style as figures
+from xailib.report.figures import units as unit_figures
+from xailib.report.run import shards
+from xailib.report.run.results import start_run
 
 parameters = {
     "model": model,

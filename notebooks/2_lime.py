@@ -34,7 +34,7 @@ device: str = "auto"  # auto, cpu, cuda or mps
 out_dir: str = "results/scratch/2_lime"  # where this run is written; relative to the project
 
 # %% tags=["remove-input"]
-from xailib.parameters import check_notebook
+from xailib.report.params.schema import check_notebook
 
 check_notebook(globals())
 
@@ -42,13 +42,13 @@ check_notebook(globals())
 import pandas as pd
 from IPython.display import Markdown, display
 
-from xailib import figures
-from xailib.explain.works import works_of
-from xailib.images import load_images
-from xailib.masks import lime_mask
-from xailib.models import load_classifier
-from xailib.results import start_run
-from xailib.stability_tables import photographs_table
+from xailib.compare.masks import lime_mask
+from xailib.evaluate.stability import photographs_table
+from xailib.explain.requests import works_of
+from xailib.images.load import load_images
+from xailib.networks.classifier import load_classifier
+from xailib.report.figures import style as figures
+from xailib.report.run.results import start_run
 
 photographs = load_images(images)
 classifier = load_classifier(model, weights or None, device, seed)

@@ -29,7 +29,7 @@ device: str = "auto"  # auto, cpu, cuda or mps
 out_dir: str = "results/scratch/3_cam"  # where this run is written; relative to the project
 
 # %% tags=["remove-input"]
-from xailib.parameters import check_notebook
+from xailib.report.params.schema import check_notebook
 
 check_notebook(globals())
 
@@ -39,12 +39,12 @@ import pandas as pd
 from IPython.display import Markdown, display
 from scipy.stats import spearmanr
 
-from xailib import figures
-from xailib.explain.cam import guided_backprop
-from xailib.explain.works import works_of
-from xailib.images import load_images
-from xailib.models import load_classifier
-from xailib.results import start_run
+from xailib.explain.cam.methods import guided_backprop
+from xailib.explain.requests import works_of
+from xailib.images.load import load_images
+from xailib.networks.classifier import load_classifier
+from xailib.report.figures import style as figures
+from xailib.report.run.results import start_run
 
 photographs = load_images(images)
 classifier = load_classifier(model, weights or None, device, seed)

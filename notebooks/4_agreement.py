@@ -30,22 +30,23 @@ seed: int = 0  # of shuffled superpixels
 out_dir: str = "results/scratch/4_agreement"  # where this run is written; relative to the project
 
 # %% tags=["remove-input"]
-from xailib.parameters import check_notebook
+from xailib.report.params.schema import check_notebook
 
 check_notebook(globals())
 
 # %% tags=["remove-input"]
 from IPython.display import Markdown, display
 
-from xailib import figures, pair_figures
-from xailib.agreement import in_frame_of, lime_cam_agreement
-from xailib.boxes import load_boxes, localisation
+from xailib.compare.intervals import decided
+from xailib.compare.iou import in_frame_of, lime_cam_agreement
+from xailib.compare.localisation import load_boxes, localisation
+from xailib.compare.masks import lime_mask
+from xailib.compare.pairs import SUPPORTS, maps_of, pair_table, summary, sweep_table
 from xailib.errors import InputError
-from xailib.images import load_images
-from xailib.intervals import decided
-from xailib.masks import lime_mask
-from xailib.pairs import SUPPORTS, maps_of, pair_table, summary, sweep_table
-from xailib.results import load_explanations, project_root, run_digest, start_run
+from xailib.images.load import load_images
+from xailib.report.figures import agreement as pair_figures
+from xailib.report.figures import style as figures
+from xailib.report.run.results import load_explanations, project_root, run_digest, start_run
 
 around = load_boxes(boxes)
 limes, cams = load_explanations(lime_run), load_explanations(cam_run)
@@ -56,9 +57,11 @@ if not limes:
     raise InputError("images: none of these photographs is in the two runs; give the same images")
 table = lime_cam_agreement(limes, cams, num_features=num_features, rule=mask_rule, threshold=threshold, allow=allow)
 if table["iou"].isna().any():
-    empty = ", ".join(table[table["iou"].isna()]["image"].unique())
-    table = table.dropna(subset="iou")
-    display(Markdown(f"Left out, since both masks are empty: {empty}."))
+    empty = set(table[table["iou"].isna()]["image"])
+    table, limes = table[~table["image"].isin(empty)], [lime for lime in limes if lime.image not in empty]
+    if table.empty:
+        raise InputError("images: in every photograph both masks are empty: no superpixel speaks for the target")
+    display(Markdown(f"Left out, since both masks are empty: {', '.join(sorted(empty))}."))
 run = start_run(
     out_dir,
     "4_agreement",
@@ -356,6 +359,11 @@ figures.publish(
     f"A row of pictures of {best}: the view, LIME's mask, heatmaps by {', '.join(cam_titles)}, and the overlap.",
     table[table["image"] == best],
 )
+
+# %% tags=["remove-input"]
+if run.failures:
+    lines = "\n".join(f"- `{failure['source']}`: {failure['reason']}" for failure in run.failures)
+    display(Markdown(f"**Not compared:**\n\n{lines}"))
 
 # %% [markdown]
 # ## Details

@@ -31,7 +31,7 @@ device: str = "auto"  # auto, cpu, cuda or mps
 out_dir: str = "results/scratch/5_faithfulness"  # where this run is written; relative to the project
 
 # %% tags=["remove-input"]
-from xailib.parameters import check_notebook
+from xailib.report.params.schema import check_notebook
 
 check_notebook(globals())
 
@@ -40,14 +40,15 @@ import numpy as np
 import pandas as pd
 from IPython.display import Markdown, display
 
-from xailib import faithfulness_figures, figures
 from xailib.errors import InputError
-from xailib.faithfulness import explanation_curves, maps_of, neutral_colour
-from xailib.faithfulness_tables import compare_with_baselines, curve_scores
-from xailib.images import load_images
-from xailib.models import load_classifier
-from xailib.pixels import centred_blob, deleted
-from xailib.results import load_explanations, project_root, run_digest, start_run
+from xailib.evaluate.faithfulness import explanation_curves, maps_of, neutral_colour
+from xailib.evaluate.perturbation import centred_blob, deleted
+from xailib.evaluate.scores import compare_with_baselines, curve_scores
+from xailib.images.load import load_images
+from xailib.networks.classifier import load_classifier
+from xailib.report.figures import faithfulness as faithfulness_figures
+from xailib.report.figures import style as figures
+from xailib.report.run.results import load_explanations, project_root, run_digest, start_run
 
 photographs = load_images(images)
 found = [*load_explanations(lime_run), *load_explanations(cam_run)]

@@ -23,7 +23,7 @@ store: bool = False  # true: keep the tables in the project, for readers without
 out_dir: str = "results/scratch/6_replication"  # where this run is written; relative to the project
 
 # %% tags=["remove-input"]
-from xailib.parameters import check_notebook
+from xailib.report.params.schema import check_notebook
 
 check_notebook(globals())
 
@@ -34,23 +34,35 @@ import numpy as np
 import pandas as pd
 from IPython.display import Markdown, display
 
-from xailib import audit, audit_figures, figures, stored_audit, unit_figures
+from xailib.compare.intervals import decided
+from xailib.dissect.kinds import UNKNOWN
 from xailib.errors import UnavailableError
-from xailib.images import ImageSet, load_images
-from xailib.intervals import decided
-from xailib.kinds import UNKNOWN
-from xailib.published import CAMS, COMMIT, REPOSITORY, load_labels, load_published, locate, table1
-from xailib.results import project_root, start_run
+from xailib.images.load import ImageSet, load_images
+from xailib.report.figures import replication as audit_figures
+from xailib.report.figures import style as figures
+from xailib.report.figures import units as unit_figures
+from xailib.report.replication import audit
+from xailib.report.replication import tables as stored
+from xailib.report.replication.published import (
+    CAMS,
+    COMMIT,
+    REPOSITORY,
+    load_labels,
+    load_published,
+    locate,
+    table1,
+)
+from xailib.report.run.results import project_root, start_run
 
 note = ""
 try:
     found = locate(project_root() / Path(published).expanduser() if published else "")
     cases = load_published(found)
     source, files = ("folder" if published else "repository"), list(found.values())
-    tables = stored_audit.compute(cases, load_labels(found))
+    tables = stored.compute(cases, load_labels(found))
 except UnavailableError as error:
-    cases, source, files = [], "kept", stored_audit.files()
-    tables, kept = stored_audit.load()
+    cases, source, files = [], "kept", stored.files()
+    tables, kept = stored.load()
     note = (
         f"**The report's own files could not be fetched here.** The tables and charts below are those that this project "
         f"computed from them on {kept['computed']} (commit {kept['commit'][:7]} of {kept['repository']}) and keeps; "
@@ -58,7 +70,7 @@ except UnavailableError as error:
         f"is computed anew. Reason: {error}."
     )
 if store and cases:
-    stored_audit.store(tables)
+    stored.store(tables)
 run = start_run(
     out_dir,
     "6_replication",

@@ -36,7 +36,7 @@ device: str = "auto"  # auto, cpu, cuda or mps
 out_dir: str = "results/scratch/7_sanity"  # where this run is written; relative to the project
 
 # %% tags=["remove-input"]
-from xailib.parameters import check_notebook
+from xailib.report.params.schema import check_notebook
 
 check_notebook(globals())
 
@@ -45,23 +45,15 @@ from functools import cache
 
 from IPython.display import Markdown, display
 
-from xailib import figures
 from xailib.errors import InputError
-from xailib.explain.cam import cam_layer_of
-from xailib.images import load_images
-from xailib.models import load_classifier
-from xailib.results import start_run
-from xailib.sanity import cascade, explain_targets, usable
-from xailib.sanity_figures import (
-    ALIKE,
-    AREA,
-    CHANGED,
-    compare,
-    floor,
-    picture_of,
-    stage_chart,
-    verdict,
-)
+from xailib.evaluate.randomisation import cascade, explain_targets, usable
+from xailib.evaluate.sanity import ALIKE, AREA, CHANGED, compare, floor, verdict
+from xailib.explain.cam.methods import cam_layer_of
+from xailib.images.load import load_images
+from xailib.networks.classifier import load_classifier
+from xailib.report.figures import style as figures
+from xailib.report.figures.sanity import picture_of, stage_chart
+from xailib.report.run.results import start_run
 
 photographs = load_images(images)
 if first < 2 or len(photographs) < 2:
@@ -103,6 +95,7 @@ by_kind = {
         f"{method}.{kind.split()[0]}",
         {"kind": kind, **options},
         lambda p, method=method, kind=kind: explained(p.id, method)[kind],
+        code="xailib.evaluate",
     )
     for method in used
     for kind in kinds
@@ -128,6 +121,7 @@ for draw, networks in enumerate(cascades):
                     lambda p, network=network, method=method: explain_targets(
                         network, p, method, [ranked[p.id][0].index], **options
                     )[0],
+                    code="xailib.evaluate",
                 )
             )
 

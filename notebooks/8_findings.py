@@ -27,17 +27,24 @@ heatmap: str = "gradcam"  # the heatmap that is set against LIME: one of the met
 out_dir: str = "results/scratch/8_findings"  # where this run is written; relative to the project
 
 # %% tags=["remove-input"]
-from xailib.parameters import check_notebook
+from xailib.report.params.schema import check_notebook
 
 check_notebook(globals())
 
 # %% tags=["remove-input"]
 from IPython.display import Markdown, display
 
-from xailib import figures, findings
 from xailib.errors import unknown_name
-from xailib.images import ImageSet
-from xailib.results import load_explanations, load_table, project_root, run_digest, start_run
+from xailib.images.load import ImageSet
+from xailib.report.figures import style as figures
+from xailib.report.replication import findings
+from xailib.report.run.results import (
+    load_explanations,
+    load_table,
+    project_root,
+    run_digest,
+    start_run,
+)
 
 runs = (dissect_run, cam_run, agreement_run, faithfulness_run, replication_run)
 cams = {}
@@ -144,6 +151,9 @@ for word in findings.VERDICTS:
             f"- {row.claim} ({row.measure}: {row.value:+.3f}; [evidence]({row.page}))" for row in part.itertuples()
         )
         display(Markdown(f"**{word.capitalize()}**\n\n{lines}"))
+left_out = "\n".join(f"- {claim} It needs {need}." for claim, need in findings.untested(table).items())
+if left_out:
+    display(Markdown(f"**Left out**\n\n{left_out}"))
 
 # %% [markdown]
 # ## Limits

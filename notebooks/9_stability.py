@@ -37,7 +37,7 @@ device: str = "auto"  # auto, cpu, cuda or mps
 out_dir: str = "results/scratch/9_stability"  # where this run is written; relative to the project
 
 # %% tags=["remove-input"]
-from xailib.parameters import check_notebook
+from xailib.report.params.schema import check_notebook
 
 check_notebook(globals())
 
@@ -46,14 +46,8 @@ from contextlib import suppress
 
 from IPython.display import Markdown, display
 
-from xailib import figures, stability_figures
 from xailib.errors import InputError
-from xailib.explain.lime import explain_lime
-from xailib.images import load_images
-from xailib.models import load_classifier
-from xailib.results import load_explanations, project_root, run_digest, start_run
-from xailib.stability import AGREEMENT, CONFIDENCE
-from xailib.stability_tables import (
+from xailib.evaluate.stability import (
     SURE,
     compared_sizes,
     cuts_table,
@@ -63,6 +57,13 @@ from xailib.stability_tables import (
     runs_table,
     weights_table,
 )
+from xailib.explain.lime import explain_lime
+from xailib.explain.stability import AGREEMENT, CONFIDENCE
+from xailib.images.load import load_images
+from xailib.networks.classifier import load_classifier
+from xailib.report.figures import stability as stability_figures
+from xailib.report.figures import style as figures
+from xailib.report.run.results import load_explanations, project_root, run_digest, start_run
 
 photographs = load_images(images)
 own = [e for e in load_explanations(lime_run) if e.method == "lime"]
@@ -326,6 +327,11 @@ display(
         + f" Another algorithm ({other}) cuts elsewhere ({replaced['same']:.1%} the same), and the IoU is {replaced['iou']:.2f}."
     )
 )
+
+# %% tags=["remove-input"]
+if run.failures:
+    lines = "\n".join(f"- `{failure['source']}`: {failure['reason']}" for failure in run.failures)
+    display(Markdown(f"**Not explained:**\n\n{lines}"))
 
 # %% [markdown]
 # ## Limits

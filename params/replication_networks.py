@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import nn
 from torchvision import transforms
 
-from xailib.models import load_classifier
+from xailib.networks.classifier import load_classifier
 
 _NORMALISED = [
     transforms.ToTensor(),
@@ -31,6 +31,6 @@ def cam_resnet50(weights: str | Path = "IMAGENET1K_V1") -> Loaded:
     return classifier.module, transforms.Compose(_NORMALISED), classifier.categories
 
 
-# What these fetch when no file is given: `xailib.requirements` asks for it before a run.
+# What these fetch when no file is given: `xailib.report.run.preflight` asks for it before a run.
 lime_resnet50.fetches = [("resnet50", "IMAGENET1K_V2")]  # type: ignore[attr-defined]
 cam_resnet50.fetches = [("resnet50", "IMAGENET1K_V1")]  # type: ignore[attr-defined]

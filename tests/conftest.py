@@ -8,8 +8,8 @@ import pytest
 from browsing import address, browser, page, site, visit  # noqa: F401  fixtures
 from PIL import Image
 
-from xailib.explanation import Explanation, Superpixels, scaled
-from xailib.frames import Frame
+from xailib.explain.explanation import Explanation, Superpixels, scaled
+from xailib.images.frames import Frame
 
 os.environ.setdefault("MPLBACKEND", "agg")
 ROOT = Path(__file__).parents[1]

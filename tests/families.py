@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torchvision import models as tv
 from torchvision.transforms import functional as F  # noqa: N812
 
-from xailib.preprocessing import Preprocessing
+from xailib.networks.preprocessing import Preprocessing
 
 SIDE = 64
 CATEGORIES = 5

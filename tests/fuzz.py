@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, features
 
-from xailib.boxes import load_boxes
-from xailib.concepts import load_concepts
-from xailib.decode import read_file
-from xailib.descriptions import read_descriptions
+from xailib.compare.localisation import load_boxes
+from xailib.dissect.concepts import load_concepts
+from xailib.dissect.descriptions import read_descriptions
 from xailib.errors import XailibError
+from xailib.images.decode import read_file
 
 KINDS = ["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM"]
 MODES = ["RGB", "L", "1", "P", "RGBA", "LA", "CMYK", "I;16", "F", "YCbCr", "LAB", "HSV", "PA"]

@@ -7,10 +7,10 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from xailib import layers
-from xailib.images import Photograph, from_array
-from xailib.models import Classifier
-from xailib.preprocessing import Preprocessing
+from xailib.images.load import Photograph, from_array
+from xailib.networks import layers
+from xailib.networks.classifier import Classifier
+from xailib.networks.preprocessing import Preprocessing
 
 SIDE = 32
 CATEGORIES = 5

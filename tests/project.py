@@ -26,8 +26,8 @@ from pathlib import Path
 sys.path.insert(0, {str(ROOT / "tests")!r})
 import numpy as np, pandas as pd
 from conftest import explanation
-from xailib.images import load_images
-from xailib.results import project_root, start_run
+from xailib.images.load import load_images
+from xailib.report.run.results import project_root, start_run
 
 root = project_root()
 photographs = load_images(images)
@@ -77,7 +77,7 @@ def command() -> list[str]:
     return [
         sys.executable,
         "-c",
-        "from xailib.cli import main; main()",
+        "from xailib.report.cli import main; main()",
         "run",
         "mine",
         "--only",

@@ -23,22 +23,22 @@ NETWORK = f"""
 import sys
 sys.path.insert(0, {str(ROOT / "tests")!r})
 import nets
-from xailib.preprocessing import Preprocessing
+from xailib.networks.preprocessing import Preprocessing
 
 def tiny():
     side = nets.SIDE
     preparing = Preprocessing((side, side), side, (0.4, 0.5, 0.6), (0.2, 0.3, 0.25))
     return nets.seeded(nets.Plain), preparing, [f"thing {{i}}" for i in range(nets.CATEGORIES)]
 """
-# Stands for `xailib.explaining` where processes are killed: without a network, so that they start
-# quickly. If there is the file `hold`, all jobs but the first say so in `held` and wait: a test
-# knows what it kills.
+# Stands for `xailib.report.run.explaining` where processes are killed: without a network, so that
+# they start quickly. If there is the file `hold`, all jobs but the first say so in `held` and wait:
+# a test knows what it kills.
 STAND_IN = """
 import os, sys, time, types
 from pathlib import Path
 
 def explain(profile, job):
-    from xailib import shards
+    from xailib.report.run import shards
     while Path("hold").exists() and job.name != "2_lime.0000":
         Path("held", str(os.getpid())).touch()
         time.sleep(0.02)
@@ -46,7 +46,7 @@ def explain(profile, job):
         target_name="", probability=0.5, above_half=0, above_zero=0, superpixels=None, fit=0)
     shards.record(profile, job, [row], [], [], {})
 
-sys.modules["xailib.explaining"] = types.SimpleNamespace(explain=explain)
+sys.modules["xailib.report.run.explaining"] = types.SimpleNamespace(explain=explain)
 """
 LAST = """
 import pandas as pd
@@ -56,9 +56,9 @@ run.save_table("found", table)
 _ = run.finish()
 """
 READING = """
-from xailib.images import ImageSet
+from xailib.images.load import ImageSet
 from xailib.project import project_root
-from xailib.results import load_table, run_digest, start_run
+from xailib.report.run.results import load_table, run_digest, start_run
 if num_features == 13:
     raise ValueError("13 is unlucky")
 run = start_run(out_dir, "4_agreement", {"num_features": num_features}, ImageSet(()),
@@ -72,11 +72,14 @@ num_features: int = 10  # superpixels in a mask, at least 1
 out_dir: str = "results/scratch/4_agreement"  # where this run is written"""
 # What the command does, for a project that has not all the notebooks.
 COMMAND = f"""
-from xailib import pipeline, plan, profiles, requirements
+from xailib.report.run import notebook as pipeline
+from xailib.report.run import plan
+from xailib.report.params import profiles
+from xailib.report.run import preflight as requirements
 for module in (pipeline, plan, profiles):
     module.TASKS = {TASKS!r}
 requirements.lacking = lambda _: {{}}
-from xailib.cli import main
+from xailib.report.cli import main
 main()
 """
 

@@ -23,14 +23,20 @@ from nets import classifier, photograph
 from processes import as_nobody
 
 from xailib import files, locks
-from xailib.activations import record_activations
+from xailib.dissect.activations import record_activations
 from xailib.errors import InputError, StorageError, UnavailableError
 from xailib.files import write_atomic
-from xailib.images import ImageSet, from_array, load_images
+from xailib.images.load import ImageSet, from_array, load_images
+from xailib.images.probe import load_probe
 from xailib.locks import lock_folder
-from xailib.models import load_classifier
-from xailib.probe import load_probe
-from xailib.results import intact, load_explanations, read_manifest, run_digest, start_run
+from xailib.networks.classifier import load_classifier
+from xailib.report.run.results import (
+    intact,
+    load_explanations,
+    read_manifest,
+    run_digest,
+    start_run,
+)
 
 IDS = [str(number) for number in range(project.PHOTOGRAPHS)]
 
@@ -333,7 +339,7 @@ sys.path.insert(0, sys.argv[1])
 import torch
 torch.set_num_threads(1)
 from torch import nn
-from xailib.forward import forward_batches
+from xailib.networks.forward import forward_batches
 side = 2048
 class Net(nn.Module):
     def forward(self, x):
@@ -413,7 +419,7 @@ def test_a_photograph_that_cannot_be_explained_is_named_and_the_others_are(tmp_p
     photographs = ImageSet((photograph(), thin))
     run = start_run(tmp_path, "3_cam", {}, photographs)
     net = classifier()
-    from xailib.explain.cam import explain_cam
+    from xailib.explain.cam.methods import explain_cam
 
     found = run.explanations(photographs, "gradcam", {}, lambda p: explain_cam(net, p))
     assert [e.image for e in found] == ["blobs-0"]

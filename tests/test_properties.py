@@ -12,17 +12,17 @@ from hypothesis.extra import numpy as hnp
 from nets import classifier
 from PIL import Image
 
-from xailib.agreement import iou, lime_cam_agreement
-from xailib.boxes import load_boxes
-from xailib.concepts import from_names
+from xailib.compare.iou import iou, lime_cam_agreement
+from xailib.compare.localisation import load_boxes
+from xailib.compare.masks import area_mask, lime_mask, value_mask
+from xailib.dissect.concepts import from_names
 from xailib.errors import XailibError, near_matches, unknown_name
-from xailib.explain.cam import explain_cam
+from xailib.explain.cam.methods import explain_cam
+from xailib.explain.explanation import scaled
 from xailib.explain.lime import explain_lime
-from xailib.explanation import scaled
-from xailib.frames import Frame, change_frame
-from xailib.images import from_array, load_images
-from xailib.masks import area_mask, lime_mask, value_mask
-from xailib.preprocessing import Preprocessing
+from xailib.images.frames import Frame, change_frame
+from xailib.images.load import from_array, load_images
+from xailib.networks.preprocessing import Preprocessing
 
 settings.register_profile(
     "suite",

@@ -1,86 +1,81 @@
-"""Which code makes a result: the packages' versions, xailib's own source, its commit."""
+"""Which code makes a result: found by following imports, never listed by hand.
 
+A *root* is a module or a room of xailib, such as ``"xailib.explain"``. What it depends on is its
+own file (of a room: every file of it), the data files that these name, and, in turn, all that
+they import of xailib. The installed packages that these files import, and what those packages
+require themselves, decide a result too.
+"""
+
+import ast
 import hashlib
 import platform
+import re
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Iterable, Iterator
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, packages_distributions, requires, version
 from pathlib import Path
 
-# What decides a result's numbers; its versions are part of every manifest.
-_PACKAGES = (
-    "grad-cam", "lime", "matplotlib", "numpy", "onnxruntime", "pandas", "pillow", "scikit-image",
-    "open-clip-torch", "openai-clip", "openvino", "scikit-learn", "scipy", "timm", "torch",
-    "torchvision", "transformers",
-)  # fmt: skip
-# The modules that decide an explanation, besides those in `xailib.explain`: a change elsewhere
-# leaves stored explanations as they are.
-_UPSTREAM = frozenset(
-    {
-        "decode", "engines", "explanation", "forward", "frames", "images", "layers", "models",
-        "packaged", "preprocessing", "sanity", "weights", "zoo",
-    }
-)  # fmt: skip
-_held: ContextVar[dict[bool, str] | None] = ContextVar("source", default=None)
+PACKAGE = "xailib"
+_ROOT = Path(__file__).parent
+_IMPORTERS = frozenset({"import_module", "import_optional"})  # take a module's name as a string
+_DATA = frozenset({".csv", ".json", ".tsv", ".txt"})
 
 
-def environment() -> dict[str, str]:
-    """Return the versions of Python, xailib and the packages that decide the numbers."""
-    return dict(_versions())
+def source_hash(roots: Iterable[str] = (PACKAGE,)) -> str:
+    """Return the SHA-256 of all of xailib's files that roots depend on.
 
-
-@cache  # looked up for every explanation, and the same as long as the process lives
-def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
-    for package in ("xailib", *_PACKAGES):
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = "absent"
-    return versions
-
-
-def source_hash(*, upstream_only: bool = False) -> str:
-    """Return the SHA-256 of xailib's own source, or of the part that makes explanations."""
-    held = _held.get()
-    if held is None:
-        return _source_hash(upstream_only)
-    if upstream_only not in held:
-        held[upstream_only] = _source_hash(upstream_only)
-    return held[upstream_only]
-
-
-@contextmanager
-def source_read_once() -> Iterator[None]:
-    """Read xailib's source once for all that is compared with it in this block.
-
-    A plan of many jobs asks for its hash at each. Outside of such a block it is read each time: in
-    a notebook's process it may be edited between two cells.
+    Parameters
+    ----------
+    roots : iterable of str
+        Modules or rooms; the default is the whole package. Names outside xailib are ignored.
     """
-    token = _held.set({})
-    try:
-        yield
-    finally:
-        _held.reset(token)
-
-
-def _source_hash(upstream_only: bool) -> str:
-    root = Path(__file__).parent
     digest = hashlib.sha256()
-    for file in sorted([*root.rglob("*.py"), *root.glob("data/*")]):
-        upstream = file.stem in _UPSTREAM or file.parent.name == "explain"
-        if upstream_only and not upstream:
-            continue
-        digest.update(f"{file.relative_to(root)}\0".encode() + file.read_bytes())
+    for file in sorted(source_files(roots)):
+        digest.update(f"{file.relative_to(_ROOT)}\0{_read(file, *_stamp(file))[0]}".encode())
     return digest.hexdigest()
+
+
+def source_files(roots: Iterable[str] = (PACKAGE,)) -> set[Path]:
+    """Return xailib's files, code and data, that roots depend on."""
+    found: set[Path] = set()
+    waiting = [file for root in roots for file in _files_of(root)]
+    while waiting:
+        file = waiting.pop()
+        if file in found:
+            continue
+        found.add(file)
+        if file.suffix == ".py":
+            _, imports, names = _read(file, *_stamp(file))
+            found |= {data for data in file.parent.iterdir() if data.name in names}
+            waiting += [other for name in imports for other in _files_of(name)]
+    return found
+
+
+def imports_of(code: str) -> frozenset[str]:
+    """Return the modules that a piece of Python imports, wherever in it, by their full names."""
+    return frozenset(_imported(ast.parse(code)))
+
+
+def environment(roots: Iterable[str] = (PACKAGE,)) -> dict[str, str]:
+    """Return the versions of Python, xailib and the packages that decide a result of these roots.
+
+    That is what their files import, and what those packages require: with grad-cam its OpenCV,
+    with transformers its tokenizers. A package that is imported only where it is installed, and
+    is not, stands there as ``"absent"``.
+    """
+    modules = {
+        name.partition(".")[0]
+        for file in source_files(roots)
+        if file.suffix == ".py"
+        for name in _read(file, *_stamp(file))[1]
+    }
+    return dict(_versions(frozenset(modules)))
 
 
 def git_commit() -> str:
     """Return the project's commit, with ``+`` if there are changes, or ``unknown``."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+"]
+    command = ["git", "-C", str(_ROOT), "describe", "--always", "--dirty=+"]
     try:
         done = subprocess.run(  # noqa: S603  fixed command, no shell
             [*command, "--abbrev=12", "--exclude=*"], capture_output=True, text=True, check=True
@@ -88,3 +83,91 @@ def git_commit() -> str:
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return done.stdout.strip()
+
+
+def _files_of(name: str) -> list[Path]:
+    """Return the file of a module, all files of a room, none for what is neither."""
+    package, _, rest = name.partition(".")
+    if package != PACKAGE:
+        return []
+    place = _ROOT.joinpath(*rest.split(".")) if rest else _ROOT
+    if place.is_dir():
+        return sorted(place.rglob("*.py"))
+    return [place.with_suffix(".py")] if place.with_suffix(".py").is_file() else []
+
+
+def _stamp(file: Path) -> tuple[int, int]:
+    found = file.stat()
+    return found.st_mtime_ns, found.st_size
+
+
+@cache
+def _read(file: Path, _changed: int, _size: int) -> tuple[str, frozenset[str], frozenset[str]]:
+    """Return a file's hash, its imports, and the data files beside it that it names."""
+    content = file.read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    if file.suffix != ".py":
+        return digest, frozenset(), frozenset()
+    data = {path.name for path in file.parent.iterdir() if path.suffix in _DATA}
+    text = content.decode()
+    return digest, imports_of(text), frozenset(name for name in data if name in text)
+
+
+def _imported(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            # Of a room, one of its files counts alone; what the room exports, the whole room.
+            modules = [name for name in names if _files_of(name)]
+            yield from modules if len(modules) == len(names) else [node.module, *modules]
+        elif isinstance(node, ast.Call) and node.args:
+            called = getattr(node.func, "attr", getattr(node.func, "id", ""))
+            first = node.args[0]
+            if called in _IMPORTERS and isinstance(first, ast.Constant):
+                yield str(first.value)
+
+
+@cache  # looked up for every explanation, and the same as long as the process lives
+def _versions(modules: frozenset[str]) -> dict[str, str]:
+    by_module = _distributions()
+    known = {name for module in modules for name in by_module.get(module, ())}
+    known |= {required for name in known for required in _required(name)}
+    found = {"python": platform.python_version(), PACKAGE: _version(PACKAGE)}
+    found |= {name: _version(name) for name in sorted({_canonical(name) for name in known})}
+    missing = {name for name in modules - by_module.keys() if name in _optional()}
+    return found | dict.fromkeys(sorted(missing), "absent")
+
+
+@cache
+def _distributions() -> dict[str, list[str]]:
+    return {name: list(found) for name, found in packages_distributions().items()}
+
+
+@cache
+def _optional() -> frozenset[str]:
+    """Return the packages that xailib's extras name, as they are imported."""
+    return frozenset(name.replace("-", "_") for name in _required(PACKAGE, extras=True))
+
+
+def _required(name: str, *, extras: bool = False) -> list[str]:
+    """Return what a distribution requires, without or with its extras."""
+    try:
+        lines = requires(name) or []
+    except PackageNotFoundError:
+        return []
+    wanted = [line for line in lines if extras or "extra ==" not in line]
+    names = [re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in wanted]
+    return [one for one in names if _version(one) != "absent"] if not extras else names
+
+
+def _canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "absent"

@@ -67,10 +67,10 @@ def tasks(runs: Path) -> pd.DataFrame:
 
     What was not foreseen or not noted is NaN.
     """
-    from xailib.costs import estimate
-    from xailib.expected import expected_passes
-    from xailib.jobs import Job
-    from xailib.profiles import TASKS, Profile
+    from xailib.report.params.profiles import TASKS, Profile
+    from xailib.report.run.costs import estimate
+    from xailib.report.run.expected import expected_passes
+    from xailib.report.run.job import Job
 
     files = {task: runs / task / "manifest.json" for task in TASKS}
     manifests = {t: json.loads(f.read_text()) for t, f in files.items() if f.is_file()}

@@ -6,7 +6,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from runs import place_of
+from runs import failed, place_of
 
 
 def cell(manifest: dict[str, Any], run: Path) -> dict[str, Any]:
@@ -42,7 +42,8 @@ papermill notebooks/{task}.ipynb out.ipynb {_words(manifest)}
 
 def footer(folder: Path) -> str:
     """Return one line for the foot of every page: what the whole site was made from."""
-    manifests = [json.loads(file.read_text()) for file in sorted(folder.glob("*/manifest.json"))]
+    files = sorted(folder.glob("*/manifest.json"))
+    manifests = [json.loads(f.read_text()) for f in files if f.parent.name not in failed()]
     if not manifests:
         return ""
     last = max(manifests, key=lambda manifest: str(manifest["finished"]))

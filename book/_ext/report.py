@@ -1,7 +1,8 @@
 """What the site needs beyond jupyter-book: the executed runs and their numbers.
 
 Each page `notebooks/N_task` shows the run in ``results/<profile>/N_task``; the profile is named
-by the environment variable XAILIB_PROFILE. Numbers in ``metrics.json`` become substitutions
+by the environment variable XAILIB_PROFILE, and XAILIB_FAILED holds the tasks without results to
+show, with why, in JSON. Numbers in ``metrics.json`` become substitutions
 (``{{ lime_area_percent }}``). How figures look is in `shown`, where a page came from in
 `provenance`, what is mended in the built pages in `pages`.
 """
@@ -19,8 +20,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import pages
 import provenance
+import rooms
 import shown
-from runs import read_numbers, results_folder
+from runs import failed, place_of, read_numbers, results_folder
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +34,7 @@ def add_numbers(app: Sphinx, config: Config) -> None:
         **read_numbers(results_folder()),
         "profile": results_folder().name,
     }
+    config.xailib_failed = failed()
     config.html_theme_options["extra_footer"] = provenance.footer(results_folder())
 
 
@@ -41,6 +44,9 @@ def show_run(app: Sphinx, docname: str, source: list[str]) -> None:
     if folder != "notebooks":
         return
     run = results_folder() / task
+    if task in failed():
+        source[0] = json.dumps(_without_results(json.loads(source[0]), run))
+        return
     executed = run / f"{task}.ipynb"
     if not executed.is_file():
         log.warning("no run of %s in %s: 'xailib run' makes it", task, run, location=docname)
@@ -63,6 +69,21 @@ def show_run(app: Sphinx, docname: str, source: list[str]) -> None:
     source[0] = json.dumps(notebook)
 
 
+def _without_results(notebook: dict[str, Any], run: Path) -> dict[str, Any]:
+    """Return a notebook that shows its title, and why there is nothing else."""
+    reason = failed()[run.name]
+    log_file = run / "log.txt"
+    more = f"\n\nThe log: `{place_of(log_file)[1:]}`" if log_file.is_file() else ""
+    text = (
+        ":::{admonition} This page has no results\n:class: warning\n\n"
+        f"The notebook {run.name} could not be finished:\n\n```text\n{reason}\n```{more}\n\n"
+        "Once the cause is mended, run the same command again: it makes what is missing.\n:::\n"
+    )
+    title = next(cell for cell in notebook["cells"] if cell["cell_type"] == "markdown")
+    note = {"cell_type": "markdown", "id": "no-results", "metadata": {}, "source": text}
+    return {**notebook, "cells": [title, note]}
+
+
 def _hide_parameters(cell: dict[str, Any]) -> None:
     """Leave out the parameters: the provenance at the page's end says them all."""
     tags = cell["metadata"].setdefault("tags", [])
@@ -72,8 +93,10 @@ def _hide_parameters(cell: dict[str, Any]) -> None:
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register everything with Sphinx."""
+    app.add_config_value("xailib_failed", {}, "env")  # a change has every page read again
     app.connect("config-inited", add_numbers, priority=100)
     app.connect("source-read", show_run, priority=10)
     shown.setup(app)
     pages.setup(app)
+    rooms.setup(app)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -17,10 +17,23 @@ def place_of(run: Path) -> str:
     return f"/{run.relative_to(ROOT)}"
 
 
+def failed() -> dict[str, str]:
+    """Return the tasks that have no results to show, with why: the command has run them."""
+    found: dict[str, str] = json.loads(os.environ.get("XAILIB_FAILED") or "{}")
+    return found
+
+
+def lacks(task: str) -> str:
+    """Return the line that stands for what would be shown of a task without results."""
+    return f"Not shown: {task} has no results, and its page says why."
+
+
 def read_numbers(folder: Path) -> dict[str, str]:
     """Return every run's metrics as text, as ``task_name``."""
-    numbers = {}
+    numbers = {f"{task.partition('_')[2]}_finding": lacks(task) for task in failed()}
     for file in sorted(folder.glob("*/metrics.json")):
+        if file.parent.name in failed():
+            continue  # of an earlier run
         task = file.parent.name.partition("_")[2]
         for key, value in json.loads(file.read_text()).items():
             digits = 0 if isinstance(value, float) and abs(value) >= 10 else 2

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 from docutils import nodes
 from docutils.parsers.rst import directives
-from runs import ROOT, place_of, results_folder
+from runs import ROOT, failed, lacks, place_of, results_folder
 from sphinx.application import Sphinx
 from sphinx.directives.patches import Figure
 from sphinx.util.docutils import SphinxDirective
@@ -132,6 +132,8 @@ class ResultFigure(RunFigure):
     def run(self) -> list[nodes.Node]:
         """Point the figure at the profile's files."""
         task, _, name = self.arguments[0].partition("/")
+        if task in failed():
+            return [nodes.paragraph("", lacks(task))]
         folder = results_folder() / task / "figures"
         images = [file for file in sorted(folder.glob(f"{name}.*")) if file.suffix != ".csv"]
         if not images:
@@ -194,6 +196,8 @@ class Findings(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """Return a grid of cards, computed from the run of 8_findings."""
+        if "8_findings" in failed():
+            return []  # the sentence below the cards says it
         file = results_folder() / "8_findings" / "findings.parquet"
         if not file.is_file():
             message = f"no findings in {results_folder()}"

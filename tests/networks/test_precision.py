@@ -1,4 +1,4 @@
-"""One precision policy: switched on around passes, off behind them, part of what identifies a result."""
+"""One precision policy: switched on around passes, off behind them, part of a result's identity."""
 
 from dataclasses import replace
 
@@ -8,12 +8,12 @@ import torch
 from nets import Plain, classifier, photograph, seeded
 from torch import nn
 
-from xailib import forward
 from xailib.errors import InputError
-from xailib.explain.cam import METHODS, explain_cam, guided_backprop
+from xailib.explain.cam.methods import METHODS, explain_cam, guided_backprop
 from xailib.explain.lime import explain_lime
-from xailib.forward import forward_batches
-from xailib.models import load_classifier
+from xailib.networks import forward
+from xailib.networks.classifier import load_classifier
+from xailib.networks.forward import forward_batches
 from xailib.networks.precision import PRECISIONS, computing
 
 CUDA = torch.device("cuda")
@@ -125,7 +125,7 @@ def test_an_engine_is_checked_at_its_own_precision(monkeypatch):
 
 
 def test_an_unknown_precision_is_one_line():
-    with pytest.raises(InputError, match="precision: unknown name 'haff'.*half"):
+    with pytest.raises(InputError, match=r"precision: unknown name 'haff'.*half"):
         load_classifier("resnet18", "random", "cpu", precision="haff")
 
 

@@ -22,16 +22,16 @@ from tqdm import tqdm
 from xailib.errors import InputError, unknown_name
 from xailib.explain import quickshift as on_device
 from xailib.explain import ridge
-from xailib.explain.designs import BLOCKS, DESIGNS
+from xailib.explain.explanation import Explanation, Superpixels, scaled
 from xailib.explain.perturbed import Draw, Perturbed, Rows, hidden
 from xailib.explain.record import record
+from xailib.explain.sampling import BLOCKS, DESIGNS
+from xailib.explain.stability import STEP, mask_is_stable, next_draw
 from xailib.explain.stream import Outcome, Seen, explain_alone
-from xailib.explanation import Explanation, Superpixels, scaled
-from xailib.forward import ENGINES
-from xailib.images import Photograph
-from xailib.memory import download, upload
-from xailib.models import Classifier, Prediction, as_probabilities
-from xailib.stability import STEP, mask_is_stable, next_draw
+from xailib.images.load import Photograph
+from xailib.networks.classifier import Classifier, Prediction, as_probabilities
+from xailib.networks.forward import ENGINES
+from xailib.networks.memory import download, upload
 
 __all__ = [
     "Lime",
@@ -80,14 +80,14 @@ class LimeOptions(TypedDict, total=False):
     ----------
     num_samples : int or "auto"
         Perturbed pictures, at least 10; the first is the whole view. ``"auto"`` draws until the
-        mask is stable, see `xailib.stability`, or `max_samples` are drawn; which of the two is
-        the explanation's parameter ``stopped``.
+        mask is stable, see `xailib.explain.stability`, or `max_samples` are drawn; which of the two
+        is the explanation's parameter ``stopped``.
     max_samples : int
         The cap of ``"auto"``.
     num_features : int
         Superpixels in the mask that ``"auto"`` makes stable.
     design : str
-        How samples are drawn, see `xailib.explain.designs`; ``"independent"`` is lime's way.
+        How samples are drawn, see `xailib.explain.sampling`; ``"independent"`` is lime's way.
     segments : str
         See `segmentation`.
     hide_color : int or None
@@ -97,7 +97,7 @@ class LimeOptions(TypedDict, total=False):
     batch_size : int, optional
         Pictures a forward pass; by default as many as bring something and fit.
     engine : str
-        See `xailib.forward.forward_batches`.
+        See `xailib.networks.forward.forward_batches`.
     progress : bool
         Draw a progress bar in the terminal.
     """

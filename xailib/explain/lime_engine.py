@@ -9,10 +9,10 @@ from lime import lime_image
 from torch import Tensor
 from tqdm import tqdm
 
-from xailib.explain.designs import independent
 from xailib.explain.perturbed import Perturbed, distinct
-from xailib.memory import upload
-from xailib.models import BATCH, Classifier, as_probabilities
+from xailib.explain.sampling import independent
+from xailib.networks.classifier import BATCH, Classifier, as_probabilities
+from xailib.networks.memory import upload
 
 
 class LimeImageExplainer(lime_image.LimeImageExplainer):
@@ -28,7 +28,7 @@ class LimeImageExplainer(lime_image.LimeImageExplainer):
     *args, **kwargs
         As for lime.
     engine : str
-        See `xailib.forward.forward_batches`.
+        See `xailib.networks.forward.forward_batches`.
     progress : bool
         Draw a progress bar in the terminal.
 

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Bool, Float32, Int, Shaped, UInt8
 from torch import Tensor
 
-from xailib.memory import upload
-from xailib.models import Classifier
+from xailib.networks.classifier import Classifier
+from xailib.networks.memory import upload
 
 Pixels = UInt8[np.ndarray, "height width 3"]
 Segments = Int[np.ndarray, "height width"]

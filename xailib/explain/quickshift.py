@@ -17,9 +17,9 @@ from skimage.color import rgb2lab
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from xailib.memory import upload
+from xailib.networks.memory import free_memory, upload
 
-_HELD = 4e9  # bytes of distances that are kept rather than computed twice
+_HELD = 4.5e9  # bytes of distances that are kept rather than computed twice
 
 
 def colours(
@@ -52,7 +52,8 @@ def quickshift(
     noise = np.random.default_rng(rng).normal(scale=0.00001, size=(height, width))
     reach = math.ceil(3 * kernel_size)
     bytes_each = (2 * reach + 1) ** 2 * height * width * 8
-    at_once = max(1, int(_HELD // bytes_each))
+    held = min(_HELD, (free_memory(torch.device(device)) or _HELD) / 3)
+    at_once = max(1, int(held // bytes_each))
     parts = [
         _superpixels(
             upload(np.stack(images[start : start + at_once]), device),
@@ -60,7 +61,7 @@ def quickshift(
             reach,
             -0.5 / (kernel_size * kernel_size),
             max_dist,
-            keep=bytes_each <= _HELD,
+            keep=bytes_each <= held,
         )
         for start in range(0, len(images), at_once)
     ]

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from xailib.explanation import Explanation
-from xailib.images import Photograph
-from xailib.models import Classifier, Prediction, View
+from xailib.explain.explanation import Explanation
+from xailib.images.load import Photograph
+from xailib.networks.classifier import Classifier, Prediction, View
 
 
 def record(

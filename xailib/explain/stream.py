@@ -18,8 +18,8 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 import torch
 
 from xailib.errors import XailibError
-from xailib.explanation import Explanation
-from xailib.images import (
+from xailib.explain.explanation import Explanation
+from xailib.images.load import (
     Failure,
     ImageSet,
     Photograph,
@@ -28,7 +28,8 @@ from xailib.images import (
     read_place,
     unique,
 )
-from xailib.models import Classifier, View
+from xailib.networks.classifier import Classifier, View
+from xailib.networks.memory import measuring
 
 GROUP = 16  # images that a GPU explains at once
 _THREADS = min(16, os.cpu_count() or 1)
@@ -161,15 +162,15 @@ def explain_many(
     classifier
         What is explained.
     images
-        Whatever `xailib.images.load_images` takes, an image set, or photographs. They are read
+        Whatever `xailib.images.load.load_images` takes, an image set, or photographs. They are read
         when they are due: any number fits into the memory.
     methods : sequence of str
-        ``"lime"``, or a name in `xailib.explain.cam.METHODS`.
+        ``"lime"``, or a name in `xailib.explain.cam.methods.METHODS`.
     target : int or str, optional
         A category's index or name; by default each image's predicted one.
     **options
-        Of `xailib.explain.lime.LimeOptions` and of `xailib.explain.cam.CamOptions`: each method
-        takes those that it knows.
+        Of `xailib.explain.lime.LimeOptions` and of `xailib.explain.cam.methods.CamOptions`: each
+        method takes those that it knows.
 
     Yields
     ------
@@ -182,7 +183,7 @@ def explain_many(
     InputError
         For an unknown method, option or target, or a value out of range, before anything is read.
     """
-    from xailib.explain.works import explainers  # which knows the methods, and they this module
+    from xailib.explain.requests import explainers  # which knows the methods, and they this module
 
     chosen = explainers(classifier, methods, target, options)
     sources = _sources(images)
@@ -272,7 +273,7 @@ def _staged(
     used = [one for one in group if one.seen is not None]
     if not used:
         return group, []
-    with nullcontext() if side is None else torch.cuda.stream(side):
+    with measuring, nullcontext() if side is None else torch.cuda.stream(side):
         found = [
             _attempt(
                 partial(

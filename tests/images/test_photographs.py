@@ -1,0 +1,346 @@
+"""Photographs as people have them: odd shapes, kinds, names, folders; and files that are none."""
+
+import gc
+import hashlib
+import io
+import os
+import re
+import struct
+import tracemalloc
+import zlib
+
+import numpy as np
+import pytest
+from faults_table import shown
+from nets import classifier, photograph
+from PIL import Image
+from processes import as_nobody
+
+from xailib.errors import InputError
+from xailib.explain.cam.methods import explain_cam
+from xailib.explain.lime import explain_lime
+from xailib.images import decode
+from xailib.images import load as images
+from xailib.images.load import Failure, from_array, iter_images, load_images
+from xailib.images.probe import load_probe
+
+
+def noise(height=48, width=64, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def save(path, pixels=None, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(noise() if pixels is None else pixels).save(path, **options)
+    return path
+
+
+def only(path):
+    return load_images(path)[0].pixels
+
+
+@pytest.mark.parametrize("size", [(40, 400), (400, 40), (16, 1600), (16, 16), (17, 23)])
+def test_any_proportions_are_explained(size):
+    found = from_array(noise(*size), "thin")
+    net = classifier()
+    for explanation in (
+        explain_cam(net, found),
+        explain_lime(net, found, num_samples=20, segments="slic"),
+    ):
+        assert explanation.saliency.shape == (32, 32)
+        seen = explanation.frame.to_photograph(explanation.saliency)
+        assert seen.shape == size
+        assert np.isfinite(seen).any()
+
+
+def test_beyond_a_hundred_to_one_is_refused():
+    with pytest.raises(InputError, match=shown("too_thin")):
+        explain_cam(classifier(), from_array(noise(16, 1700), "thin"))
+
+
+def test_a_plain_colour_has_nothing_to_explain():
+    plain = from_array(np.full((40, 40, 3), 128, np.uint8), "plain")
+    found = explain_lime(classifier(), plain, num_samples=20)
+    assert np.isfinite(found.saliency).all()
+
+
+@pytest.mark.parametrize("method", ["raw", "tiff", "png"])
+def test_sixteen_bits_in_colour_and_gray(tmp_path, method):
+    values = np.linspace(0, 65535, 32 * 32).reshape(32, 32).astype(np.uint16)
+    if method == "png":  # 48 bits a pixel, which Pillow cannot write
+        gray = np.repeat(values[..., None], 3, axis=2).astype(">u2")
+        rows = b"".join(b"\0" + row.tobytes() for row in gray)
+        parts = [(b"IHDR", struct.pack(">IIBBBBB", 32, 32, 16, 2, 0, 0, 0))]
+        parts += [(b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+        data = b"\x89PNG\r\n\x1a\n"
+        for kind, content in parts:
+            check = struct.pack(">I", zlib.crc32(kind + content))
+            data += struct.pack(">I", len(content)) + kind + content + check
+        (tmp_path / "x.png").write_bytes(data)
+        path = tmp_path / "x.png"
+    else:
+        big = values.astype(">u2") if method == "raw" else values
+        path = tmp_path / "x.tif"
+        mode = "I;16B" if method == "raw" else "I;16"
+        Image.frombytes(mode, (32, 32), big.tobytes()).save(path)
+    np.testing.assert_allclose(only(path)[..., 0], values / 257, atol=1)
+
+
+def test_a_palette_with_alpha_is_composited(tmp_path):
+    image = Image.new("PA", (32, 32))
+    image = Image.fromarray(np.full((32, 32, 4), (200, 0, 0, 0), np.uint8)).convert("PA")
+    image.convert("RGBA").quantize().save(tmp_path / "p.png")
+    assert only(tmp_path / "p.png")[0, 0].tolist() == [255, 255, 255]
+
+
+@pytest.mark.parametrize("suffix", ["gif", "webp", "png", "tif"])
+def test_an_animation_or_several_pages_give_the_first(tmp_path, suffix):
+    frames = [Image.new("RGB", (32, 32), colour) for colour in ("red", "blue", "lime")]
+    path = tmp_path / f"moving.{suffix}"
+    frames[0].save(path, save_all=True, append_images=frames[1:])
+    red, _, blue = only(path)[0, 0]
+    assert red > 240
+    assert blue < 15
+
+
+@pytest.mark.parametrize("suffix", ["heic", "avif", "jfif"])
+def test_phones_kinds_of_file(tmp_path, suffix):
+    if suffix == "heic":
+        pytest.importorskip("pillow_heif").register_heif_opener()
+    pixels = np.zeros((64, 64, 3), np.uint8)
+    pixels[:, 32:] = 255
+    path = tmp_path / f"phone.{suffix}"
+    kind = {"heic": "HEIF", "avif": "AVIF", "jfif": "JPEG"}[suffix]
+    Image.fromarray(pixels).save(path, kind, quality=95)
+    assert np.abs(load_images(tmp_path)[0].pixels.astype(int) - pixels).mean() < 4
+
+
+def test_heic_without_its_package_says_what_to_install(tmp_path, monkeypatch):
+    pytest.importorskip("pillow_heif").register_heif_opener()
+    save(tmp_path / "phone.heic", noise(64, 64), format="HEIF")
+    monkeypatch.setattr(decode, "_heif", lambda: ())
+    with pytest.raises(InputError, match=shown("heic")):
+        load_images(tmp_path / "phone.heic")
+
+
+@pytest.mark.parametrize(
+    "name", ["a b  c", "naïve café", "猫と犬", "it's [1] #2 %41&", "-p", "x" * 200]
+)
+def test_any_name_is_a_name(tmp_path, name):
+    save(tmp_path / f"{name}.png")
+    assert load_images(tmp_path).ids == (name,)
+    assert load_images(str(tmp_path / f"{name}.png")).ids == (name,)
+
+
+def test_duplicates_stay_apart_by_name_and_a_file_named_twice_is_one(tmp_path):
+    for name in ("a.png", "copy of a.png", "deep/a.png"):
+        save(tmp_path / name)
+    found = load_images([tmp_path, tmp_path / "a.png"])
+    assert found.ids == ("a", "copy of a")  # deep/a.png is the same file by the same name
+    assert len(set(found.hashes.values())) == 1
+
+
+def test_links_are_followed_once_and_never_in_a_circle(tmp_path):
+    save(tmp_path / "album" / "one.png")
+    save(tmp_path / "elsewhere" / "two.png", noise(seed=1))
+    (tmp_path / "album" / "more").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "album")
+    (tmp_path / "album" / "self").symlink_to(tmp_path / "album")
+    (tmp_path / "album" / "three.png").symlink_to(tmp_path / "elsewhere" / "two.png")
+    (tmp_path / "album" / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    found = load_images(tmp_path / "album")
+    assert sorted(found.ids) == ["one", "three", "two"]
+    (failure,) = found.failures
+    assert re.match(shown("broken_link"), failure.reason)
+
+
+def test_a_pipe_among_photographs_is_no_photograph(tmp_path):
+    save(tmp_path / "one.png")
+    os.mkfifo(tmp_path / "endless.png")
+    assert load_images(tmp_path).ids == ("one",)
+
+
+def names_or_reasons(folder) -> str:
+    """What becomes of each file in a folder, for a user without rights."""
+    load_images("chelsea")  # all that is imported on the way is imported here
+
+    def work():
+        return "\n".join(
+            found.reason if isinstance(found, Failure) else found.id
+            for found in iter_images(folder)
+        )
+
+    return as_nobody(work)
+
+
+@pytest.fixture
+def open_path(tmp_path):
+    """A folder that any user may enter."""
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o755)
+    return tmp_path
+
+
+def test_a_read_only_folder_is_enough(open_path):
+    folder = open_path / "album"
+    save(folder / "one.png").chmod(0o444)
+    folder.chmod(0o555)
+    before = sorted(open_path.rglob("*"))
+    assert names_or_reasons(folder).split() == ["one"]
+    assert sorted(open_path.rglob("*")) == before
+
+
+def test_what_may_not_be_read_is_said(open_path):
+    folder = open_path / "album"
+    save(folder / "open.png")
+    save(folder / "locked.png", noise(seed=1)).chmod(0)
+    save(folder / "secret" / "x.png", noise(seed=2))
+    (folder / "secret").chmod(0)
+    lines = names_or_reasons(folder).splitlines()
+    (folder / "secret").chmod(0o755)
+    assert "open" in lines
+    pattern = re.compile(shown("unreadable"))
+    assert [bool(pattern.match(line)) for line in lines].count(True) == 2
+
+
+def spoilt(kind, path):
+    stream = io.BytesIO()
+    Image.fromarray(noise(64, 64)).save(stream, "JPEG" if "jpeg" in kind else "PNG")
+    data = stream.getvalue()
+    if kind == "truncated":
+        path.write_bytes(data[:3000])
+    elif kind == "truncated_jpeg":
+        path.write_bytes(data[: len(data) // 2])
+    elif kind == "no_image":
+        path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 99 99\n")
+    elif kind == "empty_file":
+        path.write_bytes(b"")
+    elif kind == "one_pixel":
+        Image.new("RGB", (1, 1)).save(path, "PNG")
+    elif kind == "bomb":
+        Image.new("1", (10_000, 10_000)).save(path, "PNG")
+    elif kind == "great_bomb":
+        Image.new("1", (20_000, 20_000)).save(path, "PNG")
+    elif kind == "beyond_range":
+        Image.fromarray(np.full((32, 32), 2.0, np.float32)).save(path, "TIFF")
+    elif kind == "no_number":
+        Image.fromarray(np.full((32, 32), np.nan, np.float32)).save(path, "TIFF")
+    return path
+
+
+SPOILT = [
+    "truncated",
+    "truncated_jpeg",
+    "no_image",
+    "empty_file",
+    "one_pixel",
+    "bomb",
+    "great_bomb",
+    "beyond_range",
+    "no_number",
+]
+
+
+@pytest.mark.parametrize("kind", SPOILT)
+def test_a_spoilt_file_is_one_line_alone_and_a_failure_among_others(tmp_path, kind):
+    bad = spoilt(kind, tmp_path / "bad.png")
+    with pytest.raises(InputError, match=shown(kind)):
+        load_images(bad)
+    found = load_images([save(tmp_path / "good.png"), bad])
+    assert found.ids == ("good",)
+    (failure,) = found.failures
+    assert re.match(shown(kind), failure.reason)
+
+
+def test_a_bomb_is_not_unpacked(tmp_path):
+    bad = spoilt("great_bomb", tmp_path / "bad.png")
+    tracemalloc.start()
+    assert isinstance(next(iter_images(bad)), Failure)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 5e6
+
+
+def test_a_huge_file_is_not_read(tmp_path):
+    with (tmp_path / "huge.jpg").open("wb") as file:
+        file.truncate(decode.MAX_BYTES + 1)  # a hole: it takes no disk
+    with pytest.raises(InputError, match=shown("huge_file")):
+        load_images(tmp_path / "huge.jpg")
+
+
+@pytest.mark.parametrize(
+    ("key", "name"),
+    [
+        ("no_file", "foto.png"),
+        ("empty_folder", "empty"),
+        ("empty_list", []),
+        ("misspelt", "dalmation"),
+    ],
+)
+def test_names_that_lead_nowhere(tmp_path, monkeypatch, key, name):
+    save(tmp_path / "photo.png")
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path)
+    given = f"./{name}" if key in ("no_file", "empty_folder") else name
+    with pytest.raises(InputError, match=shown(key)):
+        load_images(given)
+
+
+@pytest.fixture(scope="module")
+def ten_thousand(tmp_path_factory):
+    """10,000 different photographs: one JPEG with a number behind its end."""
+    folder = tmp_path_factory.mktemp("many")
+    stream = io.BytesIO()
+    Image.fromarray(noise(64, 96)).save(stream, "JPEG")
+    for number in range(10_000):
+        (folder / f"{number:05d}.jpg").write_bytes(stream.getvalue() + b"%05d" % number)
+    return folder
+
+
+def test_ten_thousand_are_streamed_in_flat_memory(ten_thousand):
+    """The second half of the folder needs no more memory than the first."""
+    tracemalloc.start()
+    peaks = []
+    for count, found in enumerate(iter_images(ten_thousand), start=1):
+        assert not isinstance(found, Failure)
+        del found
+        if count in (1000, 10_000):
+            gc.collect()
+            peaks.append(tracemalloc.get_traced_memory()[1])
+            tracemalloc.reset_peak()
+    tracemalloc.stop()
+    assert count == 10_000
+    assert peaks[1] - peaks[0] < 5e6  # names and hashes; their pixels would be 180 MB
+    assert peaks[1] < 30e6
+
+
+def test_a_set_holds_some_and_reads_the_others_again(tmp_path, monkeypatch):
+    for seed in range(5):
+        save(tmp_path / f"{seed}.png", noise(seed=seed))
+    expected = {p.id: p.pixels for p in load_images(tmp_path)}
+    monkeypatch.setattr(images, "HELD_BYTES", 2 * noise().nbytes)
+    found = load_images(tmp_path)
+    assert [type(p).__name__ for p in found.photographs] == ["Photograph"] * 2 + ["Stored"] * 3
+    for one in found:
+        np.testing.assert_array_equal(one.pixels, expected[one.id])
+    assert (
+        found["4"].sha256
+        == found[4].sha256
+        == hashlib.sha256((tmp_path / "4.png").read_bytes()).hexdigest()
+    )
+    assert [p.id for p in found[1:4]] == ["1", "2", "3"]
+    save(tmp_path / "4.png", noise(seed=9))
+    with pytest.raises(InputError, match=shown("changed")):
+        found["4"]
+
+
+def test_a_probe_set_of_them_is_read_one_at_a_time(tmp_path):
+    for seed in range(3):
+        save(tmp_path / f"{seed}.png", photograph(seed).pixels)
+    probe = load_probe(tmp_path)
+    save(tmp_path / "2.png", noise(seed=9))
+    walk = iter(probe)
+    assert next(walk).id == "0"
+    assert next(walk).id == "1"
+    with pytest.raises(InputError, match=shown("probe_changed")):
+        next(walk)

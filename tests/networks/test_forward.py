@@ -1,0 +1,323 @@
+"""Many passes: every engine gives eager's scores, in bounded memory, and touches nothing."""
+
+import gc
+import importlib.util
+import logging
+import shutil
+
+import pytest
+import torch
+from nets import CATEGORIES, InPlace, Plain, Stubborn, classifier, photograph, seeded, swin, vit
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from xailib.errors import InputError, UnavailableError
+from xailib.explain.cam.methods import explain_cam
+from xailib.explain.lime import explain_lime
+from xailib.networks import engines, forward, kept
+from xailib.networks.forward import ENGINES, forward_batches
+
+PICTURES = torch.randn(11, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+NEEDS = {"openvino": "openvino", "onnxruntime": "onnxruntime"}
+INSTALLED = [name for name in NEEDS if importlib.util.find_spec(name)]
+
+
+def make(start, stop):
+    return PICTURES[start:stop].contiguous(memory_format=torch.channels_last)
+
+
+def eager(module):
+    with torch.no_grad():
+        return module(PICTURES)
+
+
+@pytest.fixture
+def cheap(monkeypatch):
+    """Every engine pays from the first pass on, and none is found slow."""
+    monkeypatch.setattr(forward, "_WORTH", dict.fromkeys(forward._WORTH, 1))
+    monkeypatch.setattr(forward, "_faster", lambda *_: True)
+
+
+def usable(name):
+    if name in NEEDS and name not in INSTALLED:
+        pytest.skip(f"{name} is not installed")
+    if name == "compile" and not (shutil.which("g++") or shutil.which("clang++")):
+        pytest.skip("no C++ compiler")
+
+
+@pytest.mark.parametrize("name", ["openvino", "onnxruntime", "fused", "eager"])
+@pytest.mark.parametrize("net", [Plain, InPlace, Stubborn, vit, swin])
+def test_engine_gives_eager_s_scores_and_leaves_the_network(name, net):
+    usable(name)
+    module = seeded(net)
+    module.train()
+    before = {key: value.clone() for key, value in module.state_dict().items()}
+    contents = [sorted(vars(part)) for part in module.modules()]
+    try:
+        found = forward_batches(module, make, 11, batch_size=4, engine=name)
+    except InputError:
+        assert name == "fused"  # which cannot follow every network's Python code
+        found = None
+    assert all(part.training for part in module.modules())
+    assert [sorted(vars(part)) for part in module.modules()] == contents
+    assert all(torch.equal(before[key], value) for key, value in module.state_dict().items())
+    if found is not None:
+        assert found.engine == name
+        torch.testing.assert_close(found.logits, eager(module.eval()), rtol=1e-4, atol=1e-5)
+
+
+def test_openvino_leaves_the_cores_to_all_processes(monkeypatch):
+    """Pinned, the threads of each take the first cores: two workers would run on one of two."""
+    openvino = pytest.importorskip("openvino")
+    compile_model, compiled = openvino.Core.compile_model, []
+
+    def recording(*given):
+        compiled.append(compile_model(*given))
+        return compiled[-1]
+
+    monkeypatch.setattr(openvino.Core, "compile_model", recording)
+    forward_batches(seeded(Plain), make, 11, batch_size=4, engine="openvino")
+    assert not compiled[0].get_property("ENABLE_CPU_PINNING")
+    assert compiled[0].get_property("INFERENCE_NUM_THREADS") == torch.get_num_threads()
+
+
+def test_compile_gives_eager_s_scores():
+    usable("compile")
+    module = seeded(lambda: nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, 5)))
+    found = forward_batches(module, make, 11, batch_size=4, engine="compile")
+    torch.testing.assert_close(found.logits, eager(module), rtol=1e-4, atol=1e-5)
+    torch._dynamo.reset()
+
+
+def test_auto_is_eager_for_few_passes_and_an_engine_for_many(cheap, monkeypatch):
+    module = seeded(Plain)
+    found = forward_batches(module, make, 11)
+    assert found.engine == [*INSTALLED, "compile"][0]
+    monkeypatch.setattr(forward, "_WORTH", dict.fromkeys(forward._WORTH, 12))
+    assert forward_batches(module, make, 11).engine == "eager"
+
+
+def test_auto_is_eager_where_nothing_is_faster(cheap, monkeypatch):
+    monkeypatch.setattr(forward, "_faster", lambda *_: False)
+    monkeypatch.setattr(forward, "_candidates", lambda _module: ["fused"])
+    assert forward_batches(seeded(Plain), make, 11).engine == "eager"
+
+
+@pytest.mark.parametrize("error", [ImportError, RuntimeError, KeyError, AssertionError])
+def test_auto_falls_back_silently(cheap, monkeypatch, caplog, error):
+    def broken(*_):
+        raise error("no compiler here\nand a long story")
+
+    monkeypatch.setattr(forward, "_candidates", lambda _module: ["compile", "fused"])
+    monkeypatch.setattr(forward, "SET_UPS", {**engines.SET_UPS, "compile": broken})
+    module = seeded(Plain)
+    with caplog.at_level(logging.INFO, "xailib.networks.forward"):
+        assert forward_batches(module, make, 11).engine == "fused"
+        assert forward_batches(module, make, 11).engine == "fused"
+    assert caplog.text.count("compile cannot be used") == 1  # and is not tried again
+    with pytest.raises(InputError, match="engine: 'compile' cannot be used here"):
+        forward_batches(module, make, 11, engine="compile")
+
+
+@pytest.mark.parametrize("change", [0.01, "argmax", "shape"])
+def test_an_engine_that_gives_other_scores_is_not_used(cheap, monkeypatch, change):
+    def wrong(module, _example):
+        def run(batch):
+            scores = module(batch)
+            if change == "shape":
+                return scores[:, :-1]
+            return scores.flip(1) if change == "argmax" else scores + change
+
+        return run
+
+    monkeypatch.setattr(forward, "_candidates", lambda _module: ["compile"])
+    monkeypatch.setattr(forward, "SET_UPS", {"compile": wrong})
+    module = seeded(Plain)
+    found = forward_batches(module, make, 11)
+    assert found.engine == "eager"
+    torch.testing.assert_close(found.logits, eager(module))
+    with pytest.raises(InputError, match="engine: 'compile' differs from eager"):
+        forward_batches(module, make, 11, engine="compile")
+
+
+def test_an_engine_is_set_up_once_and_again_when_weights_change(cheap, monkeypatch):
+    count = []
+
+    def counted(module, example):
+        count.append(1)
+        return engines.SET_UPS["fused"](module, example)
+
+    monkeypatch.setattr(forward, "_candidates", lambda _module: ["fused"])
+    monkeypatch.setattr(forward, "SET_UPS", {"fused": counted})
+    module = seeded(Plain)
+    for _ in range(3):
+        forward_batches(module, make, 11)
+    assert len(count) == 1
+    with torch.no_grad():
+        module.fc.weight.mul_(-2)
+    found = forward_batches(module, make, 11)
+    assert len(count) == 2
+    assert found.engine == "fused"
+    torch.testing.assert_close(found.logits, eager(module), rtol=1e-4, atol=1e-5)
+
+
+def test_engines_die_with_their_network():
+    module = seeded(Plain)
+    forward_batches(module, make, 11, engine="fused")
+    shelves = len(kept._shelves)
+    del module
+    gc.collect()
+    assert len(kept._shelves) == shelves - 1
+
+
+def test_only_the_last_engines_are_kept(monkeypatch):
+    monkeypatch.setattr(kept, "MOST", 2)
+    module = seeded(Plain)
+    things = kept.kept_for(module)
+    for key in "abac":
+        kept.keep(things, key, key)
+    assert kept.kept_for(module) == {"a": "a", "c": "c"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda net: net.fc.bias.zero_(),
+        lambda net: net.load_state_dict({k: v.clone() for k, v in net.state_dict().items()}),
+        lambda net: setattr(net, "fc", nn.Linear(12, CATEGORIES)),
+        lambda net: net.stem[1].running_mean.add_(0),
+        lambda net: nn.init.normal_(net.stem[0].weight),
+        lambda net: setattr(net.fc, "weight", nn.Parameter(net.fc.weight.clone())),
+    ],
+)
+def test_nothing_is_kept_for_weights_that_were_written_to(change):
+    module = seeded(Plain)
+    kept.keep(kept.kept_for(module), "key", "thing")
+    module(PICTURES)
+    assert kept.kept_for(module) == {"key": "thing"}
+    with torch.no_grad():
+        change(module)
+    assert kept.kept_for(module) == {}
+
+
+def test_weights_changed_behind_torch_s_back_are_noticed_by_the_scores(cheap, monkeypatch):
+    monkeypatch.setattr(forward, "_candidates", lambda _module: ["fused"])
+    module = seeded(Plain)
+    forward_batches(module, make, 11)
+    module.fc.weight.data.mul_(-2)  # leaves no trace in the tensor's version
+    found = forward_batches(module, make, 11)
+    assert found.engine == "fused"
+    torch.testing.assert_close(found.logits, eager(module), rtol=1e-4, atol=1e-5)
+
+
+def test_a_part_that_is_made_anew_finds_its_engine_with_its_network(cheap, monkeypatch):
+    set_up = []
+
+    def counted(module, example):
+        set_up.append(module)
+        return engines.SET_UPS["fused"](module, example)
+
+    monkeypatch.setattr(forward, "_candidates", lambda _module: ["fused"])
+    monkeypatch.setattr(forward, "SET_UPS", {"fused": counted})
+    network = seeded(Plain)
+    for name in ("whole", "whole", "other"):
+        part = nn.Sequential(network)
+        found = forward_batches(part, make, 11, of=(network, name))
+        torch.testing.assert_close(found.logits, eager(network), rtol=1e-4, atol=1e-5)
+    assert len(set_up) == 2
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("full"), MemoryError(), RuntimeError("can't allocate memory")]
+)
+def test_batches_are_halved_when_memory_runs_out(error):
+    sizes = []
+
+    def small(start, stop):
+        sizes.append(stop - start)
+        if stop - start > 3:
+            raise error
+        return make(start, stop)
+
+    module = seeded(Plain)
+    found = forward_batches(module, small, 11, batch_size=8)
+    torch.testing.assert_close(found.logits, eager(module), rtol=1e-4, atol=1e-5)
+    assert sizes == [8, 4, 2, 2, 2, 2, 2, 1]
+
+
+def test_an_error_that_is_not_about_memory_is_raised():
+    module = seeded(Plain)
+    module.train()
+
+    def broken(_start, _stop):
+        raise RuntimeError("shapes")
+
+    with pytest.raises(RuntimeError, match="shapes"):
+        forward_batches(module, broken, 11)
+    with pytest.raises(UnavailableError, match="memory: a single picture does not fit"):
+        forward_batches(module, lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError()), 11)
+    assert module.training
+
+
+def test_no_more_than_a_batch_at_a_time():
+    net = classifier()
+    seen = []
+    net.module.register_forward_hook(lambda _m, i, _o: seen.append(len(i[0])))
+    found = net.forward_batches(make, 11, batch_size=4)
+    assert seen == [4, 4, 3]
+    assert found.logits.shape == (11, CATEGORIES)
+
+
+@pytest.mark.parametrize(
+    "explain",
+    [
+        lambda net, photo: explain_lime(net, photo, num_samples=40, engine="eager"),
+        lambda net, photo: explain_cam(net, photo, "scorecam", layer="body", engine="eager"),
+        lambda net, photo: explain_cam(net, photo, "ablationcam", layer="stem", engine="eager"),
+    ],
+)
+def test_no_operation_in_the_loops_waits_for_the_device(monkeypatch, explain):
+    """On a GPU these would copy to the host: what reads numbers, finds places, changes device."""
+    names = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            names.append(str(function).removeprefix("aten."))
+            return function(*args, **(kwargs or {}))
+
+    original = forward._all
+
+    def watched(*arguments):
+        with Watch():
+            return original(*arguments)
+
+    monkeypatch.setattr(forward, "_all", watched)
+    explain(classifier(), photograph())
+    waits = {"item.default", "is_nonzero.default", "nonzero.default", "masked_select.default"}
+    waits |= {"to.dtype_layout", "to.device"}  # to another device
+    assert "conv2d.default" in names
+    assert not waits & set(names)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"engine": "steam"}, "engine: unknown name 'steam'"),
+        ({"engine": "autocast"}, "engine: 'autocast' is for CUDA"),
+        ({"batch_size": 0}, "batch_size: 0"),
+        ({"count": 0}, "batch_size: 16 for 0 pictures"),
+    ],
+)
+def test_bad_input_is_one_line(arguments, message):
+    with pytest.raises(InputError, match=message):
+        forward_batches(seeded(Plain), make, **{"count": 11, **arguments})
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("name", [name for name in ENGINES if name not in NEEDS])
+def test_cuda(name):
+    module = seeded(Plain).cuda()
+    found = forward_batches(module, lambda a, b: make(a, b).cuda(), 11, engine=name)
+    assert found.logits.is_cuda
+    loose = 1e-2 if name == "autocast" else 1e-3
+    torch.testing.assert_close(found.logits.cpu(), eager(module.cpu()), rtol=loose, atol=loose)

@@ -1,0 +1,496 @@
+"""Jobs: what a profile consists of, what is left to do, and that each is done once."""
+
+import json
+import os
+import weakref
+from collections import namedtuple
+from concurrent.futures import Future
+from dataclasses import replace
+
+import nets
+import pytest
+import sweeps
+from click.testing import CliRunner
+from conftest import ROOT
+from PIL import Image
+
+from xailib.errors import InputError
+from xailib.explain.requests import WORKS, works_of
+from xailib.images.load import Failure, iter_images
+from xailib.report.cli import main, sweeping
+from xailib.report.params import profiles
+from xailib.report.params.profiles import load_profile
+from xailib.report.run import executors, explaining, plan
+from xailib.report.run import job as jobs
+from xailib.report.run import notebook as pipeline
+from xailib.report.run.costs import Cost, constants, estimate, longest_first, units, wall
+from xailib.report.run.executors import Here, environments
+from xailib.report.run.foreseen import unusable
+from xailib.report.run.job import Job, Result
+from xailib.report.run.notebook import Outcome
+from xailib.report.run.plan import listing, unfinished
+from xailib.report.run.scheduler import run_plan
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    sweeps.make(tmp_path, 3)
+    monkeypatch.chdir(tmp_path)
+    for module in (pipeline, plan, profiles):
+        monkeypatch.setattr(module, "TASKS", sweeps.TASKS)
+    explaining._classifier.cache_clear()
+    yield tmp_path
+    profiles._declared.cache_clear()
+    pipeline._check_pair.cache_clear()
+    explaining._classifier.cache_clear()
+
+
+def names(found):
+    return [job.name for job in found]
+
+
+def run(profile, *, force=False, **options):
+    """Do what is left, in this process; return what was done."""
+    found = plan.plan(profile, **options)
+    left = unfinished(profile, found, force=force)
+    with Here() as executor:
+        outcomes = list(run_plan(profile, found, left, executor, force=force))
+    return {outcome.task: outcome.state for outcome in outcomes}
+
+
+def test_a_plan_is_a_graph_of_jobs(project):
+    profile = load_profile("mine")
+    whole = plan.plan(profile)
+    assert names(whole) == ["2_lime", "4_agreement"]
+    assert whole[1].needs == ("2_lime",)
+    shared = plan.plan(profile, shard=3)
+    assert names(shared) == ["2_lime.0000", "2_lime.0001", "2_lime", "4_agreement"]
+    assert shared[2].needs == ("2_lime.0000", "2_lime.0001")
+    assert [len(job.photographs) for job in shared[:2]] == [3, 1]
+    assert shared[0].photographs[0] == ("bad", "blobs/bad.png")
+    assert names(plan.plan(profile, pages=False)) == ["2_lime.0000", "2_lime.table"]
+    assert names(plan.plan(profile, "4_agreement", shard=3)) == ["4_agreement"]
+    for wrong in ({"only": "5_none"}, {"only": "4_agreement", "pages": False}, {"shard": 0}):
+        with pytest.raises(InputError):
+            plan.plan(profile, **wrong)
+
+
+def test_what_can_be_shared_out_is_what_shards_can_do():
+    explained = {task for task, kind in plan.SHARDS.items() if kind == "explain"}
+    assert explained == set(WORKS)
+    with pytest.raises(InputError, match="task: unknown name '4_agreement'"):
+        works_of("4_agreement", nets.classifier(), {})
+
+
+def test_what_a_notebook_stores_is_by_what_decides_it(monkeypatch):
+    """Each parameter is in the key or cannot change an explanation."""
+    monkeypatch.chdir(ROOT)
+    classifier = nets.classifier()
+    for task, rest in (("2_lime", {"num_features", "max_samples"}), ("3_cam", {"seed"})):
+        declared = profiles.declared(task)
+        names = set(declared) - {"model", "weights", "images", "device", "out_dir"}
+        before = [(one.method, one.key) for one in works_of(task, classifier, declared)]
+        for name in names - {"until_stable"}:
+            other = {
+                "target": "thing 1",
+                "design": "antithetic",
+                "segmentation": "slic",
+                "methods": ["layercam"],
+                "layer": "stem",
+            }.get(name, 11)
+            after = works_of(task, classifier, {**declared, name: other})
+            assert ([(one.method, one.key) for one in after] == before) == (name in rest), name
+    lime = {**profiles.declared("2_lime"), "until_stable": True}
+    keys = [
+        works_of("2_lime", classifier, {**lime, **change})[0].key
+        for change in ({}, {"num_features": 3}, {"max_samples": 99}, {"num_samples": 99})
+    ]
+    assert keys[0] == keys[3]
+    assert keys[0] not in keys[1:3]
+
+
+def test_photographs_that_cannot_be_used_are_told_by_their_headers(project, monkeypatch):
+    Image.new("RGB", (8, 40)).save(project / "blobs" / "narrow.png")
+    monkeypatch.setattr("xailib.images.decode._to_rgb", None)  # decoding would fail
+    profile = load_profile("mine", {"images": ["blobs", "absent.png", "chelsea"]})
+    for options in ({"shard": 2}, {}):
+        lines, rest = unusable(profile, plan.plan(profile, **options))
+        assert (len(lines), rest) == (3, 0)
+        assert "'blobs/bad.png' is not an image" in lines[0]
+        assert "'blobs/narrow.png' is 8 x 40 pixels" in lines[1]
+        assert "no file or folder 'absent.png'" in lines[2]
+
+
+def test_of_very_many_photographs_the_first_are_looked_at(project, monkeypatch, capsys):
+    seen = []
+    monkeypatch.setattr("xailib.report.run.foreseen.MOST", 2)
+    monkeypatch.setattr("xailib.report.run.foreseen.look", lambda path, _source: seen.append(path))
+    profile = load_profile("mine", {"images": ["chelsea", "coffee", "rocket", "absent.png"]})
+    jobs = plan.plan(profile, shard=1)  # of two tasks or more, with the same photographs
+    assert unusable(profile, jobs) == ([], 2)
+    assert len(seen) == 2
+    sweeping._foresee(profile, jobs)
+    assert capsys.readouterr().err == "Not looked at: 2 more photographs\n"
+    sweeping._foresee(profile, jobs[:2])
+    assert capsys.readouterr().err == ""
+
+
+def test_only_what_changed_is_done_again(project):
+    tables = {"shard": 2, "pages": False}
+    everything = {"2_lime.0000", "2_lime.0001", "2_lime.table"}
+    profile = load_profile("mine")
+
+    def done(profile):
+        return {name for name, state in run(profile, **tables).items() if state == "done"}
+
+    assert done(profile) == everything
+    assert done(profile) == set()
+    # A parameter that explanations do not depend on, and one that they do.
+    sweeps.edit(project, num_features=3)
+    assert done(load_profile("mine")) == set()
+    sweeps.edit(project, num_samples=21)
+    changed = load_profile("mine")
+    assert done(changed) == everything
+    # One photograph.
+    Image.new("RGB", (40, 40), "red").save(project / "blobs" / "blob00000.png")
+    assert done(changed) == {"2_lime.0000", "2_lime.table"}
+    # A damaged result, and one that is gone.
+    folder = project / "results" / "mine" / "2_lime"
+    (folder / "explanations" / "blob00001.lime.npz").write_bytes(b"")
+    assert done(changed) == {"2_lime.0001"}  # with the same rows: the table stays
+    (folder / "jobs" / "2_lime.table" / "explained.parquet").unlink()
+    assert done(changed) == {"2_lime.table"}
+    # The network's code.
+    (project / "net.py").write_text(sweeps.NETWORK + "# changed")
+    explaining._classifier.cache_clear()
+    assert done(changed) == everything
+    assert set(run(changed, force=True, **tables).values()) == {"done"}
+
+
+def test_a_notebook_finds_all_that_its_shards_have_explained(project):
+    profile = load_profile("mine")
+    found = plan.plan(profile, "2_lime", shard=2)
+    with Here() as executor:
+        list(run_plan(profile, found[:2], found[:2], executor))
+        stored = sorted((project / "results/mine/2_lime/explanations").iterdir())
+        before = [file.stat().st_mtime_ns for file in stored]
+        assert len(stored) == 2 * 3
+        assert names(unfinished(profile, found)) == ["2_lime"]
+        outcomes = list(run_plan(profile, found, found[2:], executor))
+    assert [outcome.state for outcome in outcomes] == ["reused", "reused", "done"]
+    assert [file.stat().st_mtime_ns for file in stored] == before
+    assert unfinished(profile, found) == []
+    # Shards that are gone are not missed where the notebook is up to date.
+    for job in found[:2]:
+        (job.folder(profile) / "manifest.json").unlink()
+    assert unfinished(profile, found) == []
+
+
+def test_failures_are_listed_and_the_rest_is_one_table(project):
+    import pandas as pd
+
+    from xailib.explain.lime import explain_lime
+    from xailib.images.load import load_images
+    from xailib.networks.classifier import load_classifier
+
+    run(load_profile("mine"), shard=1, pages=False)
+    folder = project / "results/mine/2_lime/jobs/2_lime.table"
+    table = pd.read_parquet(folder / "explained.parquet")
+    classifier = load_classifier("net.py:tiny", device="cpu")
+    assert list(table["image"]) == ["blob00000", "blob00001", "blob00002"]
+    for photograph, row in zip(load_images("blobs"), table.itertuples(), strict=True):
+        one = explain_lime(classifier, photograph, num_samples=20, seed=0)
+        assert (row.target, row.probability) == (one.target, one.probability)
+        assert row.above_zero == (one.saliency > 0).mean()
+        assert row.superpixels == len(one.superpixels.weights)
+    (failure,) = pd.read_parquet(folder / "failures.parquet").to_dict("records")
+    assert failure["job"] == "2_lime.0000"
+    assert "bad.png" in failure["source"]
+    assert "not an image" in failure["reason"]
+
+
+def test_many_photographs_are_one_table_and_one_at_a_time_in_memory(project, monkeypatch):
+    """The small version of `benchmarks/scale.py lime 10000`."""
+    import pandas as pd
+
+    count, made, most = 40, [], []
+    for seed in range(3, count):
+        Image.fromarray(nets.photograph(seed).pixels).save(project / f"blobs/blob{seed:05d}.png")
+
+    def row(explanation):
+        made.append(weakref.ref(explanation.saliency))
+        most.append(sum(one() is not None for one in made))
+        return original(explanation)
+
+    original = explaining._row
+    monkeypatch.setattr(explaining, "_row", row)
+    run(load_profile("mine"), shard=7, pages=False)
+    folder = project / "results/mine/2_lime/jobs/2_lime.table"
+    table = pd.read_parquet(folder / "explained.parquet")
+    assert list(table["image"]) == [f"blob{seed:05d}" for seed in range(count)]
+    assert len(pd.read_parquet(folder / "failures.parquet")) == 1
+    assert len(most) == count
+    assert max(most) <= 2  # the last one lives until the next is made
+
+
+def test_a_job_leaves_its_log_and_its_cost(project):
+    profile = load_profile("mine")
+    run(profile, shard=4, pages=False)
+    folder = project / "results/mine/2_lime/jobs/2_lime.0000"
+    assert "done, " in (folder / jobs.LOG).read_text()
+    cost = json.loads((folder / "cost.json").read_text())
+    stored = list((project / "results/mine/2_lime/explanations").iterdir())
+    table = (folder / "explained.parquet").stat().st_size
+    assert cost["disk"] == table + sum(file.stat().st_size for file in stored)
+    assert cost["memory"] > 50e6
+    assert cost["seconds"] > 0
+
+
+def test_a_wrong_value_is_one_line_and_not_tried_again(project):
+    profile = load_profile("mine", {"target": "thing 9"})
+    states = run(profile, shard=4, pages=False)
+    assert states == {"2_lime.0000": "failed", "2_lime.table": "skipped"}
+    log = (profile.folder("2_lime") / "jobs/2_lime.0000" / jobs.LOG).read_text()
+    assert "Traceback" in log
+    assert "thing 9" in log
+
+
+def test_ids_are_those_that_reading_gives(tmp_path):
+    for folder, colour in (("a", "red"), ("b", "blue"), ("c", "red")):
+        (tmp_path / folder).mkdir()
+        Image.new("RGB", (20, 20), colour).save(tmp_path / folder / "0001.png")
+    Image.new("RGB", (20, 20), "red").save(tmp_path / "b" / "coffee.png")  # as a packaged one
+    source = [str(tmp_path), "chelsea", str(tmp_path / "b"), "absent"]
+    found = listing(source)
+    read = list(iter_images(source))
+    assert [name for name, _ in found][:-1] == [p.id for p in read if not isinstance(p, Failure)]
+    assert len(found) == 5
+    assert found[-1] == ("absent", "absent")
+    assert ("chelsea", "chelsea") in found
+    assert ("coffee", str(tmp_path / "b" / "coffee.png")) in found
+
+
+class Failing(Here):
+    """Fails each job as often as it is told to, by something that may pass."""
+
+    def __init__(self, times):
+        self.times = times
+        self.asked = []
+
+    def submit(self, spec):
+        future = super().submit({**spec, "root": "/nowhere"})
+        self.asked.append(spec["job"]["name"])
+        again = self.asked.count(spec["job"]["name"]) <= self.times
+        future = type(future)()
+        future.set_result(Result("failed", message="x", again=True) if again else Result("done"))
+        return future
+
+
+@pytest.mark.parametrize(("times", "last"), [(2, "done"), (3, "failed")])
+def test_what_may_pass_is_tried_again(times, last):
+    profile = profiles.Profile("p", {})
+    found = [Job("a", "a"), Job("b", "b", needs=("a",))]
+    executor = Failing(times)
+    states = [(o.task, o.state) for o in run_plan(profile, found, found[:1], executor, retries=2)]
+    assert states == [("b", "reused"), ("a", "again"), ("a", "again"), ("a", last)]
+    assert executor.asked == ["a"] * 3
+
+
+def test_a_job_waits_for_what_it_needs_and_is_skipped_if_that_fails():
+    profile = profiles.Profile("p", {})
+    found = [Job("a", "a"), Job("b", "b", needs=("a",)), Job("c", "c"), Job("d", "d", needs=("b",))]
+    states = {o.task: o.state for o in run_plan(profile, found, found, Failing(9), retries=0)}
+    assert states == {"a": "failed", "b": "skipped", "c": "failed", "d": "skipped"}
+    executor = Failing(0)
+    executor.room = 9
+    list(run_plan(profile, found, found, executor))
+    assert executor.asked.index("a") < executor.asked.index("b") < executor.asked.index("d")
+
+
+def test_a_job_that_can_only_fail_is_not_begun():
+    profile = profiles.Profile("p", {})
+    parts = [Job("a.0", "a"), Job("a", "a", needs=("a.0",))]
+    found = [*parts, Job("b", "b", needs=("a",)), Job("c", "c")]
+    executor = Failing(0)
+    outcomes = list(run_plan(profile, found, found, executor, barred={"a": "no weights"}))
+    states = {o.task: (o.state, o.message) for o in outcomes}
+    assert states["a.0"] == states["a"] == ("failed", "no weights")
+    assert states["b"] == ("skipped", "needs a")
+    assert executor.asked == ["c"]
+    assert len(outcomes) == 4
+    # Shards that are finished can be gathered without the network.
+    table = Job("a.table", "a", kind="table", needs=("a.0",))
+    list(run_plan(profile, [parts[0], table], [table], executor, barred={"a": "no weights"}))
+    assert executor.asked == ["c", "a.table"]
+
+
+def test_workers_share_cores_and_gpus(monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _pid: set(range(8)))
+    one, two, three = environments(3, None, ["0", "1"])
+    assert one["OMP_NUM_THREADS"] == "2"
+    assert [e["CUDA_VISIBLE_DEVICES"] for e in (one, two, three)] == ["0", "1", "0"]
+    assert "CUDA_VISIBLE_DEVICES" not in environments(1, 3)[0]
+    assert environments(16, None)[0]["OMP_NUM_THREADS"] == "1"
+    with pytest.raises(InputError):
+        environments(1, 0)
+
+
+def test_threads_in_this_process_are_as_before_afterwards(monkeypatch):
+    import torch
+
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
+    before = torch.get_num_threads()
+    with Here(before + 1):
+        assert torch.get_num_threads() == before + 1
+        assert os.environ["OMP_NUM_THREADS"] == os.environ["MKL_NUM_THREADS"] == str(before + 1)
+    assert torch.get_num_threads() == before
+    assert os.environ["OMP_NUM_THREADS"] == "7"
+    assert "MKL_NUM_THREADS" not in os.environ
+
+
+def test_gpus_are_found_without_a_driver(monkeypatch, tmp_path):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert executors.visible_gpus(tmp_path / "none") == []
+    (tmp_path / "0000:01:00.0").touch()
+    assert executors.visible_gpus(tmp_path) == ["0"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
+    assert executors.visible_gpus(tmp_path) == ["2", "5"]
+
+
+def test_the_time_of_a_plan_by_hand():
+    found = [Job("a", "a"), Job("b", "b"), Job("c", "c", needs=("a", "b", "z")), Job("d", "d")]
+    seconds = {"a": 3.0, "b": 1.0, "c": 2.0, "d": 4.0}
+    assert wall(found, seconds, 1) == 10
+    assert wall(found, seconds, 2) == 5  # d behind b, c behind a
+    assert wall(found, seconds, 9) == 5
+    assert wall([], {}, 2) == 0
+
+
+class Told:
+    """An executor that does nothing and says so; `sent` are the jobs that it was given."""
+
+    room = 2
+
+    def __init__(self):
+        self.sent = []
+
+    def submit(self, spec):
+        self.sent.append((spec["job"]["name"], spec["store"]))
+        future = Future()
+        future.set_result(Result("done", 1.0, "not explained: a.png (torn)"))
+        return future
+
+    def check(self):
+        pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+
+def test_a_report_by_workers_says_as_much_as_one_without(project, monkeypatch):
+    told = Told()
+    monkeypatch.setattr(sweeping, "_executor", lambda engine: setattr(told, "of", engine) or told)
+    monkeypatch.setattr(sweeping, "live", lambda: True)
+    monkeypatch.setattr("xailib.report.cli.running.subprocess.run", lambda *_, **__: Done(1))
+    monkeypatch.setattr("xailib.report.run.preflight.lacking", lambda _: {})
+    monkeypatch.setattr("xailib.report.run.costs.estimate", lambda _, job: TIMES[job.name])
+    monkeypatch.setenv(jobs.STORE, "s3://another-sweeps")
+    found = CliRunner().invoke(main, ["report", "mine", "--workers", "8"])
+    assert found.exit_code == 1  # without a book there is no site
+    assert found.stdout.splitlines() == [
+        "2_lime         done in 1 s: not explained: a.png (torn)",
+        "4_agreement    done in 1 s: not explained: a.png (torn)",
+    ]
+    assert found.stderr.splitlines()[0] == "0 of 2 jobs, about 9 s left"
+    assert found.stderr.splitlines()[1] == "2 of 2 jobs"
+    assert told.sent == [("2_lime", ""), ("4_agreement", "")]
+    assert told.of.workers == 2  # no more than there are notebooks to run
+    assert os.environ[jobs.STORE] == "s3://another-sweeps"
+
+
+Done = namedtuple("Done", "returncode")
+TIMES = {"2_lime": Cost(6.0, 0.0, 0.0), "4_agreement": Cost(3.0, 0.0, 0.0)}
+
+
+def test_the_longest_way_to_the_end_begins_first():
+    found = [Job("a", "a"), Job("b", "b"), Job("c", "c"), Job("d", "d", needs=("a", "z"))]
+    seconds = {"a": 1.0, "b": 5.0, "c": 1.0, "d": 5.0}
+    assert names(longest_first(found, seconds)) == ["a", "b", "d", "c"]
+    # What may take any time, and what it waits for, come first of all.
+    del seconds["d"]
+    assert names(longest_first(found, seconds)) == ["a", "d", "b", "c"]
+    assert longest_first([], {}) == []
+
+
+def test_estimates_are_lines_in_the_size_of_a_job(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    profile = load_profile("smoke", {"images": ["chelsea", "coffee", "rocket"], "num_samples": 50})
+    for task in plan.SHARDS:
+        for job in plan.plan(profile, task, shard=2):
+            cost = estimate(profile, job)
+            assert min(cost.seconds, cost.memory, cost.disk) > 0
+    two, one = plan.plan(profile, "2_lime", shard=2)[:2]
+    each = constants()["jobs"]["2_lime explain"]
+    assert (units(profile, two), units(profile, one)) == (100, 50)
+    for name in ("seconds", "memory", "disk"):
+        by_hand = each[name]["fixed"] + 50 * each[name]["each"]
+        assert getattr(estimate(profile, one), name) == by_hand
+    # Of those that explain the first photographs alone, these count.
+    embedded = load_profile("embedded")
+    for task, count in (("5_faithfulness", 10), ("7_sanity", 6), ("9_stability", 2)):
+        (job,) = plan.plan(embedded, task)
+        assert units(embedded, job) == count
+    assert units(replace(embedded, parameters={"images": ["chelsea"]}), job) == 1
+    # A task in one piece is its explanations and its page.
+    (whole,), (*parts, page) = (plan.plan(profile, "3_cam", shard=size) for size in (None, 3))
+    assert (units(profile, parts[0]), units(profile, page)) == (9, 3)  # heatmaps, and photographs
+    together = [estimate(profile, job) for job in (*parts, page)]
+    assert estimate(profile, whole).seconds == sum(cost.seconds for cost in together)
+    assert estimate(profile, whole).memory == max(cost.memory for cost in together)
+
+
+def test_a_report_has_one_job_a_task_and_a_sweep_shares_photographs_out():
+    whole = {workers: sweeping.Engine(workers=workers, whole=True) for workers in (None, 2)}
+    assert [engine.asked for engine in whole.values()] == [False, True]
+    assert whole[2].photographs is None
+    assert sweeping.Engine(workers=2).photographs == plan.SHARD
+    assert sweeping.Engine(workers=2, shard=3).photographs == 3
+
+
+def test_what_is_left_is_told_to_who_watches(monkeypatch, capsys):
+    monkeypatch.setattr(sweeping, "live", lambda: True)
+    monkeypatch.setattr(sweeping, "_PAUSE", 0.0)
+    jobs = [Job("a", "a"), Job("b", "b"), Job("c", "c", needs=("a",)), Job("d", "d")]
+    rest = sweeping._Left(jobs, {"a": 9.0, "b": 30.0, "c": 20.0}, 2)
+    for task, state in (("e", "reused"), ("a", "again"), ("a", "done"), ("d", "failed")):
+        rest.tell(Outcome(task, state))
+    rest.tell(Outcome("b", "done"))
+    rest.tell(Outcome("c", "skipped"))
+    assert capsys.readouterr().err.splitlines() == [
+        "0 of 4 jobs, about 30 s or more left",
+        "1 of 4 jobs, about 30 s or more left",
+        "2 of 4 jobs, about 30 s left",
+        "3 of 4 jobs, about 20 s left",
+        "4 of 4 jobs",
+    ]
+
+
+def test_what_has_no_estimate_is_told_in_words(monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    kept = constants()
+    known = {kind: of for kind, of in kept["jobs"].items() if not kind.startswith("9_stability")}
+    monkeypatch.setattr("xailib.report.run.costs.constants", lambda: {**kept, "jobs": known})
+    jobs = [Job("2_lime", "2_lime"), Job("9_stability", "9_stability")]
+    for model in ("tf_efficientnet_lite0", "resnet18"):
+        sweeping._show(load_profile("embedded", {"model": model}), jobs, jobs, 1, False)
+        output = capsys.readouterr().out
+        (line,) = [line for line in output.splitlines() if line.startswith("9_stability")]
+        assert line.count("no estimate") == 3
+        assert "To do: 2 of 2 jobs (no estimate: 9_stability, not counted); about" in output
+        assert "?" not in output
+        others = "Of other networks, the time may be many times as much: resnet18."
+        assert (others in output) == (model == "resnet18")

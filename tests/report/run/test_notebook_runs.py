@@ -1,0 +1,341 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from click.testing import CliRunner
+from conftest import ROOT
+from faults_table import says
+from PIL import Image
+
+from xailib.errors import InputError, XailibError
+from xailib.files import take_away
+from xailib.report.cli import main
+from xailib.report.params import profiles
+from xailib.report.params.profiles import Profile, load_profile
+from xailib.report.run import foreseen
+from xailib.report.run import notebook as pipeline
+from xailib.report.run.notebook import Outcome, pending, run_profile, up_to_date
+from xailib.report.run.results import MANIFEST, read_manifest
+
+NOTEBOOK = """
+from xailib.images.load import load_images
+from xailib.report.run.results import start_run
+from xailib.errors import InputError
+photographs = load_images(images)
+if num_samples == 13:
+    raise InputError("num_samples: 13 is unlucky")
+if num_samples == 14:
+    raise RuntimeError("14 is worse")
+run = start_run(out_dir, TASK, {"images": images}, photographs)
+run.save_metrics({"n": len(photographs)})
+_ = run.finish()
+"""
+CELL = 'images: list = ["chelsea"]  # pictures\nnum_samples: int = 15  # n\nout_dir: str = "x"\n'
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch, picture):
+    """A project with two small tasks, the second of which reads the first."""
+    import nbformat.v4 as nb
+    from nbformat import write
+
+    reading = 'lime_run: str = "y"\nsteps: int = 3\n'
+    for task, more in (("2_lime", ""), ("4_agreement", reading)):
+        cells = [
+            nb.new_code_cell(CELL + more, metadata={"tags": ["parameters"]}),
+            nb.new_code_cell(NOTEBOOK.replace("TASK", repr(task))),
+        ]
+        kernel = {"kernelspec": {"name": "python3", "display_name": "", "language": "python"}}
+        folder = tmp_path / "notebooks"
+        folder.mkdir(exist_ok=True)
+        write(nb.new_notebook(cells=cells, metadata=kernel), folder / f"{task}.ipynb")
+    (tmp_path / "_toc.yml").touch()
+    (tmp_path / "params").mkdir()
+    Image.fromarray(picture).save(tmp_path / "one.png")
+    profile = {"images": [str(tmp_path / "one.png")], "num_samples": 17}
+    (tmp_path / "params" / "mine.yaml").write_text(yaml.safe_dump(profile))
+    monkeypatch.chdir(tmp_path)
+    for module in (pipeline, profiles):
+        monkeypatch.setattr(module, "TASKS", ("2_lime", "4_agreement"))
+    yield tmp_path
+    profiles._declared.cache_clear()
+    pipeline._check_pair.cache_clear()
+
+
+def states(profile, **options):
+    return [outcome.state for outcome in run_profile(profile, **options)]
+
+
+def edited(**values):
+    """The profile, after these lines of its file are changed."""
+    file = Path("params/mine.yaml")
+    file.write_text(yaml.safe_dump({**yaml.safe_load(file.read_text()), **values}))
+    return load_profile("mine")
+
+
+def change(notebook):
+    found = json.loads(notebook.read_text())
+    found["cells"][1]["source"] += "\n# changed"
+    notebook.write_text(json.dumps(found))
+    pipeline._check_pair.cache_clear()
+
+
+def test_a_pair_out_of_step_is_refused(project):
+    import jupytext
+
+    notebook = project / "notebooks" / "2_lime.ipynb"
+    jupytext.write(jupytext.read(notebook), notebook.with_suffix(".py"), fmt="py:percent")
+    profile = load_profile("mine")
+    change(notebook)
+    (outcome,) = run_profile(profile, only="2_lime")
+    assert "2_lime.ipynb and 2_lime.py differ; run 'make pair'" in outcome.message
+
+
+def test_only_what_changed_runs_again(project):
+    profile = load_profile("mine")
+    assert states(profile) == ["done", "done"]
+    assert states(profile) == ["reused", "reused"]
+    # A changed picture, under the same name.
+    Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save(project / "one.png")
+    assert states(profile) == ["done", "done"]
+    # A damaged result.
+    (profile.folder("4_agreement") / "metrics.json").write_text("{}")
+    assert states(profile) == ["reused", "done"]
+    # A changed notebook.
+    change(project / "notebooks" / "4_agreement.ipynb")
+    assert states(profile) == ["reused", "done"]
+    # A changed parameter.
+    profile = edited(num_samples=18)
+    assert states(profile) == ["done", "done"]
+    # An interrupted run.
+    (profile.folder("2_lime") / MANIFEST).unlink()
+    assert states(profile) == ["done", "reused"]
+
+
+def test_values_changed_for_once_leave_the_profiles_own_results(project):
+    profile = load_profile("mine")
+    assert states(profile) == ["done", "done"]
+    changed = load_profile("mine", {"num_samples": 18})
+    assert pending(changed) == ["2_lime", "4_agreement"]
+    assert states(changed, only="2_lime") == ["done"]
+    assert changed.folder("2_lime").parent.name.startswith("mine+num_samples-")
+    assert pending(load_profile("mine", {"num_samples": 18})) == ["4_agreement"]
+    assert load_profile("mine", {"num_samples": 19}).beside != changed.beside
+    # Of the tasks that a change does not reach there are no second results.
+    assert states(load_profile("mine", {"steps": 4})) == ["reused", "done"]
+    assert load_profile("mine", {"num_samples": 17}) == profile  # as it is in the file
+    assert states(profile) == ["reused", "reused"]
+    assert load_profile("mine", {"steps": 4}, whole=True).reached == profiles.TASKS  # for a site
+
+
+def test_what_would_run_is_known_before(project):
+    profile = load_profile("mine")
+    assert pending(profile) == ["2_lime", "4_agreement"]
+    assert pending(profile, only="4_agreement") == ["4_agreement"]
+    assert states(profile) == ["done", "done"]
+    assert pending(profile) == []
+    assert pending(profile, "2_lime", force=True) == ["2_lime"]
+    change(project / "notebooks" / "2_lime.ipynb")
+    assert pending(profile) == ["2_lime", "4_agreement"]  # the second reads the first
+    assert states(profile) == ["done", "reused"]  # which has given the same results
+
+
+def test_other_versions_and_sources_run_again(project, monkeypatch):
+    profile = load_profile("mine")
+    assert states(profile, only="2_lime") == ["done"]
+    assert up_to_date(profile, "2_lime")
+    monkeypatch.setattr(pipeline, "fingerprint", lambda *_: {"versions": "others"})
+    assert not up_to_date(profile, "2_lime")
+
+
+def test_a_failed_task_is_one_line_and_stops_only_what_needs_it(project):
+    outcomes = list(run_profile(load_profile("mine", {"num_samples": 13})))
+    assert [outcome.state for outcome in outcomes] == ["failed", "skipped"]
+    assert outcomes[0].message == "InputError: num_samples: 13 is unlucky"
+    assert list((project / "results").iterdir()) == []  # nothing was made
+
+
+def test_a_failed_run_leaves_the_finished_one(project):
+    profile = load_profile("mine")
+    assert states(profile, only="2_lime") == ["done"]
+    assert states(edited(num_samples=13), only="2_lime") == ["failed"]
+    assert up_to_date(profile, "2_lime")
+
+
+def test_a_profile_with_a_wrong_name_says_what_is_near(project):
+    with pytest.raises(InputError, match=r"num_sample.*did you mean num_samples"):
+        load_profile("mine", {"num_sample": 5})
+    with pytest.raises(InputError, match="did you mean mine"):
+        load_profile("mien")
+    with pytest.raises(InputError, match="unknown name 'out_dir'"):
+        load_profile("mine", {"out_dir": "elsewhere"})  # the pipeline decides where
+    (project / "params" / "odd.yaml").write_text("- a\n- b")
+    with pytest.raises(InputError, match="parameter: value"):
+        load_profile("odd")
+    (project / "params" / "torn.yaml").write_text("a: [")
+    with pytest.raises(InputError, match="not YAML"):
+        load_profile("torn")
+    with pytest.raises(InputError, match="task"):
+        list(run_profile(load_profile("mine"), only="5_none"))
+
+
+def test_a_photograph_that_is_left_out_is_named(project):
+    Path("torn.png").write_bytes(b"no picture")
+    (outcome,) = run_profile(edited(images=["one.png", "torn.png"]), only="2_lime")
+    assert outcome.state == "done"
+    assert outcome.message.startswith("not explained: torn.png (")
+
+
+def test_the_command_says_what_became_of_each_task(project, monkeypatch):
+    told = [Outcome("2_lime", "done", 3.2), Outcome("4_agreement", "failed", 1.0, "because")]
+    monkeypatch.setattr(pipeline, "run_profile", lambda *_a, **_k: iter(told))
+    result = CliRunner().invoke(main, ["run", "mine"])
+    assert result.exit_code == 1
+    assert "2_lime         done in 3 s" in result.output
+    assert "failed in 1 s: because" in result.output
+    assert "Changed" not in result.output
+    words = ["run", "mine", "--only", "2_lime", "-p", "steps=4"]  # of another task
+    assert "Changed" not in CliRunner().invoke(main, words).output
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["run", "mine", "-p", "num_sample=5"], "did you mean num_samples"),
+        (["run", "mine", "--only", "2_lime", "-p", "steps=4"], "2_lime has no 'steps'; it is of"),
+        (["run", "absent"], "profile"),
+        (["run", "mine", "--only", "9_x"], "allowed: 2_lime, 4_agreement"),
+        (["run", "mine", "-p", "nonsense"], "not NAME=VALUE"),
+        (["run", "mine", "-p", "images=[a"], "not NAME=VALUE"),
+        (["run", "mine", "-p", "images=a", "-p", "images=b"], "given twice; a list is images=[a"),
+    ],
+)
+def test_wrong_words_are_one_clear_line(project, words, reason):
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code != 0
+    assert reason in result.output
+    assert "Traceback" not in result.output
+
+
+def test_changes_take_yaml_and_say_where_the_results_are(project):
+    words = ["run", "mine", "--only", "2_lime", "-p", "images: [chelsea, coffee]"]
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 0
+    (folder,) = (project / "results").iterdir()
+    assert f"Changed values: results/{folder.name}; those in results/mine stay" in result.stderr
+    manifest = read_manifest(folder / "2_lime")
+    assert list(manifest["inputs"]["images"]) == ["chelsea", "coffee"]
+
+
+@pytest.mark.parametrize("more", [[], ["--dry-run"], ["--workers", "2"], ["-p", "steps=4"]])
+def test_a_run_that_is_missing_is_told_before_a_kernel_starts(project, monkeypatch, more):
+    monkeypatch.setattr(pipeline, "execute", None)
+    words = ["run", "mine", "--only", "4_agreement", *more]
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 2
+    assert says("missing_run", result.stderr)
+    assert not (project / "results").exists()
+
+
+def test_what_to_run_first_is_told_in_order_and_with_which_values(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    reads = {"5_faithfulness": ["3_cam"], "3_cam": ["2_lime", "1_clip_dissect"]}
+    monkeypatch.setattr(foreseen, "upstream", lambda task: dict(enumerate(reads.get(task, ()))))
+    profile = Profile("mine", {}, beside="mine+x", reached=("3_cam", "5_faithfulness"))
+    line = "results/mine and results/mine.x; run first: 1_clip_dissect, 2_lime, 3_cam with the same"
+    with pytest.raises(InputError, match=line):
+        foreseen.check_runs(profile, ["5_faithfulness"])
+    foreseen.check_runs(profile, ["1_clip_dissect", "2_lime", "3_cam", "5_faithfulness"])
+
+
+@pytest.mark.parametrize("more", [[], ["--dry-run"], ["--workers", "2"]])
+@pytest.mark.parametrize(
+    ("images", "key"),
+    [("torn.png", "images_none"), ("[torn.png, gone.png]", "images_none"), ("", "images_nothing")],
+)
+def test_photographs_none_of_which_can_be_used_are_told_before_a_kernel_starts(
+    project, monkeypatch, images, key, more
+):
+    monkeypatch.setattr(pipeline, "execute", None)
+    Path("torn.png").write_bytes(b"no picture")
+    words = ["run", "mine", "--only", "2_lime", "-p", f"images={images}", *more]
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 2
+    assert says(key, result.stderr)
+    assert not (project / "results").exists()
+
+
+def test_one_photograph_that_can_be_used_is_enough(project, monkeypatch):
+    Path("torn.png").write_bytes(b"no picture")
+    profile = load_profile("mine", {"images": ["torn.png", "one.png"]})
+    seen = []
+    with monkeypatch.context() as instead:
+        instead.setattr(foreseen, "_check_usable", seen.append)
+        foreseen.check_images(profile, ["2_lime", "4_agreement"])
+    assert seen == [("torn.png", "one.png")]  # once, for both tasks
+    foreseen.check_images(profile, ["2_lime"])
+    with pytest.raises(InputError, match=r"none\.png"):
+        foreseen._check_usable(["none.png"])
+    monkeypatch.setattr(foreseen, "FEW", 1)  # more than are looked at
+    foreseen._check_usable(["none.png", "one.png"])
+
+
+def test_the_projects_own_profiles_name_real_parameters(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    for file in sorted((ROOT / "params").glob("*.yaml")):
+        assert isinstance(load_profile(file), Profile)
+
+
+def test_a_notebook_that_is_missing_says_so(project):
+    (project / "notebooks" / "2_lime.ipynb").unlink()
+    with pytest.raises(XailibError, match="make pair"):
+        load_profile("mine")
+
+
+def test_partial_output_of_a_failed_run_is_kept(project):
+    (outcome,) = run_profile(edited(num_samples=14), only="2_lime")
+    partial = Path("results/mine/2_lime/.2_lime.partial.ipynb")
+    assert outcome.message == f"RuntimeError: 14 is worse (see {partial})"
+    assert "14 is worse" in json.dumps(json.loads(partial.read_text()))
+
+
+def test_only_a_folder_that_holds_nothing_else_is_taken_away(tmp_path):
+    folder = tmp_path / "mine" / "2_lime"
+    folder.mkdir(parents=True)
+    for name in ("lock", "partial", "manifest.json"):
+        (folder / name).touch()
+    assert not take_away(folder, {"lock", "partial"})
+    assert len(list(folder.iterdir())) == 3
+    (folder / "manifest.json").unlink()
+    (tmp_path / "mine" / "3_cam").mkdir()
+    assert take_away(folder, {"lock", "partial"})
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["3_cam"]
+
+
+def test_a_tasks_own_parameters_reach_only_that_task(project):
+    file = project / "params" / "mine.yaml"
+    own = {"num_samples": 15, "tasks": {"4_agreement": {"num_samples": 19}}}
+    file.write_text(yaml.safe_dump(own))
+    profile = load_profile("mine")
+    assert pipeline._parameters(profile, "2_lime")["num_samples"] == 15
+    assert pipeline._parameters(profile, "4_agreement")["num_samples"] == 19
+    changed = load_profile("mine", {"num_samples": 13})  # by hand: for every task
+    assert pipeline._parameters(changed, "4_agreement")["num_samples"] == 13
+
+
+@pytest.mark.parametrize(
+    ("tasks", "line"),
+    [
+        ({"4_agree": {}}, "did you mean 4_agreement"),
+        ({"2_lime": {"samples": 3}}, "did you mean num_samples"),
+        ({"2_lime": {"out_dir": "x"}}, "out_dir"),
+        ({"2_lime": 3}, "tasks: must be"),
+        ([1], "tasks: must be"),
+    ],
+)
+def test_wrong_tasks_are_named(project, tasks, line):
+    (project / "params" / "mine.yaml").write_text(yaml.safe_dump({"tasks": tasks}))
+    with pytest.raises(InputError, match=line):
+        load_profile("mine")

@@ -1,0 +1,483 @@
+"""Finished results in a store, for machines without a common disk."""
+
+import json
+import os
+import re
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import sweeps
+from click.testing import CliRunner
+from conftest import ROOT
+from faults_table import says
+
+from xailib.errors import InputError, UnavailableError
+from xailib.files import sha256_of
+from xailib.report.cli import main
+from xailib.report.params import profiles
+from xailib.report.params.profiles import load_profile
+from xailib.report.run import explaining, plan, shards, sharing
+from xailib.report.run import notebook as pipeline
+from xailib.report.run.executors import Here
+from xailib.report.run.job import Job, Result, finished
+from xailib.report.run.notebook import Outcome
+from xailib.report.run.plan import unfinished
+from xailib.report.run.results import intact, read_manifest
+from xailib.report.run.scheduler import run_plan
+from xailib.report.run.sharing import shared
+from xailib.report.run.store import Store
+
+
+def result(folder, text="a", name="table.csv"):
+    """A finished result: a file beside its manifest, one above, and a log that it does not name."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text(text)
+    (folder / "../../above.txt").resolve().write_text("above " + text)
+    (folder / "log.txt").write_text("log " + text)
+    names = [name, "../../above.txt"]
+    outputs = {name: sha256_of((folder / name).resolve()) for name in names}
+    (folder / "manifest.json").write_text(json.dumps({"text": text, "outputs": outputs}))
+    return folder
+
+
+@pytest.fixture(params=["memory", "file", "plain"])
+def url(request, tmp_path):
+    place = tmp_path / "store"
+    urls = {"memory": f"memory://{place}", "file": place.as_uri(), "plain": str(place)}
+    return urls[request.param]
+
+
+@pytest.fixture
+def machines(tmp_path, url):
+    """Two folders of results, and the store as each of them sees it."""
+    roots = [tmp_path / name / "results" for name in ("one", "two")]
+    return [(Store(url, root), root / "mine/2_lime/jobs/2_lime.0000") for root in roots]
+
+
+def files(folder):
+    return {p.name: p.read_bytes() for p in folder.parents[1].rglob("*") if p.is_file()}
+
+
+def test_a_result_is_the_same_on_another_machine(machines):
+    (one, here), (two, there) = machines
+    assert not two.pull(there)
+    assert not there.exists()
+    one.push(result(here))
+    assert two.pull(there)
+    assert intact(there, read_manifest(there))
+    assert files(there) == files(here)  # with the log
+    # And once more, with another content.
+    one.push(result(here, "b"))
+    assert two.pull(there)
+    assert files(there) == files(here)
+
+
+def test_the_store_has_the_layout_of_the_results(tmp_path):
+    store = Store(str(tmp_path / "store"), tmp_path / "results")
+    store.push(result(tmp_path / "results/mine/2_lime/jobs/2_lime.0000"))
+    found = {p.relative_to(tmp_path / "store").as_posix() for p in (tmp_path / "store").rglob("*")}
+    assert {"mine/2_lime/above.txt", "mine/2_lime/jobs/2_lime.0000/manifest.json"} <= found
+
+
+def test_what_is_wanted_is_asked_before_anything_is_touched(machines):
+    (one, here), (two, there) = machines
+    one.push(result(here, "new"))
+    result(there, "old")
+    before = files(there)
+    assert not two.pull(there, lambda manifest: manifest["text"] == "another")
+    assert files(there) == before
+    assert two.pull(there, lambda manifest: manifest["text"] == "new")
+    assert files(there) == files(here)
+
+
+@pytest.mark.parametrize("what", ["cut short", "changed", "gone", "no manifest", "half a manifest"])
+def test_what_is_half_there_is_as_good_as_absent(machines, tmp_path, what):
+    (one, here), (two, there) = machines
+    one.push(result(here))
+    place = one._there(here / "table.csv")
+    last = one._there(here / "manifest.json")
+    if what == "gone":
+        one._system.rm_file(place)
+    elif what == "no manifest":
+        one._system.rm_file(last)
+    elif what == "half a manifest":
+        one._system.pipe_file(last, one._read(last)[:-9])
+    else:
+        one._system.pipe_file(place, b"" if what == "cut short" else b"b")
+    assert not two.pull(there)
+    assert not (there / "manifest.json").exists()
+    assert not (there / "table.csv").exists()
+    assert not list(tmp_path.rglob("*.part"))
+    # Whoever has the result puts it right.
+    one.push(here)
+    assert two.pull(there)
+    assert files(there) == files(here)
+
+
+def test_a_quick_look_at_the_store_is_at_sizes(machines, monkeypatch):
+    (one, here), (two, there) = machines
+    one.push(result(here))
+    place = one._there(here / "table.csv")
+    for content in (b"", None):
+        one._system.pipe_file(place, b"") if content == b"" else one._system.rm_file(place)
+        one.push(here, quick=True)
+        assert one._read(place) == b"a"
+    monkeypatch.delattr(Store, "_sha256")
+    one.push(here, quick=True)
+    assert two.pull(there)
+
+
+@pytest.mark.parametrize("what", ["changed", "gone"])
+def test_a_damaged_result_does_not_replace_a_whole_one(machines, what):
+    (one, here), (two, there) = machines
+    one.push(result(here))
+    result(here, "b")
+    (here / "table.csv").unlink() if what == "gone" else (here / "table.csv").write_text("c")
+    with pytest.raises(InputError, match=r"^store: 'table.csv' in .* is damaged; run again$"):
+        one.push(here)
+    assert two.pull(there)
+    assert (there / "table.csv").read_text() == "a"
+
+
+@pytest.mark.parametrize("what", ["changed", "gone"])
+def test_what_is_here_stays_until_all_of_the_other_has_come(machines, what):
+    (one, here), (two, there) = machines
+    one.push(result(here, "b"))
+    place = one._there(here.parents[1] / "above.txt")  # the last to come
+    if what == "changed":
+        one._system.pipe_file(place, b"above c")
+    else:
+        one._system.rm_file(place)
+    result(there, "a")
+    before = files(there)
+    assert not two.pull(there)
+    assert files(there) == before
+    assert intact(there, read_manifest(there))
+    assert sorted(path.name for path in there.iterdir()) == sorted(
+        ["log.txt", "manifest.json", "table.csv"]
+    )
+
+
+def test_a_manifest_goes_first_and_comes_last(machines, monkeypatch):
+    (one, here), (two, there) = machines
+    one.push(result(here))
+    result(here, "b")
+
+    def full(*_args, **_options):
+        raise OSError("the bucket is full")
+
+    monkeypatch.setattr(type(one._system), "put_file", full)
+    with pytest.raises(UnavailableError, match=r"^store: .*: OSError: the bucket is full$"):
+        one.push(here)
+    assert not two.pull(there)  # neither the old nor the new
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../../../../../out.txt",
+        "{tmp_path}/out.txt",
+        "../../../../other/2_lime/jobs/2_lime.0000/manifest.json",
+        "../../../3_cam/table.csv",
+        "../2_lime.0001/table.csv",
+        "../../manifest.json",
+        "Manifest.json",
+        ".job.lock",
+        "../../.cache/table.csv",
+        "link/out.txt",
+        "..",
+        "",
+        "nul\0",
+    ],
+)
+def test_names_of_files_that_are_not_the_jobs_own_are_refused(machines, tmp_path, caplog, name):
+    (one, here), (two, there) = machines
+    one.push(result(here))
+    result(there, "mine")
+    result(there.parents[3] / "other/2_lime/jobs/2_lime.0000")
+    (there / "link").symlink_to(tmp_path)
+    name = name.format(tmp_path=tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    # What the store has under that name is the file that it would take.
+    sha256 = sha256_of(here / "table.csv")
+    one._system.pipe_file(one._there(here / "out.txt"), b"a")
+    manifest = {"outputs": {"table.csv": sha256, name: sha256}}
+    last = one._there(here / "manifest.json")
+    one._system.pipe_file(last, json.dumps(manifest).encode())
+    before |= {path: path.read_bytes() for path in (tmp_path / "store").rglob("*.json")}
+    before |= {path: path.read_bytes() for path in (tmp_path / "store").rglob("out.txt")}
+    assert not two.pull(there)
+    assert "which is no file of its own" in caplog.text
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("sha256", ["", None, 0, [], "a" * 63, "A" * 64, "a" * 64 + "\n"])
+def test_a_file_without_a_hash_is_refused(machines, caplog, sha256):
+    (one, here), (two, there) = machines
+    one.push(result(here))
+    manifest = {"outputs": {"table.csv": sha256}}
+    one._system.pipe_file(one._there(here / "manifest.json"), json.dumps(manifest).encode())
+    assert not two.pull(there)
+    assert "without a SHA-256" in caplog.text
+    assert not there.exists()
+
+
+@pytest.mark.parametrize(
+    ("url", "key", "code"),
+    [
+        ("nowhere://x", "store_protocol", 2),
+        ("s3://", "store_bucket", 2),
+        ("gs:///prefix", "store_bucket", 2),
+        ("file://", "store_bucket", 2),
+        ("s3://bucket/x", "store_package", 1),
+        ("README.md", "store_file", 2),
+    ],
+)
+def test_an_address_that_cannot_be_used_is_one_line_before_any_work(monkeypatch, url, key, code):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setitem(sys.modules, "s3fs", None)  # as if it were not installed
+    monkeypatch.setattr(plan, "plan", None)
+    for more in ([], ["--dry-run"]):
+        done = CliRunner().invoke(main, ["run", "--store", url, *more])
+        assert done.exit_code == code
+        assert says(key, done.stderr)
+        assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("url", "line"),
+    [
+        ("s3n://bucket", r"has no protocol that fsspec knows \(did you mean s3"),
+        ("s3:/bucket", "has no // behind s3:; give a folder"),
+        ("https://example.org/x", "cannot be written to; give a folder"),
+        ("simplecache::s3://", "names no bucket or folder"),
+        ("README.md/x", r"lies below '.*/README.md', which is a file; give a folder"),
+    ],
+)
+def test_an_address_says_what_is_wrong_with_it(tmp_path, monkeypatch, url, line):
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(InputError, match=f"^store: '{re.escape(url)}' {line}"):
+        Store(url, tmp_path)
+
+
+def test_what_holds_no_finished_result_is_not_shared(tmp_path):
+    with pytest.raises(InputError, match="holds no finished result"):
+        Store("memory://x", tmp_path).push(tmp_path / "nothing")
+
+
+# Whole runs: projects in different folders, as on different machines.
+
+
+@pytest.fixture
+def projects(tmp_path, monkeypatch):
+    for module in (pipeline, plan, profiles):
+        monkeypatch.setattr(module, "TASKS", sweeps.TASKS)
+    found = []
+    for name in ("client", "first", "second", "late"):
+        (tmp_path / name).mkdir()
+        sweeps.make(tmp_path / name, 4)
+        found.append(tmp_path / name)
+    monkeypatch.chdir(found[0])
+    yield found
+    profiles._declared.cache_clear()
+    pipeline._check_pair.cache_clear()
+    explaining._classifier.cache_clear()
+
+
+class Machines(Here):
+    """Workers in projects of their own, in turn, to which the client's folder is not there."""
+
+    def __init__(self, *roots):
+        super().__init__()
+        self.roots = roots
+        self.done = []
+
+    def submit(self, spec):
+        root = self.roots[len(self.done) % len(self.roots)]
+        explaining._classifier.cache_clear()  # it is another process's
+        client = Path.cwd()
+        os.chdir(root)
+        try:
+            future = super().submit({**spec, "root": "/not/here"})
+        finally:
+            os.chdir(client)
+        self.done.append((spec["job"]["name"], future.result().state))
+        return future
+
+
+def run(executor, url, force=False, **options):
+    profile = load_profile("mine")
+    found = plan.plan(profile, "2_lime", **options)
+    left = unfinished(profile, found, force=force)
+    outcomes = []
+    with shared(url, profile, found, left) as settle, executor:
+        outcomes += map(settle, run_plan(profile, found, left, executor, force=force))
+    assert "XAILIB_STORE" not in os.environ
+    return {outcome.task: outcome.state for outcome in outcomes}
+
+
+def explained(root):
+    return (root / "results/mine/2_lime/jobs/2_lime.table/explained.parquet").read_bytes()
+
+
+def leave(profile, job, value):
+    """What a job would leave, without doing it."""
+    if job.kind != "notebook":
+        row = dict.fromkeys(shards._COLUMNS, value)
+        shards.record(profile, job, [row], [], [], {})
+        return
+    folder = result(job.folder(profile), str(value))
+    request = pipeline._expected(profile, job.task)
+    outputs = {"table.csv": sha256_of(folder / "table.csv")}
+    manifest = {"request": request, "inputs": {"files": {}}, "outputs": outputs}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize("kind", ["explain", "notebook"])
+def test_what_a_job_needs_and_has_stays_and_what_is_out_of_date_comes(
+    projects, tmp_path, monkeypatch, kind
+):
+    url, profile = f"memory://{tmp_path}", load_profile("mine")
+    if kind == "explain":
+        *_, need, job = plan.plan(profile, "2_lime", shard=9, pages=False)
+    else:
+        need, job = Job("2_lime", "2_lime"), Job("4_agreement", "4_agreement")
+    monkeypatch.setattr(sharing, "run_job", lambda *_, **__: Result("failed"))
+    folder = need.folder(profile)
+    table = folder / ("explained.parquet" if kind == "explain" else "table.csv")
+
+    def stored(samples, value):
+        """Put another result in the store, of other parameters."""
+        sweeps.edit(projects[0], num_samples=samples)
+        leave(load_profile("mine"), need, value)
+        sharing.open_store(url).push(folder)
+        return table.read_bytes()
+
+    def found():
+        sharing.run_shared(load_profile("mine"), job, url)
+        assert finished(load_profile("mine"), need)
+        return table.read_bytes()
+
+    stored(21, 1)
+    sweeps.edit(projects[0], num_samples=20)
+    leave(load_profile("mine"), need, 2)
+    newer = table.read_bytes()
+    assert found() == newer  # of now, and in the store one of before
+    stored(20, 3)
+    leave(load_profile("mine"), need, 2)
+    assert found() == newer  # both of now
+    now = stored(22, 4)
+    sweeps.edit(projects[0], num_samples=20)
+    leave(load_profile("mine"), need, 2)
+    sweeps.edit(projects[0], num_samples=22)
+    assert found() == now  # the one here of before
+    shutil.rmtree(folder)
+    assert found() == now
+
+
+@pytest.mark.parametrize("request_", [[], ["x"], "x", 1, None])
+def test_a_stored_manifest_of_another_form_is_as_good_as_absent(
+    projects, tmp_path, monkeypatch, request_
+):
+    url, profile, job = f"memory://{tmp_path}", load_profile("mine"), Job("2_lime", "2_lime")
+    leave(profile, job, 1)
+    store, last = sharing.open_store(url), job.folder(profile) / "manifest.json"
+    store.push(last.parent)
+    damaged = {**json.loads(last.read_text()), "request": request_}
+    store._system.pipe_file(store._there(last), json.dumps(damaged).encode())
+    monkeypatch.setattr(sharing, "run_job", lambda *_, **__: Result("failed", message="asked"))
+    assert sharing.run_shared(profile, job, url).message == "asked"  # it is finished here
+    shutil.rmtree(last.parent)
+    assert sharing.run_shared(profile, job, url).message == "asked"
+    assert not last.exists()
+
+
+def test_whatever_goes_wrong_with_the_store_is_told_to_the_client(projects, tmp_path, monkeypatch):
+    profile, job = load_profile("mine"), Job("2_lime", "2_lime")
+
+    def broken(*_args, **_options):
+        raise FileNotFoundError("two\nlines")
+
+    monkeypatch.setattr(Store, "pull", broken)
+    found = sharing.run_shared(profile, job, f"memory://{tmp_path}")
+    assert found == Result("failed", 0.0, "FileNotFoundError: two", again=True)
+    assert "in broken" in (job.folder(profile) / "log.txt").read_text()
+
+
+def test_a_job_whose_result_is_not_in_the_store_has_failed(projects, tmp_path):
+    url, profile = tmp_path.as_uri() + "/store", load_profile("mine")
+    *_, job, table = plan.plan(profile, "2_lime", shard=9, pages=False)
+    leave(profile, job, 1)
+    sharing.open_store(url).push(job.folder(profile))
+    done = Outcome(job.name, "done", 2.0)
+    with shared(url, profile, [job, table], [job, table]) as settle:
+        assert settle(done) == done
+        (tmp_path / "store/mine/2_lime/jobs" / job.name / "explained.parquet").write_bytes(b"")
+        shutil.rmtree(projects[0] / "results")
+        message = f"its result is not in the store {url!r}"
+        assert settle(done) == Outcome(job.name, "failed", 2.0, message)
+        assert settle(replace(done, task=table.name)).state == "failed"
+        assert settle(replace(done, state="again")).state == "again"
+
+
+def test_workers_in_different_projects_share_a_run(projects, tmp_path):
+    client, first, second, late = projects
+    url = f"memory://{tmp_path}"
+    tables = {"shard": 2, "pages": False}
+    executor = Machines(first, second)
+    states = run(executor, url, **tables)
+    assert set(states.values()) == {"done"}
+    names = ["2_lime.0000", "2_lime.0001", "2_lime.0002", "2_lime.table"]
+    assert executor.done == [(name, "done") for name in names]
+    # Neither had all the shards, and the client none; now it has everything.
+    assert len(list(first.glob("results/mine/2_lime/explanations/*.npz"))) < 4
+    assert len(list(client.glob("results/mine/2_lime/explanations/*.npz"))) == 4
+    assert len(pd.read_parquet(client / "results/mine/2_lime/jobs/2_lime.table/explained.parquet"))
+    assert explained(client) == explained(second)
+    # Another machine, and a client that starts again with nothing: nobody explains anything.
+    shutil.rmtree(client / "results")
+    executor = Machines(late)
+    assert set(run(executor, url, **tables).values()) == {"reused"}
+    assert explained(client) == explained(late) == explained(second)
+    # The same on one machine without a store.
+    shutil.rmtree(client / "results")
+    explaining._classifier.cache_clear()
+    run(Here(), None, **tables)
+    assert explained(client) == explained(late)
+
+
+def test_a_notebook_takes_its_shards_from_the_store(projects, tmp_path):
+    """Which were made in another folder: the keys of explanations must not tell which."""
+    client, first, second, _ = projects
+    executor = Machines(first, second, first, second)
+    states = run(executor, f"memory://{tmp_path}", shard=2)
+    assert set(states.values()) == {"done"}
+    assert executor.done[-1] == ("2_lime", "done")
+    manifest = read_manifest(client / "results/mine/2_lime")
+    assert manifest["passes"]["made"] == 0
+    assert manifest["passes"]["kept"] > 4 * 2
+    assert intact(client / "results/mine/2_lime", manifest)
+
+
+def test_what_was_finished_before_goes_to_the_store_and_changed_parameters_do_not_come(
+    projects, tmp_path
+):
+    client, first, *_ = projects
+    url = f"memory://{tmp_path}"
+    tables = {"shard": 3, "pages": False}
+    assert set(run(Here(), None, **tables).values()) == {"done"}
+    assert set(run(Machines(first), url, **tables).values()) == {"reused"}  # none is sent
+    shutil.rmtree(client / "results" / "mine" / "2_lime" / "jobs" / "2_lime.table")
+    executor = Machines(first)
+    assert set(run(executor, url, **tables).values()) == {"reused"}
+    assert executor.done == [("2_lime.table", "reused")]
+    assert explained(first) == explained(client)
+    values = client / "params" / "mine.yaml"
+    values.write_text(values.read_text().replace("num_samples: 20", "num_samples: 21"))
+    executor = Machines(first)
+    run(executor, url, **tables)
+    assert [state for _, state in executor.done] == ["done"] * 3

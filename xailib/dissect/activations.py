@@ -1,0 +1,247 @@
+"""Activations of units on probe images, recorded once, resumable, and safe to use again."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Shaped, UInt8
+from torch import Tensor, nn
+
+from xailib.dissect import blocks as recording
+from xailib.errors import InputError
+from xailib.images.probe import ProbeSet
+from xailib.networks import layers as layer_tools
+from xailib.networks.classifier import BATCH, Classifier, load_classifier
+from xailib.networks.forward import halving
+
+_VERSION = 2  # of the folder's layout and of what pooling means
+
+
+@dataclass(frozen=True)
+class Activations(Mapping[str, np.ndarray]):
+    """A finished recording: from layer to its (probe, units) activations, memory-mapped.
+
+    Attributes
+    ----------
+    folder : Path
+        Where it lies.
+    manifest : dict
+        What it is of: classifier, layers, pool, dtype, probe set.
+    ids : tuple of str
+        The probe images' ids, row by row.
+    """
+
+    folder: Path
+    manifest: Mapping[str, Any]
+    ids: tuple[str, ...]
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The recorded layers, in the order asked for."""
+        return tuple(self.manifest["layers"])
+
+    def __getitem__(self, layer: str) -> Shaped[np.ndarray, "probe units"]:
+        """Return a layer's activations, read from the disk as they are used."""
+        return recording.table(self.folder, self.manifest, self.layers.index(layer))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.layers)
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+
+def networks_of(parameters: Mapping[str, Any]) -> dict[str, tuple[Classifier, list[str]]]:
+    """Load the networks that a notebook's parameters ask to dissect, each with its layers.
+
+    Parameters
+    ----------
+    parameters : mapping
+        ``model``, ``weights``, ``layers``, ``compare``, ``compare_weights``, ``control``,
+        ``seed`` and ``device``, as in the notebook; other names do not matter.
+
+    Returns
+    -------
+    dict
+        By what tables call them: the network, then the one to compare it with if there is one,
+        then, as the control, the first with random weights.
+
+    Raises
+    ------
+    InputError, UnavailableError
+        For a network, weights or a layer that cannot be used.
+    """
+    model, device, seed = (parameters[name] for name in ("model", "device", "seed"))
+    first = load_classifier(model, parameters["weights"] or None, device, seed)
+    layers = list(parameters["layers"] or first.dissect_layers)
+    for name in layers:
+        first.layer(name)
+    found = {model: (first, layers)}
+    compare = parameters["compare"]
+    if compare:
+        second = load_classifier(compare, parameters["compare_weights"] or None, device, seed)
+        name = compare if compare != model else f"{compare}, {second.weights}"
+        found[name] = (second, list(second.dissect_layers))
+    if parameters["control"] and ".py:" not in model:
+        found["random weights"] = (load_classifier(model, "random", device, seed), layers)
+    return found
+
+
+def record_activations(
+    classifier: Classifier,
+    layers: Sequence[str],
+    probe: ProbeSet,
+    *,
+    folder: str | Path,
+    pool: str = "avg",
+    dtype: str = "float16",
+    batch_size: int = BATCH,
+    parts: Iterable[Path] = (),
+) -> Activations:
+    """Record what units put out on each probe image, in one forward pass for all layers.
+
+    Feature maps are pooled over space. Layers of tokens give the class token where the network
+    has one, else the pooled tokens. Rows of scores are kept as they are. A recording that
+    was interrupted goes on behind its last whole batch; a finished one is returned as it is.
+
+    Parameters
+    ----------
+    classifier : Classifier
+        Whose units.
+    layers : sequence of str
+        `named_modules` names.
+    probe : ProbeSet
+        What it is shown.
+    folder : str or path
+        One folder for one recording.
+    pool : {"avg", "max"}
+        Over space, or over tokens.
+    dtype : {"float16", "float32"}
+        On the disk: 2 or 4 bytes for each unit and image.
+    batch_size : int
+        Images at a time.
+    parts : iterable of Path
+        Folders with recordings of parts of these images, which are copied instead of shown
+        again, see `xailib.dissect.blocks.from_parts`.
+
+    Raises
+    ------
+    InputError
+        For an unknown layer, a folder with another recording, too little room, or activations
+        that are not finite; before any work where that can be told.
+    StorageError
+        If the disk is full, or may not be written to.
+    """
+    _check(classifier, layers, pool, dtype)
+    folder = Path(folder).expanduser()
+    wanted = {
+        "version": _VERSION,
+        "classifier": f"{classifier.name}@{classifier.sha256}",
+        "layers": list(layers),
+        "pool": pool,
+        "dtype": dtype,
+        "probe": probe.sha256,
+        "images": len(probe),
+    }
+
+    def compute(start: int, stop: int) -> Iterator[dict[str, Float[np.ndarray, "batch units"]]]:
+        return _pooled(classifier, layers, probe.part(0, stop), pool, start, batch_size)
+
+    manifest = recording.record(
+        folder,
+        wanted,
+        lambda start: recording.from_parts(probe, wanted, parts, start, compute),
+        failures=len(probe.failures),
+        first=probe.ids[0],
+    )
+    return Activations(folder, manifest, probe.ids)
+
+
+def _check(classifier: Classifier, layers: Sequence[str], pool: str, dtype: str) -> None:
+    if isinstance(layers, str) or not layers:
+        raise InputError("layers: name at least one, in a list")
+    if len(set(layers)) < len(layers):
+        raise InputError("layers: one is named twice")
+    for name in layers:
+        classifier.layer(name)
+    if pool not in ("avg", "max"):
+        raise InputError(f"pool: {pool!r} is neither 'avg' nor 'max'")
+    if dtype not in ("float16", "float32"):
+        raise InputError(f"dtype: {dtype!r} is neither 'float16' nor 'float32'")
+
+
+def _pooled(
+    classifier: Classifier,
+    layers: Sequence[str],
+    probe: ProbeSet,
+    pool: str,
+    start: int,
+    batch_size: int,
+) -> Iterator[dict[str, Float[np.ndarray, "batch units"]]]:
+    """Yield each batch's pooled activations by layer, float32."""
+    module = classifier.module
+    class_token = _has_class_token(module)
+    photographs = probe.photographs(start)
+    views: list[UInt8[np.ndarray, "height width 3"]] = []  # read, and not shown yet
+    with (
+        torch.inference_mode(),
+        layer_tools.evaluation(module),
+        layer_tools.recorded(module, layers) as outputs,
+    ):
+
+        def run(first: int, last: int) -> dict[str, Float[np.ndarray, "batch units"]]:
+            count = last - first
+            views.extend(
+                classifier.view(p).pixels for p in islice(photographs, max(0, count - len(views)))
+            )
+            outputs.clear()
+            module(classifier.input_tensor(np.stack(views[:count])))
+            missing = [name for name in layers if name not in outputs]
+            if missing:
+                raise InputError(f"layers: the network does not use {', '.join(missing)}")
+            rows = {}
+            for name in layers:
+                values = _pool(name, outputs[name], count, pool, class_token).float().cpu()
+                _check_finite(name, values, probe.ids[start + first : start + last])
+                rows[name] = values.numpy()
+            del views[:count]  # only now: where memory runs out they are shown again, fewer a pass
+            return rows
+
+        for _, _, rows in halving(run, len(probe) - start, batch_size):
+            yield rows
+
+
+def _has_class_token(module: nn.Module) -> bool:
+    """Tell whether a network puts a class token first, as torchvision and timm name it."""
+    names = {name.rpartition(".")[2] for name, _ in module.named_parameters()}
+    return bool(names & {"class_token", "cls_token"})
+
+
+def _pool(name: str, output: Tensor, count: int, pool: str, class_token: bool) -> Tensor:
+    """Return one value for each image and unit of a layer's output."""
+    if output.ndim not in (2, 3, 4) or len(output) != count:
+        raise InputError(
+            f"layers: {name!r} puts out {tuple(output.shape)} for {count} images, which is "
+            "neither maps, nor tokens, nor one row for each"
+        )
+    if output.ndim == 2:
+        return output
+    if output.ndim == 3:
+        if class_token:
+            return output[:, 0]
+        return output.mean(1) if pool == "avg" else output.amax(1)
+    # Square maps tell which axes are space: Swin puts its units last.
+    last = output.shape[1] == output.shape[2] != output.shape[3]
+    space = (1, 2) if last else (2, 3)
+    return output.mean(space) if pool == "avg" else output.amax(space)
+
+
+def _check_finite(name: str, values: Tensor, ids: Sequence[str]) -> None:
+    bad = ~torch.isfinite(values).all(1)
+    if bad.any():
+        image = ids[int(bad.nonzero()[0])]
+        raise InputError(f"activations: layer {name!r} is not finite for the image {image!r}")

@@ -1,0 +1,135 @@
+"""Kinds of concept that units carry, and whether one network carries more of a kind."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import pandas as pd
+from scipy.stats import fisher_exact
+from scipy.stats.contingency import odds_ratio
+
+from xailib.errors import InputError, unknown_name
+
+UNKNOWN = "not in the lexicon"
+
+
+def kinds_of(labels: pd.DataFrame, kinds: Mapping[str, str]) -> pd.DataFrame:
+    """Count the kinds of concept in each layer: layer, kind, units, share of the layer.
+
+    A concept whose kind the lexicon does not tell counts as `UNKNOWN`. Dead units, which answer
+    to nothing, are left out where the table tells them.
+    """
+    labels = _alive(labels)
+    counts = labels.assign(kind=_kinds(labels, kinds)).groupby(["layer", "kind"], sort=False).size()
+    table = counts.rename("units").reset_index()
+    return table.assign(share=table["units"] / table.groupby("layer")["units"].transform("sum"))
+
+
+def counted(tables: Mapping[str, pd.DataFrame], kinds: Mapping[str, str]) -> pd.DataFrame:
+    """Return `kinds_of` for the labels of several networks, in one table: network and the rest."""
+    parts = [kinds_of(labels, kinds).assign(network=name) for name, labels in tables.items()]
+    return pd.concat(parts, ignore_index=True)[["network", "layer", "kind", "units", "share"]]
+
+
+@dataclass(frozen=True)
+class KindTest:
+    """Whether the units of a second network carry a kind of concept more often than a first's.
+
+    Attributes
+    ----------
+    kind : str
+        Such as ``"scene"``.
+    first, second : int
+        Units that carry it.
+    first_units, second_units : int
+        Of so many in the layers compared, without dead ones.
+    odds : float
+        Of the second over those of the first: the conditional maximum likelihood estimate;
+        infinite where the first has none.
+    odds_low, odds_high : float
+        Its exact interval.
+    p : float
+        Of Fisher's exact test, two-sided. It takes units for independent of each other.
+    """
+
+    kind: str
+    first: int
+    first_units: int
+    second: int
+    second_units: int
+    odds: float
+    odds_low: float
+    odds_high: float
+    p: float
+
+    def as_dict(self) -> dict[str, float | str]:
+        """Return it for a table or a file of metrics."""
+        return asdict(self)
+
+
+def compare_kind(
+    first: pd.DataFrame,
+    second: pd.DataFrame,
+    kinds: Mapping[str, str],
+    kind: str = "scene",
+    *,
+    last: int = 2,
+    confidence: float = 0.95,
+) -> KindTest:
+    """Compare how often two networks' last layers carry a kind of concept.
+
+    Dead units are left out, as in `kinds_of`.
+
+    Parameters
+    ----------
+    first, second : DataFrame
+        From `xailib.dissect.label.label_units`, layers in order.
+    kinds : mapping
+        From a concept, in lower case, to its kind: `xailib.dissect.concepts.Concepts.kinds`.
+    kind : str
+        Which one.
+    last : int
+        How many of each network's layers, from the end.
+    confidence : float
+        Of the interval of the odds ratio.
+
+    Raises
+    ------
+    InputError
+        For a kind that no concept has, or a network without units to compare.
+    """
+    if kind not in kinds.values():
+        raise unknown_name("kind", kind, sorted(set(kinds.values())))
+    if last < 1:
+        raise InputError(f"last: {last} layers are none")
+    carried = []
+    for name, labels in (("first", first), ("second", second)):
+        layers = list(dict.fromkeys(labels["layer"]))[-last:]
+        chosen = _alive(labels[labels["layer"].isin(layers)])
+        if chosen.empty:
+            raise InputError(f"{name}: the table has no unit in its last layers that is not dead")
+        carried.append((_kinds(chosen, kinds) == kind).to_numpy())
+    one, two = carried
+    table = np.array([[two.sum(), (~two).sum()], [one.sum(), (~one).sum()]])
+    ratio = odds_ratio(table)
+    interval = ratio.confidence_interval(confidence)
+    return KindTest(
+        kind=kind,
+        first=int(one.sum()),
+        first_units=len(one),
+        second=int(two.sum()),
+        second_units=len(two),
+        odds=float(ratio.statistic),
+        odds_low=float(interval.low),
+        odds_high=float(interval.high),
+        p=float(fisher_exact(table).pvalue),
+    )
+
+
+def _alive(labels: pd.DataFrame) -> pd.DataFrame:
+    """Return the units that answer to something, where the table tells which."""
+    return labels[~labels["dead"]] if "dead" in labels else labels
+
+
+def _kinds(labels: pd.DataFrame, kinds: Mapping[str, str]) -> pd.Series:
+    return labels["concept"].str.casefold().map(dict(kinds)).fillna(UNKNOWN)

@@ -1,0 +1,269 @@
+"""Label units with concepts (CLIP-Dissect, Oikarinen & Weng, ICLR 2023), and judge the labels."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from inspect import signature
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from xailib.compare.intervals import CONFIDENCE, mean_interval, share_interval
+from xailib.dissect.concepts import Concepts
+from xailib.dissect.cosines import product
+from xailib.dissect.labels import unit_table
+from xailib.dissect.similarity import MEASURES, check_top_k, top_images
+from xailib.encoders.load import Encoder
+from xailib.errors import InputError, unknown_name
+
+_PER_LAYER = ("soft_wpmi", "wpmi")  # their mean over units is a layer's own
+
+
+def label_units(
+    activations: Mapping[str, Float[np.ndarray, "_ _"]],
+    image_embeddings: Float[np.ndarray, "probe dimensions"],
+    text_embeddings: Float[np.ndarray, "concepts _"],
+    concepts: Concepts,
+    *,
+    ids: Sequence[str] | None = None,
+    measure: str = "soft_wpmi",
+    top_count: int = 5,
+    **parameters: Any,
+) -> pd.DataFrame:
+    """Give each unit the concept that fits it best.
+
+    The (probe, concepts) matrix is never held as a whole: see `xailib.dissect.similarity`.
+
+    Parameters
+    ----------
+    activations : mapping from layer to (probe, units)
+        Such as `xailib.dissect.activations.record_activations` returns.
+    image_embeddings : (probe, dimensions)
+        Of the same probe images, in the same order, from the encoder; unit rows.
+    text_embeddings : (concepts, dimensions)
+        Of the concepts, in their order; unit rows.
+    concepts : Concepts
+        The labels to choose from.
+    ids : sequence of str, optional
+        The probe images' ids; by default those of a recording, else the rows' numbers.
+    measure : str
+        A key of `xailib.dissect.similarity.MEASURES`.
+    top_count : int
+        How many of a unit's most activating probe images to name.
+    **parameters
+        Of the measure, such as ``top_k``.
+
+    Returns
+    -------
+    DataFrame
+        One row for each unit: layer, unit, concept, similarity, runner_up (the second best
+        concept), margin (by how much it is behind), zscore (the similarity less the unit's mean
+        over concepts, in its standard deviations: comparable across layers), dead (the unit is
+        the same on all probe images, so that its label means nothing), top_images (ids, the
+        most activating first).
+
+    Raises
+    ------
+    InputError
+        For an unknown measure or parameter, tables that do not fit each other, or activations
+        that are not finite, naming the layer.
+    """
+    check_measure(measure, len(image_embeddings), **parameters)
+    ids = getattr(activations, "ids", None) if ids is None else ids
+    _check(activations, image_embeddings, text_embeddings, concepts, ids)
+    compare = MEASURES[measure]
+    cosines = product(image_embeddings, text_embeddings)
+    if measure in _PER_LAYER:
+        tables = [np.asarray(values) for values in activations.values()]
+        ends = np.cumsum([values.shape[1] for values in tables])
+        parts = np.split(compare(cosines, tables, **parameters), ends[:-1])
+    else:
+        parts = [compare(cosines, np.asarray(v), **parameters) for v in activations.values()]
+    return pd.concat(
+        [
+            unit_table(
+                layer,
+                scores,
+                concepts,
+                _top_ids(np.asarray(values), ids, top_count),
+                np.min(values, 0) == np.max(values, 0),
+            )
+            for (layer, values), scores in zip(activations.items(), parts, strict=True)
+        ],
+        ignore_index=True,
+    )
+
+
+def check_measure(measure: str, probe: int, **parameters: Any) -> None:
+    """Raise for what `label_units` would refuse, before images are shown to anything.
+
+    Parameters
+    ----------
+    measure : str
+        A key of `xailib.dissect.similarity.MEASURES`.
+    probe : int
+        How many probe images there are.
+    **parameters
+        Of the measure.
+
+    Raises
+    ------
+    InputError
+        For an unknown measure or parameter, or a ``top_k``, given or by default, that is not
+        between 1 and the number of probe images.
+    """
+    if measure not in MEASURES:
+        raise unknown_name("measure", measure, MEASURES)
+    defaults = signature(MEASURES[measure]).parameters
+    allowed = sorted(set(defaults) - {"similarity", "activations"})
+    for name in parameters:
+        if name not in allowed:
+            raise unknown_name(f"{measure}: parameter", name, allowed)
+    if "top_k" in allowed:
+        check_top_k(parameters.get("top_k", defaults["top_k"].default), probe)
+
+
+@dataclass(frozen=True)
+class LabelQuality:
+    """How good the labels of output units are, whose true names are known.
+
+    Attributes
+    ----------
+    units : int
+        How many were judged.
+    accuracy : float
+        Share labelled with their own name (case is ignored), 0 to 1.
+    accuracy_low, accuracy_high : float
+        Wilson's interval of the share.
+    cosine : float
+        Mean cosine of the label's and the true name's text embeddings, -1 to 1.
+    cosine_low, cosine_high : float
+        Student's t interval over units.
+    random_accuracy, random_cosine : float
+        What labels drawn at random from the concepts reach on average, exactly.
+    """
+
+    units: int
+    accuracy: float
+    accuracy_low: float
+    accuracy_high: float
+    cosine: float
+    cosine_low: float
+    cosine_high: float
+    random_accuracy: float
+    random_cosine: float
+
+    def as_dict(self) -> dict[str, float]:
+        """Return it for a table or a file of metrics."""
+        return asdict(self)
+
+
+def evaluate_output_units(
+    labels: pd.DataFrame,
+    layer: str,
+    categories: Sequence[str],
+    concepts: Concepts,
+    encoder: Encoder,
+    *,
+    only: Collection[int] | None = None,
+    confidence: float = CONFIDENCE,
+) -> LabelQuality:
+    """Judge the labels of the output layer, whose units' true concepts are the categories.
+
+    Parameters
+    ----------
+    labels : DataFrame
+        From `label_units`.
+    layer : str
+        The output layer.
+    categories : sequence of str
+        The true names, by unit.
+    concepts : Concepts
+        What the labels were chosen from.
+    encoder : Encoder
+        Whose text side measures how near a label is to the truth.
+    only : collection of int, optional
+        Judge these units, such as the categories known to be in the probe set.
+    confidence : float
+        Of the intervals.
+
+    Raises
+    ------
+    InputError
+        If the layer is not labelled or has not one unit for each category.
+    """
+    table = labels[labels["layer"] == layer]
+    if table.empty:
+        raise unknown_name("layer", layer, labels["layer"].unique())
+    if len(table) != len(categories):
+        raise InputError(
+            f"layer: {layer!r} has {len(table)} units, not {len(categories)}, one a category"
+        )
+    if only is not None:
+        table = table[table["unit"].isin(list(only))]
+    if table.empty:
+        raise InputError("only: none of the output units is to be judged")
+    truth = [" ".join(categories[unit].split()) for unit in table["unit"]]
+    texts = list(dict.fromkeys([*concepts.names, *truth, *table["concept"]]))
+    vectors = dict(zip(texts, encoder.encode_texts(texts), strict=True))
+    true = np.stack([vectors[name] for name in truth])  # (units, dimensions)
+    given = np.stack([vectors[name] for name in table["concept"]])
+    chosen_from = np.stack([vectors[name] for name in concepts.names])
+    keys = [name.casefold() for name in truth]
+    right = np.array([a.casefold() == b for a, b in zip(table["concept"], keys, strict=True)])
+    cosine = (given * true).sum(1)
+    known = {name.casefold() for name in concepts.names}
+    accuracy = share_interval(int(right.sum()), len(right), confidence)
+    cosines = mean_interval(cosine, confidence)
+    return LabelQuality(
+        units=len(table),
+        accuracy=float(right.mean()),
+        accuracy_low=accuracy[0],
+        accuracy_high=accuracy[1],
+        cosine=float(cosine.mean()),
+        cosine_low=float(cosines[0]),
+        cosine_high=float(cosines[1]),
+        random_accuracy=float(np.mean([key in known for key in keys]) / len(concepts)),
+        random_cosine=float(chosen_from.mean(0) @ true.mean(0)),
+    )
+
+
+def _check(
+    activations: Mapping[str, np.ndarray],
+    images: np.ndarray,
+    texts: np.ndarray,
+    concepts: Concepts,
+    ids: Sequence[str] | None,
+) -> None:
+    if not activations:
+        raise InputError("activations: no layer is given")
+    if len(texts) != len(concepts):
+        raise InputError(f"text_embeddings: {len(texts)} rows for {len(concepts)} concepts")
+    if texts.shape[1] != images.shape[1]:
+        raise InputError(
+            f"text_embeddings: {texts.shape[1]} dimensions, image_embeddings {images.shape[1]}; "
+            "both must come from one encoder"
+        )
+    if ids is not None and len(ids) != len(images):
+        raise InputError(f"image_embeddings: {len(images)} rows for {len(ids)} probe images")
+    for name, table in (("image_embeddings", images), ("text_embeddings", texts)):
+        if not np.isfinite(table).all():
+            raise InputError(f"{name}: not all values are finite")
+    for layer, values in activations.items():
+        if len(values) != len(images):
+            raise InputError(
+                f"activations: layer {layer!r} is of {len(values)} probe images, "
+                f"image_embeddings of {len(images)}"
+            )
+        if not np.isfinite(values).all():
+            raise InputError(f"activations: layer {layer!r} has values that are not finite")
+
+
+def _top_ids(
+    values: Float[np.ndarray, "probe units"], ids: Sequence[str] | None, count: int
+) -> list[list[str]]:
+    """Return the ids of each unit's most activating images, the most activating first."""
+    images = range(len(values)) if ids is None else ids
+    top = top_images(values, min(count, len(values))).T.tolist()  # (units, top)
+    return [[str(images[row]) for row in rows] for rows in top]

@@ -1,0 +1,240 @@
+"""Labels from probe images that come in shards: no more is kept than each unit's top images.
+
+The result is that of the whole recording at once, to the last bit: whoever has a million probe
+images needs the memory of one shard.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Bool, Float, Float32, Int64
+from torch import Tensor
+
+from xailib.dissect.concepts import Concepts
+from xailib.dissect.cosines import product
+from xailib.dissect.labels import unit_table
+from xailib.dissect.similarity import soft_wpmi, top_images
+from xailib.errors import InputError
+
+Ids = Callable[[Int64[np.ndarray, " rows"]], Sequence[str]]
+Rows = Callable[[Int64[np.ndarray, " rows"]], Float[np.ndarray, "rows dimensions"]]
+
+
+class RunningTop:
+    """Each unit's most activating probe images among those that it has been shown so far.
+
+    Parameters
+    ----------
+    count : int
+        How many of each unit, at least 1.
+
+    Attributes
+    ----------
+    seen : int
+        Probe images so far.
+
+    Raises
+    ------
+    InputError
+        For a count below 1.
+    """
+
+    def __init__(self, count: int) -> None:
+        if count < 1:
+            raise InputError(f"count: {count} is not at least 1")
+        self.count = count
+        self.seen = 0
+        self._images = torch.empty(0, 0, dtype=torch.int64)  # (top, units)
+        self._values = torch.empty(0, 0)
+        self._least = torch.empty(0)
+
+    @property
+    def images(self) -> Int64[Tensor, "top units"]:
+        """Positions in the whole probe set, falling; of equals the earlier first."""
+        return self._images
+
+    @property
+    def values(self) -> Float32[Tensor, "top units"]:
+        """The activations of these."""
+        return self._values
+
+    @property
+    def constant(self) -> Bool[np.ndarray, " units"]:
+        """Whether a unit was the same on all images so far."""
+        return (self._values[0] == self._least).numpy()
+
+    def first(self, count: int) -> "RunningTop":
+        """Return what would have been kept of the same images by a smaller count.
+
+        Raises
+        ------
+        InputError
+            For a larger count.
+        """
+        if not 1 <= count <= self.count:
+            raise InputError(f"count: {count} is not between 1 and the {self.count} that are kept")
+        found = RunningTop(count)
+        found._images, found._values = self._images[:count], self._values[:count]
+        found._least, found.seen = self._least, self.seen
+        return found
+
+    def add(self, activations: Float[np.ndarray, "shard units"], start: int) -> None:
+        """Take one shard in; shards may come in any order, each once.
+
+        Parameters
+        ----------
+        activations : (shard, units)
+            Finite.
+        start : int
+            The position of the shard's first image in the whole probe set.
+
+        Raises
+        ------
+        InputError
+            For another number of units than before, or activations that are not finite.
+        """
+        if not np.isfinite(activations).all():
+            raise InputError(f"activations: of the shard from {start} on, not all are finite")
+        best = top_images(activations, min(self.count, len(activations)))
+        values = torch.from_numpy(
+            np.take_along_axis(activations, best.numpy(), axis=0).astype(np.float32)
+        )
+        least = torch.from_numpy(activations.min(0).astype(np.float32))
+        self._merge(best + start, values, least, len(activations))
+
+    def merge(self, other: "RunningTop") -> None:
+        """Take in what another one has seen, such as on another machine."""
+        self._merge(other.images, other.values, other._least, other.seen)
+
+    def _merge(
+        self,
+        images: Int64[Tensor, "_ units"],
+        values: Float32[Tensor, "_ units"],
+        least: Float32[Tensor, " units"],
+        seen: int,
+    ) -> None:
+        if self.seen and images.shape[1] != self._images.shape[1]:
+            raise InputError(
+                f"activations: of {images.shape[1]} units, not {self._images.shape[1]} as before"
+            )
+        if self.seen:
+            images = torch.cat([self._images, images])
+            values = torch.cat([self._values, values])
+            least = torch.minimum(self._least, least)
+        order = images.argsort(dim=0)  # so that the earlier of equals stays in front
+        images, values = images.gather(0, order), values.gather(0, order)
+        order = values.argsort(dim=0, descending=True, stable=True)[: self.count]
+        self._images, self._values = images.gather(0, order), values.gather(0, order)
+        self._least = least
+        self.seen += seen
+
+
+def soft_wpmi_of_tops(
+    tops: Sequence[RunningTop],
+    rows: Rows,
+    texts: Float[np.ndarray, "concepts dimensions"],
+    **parameters: Any,
+) -> Float32[np.ndarray, "units concepts"]:
+    """Return `xailib.dissect.similarity.soft_wpmi` of layers whose top images are known.
+
+    Parameters
+    ----------
+    tops : sequence of RunningTop
+        One for each layer, of the same probe images and the same count, which is ``top_k``.
+    rows : callable
+        From positions in the probe set, rising, to these images' embeddings: only those that are
+        among some unit's top images are asked for.
+    texts : (concepts, dimensions)
+        Embeddings of the concepts.
+    **parameters
+        Of `xailib.dissect.similarity.soft_wpmi`, without ``top_k``.
+
+    Returns
+    -------
+    (units, concepts)
+        The units of one layer after those of another.
+
+    Raises
+    ------
+    InputError
+        If the layers have seen different numbers of images, or fewer than they are to keep.
+    """
+    if len({(top.count, top.seen) for top in tops}) != 1:
+        raise InputError("tops: the layers must have seen the same images and keep as many")
+    count, seen = tops[0].count, tops[0].seen
+    if seen < count:
+        raise InputError(f"tops: {count} images are to be kept of {seen} seen")
+    needed = torch.cat([top.images.flatten() for top in tops]).unique()
+    similarity = product(rows(needed.numpy()), texts)
+    ranks = [_ranks(top.images, needed) for top in tops]
+    return soft_wpmi(similarity, ranks, top_k=count, **parameters)
+
+
+def label_tops(
+    tops: Mapping[str, RunningTop],
+    rows: Rows,
+    ids: Ids,
+    texts: Float[np.ndarray, "concepts dimensions"],
+    concepts: Concepts,
+    *,
+    top_k: int,
+    top_count: int = 5,
+    **parameters: Any,
+) -> pd.DataFrame:
+    """Return the table of `xailib.dissect.label.label_units` by soft-WPMI, of layers' top images.
+
+    Parameters
+    ----------
+    tops : mapping from layer to RunningTop
+        Which keep at least as many images as `top_k` and `top_count`.
+    rows, texts
+        As for `soft_wpmi_of_tops`.
+    ids : callable
+        From positions in the probe set, rising, to these images' ids.
+    concepts : Concepts
+        The labels to choose from, in the order of `texts`.
+    top_k, top_count, **parameters
+        As for `xailib.dissect.label.label_units`.
+
+    Raises
+    ------
+    InputError
+        If too few images were seen or kept.
+    """
+    scores = soft_wpmi_of_tops(
+        [top.first(top_k) for top in tops.values()], rows, texts, **parameters
+    )
+    shown = {layer: top.first(top_count).images for layer, top in tops.items()}
+    needed = torch.cat([images.flatten() for images in shown.values()]).unique().numpy()
+    names = dict(zip(needed.tolist(), ids(needed), strict=True))
+    ends = np.cumsum([images.shape[1] for images in shown.values()])
+    return pd.concat(
+        [
+            unit_table(
+                layer,
+                part,
+                concepts,
+                [[names[image] for image in unit] for unit in images.T.tolist()],
+                tops[layer].constant,
+            )
+            for (layer, images), part in zip(
+                shown.items(), np.split(scores, ends[:-1]), strict=True
+            )
+        ],
+        ignore_index=True,
+    )
+
+
+def _ranks(
+    images: Int64[Tensor, "top units"], needed: Int64[Tensor, " needed"]
+) -> Float[np.ndarray, "needed units"]:
+    """Return activations that put the same images first, in the same order, and all others last."""
+    top, units = images.shape
+    dtype = np.float16 if top <= 2048 else np.float32  # which has all integers up to there
+    ranks = np.zeros((len(needed), units), dtype)
+    places = torch.searchsorted(needed, images).numpy()
+    np.put_along_axis(ranks, places, np.arange(top, 0, -1, dtype=dtype)[:, None], axis=0)
+    return ranks

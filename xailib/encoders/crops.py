@@ -1,0 +1,60 @@
+"""What encoders share: batches, unit rows, packages that only some of them need."""
+
+import importlib
+import warnings
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float32, UInt8
+from torch import Tensor, nn
+
+from xailib.errors import InputError, UnavailableError
+from xailib.images.load import Photograph
+
+Pictures = Iterable[Photograph | UInt8[np.ndarray, "_ _ 3"]]
+Rows = Float32[np.ndarray, "rows dimensions"]
+TEXTS = 64  # texts in a batch
+
+
+def import_optional(module: str, package: str) -> Any:
+    """Import what only some encoders need.
+
+    Raises
+    ------
+    UnavailableError
+        Naming the package to install.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # openai-clip imports the deprecated pkg_resources
+            return importlib.import_module(module)
+    except ImportError as error:
+        raise UnavailableError(f"encoder: needs a package: pip install {package}") from error
+
+
+def batches(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    """Yield `size` items at a time, the last ones together."""
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch
+
+
+def unit_rows(rows: list[Tensor], argument: str) -> Rows:
+    """Return batches of rows as one table of unit rows.
+
+    Raises
+    ------
+    InputError
+        Naming the argument, if there are none.
+    """
+    if not rows:
+        raise InputError(f"{argument}: there are none to encode")
+    return nn.functional.normalize(torch.cat(rows), dim=1).numpy()
+
+
+def pixels_of(picture: Photograph | UInt8[np.ndarray, "_ _ 3"]) -> UInt8[np.ndarray, "_ _ 3"]:
+    """Return a photograph's pixels, or the array itself."""
+    return picture.pixels if isinstance(picture, Photograph) else picture

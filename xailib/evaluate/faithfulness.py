@@ -1,0 +1,205 @@
+"""Faithfulness: whether the target's probability follows the pixels that a method ranks high.
+
+Curves of the probability while pixels are deleted, inserted, flipped or imputed in an
+explanation's order, beside the same for maps that know nothing of the network. What the curves
+amount to, and whether that beats the baselines, is in `xailib.evaluate.scores`.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from jaxtyping import UInt8
+
+from xailib.compare.iou import check_comparable
+from xailib.errors import InputError
+from xailib.evaluate.perturbation import (
+    REGION,
+    Perturbed,
+    Saliency,
+    centred_blob,
+    plan,
+    random_field,
+)
+from xailib.explain.explanation import Explanation
+from xailib.images.frames import change_frame
+from xailib.images.load import Photograph
+from xailib.networks.classifier import BATCH, Classifier, as_probabilities
+
+BASELINES = ("random", "centre")  # the names under which their curves stand
+
+
+def explanation_curves(
+    classifier: Classifier,
+    photograph: Photograph,
+    explanations: Sequence[Explanation],
+    *,
+    steps: int = 32,
+    percentiles: Sequence[int | float] = (70, 90),
+    draws: int = 3,
+    seed: int = 0,
+    side: int = REGION,
+    batch_size: int = BATCH,
+    engine: str = "auto",
+) -> pd.DataFrame:
+    """Return the curves of explanations of one prediction, and of the two baselines.
+
+    Parameters
+    ----------
+    classifier, photograph
+        What was explained.
+    explanations : sequence of Explanation
+        One a method. Signed maps (LIME's) are ranked by signed value: what speaks against the
+        target comes last.
+    steps : int
+        Of each curve, at least 1.
+    percentiles : sequence of float
+        ROAD's, between 0 and 100: pixels above are replaced. Empty: no ROAD, which is the
+        slowest part (it solves a system of as many equations as pixels are replaced).
+    draws : int
+        Of the random baseline, averaged; at least 1.
+    seed : int
+        Of everything random.
+    side : int
+        Pixels a side of the flipped regions.
+    batch_size, engine
+        See `xailib.networks.forward.forward_batches`.
+
+    Returns
+    -------
+    DataFrame
+        Columns image, target, method, measure (deletion, insertion, flipping, road_most,
+        road_least), fraction (of the picture replaced, or put back) and score (the target's
+        softmax probability). Methods ``"random"`` and ``"centre"`` are the baselines.
+
+    Raises
+    ------
+    InputError
+        If an explanation is of another photograph, network or target, does not cover the
+        classifier's view, or a parameter is out of range; before any forward pass.
+    """
+    if draws < 1:
+        raise InputError(f"draws: {draws} is not at least 1")
+    maps = maps_of(classifier, photograph, explanations)
+    view = classifier.view(photograph).frame.size
+    place = int(photograph.sha256[:8], 16)  # other draws for each photograph
+    names = [f"random {draw}" for draw in range(draws)]
+    fields = {n: random_field(view, (seed, draw, place)) for draw, n in enumerate(names)}
+    curves = faithfulness_curves(
+        classifier,
+        photograph,
+        explanations[0].target,
+        {**maps, **fields, "centre": centred_blob(view)},
+        steps=steps,
+        percentiles=percentiles,
+        seed=seed,
+        side=side,
+        batch_size=batch_size,
+        engine=engine,
+    )
+    curves["method"] = curves["method"].replace(dict.fromkeys(names, "random"))
+    by = ["image", "target", "method", "measure", "fraction"]
+    return curves.groupby(by, sort=False)["score"].mean().reset_index()
+
+
+def maps_of(
+    classifier: Classifier, photograph: Photograph, explanations: Sequence[Explanation]
+) -> dict[str, Saliency]:
+    """Return explanations' saliency by method, in the classifier's view.
+
+    Raises
+    ------
+    InputError
+        Where they are not comparable, not of this photograph and network, or do not cover it.
+    """
+    if not explanations:
+        raise InputError("explanations: none given")
+    frame = classifier.view(photograph).frame
+    maps: dict[str, Saliency] = {}
+    for explanation in explanations:
+        check_comparable(explanations[0], explanation)
+        if explanation.image_sha256 != photograph.sha256:
+            raise InputError(
+                f"explanations: {explanation.method} explains {explanation.image!r}, "
+                f"not the photograph {photograph.id!r}"
+            )
+        if explanation.classifier != classifier.id:
+            raise InputError(
+                f"explanations: {explanation.method} explains the network "
+                f"{explanation.classifier}, not {classifier.id}"
+            )
+        if explanation.method in (*maps, *BASELINES):
+            raise InputError(f"explanations: the name {explanation.method!r} is taken already")
+        saliency = change_frame(explanation.saliency, explanation.frame, frame)
+        if np.isnan(saliency).any():
+            raise InputError(
+                f"explanations: {explanation.method} does not cover the view of {photograph.id!r}"
+            )
+        maps[explanation.method] = saliency
+    return maps
+
+
+def faithfulness_curves(
+    classifier: Classifier,
+    photograph: Photograph,
+    target: int | str,
+    maps: Mapping[str, Saliency],
+    *,
+    steps: int = 32,
+    percentiles: Sequence[int | float] = (70, 90),
+    seed: int = 0,
+    side: int = REGION,
+    batch_size: int = BATCH,
+    engine: str = "auto",
+) -> pd.DataFrame:
+    """Return the curves of any saliency maps in the classifier's view.
+
+    As `explanation_curves`, without checks of where the maps come from and without baselines.
+    All maps' pictures go through the network in one sequence, a batch at a time.
+
+    Raises
+    ------
+    InputError
+        For a map of another size or with NaN, an unknown target, a parameter out of range.
+    """
+    view = classifier.view(photograph)
+    size = view.frame.size
+    for method, saliency in maps.items():
+        if saliency.shape != size:
+            raise InputError(f"maps: {method} is {saliency.shape}, not the view's {size}")
+        if not np.isfinite(saliency).all():
+            raise InputError(f"maps: {method} is not finite")
+    if not maps:
+        raise InputError("maps: none given")
+    index = classifier.category_index(target)
+    trials = plan(maps, size, steps, percentiles, side)
+    noise = np.random.default_rng(seed).integers(0, 256, view.pixels.shape, np.uint8)
+    picture, replaced = (classifier.input_tensor(p[None]) for p in (view.pixels, noise))
+    perturbed = Perturbed(picture, replaced, maps, seed, side)
+    distinct = list({trial.key: trial for trial in trials}.values())
+    found = classifier.forward_batches(
+        lambda start, stop: perturbed.batch(distinct[start:stop]),
+        len(distinct),
+        batch_size=batch_size,
+        engine=engine,
+    )
+    probabilities = as_probabilities(found.logits)[:, index].tolist()
+    score = {trial.key: p for trial, p in zip(distinct, probabilities, strict=True)}
+    return pd.DataFrame(
+        {
+            "image": photograph.id,
+            "target": classifier.categories[index],
+            "method": [trial.method for trial in trials],
+            "measure": [trial.measure for trial in trials],
+            "fraction": [trial.fraction for trial in trials],
+            "score": [score[trial.key] for trial in trials],
+        }
+    )
+
+
+def neutral_colour(classifier: Classifier) -> UInt8[np.ndarray, " 3"]:
+    """Return the colour that the network sees as zero, which deleted pixels have."""
+    basis = np.concatenate([np.zeros((1, 3)), 255 * np.eye(3)]).astype(np.uint8)
+    seen = classifier.input_tensor(basis[:, None, None]).flatten(1).cpu().numpy()
+    shares = np.linalg.lstsq((seen[1:] - seen[0]).T, -seen[0], rcond=None)[0]
+    return np.round(255 * shares.clip(0, 1)).astype(np.uint8)

@@ -1,0 +1,274 @@
+"""Perturbed pictures: which pixels of a view are replaced, in what order, and by what.
+
+Deletion, insertion, region flipping and ROAD read nothing of a saliency map but the order in
+which it ranks the pixels. Nothing here sees a network.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from types import MappingProxyType
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Int32, UInt8
+from pytorch_grad_cam.metrics.road import NoisyLinearImputer, neighbors_weights
+from scipy.sparse import csc_matrix
+from scipy.sparse.linalg import splu
+from torch import Tensor
+from torchvision.transforms.functional import gaussian_blur
+
+from xailib.compare.masks import highest_first
+from xailib.errors import InputError
+from xailib.images.frames import resize
+
+Saliency = Float32[np.ndarray, "height width"]
+Order = Int32[np.ndarray, "height width"]
+
+REGION = 8  # pixels a side of the regions that are flipped
+FLIPPED = 0.16  # share of them: 100 regions of 9 x 9 in 227 x 227 pixels, as Samek et al.
+BLUR = 5 / 224  # standard deviation as a share of the side, cut at one: RISE's 11 x 11 kernel
+ROAD_NOISE = 0.01  # grad-cam's own, on the normalised picture
+CELLS = 7  # a side of the random baseline: as coarse as the last feature maps of most networks
+# What is put on the first pixels of the order, and what lies under the others.
+_SWAPS = MappingProxyType(
+    {
+        "deletion": ("gray", "picture"),
+        "insertion": ("picture", "blurred"),
+        "flipping": ("noise", "picture"),
+    }
+)
+
+
+def pixel_order(saliency: Saliency) -> Order:
+    """Return each pixel's place, 0 for the most salient.
+
+    Ties are broken by the same lots as in `xailib.compare.masks.area_mask`, so that the pixels of
+    places below `n` are its mask of `n` pixels.
+    """
+    return _places(saliency.ravel()).reshape(saliency.shape)
+
+
+def region_order(saliency: Saliency, side: int = REGION) -> Order:
+    """Return the place of each pixel's region, 0 for the region of highest mean saliency.
+
+    The view is cut into squares of about `side` pixels; those of a side that it does not divide
+    differ by a pixel, which is why means stand for the sums of Samek et al. (2017).
+    """
+    rows, columns = (
+        np.arange(length) * max(1, round(length / side)) // length for length in saliency.shape
+    )
+    region = rows[:, None] * (columns[-1] + 1) + columns
+    means = np.bincount(region.ravel(), saliency.ravel()) / np.bincount(region.ravel())
+    return _places(means)[region]
+
+
+def _places(values: np.ndarray) -> np.ndarray:
+    places = np.empty(values.size, np.int32)
+    places[highest_first(values)] = np.arange(values.size, dtype=np.int32)
+    return places
+
+
+def random_field(size: tuple[int, int], seed: Sequence[int], cells: int = CELLS) -> Saliency:
+    """Return a random map as smooth as a heatmap: `cells` x `cells` lots, enlarged bilinearly.
+
+    Single random pixels would be no fair opponent: deleted ones are scattered over the whole
+    picture, which destroys every edge in it, and networks answer to that noise whatever the
+    place. A smooth field removes patches, as heatmaps and superpixels do.
+    """
+    lots = np.random.default_rng(seed).random((cells, cells)).astype(np.float32)
+    return resize(lots, size, "bilinear")
+
+
+def centred_blob(size: tuple[int, int]) -> Saliency:
+    """Return a Gaussian around the centre: what a photographer would guess."""
+    down, across = (((np.arange(n) + 0.5) / n - 0.5) ** 2 for n in size)
+    return np.exp(-8 * (down[:, None] + across)).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One perturbed picture.
+
+    Attributes
+    ----------
+    method : str
+        Whose order of the pixels.
+    measure : str
+        ``"deletion"``, ``"insertion"``, ``"flipping"``, ``"road_most"`` or ``"road_least"``.
+    fraction : float
+        The share of the picture that was replaced (for insertion: put back), 0 to 1.
+    count : int
+        The same in pixels; for flipping in regions.
+    """
+
+    method: str
+    measure: str
+    fraction: float
+    count: int
+
+    @property
+    def key(self) -> tuple[str | float, ...]:
+        """What picture this is: where nothing or all is replaced, the same for every method."""
+        who = () if self.fraction in (0, 1) else (self.method,)
+        return (self.measure, self.fraction, *who)
+
+
+def plan(
+    methods: Iterable[str],
+    size: tuple[int, int],
+    steps: int = 32,
+    percentiles: Sequence[int | float] = (70, 90),
+    side: int = REGION,
+) -> list[Trial]:
+    """Return the pictures that are needed, method by method.
+
+    Deletion and insertion go from nothing to everything in `steps` equal steps, flipping to
+    `FLIPPED` of the regions in as many. ROAD at percentile p replaces the pixels above it
+    (most relevant first) or as many from the other end.
+
+    Raises
+    ------
+    InputError
+        If `steps` is below 1, or a percentile not between 0 and 100.
+    """
+    if steps < 1:
+        raise InputError(f"steps: {steps} is not at least 1")
+    if not all(0 < p < 100 for p in percentiles):
+        given = ", ".join(f"{p:g}" for p in percentiles)
+        raise InputError(f"road_percentiles: {given}; each must lie between 0 and 100")
+    pixels = size[0] * size[1]
+    regions = int(region_order(np.zeros(size, np.float32), side).max()) + 1
+    parts = np.linspace(0, 1, steps + 1)
+    swapped = _counts(pixels * parts)
+    flipped = _counts(FLIPPED * regions * parts)
+    # grad-cam's rule: all pixels at or above the percentile.
+    removed = [pixels - int(np.ceil(round(p / 100 * (pixels - 1), 6))) for p in percentiles]
+    trials = []
+    for method in methods:
+        for measure in ("deletion", "insertion"):
+            trials += [Trial(method, measure, n / pixels, n) for n in swapped]
+        trials += [Trial(method, "flipping", n / regions, n) for n in flipped]
+        for measure in ("road_most", "road_least"):
+            trials += [Trial(method, measure, n / pixels, n) for n in removed]
+    return trials
+
+
+def _counts(shares: np.ndarray) -> list[int]:
+    return [int(n) for n in np.unique(np.round(shares))]
+
+
+class Perturbed:
+    """The perturbed pictures of one photograph, each made when it is asked for.
+
+    Parameters
+    ----------
+    picture : (1, channels, height, width) float32 Tensor
+        The network's input; the pictures are made on its device.
+    noise : Tensor like `picture`
+        What flipped regions show.
+    maps : mapping from method to (height, width) float32
+        Saliency, higher is more salient; signed maps are ranked by signed value.
+    seed : int
+        Of ROAD's noise.
+    side : int
+        Pixels a side of the flipped regions.
+    """
+
+    def __init__(
+        self,
+        picture: Float32[Tensor, "1 channels height width"],
+        noise: Float32[Tensor, "1 channels height width"],
+        maps: Mapping[str, Saliency],
+        seed: int = 0,
+        side: int = REGION,
+    ) -> None:
+        self.grounds = {
+            "picture": picture.contiguous(),
+            "gray": torch.zeros_like(picture).contiguous(),  # RISE's: normalised zero
+            "blurred": blurred(picture).contiguous(),
+            "noise": noise.contiguous(),
+        }
+        place = picture.device
+        self.pixels = {m: torch.from_numpy(pixel_order(s)).to(place) for m, s in maps.items()}
+        self.regions = {
+            m: torch.from_numpy(region_order(s, side)).to(place) for m, s in maps.items()
+        }
+        self.plain = picture[0].cpu().contiguous()  # grad-cam imputes in numpy
+        source = torch.Generator().manual_seed(seed)
+        self.speckles = ROAD_NOISE * torch.randn(self.plain.shape, generator=source)
+
+    def batch(self, trials: Sequence[Trial]) -> Float32[Tensor, "trials channels height width"]:
+        """Return these pictures as the network's input."""
+        parts = [
+            self._swapped(measure, list(same)) if measure in _SWAPS else self._imputed(list(same))
+            for measure, same in groupby(trials, key=lambda trial: trial.measure)
+        ]
+        return torch.cat(parts).contiguous(memory_format=torch.channels_last)
+
+    def _swapped(
+        self, measure: str, trials: Sequence[Trial]
+    ) -> Float32[Tensor, "trials channels height width"]:
+        orders = self.regions if measure == "flipping" else self.pixels
+        order = torch.stack([orders[trial.method] for trial in trials])[:, None]
+        counts = torch.tensor([trial.count for trial in trials], device=order.device)
+        on, under = (self.grounds[name] for name in _SWAPS[measure])
+        return torch.where(order < counts[:, None, None, None], on, under)
+
+    def _imputed(self, trials: Sequence[Trial]) -> Float32[Tensor, "trials channels height width"]:
+        pictures = []
+        for trial in trials:
+            order = self.pixels[trial.method].cpu()
+            most = trial.measure == "road_most"
+            kept = order >= trial.count if most else order < order.numel() - trial.count
+            pictures.append(imputed(self.plain, kept) + self.speckles * ~kept)
+        return torch.stack(pictures).to(self.grounds["picture"].device)
+
+
+def blurred(
+    picture: Float32[Tensor, "1 channels height width"],
+) -> Float32[Tensor, "1 channels height width"]:
+    """Return the picture that insertion starts from, blurred as in RISE (Petsiuk et al. 2018)."""
+    deviation = BLUR * min(picture.shape[2:])
+    width = 2 * max(1, round(deviation)) + 1
+    return gaussian_blur(picture, [width, width], [deviation, deviation])
+
+
+def imputed(
+    picture: Float32[Tensor, "channels height width"], kept: Tensor
+) -> Float32[Tensor, "channels height width"]:
+    """Return a picture whose missing pixels are the weighted means of their neighbours.
+
+    grad-cam's linear system of ROAD (Rong et al. 2022), without the noise. It is symmetric and
+    definite, as long as one pixel is kept: solved as such, large holes take half the time.
+
+    Parameters
+    ----------
+    picture : (channels, height, width) float32 Tensor
+        On the CPU.
+    kept : (height, width) bool Tensor
+        At least one pixel is, and at least one is not.
+    """
+    system, known = NoisyLinearImputer.setup_sparse_system(
+        kept.numpy().astype(np.float32), picture.numpy(), neighbors_weights
+    )
+    factors = splu(
+        csc_matrix(system),
+        permc_spec="MMD_AT_PLUS_A",
+        diag_pivot_thresh=0.0,
+        options={"SymmetricMode": True},
+    )
+    filled = picture.clone()
+    filled[:, ~kept] = torch.from_numpy(factors.solve(known).T).float()
+    return filled
+
+
+def deleted(
+    pixels: UInt8[np.ndarray, "height width 3"],
+    saliency: Saliency,
+    fraction: float,
+    colour: UInt8[np.ndarray, " 3"],
+) -> UInt8[np.ndarray, "height width 3"]:
+    """Return a view with this share of its pixels deleted, for drawing."""
+    gone = pixel_order(saliency) < round(fraction * saliency.size)
+    return np.where(gone[..., None], colour, pixels)

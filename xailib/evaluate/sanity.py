@@ -1,0 +1,230 @@
+"""Sanity checks of saliency maps (Adebayo et al., NeurIPS 2018): how alike maps are, and verdicts.
+
+Explanations in, tables out; nothing here sees a network.
+"""
+
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float32
+from scipy.stats import spearmanr
+from skimage.metrics import structural_similarity
+
+from xailib.compare.chance import chance_iou
+from xailib.compare.intervals import mean_interval, pseudo_values
+from xailib.compare.iou import check_comparable, in_frame_of, iou
+from xailib.compare.masks import area_mask
+from xailib.errors import InputError, unknown_name
+from xailib.explain.explanation import Explanation
+
+# The measures' names, as charts and tables show them.
+MEASURES = {
+    "spearman": "rank correlation",
+    "spearman_abs": "rank correlation, absolute",
+    "ssim": "SSIM",
+    "iou": "IoU",
+}
+AREA = 0.2  # of the view: at most so many pixels are compared by IoU
+ALIKE = 0.9  # similarity from which two maps count as the same
+CHANGED = 0.5  # and below which a map has clearly changed
+
+
+def similarity(
+    a: Float32[np.ndarray, "height width"],
+    b: Float32[np.ndarray, "height2 width2"],
+    *,
+    signed: bool = False,
+) -> dict[str, float]:
+    """Return how alike two scaled maps of one method are, by the measures of the paper and IoU.
+
+    Parameters
+    ----------
+    a, b : (height, width) float32
+        In [0, 1], or in [-1, 1] where `signed`.
+
+    Returns
+    -------
+    dict
+        ``spearman`` and ``spearman_abs``: rank correlation of the pixels, and of their absolute
+        values; 0 where a map is constant, since it ranks nothing. ``ssim``: structural
+        similarity (Wang et al. 2004). ``iou``: of the highest pixels of both, `AREA` of them or
+        as many as are positive in either; NaN where one has none; ``chance`` is its mean for
+        random masks. Equal maps have 1 in all but ``chance``.
+
+    Raises
+    ------
+    InputError
+        If the shapes differ.
+    """
+    if a.shape != b.shape:
+        raise InputError(f"maps: shapes {a.shape} and {b.shape} differ")
+    # Ties at zero are broken alike in both masks: they must not be drawn from.
+    pixels = min(round(AREA * a.size), int((a > 0).sum()), int((b > 0).sum()))
+    return {
+        "spearman": _rank_correlation(a, b),
+        "spearman_abs": _rank_correlation(np.abs(a), np.abs(b)),
+        "ssim": float(structural_similarity(a, b, data_range=2 if signed else 1)),
+        "iou": iou(area_mask(a, pixels), area_mask(b, pixels)),
+        "chance": chance_iou(pixels, pixels, a.size),
+    }
+
+
+def _rank_correlation(
+    a: Float32[np.ndarray, "height width"], b: Float32[np.ndarray, "height width"]
+) -> float:
+    if np.ptp(a) == 0 or np.ptp(b) == 0:
+        return 0.0
+    return float(spearmanr(a.ravel(), b.ravel()).statistic)
+
+
+def compare(
+    maps: Mapping[tuple[str, Hashable], Iterable[Explanation]],
+    reference: Hashable,
+    column: str,
+    allow: Collection[str],
+) -> pd.DataFrame:
+    """Compare each method's maps with its reference maps, photograph by photograph.
+
+    Parameters
+    ----------
+    maps : mapping from (method, key) to explanations
+        Those of each photograph; one that the reference lacks is left out.
+    reference : key
+        Which of them, one a photograph, the others are compared with: it is among the rows, with
+        similarity 1.
+    column : str
+        What the keys are called in the table.
+    allow : collection of {"classifier", "target"}
+        What may differ between the two, see `xailib.compare.iou.check_comparable`.
+
+    Returns
+    -------
+    DataFrame
+        One row for each method, key and photograph: image, method, `column`, target, what
+        `similarity` returns, and spread. Where several maps of a photograph have one key, as
+        of several draws of random weights, these are means, and spread is the largest rank
+        correlation less the smallest; else it is 0.
+
+    Raises
+    ------
+    InputError
+        If something else differs, or nothing can be compared.
+    """
+    rows = []
+    for (method, key), explanations in maps.items():
+        trained = {e.image_sha256: e for e in maps[method, reference]}
+        for other in explanations:
+            first = trained.get(other.image_sha256)
+            if first is None:
+                continue
+            check_comparable(first, other, allow)
+            labels = {"image": other.image, "method": method, column: key}
+            alike = similarity(first.saliency, in_frame_of(other, first), signed=first.signed)
+            rows.append({**labels, "target": other.target_name, **alike})
+    if not rows:
+        raise InputError("maps: there is nothing to compare")
+    groups = pd.DataFrame(rows).groupby(["image", "method", column, "target"], sort=False)
+    spread = groups["spearman"].max() - groups["spearman"].min()
+    return groups.mean().assign(spread=spread).reset_index()
+
+
+def floor(maps: Mapping[str, Sequence[Explanation]]) -> pd.DataFrame:
+    """Compare maps of one method with each other: those of different photographs.
+
+    Objects stand in the middle of photographs, and methods have habits, so that even unrelated
+    maps of one method are somewhat alike. Less similarity than this cannot be asked for.
+
+    Parameters
+    ----------
+    maps : mapping from method to explanations
+        Of the trained network, one for each of at least two photographs.
+
+    Returns
+    -------
+    DataFrame
+        One row for each ordered pair: method, image, other, and what `similarity` returns.
+
+    Raises
+    ------
+    InputError
+        For fewer than two photographs.
+    """
+    rows = []
+    for method, explanations in maps.items():
+        if len(explanations) < 2:
+            raise InputError(f"images: {len(explanations)} for {method}; the floor needs two")
+        for number, a in enumerate(explanations):
+            for b in explanations[:number]:
+                alike = similarity(a.saliency, b.saliency, signed=a.signed)
+                rows += [
+                    {"method": method, "image": one.image, "other": two.image, **alike}
+                    for one, two in ((a, b), (b, a))
+                ]
+    return pd.DataFrame(rows)
+
+
+def verdict(
+    table: pd.DataFrame,
+    unrelated: pd.DataFrame,
+    measure: str = "spearman",
+) -> pd.DataFrame:
+    """Judge each method by what is left of its maps' similarity; tables in, table out.
+
+    Means over photographs, with 95 % intervals of `xailib.compare.intervals.mean_interval`, cut off
+    at -1 and 1; that of the floor, a mean over pairs, needs three photographs, and without it no
+    method passes. Where pairs lack a value, the floor is the mean of
+    `xailib.compare.intervals.pseudo_values`, as its interval.
+    A method **passes** if the mean similarity is not above the floor's interval, and its own
+    interval lies below `CHANGED`. It **fails** if its own interval lies above the floor's, or
+    above `ALIKE`. All else is **undecided**: among it a method whose maps are much alike
+    whatever the photograph, for which a high floor must not excuse a map that hardly changes.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From `compare`, only the rows to judge: one for each method and photograph, such as
+        those of the last stage.
+    unrelated : DataFrame
+        From `floor`.
+    measure : str
+        A name in `MEASURES`.
+
+    Returns
+    -------
+    DataFrame
+        One row for each method: method, photographs, verdict; left and floor, mean similarities
+        with their intervals (left_low, left_high, floor_low, floor_high).
+
+    Raises
+    ------
+    InputError
+        For an unknown measure, several rows for one method and photograph, or none.
+    """
+    if measure not in MEASURES:
+        raise unknown_name("measure", measure, MEASURES)
+    if table.duplicated(["method", "image"]).any():
+        raise InputError("table: several rows for one method and photograph; give one stage")
+    rows = []
+    for method, part in table.groupby("method", sort=False):
+        pairs = unrelated[unrelated["method"] == method]
+        left = part[measure].dropna().to_numpy(float)
+        if pairs.empty or not len(left):
+            raise InputError(
+                f"table: nothing to judge {method!r} by; it needs {measure} and a floor"
+            )
+        square = pairs.pivot(index="image", columns="other", values=measure).to_numpy(float)
+        each = pseudo_values(square)
+        # Student's intervals do not know that no similarity is beyond these.
+        low, high = map(float, np.clip(mean_interval(left), -1, 1))
+        floor_low, floor_high = map(float, np.clip(mean_interval(each), -1, 1))
+        if low > floor_high or low >= ALIKE:
+            word = "fails"
+        else:
+            word = "passes" if left.mean() <= floor_high and high < CHANGED else "undecided"
+        found = {"method": method, "photographs": len(left), "verdict": word}
+        found |= {"left": left.mean(), "left_low": low, "left_high": high}
+        middle = pairs[measure].mean() if np.isnan(each).any() else each.mean()
+        found |= {"floor": middle, "floor_low": floor_low, "floor_high": floor_high}
+        rows.append(found)
+    return pd.DataFrame(rows)

@@ -1,0 +1,207 @@
+"""A network's tail: what it computes behind one layer, for other outputs of that layer.
+
+Nothing is said about how the network is put together. One pass records what every part put out
+before the layer did; in the replay these parts answer at once with what they put out then, the
+layer answers with the given output, and all behind it is computed.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
+
+from xailib.errors import InputError
+from xailib.networks.counting import passed
+from xailib.networks.layers import get_layer
+
+Batch = Float[Tensor, "batch ..."]
+
+
+@dataclass
+class _Call:
+    """A part that is being computed, and what the parts inside it have put out so far."""
+
+    part: nn.Module
+    finished: list[tuple[nn.Module, Any]] = field(default_factory=list)
+
+
+class Tail(nn.Module):
+    """The tail behind a layer, as a module from the layer's output to the network's.
+
+    Attributes
+    ----------
+    layer : str
+        Its name.
+    output : (1, ...) tensor
+        What the layer put out for the recorded picture.
+    logits : (1, categories) tensor
+        What the network put out for it.
+    picture : (1, ...) tensor
+        The recorded picture, as the network's input.
+    """
+
+    def __init__(self, network: nn.Module, layer: str, picture: Batch) -> None:
+        super().__init__()
+        self.network = network
+        self.layer = layer
+        self._layer = [get_layer(network, layer)]  # in a list: not a part of this module
+        self.picture = picture
+        self._before, self.output, self.logits = _record(network, layer, picture)
+
+    def forward(self, outputs: Batch) -> Batch:
+        """Return the network's scores for the recorded picture with other outputs of the layer."""
+        return self._replay(outputs, self._before, self.picture)
+
+    def _replay(
+        self, outputs: Batch, before: Mapping[nn.Module, Sequence[Any]], picture: Tensor
+    ) -> Batch:
+        count = outputs.shape[0]
+
+        def widened(value: Any) -> Any:
+            alone = isinstance(value, Tensor) and value.ndim > 0 and value.shape[0] == 1
+            if not alone:
+                return value
+            # Not copied for many: what lies behind seldom writes into it, and then torch refuses.
+            return value.expand(count, *value.shape[1:]) if count > 1 else value.clone()
+
+        answers = {
+            part: [tree_map(widened, value) for value in values] for part, values in before.items()
+        }
+        with answering({**answers, self._layer[0]: [outputs.clone()]}):
+            return self.network(widened(picture))
+
+    def stands_alone(self) -> bool:
+        """Tell whether the tail reads nothing but the layer's output.
+
+        Then it is the same function for every picture of this size. Everything recorded in front
+        of the layer is replaced by NaN, which would spread to the scores. Where something else
+        than floating numbers was recorded, the answer is no.
+        """
+        before = {
+            part: [tree_map(_blank, value) for value in values]
+            for part, values in self._before.items()
+        }
+        if any(leaf is None for values in before.values() for leaf in tree_leaves(values)):
+            return False
+        try:
+            with torch.no_grad():
+                found = self._replay(self.output, before, torch.full_like(self.picture, torch.nan))
+                return torch.equal(found, self(self.output))
+        except (RuntimeError, ValueError, TypeError, IndexError):
+            return False
+
+    def whole(self, outputs: Batch) -> Batch:
+        """Return the same by full passes of the network: slow, and right for any network."""
+        count = len(outputs)
+        try:  # one pass up to the layer, if what lies behind it takes more pictures than came in
+            scores = self._full(self.picture, outputs)
+        except (RuntimeError, ValueError):
+            scores = None
+        if scores is not None and len(scores) == count:
+            return scores
+        return self._full(self.picture.expand(count, *self.picture.shape[1:]), outputs)
+
+    def _full(self, pictures: Float[Tensor, "pictures ..."], outputs: Batch) -> Tensor:
+        with answering({self._layer[0]: [outputs.clone()]}, compute=True):
+            return self.network(pictures)
+
+
+@contextmanager
+def answering(
+    answers: Mapping[nn.Module, Sequence[Any]], *, compute: bool = False
+) -> Iterator[None]:
+    """Let parts of a network answer their first calls with given values.
+
+    Further calls are computed as ever. With ``compute``, the calls that are answered are
+    computed too, and their results dropped. Afterwards every part is as it was.
+    """
+    patched: list[tuple[nn.Module, Callable | None]] = []
+    try:
+        for part, values in answers.items():
+            patched.append((part, part.__dict__.get("forward")))
+            part.forward = _answer(part.forward, list(values), compute=compute)
+        yield
+    finally:
+        for part, before in patched:
+            if before is None:
+                part.__dict__.pop("forward", None)
+            else:
+                part.forward = before
+
+
+def _answer(forward: Callable, values: list[Any], *, compute: bool) -> Callable:
+    def answer(*args: Any, **kwargs: Any) -> Any:
+        if compute or not values:
+            computed = forward(*args, **kwargs)
+        return values.pop(0) if values else computed
+
+    return answer
+
+
+def _record(
+    network: nn.Module, layer: str, picture: Batch
+) -> tuple[dict[nn.Module, list[Any]], Batch, Batch]:
+    """Return what the parts put out before the layer did, what it did, and the network did."""
+    target = get_layer(network, layer)
+    calls = [_Call(network)]
+    before: dict[nn.Module, list[Any]] = defaultdict(list)
+    found: list[Tensor] = []
+
+    def enter(part: nn.Module, _inputs: object) -> None:
+        calls.append(_Call(part))
+
+    def leave(part: nn.Module, _inputs: object, value: Any) -> None:
+        calls.pop()  # what finished inside it is not needed: it will not be computed again
+        if part is target:
+            found.append(once(layer, value, bool(found)).clone())
+            for call in calls:
+                for earlier, values in call.finished:
+                    before[earlier].append(values)
+        elif not found:
+            # Copied: an in-place operation that follows must not reach into the record.
+            calls[-1].finished.append((part, tree_map(_copied, value)))
+
+    handles = []
+    try:
+        for part in network.modules():
+            if part is not network:
+                handles.append(part.register_forward_pre_hook(enter))
+                handles.append(part.register_forward_hook(leave))
+        with torch.no_grad():
+            logits = network(picture)
+        passed(len(picture))
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not found:
+        raise InputError(f"layer: {layer!r} takes no part in a forward pass")
+    return before, found[0], logits
+
+
+def once(layer: str, output: object, again: bool) -> Tensor:
+    """Return a layer's output if it is a tensor, and the layer is not computed `again`.
+
+    Raises
+    ------
+    InputError
+        Otherwise.
+    """
+    if again or not isinstance(output, Tensor):
+        what = "is computed twice" if again else f"puts out a {type(output).__name__}"
+        raise InputError(f"layer: {layer!r} {what}; name a layer with one tensor")
+    return output
+
+
+def _copied(value: Any) -> Any:
+    return value.detach().clone() if isinstance(value, Tensor) else value
+
+
+def _blank(value: Any) -> Tensor | None:
+    floating = isinstance(value, Tensor) and value.is_floating_point()
+    return torch.full_like(value, torch.nan) if floating else None

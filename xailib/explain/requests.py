@@ -1,0 +1,133 @@
+"""What the parameters of a notebook ask of its methods: options, and what a stored result is of.
+
+The notebook and the jobs that share its photographs out both take it from here, so that each
+finds what the other has stored.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from xailib.errors import XailibError, unknown_name
+from xailib.explain.cam.methods import Cam, CamOptions, cam_layer_of, check_methods
+from xailib.explain.explanation import Explanation
+from xailib.explain.lime import Lime, LimeOptions
+from xailib.explain.stream import Explainer, stream
+from xailib.images.load import Photograph
+from xailib.networks.classifier import Classifier
+
+
+@dataclass(frozen=True)
+class Work:
+    """One method of a notebook.
+
+    Attributes
+    ----------
+    method : str
+        As in `Explanation`.
+    key : mapping
+        What decides its result, besides the photograph and the network, as JSON values.
+    classifier : Classifier
+        What is explained.
+    explainer : Explainer
+        The method with its options.
+    """
+
+    method: str
+    key: Mapping[str, Any]
+    classifier: Classifier
+    explainer: Explainer
+
+    def explain(self, photographs: Iterable[Photograph]) -> Iterator[Explanation | XailibError]:
+        """Yield for each photograph, in order, its explanation or why there is none."""
+        for item in stream(self.classifier, photographs, [self.explainer]):
+            (found,) = item.found
+            yield found if isinstance(found, XailibError) else found[0]
+
+
+def works_of(task: str, classifier: Classifier, parameters: Mapping[str, Any]) -> list[Work]:
+    """Return what a notebook does with each of its photographs, one method after the other.
+
+    Parameters
+    ----------
+    task : str
+        A key of `WORKS`.
+    classifier : Classifier
+        What is explained.
+    parameters : mapping
+        By the names of the notebook's parameters cell; other names do not matter, so that a
+        notebook may give its ``globals()``.
+
+    Raises
+    ------
+    InputError
+        For another task, an unknown category, layer or method, before anything is explained.
+    """
+    if task not in WORKS:
+        raise unknown_name("task", task, WORKS)
+    return WORKS[task](classifier, parameters)
+
+
+def _lime(classifier: Classifier, parameters: Mapping[str, Any]) -> list[Work]:
+    auto = parameters["until_stable"]
+    options: Any = {
+        "num_samples": "auto" if auto else parameters["num_samples"],
+        "design": parameters["design"],
+        "segments": parameters["segmentation"],
+        "hide_color": parameters["hide_color"],
+        "seed": parameters["seed"],
+    }
+    if auto:
+        options |= {name: parameters[name] for name in ("max_samples", "num_features")}
+    explainer = Lime(classifier, (_target(classifier, parameters),), **options)
+    return [Work("lime", {"target": parameters["target"], **options}, classifier, explainer)]
+
+
+def _cam(classifier: Classifier, parameters: Mapping[str, Any]) -> list[Work]:
+    check_methods(parameters["methods"])
+    target = _target(classifier, parameters)
+    layer = cam_layer_of(classifier, parameters["layer"] or None)
+    key = {"target": parameters["target"], "layer": layer}
+    return [
+        Work(method, key, classifier, Cam(classifier, method, (target,), layer=layer))
+        for method in parameters["methods"]
+    ]
+
+
+def explainers(
+    classifier: Classifier,
+    methods: Sequence[str],
+    target: int | str | None,
+    options: Mapping[str, Any],
+) -> list[Explainer]:
+    """Return methods with those of the options that they know; see `explain_many`."""
+    check_methods([method for method in methods if method != "lime"] or methods)
+    known = {
+        method: LimeOptions.__annotations__ if method == "lime" else CamOptions.__annotations__
+        for method in methods
+    }
+    for name in options:
+        if not any(name in names for names in known.values()):
+            raise unknown_name(
+                "option", name, sorted({n for names in known.values() for n in names})
+            )
+    found: list[Explainer] = []
+    for method in methods:
+        own: Any = {name: value for name, value in options.items() if name in known[method]}
+        if method == "lime":
+            found.append(Lime(classifier, (target,), **own))
+        else:
+            found.append(Cam(classifier, method, (target,), **own))
+    return found
+
+
+def _target(classifier: Classifier, parameters: Mapping[str, Any]) -> int | None:
+    """Return the index of the category to explain; None for the predicted one."""
+    target = parameters["target"]
+    return None if target == "" else classifier.category_index(target)
+
+
+WORKS: Mapping[str, Callable[[Classifier, Mapping[str, Any]], list[Work]]] = {
+    "2_lime": _lime,
+    "3_cam": _cam,
+}

@@ -1,0 +1,230 @@
+"""How sure LIME's weights and mask are, from the samples that it drew: no further forward pass.
+
+Another seed would have drawn other samples. Two questions, two ways to draw again from those at
+hand. How far is a weight from what many more samples would give? The bootstrap (Efron 1979)
+fits the linear model to samples drawn with replacement. Would another run choose the same
+superpixels? A bootstrap is too sure of that, since its refits share the noise of the fit that
+they start from; but two halves of independent samples are two real runs of half the length, with
+the same superpixels. What they share estimates what two such runs share, and longer runs share
+more: a cautious estimate, not a bound, since all splits are of the same samples. Where samples are
+drawn in pairs, pairs stay together; an orthogonal design loses its balance in the halves, which
+makes them look less alike than two orthogonal runs would be.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from scipy.stats import rankdata
+from threadpoolctl import threadpool_limits
+
+from xailib.errors import InputError
+from xailib.explain.explanation import Superpixels
+
+REFITS = 100
+STEP = 250  # samples before the first look at whether a mask is stable
+
+# A mask is stable if two halves of its samples share this part of the chosen superpixels ...
+AGREEMENT = 0.8
+# ... in this share of the ways to split them.
+CONFIDENCE = 0.9
+
+Shown = Bool[np.ndarray, "samples superpixels"]
+Scores = Float[np.ndarray, " samples"]
+Areas = Int[np.ndarray, " superpixels"]
+Counts = Int[np.ndarray, "refits samples"]
+Weights = Float[np.ndarray, "refits superpixels"]
+Chosen = Bool[np.ndarray, "refits superpixels"]
+
+
+@dataclass(frozen=True)
+class Stability:
+    """How sure one LIME explanation is.
+
+    Attributes
+    ----------
+    samples : int
+        Perturbed pictures that the weights rest on.
+    low, high : (superpixels,) float
+        95 % bootstrap interval of each weight.
+    chosen_again : (superpixels,) float
+        Share of halves in whose mask the superpixel is.
+    iou : float
+        Mean IoU, in pixels, of the masks from two halves of the samples.
+    shared : float
+        Mean share of the chosen superpixels that both halves choose.
+    shared_low : float
+        The share that two halves reach with the confidence `CONFIDENCE`.
+    rank_correlation : float
+        Mean Spearman correlation of the weights from two halves.
+    """
+
+    samples: int
+    low: Float[np.ndarray, " superpixels"]
+    high: Float[np.ndarray, " superpixels"]
+    chosen_again: Float[np.ndarray, " superpixels"]
+    iou: float
+    shared: float
+    shared_low: float
+    rank_correlation: float
+
+    @property
+    def stable(self) -> bool:
+        """Whether two runs of half the length choose much the same: see `AGREEMENT`."""
+        return self.shared_low >= AGREEMENT
+
+
+def stability(parts: Superpixels, num_features: int = 10, seed: int = 0) -> Stability:
+    """Return how sure an explanation's weights and its mask are.
+
+    Parameters
+    ----------
+    parts
+        LIME's linear model with its samples.
+    num_features : int
+        Superpixels in the mask: those that support the target most (LIME 1).
+    seed : int
+        Of the bootstrap and of the splits.
+
+    Raises
+    ------
+    InputError
+        If the explanation kept no samples or fewer than ten, or `num_features` is below 1.
+    """
+    if parts.shown is None or parts.scores is None:
+        raise InputError("explanation: it keeps no samples; explain it again with explain_lime")
+    if len(parts.shown) < 10:
+        raise InputError(f"explanation: {len(parts.shown)} samples cannot be split; at least 10")
+    shown, scores = parts.shown, parts.scores
+    areas = np.bincount(parts.segments.ravel(), minlength=shown.shape[1])
+    again = fit(shown, scores, bootstrap_counts(len(shown), parts.block, seed))
+    low, high = np.quantile(again, [0.025, 0.975], axis=0)
+    one, other = half_weights(shown, scores, parts.block, seed)
+    mask, twin = supporters(one, num_features), supporters(other, num_features)
+    part = shared(mask, twin)
+    return Stability(
+        len(shown),
+        low,
+        high,
+        np.concatenate([mask, twin]).mean(axis=0),
+        float(mask_iou(mask, twin, areas).mean()),
+        float(part.mean()),
+        float(np.quantile(part, 1 - CONFIDENCE)),
+        float(rank_correlation(one, other).mean()),
+    )
+
+
+def mask_is_stable(
+    shown: Shown, scores: Scores, num_features: int, block: int = 1, seed: int = 0
+) -> bool:
+    """Return whether the mask that these samples give is stable, as `Stability.stable`."""
+    part = shared_by_halves(shown, scores, num_features, block, seed)
+    return bool(np.quantile(part, 1 - CONFIDENCE) >= AGREEMENT)
+
+
+def shared_by_halves(
+    shown: Shown, scores: Scores, num_features: int, block: int = 1, seed: int = 0
+) -> Float[np.ndarray, " refits"]:
+    """Return for each split the share of the chosen superpixels that both halves choose."""
+    one, other = half_weights(shown, scores, block, seed)
+    return shared(supporters(one, num_features), supporters(other, num_features))
+
+
+def next_draw(drawn: int, most: int, step: int = STEP) -> int:
+    """Return how many samples to draw before the next look, at most up to `most` in all.
+
+    That is `step`, or where it is more a quarter of those at hand, since looking takes longer too;
+    the quarter is even, so that pairs stay together.
+    """
+    return min(max(step, drawn // 8 * 2), most - drawn)
+
+
+def closeness(shown: Shown) -> Scores:
+    """Return lime's weight of each sample: 1 for the whole view, less the more is hidden.
+
+    That is ``sqrt(exp(-d**2 / 0.25**2))`` of the cosine distance d to the whole view.
+    """
+    share = np.sqrt(shown.mean(axis=1))
+    return np.sqrt(np.exp(-((1 - share) ** 2) / 0.25**2))
+
+
+def fit(shown: Shown, scores: Scores, counts: Counts) -> Weights:
+    """Return lime's ridge regression (penalty 1, free intercept) for each row of sample counts.
+
+    ``counts`` says how often each sample takes part; ones give lime's own weights.
+    """
+    columns = shown.astype(float)
+    found = np.empty((len(counts), columns.shape[1]))
+    near = closeness(shown)
+    # Matrices this small are multiplied faster by one thread than by several.
+    with threadpool_limits(1, "blas"):
+        for refit, count in enumerate(counts):
+            used = count > 0
+            weight = (near * count)[used]
+            share = weight / weight.sum()
+            centred = columns[used] - share @ columns[used]
+            pull = centred.T * weight
+            penalised = pull @ centred + np.eye(columns.shape[1])
+            found[refit] = np.linalg.solve(penalised, pull @ (scores[used] - share @ scores[used]))
+    return found
+
+
+def bootstrap_counts(samples: int, block: int, seed: int) -> Counts:
+    """Return how often each sample takes part if blocks of them are drawn with replacement.
+
+    The first block holds the whole view, which is in every run of LIME, and always takes part.
+    """
+    others = -(-samples // block) - 1
+    drawn = np.random.default_rng(seed).multinomial(
+        others, np.full(others, 1 / others), size=REFITS
+    )
+    return _by_sample(drawn, samples, block)
+
+
+def half_weights(shown: Shown, scores: Scores, block: int, seed: int) -> tuple[Weights, Weights]:
+    """Return the weights from either half of the samples, split at random `REFITS` times.
+
+    Blocks stay together, and the first one, with the whole view, belongs to both halves.
+    """
+    others = np.zeros((REFITS, -(-len(shown) // block) - 1), int)
+    others[:, ::2] = 1
+    half = np.random.default_rng(seed).permuted(others, axis=1)
+    one = fit(shown, scores, _by_sample(half, len(shown), block))
+    return one, fit(shown, scores, _by_sample(1 - half, len(shown), block))
+
+
+def _by_sample(others: Int[np.ndarray, "refits others"], samples: int, block: int) -> Counts:
+    """Return the counts of the samples from those of all blocks but the first."""
+    counts = np.concatenate([np.ones((len(others), 1), int), others], axis=1)
+    return np.repeat(counts, block, axis=1)[:, :samples]
+
+
+def supporters(weights: Weights, num_features: int) -> Chosen:
+    """Return which superpixels each row's mask holds: the `num_features` largest positive ones."""
+    if num_features < 1:
+        raise InputError(f"num_features: {num_features} is below 1")
+    chosen = np.zeros(weights.shape, bool)
+    order = np.argsort(-weights, axis=1, kind="stable")[:, :num_features]
+    np.put_along_axis(chosen, order, True, axis=1)
+    return chosen & (weights > 0)
+
+
+def shared(one: Chosen, other: Chosen) -> Float[np.ndarray, " refits"]:
+    """Return the share of the chosen superpixels in both masks, row by row; 1 if none is chosen."""
+    larger = np.maximum(one.sum(axis=1), other.sum(axis=1))
+    return np.where(larger > 0, (one & other).sum(axis=1) / np.maximum(larger, 1), 1.0)
+
+
+def mask_iou(one: Chosen, other: Chosen, areas: Areas) -> Float[np.ndarray, " refits"]:
+    """Return the masks' IoU in pixels, row by row; 1 where both are empty."""
+    union = (one | other) @ areas
+    return np.where(union > 0, ((one & other) @ areas) / np.maximum(union, 1), 1.0)
+
+
+def rank_correlation(one: Weights, other: Weights) -> Float[np.ndarray, " refits"]:
+    """Return Spearman's correlation of two sets of weights, row by row; NaN if one is constant."""
+    ranks = [rankdata(weights, axis=1) for weights in (one, other)]
+    a, b = (rank - rank.mean(axis=1, keepdims=True) for rank in ranks)
+    spread = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
+    none = np.full(len(a), np.nan)
+    return np.divide((a * b).sum(axis=1), spread, out=none, where=spread > 0)

@@ -1,0 +1,320 @@
+"""Photographs: named packaged ones, files, folders and lists, as upright 8-bit RGB.
+
+Every way to name photographs ends in `load_images`; every one that cannot be used is either
+one clear error (asked for alone) or a `Failure` beside the others (asked for among several).
+"""
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+
+from xailib.errors import InputError, near_matches, unknown_name
+from xailib.images.decode import check_size, frozen, read_file
+from xailib.images.packaged import PACKAGES, Place, packaged
+
+SUFFIXES = frozenset(
+    {".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jpeg", ".jpg", ".png", ".ppm", ".tif"}
+    | {".tiff", ".webp"}
+)
+PUBLISHED = "published"  # the photographs of the report that we replicate
+HELD_BYTES = 1_000_000_000  # of pixels that an image set keeps; what is beyond is read again
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """One picture, upright, as 8-bit RGB.
+
+    Attributes
+    ----------
+    id : str
+        Stable and unique within its image set: the packaged name or the file's stem.
+    pixels : (height, width, 3) uint8
+        sRGB values, not writeable.
+    source : str
+        Where it came from: ``package:name``, a path, or ``array``.
+    sha256 : str
+        Hash of the file's bytes (of the pixels, for an array): what ``sha256sum`` prints.
+    category : int or None
+        The true ImageNet-1k category, 0 to 999, where the source states it.
+    """
+
+    id: str
+    pixels: UInt8[np.ndarray, "height width 3"]
+    source: str
+    sha256: str
+    category: int | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return self.pixels.shape[0], self.pixels.shape[1]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A photograph that was asked for and could not be used: what was named, and why not."""
+
+    source: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A photograph that was looked at, and is read again each time it is used."""
+
+    id: str
+    place: Place
+    sha256: str
+
+    def read(self) -> Photograph:
+        """Return the photograph.
+
+        Raises
+        ------
+        InputError
+            If the file has changed or gone.
+        """
+        found = _opened(self.place)
+        if found.sha256 != self.sha256:
+            raise InputError(f"images: {self.place.source!r} changed while in use; load it anew")
+        return replace(found, id=self.id)
+
+
+@dataclass(frozen=True)
+class ImageSet(Sequence[Photograph]):
+    """Photographs in the order asked for, and the failures that stand beside them.
+
+    The pixels of the first ones are held, up to `HELD_BYTES`; the others are read when used, so
+    that a folder may hold any number.
+    """
+
+    photographs: tuple[Photograph | Stored, ...]
+    failures: tuple[Failure, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.photographs)
+
+    def __iter__(self) -> Iterator[Photograph]:
+        return map(_read, self.photographs)
+
+    def __getitem__(self, key):  # type: ignore[no-untyped-def]
+        """Return the photograph with this position or this id."""
+        if isinstance(key, str):
+            for photograph in self.photographs:
+                if photograph.id == key:
+                    return _read(photograph)
+            raise unknown_name("image", key, self.ids)
+        found = self.photographs[key]
+        return tuple(map(_read, found)) if isinstance(key, slice) else _read(found)
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The photographs' ids, in order."""
+        return tuple(photograph.id for photograph in self.photographs)
+
+    @property
+    def hashes(self) -> dict[str, str]:
+        """The photographs' hashes, by id."""
+        return {photograph.id: photograph.sha256 for photograph in self.photographs}
+
+
+def load_images(source: str | Path | Iterable[str | Path]) -> ImageSet:
+    """Load photographs by name, file, folder, or a list of these.
+
+    Parameters
+    ----------
+    source : str, path, or list of them
+        A packaged photograph (``"chelsea"``), all of a package's (``"foolbox"``,
+        ``"scikit-image"``, ``"scikit-learn"``), a file, or a folder, which is searched with its
+        subfolders (links too, each folder once) for files whose suffix is in `SUFFIXES`, in the
+        order of their paths. A packaged name wins over a file of the same name: write
+        ``./chelsea`` for the file.
+
+    Returns
+    -------
+    ImageSet
+        Upright 8-bit RGB photographs: EXIF orientation applied, transparency composited on
+        white, 16 bits scaled to 8, the first frame of an animation. A file that is named twice
+        is kept once. What cannot be used becomes a `Failure`, and the others are still loaded.
+
+    Raises
+    ------
+    InputError
+        If nothing can be used: the one reason, or the first of them and their number.
+    """
+    photographs: dict[str, Photograph | Stored] = {}
+    failures: list[Failure] = []
+    held = 0
+    for found in iter_images(source):
+        if isinstance(found, Failure):
+            failures.append(found)
+            continue
+        photographs[found.id] = found
+        held += found.pixels.nbytes
+        if held > HELD_BYTES:
+            place = Place(found.id, Path(found.source), found.source, found.category)
+            photographs[found.id] = Stored(found.id, place, found.sha256)
+    if not photographs:
+        raise none_usable([failure.reason for failure in failures])
+    return ImageSet(tuple(photographs.values()), tuple(failures))
+
+
+def none_usable(reasons: Sequence[str]) -> InputError:
+    """Return the error for photographs none of which can be used: the first reason."""
+    others = f" (and {len(reasons) - 1} more failed)" if len(reasons) > 1 else ""
+    return InputError(reasons[0] + others)
+
+
+def iter_images(source: str | Path | Iterable[str | Path]) -> Iterator[Photograph | Failure]:
+    """Yield what `load_images` would load, one at a time, so that a large folder fits in memory.
+
+    Ids are made unique by adding the first eight digits of the hash to a name already taken.
+
+    Raises
+    ------
+    InputError
+        If `source` is an empty list.
+    """
+    return unique(map(read_place, find_images(source)))
+
+
+def find_images(source: str | Path | Iterable[str | Path]) -> Iterator[Place | Failure]:
+    """Yield the files that `load_images` would read, and the names that stand for none.
+
+    Raises
+    ------
+    InputError
+        If `source` is an empty list.
+    """
+    names = [source] if isinstance(source, str | Path) else list(source)
+    if not names:
+        raise InputError("images: the list is empty; name at least one photograph")
+    return _places(names)
+
+
+def _places(names: Iterable[str | Path]) -> Iterator[Place | Failure]:
+    for name in names:
+        try:
+            places = places_of(name)
+        except (OSError, RuntimeError) as error:  # too long a name, an unknown user's home
+            yield Failure(str(name), f"images: {str(name)[:80]!r} cannot be looked up: {error}")
+        except InputError as error:
+            yield Failure(str(name), str(error))
+        else:
+            yield from places
+
+
+def read_place(place: Place | Failure) -> Photograph | Failure:
+    """Return the photograph in a file, or why there is none; a `Failure` is returned as it is."""
+    if isinstance(place, Failure):
+        return place
+    try:
+        return _opened(place)
+    except InputError as error:
+        return Failure(place.source, str(error))
+
+
+def unique(found: Iterable[Photograph | Failure]) -> Iterator[Photograph | Failure]:
+    """Yield each photograph once, under an id that no other one has."""
+    taken: dict[str, str] = {}  # id: hash
+    for photograph in found:
+        if isinstance(photograph, Failure):
+            yield photograph
+            continue
+        if photograph.id in taken and taken[photograph.id] != photograph.sha256:
+            photograph = replace(photograph, id=f"{photograph.id}-{photograph.sha256[:8]}")
+        if photograph.id not in taken:
+            taken[photograph.id] = photograph.sha256
+            yield photograph
+
+
+def from_array(pixels: UInt8[np.ndarray, "height width 3"], name: str) -> Photograph:
+    """Return an array of sRGB values as a photograph; its hash is that of the pixels.
+
+    Raises
+    ------
+    InputError
+        If a side is shorter than `MIN_SIDE` pixels.
+    """
+    check_size(name, (pixels.shape[1], pixels.shape[0]))
+    return Photograph(name, frozen(pixels), "array", hashlib.sha256(pixels.tobytes()).hexdigest())
+
+
+def places_of(name: object) -> list[Place]:
+    """Return the files that one name stands for.
+
+    Raises
+    ------
+    InputError
+        If it stands for none.
+    """
+    if not isinstance(name, str | Path) or not str(name):
+        raise InputError(f"images: {name!r} is no name, file or folder")
+    known = packaged()
+    key = str(name)
+    if key in known:
+        return [known[key]]
+    if key == PUBLISHED:
+        from xailib.report.replication import published  # only here: it may fetch them
+
+        found = published.locate("", published.photographs()).values()
+        return [Place(file.stem, file, str(file)) for file in found]
+    if key in PACKAGES:
+        if not find_spec(PACKAGES[key][0]):
+            raise InputError(f"images: {key!r} is not installed; pip install {key}")
+        return [place for place in known.values() if place.source.startswith(f"{key}:")]
+    path = Path(name).expanduser()
+    if path.is_dir():
+        files = _inside(path)
+        if not files:
+            kinds = " ".join(sorted(SUFFIXES))
+            raise InputError(f"images: the folder {key!r} holds no image ({kinds})")
+        return [Place(f.stem, f, str(f)) for f in files]
+    if path.is_file():
+        return [Place(path.stem, path, str(path))]
+    if any(sign in key for sign in "/\\.~"):
+        siblings = [str(path.with_name(f.name)) for f in path.parent.glob("*")]
+        close = near_matches(key, siblings)
+        hint = f"; did you mean {' or '.join(close)}?" if close else ""
+        raise InputError(f"images: no file or folder {key!r}{hint}")
+    raise unknown_name("images", key, [*known, *PACKAGES, PUBLISHED])
+
+
+def _inside(folder: Path) -> list[Path]:
+    """Return the image files in a folder and below, sorted; links count, each folder once."""
+    files: list[Path] = []
+    seen: set[tuple[int, int]] = set()
+
+    def unreadable(error: OSError) -> None:
+        files.append(Path(error.filename))  # said when it is read
+
+    for root, below, names in os.walk(folder, followlinks=True, onerror=unreadable):
+        status = Path(root).stat()
+        if (status.st_dev, status.st_ino) in seen:  # a link that leads back, or a second one
+            below.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        below.sort()
+        found = (Path(root, name) for name in names)
+        files += [f for f in found if f.suffix.lower() in SUFFIXES and not _special(f)]
+    return sorted(files)
+
+
+def _special(path: Path) -> bool:
+    """Tell whether something is there that is no file, such as a pipe that would never end."""
+    return path.exists() and not path.is_file()
+
+
+def _read(photograph: Photograph | Stored) -> Photograph:
+    return photograph.read() if isinstance(photograph, Stored) else photograph
+
+
+def _opened(place: Place) -> Photograph:
+    pixels, sha256 = read_file(place.path, place.source)
+    return Photograph(place.id, pixels, place.source, sha256, place.category)

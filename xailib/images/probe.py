@@ -1,0 +1,250 @@
+"""Probe images: what a network is shown to find out what its units respond to.
+
+A probe set knows its images before any of them is needed, and reads them one at a time.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import timm.data
+
+from xailib.errors import InputError
+from xailib.images.archives import ARCHIVES, fetch_images
+from xailib.images.decode import MIN_SIDE
+from xailib.images.load import Failure, Photograph, iter_images
+from xailib.images.packaged import packaged_names
+
+PACKAGED = "packaged"
+_SCALE = (0.08, 1.0)  # share of the photograph's area, as in Inception's training
+_RATIO = (3 / 4, 4 / 3)  # width over height
+
+
+@dataclass(frozen=True)
+class ProbeImage:
+    """One probe image: a photograph, or a part of one.
+
+    Attributes
+    ----------
+    id : str
+        Unique in its probe set: the photograph's id, with the crop's number behind it.
+    file : str
+        The packaged name or the path that `xailib.images.load` reads.
+    sha256 : str
+        Hash of the photograph's file.
+    category : int or None
+        The photograph's ImageNet-1k category, where its source, its name or its folder states
+        it. A small crop may no longer show it.
+    label : str or None
+        The sub-folder it lies in, where there are any: the class in an ImageFolder tree.
+    box : (top, left, height, width) or None
+        The part of the photograph; None for all of it.
+    """
+
+    id: str
+    file: str
+    sha256: str
+    category: int | None = None
+    label: str | None = None
+    box: tuple[int, int, int, int] | None = None
+
+
+@dataclass(frozen=True)
+class ProbeSet:
+    """Probe images in a fixed order, and the files that could not be used.
+
+    Attributes
+    ----------
+    source : str
+        Where they came from.
+    images : tuple of ProbeImage
+        In order; iterating reads them.
+    failures : tuple of Failure
+        Files that were skipped.
+    """
+
+    source: str
+    images: tuple[ProbeImage, ...]
+    failures: tuple[Failure, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __iter__(self) -> Iterator[Photograph]:
+        return self.photographs()
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The images' ids, in order."""
+        return tuple(image.id for image in self.images)
+
+    @property
+    def categories(self) -> frozenset[int]:
+        """The ImageNet-1k categories that are known to be in the set."""
+        return frozenset(i.category for i in self.images if i.category is not None)
+
+    @property
+    def sha256(self) -> str:
+        """Hash of what the set shows and in which order, whatever folder it lies in."""
+        lines = (f"{i.id} {i.sha256} {i.box}" for i in self.images)
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+    def part(self, start: int, stop: int) -> "ProbeSet":
+        """Return the images from position `start` on and before `stop`."""
+        return replace(self, images=self.images[start:stop])
+
+    def photographs(self, start: int = 0) -> Iterator[Photograph]:
+        """Yield the images from position `start` on, each read when it is asked for.
+
+        Raises
+        ------
+        InputError
+            If a file has changed or gone since the set was made.
+        """
+        whole: Photograph | None = None
+        for image in self.images[start:]:
+            if whole is None or whole.sha256 != image.sha256:
+                found = next(iter_images([image.file]))
+                if isinstance(found, Failure):
+                    raise InputError(f"probe: {image.file!r} is gone: {found.reason}")
+                if found.sha256 != image.sha256:
+                    raise InputError(f"probe: {image.file!r} changed while in use; load it anew")
+                whole = found
+            pixels = whole.pixels
+            if image.box is not None:
+                top, left, height, width = image.box
+                pixels = pixels[top : top + height, left : left + width]
+            yield replace(whole, id=image.id, pixels=pixels, category=image.category)
+
+    def photograph(self, image_id: str) -> Photograph:
+        """Return one image by its id."""
+        ids = self.ids
+        if image_id not in ids:
+            raise InputError(f"probe: no image {image_id!r} in {self.source}")
+        return next(self.photographs(ids.index(image_id)))
+
+
+def load_probe(
+    source: str | Path | Iterable[str | Path] = PACKAGED, crops: int = 0, seed: int = 0
+) -> ProbeSet:
+    """Make a probe set: every file is opened once, and those that cannot be used are noted.
+
+    Parameters
+    ----------
+    source : str, path, or list of them
+        ``"packaged"``, all packaged photographs; ``"broden"`` or ``"imagenet-sample"``, fetched
+        from their published addresses and kept; or whatever `xailib.images.load.load_images` takes:
+        a folder is searched with its sub-folders, whose names become labels.
+    crops : int
+        Parts cut from each photograph besides the whole: 8 to 100 % of its area, sides 3:4 to
+        4:3, both drawn log-uniformly, wherever they fit.
+    seed : int
+        For the crops. Those of a photograph do not depend on which others there are.
+
+    Raises
+    ------
+    InputError
+        If no file can be used.
+    UnavailableError
+        If a published set cannot be fetched: how to supply it.
+    """
+    if crops < 0:
+        raise InputError(f"crops: {crops} is negative")
+    sources = [source] if isinstance(source, str | Path) else list(source)
+    images: list[ProbeImage] = []
+    failures: list[Failure] = []
+    for found in iter_images([place for one in sources for place in _places(one)]):
+        if isinstance(found, Failure):
+            failures.append(found)
+            continue
+        images += _whole_and_crops(found, sources, crops, seed)
+    if not images:
+        reason = f": {failures[0].reason}" if failures else ""
+        raise InputError(f"probe: no image of {len(failures)} can be used{reason}")
+    name = " + ".join(str(one) for one in sources)
+    return ProbeSet(name, tuple(images), tuple(failures))
+
+
+def probe_of(photographs: Iterable[tuple[str, str]], crops: int = 0, seed: int = 0) -> ProbeSet:
+    """Make the part of a probe set that some listed photographs give; it may be empty.
+
+    Parameters
+    ----------
+    photographs : iterable of (id, name)
+        What `xailib.images.load.load_images` reads as one photograph, and the id it gets.
+    crops, seed
+        As for `load_probe`, which gives the same images. Of what a folder's name would tell
+        here nothing is known.
+    """
+    images: list[ProbeImage] = []
+    failures: list[Failure] = []
+    for unique, name in photographs:
+        found = next(iter_images([name]))
+        if isinstance(found, Failure):
+            failures.append(found)
+        else:
+            images += _whole_and_crops(replace(found, id=unique), (), crops, seed)
+    return ProbeSet("a part", tuple(images), tuple(failures))
+
+
+def _whole_and_crops(
+    found: Photograph, sources: Sequence[str | Path], crops: int, seed: int
+) -> Iterator[ProbeImage]:
+    package, _, packaged = found.source.partition(":")
+    file = packaged if package in packaged_names() else found.source
+    label = _label(file, sources)
+    category = _category(found, label)
+    yield ProbeImage(found.id, file, found.sha256, category, label)
+    for number, box in enumerate(_boxes(found, crops, seed), start=1):
+        crop_id = f"{found.id}-crop{number:03d}"
+        yield ProbeImage(crop_id, file, found.sha256, category, label, box)
+
+
+def _places(source: str | Path) -> Sequence[str | Path]:
+    if source == PACKAGED:
+        return list(packaged_names())
+    if source in ARCHIVES:
+        return [fetch_images(str(source))]
+    return [source]
+
+
+def _label(file: str, sources: Sequence[str | Path]) -> str | None:
+    """Return the sub-folder of one of the sources that a file lies in."""
+    for source in sources:
+        root = Path(source).expanduser()
+        if root.is_dir() and Path(file).is_relative_to(root):
+            inside = Path(file).relative_to(root).parent.as_posix()
+            return None if inside == "." else inside
+    return None
+
+
+@cache
+def _wordnet_ids() -> dict[str, int]:
+    names = timm.data.ImageNetInfo("imagenet-1k").label_names()
+    return {name: index for index, name in enumerate(names)}
+
+
+def _category(photograph: Photograph, label: str | None) -> int | None:
+    """Return the category that the source states, or a WordNet id in the name or folder."""
+    if photograph.category is not None:
+        return photograph.category
+    stated = _wordnet_ids().get(photograph.id.split("_")[0])
+    return stated if stated is not None else _wordnet_ids().get((label or "").split("/")[-1])
+
+
+def _boxes(photograph: Photograph, count: int, seed: int) -> list[tuple[int, int, int, int]]:
+    """Draw parts of a photograph, the same ones whenever it is among the probe images."""
+    rng = np.random.default_rng([seed, int(photograph.sha256[:15], 16)])
+    height, width = photograph.size
+    boxes = []
+    for _ in range(count):
+        area = height * width * np.exp(rng.uniform(*np.log(_SCALE)))
+        ratio = np.exp(rng.uniform(*np.log(_RATIO)))
+        tall = int(np.clip(round(np.sqrt(area / ratio)), MIN_SIDE, height))
+        wide = int(np.clip(round(np.sqrt(area * ratio)), MIN_SIDE, width))
+        top, left = rng.integers(height - tall + 1), rng.integers(width - wide + 1)
+        boxes.append((int(top), int(left), tall, wide))
+    return boxes

@@ -1,0 +1,13 @@
+"""Classifiers: networks with their weights, preprocessing, layers and fast forward passes."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "classifier": ["Classifier", "Prediction", "View", "load_classifier"],
+        "names": ["networks"],
+        "forward": ["forward_batches"],
+        "layers": ["recorded"],
+    },
+)

@@ -1,0 +1,60 @@
+"""How many pictures networks were shown: counted where they are shown, told in a run's manifest.
+
+A pass is one picture shown to a network, or to the part of it behind a layer. Not counted are the
+pictures by which a network is loaded, an engine or a shortcut is chosen and checked, and the
+memory of a pass is measured (`xailib.networks.memory.fitting_batch`, one picture where many
+follow). A run counts from its start: the order in which layers are used is looked up before
+(`xailib.evaluate.randomisation`).
+"""
+
+import threading
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Passes:
+    """Numbers of passes.
+
+    Attributes
+    ----------
+    made : int
+        By this process.
+    kept : int
+        When what this process uses again was made.
+    """
+
+    made: int = 0
+    kept: int = 0
+
+    def __sub__(self, before: "Passes") -> "Passes":
+        return Passes(self.made - before.made, self.kept - before.kept)
+
+    @property
+    def all(self) -> int:
+        """What a result has cost, whenever it was made."""
+        return self.made + self.kept
+
+
+_lock = threading.Lock()
+_total = [Passes()]
+
+
+def passed(pictures: int, *, kept: bool = False) -> None:
+    """Count pictures that a network was shown; from any thread.
+
+    Parameters
+    ----------
+    pictures : int
+        How many.
+    kept : bool
+        Whether that was earlier, and what came of it is used again.
+    """
+    with _lock:
+        now = _total[0]
+        made, before = (0, pictures) if kept else (pictures, 0)
+        _total[0] = Passes(now.made + made, now.kept + before)
+
+
+def passes() -> Passes:
+    """Return what this process has counted so far; a difference of two tells what lay between."""
+    return _total[0]

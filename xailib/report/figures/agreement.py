@@ -1,0 +1,103 @@
+"""Charts of how far pairs of explanations agree; tables in, figures out."""
+
+from itertools import product
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from xailib.compare.pairs import SUPPORTS
+from xailib.report.figures.publish import KEPT
+from xailib.report.figures.style import NAMES, PALETTE, style
+
+_BASELINES = {
+    "chance": ("scattered pixels", "|", "0.45"),
+    "null_mean": ("same blobs or superpixels, elsewhere", "x", PALETTE[1]),
+    "others": ("maps of the other photographs", "D", PALETTE[2]),
+}
+
+
+def matrix_chart(summary: pd.DataFrame) -> Figure:
+    """Draw mean IoU (above the diagonal) and Spearman's correlation (below) of every pair."""
+    names = list(dict.fromkeys([*summary["a"], *summary["b"]]))
+    place = {name: index for index, name in enumerate(names)}
+    shown = np.full((len(names), len(names)), np.nan)
+    np.fill_diagonal(shown, 1)
+    for row in summary.itertuples():
+        first, second = sorted((place[row.a], place[row.b]))
+        shown[first, second], shown[second, first] = row.iou, row.spearman
+    labels = [_name(name).replace(", ", ",\n") for name in names]
+    with style():
+        figure = Figure(figsize=(1.6 + 0.95 * len(names), 1.3 + 0.72 * len(names)))
+        axis = figure.subplots()
+        image = axis.imshow(shown, cmap="PuOr", vmin=-1, vmax=1, aspect="auto")
+        for down, across in product(range(len(names)), repeat=2):
+            value = shown[down, across]
+            text = "–" if np.isnan(value) else "1" if down == across else f"{value:.2f}"
+            colour = "white" if abs(value) > 0.7 else "black"
+            kept = None if np.isnan(value) else KEPT  # where nothing is coloured is the ground
+            axis.text(across, down, text, ha="center", va="center", color=colour, gid=kept)
+        axis.set_xticks(range(len(names)), labels)
+        axis.set_yticks(range(len(names)), labels)
+        axis.tick_params(length=0)
+        axis.grid(visible=False)
+        axis.spines[:].set_visible(False)
+        axis.set_title("above the diagonal: mean IoU; below: mean rank correlation", loc="left")
+        figure.colorbar(image, ax=axis, shrink=0.8)
+    return figure
+
+
+def baseline_chart(summary: pd.DataFrame) -> Figure:
+    """Draw each pair's mean IoU beside what three kinds of chance would give."""
+    labels = [f"{_name(r.a)} × {_name(r.b)}" for r in summary.itertuples()]
+    places = np.arange(len(summary))
+    with style():
+        figure = Figure(figsize=(7.4, 1.3 + 0.3 * len(summary)))
+        axis = figure.subplots()
+        axis.barh(places, summary["iou"], color=PALETTE[0], alpha=0.35, height=0.7, label="IoU")
+        for column, (label, marker, colour) in _BASELINES.items():
+            axis.plot(
+                summary[column], places, ls="", marker=marker, ms=7, mew=1.8, color=colour,
+                mfc="none", label=label,
+            )  # fmt: skip
+        axis.set_yticks(places, labels)
+        axis.invert_yaxis()
+        axis.set(xlim=(0, 1), xlabel="mean intersection over union")
+        figure.legend(loc="outside lower center", ncols=2)
+    return figure
+
+
+def sweep_chart(sweep: pd.DataFrame) -> Figure:
+    """Draw mean IoU against the area at which maps are cut, with the level of scattered pixels.
+
+    Left: the pairs of LIME's supporting superpixels, where it is the first of each, else those of
+    the first method; right: all others. What opposes is left out.
+    """
+    first = SUPPORTS if SUPPORTS in set(sweep["a"]) else sweep["a"].iloc[0]
+    with style():
+        figure = Figure(figsize=(7.4, 3.4))
+        left, right = figure.subplots(1, 2, sharey=True)
+        other = sweep[(sweep["a"] != first) & (sweep["a"] != "lime-") & (sweep["b"] != "lime-")]
+        own = sweep[(sweep["a"] == first) & (sweep["b"] != "lime-")]
+        parts = ((left, own), (right, other))
+        for axis, part in parts:
+            pairs = part.groupby(["a", "b"], sort=False)
+            for index, (key, lines) in enumerate(pairs):
+                a, b = key
+                means = lines.groupby("area")[["iou", "chance"]].mean()
+                name = _name(b) if axis is left else f"{_name(a)} × {_name(b)}"
+                axis.plot(
+                    means.index, means["iou"], color=PALETTE[index % len(PALETTE)],
+                    marker="os^Dv<"[index % 6], ms=4, label=name,
+                )  # fmt: skip
+            chance = sweep.groupby("area")["chance"].mean()
+            axis.plot(chance.index, chance, color="0.5", ls="--", label="scattered pixels")
+            axis.set(xlabel="share of the view that is chosen", ylim=(0, 1))
+            axis.legend(fontsize=8)
+        left.set(ylabel="mean intersection over union", title=f"{_name(first)} with …")
+        right.set_title("heatmaps among themselves")
+    return figure
+
+
+def _name(key: object) -> str:
+    return NAMES.get(str(key), str(key))

@@ -1,0 +1,203 @@
+"""Every method beside the others, photograph by photograph: pictures and one table of scores.
+
+Tables and explanations of finished runs in, pictures with words out; nothing here sees a network.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float32, UInt8
+from PIL import Image
+
+from xailib.compare.iou import in_frame_of
+from xailib.compare.masks import area_mask, lime_mask
+from xailib.explain.explanation import Explanation
+from xailib.images.frames import Frame, resize
+from xailib.report.figures import style as figures
+from xailib.report.figures.publish import publish_explorer, table_html
+from xailib.report.run.results import Run
+
+Picture = UInt8[np.ndarray, "_ _ 3"]
+SIDE = 448  # pixels, about; maps are enlarged to it
+_DOWN, _ACROSS = ("upper", "middle", "lower"), ("left", "centre", "right")
+HEADINGS = {
+    "name": "method", "iou": "IoU with LIME", "chance": "by chance", "deletion": "deletion ↓",
+    "insertion": "insertion ↑", "flipping": "region flipping ↑", "road": "ROAD ↑",
+    "inside": "mask inside box",
+}  # fmt: skip
+BASELINES = {
+    "random": "random field (knows nothing)",
+    "centre": "blob in the centre (knows nothing)",
+}
+
+
+@dataclass(frozen=True)
+class View:
+    """One picture of a photograph's page.
+
+    Attributes
+    ----------
+    method : str
+        Which row of the table it belongs to; a row may have several pictures.
+    label : str
+        Of its tab.
+    alt : str
+        What one would say to somebody who cannot see it.
+    picture : (height, width, 3) uint8
+    """
+
+    method: str
+    label: str
+    alt: str
+    picture: Picture
+
+
+def scores_of(
+    image: str, agreement: pd.DataFrame, scores: pd.DataFrame, localised: pd.DataFrame | None
+) -> pd.DataFrame:
+    """Return one photograph's scores, one row a method, LIME first; NaN where there is none.
+
+    Parameters
+    ----------
+    image : str
+        Its id.
+    agreement : DataFrame
+        From `xailib.compare.iou.lime_cam_agreement`.
+    scores : DataFrame
+        From `xailib.evaluate.scores.curve_scores`.
+    localised : DataFrame or None
+        From `xailib.compare.localisation.localisation`.
+
+    Returns
+    -------
+    DataFrame
+        method, name, and the columns of `HEADINGS`.
+    """
+    own = scores[scores["image"] == image]
+    table = own.pivot_table(index="method", columns="measure", values="value", sort=False)
+    table = table.reindex(columns=["deletion", "insertion", "flipping", "road"])
+    pairs = agreement[(agreement["image"] == image) & (agreement["lime"] == "LIME 1")]
+    table[["iou", "chance"]] = pairs.set_index("cam")[["iou", "chance"]]
+    table["inside"] = np.nan
+    if localised is not None and len(localised):
+        boxed = localised[localised["image"] == image].set_index("map")["precision"]
+        table["inside"] = boxed.rename({"lime+": "lime"})
+    table.insert(0, "name", [name_of(method) for method in table.index])
+    return table.rename_axis(columns=None).reset_index()
+
+
+def name_of(method: str) -> str:
+    """Return a method's or a baseline's name for people."""
+    return BASELINES.get(method) or figures.NAMES.get(method, method)
+
+
+def views_of(
+    pixels: UInt8[np.ndarray, "height width 3"],
+    lime: Explanation,
+    cams: Sequence[Explanation],
+    num_features: int = 10,
+) -> list[View]:
+    """Return the pictures of one photograph: itself, LIME's, and each heatmap with its overlap.
+
+    All are in the frame of LIME's explanation, enlarged to about `SIDE` pixels.
+    """
+    fine = _enlarged(lime.frame)
+    view = fine.show(pixels)
+    mask = lime_mask(lime, num_features, "positive")
+    both = lime_mask(lime, num_features, "both")
+    said = f"of {lime.image} for {lime.target_name}"
+    chosen = mask != 0
+    weights = resize(lime.saliency, fine.size, "nearest")
+    found = [
+        View("", "photograph", f"The photograph {lime.image}, as the network sees it", view),
+        View(
+            "lime",
+            "LIME weights",
+            f"LIME's weights {said}: supports most in the {place(lime.saliency)}",
+            figures.signed_heat(view, weights),
+        ),
+        View(
+            "lime",
+            "LIME 1",
+            f"LIME 1 {said}: supporting superpixels on {chosen.mean():.0%} of the view",
+            figures.outlined(view, _grown(mask, fine)),
+        ),
+        View(
+            "lime",
+            "LIME 2",
+            f"LIME 2 {said}: strongest superpixels of either sign, {(both != 0).mean():.0%} of it",
+            figures.outlined(view, _grown(both, fine)),
+        ),
+    ]
+    for cam in cams:
+        saliency, name = in_frame_of(cam, lime), name_of(cam.method)
+        cut = area_mask(saliency, int(chosen.sum()))
+        share = (chosen & cut).sum() / max(1, chosen.sum())
+        found += [
+            View(
+                cam.method,
+                name,
+                f"{name} {said}: highest in the {place(saliency)}, above half of its maximum on "
+                f"{(saliency > 0.5).mean():.0%} of the view",
+                figures.heat(view, np.clip(resize(saliency, fine.size, "bilinear"), 0, 1)),
+            ),
+            View(
+                cam.method,
+                f"{name} and LIME 1",
+                f"{name} {said}, cut at LIME's area: {share:.0%} of LIME 1 is chosen by both",
+                figures.two_masks(view, _grown(chosen, fine), _grown(cut, fine)),
+            ),
+        ]
+    return found
+
+
+def place(saliency: Float32[np.ndarray, "height width"]) -> str:
+    """Return in words where a map is highest: which of nine parts of the view."""
+    row, column = np.unravel_index(int(np.argmax(saliency)), saliency.shape)
+    down = _DOWN[3 * int(row) // saliency.shape[0]]
+    across = _ACROSS[3 * int(column) // saliency.shape[1]]
+    return "centre" if (down, across) == ("middle", "centre") else f"{down} {across}"
+
+
+def anchor(image: str) -> str:
+    """Return the name of a photograph's place on the page."""
+    plain = "".join(c if c.isascii() and c.isalnum() else "-" for c in image.lower())
+    # Names that differ only in what is taken out, as in another script, have places of their own.
+    more = "" if plain == image else f"-{hashlib.sha256(image.encode()).hexdigest()[:6]}"
+    return f"explore-{plain}{more}"
+
+
+def publish_photograph(
+    run: Run, lime: Explanation, views: Sequence[View], scores: pd.DataFrame
+) -> None:
+    """Save and show one photograph's pictures with its table; see `publish_explorer`."""
+    name = anchor(lime.image)
+    caption = (
+        f"Every method on *{lime.image}*, explained as {lime.target_name} (probability "
+        f"{lime.probability:.2f}). LIME: red supports, blue opposes; LIME 1 and LIME 2 outline "
+        "the chosen superpixels. Heatmaps: bright is salient. Overlaps: white both, yellow only "
+        "LIME 1, red only the heatmap."
+    )
+    shown = {key: heading for key, heading in HEADINGS.items() if scores[key].notna().any()}
+    html = table_html(
+        scores, name, shown, dict.fromkeys([key for key in shown if key != "name"], "{:.2f}")
+    )
+    rows = [(view.method, view.label, view.alt, view.picture) for view in views]
+    publish_explorer(run, name, lime.image, caption, rows, scores, html)
+
+
+def _enlarged(frame: Frame) -> Frame:
+    times = max(1, round(SIDE / max(frame.size)))
+    top, left, height, width = (times * value for value in frame.crop)
+    resized = (times * frame.resized[0], times * frame.resized[1])
+    return Frame(frame.photograph, resized, (top, left, height, width))
+
+
+def _grown(mask: np.ndarray, fine: Frame) -> np.ndarray:
+    grown = Image.fromarray(mask.astype(np.int8).view(np.uint8)).resize(
+        fine.size[::-1], Image.Resampling.NEAREST
+    )
+    return np.array(grown).view(np.int8).astype(mask.dtype)

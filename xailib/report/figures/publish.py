@@ -1,0 +1,246 @@
+"""How a figure or table of a run is saved and shown: for a notebook now, for the site later.
+
+Every figure is drawn twice, on white and on the dark ground of the site's dark mode: grays are
+turned over, colours and pictures stay as they are.
+"""
+
+import io
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from IPython.display import Markdown, display
+from jaxtyping import UInt8
+from matplotlib.artist import Artist
+from matplotlib.collections import Collection
+from matplotlib.colors import to_rgba
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.text import Text
+from pandas.api.types import is_numeric_dtype
+from PIL import Image
+
+from xailib.report.run.results import Run
+
+GROUND = "#121212"  # of the site's dark mode
+KEPT = "kept"  # the gid of an artist that stands on a picture: it stays as it is
+_NUMBERS = re.compile(r"(?<=>)[+-]?\d[\d.]*( to [+-]?\d[\d.]*)?(?=<)")  # a cell of one or two
+_SIGNED_ZERO = re.compile(r"[+-](?=0(\.0+)?(?![\d.]))")
+
+
+def publish(
+    run: Run,
+    figure: Figure,
+    name: str,
+    caption: str,
+    alt: str,
+    data: pd.DataFrame,
+    *,
+    raster: bool = True,
+) -> None:
+    """Save a figure with its data, and show it with its caption.
+
+    Writes ``figures/name.webp`` at twice screen resolution (``.svg`` unless `raster`), the same
+    for a dark page as ``figures/name-dark``, and ``figures/name.csv``. In a notebook the figure
+    appears with its caption below; the site shows the saved file as a numbered figure with
+    alternative text and a link to the data.
+
+    Parameters
+    ----------
+    run : Run
+        Where it is saved.
+    figure : Figure
+        What is shown.
+    name : str
+        Letters, digits and hyphens: also the anchor on the page.
+    caption : str
+        Stands alone; Markdown.
+    alt : str
+        What one would say to somebody who cannot see it.
+    data : DataFrame
+        What the figure shows, for download.
+    raster : bool
+        False for charts: lines stay sharp at any size.
+    """
+    kind = "webp" if raster else "svg"
+    files = {"image": f"figures/{name}.{kind}", "dark": f"figures/{name}-dark.{kind}"}
+    _save(run, figure, files["image"])
+    shown = _png(figure, dpi=100).getvalue()
+    with darkened(figure):
+        _save(run, figure, files["dark"])
+    files["data"] = save_data(run, name, data)
+    site = {"name": name, "caption": caption, "alt": alt, **files}
+    display({"image/png": shown, "text/plain": alt}, raw=True, metadata={"xailib": site})
+    display(Markdown(f"*{caption}*"), metadata={"xailib": {"caption_of": name}})
+
+
+def publish_table(
+    run: Run,
+    table: pd.DataFrame,
+    name: str,
+    caption: str,
+    headings: Mapping[str, str],
+    formats: Mapping[str, str] | None = None,
+) -> None:
+    """Save a table whole, and show the columns named in `headings` under these names.
+
+    Writes ``name.parquet`` and ``figures/name.csv``; the site shows the caption and a link to
+    the data. `formats` has a format specification by column, such as ``"{:.2f}"``.
+    """
+    run.save_table(name, table)
+    html = table_html(table, name, headings, formats)
+    site = {"name": name, "caption": caption, "data": save_data(run, name, table)}
+    display({"text/html": html, "text/plain": caption}, raw=True, metadata={"xailib": site})
+
+
+def save_data(run: Run, name: str, table: pd.DataFrame) -> str:
+    """Write ``figures/name.csv`` and return that path."""
+    path = f"figures/{name}.csv"
+    with run.open(path) as file:
+        table.to_csv(file, index=False)
+    return path
+
+
+def table_html(
+    table: pd.DataFrame,
+    name: str,
+    headings: Mapping[str, str],
+    formats: Mapping[str, str] | None = None,
+) -> str:
+    """Return the columns named in `headings` as HTML; a missing number is a dash.
+
+    What is shown as zero has no sign, and before what is less stands a minus, not a hyphen. Words
+    stand on the left of their column; the site's style sheet puts numbers on the right.
+    """
+    shown = table[list(headings)].rename(columns=dict(headings))
+    look: dict[Any, Any] = {headings[column]: form for column, form in (formats or {}).items()}
+    words = [name for name in shown if not is_numeric_dtype(shown[name])]
+    left: Any = {name: [{"selector": "", "props": "text-align: left;"}] for name in words}
+    html: str = (
+        shown.style.format(look, na_rep="–", escape="html")
+        .set_table_styles(left)
+        .hide(axis="index")
+        .to_html(table_uuid=name)
+    )
+    return _NUMBERS.sub(lambda cell: _SIGNED_ZERO.sub("", cell[0]).replace("-", "−"), html)
+
+
+def publish_explorer(
+    run: Run,
+    name: str,
+    title: str,
+    caption: str,
+    views: Sequence[tuple[str, str, str, UInt8[np.ndarray, "_ _ 3"]]],
+    table: pd.DataFrame,
+    html: str,
+) -> None:
+    """Save pictures of one photograph that the site shows side by side, in tabs, with a table.
+
+    Writes ``figures/name-N.webp`` and ``figures/name.csv``.
+
+    Parameters
+    ----------
+    run, name, caption
+        As for `publish`.
+    title : str
+        Of the section that the site gives it.
+    views : sequence of (method, label, alt, picture)
+        The first is the photograph itself; `method` names the table's row a picture belongs to.
+    table : DataFrame
+        The scores, with a column ``method``.
+    html : str
+        How they are shown, in the same order.
+    """
+    pictures = []
+    for index, (method, label, alt, picture) in enumerate(views):
+        path = f"figures/{name}-{index}.webp"
+        with run.open(path) as file:
+            Image.fromarray(picture).save(file, "WEBP", quality=80, method=6)
+        pictures.append({"image": path, "method": method, "label": label, "alt": alt})
+    site = {
+        "name": name,
+        "explorer": title,
+        "caption": caption,
+        "views": pictures,
+        "rows": table["method"].tolist(),
+        "data": save_data(run, name, table),
+    }
+    display({"text/html": html, "text/plain": caption}, raw=True, metadata={"xailib": site})
+
+
+@contextmanager
+def darkened(figure: Figure) -> Iterator[None]:
+    """Turn a figure's grays over for a dark page, and back afterwards.
+
+    Colours stay, and so do pictures and whatever has the gid `KEPT`.
+    """
+    undo: list[Callable[[], Any]] = []
+    try:
+        for artist in _artists(figure):
+            if artist.get_gid() == KEPT:
+                continue
+            for entry in _colours(artist):
+                old = getattr(artist, f"get_{entry}")()
+                setter = getattr(artist, f"set_{entry}")
+                undo.append(partial(setter, old))
+                setter(_turned(old))
+        yield
+    finally:
+        for step in reversed(undo):
+            step()
+
+
+def _artists(figure: Figure) -> list[Artist]:
+    """Return all artists, with ticks that are not shown now but may be when it is laid out anew."""
+    found: list[Artist] = figure.findobj()
+    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+        for tick in (*axis.majorTicks, *axis.minorTicks):
+            found += tick.findobj()
+    return list(dict.fromkeys(found))
+
+
+def _colours(artist: Artist) -> tuple[str, ...]:
+    """Return the names of an artist's colours, none if they stand for values."""
+    if isinstance(artist, Text):
+        return ("color",)
+    if isinstance(artist, Line2D):
+        return ("color", "markerfacecolor", "markeredgecolor")
+    if isinstance(artist, Patch) or (isinstance(artist, Collection) and artist.get_array() is None):
+        return ("facecolor", "edgecolor")
+    return ()
+
+
+def _turned(colour: Any) -> Any:
+    """Return a colour (or rows of them) as it shows on dark ground: a gray by its opposite."""
+    if isinstance(colour, np.ndarray) and colour.ndim == 2:
+        return [_turned(row) for row in colour]
+    if isinstance(colour, str) and colour in ("none", "auto"):
+        return colour
+    red, green, blue, alpha = to_rgba(colour)
+    if max(red, green, blue) - min(red, green, blue) > 0.02:
+        return colour
+    ground, ink = np.array(to_rgba(GROUND)[:3]), 0.92
+    return (*(red * ground + (1 - red) * ink), alpha)
+
+
+def _save(run: Run, figure: Figure, path: str) -> None:
+    if path.endswith(".webp"):
+        image = Image.open(_png(figure, dpi=220)).convert("RGB")
+        with run.open(path) as file:
+            image.save(file, "WEBP", quality=82, method=6)
+    else:
+        with run.open(path) as file, mpl.rc_context({"svg.hashsalt": path}):
+            figure.savefig(file, format="svg", metadata={"Date": None})
+
+
+def _png(figure: Figure, dpi: int) -> io.BytesIO:
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=dpi)
+    stream.seek(0)
+    return stream

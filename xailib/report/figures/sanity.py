@@ -1,0 +1,74 @@
+"""The charts of the sanity checks: tables in, figures out."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from xailib.evaluate.sanity import MEASURES
+from xailib.explain.explanation import Explanation
+from xailib.report.figures import style as figures
+
+
+def picture_of(view: figures.Picture, explanation: Explanation | None) -> figures.Picture | None:
+    """Return a map over its view, its highest hundredth cut off; None where there is no map."""
+    if explanation is None:
+        return None
+    if explanation.signed:
+        return figures.signed_heat(view, explanation.saliency)
+    top = np.quantile(explanation.saliency, 0.99)  # of a gradient, a few pixels outshine all else
+    return figures.heat(view, (explanation.saliency / (top or 1)).clip(0, 1).astype(np.float32))
+
+
+def stage_chart(table: pd.DataFrame, judged: pd.DataFrame, measure: str = "spearman") -> Figure:
+    """Draw similarity by stage, one panel a method, with the floor's interval as a band.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From `compare`, with the columns ``stage_index`` and ``stage``, a stage's name.
+    judged : DataFrame
+        From `verdict`.
+    measure : str
+        A name in `MEASURES`: in colour. Of the others only the means are drawn, thin.
+    """
+    names = table.sort_values("stage_index").drop_duplicates("stage_index")
+    rows = -(-len(judged) // 3)
+    with figures.style():
+        figure = Figure(figsize=(7.6, 2.25 * rows + 0.55))
+        axes = figure.subplots(rows, 3, sharex=True, sharey=True, squeeze=False).ravel()
+        for axis, line in zip(axes, judged.to_dict("records"), strict=False):
+            method = line["method"]
+            label = "floor: maps of two photographs"
+            ends = line["floor_low"], line["floor_high"]
+            if np.isnan(ends).any():  # of two photographs, without an interval
+                axis.axhline(line["floor"], color="0.7", label=label)
+            else:
+                axis.axhspan(*ends, color="0.85", label=label)
+            _curves(axis, table[table["method"] == method], measure)
+            axis.set_title(f"{figures.NAMES.get(method, method)}: {line['verdict']}", loc="left")
+        for number, axis in enumerate(axes):
+            axis.set_visible(number < len(judged))
+            if number >= len(judged) - 3:
+                axis.set_xticks(names["stage_index"], names["stage"], rotation=40, ha="right")
+                axis.tick_params(axis="x", labelbottom=True)
+        axes[0].set_ylim(min(-0.5, table[measure].min() - 0.05), 1.05)
+        figure.supylabel("similarity to the trained network's map", fontsize=9)
+        handles, labels = axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper center", ncols=3)
+    return figure
+
+
+def _curves(axis: Axes, part: pd.DataFrame, measure: str) -> None:
+    means = part.groupby("stage_index")[list(MEASURES)].mean()
+    for number, (_, own) in enumerate(part.groupby("image", sort=False)):
+        own = own.sort_values("stage_index")
+        label = f"{MEASURES[measure]}, by photograph" if number == 0 else None
+        color = figures.PALETTE[0]
+        axis.plot(own["stage_index"], own[measure], color=color, lw=0.8, alpha=0.7, label=label)
+    label = f"{MEASURES[measure]}, mean"
+    axis.plot(means[measure], color=figures.PALETTE[0], marker="o", ms=4, label=label)
+    for index, (other, style) in enumerate((("ssim", "--"), ("iou", ":")), 1):
+        if other != measure:
+            color = figures.PALETTE[index]
+            axis.plot(means[other], style, color=color, lw=1.2, label=f"{MEASURES[other]}, mean")

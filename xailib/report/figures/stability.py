@@ -1,0 +1,110 @@
+"""Figures of LIME's repeatability: tables of `xailib.evaluate.stability` in, figures out."""
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float32
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter, ScalarFormatter
+
+from xailib.compare.masks import lime_superpixels
+from xailib.explain.explanation import Explanation
+from xailib.explain.stability import Stability
+from xailib.report.figures.style import PALETTE, PER_CENT, style
+
+_MEASURES = {
+    "shared": "chosen superpixels in common",
+    "iou": "IoU of the masks",
+    "rank_correlation": "rank correlation of the weights",
+}
+
+
+def runs_chart(table: pd.DataFrame) -> Figure:
+    """Draw what two runs have in common, by their number of samples, one panel a measure.
+
+    Solid: real runs. Broken, in the first panel: what a single run of twice as many says of
+    itself.
+    """
+    sizes = sorted(set(table["samples"]))
+    with style():
+        figure = Figure(figsize=(7.6, 2.9))
+        panels = figure.subplots(1, len(_MEASURES), sharey=True)
+        for axis, (measure, title) in zip(panels, _MEASURES.items(), strict=True):
+            for place, (image, rows) in enumerate(table.groupby("image", sort=False)):
+                look = {"color": PALETTE[place % len(PALETTE)], "ms": 4}
+                mark = "os^D"[place % 4]
+                axis.plot(rows["samples"], rows[measure], marker=mark, label=str(image), **look)
+                if measure == "shared":
+                    axis.plot(
+                        rows["samples"], rows["halves"], ls="--", marker=mark, mfc="white", **look
+                    )
+            axis.set_xscale("log")
+            axis.xaxis.set_major_locator(FixedLocator(sizes))
+            axis.xaxis.set_minor_locator(NullLocator())
+            axis.xaxis.set_major_formatter(ScalarFormatter())
+            axis.tick_params(axis="x", labelrotation=60)
+            axis.set_title(title)
+        panels[0].set_ylim(min(0.0, float(table[list(_MEASURES)].min().min())), 1.04)
+        panels[1].set_xlabel("samples a run")
+        handles, names = panels[0].get_legend_handles_labels()
+        handles.append(
+            panels[0].plot([], [], color="0.4", ls="--", marker="o", mfc="white", ms=4)[0]
+        )
+        names.append("by the halves of one run")
+        figure.legend(handles, names, loc="outside lower center", ncols=len(names))
+    return figure
+
+
+def weights_chart(table: pd.DataFrame) -> Figure:
+    """Draw every superpixel's weight with its interval, in the order of the table.
+
+    Filled marks are in the mask; the lower panel tells how often halves choose each.
+    """
+    chosen = table["chosen"].to_numpy(bool)
+    places = np.arange(1, len(table) + 1)
+    with style():
+        figure = Figure(figsize=(7.6, 3.6))
+        top, below = figure.subplots(2, 1, sharex=True, height_ratios=(2.4, 1))
+        top.axhline(0, color="0.3", lw=0.8)
+        top.vlines(places, table["low"], table["high"], color=PALETTE[0], lw=1.2)
+        for part, fill in ((chosen, PALETTE[0]), (~chosen, "white")):
+            top.plot(
+                places[part], table["weight"][part], ls="", marker="o", ms=4.5,
+                color=PALETTE[0], mfc=fill,
+            )  # fmt: skip
+        top.set_ylabel("weight")
+        colours = np.where(chosen, PALETTE[0], "#B8B8B8")
+        below.bar(places, table["chosen_again"], color=list(colours), width=0.8)
+        below.set(ylabel="halves that\nchoose it", ylim=(0, 1), xlabel="superpixel, by weight")
+        below.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=PER_CENT))
+    return figure
+
+
+def designs_chart(table: pd.DataFrame) -> Figure:
+    """Draw the share of independent sampling's passes that each design needs."""
+    designs = list(dict.fromkeys(table["design"]))
+    with style():
+        figure = Figure(figsize=(5.2, 0.9 + 0.4 * len(designs)))
+        axis = figure.subplots()
+        for place, (image, rows) in enumerate(table.groupby("image", sort=False)):
+            axis.plot(
+                rows["passes"],
+                [designs.index(design) for design in rows["design"]],
+                ls="",
+                marker="os^D"[place % 4],
+                color=PALETTE[place % len(PALETTE)],
+                label=str(image),
+            )
+        means = table.groupby("design", sort=False)["passes"].mean()
+        axis.barh(range(len(designs)), means[designs], color="0.88", height=0.6, zorder=0)
+        axis.set_yticks(range(len(designs)), designs)
+        axis.set(xlabel="passes for the same variance")
+        axis.set_xlim(0, None)
+        axis.invert_yaxis()
+        axis.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=PER_CENT))
+        figure.legend(loc="outside right center")
+    return figure
+
+
+def sureness(one: Explanation, found: Stability) -> Float32[np.ndarray, "height width"]:
+    """Return for each pixel the share of halves that choose its superpixel, in [0, 1]."""
+    return found.chosen_again[lime_superpixels(one).segments].astype(np.float32)

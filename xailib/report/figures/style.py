@@ -1,0 +1,237 @@
+"""The report's figures: arrays and tables in, matplotlib figures out.
+
+Maps use perceptually uniform scales that the colour-blind can read: a sequential one for maps
+in [0, 1], one that diverges around zero for signed ones. Nothing here sees a network.
+"""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float32, Int8, UInt8
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from skimage.segmentation import find_boundaries
+
+from xailib.compare.iou import LIME_MASKS
+from xailib.compare.masks import area_mask, lime_mask
+from xailib.errors import InputError
+from xailib.explain.explanation import Explanation
+from xailib.report.figures.publish import publish as publish
+from xailib.report.figures.publish import publish_table as publish_table
+
+Picture = UInt8[np.ndarray, "height width 3"]
+NAMES = {
+    "lime": "LIME",
+    "lime+": "LIME, supporting",
+    "lime-": "LIME, opposing",
+    "gradcam": "Grad-CAM",
+    "gradcam++": "Grad-CAM++",
+    "xgradcam": "XGrad-CAM",
+    "hirescam": "HiResCAM",
+    "layercam": "LayerCAM",
+    "ablationcam": "AblationCAM",
+    "scorecam": "ScoreCAM",
+    "guided": "Guided backprop",
+    "edges": "Edge detector",
+}
+SUPPORTS, OPPOSES = "#FFD54A", "#3DA5FF"  # yellow as in the seed; blue against it
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe & Ito
+CELL = 1.6  # inches a picture in a gallery
+HEADING = 0.2  # inches above it
+PER_CENT = "\N{NO-BREAK SPACE}%"  # as the site writes it behind a number
+
+
+def style() -> AbstractContextManager[None]:
+    """Return the context in which every figure of the report is drawn."""
+    settings: dict[Any, Any] = {
+        "axes.grid": True,
+        "axes.spines.right": False,
+        "axes.spines.top": False,
+        "axes.titlesize": 9,
+        "figure.constrained_layout.use": True,
+        "figure.facecolor": "white",
+        "font.size": 9,
+        "grid.alpha": 0.25,
+        "legend.frameon": False,
+    }
+    context: AbstractContextManager[None] = mpl.rc_context(settings)
+    return context
+
+
+def heat(picture: Picture, saliency: Float32[np.ndarray, "height width"]) -> Picture:
+    """Return a map in [0, 1] over the grayed picture: what is salient keeps its light."""
+    gray = picture.mean(axis=2, keepdims=True) / 255
+    colour = colormaps["inferno"](saliency)[..., :3]
+    strength = 0.25 + 0.6 * saliency[..., None]
+    blend = (1 - strength) * (0.15 + 0.75 * gray) + strength * colour
+    return np.round(255 * blend.clip(0, 1)).astype(np.uint8)
+
+
+def signed_heat(picture: Picture, saliency: Float32[np.ndarray, "height width"]) -> Picture:
+    """Return a map in [-1, 1] over the grayed picture: red supports, blue opposes."""
+    gray = picture.mean(axis=2, keepdims=True) / 255
+    colour = colormaps["RdBu_r"]((saliency + 1) / 2)[..., :3]
+    strength = 0.2 + 0.65 * np.abs(saliency)[..., None]
+    blend = (1 - strength) * (0.2 + 0.7 * gray) + strength * colour
+    return np.round(255 * blend.clip(0, 1)).astype(np.uint8)
+
+
+def outlined(picture: Picture, mask: Int8[np.ndarray, "height width"]) -> Picture:
+    """Return the picture with the mask's superpixels outlined and the rest dimmed.
+
+    Yellow outlines support the target, blue ones oppose it.
+    """
+    shown = np.where((mask != 0)[..., None], picture, picture // 2 + 40).astype(np.uint8)
+    for sign, colour in ((1, SUPPORTS), (-1, OPPOSES)):
+        edge = find_boundaries(mask == sign, mode="inner")
+        shown[edge] = np.round(255 * np.array(mpl.colors.to_rgb(colour)))
+    return shown
+
+
+def tint(picture: Picture, gradient: Float32[np.ndarray, "height width channels"]) -> Picture:
+    """Return a gradient as a picture around gray, as grad-cam's ``deprocess_image`` shows it."""
+    centred = (gradient - gradient.mean()) / (gradient.std() + 1e-5)
+    shown = (255 * (centred * 0.1 + 0.5).clip(0, 1)).astype(np.uint8)
+    return shown if shown.shape == picture.shape else np.repeat(shown[..., :1], 3, axis=2)
+
+
+def gallery(
+    rows: Sequence[Sequence[Picture | None]], titles: Sequence[str], labels: Sequence[str]
+) -> Figure:
+    """Draw pictures in a grid: one row a photograph, one column a method; None, not computed."""
+    if not rows or any(len(row) != len(titles) for row in rows) or len(rows) != len(labels):
+        raise InputError("gallery: needs one label a row and one title a column")
+    with style():
+        height = (CELL + 0.22) * len(rows) + HEADING
+        figure = Figure(figsize=(CELL * len(titles), height))
+        axes = figure.subplots(len(rows), len(titles), squeeze=False)
+        # Room for the headings, which stand above the rows' own labels.
+        inside = (0, 0, 1, 1 - HEADING / height)
+        layout = ConstrainedLayoutEngine(
+            w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01, rect=inside
+        )
+        figure.set_layout_engine(layout)
+        for line, row, label in zip(axes, rows, labels, strict=True):
+            for axis, picture in zip(line, row, strict=True):
+                _show(axis, picture)
+            line[0].set_title(label, loc="left", fontsize=8.5, pad=3)
+        for axis, title in zip(axes[0], titles, strict=True):
+            axis.annotate(
+                title,
+                (0.5, 1),
+                (0, 15),
+                xycoords="axes fraction",
+                textcoords="offset points",
+                ha="center",
+                weight="bold",
+            ).set_in_layout(False)
+    return figure
+
+
+def panels(pictures: Sequence[Picture], titles: Sequence[str], columns: int = 3) -> Figure:
+    """Draw a few large pictures in rows of `columns`, each under its own title."""
+    rows = -(-len(pictures) // columns)
+    with style():
+        figure = Figure(figsize=(2.5 * columns, 2.72 * rows))
+        axes = figure.subplots(rows, columns, squeeze=False).ravel()
+        figure.set_layout_engine(ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03))
+        for axis in axes[len(pictures) :]:
+            axis.set_axis_off()
+        for axis, picture, title in zip(axes, pictures, titles, strict=False):
+            _show(axis, picture)
+            axis.set_title(title, fontsize=13)
+    return figure
+
+
+def lime_row(picture: Picture, explanation: Explanation, num_features: int) -> list[Picture]:
+    """Return a photograph's view, LIME's weights, and the masks LIME 1 and LIME 2."""
+    masks = [lime_mask(explanation, num_features, s) for s in LIME_MASKS.values()]  # type: ignore[arg-type]
+    weights = signed_heat(picture, explanation.saliency)
+    return [picture, weights, *(outlined(picture, mask) for mask in masks)]
+
+
+def describe(explanation: Explanation) -> str:
+    """Return a row's label: the photograph, the target and its probability."""
+    return f"{explanation.image}: {explanation.target_name}, {explanation.probability:.2f}"
+
+
+def overlap(
+    picture: Picture,
+    lime: Int8[np.ndarray, "height width"],
+    saliency: Float32[np.ndarray, "height width"],
+) -> Picture:
+    """Return where LIME's mask and a heatmap cut at its area agree.
+
+    White in both, yellow only LIME, red only the heatmap; the rest is dimmed.
+    """
+    chosen = lime != 0
+    return two_masks(picture, chosen, area_mask(saliency, int(chosen.sum())))
+
+
+def two_masks(
+    picture: Picture, lime: Bool[np.ndarray, "height width"], cam: Bool[np.ndarray, "height width"]
+) -> Picture:
+    """Return the dimmed picture with two masks: white both, yellow only LIME, red only the CAM."""
+    shown = (picture.mean(axis=2, keepdims=True) * 0.45).repeat(3, axis=2)
+    for where, colour in (
+        (lime & cam, (255, 255, 255)),
+        (lime & ~cam, (255, 213, 74)),
+        (~lime & cam, (226, 74, 51)),
+    ):
+        shown[where] = 0.45 * picture[where] + 0.55 * np.array(colour)
+    return np.round(shown).astype(np.uint8)
+
+
+def agreement_chart(table: pd.DataFrame) -> Figure:
+    """Draw IoU by photograph and heatmap against the chance level, one panel a LIME mask."""
+    limes = list(dict.fromkeys(table["lime"]))
+    cams = list(dict.fromkeys(table["cam"]))
+    images = list(dict.fromkeys(table["image"]))
+    with style():
+        figure = Figure(figsize=(7.4, 0.9 + 0.27 * len(images)))
+        panels = figure.subplots(1, len(limes), sharey=True, sharex=True, squeeze=False)[0]
+        for axis, lime in zip(panels, limes, strict=True):
+            part = table[table["lime"] == lime]
+            places = np.arange(len(images))
+            chance = part.groupby("image", sort=False)["chance"].mean().reindex(images)
+            axis.barh(places, chance, color="0.86", height=0.8, label="chance", zorder=1)
+            for index, cam in enumerate(cams):
+                values = part[part["cam"] == cam].set_index("image")["iou"].reindex(images)
+                axis.plot(
+                    values,
+                    places,
+                    ls="",
+                    marker="os^Dv<"[index % 6],
+                    ms=5,
+                    color=PALETTE[index % len(PALETTE)],
+                    label=NAMES.get(cam, cam),
+                    zorder=2,
+                )
+            axis.set(title=lime, xlabel="intersection over union", xlim=(0, 1))
+            axis.set_yticks(places, images)
+        panels[0].invert_yaxis()
+        handles, names = panels[0].get_legend_handles_labels()
+        figure.legend(handles, names, loc="outside lower center", ncols=len(names))
+    return figure
+
+
+def _show(axis: Axes, picture: Picture | Bool[np.ndarray, "height width"] | None) -> None:
+    axis.set_axis_off()
+    if picture is None:
+        axis.annotate(
+            "not computed",
+            (0.5, 0.5),
+            xycoords="axes fraction",
+            ha="center",
+            va="center",
+            color="0.4",
+            fontsize=7.5,
+        )
+    else:
+        axis.imshow(picture)

@@ -1,0 +1,235 @@
+"""Figures of what units respond to: concepts by layer, similarities by unit, probe images.
+
+Tables of `xailib.dissect.label.label_units` (or of `read_descriptions`) in, figures out.
+"""
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from IPython.display import display
+from jaxtyping import UInt8
+from matplotlib import colormaps
+from matplotlib.figure import Figure
+from PIL import Image
+from scipy.stats import binomtest
+
+from xailib.dissect.kinds import UNKNOWN
+from xailib.errors import InputError
+from xailib.report.figures.style import style
+from xailib.report.run.results import Run
+
+Picture = UInt8[np.ndarray, "_ _ 3"]
+THUMB = 56  # pixels a side in the unit browser
+SHADES = ("#0072B2", "#999999", "#D55E00", "#009E73")  # of networks
+COLUMNS = 40  # thumbnails in a row of its picture
+# Without the two grays, which stand for the others.
+COLOURS = [colormaps["tab20"](i) for i in range(20) if i not in (14, 15)]
+
+
+def concept_bars(labels: pd.DataFrame, top: int = 20) -> Figure:
+    """Draw the most frequent concepts of each layer, one panel a layer (the seed's bars)."""
+    layers = _layers(labels)
+    with style():
+        figure = Figure(figsize=(3.0 * len(layers), 0.8 + 0.2 * top))
+        panels = figure.subplots(1, len(layers), squeeze=False)[0]
+        for axis, layer in zip(panels, layers, strict=True):
+            part = labels[labels["layer"] == layer]
+            counts = part["concept"].value_counts().head(top)
+            axis.barh(range(len(counts)), counts, color="#0072B2")
+            axis.set_yticks(range(len(counts)), [_short(name) for name in counts.index])
+            axis.invert_yaxis()
+            axis.grid(visible=False, axis="y")
+            axis.set(title=f"{layer} ({len(part)} units)", xlabel="units")
+            axis.xaxis.get_major_locator().set_params(integer=True)
+    return figure
+
+
+def similarity_scatter(labels: pd.DataFrame, top: int = 20) -> Figure:
+    """Draw each unit's similarity by its number, the `top` concepts coloured (Figures 2, 4)."""
+    layers = _layers(labels)
+    with style():
+        figure = Figure(figsize=(7.6, 2.7 * len(layers)))
+        panels = figure.subplots(len(layers), 1, squeeze=False)[:, 0]
+        for axis, layer in zip(panels, layers, strict=True):
+            part = labels[labels["layer"] == layer]
+            names = part["concept"].value_counts().head(top).index
+            rest = part[~part["concept"].isin(names)]
+            axis.scatter(rest["unit"], rest["similarity"], s=4, color="0.8", label="others")
+            for index, name in enumerate(names):
+                chosen = part[part["concept"] == name]
+                axis.scatter(
+                    chosen["unit"],
+                    chosen["similarity"],
+                    s=14,
+                    marker="os^Dv"[index % 5],
+                    color=COLOURS[index % len(COLOURS)],
+                    label=_short(name),
+                )
+            axis.set(title=layer, xlabel="unit", ylabel="similarity")
+            axis.legend(
+                loc="center left", bbox_to_anchor=(1, 0.5), ncols=2, fontsize=6.5, markerscale=1.1
+            )
+    return figure
+
+
+def spread_chart(tables: Mapping[str, pd.DataFrame]) -> Figure:
+    """Draw how many different concepts each layer has, as a share of its units, by network."""
+    with style():
+        figure = Figure(figsize=(6.4, 2.6))
+        axis = figure.subplots()
+        for index, (name, labels) in enumerate(tables.items()):
+            grouped = labels.groupby("layer", sort=False)["concept"]
+            share = grouped.nunique() / grouped.size()
+            places = np.arange(len(share)) + (index - (len(tables) - 1) / 2) * 0.8 / len(tables)
+            axis.bar(
+                places,
+                share,
+                width=0.75 / len(tables),
+                label=name,
+                color=SHADES[index % len(SHADES)],
+            )
+            axis.set_xticks(range(len(share)), share.index)
+        axis.set(ylabel="different concepts / units", ylim=(0, 1))
+        axis.grid(visible=False, axis="x")
+        figure.legend(loc="outside upper center", ncols=len(tables))
+    return figure
+
+
+def kinds_chart(tables: Mapping[str, pd.DataFrame]) -> Figure:
+    """Draw the shares of `kinds_of` as stacked bars, one bar a network and layer."""
+    both = pd.concat([table.assign(network=name) for name, table in tables.items()])
+    bars = both["network"] + ", " + both["layer"]
+    wide = both.assign(bar=bars).pivot_table(
+        index="bar", columns="kind", values="share", sort=False, fill_value=0
+    )
+    with style():
+        figure = Figure(figsize=(7.2, 1.0 + 0.36 * len(wide)))
+        axis = figure.subplots()
+        start = np.zeros(len(wide))
+        order = sorted(map(str, wide.columns), key=lambda kind: (kind == UNKNOWN, kind))
+        for index, kind in enumerate(order):
+            colour = "0.85" if kind == UNKNOWN else COLOURS[index % len(COLOURS)]
+            axis.barh(wide.index, wide[kind], left=start, color=colour, label=kind)
+            start += wide[kind].to_numpy()
+        axis.invert_yaxis()
+        axis.set(xlabel="share of the layer's units", xlim=(0, 1))
+        axis.grid(visible=False, axis="y")
+        figure.legend(loc="outside right center", fontsize=8)
+    return figure
+
+
+def share_chart(tables: Mapping[str, pd.DataFrame], kind: str) -> Figure:
+    """Draw one kind's share of each layer of `kinds_of`, exact 95 % intervals."""
+    networks = list(tables)
+    rows = [
+        (f"{name}, {layer}", index, part.loc[part["kind"] == kind, "units"].sum(), total)
+        for index, name in enumerate(networks)
+        for layer, part in tables[name].groupby("layer", sort=False)
+        if (total := part["units"].sum())
+    ]
+    with style():
+        figure = Figure(figsize=(6.4, 1.0 + 0.36 * len(rows)))
+        axis = figure.subplots()
+        for place, (_, index, found, total) in enumerate(rows):
+            interval = binomtest(int(found), int(total)).proportion_ci()
+            axis.barh(place, found / total, color=SHADES[index % len(SHADES)])
+            axis.hlines(place, interval.low, interval.high, color="0.2", linewidth=1)
+        axis.set_yticks(range(len(rows)), [name for name, *_ in rows])
+        axis.invert_yaxis()
+        axis.set(xlabel=f"share of the layer's units with a {kind}", xlim=(0, None))
+        axis.grid(visible=False, axis="y")
+    return figure
+
+
+def publish_browser(
+    run: Run,
+    labels: pd.DataFrame,
+    pictures: Mapping[str, Picture],
+    name: str,
+    caption: str,
+    thumbnails: int = 5,
+) -> None:
+    """Show all units in one table that can be searched, filtered and sorted, with thumbnails.
+
+    Writes ``figures/name.webp``, every thumbnail once, and ``figures/name.csv``. The site's own
+    script makes the table; without it, and in a notebook, the first rows are shown.
+
+    Parameters
+    ----------
+    run : Run
+        Where it is saved.
+    labels : DataFrame
+        From `label_units`, with ``top_images``.
+    pictures : mapping
+        Probe images by id: at least those among the first `thumbnails` of ``top_images``.
+    name, caption : str
+        As for `xailib.report.figures.style.publish`.
+    thumbnails : int
+        Probe images a unit.
+    """
+    shown = [list(ids)[:thumbnails] for ids in labels["top_images"]]
+    order = {image: index for index, image in enumerate(dict.fromkeys(i for s in shown for i in s))}
+    sheet = Image.new("RGB", (COLUMNS * THUMB, -(-len(order) // COLUMNS) * THUMB), "white")
+    for image, index in order.items():
+        thumb = Image.fromarray(pictures[image]).resize((THUMB, THUMB))
+        sheet.paste(thumb, (index % COLUMNS * THUMB, index // COLUMNS * THUMB))
+    stream = io.BytesIO()
+    sheet.save(stream, "WEBP", quality=70, method=6)
+    with run.open(f"figures/{name}.webp") as file:
+        file.write(stream.getvalue())
+    flat = labels.assign(top_images=[" ".join(ids) for ids in shown])
+    with run.open(f"figures/{name}.csv") as file:
+        flat.to_csv(file, index=False)
+    columns = labels[["layer", "unit", "concept"]].to_numpy().tolist()
+    similarities = labels["similarity"].round(4).tolist()
+    rows = [
+        [*row, similarity, [order[i] for i in ids]]
+        for row, similarity, ids in zip(columns, similarities, shown, strict=True)
+    ]
+    first = labels.head(12)[["layer", "unit", "concept", "similarity"]]
+    site: dict[str, Any] = {
+        "name": name,
+        "caption": caption,
+        "data": f"figures/{name}.csv",
+        "sheet": f"figures/{name}.webp",
+        "browser": json.dumps({"thumb": THUMB, "columns": COLUMNS, "rows": rows}).replace(
+            "<", r"\u003c"
+        ),
+    }
+    html = (
+        first.style.format({"similarity": "{:.3f}"}, escape="html")
+        .hide(axis="index")
+        .to_html(table_uuid=name)
+    )
+    display({"text/html": html, "text/plain": caption}, raw=True, metadata={"xailib": site})
+
+
+def unit_rows(
+    labels: pd.DataFrame, pictures: Mapping[str, Picture], side: int = 160, count: int = 5
+) -> tuple[list[list[Picture]], list[str]]:
+    """Return a gallery's rows and their labels: each unit's most activating probe images."""
+    rows, names = [], []
+    for unit in labels.to_dict("records"):
+        chosen = list(unit["top_images"])[:count]
+        rows.append([_square(pictures[image], side) for image in chosen])
+        names.append(f"{unit['layer']} {unit['unit']}: {unit['concept']}")
+    return rows, names
+
+
+def _square(picture: Picture, side: int) -> Picture:
+    return np.array(Image.fromarray(picture).resize((side, side)))
+
+
+def _layers(labels: pd.DataFrame) -> Sequence[str]:
+    layers = list(dict.fromkeys(labels["layer"]))
+    if not layers:
+        raise InputError("labels: the table has no unit")
+    return layers
+
+
+def _short(name: str, most: int = 22) -> str:
+    return name if len(name) <= most else name[: most - 1] + "…"

@@ -1,0 +1,1 @@
+"""The parameters of each notebook, and the profiles that set them."""

@@ -1,0 +1,328 @@
+"""The replicated report's claims, each beside the measure that tests it; tables in, a table out.
+
+A claim gets one number with an interval over photographs (or units), and a verdict by one rule for
+all: an interval on the claimed side of zero holds, one on the other side does not hold, one that
+spans zero is undecided. What an interval decides, a test has to confirm, with its p adjusted for
+all the tests of the page (Holm): see `xailib.compare.intervals`.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from xailib.compare.intervals import (
+    LEVEL,
+    Estimate,
+    compared_shares,
+    decided,
+    holm,
+    no_more_than,
+    paired,
+)
+from xailib.dissect.kinds import UNKNOWN
+from xailib.errors import InputError
+from xailib.explain.explanation import Explanation
+from xailib.report.figures.faithfulness import MEASURES
+from xailib.report.figures.style import NAMES
+
+HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided"
+VERDICTS = (HOLDS, FAILS, UNDECIDED)
+MARGIN = 0.05  # of IoU: a mean difference inside it is called none
+THINGS = ("object", "animal", "plant", "food")
+ABSTRACT = ("texture", "colour", "material")
+SCENES = ("scene",)
+PLACES = "places"  # in the name of a network of scenes
+LAYERS = "Early layers answer to abstract concepts, the output layer to objects."
+LEARNT = "The output layer of Places365 has learnt scenes, that of ImageNet objects."
+SMOOTHER = "ScoreCAM's heatmaps are smoother than Grad-CAM's."
+LESS = "ScoreCAM highlights less than Grad-CAM."
+COMPACT = "LIME's mask covers more than the object, Grad-CAM is more compact on it."
+# What claims need that not every profile has.
+NEEDS = {
+    LAYERS: "units with a label of known kind in the first layer and in the last",
+    LEARNT: f"a second network (`compare`) with “{PLACES}” in its name, and units of known kind",
+    SMOOTHER: "maps of the same photographs by Grad-CAM and ScoreCAM (`methods`)",
+    LESS: "maps of the same photographs by Grad-CAM and ScoreCAM (`methods`)",
+    COMPACT: "boxes around the objects of these photographs (`boxes`)",
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One claim, tested.
+
+    Attributes
+    ----------
+    claim : str
+        In our words, after the report.
+    measure : str
+        What the number is; positive supports the claim unless said otherwise.
+    value, low, high : float
+        With the limits of the 95 % interval.
+    p : float
+        Of the test of no difference, not adjusted: signed-rank over photographs, Fisher's for
+        units.
+    count : int
+        Photographs or units.
+    page : str
+        The label of the page with the evidence.
+    margin : float
+        NaN, or the claim is that there is no difference larger than this.
+    p_none : float
+        Then of the test that there is one.
+    """
+
+    claim: str
+    measure: str
+    value: float
+    low: float
+    high: float
+    p: float
+    count: int
+    page: str
+    margin: float = float("nan")
+    p_none: float = float("nan")
+
+
+def verdict(
+    low: float, high: float, p: float, margin: float = float("nan"), p_none: float = float("nan")
+) -> str:
+    """Return what an interval and adjusted p say: of a positive number, or of none.
+
+    Without `margin`: holds above zero, does not hold below it. With one, the claim is that there
+    is no difference: holds if the interval lies inside the margin and `p_none` agrees, does not
+    hold if the interval excludes zero. All else, and an interval that cannot be given, is
+    undecided.
+    """
+    none = not np.isnan(margin)
+    if none and -margin < low and high < margin and p_none < LEVEL:
+        return HOLDS
+    side = int(decided(low, high, p))
+    if side == 0:
+        return UNDECIDED
+    return FAILS if none or side < 0 else HOLDS
+
+
+def tested(
+    claim: str,
+    measure: str,
+    values: Float[np.ndarray, " values"] | pd.Series,
+    page: str,
+    *,
+    margin: float = float("nan"),
+) -> Finding:
+    """Return a claim tested by one number a photograph; with `margin`, that there is none."""
+    values = np.asarray(values, float)
+    p_none = float("nan") if np.isnan(margin) else no_more_than(values, margin)
+    return _finding(claim, measure, paired(values), page, margin, p_none)
+
+
+def agreement_findings(
+    pairs: pd.DataFrame, masks: pd.DataFrame, inside: pd.DataFrame | None, cam: str
+) -> list[Finding]:
+    """Test what the report says of LIME against heatmaps.
+
+    Parameters
+    ----------
+    pairs : DataFrame
+        From `xailib.compare.pairs.pair_table`.
+    masks : DataFrame
+        From `xailib.compare.iou.lime_cam_agreement`.
+    inside : DataFrame or None
+        From `xailib.compare.localisation.localisation`; None without boxes: what needs them
+        is not tested.
+    cam : str
+        The heatmap.
+    """
+    own = pairs[(pairs["a"] == "lime+") & (pairs["b"] == cam)].set_index("image")
+    wide = masks[masks["cam"] == cam].pivot(index="image", columns="lime", values="iou")
+    found = [
+        tested(
+            "LIME and Grad-CAM agree little: no more than maps of different photographs do.",
+            "mean IoU with other photographs' maps, less the IoU with the photograph's own",
+            own["others"] - own["iou"],
+            "task-agreement",
+        ),
+        tested(
+            "Counting opposing superpixels (LIME 2) does not change the agreement consistently.",
+            f"IoU of LIME 2 less that of LIME 1; none means within {MARGIN}",
+            wide["LIME 2"] - wide["LIME 1"],
+            "task-agreement",
+            margin=MARGIN,
+        ),
+    ]
+    if inside is not None and len(inside):
+        share = inside.pivot(index="image", columns="map", values="precision")
+        found.append(
+            tested(
+                COMPACT,
+                f"share of the mask in the object's box, {NAMES[cam]} less LIME, at equal area",
+                share[cam] - share["lime+"],
+                "task-agreement",
+            )
+        )
+    return found
+
+
+def smoothness_findings(maps: Mapping[str, Sequence[Explanation]]) -> list[Finding]:
+    """Test that ScoreCAM is smoother than Grad-CAM and highlights less.
+
+    Only photographs that both explain are compared; none if there is no such.
+    """
+    cams, scores = (
+        {one.image_sha256: one.saliency for one in maps.get(method, ())}
+        for method in ("gradcam", "scorecam")
+    )
+    both = [(cams[image], scores[image]) for image in cams if image in scores]
+    if not both:
+        return []
+    rough = np.array([[_variation(one) for one in pair] for pair in both])
+    area = np.array([[(one > 0.5).mean() for one in pair] for pair in both])
+    known = rough[:, 0] > 0  # a constant Grad-CAM has no steps to be compared with
+    return [
+        tested(
+            SMOOTHER,
+            "mean step between neighbouring pixels, Grad-CAM's less ScoreCAM's, of Grad-CAM's",
+            1 - rough[known, 1] / rough[known, 0],
+            "task-cam",
+        ),
+        tested(
+            LESS,
+            "share of the view above half of the maximum, Grad-CAM's less ScoreCAM's",
+            area[:, 0] - area[:, 1],
+            "task-cam",
+        ),
+    ]
+
+
+def faithfulness_findings(scores: pd.DataFrame, cam: str = "gradcam") -> list[Finding]:
+    """Test that Grad-CAM marks what the prediction uses better than LIME, by each measure."""
+    found = []
+    for (measure, better), part in scores.groupby(["measure", "better"], sort=False):
+        wide = part.pivot(index="image", columns="method", values="value")
+        gain = (wide[cam] - wide["lime"]) * (1 if better == "higher" else -1)
+        found.append(
+            tested(
+                "Grad-CAM gives better insight into the prediction than LIME.",
+                f"{MEASURES[str(measure)]}: gain of {NAMES[cam]} over LIME",
+                gain,
+                "task-faithfulness",
+            )
+        )
+    return found
+
+
+def layer_findings(counts: pd.DataFrame, whose: str, page: str) -> list[Finding]:
+    """Test that early layers answer to abstract concepts, and the output layer to things.
+
+    Parameters
+    ----------
+    counts : DataFrame
+        From `xailib.dissect.kinds.counted`; its first network counts, and units of a known kind.
+        Without such units in its first or its last layer nothing is tested.
+    whose : str
+        Labels, such as ``"our labels"``.
+    page : str
+        The label of the page with the evidence.
+    """
+    if counts.empty:
+        return []
+    own = counts[counts["network"] == counts["network"].iloc[0]]
+    first, last = own["layer"].iloc[0], own["layer"].iloc[-1]  # whether or not a kind is known
+    early, late = (_known(own[own["layer"] == layer]) for layer in (first, last))
+    if first == last or early.empty or late.empty:
+        return []
+    abstract = f"{whose}: share of units with a texture, colour or material, {first} less {last}"
+    things = f"{whose}: share of units with an object, animal, plant or food, {last} less {first}"
+    return [
+        _finding(LAYERS, abstract, _gap(early, late, ABSTRACT), page),
+        _finding(LAYERS, things, _gap(late, early, THINGS), page),
+    ]
+
+
+def scene_findings(counts: pd.DataFrame, whose: str, page: str) -> list[Finding]:
+    """Test that the output layer of Places365 has learnt scenes, and that of ImageNet objects.
+
+    The parameters are those of `layer_findings`. The network of scenes is the first whose name
+    has `PLACES` in it; without one, or as the first of the table, nothing is tested.
+    """
+    names = list(dict.fromkeys(counts["network"]))
+    scenic = next((name for name in names[1:] if PLACES in name.casefold()), None)
+    if scenic is None:
+        return []
+    outputs = []
+    for name in (scenic, names[0]):
+        own = counts[counts["network"] == name]
+        outputs.append(_known(own[own["layer"] == own["layer"].iloc[-1]]))
+    places, objects = outputs
+    if not places["units"].sum() or not objects["units"].sum():
+        return []
+    scenes = f"{whose}: share of output units with a scene, Places365 less ImageNet"
+    things = f"{whose}: share with an object, animal, plant or food, ImageNet less Places365"
+    return [
+        _finding(LEARNT, scenes, _gap(places, objects, SCENES), page),
+        _finding(LEARNT, things, _gap(objects, places, THINGS), page),
+    ]
+
+
+def findings_table(findings: Iterable[Finding]) -> pd.DataFrame:
+    """Return findings as a tidy table, one row each, with their verdicts.
+
+    Every p is adjusted for the number of tests in the table (Holm). A claim of no difference
+    makes two, one a way to decide it: p_adjusted is of the test that there is none, unless the
+    verdict is that there is one.
+
+    Raises
+    ------
+    InputError
+        If there is none.
+    """
+    table = pd.DataFrame([asdict(one) for one in findings])
+    if table.empty:
+        raise InputError("findings: none of the claims could be tested with these runs")
+    p = table[["p", "p_none"]]
+    adjusted = holm(p.to_numpy().ravel()).reshape(p.shape)
+    columns = table["low"], table["high"], adjusted[:, 0], table["margin"], adjusted[:, 1]
+    table["verdict"] = [verdict(*row) for row in zip(*columns, strict=True)]
+    of_none = table["margin"].notna() & (table["verdict"] != FAILS)
+    table["p_adjusted"] = np.where(of_none, adjusted[:, 1], adjusted[:, 0])
+    return table
+
+
+def untested(table: pd.DataFrame) -> dict[str, str]:
+    """Return the claims that a table of `findings_table` lacks, each with what it needs."""
+    return {claim: need for claim, need in NEEDS.items() if claim not in set(table["claim"])}
+
+
+def _finding(
+    claim: str,
+    measure: str,
+    found: Estimate,
+    page: str,
+    margin: float = float("nan"),
+    p_none: float = float("nan"),
+) -> Finding:
+    numbers = found.mean, found.low, found.high, found.p, found.count
+    return Finding(claim, measure, *numbers, page, margin, p_none)
+
+
+def _known(counts: pd.DataFrame) -> pd.DataFrame:
+    """Return the counts of units whose kind the lexicon tells."""
+    return counts[counts["kind"] != UNKNOWN]
+
+
+def _gap(one: pd.DataFrame, other: pd.DataFrame, kinds: Sequence[str]) -> Estimate:
+    """Compare the shares of kinds among the units of two tables of counts."""
+    numbers = []
+    for part in (one, other):
+        numbers += [part.loc[part["kind"].isin(kinds), "units"].sum(), part["units"].sum()]
+    return compared_shares(*map(int, numbers))
+
+
+def _variation(saliency: Float[np.ndarray, "height width"]) -> float:
+    """Return the mean absolute step between neighbouring pixels."""
+    steps = [np.abs(np.diff(saliency, axis=axis)).mean() for axis in (0, 1)]
+    return float(np.mean(steps))

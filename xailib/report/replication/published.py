@@ -1,0 +1,215 @@
+"""What the replicated report has published: located, checked by hash, and read safely.
+
+The files are those of one commit of its public repository. They are fetched from there, or
+taken from a local folder in the repository's own layout; either way each must have the SHA-256
+that ``published.txt`` lists. None of them is part of this package.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float32, Int8
+
+from xailib.dissect.descriptions import read_descriptions
+from xailib.downloads import fetch as downloads
+from xailib.errors import InputError, UnavailableError
+from xailib.files import sha256_of
+from xailib.report.replication.arrays import read_array
+
+REPOSITORY = "balwanishivam/tml-assignment"
+COMMIT = "aa31b27237f90561e58ab8c5b6246ee753770b08"
+FOLDER = "Assignment-4"
+ADDRESS = f"https://raw.githubusercontent.com/{REPOSITORY}/{COMMIT}/{FOLDER}/"
+AUDITED_BYTES = 95_532_982  # of the files that `audited` names, measured
+CAMS = ("gradcam", "ablationcam", "scorecam")
+LIMES = ("LIME 1", "LIME 2")
+# Where its labels of units lie, by network: one of ImageNet, one of Places365.
+LABELS = {
+    "resnet18": "task-1/result_final/resnet18_24_07_24_15_58/descriptions.csv",
+    "resnet18_places365": "task-1/result_final/resnet18_places_24_07_24_15_45/descriptions.csv",
+}
+# What its units are labelled with: CLIP-Dissect's list of the 20,000 most common English words.
+WORDS = "https://raw.githubusercontent.com/Trustworthy-ML-Lab/CLIP-dissect/main/data/20k.txt"
+
+
+@dataclass(frozen=True)
+class Published:
+    """What the report has published for one photograph.
+
+    Attributes
+    ----------
+    image : str
+        Its name.
+    photograph : Path
+        Its file.
+    iou1, iou2 : float
+        Table I: of LIME 1 and of LIME 2 with Grad-CAM, to four decimals.
+    limes : mapping
+        From "LIME 1" and "LIME 2" to (224, 224) int8: 1 supports, -1 opposes, 0 not chosen.
+        They live in the photograph squashed to 256 x 256, of which the centre was cut.
+    cams : mapping
+        From a key of `CAMS` to (height, width) float32 in [0, 1], as large as the photograph.
+    """
+
+    image: str
+    photograph: Path
+    iou1: float
+    iou2: float
+    limes: Mapping[str, Int8[np.ndarray, "224 224"]] = field(repr=False)
+    cams: Mapping[str, Float32[np.ndarray, "height width"]] = field(repr=False)
+
+
+def registry() -> dict[str, str]:
+    """Return the SHA-256 of each file, by its path in the repository's folder."""
+    text = files("xailib.report.replication").joinpath("published.txt").read_text(encoding="utf-8")
+    lines = [line.split() for line in text.splitlines() if line and not line.startswith("#")]
+    return dict(lines)
+
+
+def table1() -> pd.DataFrame:
+    """Return Table I as printed: image, file, iou1, iou2."""
+    with files("xailib.report.replication").joinpath("table1.csv").open(encoding="utf-8") as lines:
+        return pd.read_csv(lines, comment="#")
+
+
+def photographs() -> list[str]:
+    """Return the paths of the ten photographs."""
+    return [path for path in registry() if path.startswith("task-2/images/")]
+
+
+def audited() -> list[str]:
+    """Return the paths of all files that are audited: Table I's, and the labels of units."""
+    return list(registry())
+
+
+def locate(
+    source: str | Path = "",
+    paths: Iterable[str] | None = None,
+    watch: downloads.Watch | None = None,
+) -> dict[str, Path]:
+    """Return where published files lie, each checked against its SHA-256.
+
+    Parameters
+    ----------
+    source : str or path
+        A local folder: the report's own, with ``task-2/`` and ``task-3/`` in it, or a clone of
+        its repository. Empty: the files are fetched once and kept in the user's cache folder.
+    paths : iterable of str, optional
+        Keys of `registry`; by default those of `audited`.
+    watch : callable, optional
+        Told of each file's progress, as by `xailib.downloads.fetch.fetch`.
+
+    Raises
+    ------
+    InputError
+        If the folder is absent, lacks a file, or holds another version of one.
+    UnavailableError
+        If a file can neither be found nor fetched.
+    """
+    known = registry()
+    wanted = list(audited() if paths is None else paths)
+    unknown = [path for path in wanted if path not in known]
+    if unknown:
+        raise InputError(f"published: {unknown[0]!r} is not among the files listed")
+    return _in_folder(source, wanted, known) if str(source) else _fetched(wanted, known, watch)
+
+
+def at_hand(source: str | Path = "") -> bool:
+    """Tell whether `locate` finds all audited files without fetching; their hashes are not read."""
+    folder = _own_folder(source) if str(source) else cache_folder()
+    return all((folder / path).is_file() for path in audited())
+
+
+def cache_folder() -> Path:
+    """Return where fetched files are kept."""
+    return downloads.cache_folder() / "published" / COMMIT[:12]
+
+
+def _in_folder(source: str | Path, wanted: list[str], known: Mapping[str, str]) -> dict[str, Path]:
+    folder = _own_folder(source)
+    if not folder.is_dir():
+        raise InputError(f"published: no folder {str(source)!r}; leave it empty to fetch the files")
+    found = {path: folder / path for path in wanted}
+    for problem, bad in (
+        ("lacks", [path for path, file in found.items() if not file.is_file()]),
+        (f"holds another version than commit {COMMIT[:7]} of", _differing(found, known)),
+    ):
+        if bad:
+            more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
+            raise InputError(f"published: {str(folder)!r} {problem} {bad[0]}{more}")
+    return found
+
+
+def _own_folder(source: str | Path) -> Path:
+    folder = Path(source).expanduser()
+    inside = folder / FOLDER  # of a clone of the whole repository
+    return inside if inside.is_dir() else folder
+
+
+def _differing(found: Mapping[str, Path], known: Mapping[str, str]) -> list[str]:
+    return [p for p, file in found.items() if file.is_file() and sha256_of(file) != known[p]]
+
+
+def _fetched(
+    wanted: list[str], known: Mapping[str, str], watch: downloads.Watch | None
+) -> dict[str, Path]:
+    found = {}
+    for path in wanted:
+        file = cache_folder() / path
+        try:
+            found[path] = downloads.fetch(
+                ADDRESS + quote(path), file, sha256=known[path], watch=watch
+            )
+        except UnavailableError as error:
+            raise UnavailableError(
+                f"published: could not fetch {path} from {error}; "
+                f"give published=FOLDER with {FOLDER} of {REPOSITORY} at commit {COMMIT[:7]}"
+            ) from error
+    return found
+
+
+def load_published(found: Mapping[str, Path]) -> list[Published]:
+    """Read what `locate` found, in the order of Table I.
+
+    Raises
+    ------
+    InputError
+        If a file is not what it was, or a mask and its photograph do not belong together.
+    """
+    return [_read(found, row) for row in table1().to_dict("records")]
+
+
+def load_labels(found: Mapping[str, Path]) -> dict[str, pd.DataFrame]:
+    """Read the labels of units among what `locate` found, by network, as in `LABELS`."""
+    return {network: read_descriptions(found[path]) for network, path in LABELS.items()}
+
+
+def _read(found: Mapping[str, Path], row: Mapping[Any, Any]) -> Published:
+    file = row["file"]
+    limes = {
+        name: read_array(found[f"task-2/results/boundary_{number}/masks/{file}.pth"])
+        for number, name in enumerate(LIMES, start=1)
+    }
+    # Three equal channels, since grad-cam's script multiplies the picture by them.
+    cams = {
+        cam: read_array(found[f"task-3/results/{cam}_images/{file}/masks.pth"])[..., 0]
+        for cam in CAMS
+    }
+    if any(mask.shape != (224, 224) for mask in limes.values()):
+        raise InputError(f"published: LIME's masks of {row['image']} are not 224 x 224")
+    if len({cam.shape for cam in cams.values()}) != 1:
+        raise InputError(f"published: the maps of {row['image']} differ in size")
+    return Published(
+        row["image"],
+        found[f"task-2/images/{file}"],
+        row["iou1"],
+        row["iou2"],
+        {name: mask.astype(np.int8) for name, mask in limes.items()},
+        cams,
+    )

@@ -1,0 +1,92 @@
+"""The audit's tables, computed, and as the project keeps them for readers without a network.
+
+What is kept are our own numbers, never what was published: a few small tables and a manifest
+that says from which files, by which code and when they were computed.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from xailib.dissect.concepts import lexicon
+from xailib.dissect.kinds import counted
+from xailib.errors import InputError
+from xailib.files import atomic, write_atomic
+from xailib.project import project_root
+from xailib.report.replication import audit
+from xailib.report.replication.published import COMMIT, REPOSITORY, Published, audited, registry
+from xailib.versions import environment, git_commit
+
+Tables = dict[str, pd.DataFrame]
+NAMES = ("steps", "corrected", "summary", "sweep", "ranks", "opposing", "kinds")
+DIGITS = 6
+
+
+def compute(cases: Sequence[Published], labels: Mapping[str, pd.DataFrame]) -> Tables:
+    """Return all of the audit's tables, by the names in `NAMES`.
+
+    Parameters
+    ----------
+    cases, labels
+        From `xailib.report.replication.published.load_published` and `load_labels`.
+    """
+    corrected = audit.corrected(cases)
+    return {
+        "steps": audit.steps(cases),
+        "corrected": corrected,
+        "summary": audit.summary(corrected),
+        "sweep": audit.sweep(cases),
+        "ranks": audit.rank_agreement(cases),
+        "opposing": audit.opposing(cases),
+        "kinds": counted(labels, lexicon()),
+    }
+
+
+def folder() -> Path:
+    """Return where the project keeps the tables."""
+    return project_root() / "book" / "_data" / "replication"
+
+
+def files(where: Path | None = None) -> list[Path]:
+    """Return the kept files, tables and manifest."""
+    where = where or folder()
+    return [*(where / f"{name}.csv" for name in NAMES), where / "manifest.json"]
+
+
+def store(tables: Tables, where: Path | None = None) -> None:
+    """Keep tables, rounded to `DIGITS` decimals, with the manifest, which is written last."""
+    where = where or folder()
+    for name in NAMES:
+        with atomic(where / f"{name}.csv") as file:
+            tables[name].to_csv(file, index=False, float_format=f"%.{DIGITS}f")
+    hashes = registry()
+    manifest = {
+        "repository": REPOSITORY,
+        "commit": COMMIT,
+        "computed": datetime.now(UTC).date().isoformat(),
+        "project": git_commit(),
+        "versions": environment(),
+        "files": {path: hashes[path] for path in audited()},
+    }
+    write_atomic(where / "manifest.json", json.dumps(manifest, indent=1) + "\n")
+
+
+def load(where: Path | None = None) -> tuple[Tables, Mapping[str, Any]]:
+    """Return the kept tables and their manifest.
+
+    Raises
+    ------
+    InputError
+        If a file is absent or damaged.
+    """
+    where = where or folder()
+    try:
+        tables = {name: pd.read_csv(where / f"{name}.csv") for name in NAMES}
+        manifest = json.loads((where / "manifest.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"audit: {str(where)!r} does not hold the tables kept: {error}") from error
+    return tables, manifest

@@ -1,0 +1,1 @@
+"""Runs: execute notebooks and jobs, reuse what is up to date, store results."""

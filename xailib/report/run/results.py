@@ -1,0 +1,424 @@
+"""Results: one folder a run, with a manifest that says what made it, and reuse only if it matches.
+
+A run folder holds ``manifest.json``, ``metrics.json`` (numbers for prose), tables (``.parquet``),
+explanations (``.npz``), ``figures/`` and the executed notebook. Every file is written all or
+nothing; the manifest comes last, so a folder without one was interrupted.
+"""
+
+import hashlib
+import json
+import platform
+import shutil
+import sys
+import tempfile
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from filelock import FileLock
+
+from xailib.errors import InputError, StorageError, XailibError
+from xailib.explain.explanation import Explanation
+from xailib.files import atomic, sha256_of, write_atomic
+from xailib.images.load import ImageSet, Photograph
+from xailib.locks import lock_folder
+from xailib.networks.counting import Passes, passed, passes
+from xailib.project import project_root
+from xailib.versions import environment, git_commit, imports_of, source_hash
+
+MANIFEST = "manifest.json"
+METRICS = "metrics.json"
+
+
+def file_hashes(files: Iterable[Path]) -> dict[str, str]:
+    """Return the hashes of files by path: within the project, by the path below its root.
+
+    So a result is the same in another copy of the project, or on another machine.
+    """
+    root = project_root().resolve()
+    places = {Path(file): Path(file).resolve() for file in files}
+    return {
+        str(place.relative_to(root) if place.is_relative_to(root) else place): sha256_of(file)
+        for file, place in places.items()
+    }
+
+
+def start_run(
+    out_dir: str | Path,
+    task: str,
+    parameters: Mapping[str, Any],
+    photographs: ImageSet,
+    files: Iterable[Path] = (),
+    **inputs: Any,
+) -> "Run":
+    """Open the folder of a run, made if it is not there.
+
+    Parameters
+    ----------
+    out_dir : path
+        Relative paths start at `project_root`.
+    task : str
+        The notebook's name, such as ``"2_lime"``.
+    parameters : mapping
+        The notebook's parameters, JSON values.
+    photographs : ImageSet
+        Their hashes become part of the manifest, and so do the failures among them.
+    files : iterable of paths
+        Whose content decides the result, such as ``classifier.files``: hashed, and looked at
+        again before the run is reused.
+    **inputs
+        What else goes in, as JSON values: ``weights=classifier.identity``,
+        ``runs={folder: run_digest(folder)}``.
+
+    Raises
+    ------
+    InputError
+        If the folder cannot be written to, or another process is writing to it.
+    """
+    folder = project_root() / Path(out_dir).expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise InputError(f"out_dir: cannot write to {str(folder)!r}: {error.strerror}") from error
+    lock = lock_folder(folder, ".run.lock")
+    hashes = {
+        "images": photographs.hashes,
+        "files": file_hashes(files),
+        **inputs,
+    }
+    run = Run(folder, task, dict(parameters), hashes, lock)
+    run.failures += [{"source": f.source, "reason": f.reason} for f in photographs.failures]
+    return run
+
+
+@dataclass
+class Run:
+    """One execution of a task, writing to its folder."""
+
+    folder: Path
+    task: str
+    parameters: dict[str, Any]
+    inputs: dict[str, Any]
+    lock: FileLock | None = field(default=None, repr=False)
+    failures: list[dict[str, str]] = field(default_factory=list)
+    started: float = field(default_factory=time.time)
+    counted: Passes = field(default_factory=passes)
+    _written: list[str] = field(default_factory=list)
+    _kept: list[Path] = field(default_factory=list)
+
+    @property
+    def written(self) -> tuple[str, ...]:
+        """The files of this run so far, below its folder: made now, or found as they should be."""
+        return tuple(self._written)
+
+    def explanations(
+        self,
+        photographs: Iterable[Photograph],
+        method: str,
+        key: Mapping[str, Any],
+        make: Callable[[Photograph], Explanation],
+        code: str = "xailib.explain",
+    ) -> list[Explanation]:
+        """Return one method's explanations of all photographs, stored or made one by one.
+
+        See `streamed`; ``make`` explains one photograph, or raises one of our errors. `code` is
+        the room that makes it, see `xailib.versions`.
+        """
+
+        def explain(missing: Iterable[Photograph]) -> Iterator[Explanation | XailibError]:
+            for photograph in missing:
+                try:
+                    yield make(photograph)
+                except StorageError:
+                    raise  # not this photograph's fault, and the next one's too
+                except XailibError as error:
+                    yield error
+
+        return self.streamed(photographs, method, key, explain, code)
+
+    def streamed(
+        self,
+        photographs: Iterable[Photograph],
+        method: str,
+        key: Mapping[str, Any],
+        explain: Callable[[Iterable[Photograph]], Iterator[Explanation | XailibError]],
+        code: str = "xailib.explain",
+    ) -> list[Explanation]:
+        """Return one method's explanations of all photographs, stored or made.
+
+        Used again is what is stored with the same `key` and all else that decides it. What is
+        made is stored at once, so that an interrupted run loses little. A photograph that cannot
+        be explained is left out and stands among the failures.
+
+        Parameters
+        ----------
+        photographs
+            Read when they are due.
+        method, key
+            What decides the explanations, besides photographs, network, code and versions.
+        explain : callable
+            Takes those that are not stored, and yields for each, in order, its explanation or
+            why there is none.
+        code : str
+            The room that makes them, see `xailib.versions`.
+
+        Raises
+        ------
+        InputError
+            If there is none left: the last reason.
+        """
+        found: list[Explanation | None] = []
+        pending: deque[tuple[int, Photograph, tuple[Path, dict[str, Any]]]] = deque()
+
+        def missing() -> Iterator[Photograph]:
+            for photograph in photographs:
+                file = self._place(photograph, method, key, code)
+                found.append(self._stored(*file))
+                if found[-1] is None:
+                    pending.append((len(found) - 1, photograph, file))
+                    yield photograph
+
+        before = passes().made
+        for made in explain(missing()):
+            place, photograph, file = pending.popleft()
+            if isinstance(made, XailibError):
+                self.failures.append({"source": photograph.source, "reason": str(made)})
+            else:
+                self._store(*file, made, passes().made - before)
+                found[place] = made
+            before = passes().made
+        usable = [one for one in found if one is not None]
+        if not usable:
+            raise InputError(self.failures[-1]["reason"] if self.failures else "images: none left")
+        return usable
+
+    def _place(
+        self, photograph: Photograph, method: str, key: Mapping[str, Any], code: str
+    ) -> tuple[Path, dict[str, Any]]:
+        """Return an explanation's file, and all that decides it."""
+        wanted = {
+            **key,
+            **self.inputs,
+            "images": photograph.sha256,
+            "method": method,
+            "versions": environment((code,)),
+            "source": source_hash((code,)),
+        }
+        path = self.folder / "explanations" / f"{_file_name(photograph)}.{method}.npz"
+        return path, json.loads(json.dumps(wanted))
+
+    def _stored(self, path: Path, wanted: Mapping[str, Any]) -> Explanation | None:
+        try:
+            stored = json.loads(path.with_suffix(".json").read_text())
+            if stored["key"] == wanted and stored["sha256"] == sha256_of(path):
+                found = Explanation.load(path)
+                passed(stored.get("passes", 0), kept=True)
+                self._note(path)
+                return found
+        except (OSError, ValueError, KeyError, InputError):
+            pass  # absent, half of a pair, or damaged: made again
+        return None
+
+    def _store(self, path: Path, wanted: Mapping[str, Any], made: Explanation, cost: int) -> None:
+        self._begin()
+        self._note(path)
+        made.save(path)
+        told = {"key": wanted, "sha256": sha256_of(path), "passes": cost}
+        write_atomic(path.with_suffix(".json"), json.dumps(told, indent=1))
+
+    def _note(self, path: Path) -> None:
+        files = (path, path.with_suffix(".json"))
+        self._written += [str(file.relative_to(self.folder)) for file in files]
+
+    def save_table(self, name: str, table: pd.DataFrame) -> None:
+        """Write a tidy table as ``name.parquet``."""
+        with self.open(f"{name}.parquet") as file:
+            table.to_parquet(file, index=False)
+
+    def save_metrics(self, metrics: Mapping[str, Any]) -> None:
+        """Write the numbers that prose uses, as JSON."""
+        with self.open(METRICS) as file:
+            file.write(json.dumps(dict(metrics), indent=1).encode())
+
+    def open(self, name: str):  # type: ignore[no-untyped-def]
+        """Open a file of this run for writing, all or nothing."""
+        self._begin()
+        self._written.append(name)
+        return atomic(self.folder / name)
+
+    def cache(self, name: str, key: Mapping[str, Any], code: str = "xailib.dissect") -> Path:
+        """Return the folder of something large that only this key, code and versions give.
+
+        Those of other keys under the same name are deleted when the run finishes.
+        """
+        self._begin()
+        wanted = {**key, "versions": environment((code,)), "source": source_hash((code,))}
+        digest = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()
+        folder = self.folder / name / digest[:16]
+        self._kept.append(folder)
+        return folder
+
+    def _begin(self) -> None:
+        """Take the old manifest away before the first change: from here on this is unfinished."""
+        (self.folder / MANIFEST).unlink(missing_ok=True)
+
+    def tidy(self) -> None:
+        """Delete what earlier runs left here and this one has not."""
+        for part in ("explanations", "figures"):
+            for file in sorted((self.folder / part).glob("*")):
+                if str(file.relative_to(self.folder)) not in self._written:
+                    file.unlink()
+        for parent in {folder.parent for folder in self._kept}:
+            for folder in parent.iterdir():
+                if folder not in self._kept:
+                    shutil.rmtree(folder)
+
+    def finish(self) -> dict[str, Any]:
+        """Write the manifest, which makes the run reusable, and return it."""
+        self._begin()
+        self.tidy()
+        manifest = {
+            "task": self.task,
+            **fingerprint(self.parameters, code_of(self.task)),
+            "inputs": self.inputs,
+            "failures": self.failures,
+            "commit": git_commit(),
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            "seconds": round(time.time() - self.started, 1),
+            "passes": asdict(passes() - self.counted),
+            "machine": f"{platform.system()} {platform.machine()}",
+            "threads": _threads(),
+            "outputs": {n: sha256_of(self.folder / n) for n in dict.fromkeys(self._written)},
+        }
+        write_atomic(self.folder / MANIFEST, json.dumps(manifest, indent=1))
+        if self.lock is not None:
+            self.lock.release(force=True)
+        return manifest
+
+
+def fingerprint(parameters: Mapping[str, Any], code: Collection[str]) -> dict[str, Any]:
+    """Return what must be equal for a finished run to be used again, besides its inputs.
+
+    `code` names the modules that make the run, see `code_of`.
+    """
+    return {
+        "parameters": json.loads(json.dumps(dict(parameters))),
+        "versions": environment(code),
+        "source": source_hash(code),
+    }
+
+
+def code_of(task: str) -> frozenset[str]:
+    """Return the modules that a task's notebook imports; without a notebook, the whole package.
+
+    What checks parameters is left out: it refuses values and makes none, and the values
+    themselves stand beside the code in a run's fingerprint.
+    """
+    file = project_root() / "notebooks" / f"{task}.ipynb"
+    try:
+        cells = json.loads(file.read_bytes())["cells"]
+        code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+        names = imports_of("\n".join(code))
+    except (OSError, ValueError, KeyError, SyntaxError):  # none there, or one with magics
+        return frozenset({"xailib"})
+    return frozenset(name for name in names if not name.startswith("xailib.report.params"))
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Return a finished run's manifest.
+
+    Raises
+    ------
+    InputError
+        If the run is absent or unfinished.
+    """
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"run: {str(folder)!r} holds no finished run") from error
+    if not isinstance(manifest, dict):
+        raise InputError(f"run: {str(folder)!r} has a damaged manifest")
+    return manifest
+
+
+def intact(folder: Path, manifest: Mapping[str, Any]) -> bool:
+    """Tell whether every file that the manifest names is there, unchanged."""
+    return bool(manifest.get("outputs")) and not damaged(folder, manifest)
+
+
+def damaged(folder: Path, manifest: Mapping[str, Any]) -> list[str]:
+    """Return the files of a run that are missing or not as they were written."""
+    found = []
+    for name, sha256 in manifest.get("outputs", {}).items():
+        try:
+            same = sha256_of(folder / name) == sha256
+        except OSError:
+            same = False
+        if not same:
+            found.append(name)
+    return found
+
+
+def run_digest(folder: Path) -> str:
+    """Return a hash of a finished run's files: equal for equal results, whenever they were made."""
+    outputs = read_manifest(folder)["outputs"]
+    # An executed notebook holds times, and the note beside an explanation what it took.
+    results = {name: sha256 for name, sha256 in outputs.items() if not _tells_cost(name)}
+    return hashlib.sha256(json.dumps(results, sort_keys=True).encode()).hexdigest()
+
+
+def _tells_cost(name: str) -> bool:
+    note = name.startswith("explanations/") and name.endswith(".json")
+    return note or name.endswith(".ipynb")
+
+
+def load_table(folder: str | Path, name: str) -> pd.DataFrame | None:
+    """Return a table of a finished run; None if the run has no table of that name.
+
+    Raises
+    ------
+    InputError
+        If the run is absent, unfinished, or was changed since.
+    """
+    folder, manifest = _finished(folder)
+    file = f"{name}.parquet"
+    return pd.read_parquet(folder / file) if file in manifest["outputs"] else None
+
+
+def load_explanations(folder: str | Path) -> list[Explanation]:
+    """Return the explanations of a finished run, in the order they were made.
+
+    Raises
+    ------
+    InputError
+        If the run is absent, unfinished, or was changed since.
+    """
+    folder, manifest = _finished(folder)
+    names = [n for n in manifest["outputs"] if n.startswith("explanations/") and n.endswith(".npz")]
+    return [Explanation.load(folder / n) for n in names]
+
+
+def _finished(folder: str | Path) -> tuple[Path, dict[str, Any]]:
+    """Return the place and manifest of a run that is whole, or raise."""
+    place = project_root() / Path(folder).expanduser()
+    manifest = read_manifest(place)
+    if not intact(place, manifest):
+        raise InputError(f"run: files in {str(place)!r} are not those of its manifest; run again")
+    return place, manifest
+
+
+def _threads() -> int | None:
+    """Return how many threads torch computes with; None for a run that has not imported it."""
+    torch = sys.modules.get("torch")
+    return None if torch is None else torch.get_num_threads()
+
+
+def _file_name(photograph: Photograph) -> str:
+    """Return a photograph's id, or where that is too long for a file's name, a hash."""
+    return photograph.id if len(photograph.id.encode()) <= 150 else photograph.sha256
