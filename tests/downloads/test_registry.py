@@ -1,4 +1,4 @@
-"""The registry of what can be fetched: each row whole, and the same as the publishers' own lists."""
+"""The registry of what can be fetched: each row whole, and as the publishers list their own."""
 
 import csv
 import re
