@@ -27,12 +27,11 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 LIMIT = 64 * 2**20  # bytes of a bundle
-# What a machine with PyTorch, pandas, scikit-image and timm lacks, all of it pure Python.
+# What a machine with PyTorch, pandas, scikit-image, timm and pytest lacks: all of it pure Python.
 PACKAGES = (
-    "beartype", "decorator", "distro", "executing", "asttokens", "grad-cam", "ipython",
-    "ipython-pygments-lexers", "jaxtyping", "lazy-loader", "lime", "matplotlib-inline", "pexpect",
-    "platformdirs", "pooch", "prompt-toolkit", "ptyprocess", "pure-eval", "pygments", "stack-data",
-    "threadpoolctl", "tqdm", "traitlets", "ttach", "wadler-lindig", "wcwidth",
+    "asttokens", "executing", "grad-cam", "ipython", "ipython-pygments-lexers", "lime",
+    "matplotlib-inline", "pexpect", "platformdirs", "pooch", "prompt-toolkit", "ptyprocess",
+    "pure-eval", "stack-data", "traitlets", "ttach", "wcwidth",
 )  # fmt: skip
 PRECISIONS = ("exact", "tf32", "half")
 SAMPLES = 1000
@@ -320,6 +319,7 @@ def wpmi_rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     import torch
 
     from xailib.dissect import soft_wpmi
+    from xailib.dissect.evidence import product
 
     images, concepts, units, width, top_k = 63_305, 20_000, 1_768, 512, 100
     draw = torch.Generator("cuda").manual_seed(0)
@@ -331,10 +331,10 @@ def wpmi_rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     host = [part.cpu() for part in (activations, embedded, words)]
 
     def resident() -> None:
-        soft_wpmi(embedded, words, activations, top_k=top_k)
+        soft_wpmi(product(embedded, words, "cuda"), activations, top_k=top_k)
 
     def transferred() -> None:
-        soft_wpmi(*(part.to("cuda") for part in (host[1], host[2], host[0])), top_k=top_k).cpu()
+        soft_wpmi(product(host[1], host[2], "cuda"), host[0], top_k=top_k).cpu()
 
     yield {
         "row": "soft-WPMI",
@@ -361,7 +361,7 @@ def record_rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
         listed = time.perf_counter() - started
         seconds = clock(
             lambda: record_activations(
-                net, ["layer3", "layer4", "fc"], probe, Path(folder) / "kept"
+                net, ["layer3", "layer4", "fc"], probe, folder=Path(folder) / "kept"
             )
         )
         yield {
@@ -400,10 +400,11 @@ def notebook_rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 
 def _with_values(source: str, values: dict[str, Any]) -> str:
-    """Return a notebook's source with values set behind its parameters cell, as papermill does."""
-    head, mark, rest = source.partition("from xailib.report.params")
+    """Return a notebook's source with values in place of the check of its parameters."""
+    head, _, rest = source.partition("from xailib.report.params")
+    _, _, rest = rest.partition("check_notebook(globals())")
     lines = "".join(f"{name} = {value!r}\n" for name, value in values.items())
-    return f"{head}{lines}\n{mark}{rest}"
+    return f"{head}{lines}{rest}"
 
 
 GROUPS: dict[str, Callable[[argparse.Namespace], Iterator[dict[str, Any]]]] = {

@@ -1,7 +1,8 @@
 """Write the book's tables of licences: of the pinned packages, and of the files that are fetched.
 
 Read from the installed packages' own metadata and from the registry of downloads; `make licences`
-runs it in the report's environment, and a test says when a table is behind.
+runs it in the report's environment, and a test says when a table is behind. What is pinned for
+another Python alone is not installed: its row stays.
 """
 
 import csv
@@ -27,9 +28,8 @@ READ_BY_HAND = {
 
 def pinned() -> list[tuple[str, str]]:
     """Return name and version of every package in constraints.txt."""
-    lines = (ROOT / "constraints.txt").read_text().splitlines()
-    pairs = [line.split("==") for line in lines if "==" in line]
-    return [(name, version) for name, version in pairs]
+    text = (ROOT / "constraints.txt").read_text()
+    return re.findall(r"^([\w.-]+)==(\S+)", text, re.MULTILINE)
 
 
 def licence_of(found: Distribution) -> str:
@@ -51,11 +51,13 @@ def licence_of(found: Distribution) -> str:
 def packages() -> list[list[str]]:
     """Return name, version and licence of every pinned package, below a heading."""
     rows = [["package", "version", "licence"]]
+    with (TABLES / "licences.csv").open(encoding="utf-8", newline="") as file:
+        known = {(row["package"], row["version"]): row["licence"] for row in csv.DictReader(file)}
     for name, version in pinned():
         try:
             licence = READ_BY_HAND.get(name) or licence_of(distribution(name))
         except PackageNotFoundError:
-            licence = ""
+            licence = known.get((name, version), "")
         rows.append([name, version, licence or "not stated"])
     return rows
 

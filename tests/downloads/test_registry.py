@@ -1,4 +1,4 @@
-"""The registry of what can be fetched: each row whole, and as the publishers list their own."""
+"""The registry of what can be fetched: each row whole, and the same as the publishers say."""
 
 import csv
 import re

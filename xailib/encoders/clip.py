@@ -18,9 +18,10 @@ from xailib.encoders.crops import (
     TEXTS,
     Pictures,
     Rows,
+    batch_for,
     batches,
+    cropped,
     import_optional,
-    pixels_of,
     unit_rows,
 )
 from xailib.errors import InputError, UnavailableError, unknown_name
@@ -28,7 +29,6 @@ from xailib.files import sha256_of
 from xailib.networks import classifier as models
 from xailib.networks import layers
 from xailib.networks import weights as weights_io
-from xailib.networks.classifier import BATCH
 from xailib.networks.counting import passed
 from xailib.networks.preprocessing import Preprocessing
 
@@ -64,9 +64,8 @@ class ClipEncoder:
 
     def encode_images(self, pictures: Pictures) -> Rows:
         """Return one unit row for each picture, read one batch at a time."""
-        crops = (self.preprocessing.crop(pixels_of(picture)) for picture in pictures)
         rows = []
-        for batch in batches(crops, BATCH):
+        for batch in batches(cropped(pictures, self.preprocessing), batch_for(self.device)):
             pixels = torch.from_numpy(np.stack(batch)).to(self.device)
             rows.append(self._run("encode_image", self.preprocessing.normalise(pixels)))
             passed(len(batch))

@@ -8,6 +8,7 @@ nothing; the manifest comes last, so a folder without one was interrupted.
 import hashlib
 import json
 import platform
+import resource
 import shutil
 import sys
 import tempfile
@@ -208,7 +209,6 @@ class Run:
 
         Those of other keys under the same name are deleted when the run finishes.
         """
-        self._begin()
         wanted = {**key, "versions": environment((code,)), "source": source_hash((code,))}
         digest = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()
         folder = self.folder / name / digest[:16]
@@ -245,6 +245,7 @@ class Run:
             "passes": asdict(passes() - self.counted),
             "machine": f"{platform.system()} {platform.machine()}",
             "threads": _threads(),
+            "memory": peak_memory(),
             "outputs": {n: sha256_of(self.folder / n) for n in dict.fromkeys(self._written)},
         }
         write_atomic(self.folder / MANIFEST, json.dumps(manifest, indent=1))
@@ -362,6 +363,12 @@ def _finished(folder: str | Path) -> tuple[Path, dict[str, Any]]:
     if not intact(place, manifest):
         raise InputError(f"run: files in {str(place)!r} are not those of its manifest; run again")
     return place, manifest
+
+
+def peak_memory() -> int:
+    """Return how many bytes of memory this process has held at most so far."""
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024
 
 
 def _threads() -> int | None:
