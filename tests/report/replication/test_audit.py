@@ -277,7 +277,6 @@ def test_the_tables_kept_are_a_fresh_computation(tables):
         pd.testing.assert_frame_equal(
             kept[name], tables[name], check_dtype=False, rtol=0, atol=2e-6
         )
-
     assert manifest["files"] == registry()
 
 
