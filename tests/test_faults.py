@@ -19,13 +19,12 @@ from faults_table import rows, says, shown, unmatched
 from nets import classifier, photograph
 from processes import as_nobody
 
-from xailib import files, locks
+from xailib import files
 from xailib.dissect.activations import record_activations
 from xailib.errors import InputError, StorageError, UnavailableError
-from xailib.files import write_atomic
+from xailib.files import lock_folder, write_atomic
 from xailib.images.load import ImageSet, from_array, load_images
 from xailib.images.probe import load_probe
-from xailib.locks import lock_folder
 from xailib.networks.classifier import load_classifier
 from xailib.report.run.results import (
     intact,
@@ -275,7 +274,7 @@ def test_two_runs_at_once_share_the_work(root, undisturbed):
 HOLD = """
 import sys, time
 from pathlib import Path
-from xailib.locks import lock_folder
+from xailib.files import lock_folder
 lock = lock_folder(Path(sys.argv[1]), ".run.lock")
 print("held", flush=True)
 time.sleep(60)
@@ -313,7 +312,7 @@ def test_a_folder_that_is_taken_away_while_another_waits_is_made_again(
         (tmp_path / "run").rename(tmp_path / "away")
         return "another process"
 
-    monkeypatch.setattr(locks, "_holder", taken_away)
+    monkeypatch.setattr(files, "_holder", taken_away)
     lock_folder(tmp_path / "run", ".run.lock", patience=60.0).release()
     assert (tmp_path / "away").is_dir()
 

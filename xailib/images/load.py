@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
+from xailib.downloads.registry import Artefact, artefacts
 from xailib.errors import InputError, near_matches, unknown_name
 from xailib.images.decode import check_size, frozen, read_file
 from xailib.images.packaged import PACKAGES, Place, packaged
@@ -181,30 +182,57 @@ def iter_images(source: str | Path | Iterable[str | Path]) -> Iterator[Photograp
     InputError
         If `source` is an empty list.
     """
+    return unique(map(read_place, find_images(source)))
+
+
+def find_images(source: str | Path | Iterable[str | Path]) -> Iterator[Place | Failure]:
+    """Yield the files that `load_images` would read, and the names that stand for none.
+
+    Raises
+    ------
+    InputError
+        If `source` is an empty list.
+    """
     names = [source] if isinstance(source, str | Path) else list(source)
     if not names:
         raise InputError("images: the list is empty; name at least one photograph")
-    taken: dict[str, str] = {}  # id: hash
+    return _places(names)
+
+
+def _places(names: Iterable[str | Path]) -> Iterator[Place | Failure]:
     for name in names:
         try:
             places = places_of(name)
         except (OSError, RuntimeError) as error:  # too long a name, an unknown user's home
             yield Failure(str(name), f"images: {str(name)[:80]!r} cannot be looked up: {error}")
-            continue
         except InputError as error:
             yield Failure(str(name), str(error))
+        else:
+            yield from places
+
+
+def read_place(place: Place | Failure) -> Photograph | Failure:
+    """Return the photograph in a file, or why there is none; a `Failure` is returned as it is."""
+    if isinstance(place, Failure):
+        return place
+    try:
+        return _opened(place)
+    except InputError as error:
+        return Failure(place.source, str(error))
+
+
+def unique(found: Iterable[Photograph | Failure]) -> Iterator[Photograph | Failure]:
+    """Yield each photograph once, under an id that no other one has."""
+    taken: dict[str, str] = {}  # id: hash
+    for photograph in found:
+        if isinstance(photograph, Failure):
+            yield photograph
             continue
-        for place in places:
-            try:
-                photograph = _opened(place)
-            except InputError as error:
-                yield Failure(place.source, str(error))
-                continue
-            if photograph.id in taken and taken[photograph.id] != photograph.sha256:
-                photograph = replace(photograph, id=f"{photograph.id}-{photograph.sha256[:8]}")
-            if photograph.id not in taken:
-                taken[photograph.id] = photograph.sha256
-                yield photograph
+        if photograph.id in taken and taken[photograph.id] != photograph.sha256:
+            photograph = replace(photograph, id=f"{photograph.id}-{photograph.sha256[:8]}")
+        if photograph.id not in taken:
+            taken[photograph.id] = photograph.sha256
+            yield photograph
 
 
 def from_array(pixels: UInt8[np.ndarray, "height width 3"], name: str) -> Photograph:
@@ -234,9 +262,7 @@ def places_of(name: object) -> list[Place]:
     if key in known:
         return [known[key]]
     if key == PUBLISHED:
-        from xailib.report.replication import published  # only here: it may fetch them
-
-        found = published.locate("", published.photographs()).values()
+        found = [one.fetch() for one in published_photographs()]
         return [Place(file.stem, file, str(file)) for file in found]
     if key in PACKAGES:
         if not find_spec(PACKAGES[key][0]):
@@ -257,6 +283,11 @@ def places_of(name: object) -> list[Place]:
         hint = f"; did you mean {' or '.join(close)}?" if close else ""
         raise InputError(f"images: no file or folder {key!r}{hint}")
     raise unknown_name("images", key, [*known, *PACKAGES, PUBLISHED])
+
+
+def published_photographs() -> list[Artefact]:
+    """Return the photographs of the replicated report, nothing fetched."""
+    return [one for one in artefacts(PUBLISHED) if one.path.startswith("task-2/images/")]
 
 
 def _inside(folder: Path) -> list[Path]:
