@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from xailib.dissect.concepts import from_names
-from xailib.dissect.cosines import product
+from xailib.dissect.evidence import product
 from xailib.dissect.label import label_units
 from xailib.dissect.similarity import soft_wpmi, top_images
 from xailib.dissect.top_images import RunningTop, label_tops, soft_wpmi_of_tops
@@ -55,7 +55,7 @@ def test_soft_wpmi_over_blocks_is_that_of_one(cuts):
         return images[index]
 
     found = soft_wpmi_of_tops([shown(v, cuts) for v in layers], rows, texts, lam=0.9)
-    whole = soft_wpmi(product(images, texts), layers, top_k=COUNT, lam=0.9)
+    whole = soft_wpmi(product(images, texts, "cpu"), layers, top_k=COUNT, lam=0.9)
     np.testing.assert_array_equal(found, whole)
     assert asked == sorted({int(i) for v in layers for i in top_images(v, COUNT).flatten()})
 

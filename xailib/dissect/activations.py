@@ -7,14 +7,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from xailib.dissect.blocks import Recording, record
+from xailib.encoders.crops import batch_for
 from xailib.errors import InputError
+from xailib.images.pool import Crop, crops
 from xailib.images.probe import ProbeSet
 from xailib.networks import layers as layer_tools
-from xailib.networks.classifier import BATCH, Classifier, load_classifier
+from xailib.networks.classifier import Classifier, load_classifier
 from xailib.networks.forward import halving
 
 
@@ -62,7 +64,8 @@ def record_activations(
     folder: str | Path,
     pool: str = "avg",
     dtype: str = "float16",
-    batch_size: int = BATCH,
+    batch_size: int | None = None,
+    workers: int | None = None,
 ) -> Recording:
     """Record what units put out on each probe image, in one forward pass for all layers.
 
@@ -84,8 +87,10 @@ def record_activations(
         Over space, or over tokens.
     dtype : {"float16", "float32"}
         On the disk: 2 or 4 bytes for each unit and image.
-    batch_size : int
-        Images at a time.
+    batch_size : int, optional
+        Images at a time; by default as many as the device takes well.
+    workers : int, optional
+        Processes that read images ahead, by default `xailib.images.pool.workers_for` the device.
 
     Raises
     ------
@@ -102,8 +107,14 @@ def record_activations(
         "pool": pool,
         "dtype": dtype,
     }
+    device = classifier.device
+    size = batch_for(device) if batch_size is None else batch_size
     return record(
-        folder, wanted, probe, lambda part: _pooled(classifier, layers, part, pool, batch_size)
+        folder,
+        wanted,
+        probe,
+        lambda part: crops(part, classifier.preprocessing.crop, device, workers),
+        lambda images, count: _pooled(classifier, layers, images, count, pool, size),
     )
 
 
@@ -123,15 +134,15 @@ def _check(classifier: Classifier, layers: Sequence[str], pool: str, dtype: str)
 def _pooled(
     classifier: Classifier,
     layers: Sequence[str],
-    probe: ProbeSet,
+    images: Iterator[Crop],
+    total: int,
     pool: str,
     batch_size: int,
 ) -> Iterator[dict[str, Float[np.ndarray, "batch units"]]]:
     """Yield each batch's pooled activations by layer, float32."""
     module = classifier.module
     class_token = _has_class_token(module)
-    photographs = probe.photographs()
-    views: list[UInt8[np.ndarray, "height width 3"]] = []  # read, and not shown yet
+    views: list[Crop] = []  # read, and not shown yet
     with (
         torch.inference_mode(),
         layer_tools.evaluation(module),
@@ -140,23 +151,21 @@ def _pooled(
 
         def run(first: int, last: int) -> dict[str, Float[np.ndarray, "batch units"]]:
             count = last - first
-            views.extend(
-                classifier.view(p).pixels for p in islice(photographs, max(0, count - len(views)))
-            )
+            views.extend(islice(images, max(0, count - len(views))))
             outputs.clear()
-            module(classifier.input_tensor(np.stack(views[:count])))
+            module(classifier.input_tensor(np.stack([view.pixels for view in views[:count]])))
             missing = [name for name in layers if name not in outputs]
             if missing:
                 raise InputError(f"layers: the network does not use {', '.join(missing)}")
             rows = {}
             for name in layers:
                 values = _pool(name, outputs[name], count, pool, class_token).float().cpu()
-                _check_finite(name, values, probe.ids[first:last])
+                _check_finite(name, values, [view.id for view in views[:count]])
                 rows[name] = values.numpy()
             del views[:count]  # only now: where memory runs out they are shown again, fewer a pass
             return rows
 
-        for _, _, rows in halving(run, len(probe), batch_size):
+        for _, _, rows in halving(run, total, batch_size):
             yield rows
 
 

@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -139,7 +139,8 @@ def record(
     folder: str | Path,
     wanted: Mapping[str, Any],
     probe: "ProbeSet",
-    compute: Callable[["ProbeSet"], Iterable[Batch]],
+    read: Callable[["ProbeSet"], Iterator[Any]],
+    compute: Callable[[Iterator[Any], int], Iterable[Batch]],
 ) -> Recording:
     """Record the blocks of a probe set that a folder does not hold yet.
 
@@ -151,8 +152,11 @@ def record(
         What decides the rows besides the images, as JSON values, with ``dtype``.
     probe : ProbeSet
         What is shown.
+    read : callable
+        From a part of the probe set to its images, in order, read ahead if need be.
     compute : callable
-        From a part of the probe set to its rows, batch by batch, always of the same tables.
+        From the images of a block and their number to their rows, batch by batch, always of the
+        same tables.
 
     Raises
     ------
@@ -166,8 +170,10 @@ def record(
     parts = {_block(folder, wanted, part): part for part in _cut(probe)}
     missing = {block: part for block, part in parts.items() if not _whole(block)}
     left = sum(map(len, missing.values()))
+    # One reader for all blocks: it reads the next one's images while this one's are shown.
+    images = read(replace(probe, images=tuple(i for part in missing.values() for i in part.images)))
     for block, part in missing.items():
-        tables = _tables(compute(part), wanted["dtype"])
+        tables = _tables(compute(islice(images, len(part)), len(part)), wanted["dtype"])
         _check_space(folder, left * sum(table[0].nbytes for table in tables.values()))
         _store(block, {**wanted, "probe": part.sha256, "ids": part.ids}, tables)
         left -= len(part)

@@ -14,9 +14,9 @@ from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
 
 from xailib.dissect.concepts import Concepts
-from xailib.dissect.cosines import product
+from xailib.dissect.evidence import product
 from xailib.dissect.labels import unit_table
-from xailib.dissect.similarity import soft_wpmi, top_images
+from xailib.dissect.similarity import soft_wpmi_of, top_images
 from xailib.errors import InputError
 
 Ids = Callable[[Int64[np.ndarray, " rows"]], Sequence[str]]
@@ -120,8 +120,9 @@ def soft_wpmi_of_tops(
     tops: Sequence[RunningTop],
     rows: Rows,
     texts: Float[np.ndarray, "concepts dimensions"],
+    device: str | torch.device = "auto",
     **parameters: Any,
-) -> Float32[np.ndarray, "units concepts"]:
+) -> Float32[Tensor, "units concepts"]:
     """Return `xailib.dissect.similarity.soft_wpmi` of layers whose top images are known.
 
     Parameters
@@ -133,6 +134,8 @@ def soft_wpmi_of_tops(
         among some unit's top images are asked for.
     texts : (concepts, dimensions)
         Embeddings of the concepts.
+    device : str or torch.device
+        Where to compute, as in `xailib.networks.classifier.load_classifier`.
     **parameters
         Of `xailib.dissect.similarity.soft_wpmi`, without ``top_k``.
 
@@ -152,9 +155,9 @@ def soft_wpmi_of_tops(
     if seen < count:
         raise InputError(f"tops: {count} images are to be kept of {seen} seen")
     needed = torch.cat([top.images.flatten() for top in tops]).unique()
-    similarity = product(rows(needed.numpy()), texts)
-    ranks = [_ranks(top.images, needed) for top in tops]
-    return soft_wpmi(similarity, ranks, top_k=count, **parameters)
+    similarities = product(rows(needed.numpy()), texts, device)
+    places = [torch.searchsorted(needed, top.images).to(similarities.device) for top in tops]
+    return soft_wpmi_of(similarities, places, **parameters)
 
 
 def label_tops(
@@ -166,6 +169,7 @@ def label_tops(
     *,
     top_k: int,
     top_count: int = 5,
+    device: str | torch.device = "auto",
     **parameters: Any,
 ) -> pd.DataFrame:
     """Return the table of `xailib.dissect.label.label_units` by soft-WPMI, of layers' top images.
@@ -180,7 +184,7 @@ def label_tops(
         From positions in the probe set, rising, to these images' ids.
     concepts : Concepts
         The labels to choose from, in the order of `texts`.
-    top_k, top_count, **parameters
+    top_k, top_count, device, **parameters
         As for `xailib.dissect.label.label_units`.
 
     Raises
@@ -189,12 +193,12 @@ def label_tops(
         If too few images were seen or kept.
     """
     scores = soft_wpmi_of_tops(
-        [top.first(top_k) for top in tops.values()], rows, texts, **parameters
+        [top.first(top_k) for top in tops.values()], rows, texts, device, **parameters
     )
     shown = {layer: top.first(top_count).images for layer, top in tops.items()}
     needed = torch.cat([images.flatten() for images in shown.values()]).unique().numpy()
     names = dict(zip(needed.tolist(), ids(needed), strict=True))
-    ends = np.cumsum([images.shape[1] for images in shown.values()])
+    parts = scores.split([images.shape[1] for images in shown.values()])
     return pd.concat(
         [
             unit_table(
@@ -204,21 +208,7 @@ def label_tops(
                 [[names[image] for image in unit] for unit in images.T.tolist()],
                 tops[layer].constant,
             )
-            for (layer, images), part in zip(
-                shown.items(), np.split(scores, ends[:-1]), strict=True
-            )
+            for (layer, images), part in zip(shown.items(), parts, strict=True)
         ],
         ignore_index=True,
     )
-
-
-def _ranks(
-    images: Int64[Tensor, "top units"], needed: Int64[Tensor, " needed"]
-) -> Float[np.ndarray, "needed units"]:
-    """Return activations that put the same images first, in the same order, and all others last."""
-    top, units = images.shape
-    dtype = np.float16 if top <= 2048 else np.float32  # which has all integers up to there
-    ranks = np.zeros((len(needed), units), dtype)
-    places = torch.searchsorted(needed, images).numpy()
-    np.put_along_axis(ranks, places, np.arange(top, 0, -1, dtype=dtype)[:, None], axis=0)
-    return ranks

@@ -17,13 +17,12 @@ from xailib.errors import InputError
 from xailib.images.probe import load_probe
 from xailib.report.params import profiles
 from xailib.report.params.profiles import load_profile
-from xailib.report.run import job as jobs
 from xailib.report.run import notebook as pipeline
 from xailib.report.run import plan, probing, results
-from xailib.report.run.executors import Here, Pool
-from xailib.report.run.plan import unfinished
+from xailib.report.run.job import run_job
 from xailib.report.run.results import Run, read_manifest
-from xailib.report.run.scheduler import run_plan
+from xailib.report.run.scheduler import Engine, run_plan
+from xailib.report.run.staleness import unfinished
 
 TASK = "1_clip_dissect"
 COUNT = 48  # probe images: three full batches, and as many blocks
@@ -89,7 +88,7 @@ def project(tmp_path, monkeypatch):
     )
     monkeypatch.setattr(probing, "load_encoder", lambda *_: nets.Colours())
     monkeypatch.setattr(blocks, "IMAGES", 16)
-    for module in (pipeline, plan, profiles):
+    for module in (plan, profiles):
         monkeypatch.setattr(module, "TASKS", (TASK, *sweeps.TASKS))
     forget()
     yield tmp_path
@@ -111,14 +110,13 @@ def passes():
     return shown
 
 
-def run(profile, executor=None, **options):
-    """Do what is left; return what was done, and whether anything was tried again."""
+def run(profile, engine=None, **options):
+    """Do what is left; return what was done."""
     found = plan.plan(profile, TASK, **options)
     left = unfinished(profile, found)
-    with executor or Here() as engine:
-        outcomes = list(run_plan(profile, found, left, engine))
-    assert {o.state for o in outcomes} <= {"done", "reused", "again"}, outcomes
-    return {o.task for o in outcomes if o.state == "done"}, "again" in {o.state for o in outcomes}
+    outcomes = list(run_plan(profile, found, left, engine or Engine()))
+    assert {o.state for o in outcomes} <= {"done", "reused"}, outcomes
+    return {o.task for o in outcomes if o.state == "done"}
 
 
 def read(file):
@@ -151,7 +149,7 @@ def test_labels_of_parts_are_those_of_the_whole_and_no_image_is_shown_twice(
     profile, tables = load_profile("mine"), {"shard": 16, "pages": False}
     records = {f"{TASK}.{number:04d}" for number in range(4)}
     place = profile.folder(TASK)
-    assert run(profile, **tables)[0] == {*records, f"{TASK}.table"}
+    assert run(profile, **tables) == {*records, f"{TASK}.table"}
     assert passes() == COUNT
     expected = whole(profile, tmp_path / "whole")
     assert passes() == COUNT
@@ -164,7 +162,7 @@ def test_labels_of_parts_are_those_of_the_whole_and_no_image_is_shown_twice(
 
     # The notebook reads these very files; they are what it would have recorded itself.
     before = {path: path.stat().st_mtime_ns for path in stored(place)}
-    assert run(profile, shard=16)[0] == {TASK}
+    assert run(profile, shard=16) == {TASK}
     assert passes() == 0
     pd.testing.assert_frame_equal(read(place / "labels.parquet"), expected, check_exact=True)
     assert {path: path.stat().st_mtime_ns for path in stored(place)} == before
@@ -178,20 +176,20 @@ def test_labels_of_parts_are_those_of_the_whole_and_no_image_is_shown_twice(
     sweeps.edit(project, top_k=7)
     changed = load_profile("mine")
     assert [job.name for job in unfinished(changed, plan.plan(changed, TASK, shard=16))] == [TASK]
-    assert run(changed, **tables)[0] == {f"{TASK}.table"}
+    assert run(changed, **tables) == {f"{TASK}.table"}
     assert passes() == 0
     sweeps.edit(project, compare="net.py:other")
     second = load_profile("mine")
-    assert run(second, **tables)[0] == {*records, f"{TASK}.table"}
+    assert run(second, **tables) == {*records, f"{TASK}.table"}
     assert passes() == COUNT
     assert set(read(folder / "labels.parquet")["network"]) == {"net.py:tiny", "net.py:other"}
     job = place / "jobs" / f"{TASK}.0001"
     rows = [name for name in read_manifest(job)["outputs"] if name.endswith(".npy")]
     (job / rows[0]).write_bytes(b"")
-    assert run(second, **tables)[0] == {f"{TASK}.0001"}  # with the same rows: the table stays
+    assert run(second, **tables) == {f"{TASK}.0001"}  # with the same rows: the table stays
     assert passes() == 16
     (project / "words.txt").write_text("one\ntwo")
-    assert run(second, **tables)[0] == {f"{TASK}.table"}
+    assert run(second, **tables) == {f"{TASK}.table"}
     # What other code has recorded is not taken.
     monkeypatch.setattr(results, "source_hash", lambda code: "other")
     network, layers = networks_of(second.values(TASK))["net.py:tiny"]
@@ -205,12 +203,12 @@ def test_labels_of_parts_are_those_of_the_whole_and_no_image_is_shown_twice(
 def test_two_processes_of_which_one_is_killed_give_the_same_bytes(project):
     profile, tables = load_profile("mine"), {"shard": 32, "pages": False}
     done = {f"{TASK}.0000", f"{TASK}.0001", f"{TASK}.table"}
-    assert run(profile, Here(1), **tables) == (done, False)
+    assert run(profile, Engine(threads=1), **tables) == done
     assert passes() == COUNT
     expected = sweeps.tables(project)
     (project / "results").rename(project / "first")
     (project / "kill").touch()
-    assert run(profile, Pool(2, 1), **tables) == (done, True)
+    assert run(profile, Engine(2, threads=1), **tables) == done
     assert not (project / "kill").exists()
     assert passes() == COUNT  # what was recorded before the kill was not shown again
     assert sweeps.tables(project) == expected
@@ -249,7 +247,7 @@ def test_what_cannot_be_shared_out_is_one_job_or_one_line(project, monkeypatch):
 def test_too_few_images_are_one_line(project):
     profile = load_profile("mine", {"top_k": COUNT + 1})
     found = plan.plan(profile, TASK, shard=COUNT, pages=False)
-    results = [jobs.run_job(profile, job) for job in found]
+    results = [run_job(profile, job) for job in found]
     assert [result.state for result in results] == ["done", "done", "failed"]
     assert (
         results[-1].message == f"top_k: {COUNT + 1} is not between 1 and the {COUNT} probe images"

@@ -26,7 +26,7 @@ from xailib.images.probe import probe_of
 from xailib.networks.classifier import Classifier
 from xailib.report.params.profiles import Profile
 from xailib.report.run import shards
-from xailib.report.run.job import Job
+from xailib.report.run.plan import Job
 from xailib.report.run.results import Run, file_hashes
 
 _RECORDED = "recorded.json"  # the blocks' folders, by network
@@ -98,7 +98,8 @@ def label(profile: Profile, job: Job) -> None:
     concepts = load_concepts(parameters["concepts"])
     texts = _encoder_of(parameters).encode_texts(concepts.names)
     rows = partial(images.rows, "embeddings")
-    options, kept = {"top_k": top_k, "top_count": _SHOWN}, max(top_k, _SHOWN)
+    options = {"top_k": top_k, "top_count": _SHOWN, "device": parameters["device"]}
+    kept = max(top_k, _SHOWN)
     tables = []
     for name, places in blocks.items():
         recorded = Recording(places)
