@@ -9,7 +9,8 @@ from measure import Elsewhere, Times
 from skimage.segmentation import slic
 
 from xailib.explain.cam.methods import explain_cam
-from xailib.explain.lime import LimeImageExplainer, explain_lime
+from xailib.explain.lime import explain_lime
+from xailib.explain.lime_engine import LimeImageExplainer
 from xailib.images.load import Photograph, load_images
 from xailib.networks.classifier import Classifier, load_classifier
 

@@ -59,7 +59,7 @@ run = start_run(
     weights=classifier.identity,
 )
 maps = {
-    work.method: run.explanations(photographs, work.method, work.key, work.make) for work in works
+    work.method: run.streamed(photographs, work.method, work.key, work.explain) for work in works
 }
 # Only photographs that every method could explain stand side by side.
 explained = [{e.image: e for e in maps[method]} for method in methods]

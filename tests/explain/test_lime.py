@@ -11,12 +11,12 @@ from nets import CATEGORIES, Plain, classifier, photograph
 
 from xailib.errors import InputError
 from xailib.explain.lime import (
-    LimeImageExplainer,
     explain_lime,
     explain_lime_targets,
     segmentation,
     superpixels_of,
 )
+from xailib.explain.lime_engine import LimeImageExplainer
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 

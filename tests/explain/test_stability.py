@@ -10,7 +10,6 @@ from nets import classifier, photograph
 from sklearn.linear_model import Ridge
 
 from xailib.errors import InputError
-from xailib.explain import lime_engine
 from xailib.explain import stability as module
 from xailib.explain.explanation import Explanation
 from xailib.explain.lime import explain_lime, explain_lime_targets
@@ -27,6 +26,7 @@ from xailib.explain.stability import (
     stability,
     supporters,
 )
+from xailib.networks.classifier import Classifier
 
 
 @pytest.mark.parametrize("design", DESIGNS)
@@ -165,13 +165,13 @@ def test_auto_stops_at_the_cap_and_says_so():
 
 
 def test_the_engine_of_the_first_samples_serves_all(monkeypatch):
-    asked, real = [], lime_engine._scored
+    asked, real = [], Classifier.forward_batches
 
-    def scored(*arguments):
-        asked.append(arguments[6])
-        return real(*arguments)[0], "fused"
+    def scored(self, make, count, *, engine, **options):
+        asked.append(engine)
+        return replace(real(self, make, count, engine="eager", **options), engine="fused")
 
-    monkeypatch.setattr(lime_engine, "_scored", scored)
+    monkeypatch.setattr(Classifier, "forward_batches", scored)
     options = {"num_samples": "auto", "max_samples": 260, "num_features": 1, "segments": "slic"}
     found = explain_lime(classifier(), photograph(), 4, **options)
     assert asked == ["auto", "fused"]

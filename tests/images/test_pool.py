@@ -102,7 +102,9 @@ def test_a_recording_is_the_same_with_processes(tmp_path, probe):
     folders = [tmp_path / "alone", tmp_path / "together"]
     for workers, folder in zip((0, 2), folders, strict=True):
         record_activations(net, ["stem", "fc"], probe, folder=folder, workers=workers)
-    one, other = ({p.name: p.read_bytes() for p in folder.iterdir()} for folder in folders)
+    one, other = (
+        {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*.*")} for folder in folders
+    )
     assert one == other
 
 

@@ -11,13 +11,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from xailib.dissect.blocks import Recording, record
-from xailib.encoders.crops import batch_for
 from xailib.errors import InputError
 from xailib.images.pool import Crop, crops
 from xailib.images.probe import ProbeSet
 from xailib.networks import layers as layer_tools
 from xailib.networks.classifier import Classifier, load_classifier
 from xailib.networks.forward import halving
+from xailib.networks.memory import enough
 
 
 def networks_of(parameters: Mapping[str, Any]) -> dict[str, tuple[Classifier, list[str]]]:
@@ -108,7 +108,7 @@ def record_activations(
         "dtype": dtype,
     }
     device = classifier.device
-    size = batch_for(device) if batch_size is None else batch_size
+    size = enough(device) if batch_size is None else batch_size
     return record(
         folder,
         wanted,

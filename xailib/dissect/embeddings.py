@@ -8,12 +8,13 @@ import torch
 
 from xailib.dissect.blocks import Recording, record
 from xailib.encoders.clip import ClipEncoder
-from xailib.encoders.crops import Rows, batch_for, batches
+from xailib.encoders.crops import Rows, batches
 from xailib.encoders.load import ConseEncoder, Encoder
 from xailib.errors import InputError
 from xailib.images.load import Photograph
 from xailib.images.pool import Crop, crops
 from xailib.images.probe import ProbeSet
+from xailib.networks.memory import enough
 
 
 def record_embeddings(
@@ -56,7 +57,7 @@ def record_embeddings(
         return part.photographs()
 
     return record(
-        folder, wanted, probe, read, lambda images, _: _rows(encoder, images, batch_for(device))
+        folder, wanted, probe, read, lambda images, _: _rows(encoder, images, enough(device))
     )
 
 

@@ -18,7 +18,6 @@ from xailib.encoders.crops import (
     TEXTS,
     Pictures,
     Rows,
-    batch_for,
     batches,
     cropped,
     import_optional,
@@ -30,6 +29,7 @@ from xailib.networks import classifier as models
 from xailib.networks import layers
 from xailib.networks import weights as weights_io
 from xailib.networks.counting import passed
+from xailib.networks.memory import enough
 from xailib.networks.preprocessing import Preprocessing
 
 _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -65,7 +65,7 @@ class ClipEncoder:
     def encode_images(self, pictures: Pictures) -> Rows:
         """Return one unit row for each picture, read one batch at a time."""
         rows = []
-        for batch in batches(cropped(pictures, self.preprocessing), batch_for(self.device)):
+        for batch in batches(cropped(pictures, self.preprocessing), enough(self.device)):
             pixels = torch.from_numpy(np.stack(batch)).to(self.device)
             rows.append(self._run("encode_image", self.preprocessing.normalise(pixels)))
             passed(len(batch))

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from xailib.errors import InputError, UnavailableError
 from xailib.images.load import Photograph
 from xailib.images.pool import Crop
-from xailib.networks.classifier import BATCH
 from xailib.networks.preprocessing import Prepares
 
 Pictures = Iterable[Photograph | Crop | UInt8[np.ndarray, "_ _ 3"]]
@@ -36,11 +35,6 @@ def import_optional(module: str, package: str) -> Any:
             return importlib.import_module(module)
     except ImportError as error:
         raise UnavailableError(f"encoder: needs a package: pip install {package}") from error
-
-
-def batch_for(device: torch.device) -> int:
-    """Return how many pictures a device takes well at a time."""
-    return 256 if device.type == "cuda" else BATCH
 
 
 def batches(items: Iterable[Any], size: int) -> Iterator[list[Any]]:

@@ -14,11 +14,12 @@ import numpy as np
 import torch
 
 from xailib.encoders.clip import load_clip, load_openclip
-from xailib.encoders.crops import Pictures, Rows, batch_for, batches, cropped, unit_rows
+from xailib.encoders.crops import Pictures, Rows, batches, cropped, unit_rows
 from xailib.encoders.sentences import SentenceModel, load_sentences
 from xailib.errors import InputError
 from xailib.networks import classifier as models
 from xailib.networks.classifier import Classifier
+from xailib.networks.memory import enough
 from xailib.networks.preprocessing import Prepares
 
 
@@ -133,7 +134,7 @@ class ConseEncoder:
     def encode_images(self, pictures: Pictures) -> Rows:
         """Return one unit row for each picture, read one batch at a time."""
         rows = []
-        for batch in batches(cropped(pictures, self.preprocessing), batch_for(self.device)):
+        for batch in batches(cropped(pictures, self.preprocessing), enough(self.device)):
             probabilities = torch.from_numpy(self.bridge.probabilities(np.stack(batch)))
             weights, best = probabilities.topk(min(self.top, probabilities.shape[1]), dim=1)
             names = torch.from_numpy(self.names)[best]  # (batch, top, dimensions)

@@ -12,7 +12,6 @@ import pandas as pd
 from jaxtyping import UInt8
 
 from xailib.compare.iou import check_comparable
-from xailib.encoders.crops import batch_for
 from xailib.errors import InputError
 from xailib.evaluate.perturbation import (
     REGION,
@@ -26,6 +25,7 @@ from xailib.explain.explanation import Explanation
 from xailib.images.frames import change_frame
 from xailib.images.load import Photograph
 from xailib.networks.classifier import Classifier, as_probabilities
+from xailib.networks.memory import enough
 
 BASELINES = ("random", "centre")  # the names under which their curves stand
 
@@ -181,7 +181,7 @@ def faithfulness_curves(
     found = classifier.forward_batches(
         lambda start, stop: perturbed.batch(distinct[start:stop]),
         len(distinct),
-        batch_size=batch_for(classifier.device) if batch_size is None else batch_size,
+        batch_size=enough(classifier.device) if batch_size is None else batch_size,
         engine=engine,
     )
     probabilities = as_probabilities(found.logits)[:, index].tolist()

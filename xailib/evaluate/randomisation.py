@@ -6,7 +6,7 @@ not the network. `xailib.evaluate.sanity` compares the maps and judges.
 
 import copy
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from itertools import groupby, takewhile
 from typing import Any
 
@@ -23,10 +23,10 @@ from xailib.explain.cam import methods as cam
 from xailib.explain.explanation import Explanation, scaled
 from xailib.explain.lime import explain_lime_targets
 from xailib.explain.record import record
+from xailib.explain.stream import explain_alone
 from xailib.images.load import Photograph
 from xailib.networks.classifier import Classifier
 from xailib.networks.counting import passed
-from xailib.networks.forward import Scores
 from xailib.networks.layers import evaluation
 from xailib.networks.weights import hash_of
 
@@ -264,20 +264,9 @@ def explain_targets(
             classifier, photograph, targets, num_samples=num_samples, seed=seed
         )
     if method in cam.METHODS:
-        if method == "scorecam":
-            classifier = _Once(**{f.name: getattr(classifier, f.name) for f in fields(Classifier)})
-        return [cam.explain_cam(classifier, photograph, method, t, layer=layer) for t in targets]
+        maps = cam.Cam(classifier, method, targets, layer=layer)
+        return explain_alone(classifier, photograph, maps)
     return [_pixel_map(classifier, photograph, method, target) for target in targets]
-
-
-class _Once(Classifier):
-    """A classifier for one photograph's ScoreCAM, whose passes are those of every target."""
-
-    def forward_batches(self, *args: Any, **options: Any) -> Scores:
-        if "_scores" not in vars(self):
-            object.__setattr__(self, "_scores", super().forward_batches(*args, **options))
-        scores: Scores = vars(self)["_scores"]
-        return scores
 
 
 def _pixel_map(

@@ -1,28 +1,40 @@
-"""LIME for photographs (Ribeiro, Singh & Guestrin 2016): the authors' method, a faster engine."""
+"""LIME for photographs (Ribeiro, Singh & Guestrin 2016): the authors' method, a faster engine.
+
+Superpixels, samples, distances and the linear model are lime's. Perturbed pictures are made by
+choosing pixels, on the classifier's device, a batch at a time, and equal samples are scored once;
+on a GPU, batches, superpixels and linear models are those of several images.
+"""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
-from typing import Literal, TypedDict, Unpack
+from typing import Any, Literal, TypedDict, Unpack
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, UInt8
+import torch
+from jaxtyping import Float, Int, Shaped, UInt8
 from lime.lime_image import ImageExplanation
 from skimage.segmentation import felzenszwalb, quickshift, slic
+from torch import Tensor
+from tqdm import tqdm
 
 from xailib.errors import InputError, unknown_name
+from xailib.explain import quickshift as on_device
+from xailib.explain import ridge
 from xailib.explain.explanation import Explanation, Superpixels, scaled
-from xailib.explain.lime_engine import LimeImageExplainer
+from xailib.explain.perturbed import Draw, Perturbed, Rows, hidden
 from xailib.explain.record import record
 from xailib.explain.sampling import BLOCKS, DESIGNS
-from xailib.explain.stability import mask_is_stable
+from xailib.explain.stability import STEP, mask_is_stable, next_draw
+from xailib.explain.stream import Outcome, Seen, explain_alone
 from xailib.images.load import Photograph
-from xailib.networks.classifier import BATCH, Classifier
+from xailib.networks.classifier import Classifier, Prediction, as_probabilities
 from xailib.networks.forward import ENGINES
+from xailib.networks.memory import download, upload
 
 __all__ = [
-    "LimeImageExplainer",
+    "Lime",
     "LimeOptions",
     "explain_lime",
     "explain_lime_targets",
@@ -33,11 +45,11 @@ __all__ = [
 Segment = Callable[[UInt8[np.ndarray, "height width 3"]], Int[np.ndarray, "height width"]]
 
 # lime's own settings for quickshift; the others give about as many superpixels at 224 pixels.
+_RATIO = 0.2
+_QUICKSHIFT = MappingProxyType({"kernel_size": 4, "max_dist": 200})
 _SEGMENTATIONS = MappingProxyType(
     {
-        "quickshift": lambda seed: partial(
-            quickshift, kernel_size=4, max_dist=200, ratio=0.2, rng=seed
-        ),
+        "quickshift": lambda seed: partial(quickshift, ratio=_RATIO, rng=seed, **_QUICKSHIFT),
         "slic": lambda _seed: partial(slic, n_segments=60, compactness=10, start_label=0),
         "felzenszwalb": lambda _seed: partial(felzenszwalb, scale=200, sigma=0.5, min_size=200),
     }
@@ -82,8 +94,8 @@ class LimeOptions(TypedDict, total=False):
         The gray level, 0 to 255, of hidden superpixels; None for each superpixel's mean colour.
     seed : int
         Of the superpixels and of the samples.
-    batch_size : int
-        Pictures a forward pass; it bounds the memory.
+    batch_size : int, optional
+        Pictures a forward pass; by default as many as bring something and fit.
     engine : str
         See `xailib.networks.forward.forward_batches`.
     progress : bool
@@ -97,7 +109,7 @@ class LimeOptions(TypedDict, total=False):
     segments: str
     hide_color: int | None
     seed: int
-    batch_size: int
+    batch_size: int | None
     engine: str
     progress: bool
 
@@ -110,7 +122,7 @@ _DEFAULTS = LimeOptions(
     segments="quickshift",
     hide_color=0,
     seed=0,
-    batch_size=BATCH,
+    batch_size=None,
     engine="auto",
     progress=False,
 )
@@ -161,80 +173,291 @@ def explain_lime_targets(
     The parameters are those of `explain_lime`, and so are the results; ``num_samples="auto"``
     draws until every target's mask is stable.
     """
-    chosen = _checked(options)
-    segment = segmentation(chosen["segments"], chosen["seed"])
-    if not targets:
-        raise InputError("targets: none given; name at least one category, or None")
-    known = [None if target is None else classifier.category_index(target) for target in targets]
-    view = classifier.view(photograph)
-    predictions = [classifier.target(photograph, target) for target in known]
-    labels = tuple(dict.fromkeys(target.index for target in predictions))
-    auto = chosen["num_samples"] == "auto"
-    block = BLOCKS[chosen["design"]]
-    explainer = LimeImageExplainer(
-        random_state=chosen["seed"],
-        engine=chosen["engine"],
-        progress=chosen["progress"],
-        enough=partial(_all_stable, labels, chosen["num_features"], block) if auto else None,
-        design=chosen["design"],
-    )
-    found = explainer.explain_instance(
-        view.pixels,
-        classifier,
-        labels=labels,
-        top_labels=None,
-        hide_color=chosen["hide_color"],
-        num_samples=chosen["max_samples"] if auto else chosen["num_samples"],
-        batch_size=chosen["batch_size"],
-        segmentation_fn=segment,
-    )
-    shown, scores = explainer.samples
-    parameters = {
-        "num_samples": chosen["num_samples"],
-        "design": chosen["design"],
-        "segmentation": chosen["segments"],
-        "hide_color": chosen["hide_color"],
-        "engine": explainer.used,
-    }
-    if auto:
-        parameters |= {name: chosen[name] for name in ("max_samples", "num_features")}
-        parameters["stopped"] = "stable" if explainer.stopped else "max_samples"
-    explanations = []
-    for target in predictions:
-        parts = replace(
-            superpixels_of(found, target.index, explainer.fits[target.index]),
-            shown=shown,
-            scores=scores[:, target.index],
-            block=block,
+    lime = Lime(classifier, targets, **options)
+    return explain_alone(classifier, photograph, lime)
+
+
+@dataclass(frozen=True)
+class _Staged:
+    """Images whose superpixels and first samples are on the device."""
+
+    seen: Sequence[Seen]
+    segments: Sequence[Int[np.ndarray, "height width"]]
+    counts: Sequence[int]
+    random: Sequence[np.random.RandomState]
+    pictures: Perturbed
+    draw: Draw
+
+
+@dataclass(frozen=True)
+class _Started:
+    """Explanations that the device is making, or has made."""
+
+    staged: _Staged
+    data: Sequence[Rows]
+    engine: str
+    stopped: Sequence[str]
+    found: Callable[[], list[Any]]
+
+
+class Lime:
+    """LIME of some targets with some options, for any number of images (`xailib.explain.stream`).
+
+    Parameters
+    ----------
+    classifier
+        What is explained.
+    targets : sequence of int, str or None
+        Categories; None is the predicted one. They share their samples.
+    **options
+        See `LimeOptions`.
+
+    Raises
+    ------
+    InputError
+        For an unknown target or a parameter out of range.
+    """
+
+    method = "lime"
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        targets: Sequence[int | str | None] = (None,),
+        **options: Unpack[LimeOptions],
+    ) -> None:
+        self.classifier = classifier
+        self.options = _checked(options)
+        self.segment = segmentation(self.options["segments"], self.options["seed"])
+        if not targets:
+            raise InputError("targets: none given; name at least one category, or None")
+        self.targets = [None if t is None else classifier.category_index(t) for t in targets]
+        self.auto = self.options["num_samples"] == "auto"
+        most = self.options["max_samples" if self.auto else "num_samples"]
+        self.most = int(most)
+        self.block = BLOCKS[self.options["design"]]
+        cuda = classifier.device.type == "cuda"
+        self.on_device = cuda and self.options["segments"] == "quickshift"
+        self.together = cuda
+
+    def prepare(self, seen: Seen) -> Any:
+        """Return an image's superpixels, or what they are made of on the device."""
+        pixels = seen.view.pixels
+        return on_device.colours(pixels, _RATIO) if self.on_device else self.segment(pixels)
+
+    def stage(self, seen: Sequence[Seen], prepared: Sequence[Any]) -> _Staged:
+        """Find superpixels, draw the first samples, and take all to the device."""
+        if self.on_device:
+            options: Any = {**_QUICKSHIFT, "rng": self.options["seed"]}
+            found = on_device.quickshift(prepared, device=self.classifier.device, **options)
+            prepared = list(found.cpu().numpy())
+        counts = [len(np.unique(segments)) for segments in prepared]
+        random = [np.random.RandomState(self.options["seed"]) for _ in seen]
+        for rng in random:
+            rng.randint(0, high=1000)  # lime's seed for superpixels, which we choose otherwise
+        images = [one.view.pixels for one in seen]
+        colour = self.options["hide_color"]
+        blanks = [hidden(*pair, colour) for pair in zip(images, prepared, strict=True)]
+        pictures = Perturbed(self.classifier, images, blanks, prepared)
+        which = range(len(seen))
+        draw = self._drawn(which, [np.empty((0, n), int) for n in counts], prepared, random)
+        return _Staged(seen, prepared, counts, random, pictures, draw)
+
+    def _drawn(
+        self,
+        which: Sequence[int],
+        data: Sequence[Rows],
+        segments: Sequence[Int[np.ndarray, "height width"]],
+        random: Sequence[np.random.RandomState],
+    ) -> Draw:
+        """Draw more samples for some of the images, as many as are due at their number."""
+        rows, drawn = [], len(data[which[0]])
+        count = next_draw(drawn, self.most, STEP if self.auto else self.most)
+        for image in which:
+            # One draw or many take the same numbers from lime's generator.
+            more = DESIGNS[self.options["design"]](random[image], count, data[image].shape[1])
+            if not drawn:
+                more[0] = 1  # the whole picture
+            rows.append(more)
+        numbers = [int(segments[image].max()) + 1 for image in which]
+        return Draw.of(which, rows, numbers, self.classifier.device)
+
+    def start(self, staged: _Staged, images: int = 1) -> _Started:
+        """Score all samples and fit the linear models; on a GPU only the queue is filled.
+
+        ``images`` says how many come in all: whether setting up an engine pays.
+        """
+        classifier = self.classifier
+        logits = classifier.scores(staged.pictures.whole)
+        if not self.together:
+            classifier.check_finite(logits)
+        whole = as_probabilities(logits)
+        best = whole.argmax(1)
+        columns = [best if t is None else torch.full_like(best, t) for t in self.targets]
+        targets = torch.stack(columns, dim=1)
+        data: list[Rows] = [np.empty((0, count), int) for count in staged.counts]
+        scores: list[list[Tensor]] = [[] for _ in data]
+        stopped = ["max_samples"] * len(data)
+        draw, engine = staged.draw, self.options["engine"]
+        expected = images * self.most if self.together else 0
+        total = self.most * len(data)
+        with tqdm(total=total, disable=not self.options["progress"], leave=False) as bar:
+            while True:
+                found, engine = self._scored(staged.pictures, draw, targets, engine, expected, bar)
+                for image, rows, values in zip(draw.which, draw.rows, found, strict=True):
+                    data[image] = np.concatenate([data[image], rows])
+                    scores[image].append(values)
+                bar.update(sum(map(len, data)) - bar.n)  # those that were scored before
+                if self.auto:
+                    for image in draw.which:
+                        if self._stable(data[image], torch.cat(scores[image])):
+                            stopped[image] = "stable"
+                which = [
+                    image
+                    for image in draw.which
+                    if stopped[image] != "stable" and len(data[image]) < self.most
+                ]
+                if not which:
+                    break
+                draw = self._drawn(which, data, staged.segments, staged.random)
+        values = [torch.cat(parts) for parts in scores]
+        found = self._fitted(staged, data, values)
+        probabilities = whole.gather(1, targets)
+        wait = download(targets, probabilities, torch.isfinite(logits).all(1), *found)
+        return _Started(staged, data, engine, stopped, wait)
+
+    def _scored(
+        self,
+        pictures: Perturbed,
+        draw: Draw,
+        targets: Int[Tensor, "images targets"],
+        engine: str,
+        expected: int,
+        bar: tqdm,
+    ) -> tuple[Float[Tensor, "images samples targets"], str]:
+        """Return the targets' probabilities of samples, and the engine that gave them."""
+
+        def make(start: int, stop: int) -> Tensor:
+            bar.update(stop - start)
+            return pictures.batch(draw.shown[start:stop], draw.owner[start:stop])
+
+        found = self.classifier.forward_batches(
+            make,
+            len(draw.shown),
+            batch_size=self.options["batch_size"],
+            engine=engine,
+            expected=expected,
         )
+        probabilities = as_probabilities(found.logits).gather(1, targets[draw.owner])
+        return probabilities[draw.place], found.engine
+
+    def _stable(self, data: Rows, scores: Float[Tensor, "samples targets"]) -> bool:
+        """Return whether the masks of all targets would come out alike with other samples."""
+        shown, columns = data.astype(bool), scores.cpu().numpy().T
+        count = self.options["num_features"]
+        return all(mask_is_stable(shown, column, count, self.block) for column in columns)
+
+    def _fitted(
+        self,
+        staged: _Staged,
+        data: Sequence[Rows],
+        scores: Sequence[Float[Tensor, "samples targets"]],
+    ) -> list[Tensor]:
+        """Return all scores, weights, intercepts and R squared, a row an image."""
+        longest = max(map(len, data))
+        together = torch.stack(
+            [torch.nn.functional.pad(one, (0, 0, 0, longest - len(one))) for one in scores]
+        )
+        if self.together:
+            device = self.classifier.device
+            shown = upload(ridge.padded(data), device)
+            near = ridge.closeness(shown, upload(np.array(staged.counts), device))
+            used = np.arange(longest) < np.array([[len(rows)] for rows in data])
+            fits = ridge.fit(shown, together, near * upload(used, device))
+            return [together, fits.weights, fits.intercept, fits.fit]
+        (rows,), (rng,) = data, staged.random  # alone
+        found = ridge.fit_as_lime(rows, scores[0].numpy(), rng)
+        return [
+            together,
+            *(torch.tensor(np.array(part))[None] for part in zip(*found, strict=True)),
+        ]
+
+    def finish(self, started: _Started) -> list[Outcome]:
+        """Wait for the device, and return for each image its targets' explanations."""
+        targets, probabilities, finite, *found = started.found()
+        outcomes: list[Outcome] = []
+        for image, seen in enumerate(started.staged.seen):
+            try:
+                if not finite[image]:
+                    raise InputError(
+                        f"model: {self.classifier.name!r} gives scores that are not finite"
+                    )
+                made = [
+                    self._explanation(
+                        started,
+                        image,
+                        seen,
+                        self.classifier.prediction(index, probability),
+                        place,
+                        found,
+                    )
+                    for place, (index, probability) in enumerate(
+                        zip(targets[image], probabilities[image], strict=True)
+                    )
+                ]
+            except InputError as error:
+                outcomes.append(error)
+            else:
+                outcomes.append(made)
+        return outcomes
+
+    def _explanation(
+        self,
+        started: _Started,
+        image: int,
+        seen: Seen,
+        target: Prediction,
+        place: int,
+        found: Sequence[Shaped[np.ndarray, "..."]],
+    ) -> Explanation:
+        scores, weights, intercept, fit = found
+        segments, data = started.staged.segments[image], started.data[image]
+        every = np.zeros(int(segments.max()) + 1)  # lime never hides what is numbered beyond
+        every[: data.shape[1]] = weights[image, place, : data.shape[1]]
+        parts = Superpixels(
+            segments,
+            every,
+            float(intercept[image, place]),
+            float(fit[image, place]),
+            shown=data.astype(bool),
+            scores=scores[image, : len(data), place],
+            block=self.block,
+        )
+        options = self.options
+        parameters = {
+            "num_samples": options["num_samples"],
+            "design": options["design"],
+            "segmentation": options["segments"],
+            "hide_color": options["hide_color"],
+            "engine": started.engine,
+        }
+        if self.auto:
+            parameters |= {name: options[name] for name in ("max_samples", "num_features")}  # type: ignore[literal-required]
+            parameters["stopped"] = started.stopped[image]
         raw = parts.weights[parts.segments].astype(np.float32)
-        explanations.append(
-            record(
-                "lime",
-                classifier,
-                photograph,
-                target,
-                view,
-                saliency=scaled(raw, signed=True),
-                raw=raw,
-                signed=True,
-                seed=chosen["seed"],
-                parameters=parameters,
-                superpixels=parts,
-            )
+        return record(
+            "lime",
+            self.classifier,
+            seen.photograph,
+            target,
+            seen.view,
+            saliency=scaled(raw, signed=True),
+            raw=raw,
+            signed=True,
+            seed=options["seed"],
+            parameters=parameters,
+            superpixels=parts,
         )
-    return explanations
-
-
-def _all_stable(
-    labels: Sequence[int],
-    num_features: int,
-    block: int,
-    shown: Bool[np.ndarray, "samples superpixels"],
-    scores: Float[np.ndarray, "samples categories"],
-) -> bool:
-    """Return whether the masks of all categories would come out alike with other samples."""
-    return all(mask_is_stable(shown, scores[:, label], num_features, block) for label in labels)
 
 
 def _checked(options: LimeOptions) -> LimeOptions:
@@ -256,7 +479,7 @@ def _checked(options: LimeOptions) -> LimeOptions:
         ("batch_size", chosen["batch_size"]),
         ("num_features", chosen["num_features"]),
     ):
-        if value < 1:
+        if value is not None and value < 1:
             raise InputError(f"{name}: {value} is not at least 1")
     if chosen["design"] not in DESIGNS:
         raise unknown_name("design", chosen["design"], DESIGNS)

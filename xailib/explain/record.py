@@ -29,5 +29,6 @@ def record(
         target_name=target.name,
         probability=target.probability,
         frame=view.frame,
+        parameters={**found.pop("parameters", {}), "precision": classifier.precision},
         **found,
     )

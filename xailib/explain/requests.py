@@ -4,15 +4,15 @@ The notebook and the jobs that share its photographs out both take it from here,
 finds what the other has stored.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
-from xailib.errors import unknown_name
-from xailib.explain.cam.methods import cam_layer_of, check_methods, explain_cam
+from xailib.errors import XailibError, unknown_name
+from xailib.explain.cam.methods import Cam, CamOptions, cam_layer_of, check_methods
 from xailib.explain.explanation import Explanation
-from xailib.explain.lime import explain_lime
+from xailib.explain.lime import Lime, LimeOptions
+from xailib.explain.stream import Explainer, stream
 from xailib.images.load import Photograph
 from xailib.networks.classifier import Classifier
 
@@ -27,13 +27,22 @@ class Work:
         As in `Explanation`.
     key : mapping
         What decides its result, besides the photograph and the network, as JSON values.
-    make : callable
-        Explains a photograph.
+    classifier : Classifier
+        What is explained.
+    explainer : Explainer
+        The method with its options.
     """
 
     method: str
     key: Mapping[str, Any]
-    make: Callable[[Photograph], Explanation]
+    classifier: Classifier
+    explainer: Explainer
+
+    def explain(self, photographs: Iterable[Photograph]) -> Iterator[Explanation | XailibError]:
+        """Yield for each photograph, in order, its explanation or why there is none."""
+        for item in stream(self.classifier, photographs, [self.explainer]):
+            (found,) = item.found
+            yield found if isinstance(found, XailibError) else found[0]
 
 
 def works_of(task: str, classifier: Classifier, parameters: Mapping[str, Any]) -> list[Work]:
@@ -70,8 +79,8 @@ def _lime(classifier: Classifier, parameters: Mapping[str, Any]) -> list[Work]:
     }
     if auto:
         options |= {name: parameters[name] for name in ("max_samples", "num_features")}
-    make = partial(explain_lime, classifier, target=_target(classifier, parameters), **options)
-    return [Work("lime", {"target": parameters["target"], **options}, make)]
+    explainer = Lime(classifier, (_target(classifier, parameters),), **options)
+    return [Work("lime", {"target": parameters["target"], **options}, classifier, explainer)]
 
 
 def _cam(classifier: Classifier, parameters: Mapping[str, Any]) -> list[Work]:
@@ -79,8 +88,37 @@ def _cam(classifier: Classifier, parameters: Mapping[str, Any]) -> list[Work]:
     target = _target(classifier, parameters)
     layer = cam_layer_of(classifier, parameters["layer"] or None)
     key = {"target": parameters["target"], "layer": layer}
-    make = partial(explain_cam, classifier, target=target, layer=layer)
-    return [Work(method, key, partial(make, method=method)) for method in parameters["methods"]]
+    return [
+        Work(method, key, classifier, Cam(classifier, method, (target,), layer=layer))
+        for method in parameters["methods"]
+    ]
+
+
+def explainers(
+    classifier: Classifier,
+    methods: Sequence[str],
+    target: int | str | None,
+    options: Mapping[str, Any],
+) -> list[Explainer]:
+    """Return methods with those of the options that they know; see `explain_many`."""
+    check_methods([method for method in methods if method != "lime"] or methods)
+    known = {
+        method: LimeOptions.__annotations__ if method == "lime" else CamOptions.__annotations__
+        for method in methods
+    }
+    for name in options:
+        if not any(name in names for names in known.values()):
+            raise unknown_name(
+                "option", name, sorted({n for names in known.values() for n in names})
+            )
+    found: list[Explainer] = []
+    for method in methods:
+        own: Any = {name: value for name, value in options.items() if name in known[method]}
+        if method == "lime":
+            found.append(Lime(classifier, (target,), **own))
+        else:
+            found.append(Cam(classifier, method, (target,), **own))
+    return found
 
 
 def _target(classifier: Classifier, parameters: Mapping[str, Any]) -> int | None:

@@ -182,30 +182,57 @@ def iter_images(source: str | Path | Iterable[str | Path]) -> Iterator[Photograp
     InputError
         If `source` is an empty list.
     """
+    return unique(map(read_place, find_images(source)))
+
+
+def find_images(source: str | Path | Iterable[str | Path]) -> Iterator[Place | Failure]:
+    """Yield the files that `load_images` would read, and the names that stand for none.
+
+    Raises
+    ------
+    InputError
+        If `source` is an empty list.
+    """
     names = [source] if isinstance(source, str | Path) else list(source)
     if not names:
         raise InputError("images: the list is empty; name at least one photograph")
-    taken: dict[str, str] = {}  # id: hash
+    return _places(names)
+
+
+def _places(names: Iterable[str | Path]) -> Iterator[Place | Failure]:
     for name in names:
         try:
             places = places_of(name)
         except (OSError, RuntimeError) as error:  # too long a name, an unknown user's home
             yield Failure(str(name), f"images: {str(name)[:80]!r} cannot be looked up: {error}")
-            continue
         except InputError as error:
             yield Failure(str(name), str(error))
+        else:
+            yield from places
+
+
+def read_place(place: Place | Failure) -> Photograph | Failure:
+    """Return the photograph in a file, or why there is none; a `Failure` is returned as it is."""
+    if isinstance(place, Failure):
+        return place
+    try:
+        return _opened(place)
+    except InputError as error:
+        return Failure(place.source, str(error))
+
+
+def unique(found: Iterable[Photograph | Failure]) -> Iterator[Photograph | Failure]:
+    """Yield each photograph once, under an id that no other one has."""
+    taken: dict[str, str] = {}  # id: hash
+    for photograph in found:
+        if isinstance(photograph, Failure):
+            yield photograph
             continue
-        for place in places:
-            try:
-                photograph = _opened(place)
-            except InputError as error:
-                yield Failure(place.source, str(error))
-                continue
-            if photograph.id in taken and taken[photograph.id] != photograph.sha256:
-                photograph = replace(photograph, id=f"{photograph.id}-{photograph.sha256[:8]}")
-            if photograph.id not in taken:
-                taken[photograph.id] = photograph.sha256
-                yield photograph
+        if photograph.id in taken and taken[photograph.id] != photograph.sha256:
+            photograph = replace(photograph, id=f"{photograph.id}-{photograph.sha256[:8]}")
+        if photograph.id not in taken:
+            taken[photograph.id] = photograph.sha256
+            yield photograph
 
 
 def from_array(pixels: UInt8[np.ndarray, "height width 3"], name: str) -> Photograph:

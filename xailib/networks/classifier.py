@@ -1,20 +1,33 @@
 """Classifiers: a network in eval mode with its own preprocessing and category names."""
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 import numpy as np
 import torch
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float, Float32, UInt8
 from torch import Tensor, nn
 
 from xailib.errors import InputError, first_line, unknown_name
 from xailib.images.frames import Frame
 from xailib.images.load import Photograph
 from xailib.networks import forward, layers, zoo
+from xailib.networks.counting import passed
+from xailib.networks.memory import enough
+from xailib.networks.precision import check_precision, computing
 from xailib.networks.preprocessing import Prepares
 
-BATCH = 16  # larger batches bring nothing on a CPU
+BATCH = 16  # pictures of a pass, where no device's memory is asked
+
+
+class PassOptions(TypedDict, total=False):
+    """What `Classifier.forward_batches` hands on; see `xailib.networks.forward.forward_batches`."""
+
+    batch_size: int | None
+    engine: str
+    expected: int
 
 
 @dataclass(frozen=True)
@@ -78,6 +91,8 @@ class Classifier:
         The last two stages of feature maps and the output layer.
     files : tuple of Path
         What it was made from: the weights' file, a user's own code.
+    precision : str
+        How it computes, see `xailib.networks.precision`.
     """
 
     name: str
@@ -90,6 +105,7 @@ class Classifier:
     cam_layer: str | None
     dissect_layers: tuple[str, ...]
     files: tuple[Path, ...] = ()
+    precision: str = "exact"
 
     @property
     def id(self) -> str:
@@ -98,8 +114,17 @@ class Classifier:
 
     @property
     def identity(self) -> dict[str, str]:
-        """What a manifest says of it: name, weights, and their hash."""
-        return {"model": self.name, "weights": self.weights, "sha256": self.sha256}
+        """What a manifest says of it: name, weights, their hash, and how precisely it computes."""
+        return {
+            "model": self.name,
+            "weights": self.weights,
+            "sha256": self.sha256,
+            "precision": self.precision,
+        }
+
+    def computing(self) -> AbstractContextManager[None]:
+        """Return the context in which passes have this classifier's precision."""
+        return computing(self.precision, self.device)
 
     def view(self, photograph: Photograph) -> View:
         """Return the photograph as this classifier sees it."""
@@ -114,19 +139,19 @@ class Classifier:
         return self.preprocessing.normalise(batch).contiguous(memory_format=torch.channels_last)
 
     def forward_batches(
-        self, make: forward.Make, count: int, *, batch_size: int = BATCH, engine: str = "auto"
+        self, make: forward.Make, count: int, **options: Unpack[PassOptions]
     ) -> forward.Scores:
-        """Return the scores of many inputs by the fastest exact engine.
+        """Return the scores of many inputs by the fastest engine of this precision.
 
         ``make(start, stop)`` builds a part of them, on `device`; see
-        `xailib.networks.forward.forward_batches` for the engines and the errors.
+        `xailib.networks.forward.forward_batches` for the options and the errors.
         """
         return forward.forward_batches(
-            self.module, make, count, batch_size=batch_size, engine=engine
+            self.module, make, count, precision=self.precision, **options
         )
 
     def logits(
-        self, pixels: UInt8[np.ndarray, "images height width 3"], batch_size: int = BATCH
+        self, pixels: UInt8[np.ndarray, "images height width 3"], batch_size: int | None = None
     ) -> Float32[np.ndarray, "images categories"]:
         """Return the network's scores for views, `batch_size` at a time.
 
@@ -137,17 +162,41 @@ class Classifier:
         """
 
         def run(start: int, stop: int) -> Tensor:
-            found = self.module(self.input_tensor(pixels[start:stop])).float().cpu()
-            if not torch.isfinite(found).all():
-                raise InputError(f"model: {self.name!r} gives scores that are not finite")
-            return found
+            return self.module(self.input_tensor(pixels[start:stop])).float()
 
-        with torch.inference_mode(), layers.evaluation(self.module):
-            parts = [found for _, _, found in forward.halving(run, len(pixels), batch_size)]
-        return torch.cat(parts).numpy()
+        size = batch_size or enough(self.device)
+        with torch.inference_mode(), layers.evaluation(self.module), self.computing():
+            parts = [found for _, _, found in forward.halving(run, len(pixels), size)]
+        found = torch.cat(parts).cpu()
+        self.check_finite(found)
+        return found.numpy()
+
+    def check_finite(self, scores: Float[Tensor, "..."]) -> None:
+        """Raise unless all scores are finite: the rank of others would mean nothing.
+
+        Raises
+        ------
+        InputError
+            Naming the network.
+        """
+        if not torch.isfinite(scores).all():
+            raise InputError(f"model: {self.name!r} gives scores that are not finite")
+
+    def scores(
+        self, inputs: Float32[Tensor, "images channels height width"]
+    ) -> Float32[Tensor, "images categories"]:
+        """Return the network's scores for a few inputs in one pass, where they are computed."""
+        with torch.inference_mode(), layers.evaluation(self.module), self.computing():
+            found = self.module(inputs).float()
+        passed(len(inputs))
+        return found
+
+    def prediction(self, index: int | np.integer, probability: float | np.floating) -> Prediction:
+        """Return a category with its name."""
+        return Prediction(int(index), self.categories[index], float(probability))
 
     def probabilities(
-        self, pixels: UInt8[np.ndarray, "images height width 3"], batch_size: int = BATCH
+        self, pixels: UInt8[np.ndarray, "images height width 3"], batch_size: int | None = None
     ) -> Float32[np.ndarray, "images categories"]:
         """Return probabilities for views; what lime calls a ``classifier_fn``."""
         return as_probabilities(torch.from_numpy(self.logits(pixels, batch_size))).numpy()
@@ -156,7 +205,7 @@ class Classifier:
         """Return the `top` most probable categories, best first."""
         probabilities = self.probabilities(self.view(photograph).pixels[None])[0]
         best = np.argsort(-probabilities, kind="stable")[:top]
-        return [Prediction(int(i), self.categories[i], float(probabilities[i])) for i in best]
+        return [self.prediction(i, probabilities[i]) for i in best]
 
     def target(self, photograph: Photograph, category: int | str | None = None) -> Prediction:
         """Return the category to explain: the predicted one unless `category` names another.
@@ -170,7 +219,7 @@ class Classifier:
             return self.predict(photograph, top=1)[0]
         index = self.category_index(category)
         probability = self.probabilities(self.view(photograph).pixels[None])[0, index]
-        return Prediction(index, self.categories[index], float(probability))
+        return self.prediction(index, probability)
 
     def category_index(self, category: int | np.integer | str) -> int:
         """Return the index of a category given by index or by name (case is ignored).
@@ -201,6 +250,7 @@ def load_classifier(
     weights: str | Path | None = None,
     device: str = "auto",
     seed: int = 0,
+    precision: str = "exact",
 ) -> Classifier:
     """Load a classifier by name, ready to be explained.
 
@@ -219,6 +269,9 @@ def load_classifier(
         ``"auto"`` (a GPU if there is one), ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``.
     seed : int
         For untrained weights.
+    precision : str
+        ``"exact"`` (float32), ``"tf32"`` (on a GPU, products of 10-bit factors) or ``"half"``
+        (bfloat16); see `xailib.networks.precision`.
 
     Raises
     ------
@@ -228,10 +281,12 @@ def load_classifier(
     UnavailableError
         For weights that cannot be fetched: what was tried, and how to supply a file.
     """
+    check_precision(precision)
     chosen = _device(device)
     found = zoo.find(name, weights, seed)
     module = found.module.eval().to(chosen).to(memory_format=torch.channels_last)
-    traces = _check(name, module, found, chosen)
+    with computing(precision, chosen):
+        traces = _check(name, module, found, chosen)
     count = len(found.categories)
     return Classifier(
         name=name,
@@ -244,6 +299,7 @@ def load_classifier(
         cam_layer=layers.default_cam_layer(module, traces, count),
         dissect_layers=layers.default_dissect_layers(module, traces, count),
         files=found.files,
+        precision=precision,
     )
 
 

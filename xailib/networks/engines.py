@@ -15,8 +15,6 @@ from types import MappingProxyType
 import torch
 from torch import Tensor, nn
 
-from xailib.errors import InputError
-
 Run = Callable[[Tensor], Tensor]
 
 
@@ -73,15 +71,42 @@ def _onnxruntime(module: nn.Module, example: Tensor) -> Run:
 def _compile(module: nn.Module, example: Tensor) -> Run:
     from torch._inductor import config
 
-    compiled = torch.compile(copy.deepcopy(module).requires_grad_(False))
+    plain = copy.deepcopy(module).requires_grad_(False)
+    compiled = torch.compile(plain, dynamic=False if example.is_cuda else None)
 
     def run(batch: Tensor) -> Tensor:
         with torch.inference_mode(), config.patch(freezing=True), quiet():
             return compiled(batch)
 
+    if example.is_cuda:
+        return _padded(run, plain, len(example))
     # Compiled for the pictures' size and one more batch size, after which the batch is dynamic.
     run(example[:1].expand(4, *example.shape[1:]).contiguous(memory_format=torch.channels_last))
     return run
+
+
+def _padded(run: Run, plain: nn.Module, size: int) -> Run:
+    """Return a function for any batch from one that was compiled for batches of one size.
+
+    Smaller ones are filled up, since each other size would be compiled anew. Where memory runs
+    out, the batches that follow go through the network as it is.
+    """
+    full = [True]
+
+    def padded(batch: Tensor) -> Tensor:
+        missing = size - len(batch)
+        if missing < 0 or not full[0]:
+            return plain(batch)
+        if missing:
+            batch = torch.cat([batch, batch[-1:].expand(missing, *batch.shape[1:])])
+            batch = batch.contiguous(memory_format=torch.channels_last)
+        try:
+            return run(batch)[: size - missing]
+        except torch.OutOfMemoryError:
+            full[0] = False
+            raise
+
+    return padded
 
 
 def _fused(module: nn.Module, _example: Tensor) -> Run:
@@ -91,24 +116,12 @@ def _fused(module: nn.Module, _example: Tensor) -> Run:
     return fused.to(memory_format=torch.channels_last)
 
 
-def _autocast(module: nn.Module, example: Tensor) -> Run:
-    if not example.is_cuda:
-        raise InputError("engine: 'autocast' is for CUDA; on a CPU it is slower and inexact")
-
-    def run(batch: Tensor) -> Tensor:
-        with torch.autocast("cuda"):
-            return module(batch)
-
-    return run
-
-
 SET_UPS: Mapping[str, Callable[[nn.Module, Tensor], Run]] = MappingProxyType(
     {
         "openvino": _openvino,
         "onnxruntime": _onnxruntime,
         "compile": _compile,
         "fused": _fused,
-        "autocast": _autocast,
     }
 )
 

@@ -3,7 +3,8 @@
 Where thousands of passes are coming, a network is compiled once (OpenVINO, ONNX Runtime,
 ``torch.compile`` with freezing, or a copy with its batch norm fused), checked against its eager
 self on the work's own pictures, and used only if its scores agree. A network given here is
-never changed: what a compiler alters is a copy.
+never changed: what a compiler alters is a copy. Engines are checked at the precision at which
+they are used (`xailib.networks.precision`).
 """
 
 import importlib.util
@@ -23,22 +24,23 @@ from xailib.networks.counting import passed
 from xailib.networks.engines import SET_UPS, Run, quiet
 from xailib.networks.kept import keep, kept_for
 from xailib.networks.layers import evaluation
-from xailib.networks.memory import fitting_batch
+from xailib.networks.memory import enough, fitting_batch
+from xailib.networks.precision import TOLERANCES, check_precision, computing
 
 log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 Make = Callable[[int, int], Tensor]  # (start, stop) -> that part of the pictures, as input
 
-TOLERANCE = 1e-3  # of a logit: further from eager than this is another network
 _MEASURED = 50  # passes, from which on one more pays that tells what a picture takes of the memory
 _CHECKED = 2  # pictures sent through both at each use; more would cost more than they tell
 # From how many passes on an engine's set-up pays: seconds for OpenVINO and ONNX Runtime (which
 # halve a pass), about a minute for torch.compile. Best first; measured in benchmarks/.
 _WORTH = MappingProxyType({"openvino": 200, "onnxruntime": 200, "compile": 3000, "fused": 50})
-_ON_CUDA = ("compile", "fused")
+# On a GPU the set-up takes 12 to 16 seconds, in which 60,000 pictures and more go through eager.
+_WORTH_ON_CUDA = MappingProxyType({"compile": 60_000, "fused": 50})
 _PACKAGES = ("openvino", "onnxruntime")
-ENGINES = ("auto", *_WORTH, "eager", "autocast")
+ENGINES = ("auto", *_WORTH, "eager")
 
 
 @dataclass(frozen=True)
@@ -62,11 +64,13 @@ def forward_batches(
     make: Make,
     count: int,
     *,
-    batch_size: int = 16,
+    batch_size: int | None = None,
     engine: str = "auto",
     of: tuple[nn.Module, str] | None = None,
+    precision: str = "exact",
+    expected: int = 0,
 ) -> Scores:
-    """Send `count` pictures through a network, `batch_size` at a time.
+    """Send `count` pictures through a network, a batch at a time.
 
     Parameters
     ----------
@@ -77,18 +81,21 @@ def forward_batches(
         device: at no time does more than one batch exist.
     count : int
         How many pictures; it also decides whether setting up an engine pays.
-    batch_size : int
-        At most; fewer pictures where less memory is free, halved when it runs out all the same,
-        down to single pictures.
+    batch_size : int, optional
+        At most; by default as many as bring something on the device. Fewer where less memory is
+        free, halved when it runs out all the same, down to single pictures.
     engine : str
         ``"auto"``: the first of OpenVINO, ONNX Runtime, ``torch.compile`` and batch-norm
         fusion that is installed, pays for this many passes, agrees with eager within
-        `TOLERANCE` on the first pictures (and on the predicted category), and is faster there;
-        eager if none is. A name in `ENGINES` forces that one; ``"autocast"`` (CUDA only)
-        computes in half precision and is the only one that is not checked.
+        `TOLERANCES` on the first pictures (at ``"exact"`` on the predicted category too), and is
+        faster there; eager if none is. A name in `ENGINES` forces that one.
     of : (network, name), optional
         For a `module` that is made anew each time, the network that it is a part of, and which
         part: engines are kept with these. It must be the same function whenever it is made.
+    precision : str
+        See `xailib.networks.precision`.
+    expected : int
+        How many pictures will come in all, where that is known to be more than `count`.
 
     Returns
     -------
@@ -98,85 +105,114 @@ def forward_batches(
     Raises
     ------
     InputError
-        For an unknown engine, a forced one that cannot be used here, or a batch size below 1.
+        For an unknown engine or precision, a forced engine that cannot be used here, or a batch
+        size below 1.
     """
     if engine not in ENGINES:
         raise unknown_name("engine", engine, ENGINES)
-    if batch_size < 1 or count < 1:
+    check_precision(precision)
+    if count < 1 or (batch_size is not None and batch_size < 1):
         raise InputError(f"batch_size: {batch_size} for {count} pictures; both must be at least 1")
-    with evaluation(module):
-        if count >= _MEASURED:
-            batch_size = fitting_batch(module, make(0, 1), batch_size)
-        chosen = choose(module, make, count, engine, of)
+    device = device_of(module)
+    with evaluation(module), computing(precision, device):
+        network, part = of or (module, "")
+        part = f"{part} {precision}"
+        size = batch_size or enough(device)
+        if count >= _MEASURED and not (batch_size and device.type == "cuda"):
+            size = fitting_batch(module, make(0, 1), size, kept_for(network), part)
+        work = _Work(module, make, max(count, expected), min(size, count), (network, part))
+        chosen = choose(work, engine, precision)
         with torch.inference_mode():
-            return Scores(_all(chosen.run, make, count, batch_size), chosen.name)
+            return Scores(_all(chosen.run, make, count, size), chosen.name)
 
 
-def choose(
-    module: nn.Module,
-    make: Make,
-    count: int,
-    engine: str = "auto",
-    of: tuple[nn.Module, str] | None = None,
-) -> Engine:
-    """Return the engine for `count` pictures; see `forward_batches`.
+def device_of(module: nn.Module) -> torch.device:
+    """Return where a network's first parameter is; the CPU for one without parameters."""
+    first = next(iter(module.parameters()), None)
+    return torch.device("cpu") if first is None else first.device
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What an engine is chosen for: a network, its pictures, how many come, a pass's size."""
+
+    module: nn.Module
+    make: Make
+    count: int
+    size: int
+    of: tuple[nn.Module, str]
+
+
+def choose(work: _Work, engine: str, precision: str) -> Engine:
+    """Return the engine for pictures to come; see `forward_batches`.
 
     What was compiled is kept as long as the network lives with the same weights, and checked
     anew at each use, so that whatever else has changed in between is noticed.
     """
-    eager = Engine("eager", module)
-    if engine == "auto":
-        names = [name for name in _candidates(module) if count >= _WORTH[name]]
-    else:
-        names = [engine]
+    eager = Engine("eager", work.module)
+    names = _worthwhile(work) if engine == "auto" else [engine]
     if names in ([], ["eager"]):
         return eager
     with torch.no_grad():
-        example = make(0, min(count, _CHECKED)).clone()
-        wanted = module(example)
+        example = work.make(0, min(work.size, _CHECKED)).clone()
+        wanted = work.module(example).float()
     for name in names:
-        if name == "autocast":
-            return Engine(name, SET_UPS[name](module, example))
-        found = _checked(name, module, example, wanted, of or (module, ""), engine != "auto")
+        found = _checked(name, work, example, wanted, precision, forced=engine != "auto")
         if found is not None:
             return found
     return eager
 
 
+def _worthwhile(work: _Work) -> list[str]:
+    """Return the engines whose set-up pays, or on a GPU has been paid for."""
+    if device_of(work.module).type != "cuda":
+        return [name for name in _candidates(work.module) if work.count >= _WORTH[name]]
+    network, part = work.of
+    ready = {
+        key[0]
+        for key, found in kept_for(network).items()
+        if isinstance(key, tuple) and key[1] == part and key[-1] == work.size and found
+    }
+    return [n for n in _candidates(work.module) if work.count >= _WORTH_ON_CUDA[n] or n in ready]
+
+
 def _candidates(module: nn.Module) -> list[str]:
-    first = next(iter(module.parameters()), None)
-    if first is not None and first.device.type == "cuda":
-        return list(_ON_CUDA)
-    if first is not None and first.device.type != "cpu":
+    device = device_of(module).type
+    if device == "cuda":
+        return list(_WORTH_ON_CUDA)
+    if device != "cpu":
         return []
     return [n for n in _WORTH if n not in _PACKAGES or importlib.util.find_spec(n)]
 
 
 def _checked(
-    name: str,
-    module: nn.Module,
-    example: Tensor,
-    wanted: Tensor,
-    of: tuple[nn.Module, str],
-    forced: bool,
+    name: str, work: _Work, example: Tensor, wanted: Tensor, precision: str, *, forced: bool
 ) -> Engine | None:
     """Return an engine that gives the wanted scores, kept or set up; None if it cannot."""
-    network, part = of
+    network, part = work.of
     kept = kept_for(network)
     key = (name, part, example.dtype, *example.shape[1:])
+    if name == "compile" and example.is_cuda:  # for one size of batch
+        example = example[:1].expand(work.size, *example.shape[1:])
+        example = example.contiguous(memory_format=torch.channels_last)
+        key += (work.size,)
+        wanted = wanted[:1].expand(work.size, -1)
+    allowed = TOLERANCES[precision]
+    if precision != "exact":
+        allowed *= max(1.0, float(wanted.abs().max()))
     found = kept.get(key)
-    if found is not None and _difference(found.run, example, wanted) <= TOLERANCE:
+    if found is not None and _difference(found.run, example, wanted, precision) <= allowed:
         return found
     if found is None and key in kept and not forced:
         return None  # tried before
-    found = _set_up(name, module, example, forced=forced)
-    difference = _difference(found.run, example, wanted) if found else 0.0
-    if difference > TOLERANCE:
+    found = _set_up(name, work.module, example, forced=forced)
+    difference = _difference(found.run, example, wanted, precision) if found else 0.0
+    if difference > allowed:
         if forced:
             raise InputError(f"engine: {name!r} differs from eager by {difference:.2g} here")
         log.info("%s differs from eager by %.2g", name, difference)
         found = None
-    if found and not forced and not _faster(found.run, module, example):
+    if found and not forced and not _faster(found.run, work.module, example):
         log.info("%s is not faster than eager here", name)
         found = None
     keep(kept, key, found)
@@ -200,11 +236,13 @@ def _set_up(name: str, module: nn.Module, example: Tensor, *, forced: bool) -> E
     return Engine(name, run)
 
 
-def _difference(run: Run, example: Tensor, wanted: Tensor) -> float:
-    """Return the largest difference of a score, infinite where the prediction differs."""
+def _difference(run: Run, example: Tensor, wanted: Tensor, precision: str) -> float:
+    """Return the largest difference of a score, infinite where this is plainly another network."""
     with torch.inference_mode():
-        found = run(example)
-    if found.shape != wanted.shape or not torch.equal(found.argmax(1), wanted.argmax(1)):
+        found = run(example).float()
+    if found.shape != wanted.shape:
+        return float("inf")
+    if precision == "exact" and not torch.equal(found.argmax(1), wanted.argmax(1)):
         return float("inf")
     return float((found - wanted).abs().max())
 
@@ -238,11 +276,11 @@ def _all(run: Run, make: Make, count: int, batch_size: int) -> Float[Tensor, "pi
 
 
 def halving(
-    run: Callable[[int, int], Result], count: int, batch_size: int
+    run: Callable[[int, int], Result], count: int, batch_size: int, *, counted: bool = False
 ) -> Iterator[tuple[int, int, Result]]:
     """Yield ``(start, stop, run(start, stop))`` for `count` pictures, a batch at a time.
 
-    Where memory runs out, batches are halved, down to single pictures.
+    Where memory runs out, batches are halved, down to single pictures. ``counted``: by `run`.
 
     Raises
     ------
@@ -262,7 +300,8 @@ def halving(
                     "memory: a single picture does not fit; use a smaller network or input"
                 ) from error
         else:
-            passed(stop - start)
+            if not counted:
+                passed(stop - start)
             yield start, stop, found
             start = stop
             continue

@@ -3,24 +3,31 @@
 The part of the network in front of the layer is computed once. Behind it, only the tail is,
 for each channel; and where the tail is an average pool and a linear layer, the scores follow
 from the linear layer's weights and no pass is needed. Either shortcut is used only after it
-has given the same scores as the whole network on channels of this very picture.
+has given the same scores as the whole network on channels of this very picture, or of an earlier
+one where the tail reads nothing but the layer's output.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Unpack
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from xailib.errors import unknown_name
+from xailib.errors import InputError, unknown_name
+from xailib.explain.cam.gradient import layer_pass
 from xailib.explain.cam.layout import Layout
 from xailib.explain.cam.tail import Tail
+from xailib.networks.classifier import BATCH, Classifier, PassOptions
 from xailib.networks.forward import forward_batches
+from xailib.networks.kept import kept_for
 
 RULES = ("centred", "gradcam")
 _TRIED = 3  # channels that a shortcut must get right
-_AGREES = 1e-4  # of the largest score
+_AGREES = MappingProxyType({"exact": 1e-4, "tf32": 2e-3, "half": 2e-2})  # of the largest score
 _FAR = 1e7  # how far below everything else grad-cam sets a channel that has negative values
 
 
@@ -30,7 +37,7 @@ class Ablation:
 
     Attributes
     ----------
-    weights : (channels,) float
+    weights : (channels,) or (targets, channels) float
         What the target loses without the channel, as a share.
     how : {"closed form", "tail", "whole network"}
         What had to be computed for each channel.
@@ -38,7 +45,7 @@ class Ablation:
         By which the passes were made; ``"eager"`` where none was needed.
     """
 
-    weights: Float[Tensor, " channels"]
+    weights: Float[Tensor, "*targets channels"]
     how: str
     engine: str
 
@@ -46,11 +53,11 @@ class Ablation:
 def ablation_weights(
     tail: Tail,
     layout: Layout,
-    target: int,
+    target: int | Int[Tensor, " targets"],
     *,
     rule: str = "centred",
-    batch_size: int = 16,
-    engine: str = "auto",
+    precision: str = "exact",
+    **options: Unpack[PassOptions],
 ) -> Ablation:
     """Return by what share the target's score drops without each channel.
 
@@ -61,8 +68,8 @@ def ablation_weights(
         eval mode.
     layout : Layout
         Where the layer's channels are.
-    target : int
-        The explained category's index.
+    target : int or tensor of int
+        The explained category's index, or several, which share all passes.
     rule : {"centred", "gradcam"}
         ``"centred"``: a channel is set to zero, as in the paper, and the score is the target's
         logit minus the mean of all logits. A softmax does not see a constant that is added to
@@ -72,7 +79,7 @@ def ablation_weights(
         ``"gradcam"``: as the grad-cam package has it, with the plain logit; and where the
         layer's smallest value is not exactly zero, the i-th channel of a batch is set to that
         value minus ``i * 1e7`` (so its result depends on the batch size).
-    batch_size, engine
+    precision, **options
         See `xailib.networks.forward.forward_batches`.
 
     Raises
@@ -84,39 +91,119 @@ def ablation_weights(
         raise unknown_name("rule", rule, RULES)
     output = tail.output
     count = output.shape[layout.axis]
-    values = _values(output, count, rule, batch_size)
+    values = _values(output, count, rule, options.get("batch_size") or BATCH)
     flat = output.movedim(layout.axis, 0).flatten(1)  # channels, positions
     changed = torch.nonzero((flat != values[:, None]).any(1))[:, 0]
     logits = tail.logits.double().repeat(count, 1)  # of channels that are zero already
     how, used = "closed form", "eager"
     if len(changed):
         logits[changed], how, used = _ablated_logits(
-            tail, layout, changed, values, batch_size=batch_size, engine=engine
+            tail, layout, changed, values, precision, options
         )
-    weights = _drop(tail.logits.double(), logits, target, rule)
-    return Ablation(weights, how, used)
+    targets = torch.as_tensor(target, device=output.device).reshape(-1)
+    weights = _drop(tail.logits.double(), logits, targets, rule)
+    return Ablation(weights if isinstance(target, Tensor) else weights[0], how, used)
+
+
+def shortcut(network: nn.Module, layer: str, precision: str, size: tuple[int, ...]) -> str:
+    """Return the shortcut that has been found right for a layer and inputs of a size, or ``""``.
+
+    Only where the tail is the same function for every picture of this size.
+    """
+    found: str = _shortcuts(network).get((layer, precision, *size), "")
+    return found
+
+
+def _shortcuts(network: nn.Module) -> dict:
+    return kept_for(network).setdefault("shortcuts of AblationCAM", {})
+
+
+@dataclass(frozen=True)
+class Closed:
+    """What the closed form gives for several images.
+
+    Attributes
+    ----------
+    logits : (images, categories) float32
+        Of the whole images.
+    targets : (images, targets) int
+        The explained categories.
+    maps : (images, channels, rows, columns)
+        The layer's.
+    weights : (images, targets, channels) float
+        As those of `Ablation`.
+    agree : (images,) bool
+        Whether the numbers of the pass are those of the closed form.
+    """
+
+    logits: Float[Tensor, "images categories"]
+    targets: Int[Tensor, "images targets"]
+    maps: Float[Tensor, "images channels rows columns"]
+    weights: Float[Tensor, "images targets channels"]
+    agree: Bool[Tensor, " images"]
+
+
+def closed_weights(
+    classifier: Classifier,
+    layer: str,
+    layout_of: Callable[[Tensor], Layout],
+    inputs: Float[Tensor, "images colours height width"],
+    targets_of: Callable[[Tensor], Tensor],
+    rule: str,
+    batch_size: int | None,
+) -> Closed:
+    """Return `ablation_weights` of several images by the closed form, which must be `shortcut`.
+
+    One pass of all images. ``layout_of`` tells the layout from the layer's output, ``targets_of``
+    the targets from the scores. Nothing waits for the device.
+    """
+    linear = _last_linear(classifier.module)
+    if linear is None:
+        raise InputError(f"layer: {layer!r} has no closed form")
+    with watching(linear) as seen:
+        found = layer_pass(classifier, layer, inputs, gradients=False)
+    ((pooled, scores),) = seen
+    layout, targets = layout_of(found.output), targets_of(found.logits)
+    maps = layout.maps(found.output)
+    weights, agree = [], []
+    weight, precision = linear.weight.detach().double(), classifier.precision
+    every = torch.arange(maps.shape[1], device=maps.device)
+    for image in range(len(inputs)):
+        here = slice(image, image + 1)
+        logits, means = found.logits[here].double(), maps[here].double().mean((2, 3))
+        values = _values(found.output[here], len(every), rule, batch_size or BATCH)
+        changed = (maps[image].flatten(1) != values[:, None]).any(1)
+        ablated = _without(logits, means, weight, every, values)
+        ablated = torch.where(changed[:, None], ablated, logits)
+        weights.append(_drop(logits, ablated, targets[image], rule))
+        agree.append(
+            _near(pooled[here].double(), means, precision)
+            & _near(scores[here].double(), logits, precision)
+        )
+    return Closed(found.logits, targets, maps, torch.stack(weights), torch.stack(agree))
 
 
 def _values(output: Tensor, count: int, rule: str, batch_size: int) -> Float[Tensor, " channels"]:
     """Return what each channel is set to."""
+    nothing = torch.zeros(count, dtype=output.dtype, device=output.device)
+    if rule == "centred":
+        return nothing
     lowest = output.min()
-    if rule == "centred" or lowest == 0:
-        return torch.zeros(count, dtype=output.dtype, device=output.device)
     place = torch.arange(count, device=output.device) % batch_size
-    return lowest - _FAR * (1 + place)
+    return torch.where(lowest == 0, nothing, lowest - _FAR * (1 + place))
 
 
 def _drop(
     whole: Float[Tensor, "1 categories"],
     ablated: Float[Tensor, "channels categories"],
-    target: int,
+    targets: Int[Tensor, " targets"],
     rule: str,
-) -> Float[Tensor, " channels"]:
+) -> Float[Tensor, "targets channels"]:
+    before, after = whole[0].index_select(0, targets)[:, None], ablated.index_select(1, targets).T
     if rule == "gradcam":
-        return (whole[0, target] - ablated[:, target]) / whole[0, target]
-    alone = whole.shape[1] == 1  # one category: a sigmoid's score, with nothing to be relative to
-    before = whole[0, target] - (0 if alone else whole.mean())
-    after = ablated[:, target] - (0 if alone else ablated.mean(1))
+        return (before - after) / before
+    if whole.shape[1] > 1:  # of one category the score is a sigmoid's: relative to nothing
+        before, after = before - whole.mean(), after - ablated.mean(1)
     # By its size: for a target below the mean, a drop is a drop all the same.
     return (before - after) / before.abs().clamp(min=torch.finfo(whole.dtype).tiny)
 
@@ -126,9 +213,8 @@ def _ablated_logits(
     layout: Layout,
     channels: Int[Tensor, " changed"],
     values: Float[Tensor, " channels"],
-    *,
-    batch_size: int,
-    engine: str,
+    precision: str,
+    options: PassOptions,
 ) -> tuple[Float[Tensor, "changed categories"], str, str]:
     """Return the scores without each of these channels, in the cheapest way that is exact."""
 
@@ -140,27 +226,48 @@ def _ablated_logits(
         )
         return batch
 
-    strength = tail.output.movedim(layout.axis, 0).flatten(1).abs().mean(1)
-    tried = channels[strength[channels].argsort(descending=True)[:_TRIED]]
-    with torch.no_grad():
-        closed = _closed_form(tail, layout)
-        true = tail.whole(without(tried)).double()
-        if closed is not None and _agree(closed(tried, values[tried]), true):
-            return closed(channels, values[channels]), "closed form", "eager"
-        short = _agree(_or_none(tail, without(tried)), true)
+    size = tuple(tail.picture.shape[1:])
+    known = shortcut(tail.network, tail.layer, precision, size)
+    alone = bool(known)
+    if not known:
+        known = _tried(tail, layout, channels, values, precision, without)
+        alone = known != "" and tail.stands_alone()
+        if alone:
+            _shortcuts(tail.network)[(tail.layer, precision, *size)] = known
+    if known == "closed form":
+        with torch.no_grad():
+            closed = _closed_form(tail, layout, precision)
+        if closed is not None:
+            return closed(channels, values[channels]), known, "eager"
+        known = "tail"
 
     def make(start: int, stop: int) -> Tensor:
         return without(channels[start:stop])
 
-    if short:
-        of = (tail.network, tail.layer) if tail.stands_alone() else None
-        found = forward_batches(
-            tail, make, len(channels), batch_size=batch_size, engine=engine, of=of
-        )
-    else:
-        whole = _Whole(tail)
-        found = forward_batches(whole, make, len(channels), batch_size=batch_size, engine="eager")
-    return found.logits.double(), "tail" if short else "whole network", found.engine
+    of = (tail.network, tail.layer) if alone else None
+    module: nn.Module = tail if known else _Whole(tail)
+    chosen: PassOptions = options if known else {**options, "engine": "eager"}
+    found = forward_batches(module, make, len(channels), of=of, precision=precision, **chosen)
+    return found.logits.double(), known or "whole network", found.engine
+
+
+def _tried(
+    tail: Tail,
+    layout: Layout,
+    channels: Int[Tensor, " changed"],
+    values: Float[Tensor, " channels"],
+    precision: str,
+    without: Callable[[Tensor], Tensor],
+) -> str:
+    """Return the first shortcut that gets the strongest channels right; ``""`` if none does."""
+    strength = tail.output.movedim(layout.axis, 0).flatten(1).abs().mean(1)
+    tried = channels[strength[channels].argsort(descending=True)[:_TRIED]]
+    with torch.no_grad():
+        true = tail.whole(without(tried)).double()
+        closed = _closed_form(tail, layout, precision)
+        if closed is not None and _agree(closed(tried, values[tried]), true, precision):
+            return "closed form"
+        return "tail" if _agree(_or_none(tail, without(tried)), true, precision) else ""
 
 
 class _Whole(nn.Module):
@@ -182,39 +289,65 @@ def _or_none(tail: Tail, outputs: Tensor) -> Tensor | None:
         return None
 
 
-def _agree(found: Tensor | None, true: Tensor) -> bool:
+def _agree(found: Tensor | None, true: Tensor, precision: str) -> bool:
     if found is None or found.shape != true.shape:
         return False
-    scale = max(1.0, float(true.abs().max()))
-    return float((found - true).abs().max()) <= _AGREES * scale
+    return bool(_near(found, true, precision))
 
 
-def _closed_form(tail: Tail, layout: Layout) -> Callable[[Tensor, Tensor], Tensor] | None:
+def _near(found: Tensor, true: Tensor, precision: str) -> Bool[Tensor, ""]:
+    allowed = _AGREES[precision] * true.abs().max().clamp(min=1)
+    return (found - true).abs().max() <= allowed
+
+
+def _last_linear(network: nn.Module) -> nn.Linear | None:
+    return next((p for p in reversed(list(network.modules())) if isinstance(p, nn.Linear)), None)
+
+
+def _closed_form(
+    tail: Tail, layout: Layout, precision: str
+) -> Callable[[Tensor, Tensor], Tensor] | None:
     """Return the function from channels and their new values to scores, where there is one.
 
     It needs a linear layer whose input is the mean of each of the layer's maps and whose output
     is the network's. This is read off the numbers of one pass, whatever lies in between.
     """
-    last = [part for part in tail.network.modules() if isinstance(part, nn.Linear)][-1:]
+    last = _last_linear(tail.network)
     maps = layout.maps(tail.output).double()
-    if not last or layout.prefix or last[0].in_features != maps.shape[1]:
+    if last is None or layout.prefix or last.in_features != maps.shape[1]:
         return None
-    seen: list[tuple[Tensor, Tensor]] = []
-    handle = last[0].register_forward_hook(lambda _m, i, o: seen.append((i[0], o)))
-    try:
+    with watching(last) as seen:
         logits = _or_none(tail, tail.output)
-    finally:
-        handle.remove()
     means = maps.mean((2, 3))
     if logits is None or len(seen) != 1 or seen[0][0].shape != means.shape:
         return None
     pooled, scores = (tensor.double() for tensor in seen[0])
-    if scores.shape != logits.shape or not (_agree(pooled, means) and _agree(scores, logits)):
+    if scores.shape != logits.shape or not (
+        _agree(pooled, means, precision) and _agree(scores, logits, precision)
+    ):
         return None
-    weight = last[0].weight.double()
+    weight = last.weight.detach().double()
+    return lambda channels, values: _without(logits, means, weight, channels, values)
 
-    def closed(channels: Tensor, values: Tensor) -> Tensor:
-        change = values.double() - means[0, channels]
-        return logits + change[:, None] * weight[:, channels].T
 
-    return closed
+def _without(
+    logits: Float[Tensor, "1 categories"],
+    means: Float[Tensor, "1 channels"],
+    weight: Float[Tensor, "categories channels"],
+    channels: Int[Tensor, " some"],
+    values: Float[Tensor, " some"],
+) -> Float[Tensor, "some categories"]:
+    """Return the scores with some channels' means replaced by other values."""
+    change = values.double() - means[0, channels]
+    return logits + change[:, None] * weight[:, channels].T
+
+
+@contextmanager
+def watching(linear: nn.Linear) -> Iterator[list[tuple[Tensor, Tensor]]]:
+    """Record the inputs and outputs of a linear layer."""
+    seen: list[tuple[Tensor, Tensor]] = []
+    handle = linear.register_forward_hook(lambda _m, i, o: seen.append((i[0].detach(), o.detach())))
+    try:
+        yield seen
+    finally:
+        handle.remove()

@@ -1,29 +1,48 @@
 """Class activation maps: which part of a layer's feature maps a prediction rests on."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
+from typing import TypedDict, Unpack
 
 import numpy as np
 import torch
-from jaxtyping import Float32
+from jaxtyping import Float, Float32, Int, Shaped
 from pytorch_grad_cam import AblationCAM, ScoreCAM
 from pytorch_grad_cam.utils.image import scale_cam_image
 from torch import Tensor
 
 from xailib.errors import InputError, unknown_name
-from xailib.explain.cam.ablation import RULES, ablation_weights
-from xailib.explain.cam.gradient import GRADIENT_METHODS, gradient_map, guided_backprop
-from xailib.explain.cam.layout import layout_of, token_layer
+from xailib.explain.cam.ablation import RULES, ablation_weights, closed_weights, shortcut
+from xailib.explain.cam.gradient import (
+    GRADIENT_METHODS,
+    combined,
+    guided_backprop,
+    guided_backprops,
+    layer_pass,
+)
+from xailib.explain.cam.layout import Layout, layout_of, token_layer
 from xailib.explain.cam.scorecam import score_weights
 from xailib.explain.cam.tail import Tail
 from xailib.explain.explanation import Explanation
 from xailib.explain.record import record
+from xailib.explain.stream import Outcome, Seen, explain_alone
 from xailib.images.load import Photograph
-from xailib.networks.classifier import BATCH, Classifier, Prediction, as_probabilities
-from xailib.networks.forward import ENGINES
+from xailib.networks.classifier import Classifier, PassOptions, as_probabilities
+from xailib.networks.forward import ENGINES, halving
 from xailib.networks.layers import evaluation
+from xailib.networks.memory import download
 
-__all__ = ["METHODS", "cam_layer_of", "check_methods", "explain_cam", "guided_backprop"]
+__all__ = [
+    "METHODS",
+    "Cam",
+    "CamOptions",
+    "cam_layer_of",
+    "check_methods",
+    "explain_cam",
+    "guided_backprop",
+    "guided_backprops",
+]
 
 # The classes of the grad-cam package that do the same; the gradient methods are computed by them.
 METHODS = MappingProxyType({**GRADIENT_METHODS, "ablationcam": AblationCAM, "scorecam": ScoreCAM})
@@ -65,16 +84,35 @@ def cam_layer_of(classifier: Classifier, layer: str | None = None) -> str:
     return name
 
 
+class CamOptions(TypedDict, total=False):
+    """What a class activation map takes besides classifier, photograph, method and target.
+
+    Attributes
+    ----------
+    layer : str or None
+        A `named_modules` name; by default `cam_layer_of` the classifier. Its output may be
+        feature maps, channels first or last, or tokens.
+    batch_size : int or None
+        Pictures a forward pass, for the methods that need many; by default as many as bring
+        something and fit.
+    engine : str
+        For these, see `xailib.networks.forward.forward_batches`.
+    rule : str
+        For ``"ablationcam"``, see `xailib.explain.cam.ablation.ablation_weights`.
+    """
+
+    layer: str | None
+    batch_size: int | None
+    engine: str
+    rule: str
+
+
 def explain_cam(
     classifier: Classifier,
     photograph: Photograph,
     method: str = "gradcam",
     target: int | str | None = None,
-    *,
-    layer: str | None = None,
-    batch_size: int = BATCH,
-    engine: str = "auto",
-    rule: str = "centred",
+    **options: Unpack[CamOptions],
 ) -> Explanation:
     """Explain one prediction by a class activation map of one layer.
 
@@ -86,15 +124,8 @@ def explain_cam(
         A name in `METHODS`.
     target : int or str, optional
         A category's index or name; by default the predicted one. Its logit is explained.
-    layer : str, optional
-        A `named_modules` name; by default `cam_layer_of` the classifier. Its output may be
-        feature maps, channels first or last, or tokens.
-    batch_size : int
-        Pictures a forward pass, for the methods that need many; it bounds their memory.
-    engine : str
-        For these, see `xailib.networks.forward.forward_batches`.
-    rule : str
-        For ``"ablationcam"``, see `xailib.explain.cam.ablation.ablation_weights`.
+    **options
+        See `CamOptions`.
 
     Returns
     -------
@@ -108,62 +139,239 @@ def explain_cam(
     InputError
         For an unknown method, layer, target, engine or rule, or a layer without feature maps.
     """
-    for argument, given, allowed in (
-        ("method", method, METHODS),
-        ("engine", engine, ENGINES),
-        ("rule", rule, RULES),
-    ):
-        if given not in allowed:
-            raise unknown_name(argument, given, allowed)
-    if batch_size < 1:
-        raise InputError(f"batch_size: {batch_size} is not at least 1")
-    name = cam_layer_of(classifier, layer)
-    index = None if target is None else classifier.category_index(target)
-    view = classifier.view(photograph)
-    picture = classifier.input_tensor(view.pixels[None])
-    with evaluation(classifier.module):
-        tail = Tail(classifier.module, name, picture)
-        chosen = _prediction(classifier, tail.logits, index)
-        layout = layout_of(tuple(tail.output.shape), view.frame.size, name)
-        parameters = {"layer": name}
-        if method in GRADIENT_METHODS:
-            raw = gradient_map(method, classifier, picture, name, layout, chosen.index)
+    return explain_alone(classifier, photograph, Cam(classifier, method, (target,), **options))[0]
+
+
+@dataclass(frozen=True)
+class _Started:
+    """Maps that the device is making, or has made."""
+
+    seen: Sequence[Seen]
+    parameters: Sequence[dict[str, str]]
+    found: Callable[[], list[Shaped[np.ndarray, "..."]]]
+
+
+class Cam:
+    """One CAM with its options, for any number of images (`xailib.explain.stream`).
+
+    Parameters
+    ----------
+    classifier, method, **options
+        See `explain_cam`.
+    targets : sequence of int, str or None
+        Categories; None is the predicted one. They share what passes they can.
+
+    Raises
+    ------
+    InputError
+        As `explain_cam`, before any pass.
+    """
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        method: str,
+        targets: Sequence[int | str | None] = (None,),
+        **options: Unpack[CamOptions],
+    ) -> None:
+        for name in options:
+            if name not in CamOptions.__annotations__:
+                raise unknown_name("option", name, CamOptions.__annotations__)
+        self.passes: PassOptions = {
+            "batch_size": options.get("batch_size"),
+            "engine": options.get("engine", "auto"),
+        }
+        self.rule = options.get("rule", "centred")
+        for argument, given, allowed in (
+            ("method", method, METHODS),
+            ("engine", self.passes["engine"], ENGINES),
+            ("rule", self.rule, RULES),
+        ):
+            if given not in allowed:
+                raise unknown_name(argument, given, allowed)
+        size = self.passes["batch_size"]
+        if size is not None and size < 1:
+            raise InputError(f"batch_size: {size} is not at least 1")
+        self.classifier = classifier
+        self.method = method
+        self.layer = cam_layer_of(classifier, options.get("layer"))
+        self.targets = [None if t is None else classifier.category_index(t) for t in targets]
+
+    def prepare(self, seen: Seen) -> None:
+        """Do nothing: what the classifier sees is all that is needed."""
+
+    def stage(
+        self, seen: Sequence[Seen], _prepared: Sequence[None]
+    ) -> tuple[Sequence[Seen], Float32[Tensor, "images colours height width"]]:
+        """Take the images to the device."""
+        return seen, self.classifier.input_tensor(np.stack([one.view.pixels for one in seen]))
+
+    def start(
+        self,
+        staged: tuple[Sequence[Seen], Float32[Tensor, "images colours height width"]],
+        images: int = 1,
+    ) -> _Started:
+        """Make the maps; on a GPU, gradients only fill the queue."""
+        seen, inputs = staged
+        if self.method in GRADIENT_METHODS:
+            parameters, found = self._gradients(inputs)
+        elif self.method == "ablationcam":
+            parameters, found = self._ablated(inputs)
         else:
-            maps = layout.maps(tail.output)
-            if method == "ablationcam":
-                found = ablation_weights(
-                    tail, layout, chosen.index, rule=rule, batch_size=batch_size, engine=engine
-                )
-                weights = found.weights
-                parameters |= {"rule": rule, "passes": found.how, "engine": found.engine}
+            parameters, found = self._scored(inputs, images)
+        return _Started(seen, parameters, download(*found))
+
+    def finish(self, started: _Started) -> list[Outcome]:
+        """Wait for the device, and return for each image its targets' explanations."""
+        logits, targets, *found = started.found()
+        probabilities = as_probabilities(torch.from_numpy(logits)).numpy()
+        if self.method in GRADIENT_METHODS:
+            activations, gradients = found
+            raw = np.stack([combined(self.method, activations, one) for one in gradients], axis=1)
+        else:
+            (raw,) = found
+        outcomes: list[Outcome] = []
+        for image, seen in enumerate(started.seen):
+            try:
+                self.classifier.check_finite(torch.from_numpy(logits[image]))
+                made = []
+                for target, one in zip(targets[image], raw[image], strict=True):
+                    made.append(
+                        record(
+                            self.method,
+                            self.classifier,
+                            seen.photograph,
+                            self.classifier.prediction(target, probabilities[image, target]),
+                            seen.view,
+                            saliency=_saliency(one, seen.view.frame.size),
+                            raw=one,
+                            parameters=started.parameters[image],
+                        )
+                    )
+            except InputError as error:
+                outcomes.append(error)
             else:
-                weights, used = score_weights(
-                    classifier, picture, maps, chosen.index, batch_size=batch_size, engine=engine
+                outcomes.append(made)
+        return outcomes
+
+    def _chosen(self, logits: Float[Tensor, "images categories"]) -> Int[Tensor, "images targets"]:
+        """Return the categories to explain, from scores that are there already."""
+        if not logits.is_cuda:
+            self.classifier.check_finite(logits)
+        best = logits.argmax(1)
+        columns = [best if t is None else torch.full_like(best, t) for t in self.targets]
+        return torch.stack(columns, dim=1)
+
+    def _layout(self, output: Tensor, inputs: Tensor) -> Layout:
+        return layout_of(tuple(output.shape), tuple(inputs.shape[-2:]), self.layer)
+
+    def _gradients(
+        self, inputs: Float32[Tensor, "images colours height width"]
+    ) -> tuple[list[dict[str, str]], list[Tensor]]:
+        """Return logits, targets, the layer's maps, and the gradients target by target."""
+
+        def run(start: int, stop: int) -> list[Tensor]:
+            part = layer_pass(self.classifier, self.layer, inputs[start:stop])
+            layout = self._layout(part.output, inputs)
+            targets = self._chosen(part.logits)
+            gradients = []
+            for column in targets.T:
+                found = part.gradient(column)
+                if found is None:
+                    raise InputError(
+                        f"layer: {self.method} cannot use {self.layer!r} of "
+                        f"{self.classifier.name}: no gradient reaches it"
+                    )
+                gradients.append(layout.maps(found).float())
+            activations = layout.maps(part.output.detach()).float()
+            return [part.logits.detach(), targets, activations, torch.stack(gradients, dim=1)]
+
+        with self.classifier.computing():  # backwards, too
+            parts = [found for _, _, found in halving(run, len(inputs), len(inputs), counted=True)]
+        logits, targets, activations, gradients = (
+            column[0] if len(parts) == 1 else torch.cat(column)
+            for column in zip(*parts, strict=True)
+        )
+        parameters = [{"layer": self.layer} for _ in inputs]
+        return parameters, [logits, targets, activations, gradients.movedim(1, 0)]
+
+    def _ablated(
+        self, inputs: Float32[Tensor, "images colours height width"]
+    ) -> tuple[list[dict[str, str]], list[Tensor]]:
+        """Return logits, targets and maps; the closed form serves all images in one pass."""
+        classifier, layer, size = self.classifier, self.layer, tuple(inputs.shape[1:])
+        rows: list[list[Tensor]] = []
+        parameters: list[dict[str, str]] = []
+        with evaluation(classifier.module), classifier.computing():
+            for image in range(len(inputs)):
+                rest = inputs[image:]
+                if shortcut(classifier.module, layer, classifier.precision, size) == "closed form":
+                    made = self._closed(rest)
+                    if made is not None:
+                        rows.append(made)
+                        how = {"rule": self.rule, "passes": "closed form", "engine": "eager"}
+                        parameters += [{"layer": layer, **how} for _ in rest]
+                        break
+                tail = Tail(classifier.module, layer, rest[:1])
+                targets = self._chosen(tail.logits.float())
+                layout = self._layout(tail.output, inputs)
+                found = ablation_weights(
+                    tail,
+                    layout,
+                    targets[0],
+                    rule=self.rule,
+                    precision=classifier.precision,
+                    **self.passes,
                 )
-                parameters |= {"engine": used}
-            combined = torch.einsum("c,chw->hw", weights.double(), maps[0].double())
-            raw = combined.float().cpu().numpy()
-    return record(
-        method,
-        classifier,
-        photograph,
-        chosen,
-        view,
-        saliency=_saliency(raw, view.frame.size),
-        raw=raw,
-        parameters=parameters,
-    )
+                raw = _weighted(found.weights[None], layout.maps(tail.output))
+                rows.append([tail.logits.float(), targets, raw])
+                parameters.append(
+                    {
+                        "layer": layer,
+                        "rule": self.rule,
+                        "passes": found.how,
+                        "engine": found.engine,
+                    }
+                )
+        return parameters, [torch.cat(column) for column in zip(*rows, strict=True)]
+
+    def _closed(
+        self, inputs: Float32[Tensor, "images colours height width"]
+    ) -> list[Tensor] | None:
+        """Return logits, targets and maps by the closed form; None where it does not hold."""
+        found = closed_weights(
+            self.classifier,
+            self.layer,
+            lambda output: self._layout(output, inputs),
+            inputs,
+            self._chosen,
+            self.rule,
+            self.passes["batch_size"],
+        )
+        if not found.agree.all():
+            return None
+        return [found.logits, found.targets, _weighted(found.weights, found.maps)]
+
+    def _scored(
+        self, inputs: Float32[Tensor, "images colours height width"], images: int
+    ) -> tuple[list[dict[str, str]], list[Tensor]]:
+        """Return logits, targets and maps; masked pictures of all images share batches."""
+        part = layer_pass(self.classifier, self.layer, inputs, gradients=False)
+        maps = self._layout(part.output, inputs).maps(part.output)
+        targets = self._chosen(part.logits)
+        passes = self.passes
+        if inputs.is_cuda:
+            passes = {**passes, "expected": images * maps.shape[1]}
+        weights, used = score_weights(self.classifier, inputs, maps, targets, passes)
+        parameters = [{"layer": self.layer, "engine": used} for _ in inputs]
+        return parameters, [part.logits, targets, _weighted(weights, maps)]
 
 
-def _prediction(
-    classifier: Classifier, logits: Float32[Tensor, "1 categories"], index: int | None
-) -> Prediction:
-    """Return the category to explain, from scores that are there already."""
-    if not torch.isfinite(logits).all():
-        raise InputError(f"model: {classifier.name!r} gives scores that are not finite")
-    probabilities = as_probabilities(logits)[0]
-    best = int(probabilities.argmax()) if index is None else index
-    return Prediction(best, classifier.categories[best], float(probabilities[best]))
+def _weighted(
+    weights: Float[Tensor, "images targets channels"],
+    maps: Float[Tensor, "images channels rows columns"],
+) -> Float32[Tensor, "images targets rows columns"]:
+    return torch.einsum("itc,ichw->ithw", weights.double(), maps.double()).float()
 
 
 def _saliency(

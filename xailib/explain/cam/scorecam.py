@@ -1,22 +1,20 @@
 """Score-CAM (Wang et al. 2020): a channel counts by the score of the picture seen through it."""
 
 import torch
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, Int
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from xailib.networks.classifier import BATCH, Classifier
+from xailib.networks.classifier import Classifier, PassOptions
 
 
 def score_weights(
     classifier: Classifier,
-    picture: Float32[Tensor, "1 colours height width"],
-    maps: Float[Tensor, "1 channels rows columns"],
-    target: int,
-    *,
-    batch_size: int = BATCH,
-    engine: str = "auto",
-) -> tuple[Float[Tensor, " channels"], str]:
+    pictures: Float32[Tensor, "images colours height width"],
+    maps: Float[Tensor, "images channels rows columns"],
+    targets: Int[Tensor, "images targets"],
+    options: PassOptions,
+) -> tuple[Float[Tensor, "images targets channels"], str]:
     """Return each channel's weight, and the engine that the passes were made with.
 
     A map is enlarged to the picture, scaled to [0, 1], and multiplied with the network's input;
@@ -28,28 +26,34 @@ def score_weights(
     ----------
     classifier
         What is explained.
-    picture : (1, colours, height, width)
-        The network's input.
-    maps : (1, channels, rows, columns)
-        What the layer puts out for it.
-    target : int
-        The explained category's index.
-    batch_size, engine
+    pictures : (images, colours, height, width)
+        The network's inputs.
+    maps : (images, channels, rows, columns)
+        What the layer puts out for them.
+    targets : (images, targets)
+        The explained categories' indices.
+    options
         See `xailib.networks.forward.forward_batches`.
     """
-    dead = (maps[0] == 0).flatten(1).all(1)
-    channels = torch.cat([torch.nonzero(~dead)[:, 0], torch.nonzero(dead)[:1, 0]])
-    size = picture.shape[-2:]
+    count = maps.shape[1]
+    dead = (maps == 0).flatten(2).all(2)
+    first = dead & (dead.cumsum(1) == 1)  # of an image's dead ones
+    owner, channels = torch.nonzero(~dead | first, as_tuple=True)
+    size = pictures.shape[-2:]
 
     def masked(start: int, stop: int) -> Tensor:
-        some = maps[:, channels[start:stop]]
+        whose = owner[start:stop]
+        some = maps[whose, channels[start:stop]][None]
         large = F.interpolate(some, size=size, mode="bilinear", align_corners=True)
         low, high = large.amin((2, 3), keepdim=True), large.amax((2, 3), keepdim=True)
         large = (large - low) / (high - low + 1e-8)
+        picture = pictures[whose] if len(pictures) > 1 else pictures
         return (picture * large.movedim(1, 0)).contiguous(memory_format=torch.channels_last)
 
-    found = classifier.forward_batches(masked, len(channels), batch_size=batch_size, engine=engine)
-    logits = found.logits[:, target]
-    scores = logits[-1].expand(len(dead)).clone()  # the dead ones' score, if there are any
-    scores[channels] = logits
-    return scores.softmax(0), found.engine
+    found = classifier.forward_batches(masked, len(owner), **options)
+    logits = found.logits.gather(1, targets[owner])
+    scores = logits.new_zeros(len(maps), count, targets.shape[1])
+    scores[owner, channels] = logits
+    zero = (scores * first[..., None]).sum(1, keepdim=True)  # the score of the zero input
+    scores = torch.where(dead[..., None], zero, scores)
+    return scores.movedim(1, 2).contiguous().softmax(2), found.engine

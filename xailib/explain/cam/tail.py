@@ -42,6 +42,8 @@ class Tail(nn.Module):
         What the layer put out for the recorded picture.
     logits : (1, categories) tensor
         What the network put out for it.
+    picture : (1, ...) tensor
+        The recorded picture, as the network's input.
     """
 
     def __init__(self, network: nn.Module, layer: str, picture: Batch) -> None:
@@ -49,12 +51,12 @@ class Tail(nn.Module):
         self.network = network
         self.layer = layer
         self._layer = [get_layer(network, layer)]  # in a list: not a part of this module
-        self._picture = picture
+        self.picture = picture
         self._before, self.output, self.logits = _record(network, layer, picture)
 
     def forward(self, outputs: Batch) -> Batch:
         """Return the network's scores for the recorded picture with other outputs of the layer."""
-        return self._replay(outputs, self._before, self._picture)
+        return self._replay(outputs, self._before, self.picture)
 
     def _replay(
         self, outputs: Batch, before: Mapping[nn.Module, Sequence[Any]], picture: Tensor
@@ -89,7 +91,7 @@ class Tail(nn.Module):
             return False
         try:
             with torch.no_grad():
-                found = self._replay(self.output, before, torch.full_like(self._picture, torch.nan))
+                found = self._replay(self.output, before, torch.full_like(self.picture, torch.nan))
                 return torch.equal(found, self(self.output))
         except (RuntimeError, ValueError, TypeError, IndexError):
             return False
@@ -98,12 +100,12 @@ class Tail(nn.Module):
         """Return the same by full passes of the network: slow, and right for any network."""
         count = len(outputs)
         try:  # one pass up to the layer, if what lies behind it takes more pictures than came in
-            scores = self._full(self._picture, outputs)
+            scores = self._full(self.picture, outputs)
         except (RuntimeError, ValueError):
             scores = None
         if scores is not None and len(scores) == count:
             return scores
-        return self._full(self._picture.expand(count, *self._picture.shape[1:]), outputs)
+        return self._full(self.picture.expand(count, *self.picture.shape[1:]), outputs)
 
     def _full(self, pictures: Float[Tensor, "pictures ..."], outputs: Batch) -> Tensor:
         with answering({self._layer[0]: [outputs.clone()]}, compute=True):
@@ -157,10 +159,7 @@ def _record(
     def leave(part: nn.Module, _inputs: object, value: Any) -> None:
         calls.pop()  # what finished inside it is not needed: it will not be computed again
         if part is target:
-            if found or not isinstance(value, Tensor):
-                what = "is computed twice" if found else f"puts out a {type(value).__name__}"
-                raise InputError(f"layer: {layer!r} {what}; name a layer with one tensor")
-            found.append(value.clone())
+            found.append(once(layer, value, bool(found)).clone())
             for call in calls:
                 for earlier, values in call.finished:
                     before[earlier].append(values)
@@ -183,6 +182,20 @@ def _record(
     if not found:
         raise InputError(f"layer: {layer!r} takes no part in a forward pass")
     return before, found[0], logits
+
+
+def once(layer: str, output: object, again: bool) -> Tensor:
+    """Return a layer's output if it is a tensor, and the layer is not computed `again`.
+
+    Raises
+    ------
+    InputError
+        Otherwise.
+    """
+    if again or not isinstance(output, Tensor):
+        what = "is computed twice" if again else f"puts out a {type(output).__name__}"
+        raise InputError(f"layer: {layer!r} {what}; name a layer with one tensor")
+    return output
 
 
 def _copied(value: Any) -> Any:

@@ -13,10 +13,10 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -117,45 +117,6 @@ class Run:
         """The files of this run so far, below its folder: made now, or found as they should be."""
         return tuple(self._written)
 
-    def explanation(
-        self,
-        name: str,
-        key: Mapping[str, Any],
-        make: Callable[[], Explanation],
-        code: str = "xailib.explain",
-    ) -> Explanation:
-        """Return the stored explanation if `key` and all that decides it match, or make it.
-
-        What is made is stored at once, so that an interrupted run loses at most one. `code` is
-        the room that makes it, see `xailib.versions`.
-        """
-        path = self.folder / "explanations" / f"{name}.npz"
-        note = path.with_suffix(".json")
-        wanted = {
-            **key,
-            "versions": environment((code,)),
-            "source": source_hash((code,)),
-        }
-        wanted = json.loads(json.dumps(wanted))
-        written = [str(f.relative_to(self.folder)) for f in (path, note)]
-        try:
-            stored = json.loads(note.read_text())
-            if stored["key"] == wanted and stored["sha256"] == sha256_of(path):
-                found = Explanation.load(path)
-                passed(stored.get("passes", 0), kept=True)
-                self._written += written
-                return found
-        except (OSError, ValueError, KeyError, InputError):
-            pass  # absent, half of a pair, or damaged: made again
-        before = passes()
-        made = make()
-        self._begin()
-        self._written += written
-        made.save(path)
-        told = {"key": wanted, "sha256": sha256_of(path), "passes": (passes() - before).made}
-        write_atomic(note, json.dumps(told, indent=1))
-        return made
-
     def explanations(
         self,
         photographs: Iterable[Photograph],
@@ -164,29 +125,116 @@ class Run:
         make: Callable[[Photograph], Explanation],
         code: str = "xailib.explain",
     ) -> list[Explanation]:
+        """Return one method's explanations of all photographs, stored or made one by one.
+
+        See `streamed`; ``make`` explains one photograph, or raises one of our errors. `code` is
+        the room that makes it, see `xailib.versions`.
+        """
+
+        def explain(missing: Iterable[Photograph]) -> Iterator[Explanation | XailibError]:
+            for photograph in missing:
+                try:
+                    yield make(photograph)
+                except StorageError:
+                    raise  # not this photograph's fault, and the next one's too
+                except XailibError as error:
+                    yield error
+
+        return self.streamed(photographs, method, key, explain, code)
+
+    def streamed(
+        self,
+        photographs: Iterable[Photograph],
+        method: str,
+        key: Mapping[str, Any],
+        explain: Callable[[Iterable[Photograph]], Iterator[Explanation | XailibError]],
+        code: str = "xailib.explain",
+    ) -> list[Explanation]:
         """Return one method's explanations of all photographs, stored or made.
 
-        A photograph for which `make` raises one of our errors is left out and stands among the
-        failures.
+        Used again is what is stored with the same `key` and all else that decides it. What is
+        made is stored at once, so that an interrupted run loses little. A photograph that cannot
+        be explained is left out and stands among the failures.
+
+        Parameters
+        ----------
+        photographs
+            Read when they are due.
+        method, key
+            What decides the explanations, besides photographs, network, code and versions.
+        explain : callable
+            Takes those that are not stored, and yields for each, in order, its explanation or
+            why there is none.
+        code : str
+            The room that makes them, see `xailib.versions`.
 
         Raises
         ------
         InputError
             If there is none left: the last reason.
         """
-        made = []
-        for photograph in photographs:
-            name = f"{_file_name(photograph)}.{method}"
-            inputs = {**key, **self.inputs, "images": photograph.sha256, "method": method}
-            try:
-                made.append(self.explanation(name, inputs, partial(make, photograph), code))
-            except StorageError:
-                raise  # not this photograph's fault, and the next one's too
-            except XailibError as error:
-                self.failures.append({"source": photograph.source, "reason": str(error)})
-        if not made:
+        found: list[Explanation | None] = []
+        pending: deque[tuple[int, Photograph, tuple[Path, dict[str, Any]]]] = deque()
+
+        def missing() -> Iterator[Photograph]:
+            for photograph in photographs:
+                file = self._place(photograph, method, key, code)
+                found.append(self._stored(*file))
+                if found[-1] is None:
+                    pending.append((len(found) - 1, photograph, file))
+                    yield photograph
+
+        before = passes().made
+        for made in explain(missing()):
+            place, photograph, file = pending.popleft()
+            if isinstance(made, XailibError):
+                self.failures.append({"source": photograph.source, "reason": str(made)})
+            else:
+                self._store(*file, made, passes().made - before)
+                found[place] = made
+            before = passes().made
+        usable = [one for one in found if one is not None]
+        if not usable:
             raise InputError(self.failures[-1]["reason"] if self.failures else "images: none left")
-        return made
+        return usable
+
+    def _place(
+        self, photograph: Photograph, method: str, key: Mapping[str, Any], code: str
+    ) -> tuple[Path, dict[str, Any]]:
+        """Return an explanation's file, and all that decides it."""
+        wanted = {
+            **key,
+            **self.inputs,
+            "images": photograph.sha256,
+            "method": method,
+            "versions": environment((code,)),
+            "source": source_hash((code,)),
+        }
+        path = self.folder / "explanations" / f"{_file_name(photograph)}.{method}.npz"
+        return path, json.loads(json.dumps(wanted))
+
+    def _stored(self, path: Path, wanted: Mapping[str, Any]) -> Explanation | None:
+        try:
+            stored = json.loads(path.with_suffix(".json").read_text())
+            if stored["key"] == wanted and stored["sha256"] == sha256_of(path):
+                found = Explanation.load(path)
+                passed(stored.get("passes", 0), kept=True)
+                self._note(path)
+                return found
+        except (OSError, ValueError, KeyError, InputError):
+            pass  # absent, half of a pair, or damaged: made again
+        return None
+
+    def _store(self, path: Path, wanted: Mapping[str, Any], made: Explanation, cost: int) -> None:
+        self._begin()
+        self._note(path)
+        made.save(path)
+        told = {"key": wanted, "sha256": sha256_of(path), "passes": cost}
+        write_atomic(path.with_suffix(".json"), json.dumps(told, indent=1))
+
+    def _note(self, path: Path) -> None:
+        files = (path, path.with_suffix(".json"))
+        self._written += [str(file.relative_to(self.folder)) for file in files]
 
     def save_table(self, name: str, table: pd.DataFrame) -> None:
         """Write a tidy table as ``name.parquet``."""

@@ -1,7 +1,7 @@
 """Parts of a task, so that many workers share it: explaining some images, gathering all rows.
 
 A job fills the cache of explanations from which the task's notebook takes them, by the same
-`xailib.explain.requests`. One image and its explanation are in memory at a time.
+`xailib.explain.requests`. A few images are in memory at a time.
 """
 
 import contextlib
@@ -36,7 +36,7 @@ _COLUMNS = {
 
 
 def explain(profile: Profile, job: Job) -> None:
-    """Explain a job's images into the cache of its task, one after the other.
+    """Explain a job's images into the cache of its task.
 
     An image that cannot be used or explained stands among the failures of the job's manifest.
 
@@ -53,14 +53,11 @@ def explain(profile: Profile, job: Job) -> None:
     inputs = {"files": hashes, "weights": classifier.identity}
     run = Run(profile.folder(job.task), job.task, {}, inputs)
     rows = []
-    for found in _photographs(job):
-        if isinstance(found, Failure):
-            run.failures.append({"source": found.source, "reason": found.reason})
-            continue
-        for work in works:
-            with contextlib.suppress(InputError):  # it stands among the failures
-                made = run.explanations([found], work.method, work.key, work.make)
-                rows += [_row(explanation) for explanation in made]
+    for work in works:
+        images = _usable(job, run if work is works[0] else None)
+        with contextlib.suppress(InputError):  # it stands among the failures
+            made = run.streamed(images, work.method, work.key, work.explain)
+            rows += [_row(explanation) for explanation in made]
     with atomic(job.folder(profile) / EXPLAINED) as file:
         table = pd.DataFrame(rows, columns=list(_COLUMNS)).astype(_COLUMNS)
         table.to_parquet(file, index=False)
@@ -136,10 +133,14 @@ def _write_manifest(
     write_atomic(folder / MANIFEST, json.dumps(manifest, indent=1))
 
 
-def _photographs(job: Job) -> Iterator[Photograph | Failure]:
-    for unique, name in job.photographs:
+def _usable(job: Job, run: Run | None) -> Iterator[Photograph]:
+    """Yield a job's images; those that cannot be read become failures of the run."""
+    for name_in_set, name in job.photographs:
         found = next(iter_images([name]))
-        yield found if isinstance(found, Failure) else replace(found, id=unique)
+        if not isinstance(found, Failure):
+            yield replace(found, id=name_in_set)
+        elif run is not None:
+            run.failures.append({"source": found.source, "reason": found.reason})
 
 
 @lru_cache(maxsize=1)

@@ -1,0 +1,126 @@
+"""Images with some of their superpixels hidden: made on the device, a batch at a time."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float32, Int, Shaped, UInt8
+from torch import Tensor
+
+from xailib.networks.classifier import Classifier
+from xailib.networks.memory import upload
+
+Pixels = UInt8[np.ndarray, "height width 3"]
+Segments = Int[np.ndarray, "height width"]
+Rows = Int[np.ndarray, "samples superpixels"]
+
+
+def hidden(image: Pixels, segments: Segments, colour: int | None) -> Pixels:
+    """Return what hidden superpixels show: a gray level, or each one's mean colour (None)."""
+    found = np.full_like(image, 0 if colour is None else colour)
+    if colour is None:
+        for superpixel in np.unique(segments):
+            here = segments == superpixel
+            found[here] = [np.mean(image[here][:, channel]) for channel in range(3)]
+    return found
+
+
+def distinct(
+    data: Rows, superpixels: int
+) -> tuple[Bool[np.ndarray, "rows columns"], Int[np.ndarray, " samples"]]:
+    """Return each different sample once, in the order drawn, and where each sample is among them.
+
+    lime hides by number: of `superpixels`, those numbered beyond the samples' always show.
+    """
+    _, first, place = np.unique(data, axis=0, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    shown = np.ones((len(first), max(data.shape[1], superpixels)), bool)
+    shown[:, : data.shape[1]] = data[first[order]]
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    return shown, rank[place.ravel()]
+
+
+class Perturbed:
+    """Several images of one size, of which any superpixels can be hidden.
+
+    Normalising works pixel by pixel: it is done once for each image and once for what hidden
+    superpixels show, then pixels are only chosen.
+
+    Attributes
+    ----------
+    whole : (images, channels, height, width) tensor
+        The images as the network's input.
+    """
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        images: Sequence[Pixels],
+        blanks: Sequence[Pixels],
+        segments: Sequence[Segments],
+    ) -> None:
+        self.whole = classifier.input_tensor(np.stack(images))
+        self.blank = classifier.input_tensor(np.stack(blanks))
+        self.places = upload(np.stack(segments).astype(np.int64), classifier.device)
+
+    def batch(
+        self, shown: Bool[Tensor, "batch superpixels"], owner: Int[Tensor, " batch"]
+    ) -> Float32[Tensor, "batch channels height width"]:
+        """Return the network's input for samples, each of the image that `owner` says."""
+        whole, blank, places = self.whole, self.blank, self.places
+        size = places.shape[1:]
+        if len(whole) == 1:
+            pixels = shown.index_select(1, places.flatten()).unflatten(1, size)
+        else:
+            whole, blank = whole[owner], blank[owner]
+            pixels = shown.gather(1, places[owner].flatten(1)).unflatten(1, size)
+        batch = torch.where(pixels[:, None], whole, blank)
+        return batch.contiguous(memory_format=torch.channels_last)
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Samples of several images, as many of each, on the device.
+
+    Attributes
+    ----------
+    which : tuple of int
+        The images.
+    rows : sequence of (samples, superpixels) int arrays
+        Which superpixels each image's samples show.
+    shown : (distinct, superpixels) bool tensor
+        The different ones of all images.
+    owner : (distinct,) int tensor
+        Whose they are: places among all images.
+    place : (images, samples) int tensor
+        Where each sample is among the different ones.
+    """
+
+    which: tuple[int, ...]
+    rows: Sequence[Rows]
+    shown: Bool[Tensor, "distinct superpixels"]
+    owner: Int[Tensor, " distinct"]
+    place: Int[Tensor, "images samples"]
+
+    @classmethod
+    def of(
+        cls,
+        which: Sequence[int],
+        rows: Sequence[Rows],
+        superpixels: Sequence[int],
+        device: torch.device,
+    ) -> "Draw":
+        """Return samples of images, of which each has so many numbers of superpixels."""
+        found = [distinct(data, count) for data, count in zip(rows, superpixels, strict=True)]
+        sizes = [len(shown) for shown, _ in found]
+        together = np.ones((sum(sizes), max(shown.shape[1] for shown, _ in found)), bool)
+        places, start = [], 0
+        for (shown, place), size in zip(found, sizes, strict=True):
+            together[start : start + size, : shown.shape[1]] = shown
+            places.append(place + start)
+            start += size
+        owner = np.repeat(np.asarray(which), sizes)
+        parts: list[Shaped[np.ndarray, ...]] = [together, owner, np.stack(places)]
+        return cls(tuple(which), rows, *(upload(part, device) for part in parts))

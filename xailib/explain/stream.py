@@ -1,0 +1,318 @@
+"""Explaining many images: a stream that keeps the device busy, in bounded memory.
+
+Images are read and prepared on threads, ahead of the device. On a GPU several are explained at
+once: their perturbed pictures share full batches, and while the results of some are fetched the
+device works on the next. On a CPU one image follows the other, with the same results as alone.
+"""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+import torch
+
+from xailib.errors import XailibError
+from xailib.explain.explanation import Explanation
+from xailib.images.load import (
+    Failure,
+    ImageSet,
+    Photograph,
+    Stored,
+    find_images,
+    read_place,
+    unique,
+)
+from xailib.networks.classifier import Classifier, View
+from xailib.networks.memory import measuring
+
+GROUP = 16  # images that a GPU explains at once
+_THREADS = min(16, os.cpu_count() or 1)
+
+Given = TypeVar("Given")
+Made = TypeVar("Made")
+Outcome = list[Explanation] | XailibError  # of one image: one explanation a target, or why none
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A photograph, and what the classifier sees of it."""
+
+    photograph: Photograph
+    view: View
+
+
+@runtime_checkable
+class Explainer(Protocol):
+    """A method with its options, in the steps that a stream takes one ahead of the other.
+
+    Attributes
+    ----------
+    method : str
+        As in `Explanation`.
+    """
+
+    method: str
+
+    def prepare(self, seen: Seen) -> Any:
+        """Do what one image needs on the host; on any thread."""
+
+    def stage(self, seen: Sequence[Seen], prepared: Sequence[Any]) -> Any:
+        """Take images of one size to the device; on another thread, in a CUDA stream of its own."""
+
+    def start(self, staged: Any, images: int = 1) -> Any:
+        """Let the device work; on a GPU, fill its queue and do not wait."""
+
+    def finish(self, started: Any) -> list[Outcome]:
+        """Wait for the results, and return them image by image."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """What became of one image: the photograph, or why it cannot be used, and by explainer."""
+
+    image: Photograph | Failure
+    found: Sequence[Outcome] = ()
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """An image that is prepared for each explainer, or why it cannot be used."""
+
+    image: Photograph | Failure
+    seen: Seen | None = None
+    prepared: Sequence[Any] = ()
+
+
+def explain_alone(
+    classifier: Classifier, photograph: Photograph, explainer: Explainer
+) -> list[Explanation]:
+    """Return the explanations of one photograph, or raise why there are none."""
+    seen = Seen(photograph, classifier.view(photograph))
+    staged = explainer.stage([seen], [explainer.prepare(seen)])
+    (found,) = explainer.finish(explainer.start(staged))
+    if isinstance(found, XailibError):
+        raise found
+    return found
+
+
+def stream(
+    classifier: Classifier,
+    images: Iterable[Photograph | Stored | Failure],
+    explainers: Sequence[Explainer],
+    *,
+    group: int | None = None,
+) -> Iterator[Item]:
+    """Explain images by several methods, in their order; a failure stands in its image's place.
+
+    Parameters
+    ----------
+    classifier
+        That of the explainers.
+    images : iterable
+        Taken one at a time, a few ahead of the device.
+    explainers
+        The methods.
+    group : int, optional
+        Images that are explained at once; by default `GROUP` on a GPU, and 1 elsewhere.
+    """
+    cuda = classifier.device.type == "cuda"
+    size = group or (GROUP if cuda else 1)
+    count = len(images) if isinstance(images, Sequence) else size
+    side = torch.cuda.Stream(classifier.device) if cuda else None  # one: each has its own memory
+    threads = ThreadPoolExecutor(_THREADS if cuda else 1)
+    stager = ThreadPoolExecutor(1)
+    try:
+        ready = ahead(threads, partial(_prepared, classifier, explainers), images, 2 * size)
+        groups = ahead(stager, partial(_staged, side, explainers), _grouped(ready, size), 1)
+        waiting: Iterator[Item] = iter(())
+        for some, staged in groups:
+            started = [
+                _attempt(partial(explainer.start, one, count))
+                if not isinstance(one, XailibError)
+                else one
+                for explainer, one in zip(explainers, staged, strict=False)
+            ]
+            yield from waiting  # the group before, while the device works on this one
+            waiting = _finished(classifier, explainers, some, started)
+            if not cuda:
+                yield from waiting
+        yield from waiting
+    finally:
+        threads.shutdown(wait=True, cancel_futures=True)
+        stager.shutdown(wait=True, cancel_futures=True)
+
+
+def explain_many(
+    classifier: Classifier,
+    images: str | Path | Iterable[str | Path] | ImageSet | Iterable[Photograph | Failure],
+    methods: Sequence[str] = ("lime",),
+    target: int | str | None = None,
+    **options: Any,
+) -> Iterator[Explanation | Failure]:
+    """Explain many images by one or several methods; yield the results as they are finished.
+
+    Parameters
+    ----------
+    classifier
+        What is explained.
+    images
+        Whatever `xailib.images.load.load_images` takes, an image set, or photographs. They are read
+        when they are due: any number fits into the memory.
+    methods : sequence of str
+        ``"lime"``, or a name in `xailib.explain.cam.methods.METHODS`.
+    target : int or str, optional
+        A category's index or name; by default each image's predicted one.
+    **options
+        Of `xailib.explain.lime.LimeOptions` and of `xailib.explain.cam.methods.CamOptions`: each
+        method takes those that it knows.
+
+    Yields
+    ------
+    Explanation or Failure
+        Image by image, in their order, one for each method. An image that cannot be used is one
+        `Failure`, and a method that cannot explain one is another; the others go on.
+
+    Raises
+    ------
+    InputError
+        For an unknown method, option or target, or a value out of range, before anything is read.
+    """
+    from xailib.explain.requests import explainers  # which knows the methods, and they this module
+
+    chosen = explainers(classifier, methods, target, options)
+    sources = _sources(images)
+    return _flat(stream(classifier, sources, chosen))
+
+
+def _sources(images: Any) -> Iterable[Photograph | Stored | Failure]:
+    if isinstance(images, ImageSet):
+        return [*images.photographs, *images.failures]
+    if isinstance(images, str | Path):
+        return _read_ahead(find_images(images))
+    some = list(images) if isinstance(images, Sequence) else images
+    if isinstance(some, list) and all(isinstance(one, str | Path) for one in some):
+        return _read_ahead(find_images(some))
+    return some
+
+
+def _read_ahead(places: Iterable[Any]) -> Iterator[Photograph | Failure]:
+    with ThreadPoolExecutor(_THREADS) as threads:
+        yield from unique(ahead(threads, read_place, places, 2 * _THREADS))
+
+
+def _flat(items: Iterable[Item]) -> Iterator[Explanation | Failure]:
+    for item in items:
+        if isinstance(item.image, Failure):
+            yield item.image
+            continue
+        for found in item.found:
+            if isinstance(found, XailibError):
+                yield Failure(item.image.source, str(found))
+            else:
+                yield from found
+
+
+def ahead(
+    threads: ThreadPoolExecutor,
+    work: Callable[[Given], Made],
+    given: Iterable[Given],
+    count: int,
+) -> Iterator[Made]:
+    """Yield ``work(one)`` for each, in order, worked on `count` ahead of their use."""
+    waiting: deque[Future[Made]] = deque()
+    for one in given:
+        waiting.append(threads.submit(work, one))
+        if len(waiting) > count:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _prepared(
+    classifier: Classifier,
+    explainers: Sequence[Explainer],
+    image: Photograph | Stored | Failure,
+) -> _Ready:
+    source = image
+    try:
+        if isinstance(image, Stored):
+            source = Failure(image.place.source, "")
+            source = image = image.read()
+        if isinstance(image, Failure):
+            return _Ready(image)
+        seen = Seen(image, classifier.view(image))
+        return _Ready(image, seen, [explainer.prepare(seen) for explainer in explainers])
+    except XailibError as error:
+        return _Ready(Failure(source.source, str(error)))
+
+
+def _grouped(ready: Iterable[_Ready], size: int) -> Iterator[list[_Ready]]:
+    """Yield images of one size together, in their order, with the failures among them."""
+    group: list[_Ready] = []
+    shape: tuple[int, ...] | None = None
+    for one in ready:
+        other = None if one.seen is None else one.seen.view.pixels.shape
+        if len(group) == size or (shape and other and other != shape):
+            yield group
+            group, shape = [], None
+        group.append(one)
+        shape = shape or other
+    if group:
+        yield group
+
+
+def _staged(
+    side: torch.cuda.Stream | None, explainers: Sequence[Explainer], group: Sequence[_Ready]
+) -> tuple[Sequence[_Ready], list[Any]]:
+    used = [one for one in group if one.seen is not None]
+    if not used:
+        return group, []
+    with measuring, nullcontext() if side is None else torch.cuda.stream(side):
+        found = [
+            _attempt(
+                partial(
+                    explainer.stage,
+                    [one.seen for one in used],
+                    [one.prepared[place] for one in used],
+                )
+            )
+            for place, explainer in enumerate(explainers)
+        ]
+        if side is not None:
+            side.synchronize()
+    return group, found
+
+
+def _attempt(work: Callable[[], Any]) -> Any:
+    """Return what the work gives, or the error of ours that it ends with."""
+    try:
+        return work()
+    except XailibError as error:
+        return error
+
+
+def _finished(
+    classifier: Classifier,
+    explainers: Sequence[Explainer],
+    group: Sequence[_Ready],
+    started: Sequence[Any],
+) -> Iterator[Item]:
+    used = [one for one in group if one.seen is not None]
+    columns = []
+    for explainer, one in zip(explainers, started, strict=False):  # none, where none is used
+        found = one if isinstance(one, XailibError) else explainer.finish(one)
+        if isinstance(found, XailibError) and len(used) > 1:  # whose fault is it?
+            found = [
+                _attempt(partial(explain_alone, classifier, ready.image, explainer))
+                for ready in used
+            ]
+        columns.append([found] if isinstance(found, XailibError) else found)
+    outcomes = iter(zip(*columns, strict=True))
+    for one in group:
+        yield Item(one.image, next(outcomes) if one.seen is not None else ())
