@@ -1,8 +1,10 @@
 # make report   environment, notebooks, site        make test   environment, whole test suite
-PYTHON  ?= python3.11
+PYTHON  ?= python3
 PROFILE ?= embedded
 # Notebooks at a time. Empty: one after the other, each with all cores and its progress shown.
 WORKERS ?= 2
+# Tests at a time: many of them wait for a browser, a kernel or a disk.
+TESTERS ?= 4
 BIN     := .venv/bin
 SHELL   := /bin/bash
 
@@ -20,9 +22,11 @@ run: .venv/ready pair
 
 # One environment for all of it, from the pins in constraints.txt.
 .venv/ready: pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null \
-	  || { echo "Python 3.11 is needed, for which the versions are pinned: make PYTHON=/path/to/python3.11"; exit 1; }
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@# An environment that is there stays, whatever PYTHON says: rm -r .venv for one of another version.
+	@test -x $(BIN)/python \
+	  || $(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
+	  || { echo "$(PYTHON) is not Python 3.11, 3.12 or 3.13: make PYTHON=/path/to/python3.12"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt setuptools wheel
 ifdef LOCKED
 	$(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation --require-hashes -r requirements.lock
@@ -41,7 +45,7 @@ pair: .venv/ready
 	@$(BIN)/jupytext --quiet --sync notebooks/*.py
 
 test: .venv/ready pair lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(TESTERS) --dist loadgroup
 
 lint: .venv/ready
 	$(BIN)/ruff check .

@@ -319,6 +319,7 @@ def wpmi_rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     import torch
 
     from xailib.dissect import soft_wpmi
+    from xailib.dissect.evidence import product
 
     images, concepts, units, width, top_k = 63_305, 20_000, 1_768, 512, 100
     draw = torch.Generator("cuda").manual_seed(0)
@@ -330,10 +331,10 @@ def wpmi_rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     host = [part.cpu() for part in (activations, embedded, words)]
 
     def resident() -> None:
-        soft_wpmi(embedded, words, activations, top_k=top_k)
+        soft_wpmi(product(embedded, words, "cuda"), activations, top_k=top_k)
 
     def transferred() -> None:
-        soft_wpmi(*(part.to("cuda") for part in (host[1], host[2], host[0])), top_k=top_k).cpu()
+        soft_wpmi(product(host[1], host[2], "cuda"), host[0], top_k=top_k).cpu()
 
     yield {
         "row": "soft-WPMI",
@@ -360,7 +361,7 @@ def record_rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
         listed = time.perf_counter() - started
         seconds = clock(
             lambda: record_activations(
-                net, ["layer3", "layer4", "fc"], probe, Path(folder) / "kept"
+                net, ["layer3", "layer4", "fc"], probe, folder=Path(folder) / "kept"
             )
         )
         yield {

@@ -1,7 +1,8 @@
-"""Write book/_data/licences.csv: what each pinned package states as its licence.
+"""Write the book's tables of licences: of the pinned packages, and of the files that are fetched.
 
-Read from the installed packages' own metadata; `make licences` runs it in the report's
-environment, and a test says when the table is behind the pins.
+Read from the installed packages' own metadata and from the registry of downloads; `make licences`
+runs it in the report's environment, and a test says when a table is behind. What is pinned for
+another Python alone is not installed: its row stays.
 """
 
 import csv
@@ -9,8 +10,10 @@ import re
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 
+from xailib.downloads.registry import artefacts
+
 ROOT = Path(__file__).parents[1]
-TABLE = ROOT / "book" / "_data" / "licences.csv"
+TABLES = ROOT / "book" / "_data"
 # What no package states in a way that can be read: from its licence file.
 READ_BY_HAND = {
     "cuda-toolkit": "none stated; its parts are NVIDIA's",
@@ -25,9 +28,8 @@ READ_BY_HAND = {
 
 def pinned() -> list[tuple[str, str]]:
     """Return name and version of every package in constraints.txt."""
-    lines = (ROOT / "constraints.txt").read_text().splitlines()
-    pairs = [line.split("==") for line in lines if "==" in line]
-    return [(name, version) for name, version in pairs]
+    text = (ROOT / "constraints.txt").read_text()
+    return re.findall(r"^([\w.-]+)==(\S+)", text, re.MULTILINE)
 
 
 def licence_of(found: Distribution) -> str:
@@ -46,19 +48,34 @@ def licence_of(found: Distribution) -> str:
     return re.sub(r"\s+", " ", stated)[:80]
 
 
-def main() -> None:
-    """Write the table."""
-    rows = []
+def packages() -> list[list[str]]:
+    """Return name, version and licence of every pinned package, below a heading."""
+    rows = [["package", "version", "licence"]]
+    with (TABLES / "licences.csv").open(encoding="utf-8", newline="") as file:
+        known = {(row["package"], row["version"]): row["licence"] for row in csv.DictReader(file)}
     for name, version in pinned():
         try:
             licence = READ_BY_HAND.get(name) or licence_of(distribution(name))
         except PackageNotFoundError:
-            licence = ""
+            licence = known.get((name, version), "")
         rows.append([name, version, licence or "not stated"])
-    with TABLE.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["package", "version", "licence"])
-        writer.writerows(rows)
+    return rows
+
+
+def fetched() -> list[list[str]]:
+    """Return what the registry says of each set of files, below a heading."""
+    rows = {}
+    for one in artefacts():
+        name = one.name.partition(":")[0]
+        rows.setdefault(name, [f"`{name}`", one.licence, one.stated_in])
+    return [["fetched when named", "licence", "stated in"], *rows.values()]
+
+
+def main() -> None:
+    """Write the tables."""
+    for name, rows in (("licences", packages()), ("fetched", fetched())):
+        with (TABLES / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerows(rows)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Where the figures are kept: small tables that the site shows, renewed row by row.
 
-``ratios.csv`` has one row a comparison, ``growth.csv`` one a size, and ``sizes.csv``,
+``ratios.csv`` has one row a comparison, ``growth.csv`` one a size,
 ``workers.csv`` and ``long.csv`` what `scale.py` measures; ``manifest.json`` beside them says of
 each run that any row comes from where, when and with what it was measured.
 """
@@ -19,7 +19,6 @@ FOLDER = Path(__file__).parents[1] / "book/_data/performance"
 KEYS = {  # what is renewed together
     "ratios": ["network", "key"],
     "growth": ["grows"],
-    "sizes": ["growing"],
     "workers": ["task"],
     "long": ["task"],
 }

@@ -23,13 +23,13 @@ lime_run: str = "results/scratch/2_lime"  # a finished run of 2_lime
 cam_run: str = "results/scratch/3_cam"  # a finished run of 3_cam
 agreement_run: str = "results/scratch/4_agreement"  # a finished run of 4_agreement
 faithfulness_run: str = "results/scratch/5_faithfulness"  # a finished run of 5_faithfulness
-num_features: int = 10  # superpixels in LIME's masks, at least 1
+num_features: int = 10  # superpixels in a mask (at least 1)
 out_dir: str = "results/scratch/10_explore"  # where this run is written; relative to the project
 
 # %% tags=["remove-input"]
 from xailib.report.params.schema import check_notebook
 
-check_notebook(globals())
+check_notebook("10_explore", globals())
 
 # %% tags=["remove-input"]
 from IPython.display import Markdown, display

@@ -24,22 +24,22 @@ layers: list = []  # layers as in named_modules; empty: the last two stages and 
 encoder: str = "conse:tf_efficientnet_lite1"  # clip:ViT-B/16, openclip:ARCH/PRETRAINED, or conse:CLASSIFIER[+mpnet]
 encoder_weights: str = ""  # local file for the encoder; empty: fetched, or packaged for conse
 probe: list = ["packaged"]  # probe images: packaged, broden, imagenet-sample, files or folders
-crops: int = 36  # parts cut from each probe photograph besides the whole, 0 or more
+crops: int = 36  # parts cut from each probe photograph besides the whole (at least 0)
 concepts: list = ["packaged", "categories:imagenet"]  # packaged, categories:imagenet, or a text file with one concept a line
-measure: str = "soft_wpmi"  # soft_wpmi, wpmi, rank_reorder, cos_similarity or cos_similarity_cubed
-top_k: int = 20  # for soft_wpmi: the most activating probe images that decide a label, at most their number
+measure: str = "soft_wpmi"  # how units and concepts are compared (soft_wpmi, wpmi, rank_reorder, cos_similarity or cos_similarity_cubed)
+top_k: int = 20  # for soft_wpmi: the most activating probe images that decide a label, at most their number (at least 1)
 compare: str = ""  # a second network to set beside the first: names as for model; empty: none
 compare_weights: str = ""  # its weights, as for weights
 control: bool = True  # also label the same network with random weights, which must fail
 descriptions: str = ""  # a published descriptions.csv to draw instead of computing; empty: compute
-seed: int = 0  # of the crops and the random weights
+seed: int = 0  # of the crops and the random weights (from 0 to 4294967295)
 device: str = "auto"  # auto, cpu, cuda or mps
 out_dir: str = "results/scratch/1_clip_dissect"  # where this run is written; relative to the project
 
 # %% tags=["remove-input"]
 from xailib.report.params.schema import check_notebook
 
-check_notebook(globals())
+check_notebook("1_clip_dissect", globals())
 
 # %% tags=["remove-input"]
 from pathlib import Path
@@ -59,7 +59,6 @@ from xailib.images.probe import load_probe
 from xailib.networks.zoo import imagenet_categories
 from xailib.report.figures import style as figures
 from xailib.report.figures import units as unit_figures
-from xailib.report.run import shards
 from xailib.report.run.results import start_run
 
 parameters = {
@@ -112,25 +111,25 @@ else:
         },
         concepts={"source": words.source, "count": len(words), "sha256": words.sha256},
     )
-    images = record_embeddings(
+    embedded = record_embeddings(
         reader,
         probe_set,
-        folder=run.cache("embeddings", {"encoder": f"{reader.name}@{reader.sha256}", "probe": probe_set.sha256}),
-        parts=shards.recordings(run.folder, "embeddings"),
+        folder=run.cache("embeddings", {"encoder": f"{reader.name}@{reader.sha256}"}),
     )
-    texts = reader.encode_texts(words.names)
+    images, texts = embedded["embeddings"], reader.encode_texts(words.names)
     recordings = {
         kind: record_activations(
             net,
             names,
             probe_set,
-            folder=run.cache("activations", {"net": net.identity, "layers": names, "probe": probe_set.sha256}),
-            parts=shards.recordings(run.folder, "activations"),
+            folder=run.cache("activations", {"net": net.identity, "layers": names}),
         )
         for kind, (net, names) in networks.items()
     }
+    for recorded in (embedded, *recordings.values()):
+        recorded.prune()  # blocks of images that are not in the probe set any more
     tables = {
-        kind: label_units(recorded, images, texts, words, measure=measure, **options)
+        kind: label_units(recorded, images, texts, words, measure=measure, device=classifier.device, **options)
         for kind, recorded in recordings.items()
     }
 labels = tables[next(iter(tables))]
@@ -163,6 +162,7 @@ if not descriptions:
                 names,
                 ids=probe_set.ids,
                 measure=measure,
+                device=classifier.device,
                 **options,
             )
             found = evaluate_output_units(

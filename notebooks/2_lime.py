@@ -21,22 +21,22 @@
 model: str = "tf_efficientnet_lite0"  # a name that load_classifier knows, or path/to/file.py:function
 weights: str = ""  # file with a state dict, name of torchvision weights, or random; empty: the published ones
 images: list = ["bull-mastiff", "dalmatian", "goose", "bald-eagle", "leafhopper", "dung-beetle", "strawberry", "cannon", "jeep-blue", "drum"]  # packaged names, files or folders
-target: str = ""  # category to explain, by name or index; empty: each photograph's predicted one
-num_samples: int = 1000  # perturbed pictures for each photograph, at least 10
+target: str = ""  # category to explain, by name or index, a name that is a number in quotes; empty: each photograph's predicted one
+num_samples: int = 1000  # perturbed pictures for each photograph (at least 10)
 until_stable: bool = False  # draw until the mask is stable instead, at most max_samples
-max_samples: int = 4000  # the most that until_stable draws, at least 10
-design: str = "independent"  # how samples are drawn: independent (lime's way), antithetic or orthogonal
-num_features: int = 10  # superpixels in a mask, at least 1
-segmentation: str = "quickshift"  # quickshift, slic or felzenszwalb
-hide_color: int = 0  # gray level of a hidden superpixel, 0 to 255
-seed: int = 0  # of superpixels and samples
+max_samples: int = 4000  # the most that until_stable draws (at least 10)
+design: str = "independent"  # how samples are drawn, lime's way is independent (independent, antithetic or orthogonal)
+num_features: int = 10  # superpixels in a mask (at least 1)
+segmentation: str = "quickshift"  # how photographs are cut into superpixels (quickshift, slic or felzenszwalb)
+hide_color: int = 0  # gray level of a hidden superpixel (from 0 to 255)
+seed: int = 0  # of superpixels and samples (from 0 to 4294967295)
 device: str = "auto"  # auto, cpu, cuda or mps
 out_dir: str = "results/scratch/2_lime"  # where this run is written; relative to the project
 
 # %% tags=["remove-input"]
 from xailib.report.params.schema import check_notebook
 
-check_notebook(globals())
+check_notebook("2_lime", globals())
 
 # %% tags=["remove-input"]
 import pandas as pd
@@ -64,7 +64,7 @@ run = start_run(
 explanations = run.streamed(photographs, work.method, work.key, work.explain)
 
 # %% tags=["remove-input"]
-certain, _ = photographs_table(explanations, num_features)
+certain, _ = photographs_table(explanations, num_features, classifier.device)
 rows = []
 for explanation, sure in zip(explanations, certain.itertuples(), strict=True):
     lime1 = lime_mask(explanation, num_features, "positive")

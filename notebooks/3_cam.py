@@ -21,17 +21,17 @@
 model: str = "tf_efficientnet_lite0"  # a name that load_classifier knows, or path/to/file.py:function
 weights: str = ""  # file with a state dict, name of torchvision weights, or random; empty: the published ones
 images: list = ["bull-mastiff", "dalmatian", "goose", "bald-eagle", "leafhopper", "dung-beetle", "strawberry", "cannon", "jeep-blue", "drum"]  # packaged names, files or folders
-target: str = ""  # category to explain, by name or index; empty: each photograph's predicted one
-methods: list = ["gradcam", "ablationcam", "scorecam"]  # gradcam first; also gradcam++, xgradcam, hirescam, layercam
+target: str = ""  # category to explain, by name or index, a name that is a number in quotes; empty: each photograph's predicted one
+methods: list = ["gradcam", "ablationcam", "scorecam"]  # heatmaps, gradcam first (any of gradcam, gradcam++, xgradcam, hirescam, layercam, ablationcam or scorecam)
 layer: str = ""  # layer whose maps are weighted, as in named_modules; empty: the last with feature maps
-seed: int = 0  # only for random weights: the maps themselves have nothing random
+seed: int = 0  # only for random weights: the maps themselves have nothing random (from 0 to 4294967295)
 device: str = "auto"  # auto, cpu, cuda or mps
 out_dir: str = "results/scratch/3_cam"  # where this run is written; relative to the project
 
 # %% tags=["remove-input"]
 from xailib.report.params.schema import check_notebook
 
-check_notebook(globals())
+check_notebook("3_cam", globals())
 
 # %% tags=["remove-input"]
 import numpy as np

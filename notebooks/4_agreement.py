@@ -21,18 +21,18 @@
 images: list = ["bull-mastiff", "dalmatian", "goose", "bald-eagle", "leafhopper", "dung-beetle", "strawberry", "cannon", "jeep-blue", "drum"]  # the photographs of the two runs, for drawing
 lime_run: str = "results/scratch/2_lime"  # a finished run of 2_lime
 cam_run: str = "results/scratch/3_cam"  # a finished run of 3_cam, same network and targets
-num_features: int = 10  # superpixels in a LIME mask, at least 1
-mask_rule: str = "area"  # area: as many pixels as the LIME mask has; value: all above threshold
-threshold: float = 0.5  # only for mask_rule value: of the map scaled to [0, 1]; 0 is what the seed did
-allow: list = []  # what may differ between LIME and the heatmaps: classifier, target, or both; the page then says so
+num_features: int = 10  # superpixels in a mask (at least 1)
+mask_rule: str = "area"  # as many pixels as the LIME mask has, or all above threshold (area or value)
+threshold: float = 0.5  # only for mask_rule value: of the map scaled to [0, 1]; 0 is what the seed did (at least 0 and below 1)
+allow: list = []  # what may differ between LIME and the heatmaps; the page then says so (any of classifier or target)
 boxes: str = "packaged"  # boxes around the object: packaged, a CSV file (image, left, top, right, bottom in 0 to 1), or empty for none
-seed: int = 0  # of shuffled superpixels
+seed: int = 0  # of shuffled superpixels (from 0 to 4294967295)
 out_dir: str = "results/scratch/4_agreement"  # where this run is written; relative to the project
 
 # %% tags=["remove-input"]
 from xailib.report.params.schema import check_notebook
 
-check_notebook(globals())
+check_notebook("4_agreement", globals())
 
 # %% tags=["remove-input"]
 from IPython.display import Markdown, display

@@ -18,22 +18,22 @@
 # # Faithfulness: does the prediction follow the pixels that an explanation ranks high?
 
 # %% tags=["parameters"]
-model: str = "tf_efficientnet_lite0"  # the network of the two runs: a name that load_classifier knows, or path/to/file.py:function
+model: str = "tf_efficientnet_lite0"  # the network of the two runs, by the same name
 weights: str = ""  # file with a state dict, name of torchvision weights, or random; empty: the published ones
 images: list = ["bull-mastiff", "dalmatian", "goose", "bald-eagle", "leafhopper", "dung-beetle", "strawberry", "cannon", "jeep-blue", "drum"]  # the photographs of the two runs
 lime_run: str = "results/scratch/2_lime"  # a finished run of 2_lime
 cam_run: str = "results/scratch/3_cam"  # a finished run of 3_cam, same network and targets
-steps: int = 32  # of each curve from the whole picture to none of it, at least 1
-road_percentiles: list = [70, 90]  # ROAD imputes the pixels above; between 0 and 100; empty: no ROAD, the slowest part
-draws: int = 3  # of the random baseline for each photograph, averaged; at least 1
-seed: int = 0  # of the random baseline and the noise
+steps: int = 32  # of each curve from the whole picture to none of it (at least 1)
+road_percentiles: list = [70, 90]  # ROAD imputes the pixels above; empty: no ROAD, the slowest part (between 0 and 100)
+draws: int = 3  # of the random baseline for each photograph, averaged (at least 1)
+seed: int = 0  # of the random baseline and the noise (from 0 to 4294967295)
 device: str = "auto"  # auto, cpu, cuda or mps
 out_dir: str = "results/scratch/5_faithfulness"  # where this run is written; relative to the project
 
 # %% tags=["remove-input"]
 from xailib.report.params.schema import check_notebook
 
-check_notebook(globals())
+check_notebook("5_faithfulness", globals())
 
 # %% tags=["remove-input"]
 import numpy as np

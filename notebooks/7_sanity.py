@@ -21,24 +21,24 @@
 model: str = "tf_efficientnet_lite0"  # a name that load_classifier knows, or path/to/file.py:function
 weights: str = ""  # file with a state dict, name of torchvision weights, or random; empty: the published ones
 images: list = ["bull-mastiff", "dalmatian", "goose", "bald-eagle", "leafhopper", "dung-beetle", "strawberry", "cannon", "jeep-blue", "drum"]  # packaged names, files or folders
-first: int = 6  # how many of these photographs are checked, the first ones; at least 2
-methods: list = ["gradcam", "ablationcam", "scorecam"]  # heatmaps, as in 3_cam
-others: list = ["lime", "guided", "edges"]  # beside them: lime, guided (backpropagation), edges (a control that must fail)
-sparse: list = ["lime", "scorecam"]  # methods with hundreds of passes a map: made only for the last stage, to save time
-sparse_first: int = 3  # photographs for these, the first ones; at least 2
-redraws: int = 2  # how often random weights are drawn, at least 1; not for sparse methods
+first: int = 6  # how many of these photographs are checked, the first ones (at least 2)
+methods: list = ["gradcam", "ablationcam", "scorecam"]  # heatmaps, gradcam first (any of gradcam, gradcam++, xgradcam, hirescam, layercam, ablationcam or scorecam)
+others: list = ["lime", "guided", "edges"]  # beside them: guided is backpropagation, edges a control that must fail (any of lime, gradcam, gradcam++, xgradcam, hirescam, layercam, ablationcam, scorecam, guided or edges)
+sparse: list = ["lime", "scorecam"]  # methods with hundreds of passes a map: made only for the last stage, to save time (any of lime, gradcam, gradcam++, xgradcam, hirescam, layercam, ablationcam, scorecam, guided or edges)
+sparse_first: int = 3  # photographs for these, the first ones (at least 2)
+redraws: int = 2  # how often random weights are drawn; not for sparse methods (at least 1)
 middle: bool = False  # make these for the middle stage too, about a minute more
-stages: int = 5  # steps in which the network is randomised, from the output layer down; at least 2
-lime_samples: int = 200  # LIME's perturbed pictures, of trained and random networks alike; at least 10
-layer: str = ""  # layer of the heatmaps, as in named_modules; empty: the last with feature maps
-seed: int = 0  # of the random weights and LIME's samples
+stages: int = 5  # steps in which the network is randomised, from the output layer down (at least 2)
+lime_samples: int = 200  # LIME's perturbed pictures, of trained and random networks alike (at least 10)
+layer: str = ""  # layer whose maps are weighted, as in named_modules; empty: the last with feature maps
+seed: int = 0  # of random weights and LIME's samples (from 0 to 4294967295)
 device: str = "auto"  # auto, cpu, cuda or mps
 out_dir: str = "results/scratch/7_sanity"  # where this run is written; relative to the project
 
 # %% tags=["remove-input"]
 from xailib.report.params.schema import check_notebook
 
-check_notebook(globals())
+check_notebook("7_sanity", globals())
 
 # %% tags=["remove-input"]
 from functools import cache

@@ -23,13 +23,13 @@ cam_run: str = "results/scratch/3_cam"  # a finished run of 3_cam
 agreement_run: str = "results/scratch/4_agreement"  # a finished run of 4_agreement
 faithfulness_run: str = "results/scratch/5_faithfulness"  # a finished run of 5_faithfulness
 replication_run: str = "results/scratch/6_replication"  # a finished run of 6_replication
-heatmap: str = "gradcam"  # the heatmap that is set against LIME: one of the methods of the runs
+heatmap: str = "gradcam"  # the heatmap that is set against LIME: one of the methods of the runs (gradcam, gradcam++, xgradcam, hirescam, layercam, ablationcam or scorecam)
 out_dir: str = "results/scratch/8_findings"  # where this run is written; relative to the project
 
 # %% tags=["remove-input"]
 from xailib.report.params.schema import check_notebook
 
-check_notebook(globals())
+check_notebook("8_findings", globals())
 
 # %% tags=["remove-input"]
 from IPython.display import Markdown, display

@@ -18,28 +18,28 @@
 # # LIME again: would another run choose the same superpixels?
 
 # %% tags=["parameters"]
-model: str = "tf_efficientnet_lite0"  # the network of the LIME run: a name that load_classifier knows, or path/to/file.py:function
+model: str = "tf_efficientnet_lite0"  # the network of the LIME run, by the same name
 weights: str = ""  # file with a state dict, name of torchvision weights, or random; empty: the published ones
 images: list = ["bull-mastiff", "dalmatian", "goose", "bald-eagle", "leafhopper", "dung-beetle", "strawberry", "cannon", "jeep-blue", "drum"]  # the photographs of the LIME run
 lime_run: str = "results/scratch/2_lime"  # a finished run of 2_lime
-long_runs: int = 2  # photographs that get the long runs below, the first ones; at least 1
-pool: int = 8000  # samples of the first long run, cut into shorter ones, the others are half as long; at least twice the largest of sizes that shall appear, and four times the smallest if long_runs is above 1
-sizes: list = [100, 200, 500, 1000, 2000, 4000]  # samples of the runs that are compared with each other, each at least 10
-designs: list = ["antithetic", "orthogonal"]  # other ways to draw samples, measured against independent ones; may be empty
-design_pool: int = 1024  # samples for each of these; at least twice design_size
-design_size: int = 256  # samples of the runs that they are cut into
-cut_samples: int = 250  # samples of a run on another cut into superpixels, at least 10; at most a quarter of pool
-num_features: int = 10  # superpixels in a mask, at least 1
-segmentation: str = "quickshift"  # quickshift, slic or felzenszwalb
-hide_color: int = 0  # gray level of a hidden superpixel, 0 to 255
-seed: int = 0  # of superpixels and samples
+long_runs: int = 2  # photographs that get the long runs below, the first ones (at least 1)
+pool: int = 8000  # samples of the first long run, cut into shorter ones, the others are half as long; at least twice the largest of sizes that shall appear, and four times the smallest if long_runs is above 1 (at least 20)
+sizes: list = [100, 200, 500, 1000, 2000, 4000]  # samples of the runs that are compared with each other (at least 10)
+designs: list = ["antithetic", "orthogonal"]  # other ways to draw samples, measured against independent ones; may be empty (any of independent, antithetic or orthogonal)
+design_pool: int = 1024  # samples for each of these; at least twice design_size (at least 20)
+design_size: int = 256  # samples of the runs that they are cut into, even (at least 10)
+cut_samples: int = 250  # samples of a run on another cut into superpixels; at most a quarter of pool (at least 10)
+num_features: int = 10  # superpixels in a mask (at least 1)
+segmentation: str = "quickshift"  # how photographs are cut into superpixels (quickshift, slic or felzenszwalb)
+hide_color: int = 0  # gray level of a hidden superpixel (from 0 to 255)
+seed: int = 0  # of superpixels and samples (from 0 to 4294967295)
 device: str = "auto"  # auto, cpu, cuda or mps
 out_dir: str = "results/scratch/9_stability"  # where this run is written; relative to the project
 
 # %% tags=["remove-input"]
 from xailib.report.params.schema import check_notebook
 
-check_notebook(globals())
+check_notebook("9_stability", globals())
 
 # %% tags=["remove-input"]
 from contextlib import suppress
@@ -106,10 +106,10 @@ cuts = {
 }
 
 # %% tags=["remove-input"]
-table, details = photographs_table(own, num_features)
+table, details = photographs_table(own, num_features, classifier.device)
 runs = runs_table(pools["independent"], sizes, num_features)
 means = runs.groupby("samples")[["shared", "iou", "rank_correlation"]].mean()
-enough = {e.image: needed(e, num_features=num_features) for e in pools["independent"]}
+enough = {e.image: needed(e, num_features=num_features, device=classifier.device) for e in pools["independent"]}
 drawn = {e.image: len(e.superpixels.shown) for e in pools["independent"]}
 samples = int(table["samples"].median())
 metrics = {

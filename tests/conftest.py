@@ -1,6 +1,11 @@
 """What several test files share: tiny nets, pictures, where the optional material lies."""
 
 import os
+
+# Before torch is imported: several workers of pytest share the cores.
+os.environ |= {"OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"}
+
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +16,20 @@ from PIL import Image
 from xailib.explain.explanation import Explanation, Superpixels, scaled
 from xailib.images.frames import Frame
 
-os.environ.setdefault("MPLBACKEND", "agg")
+pytest_plugins = ["faults_table"]
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(items):
+    """Give one worker all tests of the site, and all that share what their file makes once."""
+    for item in items:
+        scopes = {found[-1].scope for found in item._fixtureinfo.name2fixturedefs.values()}
+        if {"site", "browser"} & {*item.fixturenames}:
+            item.add_marker(pytest.mark.xdist_group("site"))
+        elif "module" in scopes and not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 @pytest.fixture(scope="session")
@@ -22,6 +38,15 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"needs the developers' material in {SHARED}")
     return SHARED
+
+
+@pytest.fixture
+def open_path(tmp_path) -> Path:
+    """A folder that any user may enter; those that pytest makes above it are their owner's."""
+    for folder in (tmp_path, *tmp_path.parents):
+        if Path(tempfile.gettempdir()) in folder.parents:
+            folder.chmod(0o755)
+    return tmp_path
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Work done in another process: as a user without rights."""
 
 import os
+import warnings
 from collections.abc import Callable
 
 NOBODY = 65534
@@ -13,7 +14,9 @@ def as_nobody(work: Callable[[], str]) -> str:
     be imported already.
     """
     reading, writing = os.pipe()
-    child = os.fork()
+    with warnings.catch_warnings():  # from Python 3.12 on, of threads that are not in the fork
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
     if not child:
         try:
             if os.geteuid() == 0:

@@ -30,23 +30,33 @@ def tiny():
     preparing = Preprocessing((side, side), side, (0.4, 0.5, 0.6), (0.2, 0.3, 0.25))
     return nets.seeded(nets.Plain), preparing, [f"thing {{i}}" for i in range(nets.CATEGORIES)]
 """
-# Stands for `xailib.report.run.explaining` where processes are killed: without a network, so that
-# they start quickly. If there is the file `hold`, all jobs but the first say so in `held` and wait:
-# a test knows what it kills.
+# Stands for the network and LIME where processes are killed, so that they start quickly. If there
+# is the file `hold`, every image says in `held` which process has begun it, and waits: a test knows
+# what it kills; with `die`, the process kills itself. The first job's one image is none, so that
+# this job is soon finished.
 STAND_IN = """
 import os, sys, time, types
 from pathlib import Path
+import numpy as np
 
-def explain(profile, job):
-    from xailib.report.run import shards
-    while Path("hold").exists() and job.name != "2_lime.0000":
+def make(photograph):
+    from xailib.explain.explanation import Explanation
+    from xailib.images.frames import Frame
+    if Path("die").exists():
+        os.kill(os.getpid(), 9)
+    while Path("hold").exists():
         Path("held", str(os.getpid())).touch()
         time.sleep(0.02)
-    row = dict(image=job.photographs[0][0], image_sha256="", method="", classifier="", target=0,
-        target_name="", probability=0.5, above_half=0, above_zero=0, superpixels=None, fit=0)
-    shards.record(profile, job, [row], [], [], {})
+    raw = np.eye(8, dtype="float32")
+    return Explanation("lime", photograph.id, photograph.sha256, "", 0, "", 0.5, Frame.whole(8, 8),
+        raw, raw)
 
-sys.modules["xailib.report.run.explaining"] = types.SimpleNamespace(explain=explain)
+work = types.SimpleNamespace(method="lime", key={}, make=make)
+network = types.SimpleNamespace(files=(), identity=None)
+sys.modules["xailib.explain.requests"] = types.SimpleNamespace(works_of=lambda *_: [work])
+sys.modules["xailib.networks.classifier"] = types.SimpleNamespace(
+    Classifier=None, load_classifier=lambda *_: network)
+sys.modules["xailib.report.run.probing"] = types.SimpleNamespace(record=None, label=None)
 """
 LAST = """
 import pandas as pd
@@ -72,13 +82,11 @@ num_features: int = 10  # superpixels in a mask, at least 1
 out_dir: str = "results/scratch/4_agreement"  # where this run is written"""
 # What the command does, for a project that has not all the notebooks.
 COMMAND = f"""
-from xailib.report.run import notebook as pipeline
-from xailib.report.run import plan
+from xailib.report.run import plan, preflight
 from xailib.report.params import profiles
-from xailib.report.run import preflight as requirements
-for module in (pipeline, plan, profiles):
+for module in (plan, profiles):
     module.TASKS = {TASKS!r}
-requirements.lacking = lambda _: {{}}
+preflight.lacking = lambda _: {{}}
 from xailib.report.cli import main
 main()
 """

@@ -17,7 +17,7 @@ from xailib.compare.localisation import load_boxes
 from xailib.compare.masks import area_mask, lime_mask, value_mask
 from xailib.dissect.concepts import from_names
 from xailib.errors import XailibError, near_matches, unknown_name
-from xailib.explain.cam.methods import explain_cam
+from xailib.explain.cam.methods import METHODS, explain_cam
 from xailib.explain.explanation import scaled
 from xailib.explain.lime import explain_lime
 from xailib.images.frames import Frame, change_frame
@@ -38,6 +38,9 @@ MODES = ["1", "L", "P", "RGB", "RGBA", "LA", "CMYK", "YCbCr", "LAB", "HSV", "I",
 KINDS = ["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM"]
 FLOATS = st.floats(-1e6, 1e6, width=32)
 NET = classifier()
+TARGETS = st.one_of(
+    st.none(), st.integers(-3, 8), st.sampled_from(["thing 1", "THING 4", "think 1", ""])
+)
 
 
 def ours(action):
@@ -48,6 +51,12 @@ def ours(action):
         assert str(error).strip()
         assert "\n" not in str(error)
         return None
+
+
+def known(target):
+    """Tell whether the net has this category."""
+    names = [name.lower() for name in NET.categories]
+    return target is None or target in range(len(names)) or str(target).lower() in names
 
 
 @given(SIDES, SIDES, st.sampled_from(MODES), st.sampled_from(KINDS), st.integers(0, 2**32 - 1))
@@ -77,15 +86,24 @@ def test_any_bytes(tmp_path, data):
 NAMES = st.text(st.characters(exclude_characters="/~."), max_size=40)
 
 
-@given(NAMES)
-def test_any_name(name):
-    ours(lambda: load_images(name))
+@given(st.lists(st.one_of(NAMES, st.sampled_from(["chelsea", "coffee"])), max_size=5))
+def test_only_packaged_names_are_photographs(names):
+    found = ours(lambda: load_images(names[0] if len(names) == 1 else names))
+    packaged = [name for name in dict.fromkeys(names) if name in ("chelsea", "coffee")]
+    assert [p.id for p in found or ()] == packaged
+    assert found is None or {f.source for f in found.failures} == set(names) - set(packaged)
 
 
-@given(st.lists(NAMES, max_size=5))
-def test_any_list_of_names(names):
-    ours(lambda: load_images(names))
-    ours(lambda: from_names(names, "given"))
+@given(st.lists(st.one_of(NAMES, st.sampled_from(["Dog", "dog ", "a  b"])), max_size=5))
+def test_any_words_are_concepts_once_in_their_order(names):
+    found = ours(lambda: from_names(names, "given"))
+    tidy = [" ".join(name.split()) for name in names if name.strip()]
+    assert (found is None) == (not tidy)
+    if found is not None:
+        first = {word.casefold(): word for word in reversed(tidy)}
+        assert sorted(found.names) == sorted(first.values())
+        assert sorted(found.names, key=tidy.index) == list(found.names)
+        assert len(found.names) + found.blanks + found.duplicates == len(names)
 
 
 @given(SIDES, st.integers(1, 3000), st.integers(1, 64), st.integers(1, 80), st.booleans())
@@ -166,7 +184,7 @@ def test_any_superpixels_have_masks(count, features, signs, data):
     st.sampled_from(["quickshift", "slic", "felzenszwalb", "voronoi"]),
     st.one_of(st.none(), st.integers(-300, 300)),
     st.integers(-2, 9),
-    st.one_of(st.none(), st.integers(-3, 8), st.text(max_size=9)),
+    TARGETS,
 )
 def test_any_parameters_of_lime(height, width, samples, segments, hide, batch, target):
     picture = np.random.default_rng(height * width).integers(0, 256, (height, width, 3), np.uint8)
@@ -181,8 +199,9 @@ def test_any_parameters_of_lime(height, width, samples, segments, hide, batch, t
             batch_size=batch,
         )
     )
-    if samples < 10 or batch < 1 or segments == "voronoi":
-        assert found is None
+    shown = hide is None or 0 <= hide <= 255
+    usable = samples >= 10 and batch >= 1 and segments != "voronoi" and shown
+    assert (found is not None) == (usable and known(target))
     if found is not None:
         assert np.isfinite(found.saliency).all()
         assert np.abs(found.saliency).max() <= 1
@@ -191,7 +210,7 @@ def test_any_parameters_of_lime(height, width, samples, segments, hide, batch, t
 @settings(max_examples=25)
 @given(
     st.sampled_from(["gradcam", "layercam", "ablationcam", "scorecam", "gradcamm", ""]),
-    st.one_of(st.none(), st.integers(-3, 8), st.text(max_size=9)),
+    TARGETS,
     st.sampled_from([None, "body", "stem", "stem.0", "fc", "boddy", ""]),
     st.integers(-2, 9),
 )
@@ -202,6 +221,8 @@ def test_any_parameters_of_a_heatmap(method, target, layer, batch):
             NET, picture, method, target, layer=layer, batch_size=batch, engine="eager"
         )
     )
+    usable = method in METHODS and batch >= 1 and layer in (None, "", "body", "stem", "stem.0")
+    assert (found is not None) == (usable and known(target))
     if found is not None:
         assert found.saliency.min() >= 0
         assert found.saliency.max() <= 1

@@ -1,7 +1,10 @@
 """What the project is made of: pinned with hashes, licences stated, no secrets, few rights."""
 
 import csv
+import importlib.util
+import json
 import re
+import shutil
 import subprocess
 import sys
 
@@ -13,13 +16,22 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 LINUX = {"sys_platform": "linux", "platform_machine": "x86_64", "os_name": "posix"}
-HERE = {**LINUX, "python_version": "3.11", "python_full_version": "3.11.9"}
+PYTHONS = ["3.11", "3.12", "3.13"]
 
 
-def pins() -> dict[str, str]:
+def pins(python: str | None = None) -> dict[str, str]:
+    """The exact versions for a Python, or for any."""
     lines = (ROOT / "constraints.txt").read_text().splitlines()
-    pairs = [line.split("==") for line in lines if line and not line.startswith("#")]
-    return {canonicalize_name(name): version for name, version in pairs}
+    return versions((Requirement(line) for line in lines if not line.startswith("#")), python)
+
+
+def versions(requirements, python: str | None) -> dict[str, str]:
+    here = {**LINUX, "python_version": python, "python_full_version": f"{python}.9"}
+    return {
+        canonicalize_name(one.name): str(one.specifier).removeprefix("==")
+        for one in requirements
+        if python is None or one.marker is None or one.marker.evaluate(here)
+    }
 
 
 def locked() -> list[tuple[Requirement, list[str]]]:
@@ -32,13 +44,9 @@ def locked() -> list[tuple[Requirement, list[str]]]:
     return found
 
 
-def test_every_pin_is_locked_with_hashes_and_nothing_else_is():
-    lock = {
-        canonicalize_name(one.name): str(one.specifier).removeprefix("==")
-        for one, _ in locked()
-        if one.marker is None or one.marker.evaluate(HERE)
-    }
-    assert lock == pins()
+@pytest.mark.parametrize("python", PYTHONS)
+def test_every_pin_is_locked_with_hashes_and_nothing_else_is(python):
+    assert versions((one for one, _ in locked()), python) == pins(python)
     for one, hashes in locked():
         assert hashes, one
         assert all(re.fullmatch(r"sha256:[0-9a-f]{64}", sha256) for sha256 in hashes), one
@@ -51,7 +59,42 @@ def test_what_is_declared_is_pinned():
     extras = project["optional-dependencies"]
     declared = [*project["dependencies"], *extras["report"], *extras["dev"]]
     for one in map(Requirement, declared):
-        assert pins()[canonicalize_name(one.name)] in one.specifier, one
+        for python in PYTHONS:
+            assert pins(python)[canonicalize_name(one.name)] in one.specifier, one
+
+
+def test_one_range_of_pythons_is_named_everywhere():
+    wanted = {
+        "pyproject.toml": 'requires-python = ">=3.11,<3.14"',
+        "environment.yml": "python>=3.11,<3.14",
+        "Makefile": "(3, 11) <= sys.version_info[:2] <= (3, 13)",
+        ".github/workflows/test.yml": f"python: {json.dumps(PYTHONS)}",
+    }
+    for name, text in wanted.items():
+        assert text in (ROOT / name).read_text(), name
+
+
+@pytest.mark.parametrize(("found", "code"), [((3, 10), 2), ((3, 13), 0), ((3, 14), 2)])
+def test_another_python_is_refused_in_one_line(tmp_path, found, code):
+    """By the first command of the README, before anything is made."""
+    stand_in = tmp_path / "python"
+    stand_in.write_text(
+        f"""#!/bin/sh
+case "$1" in
+-c) exec {sys.executable} -c "import sys; sys.version_info = {found}; $2" ;;
+*) mkdir -p .venv/bin && ln -s /bin/true .venv/bin/python ;;
+esac
+"""
+    )
+    stand_in.chmod(0o755)
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    for name in ("pyproject.toml", "constraints.txt"):
+        (tmp_path / name).touch()
+    command = ["make", "-s", ".venv/ready", f"PYTHON={stand_in}", "BIN=.venv/bin"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    line = f"{stand_in} is not Python 3.11, 3.12 or 3.13: make PYTHON=/path/to/python3.12"
+    assert (line in done.stdout) == (code != 0)
+    assert (tmp_path / ".venv").exists() == (code == 0)
 
 
 def test_no_address_of_an_index_is_written_down():
@@ -69,13 +112,24 @@ def test_the_licence_of_every_pinned_package_is_stated():
 
 
 def test_the_licence_of_all_weights_is_stated_with_the_place_that_states_it():
-    with (ROOT / "book" / "_data" / "weights.csv").open(encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    rows = []
+    for name in ("weights", "fetched"):
+        with (ROOT / "book" / "_data" / f"{name}.csv").open(encoding="utf-8") as file:
+            rows += csv.DictReader(file)
     for row in rows:
         assert row["licence"], row
         assert row["stated in"], row
-        if "fetched" in row["what"] and row["licence"] != "none stated":
+        known = row["licence"] != "none stated" and ("what" not in row or "fetched" in row["what"])
+        if known:
             assert "](http" in row["stated in"] or "configuration" in row["stated in"], row
+
+
+def test_the_table_of_fetched_files_is_the_registrys():
+    spec = importlib.util.spec_from_file_location("licences", ROOT / "benchmarks" / "licences.py")
+    licences = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(licences)
+    with (ROOT / "book" / "_data" / "fetched.csv").open(encoding="utf-8", newline="") as file:
+        assert list(csv.reader(file)) == licences.fetched()
 
 
 def audited(out: str, error: str, code: int) -> subprocess.CompletedProcess:

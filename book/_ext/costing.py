@@ -1,161 +1,121 @@
-"""The page on cost: what the shown runs took against what was foreseen, and how cost grows.
+"""The page on cost: what the shown runs took, and what that comes to with many more images.
 
-The runs are those of the profile that the site shows; growth is what ``benchmarks/scale.py`` has
-kept. All of it becomes substitutions (``{{ cost_tasks }}``), so that no figure stands in prose.
+All of it becomes substitutions (``{{ cost_tasks }}``), so that no figure stands in prose.
 """
 
-import contextlib
 import json
-from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from performance import busy, html, machines, number
-from runs import ROOT, results_folder
-from scaling import FOLDER, assumed, efficiency, extrapolated, growth, kept, lasting
+from runs import results_folder
 from sphinx.application import Sphinx
 from sphinx.config import Config
 
-MISSING = "*Not measured yet:* `OMP_NUM_THREADS=1 .venv/bin/python benchmarks/scale.py {} --keep`"
-FIGURE = """```{run-figure} _data/scale/scale.svg
-:name: cost-growth
-:dark: _data/scale/scale-dark.svg
-:alt: Processor time on logarithmic axes against photographs, units and concepts, and the speed \
-of several workers against their number, beside the line that would be ideal.
-
-Processor time as one thing grows and all else stays, on logarithmic axes, and how many times
-faster several workers are. Broken: in proportion, with workers as far as there are cores.
-{download}`Sizes (CSV) <_data/scale/sizes.csv>`, {download}`workers (CSV) <_data/scale/workers.csv>`
-```"""
+FOLDER = Path(__file__).parents[1] / "_data/scale"  # what `benchmarks/scale.py` has kept
+IMAGENET = 1_281_167  # training images of ImageNet-1k
+MACHINES = 64
+WHAT = {
+    "1_clip_dissect": "units labelled, images of the probe set",
+    "2_lime": "LIME",
+    "3_cam": "class activation maps, all methods",
+}
 
 
 def texts(runs: Path, folder: Path = FOLDER) -> dict[str, str]:
     """Return the page's parts, by the names of their substitutions."""
-    tables = {name: kept(name, folder) for name in ("sizes", "workers", "long")}
-    sizes, workers, long = tables.values()
     found = tasks(runs)
-    measured = [table for table in tables.values() if table is not None]
-    file = folder / "manifest.json"
-    origin = json.loads(file.read_text(encoding="utf-8"))["runs"] if file.is_file() else {}
-    whole = (folder / "scale-dark.svg").is_file() and sizes is not None and workers is not None
+    tables = [pd.read_csv(folder / f"{name}.csv") for name in ("long", "workers")]
+    origin = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["runs"]
     return {
-        "cost_verdict": verdict(found),
-        "cost_tasks": "" if found.empty else html(shown(found), "cost-tasks"),
-        "cost_figure": FIGURE if whole else "",
-        "cost_sizes": missing("grow") if sizes is None else html(growth(sizes), "cost-sizes"),
-        "cost_workers": missing("workers 1 2 4 8")
-        if workers is None
-        else html(efficiency(workers), "cost-workers"),
-        "cost_long": missing("lime 10000") if long is None else html(lasting(long), "cost-long"),
-        "cost_imagenet": missing("grow")
-        if sizes is None
-        else html(extrapolated(assumed(folder), sizes, workers), "cost-imagenet"),
-        "cost_busy": busy(*measured) if measured else "",
+        "cost_tasks": html(shown(found), "cost-tasks") if len(found) else "*No run is shown.*",
+        "cost_imagenet": html(multiplied(found), "cost-imagenet") if len(found) else "",
+        "cost_long": lasting(tables[0].iloc[0]),
+        "cost_workers": efficiency(tables[1]),
+        "cost_busy": busy(*tables),
         "cost_machines": "\n".join(machines(origin)),
     }
 
 
-def missing(words: str) -> str:
-    """Return what to run."""
-    return MISSING.format(words)
-
-
 def tasks(runs: Path) -> pd.DataFrame:
-    """Return a row for each finished run: passes, seconds, memory, disk, foreseen and found.
+    """Return a row for each finished run that has noted its cost.
 
-    What was not foreseen or not noted is NaN.
+    Seconds are those of the notebook and of the jobs from which it took its results.
     """
-    from xailib.report.params.profiles import TASKS, Profile
-    from xailib.report.run.costs import estimate
-    from xailib.report.run.expected import expected_passes
-    from xailib.report.run.job import Job
-
-    files = {task: runs / task / "manifest.json" for task in TASKS}
-    manifests = {t: json.loads(f.read_text()) for t, f in files.items() if f.is_file()}
-    requests = {t: m.get("request", {}).get("parameters", {}) for t, m in manifests.items()}
-    profile = Profile(runs.name, {}, requests)
-    rows = []
-    with contextlib.chdir(ROOT):  # where the notebooks' own paths start
-        for task, manifest in manifests.items():
-            cost = estimate(profile, Job(task, task))
-            counted = manifest.get("passes", {})
-            passes = {"foreseen": expected_passes(profile, task), "found": _all(counted)}
-            row: dict[str, Any] = {"task": task, "kept": counted.get("kept", 0)}
-            row |= {f"passes_{which}": value for which, value in passes.items()}
-            row |= {f"{name}_foreseen": getattr(cost, name, None) for name in NAMES}
-            row |= {f"{n}_found": v for n, v in spent(runs / task, row["kept"] > 0).items()}
-            rows.append(row)
-    columns = [f"{name}_{which}" for name in ("passes", *NAMES) for which in ("foreseen", "found")]
-    return pd.DataFrame(rows, columns=["task", "kept", *columns]).astype(
-        dict.fromkeys(columns, float)
-    )
-
-
-NAMES = ("seconds", "memory", "disk")
-
-
-def _all(counted: Mapping[str, int]) -> int | None:
-    return sum(counted.values()) if counted else None
-
-
-def spent(folder: Path, shared: bool) -> dict[str, float | None]:
-    """Return what a task's jobs noted: seconds of all processors, most memory, disk.
-
-    Those of its shards count where the notebook has used what was made before.
-    """
-    files = [folder / "cost.json"]
-    if shared:
-        files += sorted(folder.glob("jobs/*[0-9]/cost.json"))
-    noted = [json.loads(file.read_text()) for file in files if file.is_file()]
-    if not (folder / "cost.json").is_file():
-        return dict.fromkeys(NAMES)
-    seconds, memory, disk = (
-        [one[name] for one in noted] for name in ("processor", "memory", "disk")
-    )
-    return {"seconds": sum(seconds), "memory": max(memory), "disk": disk[0]}
-
-
-def verdict(found: pd.DataFrame) -> str:
-    """Return how far the foreseen passes and times are from what was found."""
-    if found.empty:
-        return "*No run is shown:* `.venv/bin/xailib run`"
-    both = found.dropna(subset=["passes_foreseen", "passes_found"])
-    text = f"{len(found)} tasks are shown."
-    if len(both):
-        counted, foreseen = both["passes_found"].sum(), both["passes_foreseen"].sum()
-        text += (
-            f" {len(both)} of them tell their passes: networks were shown {counted:,.0f} pictures, "
-            f"and {foreseen:,.0f} were foreseen."
+    rows: list[dict[str, Any]] = []
+    for note in sorted(
+        runs.glob("*/cost.json"), key=lambda file: int(file.parts[-2].split("_")[0])
+    ):
+        manifest = json.loads((note.parent / "manifest.json").read_text(encoding="utf-8"))
+        notes = [note]
+        if manifest.get("passes", {}).get("kept"):
+            notes += note.parent.glob("jobs/*[0-9]/cost.json")
+        costs = [json.loads(file.read_text(encoding="utf-8")) for file in notes]
+        inputs = manifest["inputs"]
+        rows.append(
+            {
+                "task": note.parent.name,
+                "images": inputs.get("probe", {}).get("count") or len(inputs.get("images") or ()),
+                "passes": sum(manifest.get("passes", {}).values()),
+                "seconds": sum(cost["seconds"] for cost in costs),
+                "memory": max(cost["memory"] for cost in costs),
+                "disk": costs[0]["disk"],
+            }
         )
-    timed = found.dropna(subset=["seconds_foreseen", "seconds_found"])
-    if len(timed):
-        ratios = timed["seconds_found"] / timed["seconds_foreseen"]
-        text += (
-            f" Of {len(timed)} tasks with both, processor time was {number(ratios.min())} to "
-            f"{number(ratios.max())} times what was foreseen (median {number(ratios.median())})."
-        )
-    return text
+    columns = ["task", "images", "passes", "seconds", "memory", "disk"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def shown(found: pd.DataFrame) -> pd.DataFrame:
-    """Return the table of tasks as it is shown: foreseen, found, and their ratio."""
-    units = {"seconds": 1, "memory": 1e-6, "disk": 1e-6}
+    """Return the table of tasks as it is shown, and its sum."""
+    rows: list[tuple[str, ...]] = [
+        (
+            row["task"],
+            f"{row['images']:,}",
+            f"{row['passes']:,}",
+            number(row["seconds"]),
+            number(row["memory"] / 1e6),
+            number(row["disk"] / 1e6),
+        )
+        for row in found.to_dict("records")
+    ]
+    total = [number(found["seconds"].sum()), number(found["memory"].max() / 1e6)]
+    total.append(number(found["disk"].sum() / 1e6))
+    rows.append(("one after the other", "", f"{found['passes'].sum():,}", *total))
+    heads = ["task", "images", "images shown to networks", "seconds", "memory, MB", "disk, MB"]
+    return pd.DataFrame(rows, columns=heads)
 
-    def cell(row: Mapping[Hashable, Any], name: str) -> str:
-        before, after = (row[f"{name}_{w}"] * units.get(name, 1) for w in ("foreseen", "found"))
-        said = "{:,.0f}".format if name == "passes" else number
-        both = " / ".join("–" if np.isnan(value) else said(value) for value in (before, after))
-        return f"{both} ({number(after / before)})" if before > 0 and after >= 0 else both
 
-    rows = found.to_dict("records")
-    table = {"task": found["task"], "passes": [cell(row, "passes") for row in rows]}
-    table["of these kept"] = found["kept"].map("{:,.0f}".format)
-    heads = ("seconds of a processor", "memory, MB", "disk, MB")
-    for name, head in zip(NAMES, heads, strict=True):
-        table[head] = [cell(row, name) for row in rows]
-    return pd.DataFrame(table)
+def multiplied(found: pd.DataFrame) -> pd.DataFrame:
+    """Return what all training images of ImageNet would take: what one took here, so many times."""
+    rows = []
+    for row in found[found["task"].isin(WHAT) & (found["images"] > 0)].to_dict("records"):
+        hours = row["seconds"] / row["images"] * IMAGENET / 3600
+        disk = row["disk"] / row["images"] * IMAGENET / 1e9
+        each = number(row["seconds"] / row["images"])
+        rows.append(
+            (WHAT[row["task"]], each, number(hours), number(hours / MACHINES), number(disk))
+        )
+    heads = ["what", "seconds an image", "hours, one machine", f"hours, {MACHINES}", "disk, GB"]
+    return pd.DataFrame(rows, columns=heads)
+
+
+def lasting(row: "pd.Series[Any]") -> str:
+    """Return what a long run took, in words."""
+    return (
+        f"{row['images']:,} images were explained by LIME in {number(row['seconds'])} s by "
+        f"{row['workers']} workers, into one table of {row['rows']:,} rows; {row['failures']} file "
+        f"that is no image was listed. A job held {number(row['first_quarter_mb'])} MB in the "
+        f"first quarter of the run and {number(row['last_quarter_mb'])} MB in the last."
+    )
+
+
+def efficiency(workers: pd.DataFrame) -> str:
+    """Return how much faster more workers are, in words."""
+    several = workers[workers["workers"] > 1].to_dict("records")
+    said = [f"{row['workers']} are {row['speedup']:.2f} times as fast as one" for row in several]
+    return f"On {workers['cores'].iloc[0]} cores, {', '.join(said)}."
 
 
 def offer(app: Sphinx, config: Config) -> None:

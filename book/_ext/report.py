@@ -19,6 +19,7 @@ from sphinx.util import logging
 sys.path.insert(0, str(Path(__file__).parent))
 
 import pages
+import parameters
 import provenance
 import rooms
 import shown
@@ -99,4 +100,5 @@ def setup(app: Sphinx) -> dict[str, bool]:
     shown.setup(app)
     pages.setup(app)
     rooms.setup(app)
+    parameters.setup(app)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -11,7 +11,7 @@ PAGES = sorted((ROOT / "book").rglob("*.md"))
 ALLOWED = (
     r"(?s)^```+\w*\n.*?^```+$", r"`[^`\n]+`", r"\{\{.*?\}\}", r"(?s)\$\$.*?\$\$", r"\$[^$\n]+\$",
     r"\{cite(:\w)?\}`[^`]+`", r"\]\([^)]*\)", r"^:+\{.*$", r"^:[\w-]+:.*$", r"^\(.*\)=$",
-    r"\b(19|20)\d\d\b", r"\bLIME [12]\b", r"\bPython 3\.11\b", r"\bSHA-256\b",
+    r"\b(19|20)\d\d\b", r"\bLIME [12]\b", r"\bPython 3\.11 to 3\.13\b", r"\bSHA-256\b",
 )  # fmt: skip
 
 

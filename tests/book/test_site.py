@@ -13,9 +13,8 @@ from xailib.report.run.notebook import TASKS
 pytestmark = pytest.mark.site
 
 
-@pytest.mark.parametrize("width", [1300, 390])
+@pytest.mark.parametrize(("way", "width"), [("server", 1300), ("server", 390), ("file", 1300)])
 @pytest.mark.parametrize("name", PAGES)
-@pytest.mark.parametrize("way", ["server", "file"])
 def test_every_page_opens_without_error_or_outside_request(visit, name, width, way):
     seen = visit(name, width, way=way)
     assert seen.wrong == []

@@ -1,6 +1,5 @@
 """Recording activations: what is recorded, and what a kill, a full disk or a change does."""
 
-import json
 import resource
 import signal
 import subprocess
@@ -14,11 +13,11 @@ import torch
 from conftest import ROOT
 from torch import nn
 
-from xailib.dissect import activations
-from xailib.dissect import blocks as recording
+from xailib.dissect import activations, blocks
 from xailib.dissect.activations import record_activations
 from xailib.errors import InputError, StorageError
-from xailib.images.probe import load_probe
+from xailib.images.probe import load_probe, probe_of
+from xailib.networks.classifier import BATCH
 from xailib.networks.layers import recorded
 
 LAYERS = ["stem", "body", "fc"]
@@ -27,6 +26,29 @@ LAYERS = ["stem", "body", "fc"]
 @pytest.fixture
 def probe(tmp_path):
     return load_probe(nets.photographs_in(tmp_path / "pictures", 11))
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """Blocks of four photographs, so that eleven are three of them."""
+    monkeypatch.setattr(blocks, "block_photographs", lambda crops: 4)
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """The ids of what is shown to networks, a list for each block."""
+    found, pooled = [], activations._pooled
+
+    def watched(classifier, layers, part, *rest):
+        found.append(list(part.ids))
+        return pooled(classifier, layers, part, *rest)
+
+    monkeypatch.setattr(activations, "_pooled", watched)
+    return found
+
+
+def block_of(recording, number):
+    return recording.blocks[number] / "01.npy"
 
 
 def literal(classifier, layers, probe, pool):
@@ -56,6 +78,7 @@ def test_rows_are_the_pooled_outputs(tmp_path, probe, pool, dtype):
     tolerance = 2e-3 if dtype == "float16" else 1e-5
     for name, expected in literal(net, LAYERS, probe, pool).items():
         assert isinstance(found[name], np.memmap)
+        assert not found[name].flags.writeable
         assert found[name].dtype == dtype
         np.testing.assert_allclose(found[name], expected, rtol=tolerance, atol=tolerance)
 
@@ -76,56 +99,83 @@ def test_token_networks(tmp_path, probe):
     np.testing.assert_allclose(found["layers.0"][0], expected, rtol=1e-4, atol=1e-5)
 
 
-def test_a_finished_recording_is_used_again(tmp_path, probe, monkeypatch):
+@pytest.mark.parametrize("batch_size", [2, 4])
+def test_blocks_are_the_whole_to_the_last_bit(tmp_path, probe, short, monkeypatch, batch_size):
+    net, options = nets.classifier(), {"dtype": "float32", "batch_size": batch_size}
+    found = record_activations(net, LAYERS, probe, folder=tmp_path / "a", **options)
+    assert [len(block) for block in found.blocks_of("fc")] == [4, 4, 3]
+    monkeypatch.undo()
+    whole = record_activations(net, LAYERS, probe, folder=tmp_path / "b", **options)
+    assert [len(block) for block in whole.blocks_of("fc")] == [11]
+    assert found.ids == whole.ids == probe.ids
+    for name in LAYERS:
+        np.testing.assert_array_equal(found[name], whole[name])
+
+
+def test_rows_and_ids_are_read_from_the_blocks_that_hold_them(tmp_path, probe, short):
+    recording = record_activations(nets.classifier(), LAYERS, probe, folder=tmp_path)
+    assert "fc" in recording
+    assert "fcc" not in recording
+    assert recording.images == 11
+    for index in ([9, 0, 9, 4], [3], range(11)):
+        rows = np.array(index)
+        np.testing.assert_array_equal(recording.rows("body", rows), recording["body"][rows])
+        assert recording.ids_at(rows) == [probe.ids[row] for row in index]
+
+
+def test_a_finished_recording_is_used_again(tmp_path, probe, shown):
     net = nets.classifier()
     first = record_activations(net, LAYERS, probe, folder=tmp_path / "a")
-    monkeypatch.setattr(activations, "_pooled", None)  # a forward pass would fail
     again = record_activations(net, LAYERS, probe, folder=tmp_path / "a")
+    assert len(shown) == 1
     np.testing.assert_array_equal(first["fc"], again["fc"])
 
 
-def test_another_recording_is_never_used(tmp_path, probe):
+def test_another_recording_is_never_used_and_stays(tmp_path, probe, shown):
     net = nets.classifier()
-    folder = tmp_path / "a"
-    record_activations(net, LAYERS, probe, folder=folder)
-    other = load_probe([image.file for image in probe.images[:-1]])
-    for changes, what in [
-        ({"classifier": nets.classifier(seed=1)}, "classifier"),
-        ({"layers": ["fc"]}, "layers"),
-        ({"pool": "max"}, "pool"),
-        ({"dtype": "float32"}, "dtype"),
-        ({"probe": other}, "probe"),
-    ]:
-        given = {"classifier": net, "layers": LAYERS, "probe": probe, "folder": folder, **changes}
-        with pytest.raises(InputError, match=rf"holds another recording: .*{what}"):
-            record_activations(**given)
-    (folder / "manifest.json").write_text("{")
-    with pytest.raises(InputError, match=r"is damaged: .*; delete the folder to record anew"):
-        record_activations(net, LAYERS, probe, folder=folder)
-    (folder / "manifest.json").unlink()
-    with pytest.raises(InputError, match="holds something else"):
-        record_activations(net, LAYERS, probe, folder=folder)
+    variants = [
+        {},
+        {"classifier": nets.classifier(seed=1)},
+        {"layers": ["fc"]},
+        {"pool": "max"},
+        {"dtype": "float32"},
+        {"probe": load_probe([image.file for image in probe.images[:-1]])},
+        {"probe": load_probe([image.file for image in probe.images[::-1]])},
+    ]
+    for number, changes in enumerate(variants):
+        given = {"classifier": net, "layers": LAYERS, "probe": probe, **changes}
+        found = record_activations(**given, folder=tmp_path / "all")
+        alone = record_activations(**given, folder=tmp_path / str(number))
+        assert [block.name for block in found.blocks] == [block.name for block in alone.blocks]
+        for name in given["layers"]:
+            np.testing.assert_array_equal(found[name], alone[name])
+    assert len(shown) == 2 * len(variants)
+    assert len(list((tmp_path / "all").iterdir())) == len(variants)
+    found.prune()
+    assert list((tmp_path / "all").iterdir()) == list(found.blocks)
 
 
-@pytest.mark.parametrize("spoil", ["append", "flip", "remove"])
-def test_a_damaged_recording_is_made_again_and_said(tmp_path, probe, caplog, spoil):
+@pytest.mark.parametrize("spoil", ["append", "flip", "remove", "manifest"])
+def test_a_damaged_block_alone_is_made_again_and_said(tmp_path, probe, short, shown, caplog, spoil):
     net = nets.classifier()
-    folder = tmp_path / "a"
-    whole = {
-        k: np.array(v) for k, v in record_activations(net, LAYERS, probe, folder=folder).items()
-    }
-    file = folder / "table01.bin"
+    recording = record_activations(net, LAYERS, probe, folder=tmp_path)
+    whole = {name: np.array(values) for name, values in recording.items()}
+    file = block_of(recording, 1)
     data = file.read_bytes()
-    if spoil == "remove":
+    if spoil == "manifest":
+        file.with_name("block.json").write_text("{")
+    elif spoil == "remove":
         file.unlink()
     else:
-        file.write_bytes(data + b"x" if spoil == "append" else bytes([data[0] ^ 1]) + data[1:])
-    again = record_activations(net, LAYERS, probe, folder=folder)
-    assert "is damaged; it is recorded anew" in caplog.text
+        file.write_bytes(data + b"x" if spoil == "append" else data[:-1] + bytes([data[-1] ^ 1]))
+    shown.clear()
+    again = record_activations(net, LAYERS, probe, folder=tmp_path)
+    assert f"{file.parent.name}' is damaged; it is recorded anew" in caplog.text
+    assert shown == [["p04", "p05", "p06", "p07"]]
     for name in LAYERS:
         np.testing.assert_array_equal(again[name], whole[name])
     caplog.clear()
-    record_activations(net, LAYERS, probe, folder=folder)
+    record_activations(net, LAYERS, probe, folder=tmp_path)
     assert not caplog.text
 
 
@@ -133,17 +183,16 @@ KILLED = """
 import os, signal, sys
 sys.path.insert(0, sys.argv[1])
 import nets
-from xailib.dissect import activations
-from xailib.dissect import blocks as recording
+from xailib.dissect import activations, blocks
 from xailib.images.probe import load_probe
-append, batches = recording._append, []
-def killed(folder, rows, dtype):
-    batches.append(1)
-    if len(batches) == 3:  # in the middle of a batch: one layer is written, two are not
-        append(folder, dict([next(iter(rows.items()))]), dtype)
+write, files = blocks.write_atomic, []
+def killed(*given):
+    files.append(1)
+    if len(files) == 10:  # in the middle of a block: one layer is written, two are not
         os.kill(os.getpid(), signal.SIGKILL)
-    append(folder, rows, dtype)
-recording._append = killed
+    write(*given)
+blocks.write_atomic = killed
+blocks.block_photographs = lambda crops: 4
 probe = load_probe(sys.argv[2])
 layers = ["stem", "body", "fc"]
 activations.record_activations(
@@ -151,82 +200,62 @@ activations.record_activations(
 """
 
 
-def test_a_killed_recording_goes_on_behind_its_last_whole_batch(tmp_path, probe, monkeypatch):
+def test_a_killed_recording_goes_on_at_its_first_missing_block(tmp_path, probe, short, shown):
     folder, tests = tmp_path / "a", ROOT / "tests"
     pictures = Path(probe.images[0].file).parent
     command = [sys.executable, "-c", KILLED, str(tests), str(pictures), str(folder)]
     killed = subprocess.run(command, check=False)
     assert killed.returncode == -signal.SIGKILL
-    assert "complete" not in json.loads((folder / "manifest.json").read_text())
-
-    starts = []
-    pooled = activations._pooled
-
-    def watched(*arguments):
-        starts.append(arguments[4])
-        return pooled(*arguments)
-
-    monkeypatch.setattr(activations, "_pooled", watched)
+    assert len(list(folder.glob("*/00.npy"))) == 3
+    assert len(list(folder.glob("*/block.json"))) == 2
     net = nets.classifier()
     options = {"dtype": "float32", "batch_size": 2}
     resumed = record_activations(net, LAYERS, probe, folder=folder, **options)
+    assert shown == [["p08", "p09", "p10"]]
     whole = record_activations(net, LAYERS, probe, folder=tmp_path / "b", **options)
-    assert starts == [4, 0]
     for name in LAYERS:
         np.testing.assert_array_equal(resumed[name], whole[name])
 
 
-def test_parts_are_copied_and_only_the_rest_is_shown(tmp_path, probe, monkeypatch):
+def test_parts_are_blocks_of_the_whole_whatever_cannot_be_used(tmp_path, short, shown):
+    folder = nets.photographs_in(tmp_path / "pictures", 14)
+    (folder / "p02.png").write_bytes(b"no picture")
+    (folder / "p09.png").unlink()
+    files = [str(folder / f"p{number:02d}.png") for number in range(14)]
     net = nets.classifier()
 
-    def part(name, start, stop, classifier=net, **options):
-        folder = tmp_path / name
-        rows = record_activations(
-            classifier, LAYERS, probe.part(start, stop), folder=folder, **options
-        )
-        return {layer: np.array(values) for layer, values in rows.items()}
+    def recorded(probe):
+        shown.clear()
+        return record_activations(net, LAYERS, probe, folder=tmp_path / "a").blocks
 
-    whole = part("whole", 0, 11)
-    parts = {(7, 9): part("p1", 7, 9), (2, 5): part("p0", 2, 5), (4, 6): part("p2", 4, 6)}
-    # What must be passed over: other weights, another pooling, a damaged one, an unfinished one.
-    part("other", 0, 2, nets.classifier(seed=1))
-    part("pool", 0, 2, pool="max")
-    part("damaged", 9, 11)
-    file = tmp_path / "damaged" / "table01.bin"
-    file.write_bytes(bytes([file.read_bytes()[0] ^ 1]) + file.read_bytes()[1:])
-    part("unfinished", 0, 2)
-    note = tmp_path / "unfinished" / "manifest.json"
-    note.write_text(note.read_text().replace('"complete": true', '"complete": false'))
+    listed = [(Path(file).stem, file) for file in files]
+    parts = [recorded(probe_of(listed[start : start + 4])) for start in (4, 0)]
+    assert shown == [["p00", "p01", "p03"]]
+    whole = recorded(load_probe(files[:11]))
+    assert shown == [["p08", "p10"]]
+    assert whole[:2] == (*parts[1], *parts[0])
+    # Images added at the end leave the full blocks before them.
+    added = recorded(load_probe(files))
+    assert shown == [["p08", "p10", "p11"], ["p12", "p13"]]
+    assert added[:2] == whole[:2]
 
-    asked = []
-    pooled = activations._pooled
 
-    def watched(*arguments):
-        asked.append((arguments[4], len(arguments[2])))
-        return pooled(*arguments)
-
-    monkeypatch.setattr(activations, "_pooled", watched)
-    folders = [path for path in tmp_path.iterdir() if path.name != "whole"]
-    found = record_activations(net, LAYERS, probe, folder=tmp_path / "a", parts=folders)
-    assert asked == [(0, 2), (6, 7), (9, 11)]
-    for layer in LAYERS:
-        np.testing.assert_allclose(found[layer], whole[layer], rtol=2e-3, atol=2e-3)
-        np.testing.assert_array_equal(found[layer][2:5], parts[2, 5][layer])
-        np.testing.assert_array_equal(found[layer][5:6], parts[4, 6][layer][1:])
-        np.testing.assert_array_equal(found[layer][7:9], parts[7, 9][layer])
+@pytest.mark.parametrize("crops", [0, 1, 7, 36, 55, 5000])
+def test_a_block_is_whole_batches(crops):
+    images = blocks.block_photographs(crops) * (1 + crops)
+    assert images % BATCH == 0
+    assert images <= max(blocks.IMAGES, BATCH * (1 + crops))
 
 
 def test_a_full_disk_is_told_before_and_during(tmp_path, probe, monkeypatch):
     net = nets.classifier()
     with monkeypatch.context() as patch:
         usage = type("Usage", (), {"free": 100})
-        patch.setattr(recording.shutil, "disk_usage", lambda folder: usage)
+        patch.setattr(blocks.shutil, "disk_usage", lambda folder: usage)
         with pytest.raises(InputError, match="0 MB free"):
             record_activations(net, LAYERS, probe, folder=tmp_path / "a")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(
-        resource.RLIMIT_FSIZE, (500, hard)
-    )  # enough for the manifest, not for a layer
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300, hard))  # not enough for a layer
     try:
         with pytest.raises(StorageError, match="make room and run again to go on"):
             record_activations(net, LAYERS, probe, folder=tmp_path / "b", dtype="float32")

@@ -1,6 +1,6 @@
 """Recorded embeddings: what the encoder gives, used again, resumed, never another's."""
 
-import json
+import os
 import signal
 import subprocess
 import sys
@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
+from xailib.dissect import blocks
 from xailib.dissect.activations import record_activations
 from xailib.dissect.concepts import from_names
 from xailib.dissect.embeddings import record_embeddings
@@ -38,13 +39,19 @@ def probe(tmp_path):
     return load_probe(nets.photographs_in(tmp_path / "pictures", 40))
 
 
+@pytest.fixture
+def short(monkeypatch):
+    """Blocks of 16 images."""
+    monkeypatch.setattr(blocks, "IMAGES", 16)
+
+
 def test_rows_are_the_encoders_and_are_made_once(tmp_path, probe):
     encoder = Colours()
-    first = record_embeddings(encoder, probe, folder=tmp_path / "a")
+    first = record_embeddings(encoder, probe, folder=tmp_path / "a")["embeddings"]
     assert first.dtype == np.float32
     np.testing.assert_array_equal(first, Colours().encode_images(probe))
     assert encoder.shown == list(probe.ids)
-    again = record_embeddings(encoder, probe, folder=tmp_path / "a")
+    again = record_embeddings(encoder, probe, folder=tmp_path / "a")["embeddings"]
     np.testing.assert_array_equal(first, again)
     assert len(encoder.shown) == len(probe)  # not one image was shown again
 
@@ -56,21 +63,19 @@ def test_another_layer_or_measure_shows_the_encoder_nothing_again(tmp_path, prob
     for number, (layer, measure, options) in enumerate(
         [("body", "soft_wpmi", {"top_k": 5}), ("fc", "cos_similarity_cubed", {})]
     ):
-        images = record_embeddings(encoder, probe, folder=tmp_path / "images")
+        images = record_embeddings(encoder, probe, folder=tmp_path / "images")["embeddings"]
         recorded = record_activations(net, [layer], probe, folder=tmp_path / str(number))
         table = label_units(recorded, images, texts, concepts, measure=measure, **options)
         assert len(table) == recorded[layer].shape[1]
     assert len(encoder.shown) == len(probe)
 
 
-def test_an_interrupted_recording_goes_on_behind_its_last_whole_batch(tmp_path, probe):
+def test_an_interrupted_recording_goes_on_at_its_first_missing_block(tmp_path, probe, short):
     with pytest.raises(KeyboardInterrupt):
-        record_embeddings(Colours(fails_after=35), probe, folder=tmp_path / "a")
-    with (tmp_path / "a" / "table00.bin").open("ab") as file:
-        file.write(b"half")  # of a row
+        record_embeddings(Colours(fails_after=35), probe, folder=tmp_path)
     encoder = Colours()
-    found = record_embeddings(encoder, probe, folder=tmp_path / "a")
-    assert encoder.shown == list(probe.ids[32:])  # two batches of 16 were whole
+    found = record_embeddings(encoder, probe, folder=tmp_path)["embeddings"]
+    assert encoder.shown == list(probe.ids[32:])  # two blocks of 16 were whole
     np.testing.assert_array_equal(found, Colours().encode_images(probe))
 
 
@@ -78,8 +83,10 @@ KILLED = """
 import os, signal, sys
 sys.path.insert(0, sys.argv[1])
 from test_embeddings import Colours
+from xailib.dissect import blocks
 from xailib.dissect.embeddings import record_embeddings
 from xailib.images.probe import load_probe
+blocks.IMAGES = 16
 class Killed(Colours):
     def encode_images(self, pictures):
         if self.shown:
@@ -89,36 +96,35 @@ record_embeddings(Killed(), load_probe(sys.argv[2]), folder=sys.argv[3])
 """
 
 
-def test_a_kill_loses_no_whole_batch(tmp_path, probe):
-    folder = tmp_path / "a"
+def test_a_kill_loses_no_whole_block(tmp_path, probe, short):
     pictures = Path(probe.images[0].file).parent
-    command = [sys.executable, "-c", KILLED, str(ROOT / "tests"), str(pictures), str(folder)]
-    killed = subprocess.run(command, check=False)
+    words = [str(Path(__file__).parent), str(pictures), str(tmp_path / "a")]
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+    killed = subprocess.run([sys.executable, "-c", KILLED, *words], check=False, env=environment)
     assert killed.returncode == -signal.SIGKILL
-    assert "complete" not in json.loads((folder / "manifest.json").read_text())
     encoder = Colours()
-    record_embeddings(encoder, probe, folder=folder)
+    record_embeddings(encoder, probe, folder=tmp_path / "a")
     assert encoder.shown == list(probe.ids[16:])
 
 
-def test_a_part_is_copied_and_only_the_rest_is_shown(tmp_path, probe):
-    part = record_embeddings(Colours(), probe.part(5, 30), folder=tmp_path / "part")
+def test_a_part_is_a_block_of_the_whole(tmp_path, probe, short):
+    part = record_embeddings(Colours(), probe.part(16, 32), folder=tmp_path)["embeddings"]
     encoder = Colours()
-    found = record_embeddings(encoder, probe, folder=tmp_path / "a", parts=[tmp_path / "part"])
-    assert encoder.shown == [*probe.ids[:5], *probe.ids[30:]]
+    found = record_embeddings(encoder, probe, folder=tmp_path)["embeddings"]
+    assert encoder.shown == [*probe.ids[:16], *probe.ids[32:]]
     np.testing.assert_array_equal(found, Colours().encode_images(probe))
-    np.testing.assert_array_equal(found[5:30], part)
+    np.testing.assert_array_equal(found[16:32], part)
 
 
 def test_anothers_embeddings_are_never_used(tmp_path, probe):
-    record_embeddings(Colours(), probe, folder=tmp_path / "a")
+    record_embeddings(Colours(), probe, folder=tmp_path)
     other = Colours()
     other.sha256 = "1" * 64
-    with pytest.raises(InputError, match="holds another recording: encoder"):
-        record_embeddings(other, probe, folder=tmp_path / "a")
-    fewer = load_probe([image.file for image in probe.images[:-1]])
-    with pytest.raises(InputError, match="holds another recording: probe"):
-        record_embeddings(Colours(), fewer, folder=tmp_path / "a")
+    record_embeddings(other, probe, folder=tmp_path)
+    assert other.shown == list(probe.ids)
+    fewer, encoder = load_probe([image.file for image in probe.images[:-1]]), Colours()
+    assert record_embeddings(encoder, fewer, folder=tmp_path).ids == fewer.ids
+    assert encoder.shown == list(fewer.ids)
 
 
 def test_rows_that_are_not_finite_name_their_image(tmp_path, probe):

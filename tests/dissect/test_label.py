@@ -68,7 +68,7 @@ def test_the_table_is_what_the_scores_say(case):
     ids = tuple(f"image {i}" for i in range(400))
     table = label_units(activations, images, texts, concepts, ids=ids, top_k=10, top_count=3)
     for layer, values in activations.items():
-        scores = soft_wpmi(images @ texts.T, values, top_k=10).astype(float)
+        scores = soft_wpmi(images @ texts.T, values, top_k=10).numpy().astype(float)
         part = table[table["layer"] == layer].reset_index()
         for unit, row in part.iterrows():
             order = np.argsort(-scores[unit])

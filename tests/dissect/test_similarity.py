@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from xailib.dissect.cosines import product
+from xailib.dissect import evidence
+from xailib.dissect.evidence import product
 from xailib.dissect.similarity import (
     MEASURES,
     cos_similarity,
@@ -45,7 +46,7 @@ def test_soft_wpmi_is_its_definition(given, top_k, lam, a):
     images, texts, activations = tables()
     similarity = images @ texts.T
     expected = literal_soft_wpmi(similarity, activations, top_k, a, lam, 1e-7, 0.998, 0.97)
-    one = similarity if given == "matrix" else product(images, texts)
+    one = similarity if given == "matrix" else product(images, texts, "cpu")
     found = soft_wpmi(one, activations, top_k=top_k, a=a, lam=lam)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
     assert (found.argmax(1) == expected.argmax(1)).all()
@@ -63,13 +64,13 @@ def test_any_number_of_threads_gives_the_same_bytes(threads):
             together = soft_wpmi(similarity, activations)
     finally:
         torch.set_num_threads(before)
-    assert alone.tobytes() == together.tobytes()
+    assert torch.equal(alone, together)
 
 
 def test_soft_wpmi_over_many_blocks_is_the_definition():
     images, texts, activations = tables(probe=700, units=90, concepts=40)
     expected = literal_soft_wpmi(images @ texts.T, activations, 100, 10, 1, 1e-7, 0.998, 0.97)
-    found = soft_wpmi(product(images, texts), activations)
+    found = soft_wpmi(product(images, texts, "cpu"), activations)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
     assert (found.argmax(1) == expected.argmax(1)).all()
 
@@ -83,7 +84,7 @@ def test_wpmi_is_its_definition():
 
 def test_layers_together_are_as_if_measured_apart():
     images, texts, activations = tables()
-    cosines, layers = product(images, texts), [activations[:, :3], activations[:, 3:]]
+    cosines, layers = product(images, texts, "cpu"), [activations[:, :3], activations[:, 3:]]
     together = soft_wpmi(cosines, layers, top_k=5)
     apart = [soft_wpmi(cosines, layer, top_k=5) for layer in layers]
     np.testing.assert_allclose(together, np.concatenate(apart), rtol=1e-5, atol=1e-5)
@@ -99,7 +100,9 @@ def test_cosines_are_their_definition(power):
     expected = np.array([[u @ c / np.linalg.norm(u) / np.linalg.norm(c) for c in s.T] for u in t.T])
     compare = cos_similarity if power == 1 else cos_similarity_cubed
     np.testing.assert_allclose(compare(similarity, activations), expected, atol=1e-5)
-    np.testing.assert_allclose(compare(product(images, texts), activations), expected, atol=1e-5)
+    np.testing.assert_allclose(
+        compare(product(images, texts, "cpu"), activations), expected, atol=1e-5
+    )
 
 
 def test_rank_reorder_is_its_definition():
@@ -132,7 +135,7 @@ def test_what_cannot_be_compared_is_refused(name):
     images, texts, activations = tables()
     similarity = images @ texts.T
     options = {"top_k": 5} if "wpmi" in name else {}
-    assert np.isfinite(MEASURES[name](similarity, activations, **options)).all()
+    assert MEASURES[name](similarity, activations, **options).isfinite().all()
     with pytest.raises(InputError, match="of 59 probe images, but the similarity is of 60"):
         MEASURES[name](similarity, activations[:-1], **options)
     activations[3, 2] = np.nan
@@ -145,7 +148,7 @@ def test_dead_units_give_finite_scores():
     activations[:, 1] = 0
     for name, compare in MEASURES.items():
         options = {"top_k": 5} if "wpmi" in name else {}
-        assert np.isfinite(compare(images @ texts.T, activations, **options)).all(), name
+        assert compare(images @ texts.T, activations, **options).isfinite().all(), name
 
 
 def test_top_k_beyond_the_probe_set_is_refused():
@@ -176,3 +179,35 @@ def test_top_images_of_long_tables_with_equals_and_dead_units(probe, count):
     values[:, 5] = np.arange(probe)  # its greatest are the last
     expected = np.argsort(-values.astype(float), axis=0, kind="stable")[:count]
     np.testing.assert_array_equal(top_images(values, count), expected)
+
+
+@pytest.mark.parametrize("free", [2**30, 700 * 9, 1], ids=["whole", "9 concepts", "1 concept"])
+@pytest.mark.parametrize("group", [2**22, 100])
+@pytest.mark.parametrize("measure", [soft_wpmi, wpmi])
+def test_what_a_gpu_does_is_the_definition(monkeypatch, free, group, measure):
+    """On the CPU's tensors: rank by rank, all concepts at once or some, all units or some."""
+    images, texts, activations = tables(probe=700, units=90, concepts=40)
+    texts[3] = images[np.argmax(activations[:, 5])]  # a probability near one
+    cosines = product(images, texts, "cpu")
+    expected = measure(cosines, activations, a=100.0)
+    monkeypatch.setattr(evidence, "_by_visits", evidence._by_ranks)
+    monkeypatch.setattr(evidence, "_free_numbers", lambda device: free)
+    monkeypatch.setattr(evidence, "_GROUP", group)
+    found = measure(cosines, activations, a=100.0)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("name", MEASURES)
+def test_a_gpu_gives_the_cpus_labels(name):
+    images, texts, activations = tables(probe=3000, units=70, concepts=500, dimensions=64)
+    options = {"top_fraction": 0.02} if name == "rank_reorder" else {}
+    one, other = (
+        MEASURES[name](product(images, texts, place), activations, **options).cpu()
+        for place in ("cpu", "cuda")
+    )
+    torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+    assert (one.argmax(1) == other.argmax(1)).float().mean() > 0.97  # but for near equals
+    np.testing.assert_array_equal(
+        top_images(torch.from_numpy(activations).cuda(), 100).cpu(), top_images(activations, 100)
+    )

@@ -1,4 +1,4 @@
-"""Top images and labels over shards against the same from everything at once."""
+"""Top images and labels over blocks against the same from everything at once."""
 
 from itertools import pairwise
 
@@ -7,14 +7,14 @@ import pandas as pd
 import pytest
 
 from xailib.dissect.concepts import from_names
-from xailib.dissect.cosines import product
+from xailib.dissect.evidence import product
 from xailib.dissect.label import label_units
 from xailib.dissect.similarity import soft_wpmi, top_images
 from xailib.dissect.top_images import RunningTop, label_tops, soft_wpmi_of_tops
 from xailib.errors import InputError
 
 PROBE, COUNT = 120, 7
-# Sizes of shards, also smaller than the count and of one image.
+# Where blocks begin and end, also smaller than the count and of one image.
 CUTS = [(0, 120), (0, 5, 6, 60, 118, 120), (0, 40, 80, 120)]
 
 
@@ -24,11 +24,8 @@ def activations(units, seed):
     return np.maximum(values, 0).astype(np.float16)
 
 
-def shown(values, cuts, order=None):
-    top = RunningTop(COUNT)
-    for start, stop in order or pairwise(cuts):
-        top.add(values[start:stop], start)
-    return top
+def shown(values, cuts):
+    return RunningTop.of((values[start:stop] for start, stop in pairwise(cuts)), COUNT)
 
 
 def unit_rows(count, seed):
@@ -47,20 +44,8 @@ def test_the_running_top_is_that_of_the_whole(cuts):
     assert top.seen == PROBE
 
 
-def test_the_order_of_shards_and_who_saw_them_do_not_matter():
-    values = activations(4, 1)
-    shards = [(0, 5), (5, 6), (6, 60), (60, 118), (118, 120)]
-    forward = shown(values, None, shards)
-    for order in (shards[::-1], shards[2:] + shards[:2]):
-        assert (shown(values, None, order).images == forward.images).all()
-    one, two = shown(values, None, shards[3:]), shown(values, None, shards[:3])
-    one.merge(two)
-    assert (one.images == forward.images).all()
-    assert one.seen == PROBE
-
-
 @pytest.mark.parametrize("cuts", CUTS)
-def test_soft_wpmi_over_shards_is_that_of_one(cuts):
+def test_soft_wpmi_over_blocks_is_that_of_one(cuts):
     layers = [activations(6, 2), activations(13, 3)]
     images, texts = unit_rows(PROBE, 4), unit_rows(30, 5)
     asked = []
@@ -70,14 +55,14 @@ def test_soft_wpmi_over_shards_is_that_of_one(cuts):
         return images[index]
 
     found = soft_wpmi_of_tops([shown(v, cuts) for v in layers], rows, texts, lam=0.9)
-    whole = soft_wpmi(product(images, texts), layers, top_k=COUNT, lam=0.9)
+    whole = soft_wpmi(product(images, texts, "cpu"), layers, top_k=COUNT, lam=0.9)
     np.testing.assert_array_equal(found, whole)
     assert asked == sorted({int(i) for v in layers for i in top_images(v, COUNT).flatten()})
 
 
 @pytest.mark.parametrize("cuts", CUTS)
 @pytest.mark.parametrize(("top_k", "top_count"), [(COUNT, 3), (2, COUNT)])
-def test_the_table_over_shards_is_that_of_the_whole(cuts, top_k, top_count):
+def test_the_table_over_blocks_is_that_of_the_whole(cuts, top_k, top_count):
     layers = {"a": activations(6, 2), "b": activations(13, 3)}
     layers["a"][:, 2] = 0  # dead
     layers["b"][:, 4] = 0
@@ -105,9 +90,9 @@ def test_what_does_not_fit_is_refused():
         RunningTop(0)
     top = shown(values, (0, 60))
     with pytest.raises(InputError, match="2 units, not 3"):
-        top.add(values[60:, :2], 60)
-    with pytest.raises(InputError, match="from 60 on"):
-        top.add(np.full((2, 3), np.nan, np.float16), 60)
+        top.add(values[60:, :2])
+    with pytest.raises(InputError, match="not all are finite from image 60 on"):
+        top.add(np.full((2, 3), np.nan, np.float16))
     for count in (0, COUNT + 1):
         with pytest.raises(InputError, match="between 1 and the 7"):
             top.first(count)

@@ -325,7 +325,7 @@ def test_clip_that_cannot_be_fetched_says_so(clip, monkeypatch, tmp_path):
 
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr("xailib.downloads.fetch.download", refused)
-    with pytest.raises(UnavailableError, match=r"could not fetch CLIP ViT-B/16.*weights=PATH"):
+    with pytest.raises(UnavailableError, match=r"CLIP ViT-B/16: could not fetch.*weights=PATH"):
         load_encoder("clip:ViT-B/16")
 
 
@@ -334,7 +334,7 @@ def test_openclip_out_of_reach_is_said_without_trying_for_long(monkeypatch):
     asked = []
     monkeypatch.setattr("xailib.downloads.hub.in_their_cache", lambda *_: None)
     monkeypatch.setattr(
-        "xailib.downloads.web.problem_with", lambda a: asked.append(a) or "no network"
+        "xailib.encoders.clip.problem_with", lambda a: asked.append(a) or "no network"
     )
     with pytest.raises(UnavailableError, match=r"OpenCLIP ViT-B-32/laion.*\(no network\).*PATH"):
         load_encoder("openclip:ViT-B-32/laion2b_s34b_b79k")

@@ -1,5 +1,6 @@
 """Faithfulness against literal loops, grad-cam's ROAD, Quantus, and a network known by formula."""
 
+import copy
 import importlib.util
 import warnings
 from dataclasses import replace
@@ -249,11 +250,61 @@ def test_road_of_ties_replaces_the_stated_share(net, photo):
         assert np.isfinite(scores).all()
 
 
+PLACES = [
+    "cpu",
+    pytest.param(
+        "cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+    ),
+]
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("solve", ["_factorised", "_by_conjugate_gradients"])
+def test_imputed_pictures_are_grad_cams(monkeypatch, solve, place):
+    """Masks of holes, of rims, of all but a pixel and of nothing, all at once."""
+    from pytorch_grad_cam.metrics.road import NoisyLinearImputer
+
+    picture = torch.randn(3, 40, 52, generator=torch.Generator().manual_seed(1))
+    places = torch.from_numpy(pixels.pixel_order(pixels.random_field((40, 52), (1, 2))))
+    kept = torch.stack([places >= 600, places < 1000, places > 0, places < 1, places >= 0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # torch's tensors in numpy's functions
+        theirs = [NoisyLinearImputer(0.0)(picture, mask.float()) for mask in kept[:-1]]
+    expected = torch.stack([*theirs, picture])
+    if place == "cpu":
+        monkeypatch.setattr(pixels, "_factorised", getattr(pixels, solve))
+    found = pixels.imputed(picture.to(place), kept.to(place)).cpu()
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    assert torch.equal(found.movedim(1, -1)[kept], expected.movedim(1, -1)[kept])
+
+
+@pytest.mark.parametrize("place", PLACES[1:])
+def test_swapped_pictures_wait_for_nothing(place):
+    picture = torch.rand(1, 3, SIDE, SIDE, device=place)
+    perturbed = pixels.Perturbed(picture, picture + 1, {"map": UNTIED})
+    trials = [t for t in pixels.plan(["map"], (SIDE, SIDE)) if "road" not in t.measure]
+    perturbed.batch(trials)
+    try:
+        torch.cuda.set_sync_debug_mode("error")
+        perturbed.batch(trials)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("place", PLACES[1:])
+def test_a_gpu_gives_the_cpus_curves(net, photo, place):
+    moved = replace(net, module=copy.deepcopy(net.module).to(place), device=torch.device(place))
+    maps = {"map": UNTIED, "other": pixels.centred_blob((SIDE, SIDE))}
+    one, other = (faithfulness_curves(c, photo, TARGET, maps, **EAGER) for c in (net, moved))
+    np.testing.assert_allclose(other.pop("score"), one.pop("score"), atol=1e-3)
+    pd.testing.assert_frame_equal(one, other)
+
+
 def test_imputed_pixels_are_means_of_their_neighbours():
     picture = torch.rand(2, 6, 6, generator=torch.Generator().manual_seed(1))
     kept = torch.ones(6, 6, dtype=torch.bool)
     kept[2, 3] = kept[2, 2] = False
-    filled = pixels.imputed(picture, kept)
+    filled = pixels.imputed(picture, kept[None])[0]
     torch.testing.assert_close(filled[:, kept], picture[:, kept])
     near = torch.tensor([[1, 2, 1], [2, 0, 2], [1, 2, 1]]) / 12
     for y, x in ((2, 3), (2, 2)):

@@ -4,11 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from linear import SUPERPIXELS, parts, run
 from nets import classifier, photograph
 from sklearn.linear_model import Ridge
 
 from xailib.errors import InputError
+from xailib.explain import stability as module
 from xailib.explain.explanation import Explanation
 from xailib.explain.lime import explain_lime, explain_lime_targets
 from xailib.explain.sampling import DESIGNS, antithetic, independent, orthogonal
@@ -42,6 +44,35 @@ def test_counts_are_repeated_samples():
         rows = np.repeat(np.arange(50), count)
         peer = Ridge(alpha=1).fit(shown[rows], scores[rows], closeness(shown)[rows])
         np.testing.assert_allclose(weights, peer.coef_, atol=1e-9)
+
+
+@pytest.mark.parametrize("most", [2**18, 500], ids=["at once", "a few samples at a time"])
+def test_refits_together_are_refits_one_by_one(monkeypatch, most):
+    monkeypatch.setattr(module, "_PAIRS", most)
+    shown, scores = run(90, 0.3)
+    counts = np.random.default_rng(0).integers(0, 3, (40, 90))
+    found = fit(shown, scores + 100, counts)
+    columns, near = shown.astype(float), closeness(shown)
+    for weights, count in zip(found, counts, strict=True):
+        weight = near * count
+        centred = columns - weight @ columns / weight.sum()
+        moment = (centred.T * weight) @ centred + np.eye(SUPERPIXELS)
+        expected = np.linalg.solve(moment, (centred.T * weight) @ (scores - scores.mean()))
+        np.testing.assert_allclose(weights, expected, rtol=0, atol=1e-11)
+    if torch.cuda.is_available():
+        on_a_gpu = fit(shown, scores + 100, counts, "cuda")
+        np.testing.assert_allclose(on_a_gpu, found, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("block", [1, 2, 7])
+def test_the_second_halves_are_fitted_to_the_other_samples(block):
+    shown, scores = run(90, 0.3)
+    one = np.zeros((module.REFITS, -(-90 // block) - 1), int)
+    one[:, ::2] = 1
+    left = 1 - np.random.default_rng(3).permuted(one, axis=1)[0]
+    count = np.repeat(np.r_[1, left], block)[:90]
+    _, other = half_weights(shown, scores, block, 3)
+    np.testing.assert_allclose(other[0], fit(shown, scores, count[None])[0], atol=1e-11)
 
 
 def test_the_interval_covers_what_other_runs_give():

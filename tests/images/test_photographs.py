@@ -173,14 +173,6 @@ def names_or_reasons(folder) -> str:
     return as_nobody(work)
 
 
-@pytest.fixture
-def open_path(tmp_path):
-    """A folder that any user may enter."""
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
-    return tmp_path
-
-
 def test_a_read_only_folder_is_enough(open_path):
     folder = open_path / "album"
     save(folder / "one.png").chmod(0o444)

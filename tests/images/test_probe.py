@@ -14,6 +14,8 @@ from faults_table import shown
 from PIL import Image
 from serving import serving
 
+from xailib.downloads import fetch as downloads
+from xailib.downloads import registry
 from xailib.errors import InputError, UnavailableError
 from xailib.images import archives as published_sets
 from xailib.images.archives import Archive, fetch_images
@@ -110,44 +112,53 @@ def test_clear_errors(tmp_path):
 
 
 class Server(BaseHTTPRequestHandler):
-    """Serves one file, by ranges; breaks off after `limit` bytes."""
+    """Serves one file, whatever it is asked for."""
 
-    def __init__(self, data, limit, asked, *arguments):
-        self.data, self.limit, self.asked = data, limit, asked
+    def __init__(self, data, asked, *arguments):
+        self.data, self.asked = data, asked
         super().__init__(*arguments)
 
     def do_GET(self):
-        ranged = self.headers.get("Range")
-        self.asked.append(ranged)
-        start = int(ranged.removeprefix("bytes=").rstrip("-")) if ranged else 0
-        if start >= len(self.data):
-            self.send_error(416)
-            return
-        self.send_response(206 if ranged else 200)
-        self.send_header("Content-Length", str(len(self.data) - start))
+        self.asked.append(self.path)
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(self.data)))
         self.end_headers()
-        self.wfile.write(self.data[start : start + self.limit.pop(0)])
+        self.wfile.write(self.data)
 
     def log_message(self, *arguments):
         pass
 
 
 @pytest.fixture
-def serve():
+def offer(tmp_path, monkeypatch):
+    """Makes an archive a published set, and returns what its server was asked for."""
+    monkeypatch.setattr(pooch, "os_cache", lambda name: tmp_path / "cache")
     with ExitStack() as servers:
 
-        def start(data, limit, asked):
-            handler = partial(Server, data, limit, asked)
-            _, address = servers.enter_context(serving(handler))
-            return f"{address}/set.zip"
+        def start(data, images=2, first=""):
+            asked = []
+            _, address = servers.enter_context(serving(partial(Server, data, asked)))
+            row = {
+                **dict.fromkeys(("folder", "bytes", "size", "sha256", "stated in"), ""),
+                "name": "s",
+                "set": "s",
+                "what": "probe images s",
+                "licence": "none",
+                "file": "s.zip",
+                "addresses": f"{first} {address}/set.zip",
+                "instead": "put the archive at {file}",
+            }
+            monkeypatch.setattr(registry, "_rows", lambda: [row])
+            known = {"s": Archive(images, "broden/index.csv")}
+            monkeypatch.setattr(published_sets, "ARCHIVES", known)
+            return asked
 
         yield start
 
 
 @pytest.fixture
-def archive(tmp_path, monkeypatch):
+def archive(tmp_path):
     """Like Broden: an index names the photographs, masks lie beside them."""
-    monkeypatch.setattr(pooch, "os_cache", lambda name: tmp_path / "cache")
     path = tmp_path / "made.zip"
     with zipfile.ZipFile(path, "w") as made:
         for name in ("x/one.jpg", "x/two.jpg", "x/one_mask.png"):
@@ -162,43 +173,52 @@ def left(folder):
     return sorted(p.name for p in folder.iterdir() if p.suffix != ".lock")
 
 
-def test_a_published_set_is_fetched_in_parts_and_only_its_photographs_kept(
-    archive, serve, tmp_path, monkeypatch
-):
-    asked = []
-    address = serve(archive, [100, len(archive)], asked)
-    known = {"broden": Archive((address,), 2, "broden/index.csv")}
-    monkeypatch.setattr(published_sets, "ARCHIVES", known)
-    folder = fetch_images("broden", tmp_path / "cache")
-    assert asked == [None, "bytes=100-"]
+def test_of_a_published_set_only_its_photographs_are_kept(archive, offer, tmp_path):
+    asked = offer(archive)
+    folder = fetch_images("s")
+    assert folder == tmp_path / "cache" / "s"
+    assert published_sets.probe_archive("s").here
     assert load_probe(folder).ids == ("one", "two")
-    assert fetch_images("broden", tmp_path / "cache") == folder
-    assert len(asked) == 2
-    assert left(tmp_path / "cache") == ["broden", "hashes.txt"]
+    assert fetch_images("s") == folder
+    assert len(asked) == 1
+    assert left(tmp_path / "cache") == ["hashes.txt", "s"]
 
 
-def test_two_that_fetch_one_set_unpack_it_once(archive, serve, tmp_path, monkeypatch):
-    asked = []
-    known = {"broden": Archive((serve(archive, [len(archive)], asked),), 2, "broden/index.csv")}
-    monkeypatch.setattr(published_sets, "ARCHIVES", known)
+def test_where_one_address_fails_the_next_is_tried(archive, offer):
+    asked = offer(archive, first="http://127.0.0.1:9/set.zip")
+    assert load_probe(fetch_images("s")).ids == ("one", "two")
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_an_archive_that_was_put_there_is_unpacked(archive, offer, tmp_path, whole):
+    """A damaged one is fetched anew from the next address."""
+    asked = offer(archive, first="http://127.0.0.1:9/set.zip")
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "s.zip").write_bytes(archive if whole else archive[:99])
+    assert load_probe(fetch_images("s")).ids == ("one", "two")
+    assert len(asked) == (0 if whole else 1)
+    assert left(tmp_path / "cache") == ["hashes.txt", "s"]
+
+
+def test_two_that_fetch_one_set_unpack_it_once(archive, offer):
+    asked = offer(archive)
     with ThreadPoolExecutor(2) as pool:
-        folders = list(pool.map(lambda _: fetch_images("broden", tmp_path / "cache"), "12"))
+        folders = list(pool.map(fetch_images, "ss"))
     assert load_probe(folders[0]).ids == load_probe(folders[1]).ids == ("one", "two")
-    assert asked == [None]
+    assert len(asked) == 1
 
 
-def test_another_archive_later_is_refused(archive, serve, tmp_path, monkeypatch):
+def test_another_archive_later_is_refused(archive, offer, tmp_path):
     cache = tmp_path / "cache"
-    address = serve(archive, [len(archive), len(archive)], [])
-    known = {"broden": Archive((address,), 2, "broden/index.csv")}
-    monkeypatch.setattr(published_sets, "ARCHIVES", known)
-    fetch_images("broden", cache)
-    shutil.rmtree(cache / "broden")
+    offer(archive)
+    fetch_images("s")
+    shutil.rmtree(cache / "s")
     noted = cache / "hashes.txt"
     noted.write_text("0" * 64 + noted.read_text()[64:])
     with pytest.raises(UnavailableError, match=r"another SHA-256 than noted at first use"):
-        fetch_images("broden", cache)
-    assert not (cache / "broden").exists()
+        fetch_images("s")
+    assert not (cache / "s").exists()
 
 
 @pytest.mark.parametrize(
@@ -209,27 +229,30 @@ def test_an_archive_cannot_leave_its_folder_or_fill_the_disk(tmp_path, name, mos
     with zipfile.ZipFile(tmp_path / "s.zip", "w") as made:
         made.writestr(name, b"x" * 100)
     with pytest.raises(UnavailableError, match=shown(key)):
-        published_sets.unpack(tmp_path / "s.zip", Archive((), 1, most=most), tmp_path / "a" / "s")
+        published_sets.unpack(tmp_path / "s.zip", Archive(1, most=most), tmp_path / "a" / "s")
     assert not list(tmp_path.rglob("*.jpg"))
 
 
 @pytest.mark.parametrize("kind", ["damaged", "too few"])
-def test_a_damaged_archive_is_refused_and_removed(archive, serve, tmp_path, monkeypatch, kind):
+def test_a_damaged_archive_is_refused_and_removed(archive, offer, tmp_path, kind):
     damaged = bytearray(archive)
     damaged[200] ^= 255
-    data = bytes(damaged) if kind == "damaged" else archive
-    address = serve(data, [len(data)], [])
-    known = {"s": Archive((address,), 2 if kind == "damaged" else 3, "broden/index.csv")}
-    monkeypatch.setattr(published_sets, "ARCHIVES", known)
+    offer(bytes(damaged) if kind == "damaged" else archive, 2 if kind == "damaged" else 3)
     with pytest.raises(UnavailableError, match="the archive is damaged"):
-        fetch_images("s", tmp_path / "cache")
+        fetch_images("s")
     assert left(tmp_path / "cache") == []  # no hash is noted either
 
 
 def test_a_server_that_does_not_answer_is_named(tmp_path, monkeypatch):
-    known = {"s": Archive(("http://127.0.0.1:9/absent.zip",), 1)}
-    monkeypatch.setattr(published_sets, "ARCHIVES", known)
-    with pytest.raises(UnavailableError, match=r"could not fetch s: http://127.*put the archive"):
-        fetch_images("s", tmp_path)
+    def silent(*_args, **_named):
+        raise downloads.requests.ConnectionError("no answer")
+
+    monkeypatch.setattr(pooch, "os_cache", lambda name: tmp_path / "cache")
+    monkeypatch.setattr(downloads.requests, "get", silent)
+    line = (
+        r"probe images broden: could not fetch http://.*no answer\); https://.*put the archive at"
+    )
+    with pytest.raises(UnavailableError, match=line):
+        fetch_images("broden")
     with pytest.raises(InputError, match="unknown name 'brodn'"):
-        fetch_images("brodn", tmp_path)
+        fetch_images("brodn")

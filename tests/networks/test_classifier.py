@@ -212,7 +212,7 @@ def test_published_weights_must_have_the_hash_in_their_name(monkeypatch, tmp_pat
 
     monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path))
     monkeypatch.setattr("xailib.downloads.fetch.download", other)
-    with pytest.raises(UnavailableError, match="SHA-256 does not start with f37072fd"):
+    with pytest.raises(UnavailableError, match=r"SHA-256 than its publisher states \(f37072fd"):
         load_classifier("resnet18")
     assert not list(tmp_path.rglob("*.pth"))
 

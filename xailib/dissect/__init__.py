@@ -5,7 +5,8 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "activations": ["Activations", "record_activations"],
+        "activations": ["record_activations"],
+        "blocks": ["Recording"],
         "embeddings": ["record_embeddings"],
         "concepts": ["Concepts", "load_concepts"],
         "similarity": ["MEASURES", "soft_wpmi"],

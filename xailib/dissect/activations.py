@@ -1,58 +1,23 @@
 """Activations of units on probe images, recorded once, resumable, and safe to use again."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Shaped, UInt8
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from xailib.dissect import blocks as recording
+from xailib.dissect.blocks import Recording, record
 from xailib.errors import InputError
+from xailib.images.pool import Crop, crops
 from xailib.images.probe import ProbeSet
 from xailib.networks import layers as layer_tools
-from xailib.networks.classifier import BATCH, Classifier, load_classifier
+from xailib.networks.classifier import Classifier, load_classifier
 from xailib.networks.forward import halving
-
-_VERSION = 2  # of the folder's layout and of what pooling means
-
-
-@dataclass(frozen=True)
-class Activations(Mapping[str, np.ndarray]):
-    """A finished recording: from layer to its (probe, units) activations, memory-mapped.
-
-    Attributes
-    ----------
-    folder : Path
-        Where it lies.
-    manifest : dict
-        What it is of: classifier, layers, pool, dtype, probe set.
-    ids : tuple of str
-        The probe images' ids, row by row.
-    """
-
-    folder: Path
-    manifest: Mapping[str, Any]
-    ids: tuple[str, ...]
-
-    @property
-    def layers(self) -> tuple[str, ...]:
-        """The recorded layers, in the order asked for."""
-        return tuple(self.manifest["layers"])
-
-    def __getitem__(self, layer: str) -> Shaped[np.ndarray, "probe units"]:
-        """Return a layer's activations, read from the disk as they are used."""
-        return recording.table(self.folder, self.manifest, self.layers.index(layer))
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.layers)
-
-    def __len__(self) -> int:
-        return len(self.layers)
+from xailib.networks.memory import enough
 
 
 def networks_of(parameters: Mapping[str, Any]) -> dict[str, tuple[Classifier, list[str]]]:
@@ -99,14 +64,14 @@ def record_activations(
     folder: str | Path,
     pool: str = "avg",
     dtype: str = "float16",
-    batch_size: int = BATCH,
-    parts: Iterable[Path] = (),
-) -> Activations:
+    batch_size: int | None = None,
+    workers: int | None = None,
+) -> Recording:
     """Record what units put out on each probe image, in one forward pass for all layers.
 
     Feature maps are pooled over space. Layers of tokens give the class token where the network
-    has one, else the pooled tokens. Rows of scores are kept as they are. A recording that
-    was interrupted goes on behind its last whole batch; a finished one is returned as it is.
+    has one, else the pooled tokens. Rows of scores are kept as they are. Only blocks that the
+    folder does not hold yet are recorded, see `xailib.dissect.blocks`.
 
     Parameters
     ----------
@@ -117,48 +82,40 @@ def record_activations(
     probe : ProbeSet
         What it is shown.
     folder : str or path
-        One folder for one recording.
+        Where blocks lie, also those of other networks or images.
     pool : {"avg", "max"}
         Over space, or over tokens.
     dtype : {"float16", "float32"}
         On the disk: 2 or 4 bytes for each unit and image.
-    batch_size : int
-        Images at a time.
-    parts : iterable of Path
-        Folders with recordings of parts of these images, which are copied instead of shown
-        again, see `xailib.dissect.blocks.from_parts`.
+    batch_size : int, optional
+        Images at a time; by default as many as the device takes well.
+    workers : int, optional
+        Processes that read images ahead, by default `xailib.images.pool.workers_for` the device.
 
     Raises
     ------
     InputError
-        For an unknown layer, a folder with another recording, too little room, or activations
-        that are not finite; before any work where that can be told.
+        For an unknown layer, too little room, or activations that are not finite; before any
+        work where that can be told.
     StorageError
         If the disk is full, or may not be written to.
     """
     _check(classifier, layers, pool, dtype)
-    folder = Path(folder).expanduser()
     wanted = {
-        "version": _VERSION,
         "classifier": f"{classifier.name}@{classifier.sha256}",
         "layers": list(layers),
         "pool": pool,
         "dtype": dtype,
-        "probe": probe.sha256,
-        "images": len(probe),
     }
-
-    def compute(start: int, stop: int) -> Iterator[dict[str, Float[np.ndarray, "batch units"]]]:
-        return _pooled(classifier, layers, probe.part(0, stop), pool, start, batch_size)
-
-    manifest = recording.record(
+    device = classifier.device
+    size = enough(device) if batch_size is None else batch_size
+    return record(
         folder,
         wanted,
-        lambda start: recording.from_parts(probe, wanted, parts, start, compute),
-        failures=len(probe.failures),
-        first=probe.ids[0],
+        probe,
+        lambda part: crops(part, classifier.preprocessing.crop, device, workers),
+        lambda images, count: _pooled(classifier, layers, images, count, pool, size),
     )
-    return Activations(folder, manifest, probe.ids)
 
 
 def _check(classifier: Classifier, layers: Sequence[str], pool: str, dtype: str) -> None:
@@ -177,16 +134,15 @@ def _check(classifier: Classifier, layers: Sequence[str], pool: str, dtype: str)
 def _pooled(
     classifier: Classifier,
     layers: Sequence[str],
-    probe: ProbeSet,
+    images: Iterator[Crop],
+    total: int,
     pool: str,
-    start: int,
     batch_size: int,
 ) -> Iterator[dict[str, Float[np.ndarray, "batch units"]]]:
     """Yield each batch's pooled activations by layer, float32."""
     module = classifier.module
     class_token = _has_class_token(module)
-    photographs = probe.photographs(start)
-    views: list[UInt8[np.ndarray, "height width 3"]] = []  # read, and not shown yet
+    views: list[Crop] = []  # read, and not shown yet
     with (
         torch.inference_mode(),
         layer_tools.evaluation(module),
@@ -195,23 +151,21 @@ def _pooled(
 
         def run(first: int, last: int) -> dict[str, Float[np.ndarray, "batch units"]]:
             count = last - first
-            views.extend(
-                classifier.view(p).pixels for p in islice(photographs, max(0, count - len(views)))
-            )
+            views.extend(islice(images, max(0, count - len(views))))
             outputs.clear()
-            module(classifier.input_tensor(np.stack(views[:count])))
+            module(classifier.input_tensor(np.stack([view.pixels for view in views[:count]])))
             missing = [name for name in layers if name not in outputs]
             if missing:
                 raise InputError(f"layers: the network does not use {', '.join(missing)}")
             rows = {}
             for name in layers:
                 values = _pool(name, outputs[name], count, pool, class_token).float().cpu()
-                _check_finite(name, values, probe.ids[start + first : start + last])
+                _check_finite(name, values, [view.id for view in views[:count]])
                 rows[name] = values.numpy()
             del views[:count]  # only now: where memory runs out they are shown again, fewer a pass
             return rows
 
-        for _, _, rows in halving(run, len(probe) - start, batch_size):
+        for _, _, rows in halving(run, total, batch_size):
             yield rows
 
 

@@ -1,210 +1,244 @@
-"""Tables with one row a probe image, recorded once, resumable, and safe to use again.
+"""Recordings: a row for each probe image, in blocks that are written once, whole, and shared.
 
-A recording is a folder: ``manifest.json`` says what it is of, and one file for each table holds
-its rows, image after image. Rows are appended batch by batch, so the shortest file tells how far
-a recording that was killed had come.
+A probe set is cut into blocks of a fixed number of photographs. What is recorded of a block is a
+folder named by the hash of what decides it (the network, its layers, the images): ``00.npy`` and
+so on, one for each table, and last ``block.json``, its manifest. So a recording that was
+interrupted goes on at its first missing block, jobs that share a probe set write into one folder,
+images added at the end leave the full blocks before them as they are, and nothing else's rows are
+ever read. Nothing here needs torch.
 """
 
+import hashlib
+import io
 import json
 import logging
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import groupby, islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Shaped
+from jaxtyping import Int64, Shaped
 
 from xailib.errors import InputError
-from xailib.files import sha256_of, storage, write_atomic
-from xailib.images.probe import ProbeSet
+from xailib.files import sha256_of, write_atomic
 from xailib.networks.counting import passed, passes
+
+if TYPE_CHECKING:
+    from xailib.images.probe import ProbeSet
 
 log = logging.getLogger(__name__)
 
-_MANIFEST = "manifest.json"
-_ROWS = 4096  # copied at a time
+IMAGES = 1024  # of a block, about
+_WHOLE = 16  # photographs: so many fill batches to the last, whatever the number of crops
+_VERSION = 3  # of the layout and of what pooling means
+_MANIFEST = "block.json"
 Batch = Mapping[str, np.ndarray]  # from table to its next rows
-Part = tuple[int, int, Path, dict[str, Any]]  # its first row, the one behind its last, what it is
+
+
+def block_photographs(crops: int) -> int:
+    """Return of how many photographs, each with its crops, a block is.
+
+    About `IMAGES` images, and a multiple of a batch, so that each image is shown in the batch in
+    which it would be without blocks.
+    """
+    return max(_WHOLE, IMAGES // (1 + crops) // _WHOLE * _WHOLE)
+
+
+class Recording(Mapping[str, np.ndarray]):
+    """What blocks hold, one behind the other: from a layer's name to its (probe, units) table.
+
+    A table of one block is that file's memory map; one of several is put together when it is
+    asked for, while `blocks_of` and `rows` read no more than they return.
+
+    Parameters
+    ----------
+    blocks : sequence of Path
+        The blocks' folders, in the order of their images.
+
+    Attributes
+    ----------
+    blocks : tuple of Path
+        These.
+
+    Raises
+    ------
+    InputError
+        If there is no block, or one of the folders holds none.
+    """
+
+    def __init__(self, blocks: Sequence[Path]) -> None:
+        if not blocks:
+            raise InputError("probe: no image can be used")
+        self.blocks = tuple(blocks)
+        sizes = [_manifest_of(block)["images"] for block in blocks]
+        self._ends = np.cumsum(sizes)
+        self._files = {n: _file(i) for i, n in enumerate(_manifest_of(blocks[0])["tables"])}
+
+    def __getitem__(self, name: str) -> Shaped[np.ndarray, "probe units"]:
+        blocks = list(self.blocks_of(name))
+        return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._files)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    @property
+    def images(self) -> int:
+        """Rows of each table."""
+        return int(self._ends[-1])
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The probe images' ids, row by row."""
+        return tuple(self.ids_at(np.arange(self.images)))
+
+    def ids_at(self, index: Int64[np.ndarray, " rows"]) -> list[str]:
+        """Return the ids of some images, from the blocks that hold them."""
+        return list(self._gather(index, lambda block: np.array(_manifest_of(block)["ids"], object)))
+
+    def rows(
+        self, name: str, index: Int64[np.ndarray, " rows"]
+    ) -> Shaped[np.ndarray, "rows units"]:
+        """Return some rows of a table, from the blocks that hold them."""
+        return self._gather(index, partial(self._read, name))
+
+    def blocks_of(self, name: str) -> Iterator[Shaped[np.ndarray, "block units"]]:
+        """Yield a table block by block, each as a read-only memory map."""
+        yield from map(partial(self._read, name), self.blocks)
+
+    def prune(self) -> None:
+        """Delete the blocks that lie beside these: of other images, or of another recording."""
+        for folder in {block.parent for block in self.blocks}:
+            for other in set(folder.iterdir()) - set(self.blocks):
+                shutil.rmtree(other)
+
+    def _read(self, name: str, block: Path) -> Shaped[np.ndarray, "block units"]:
+        found: np.ndarray = np.load(block / self._files[name], mmap_mode="r")
+        return found
+
+    def _gather(
+        self, index: Int64[np.ndarray, " rows"], read: Callable[[Path], np.ndarray]
+    ) -> Shaped[np.ndarray, "rows ..."]:
+        numbers = np.searchsorted(self._ends, index, side="right")
+        parts = []
+        for number in np.unique(numbers).tolist():
+            values = read(self.blocks[number])
+            parts.append(values[index[numbers == number] - self._ends[number] + len(values)])
+        return np.concatenate(parts)[numbers.argsort(kind="stable").argsort()]
 
 
 def record(
-    folder: Path,
+    folder: str | Path,
     wanted: Mapping[str, Any],
-    batches: Callable[[int], Iterable[Batch]],
-    **found: Any,
-) -> dict[str, Any]:
-    """Record what `batches` yields, unless the folder holds it; go on where it holds a part.
+    probe: "ProbeSet",
+    read: Callable[["ProbeSet"], Iterator[Any]],
+    compute: Callable[[Iterator[Any], int], Iterable[Batch]],
+) -> Recording:
+    """Record the blocks of a probe set that a folder does not hold yet.
 
     Parameters
     ----------
-    folder : Path
-        One folder for one recording.
+    folder : str or path
+        Where the blocks lie, those of other things too.
     wanted : mapping
-        What decides the rows, as JSON values, with ``dtype`` and ``images``, the number of rows.
-    batches : callable
-        From the first image that is wanted to the rows of this and the following ones, always
-        the same tables.
-    **found
-        Further entries for the finished manifest.
-
-    Returns
-    -------
-    dict
-        The manifest: `wanted`, ``units`` (columns of each table), ``sha256`` of each, `found`.
+        What decides the rows besides the images, as JSON values, with ``dtype``.
+    probe : ProbeSet
+        What is shown.
+    read : callable
+        From a part of the probe set to its images, in order, read ahead if need be.
+    compute : callable
+        From the images of a block and their number to their rows, batch by batch, always of the
+        same tables.
 
     Raises
     ------
     InputError
-        If the folder holds something else, the disk is too small, or values exceed ``dtype``.
+        If the disk is too small, or values exceed ``dtype``.
     StorageError
         If the disk is full, or may not be written to: run again to go on.
     """
-    manifest, before = _start(folder, wanted), passes()
-    if not manifest.get("complete"):
-        for rows in batches(_resume(folder, manifest)):
-            if "units" not in manifest:
-                manifest["units"] = [values.shape[1] for values in rows.values()]
-                _check_space(folder, manifest)
-                _write_manifest(folder, manifest)
-            _append(folder, rows, manifest["dtype"])
-        manifest |= {"complete": True, "sha256": _hashes(folder, manifest), **found}
-        _write_manifest(folder, manifest)
+    folder, before = Path(folder).expanduser(), passes()
+    wanted = {"version": _VERSION, **wanted}
+    parts = {_block(folder, wanted, part): part for part in _cut(probe)}
+    missing = {block: part for block, part in parts.items() if not _whole(block)}
+    left = sum(map(len, missing.values()))
+    # One reader for all blocks: it reads the next one's images while this one's are shown.
+    images = read(replace(probe, images=tuple(i for part in missing.values() for i in part.images)))
+    for block, part in missing.items():
+        tables = _tables(compute(islice(images, len(part)), len(part)), wanted["dtype"])
+        _check_space(folder, left * sum(table[0].nbytes for table in tables.values()))
+        _store(block, {**wanted, "probe": part.sha256, "ids": part.ids}, tables)
+        left -= len(part)
     # Each row was one pass, whenever it was made.
-    passed(max(0, manifest["images"] - (passes() - before).made), kept=True)
-    return manifest
+    passed(max(0, len(probe) - (passes() - before).made), kept=True)
+    return Recording(list(parts))
 
 
-def table(folder: Path, manifest: Mapping[str, Any], index: int) -> Shaped[np.ndarray, "_ _"]:
-    """Return a finished recording's table by its number, read from the disk as it is used."""
-    shape = (manifest["images"], manifest["units"][index])
-    return np.memmap(_file(folder, index), dtype=manifest["dtype"], mode="r", shape=shape)
+def files_of(block: Path) -> list[Path]:
+    """Return the files that a block consists of."""
+    return [*sorted(block.glob("*.npy")), block / _MANIFEST]
 
 
-def manifest_of(folder: Path) -> dict[str, Any]:
-    """Return the manifest of a recording.
+def _cut(probe: "ProbeSet") -> Iterator["ProbeSet"]:
+    """Yield the parts of a probe set that are blocks, wherever a photograph could not be used."""
+    most = max(Counter(image.place for image in probe.images).values())
+    size = block_photographs(most - 1)
+    for _, images in groupby(probe.images, lambda image: image.place // size):
+        yield replace(probe, images=tuple(images))
 
-    Raises
-    ------
-    InputError
-        If there is none, or a damaged one.
-    """
+
+def _block(folder: Path, wanted: Mapping[str, Any], part: "ProbeSet") -> Path:
+    words = json.dumps([wanted, part.sha256], sort_keys=True)
+    return folder / hashlib.sha256(words.encode()).hexdigest()[:16]
+
+
+def _whole(block: Path) -> bool:
+    """Tell whether a block is there as it was written."""
+    if not (block / _MANIFEST).is_file():
+        return False
     try:
-        found: dict[str, Any] = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"folder: {str(folder)!r} holds no recording") from error
-    return found
+        hashes = _manifest_of(block)["sha256"]
+        same = all(sha256_of(block / name) == sha256 for name, sha256 in hashes.items())
+    except (InputError, OSError):
+        same = False
+    if not same:
+        log.warning("folder: %r is damaged; it is recorded anew", str(block))
+    return same
 
 
-def from_parts(
-    probe: ProbeSet,
-    wanted: Mapping[str, Any],
-    parts: Iterable[Path],
-    start: int,
-    compute: Callable[[int, int], Iterable[Batch]],
-) -> Iterator[Batch]:
-    """Yield rows from image `start` on: copied where a part of them is recorded, else computed.
-
-    Parameters
-    ----------
-    probe : ProbeSet
-        All images of the recording.
-    wanted : mapping
-        As for `record`.
-    parts : iterable of Path
-        Folders that may hold finished recordings of the same thing, each of some of these images
-        that follow one another. One that is of something else, or damaged, is passed over.
-    start : int
-        The first image that is wanted.
-    compute : callable
-        From an image's position, and the one to stop before, to the rows of these.
-    """
-    for first, end, folder, manifest in _usable(probe, wanted, parts):
-        if start < first:
-            yield from compute(start, first)
-            start = first
-        tables = [table(folder, manifest, index) for index in range(len(manifest["units"]))]
-        for row in range(start, end, _ROWS):
-            part = slice(row - first, min(row + _ROWS, end) - first)
-            yield {str(index): values[part] for index, values in enumerate(tables)}
-        start = max(start, end)
-    if start < len(probe):
-        yield from compute(start, len(probe))
+def _tables(batches: Iterable[Batch], dtype: str) -> dict[str, np.ndarray]:
+    """Return the rows of all batches by table."""
+    rows: dict[str, list[np.ndarray]] = {}
+    for batch in batches:
+        for name, values in batch.items():
+            if np.abs(values).max() > np.finfo(dtype).max:
+                raise InputError(f"dtype: {name!r} exceeds {dtype}; record it as float32")
+            rows.setdefault(name, []).append(values.astype(dtype))
+    return {name: np.concatenate(parts) for name, parts in rows.items()}
 
 
-def _usable(probe: ProbeSet, wanted: Mapping[str, Any], parts: Iterable[Path]) -> list[Part]:
-    """Return the parts that are recorded, in the order of their first images."""
-    places = {name: place for place, name in enumerate(probe.ids)}
-    same = {key: value for key, value in wanted.items() if key not in ("probe", "images")}
-    found: list[Part] = []
-    for folder in parts:
-        try:
-            manifest = manifest_of(folder)
-        except InputError:
-            continue
-        first = places.get(manifest.get("first", ""))
-        if first is None or any(manifest.get(key) != value for key, value in same.items()):
-            continue
-        end = first + manifest["images"]
-        whole = manifest.get("complete") and manifest["sha256"] == _hashes(folder, manifest)
-        if whole and probe.part(first, end).sha256 == manifest["probe"]:
-            found.append((first, end, folder, manifest))
-    return sorted(found, key=lambda part: part[:2])
+def _store(block: Path, wanted: Mapping[str, Any], tables: Mapping[str, np.ndarray]) -> None:
+    """Write a block, its manifest last."""
+    hashes = {}
+    for number, table in enumerate(tables.values()):
+        data = io.BytesIO()  # `np.save` into a file does not tell why the disk refuses
+        np.save(data, table)
+        hashes[_file(number)] = hashlib.sha256(data.getbuffer()).hexdigest()
+        write_atomic(block / _file(number), data.getvalue())
+    shapes = {name: table.shape for name, table in tables.items()}
+    manifest = {**wanted, "images": len(wanted["ids"]), "tables": shapes, "sha256": hashes}
+    write_atomic(block / _MANIFEST, json.dumps(manifest, indent=1))
 
 
-def _start(folder: Path, wanted: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the manifest of the recording in a folder, a new one if the folder has none."""
-    file = folder / _MANIFEST
-    if not file.is_file():
-        if folder.is_dir() and any(folder.iterdir()):
-            raise InputError(f"folder: {str(folder)!r} holds something else; name a new one")
-        folder.mkdir(parents=True, exist_ok=True)
-        _write_manifest(folder, wanted)
-        return dict(wanted)
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(
-            f"folder: {str(file)!r} is damaged: {error}; delete the folder to record anew"
-        ) from error
-    differing = [key for key, value in wanted.items() if found.get(key) != value]
-    if differing:
-        which = ", ".join(f"{k} ({found.get(k)}, not {wanted[k]})" for k in differing)
-        raise InputError(
-            f"folder: {str(folder)!r} holds another recording: {which}; name another folder"
-        )
-    if found.get("complete") and found.get("sha256") != _hashes(folder, found):
-        log.warning("folder: %r is damaged; it is recorded anew", str(folder))
-        for index in range(len(found.get("units", []))):
-            _file(folder, index).unlink(missing_ok=True)
-        return dict(wanted)
-    return found
-
-
-def _resume(folder: Path, manifest: Mapping[str, Any]) -> int:
-    """Cut every table's file to the rows that all of them have; return how many these are."""
-    if "units" not in manifest:
-        return 0
-    sizes = _row_bytes(manifest)
-    done = min(_length(folder, index) // size for index, size in enumerate(sizes))
-    for index, size in enumerate(sizes):
-        with _file(folder, index).open("ab") as file:
-            file.truncate(done * size)
-    return done
-
-
-def _append(folder: Path, rows: Batch, dtype: str) -> None:
-    for index, (name, values) in enumerate(rows.items()):
-        if np.abs(values).max() > np.finfo(dtype).max:
-            raise InputError(f"dtype: {name!r} exceeds {dtype}; record it as float32")
-        path = _file(folder, index)
-        # Written, not mapped: on a full disk that is an error here, and not a fatal fault.
-        with storage(path), path.open("ab") as file:
-            file.write(values.astype(dtype).tobytes())
-
-
-def _check_space(folder: Path, manifest: Mapping[str, Any]) -> None:
-    needed = sum(_row_bytes(manifest)) * manifest["images"]
+def _check_space(folder: Path, needed: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise InputError(
@@ -213,24 +247,13 @@ def _check_space(folder: Path, manifest: Mapping[str, Any]) -> None:
         )
 
 
-def _write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
-    write_atomic(folder / _MANIFEST, json.dumps(manifest, indent=1) + "\n")
+def _manifest_of(block: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads((block / _MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"folder: {str(block)!r} holds no recording") from error
+    return found
 
 
-def _hashes(folder: Path, manifest: Mapping[str, Any]) -> list[str]:
-    """Return the hash of each table's file, empty where it is missing."""
-    files = [_file(folder, index) for index in range(len(manifest.get("units", [])))]
-    return [sha256_of(file) if file.is_file() else "" for file in files]
-
-
-def _row_bytes(manifest: Mapping[str, Any]) -> list[int]:
-    return [units * np.dtype(manifest["dtype"]).itemsize for units in manifest["units"]]
-
-
-def _file(folder: Path, index: int) -> Path:
-    return folder / f"table{index:02d}.bin"  # a layer's name is no safe file name
-
-
-def _length(folder: Path, index: int) -> int:
-    file = _file(folder, index)
-    return file.stat().st_size if file.is_file() else 0
+def _file(number: int) -> str:
+    return f"{number:02d}.npy"  # a layer's name is no safe file name

@@ -11,6 +11,8 @@ from importlib.resources import files
 from pathlib import Path
 from types import MappingProxyType
 
+from xailib import networks  # the room: nothing of it is imported before it is used
+from xailib.downloads.registry import artefact
 from xailib.errors import InputError, unknown_name
 
 PACKAGED = "packaged"
@@ -116,13 +118,7 @@ def _read(source: str) -> list[str]:
         return list(lexicon())
     if source.startswith(_CATEGORIES):
         return list(_categories(source.removeprefix(_CATEGORIES)))
-    if source == WORDS:
-        from xailib.networks import weights  # only here: it may fetch the list
-        from xailib.report.replication import published  # only here: it may fetch the list
-
-        path = weights.download(published.WORDS)
-    else:
-        path = Path(source).expanduser()
+    path = artefact(WORDS).fetch() if source == WORDS else Path(source).expanduser()
     if not path.is_file():
         if any(sign in source for sign in "/\\.~"):
             raise InputError(f"concepts: no file {source!r}")
@@ -138,12 +134,9 @@ def _read(source: str) -> list[str]:
 
 
 def _categories(model: str) -> tuple[str, ...]:
-    from xailib.networks import classifier as models  # only here: a text file needs no network
-    from xailib.networks import zoo  # only here: a text file needs no network
-
     if model == "imagenet":
-        return zoo.imagenet_categories()
-    return models.load_classifier(model).categories
+        return tuple(networks.imagenet_categories())
+    return tuple(networks.load_classifier(model).categories)
 
 
 def _describe(source: str) -> str:

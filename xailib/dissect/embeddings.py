@@ -1,27 +1,29 @@
 """Where an encoder places probe images, recorded once like their activations."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import torch
 
-from xailib.dissect import blocks as recording
+from xailib.dissect.blocks import Recording, record
+from xailib.encoders.clip import ClipEncoder
 from xailib.encoders.crops import Rows, batches
-from xailib.encoders.load import Encoder
+from xailib.encoders.load import ConseEncoder, Encoder
 from xailib.errors import InputError
+from xailib.images.load import Photograph
+from xailib.images.pool import Crop, crops
 from xailib.images.probe import ProbeSet
-from xailib.networks.classifier import BATCH
-
-_VERSION = 1  # of the folder's layout
+from xailib.networks.memory import enough
 
 
 def record_embeddings(
-    encoder: Encoder, probe: ProbeSet, *, folder: str | Path, parts: Iterable[Path] = ()
-) -> Rows:
-    """Return the encoder's rows of the probe images, from the folder where it holds them.
+    encoder: Encoder, probe: ProbeSet, *, folder: str | Path, workers: int | None = None
+) -> Recording:
+    """Record the encoder's rows of the probe images, as the table ``"embeddings"``.
 
     What labels are then chosen from, of which layers and by which measure, does not matter to
-    them. A recording that was interrupted goes on behind its last whole batch.
+    them. Only blocks that the folder does not hold yet are recorded.
 
     Parameters
     ----------
@@ -30,44 +32,39 @@ def record_embeddings(
     probe : ProbeSet
         What it is shown.
     folder : str or path
-        One folder for one encoder and probe set.
-    parts : iterable of Path
-        Folders with recordings of parts of these images, see `xailib.dissect.blocks.from_parts`.
+        Where blocks lie, also those of other encoders or images.
+    workers : int, optional
+        Processes that read images ahead, by default `xailib.images.pool.workers_for` the device.
 
     Returns
     -------
-    (probe, dimensions) float32
-        Unit rows, memory-mapped, in the probe set's order.
+    Recording
+        Its table is (probe, dimensions) float32: unit rows in the probe set's order.
 
     Raises
     ------
     InputError
-        For a folder with another recording, a full disk, or rows that are not finite.
+        For too little room, or rows that are not finite.
+    StorageError
+        If the disk is full, or may not be written to.
     """
-    folder = Path(folder).expanduser()
-    wanted = {
-        "version": _VERSION,
-        "encoder": f"{encoder.name}@{encoder.sha256}",
-        "dtype": "float32",
-        "probe": probe.sha256,
-        "images": len(probe),
-    }
+    wanted = {"encoder": f"{encoder.name}@{encoder.sha256}", "dtype": "float32"}
+    device = getattr(encoder, "device", torch.device("cpu"))
 
-    def compute(start: int, stop: int) -> Iterator[dict[str, Rows]]:
-        return _rows(encoder, probe.part(0, stop), start)
+    def read(part: ProbeSet) -> Iterator[Crop] | Iterator[Photograph]:
+        if isinstance(encoder, ClipEncoder | ConseEncoder):  # whose crops others can make
+            return crops(part, encoder.preprocessing.crop, device, workers)
+        return part.photographs()
 
-    manifest = recording.record(
-        folder,
-        wanted,
-        lambda start: recording.from_parts(probe, wanted, parts, start, compute),
-        failures=len(probe.failures),
-        first=probe.ids[0],
+    return record(
+        folder, wanted, probe, read, lambda images, _: _rows(encoder, images, enough(device))
     )
-    return recording.table(folder, manifest, 0)
 
 
-def _rows(encoder: Encoder, probe: ProbeSet, start: int) -> Iterator[dict[str, Rows]]:
-    for batch in batches(probe.photographs(start), BATCH):
+def _rows(
+    encoder: Encoder, images: Iterator[Crop] | Iterator[Photograph], batch_size: int
+) -> Iterator[dict[str, Rows]]:
+    for batch in batches(images, batch_size):
         rows = encoder.encode_images(batch)
         finite = np.isfinite(rows).all(1)
         if not finite.all():

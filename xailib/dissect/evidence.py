@@ -1,22 +1,102 @@
-"""The evidence of units' top images for concepts, which soft-WPMI and WPMI weigh."""
+"""The cosines of probe images and concepts, and the evidence of units' top images for concepts.
 
+The evidence is what soft-WPMI and WPMI weigh. No (probe, concepts) matrix is needed as a whole.
+"""
+
+import warnings
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from math import log1p
 
+import numpy as np
 import torch
-from jaxtyping import Float32, Int64
+from jaxtyping import Float, Float32, Int64, Shaped
 from torch import Tensor
 
-from xailib.dissect.cosines import Similarities
+from xailib.networks import classifier as models
 
-_ROWS = 256  # probe images at a time: with 20,000 concepts 20 MB
+Array = np.ndarray | Tensor
+_ROWS = 256  # probe images at a time on a CPU: with 20,000 concepts 20 MB
+_GROUP = 2**22  # products of units and concepts at a time on a GPU: 16 MB stay in its cache
 _LARGEST = 80.0  # e^80 is still a float32
+
+
+@dataclass(frozen=True)
+class Similarities:
+    """The (probe, concepts) matrix of cosines, in memory or computed a block at a time.
+
+    Attributes
+    ----------
+    images : (probe, dimensions)
+        Embeddings, unit rows; without `texts` the matrix itself.
+    texts : (concepts, dimensions), optional
+        Embeddings, unit rows.
+    """
+
+    images: Float32[Tensor, "probe _"]
+    texts: Float32[Tensor, "concepts _"] | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(probe, concepts)."""
+        return len(self.images), self.images.shape[1] if self.texts is None else len(self.texts)
+
+    @property
+    def device(self) -> torch.device:
+        """Where it lies, and what is made of it."""
+        return self.images.device
+
+    def rows(
+        self,
+        index: Int64[Tensor, " rows"],
+        scale: float = 1.0,
+        columns: slice = slice(None),
+    ) -> Float32[Tensor, "rows _"]:
+        """Return some rows times `scale`, all of their columns or some, as a new tensor."""
+        if self.texts is None:
+            return self.images[index, columns].mul_(scale)
+        return self.images[index].mul_(scale) @ self.texts[columns].T
+
+    def columns(self, start: int, stop: int) -> Float32[Tensor, "probe columns"]:
+        """Return some columns, as a new tensor."""
+        if self.texts is None:
+            return self.images[:, start:stop].clone()
+        return self.images @ self.texts[start:stop].T
+
+
+def product(
+    images: Float[Array, "probe dimensions"],
+    texts: Float[Array, "concepts dimensions"],
+    device: str | torch.device = "auto",
+) -> Similarities:
+    """Return two tables of embeddings, on a device, as the matrix of their cosines.
+
+    Parameters
+    ----------
+    images, texts
+        Unit rows.
+    device : str or torch.device
+        As in `xailib.networks.classifier.load_classifier`; MPS, which has no double precision, is
+        the CPU here.
+    """
+    chosen = models._device(str(device))
+    place = torch.device("cpu") if chosen.type == "mps" else chosen
+    return Similarities(as_tensor(images, place).float(), as_tensor(texts, place).float())
+
+
+def as_tensor(values: Shaped[Array, "_ _"], device: torch.device) -> Shaped[Tensor, "_ _"]:
+    """Return a table on a device, in its own precision; no copy where it lies there already."""
+    if isinstance(values, np.ndarray):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of memory maps: nothing is written to them here
+            values = torch.from_numpy(np.ascontiguousarray(values))
+    return values.to(device)
 
 
 def evidence_of(
     similarities: Similarities, images: Int64[Tensor, "top units"], odds: Tensor, a: float
 ) -> Float32[Tensor, "units concepts"]:
-    """Return each unit's ``sum_j log1p(odds_j P[images_j, c])``.
+    """Return each unit's ``sum_j log1p(odds_j P[images_j, c])``, on the similarities' device.
 
     Parameters
     ----------
@@ -29,6 +109,14 @@ def evidence_of(
     a : float
         Inverse temperature: ``P`` is the softmax of ``a`` times a row.
     """
+    find = _by_visits if similarities.device.type == "cpu" else _by_ranks
+    return find(similarities, images, odds, a)
+
+
+def _by_visits(
+    similarities: Similarities, images: Int64[Tensor, "top units"], odds: Tensor, a: float
+) -> Float32[Tensor, "units concepts"]:
+    """Visit the rows a block after another, each with the units that it belongs to."""
     needed, place = images.unique(return_inverse=True)
     products = torch.ones(images.shape[1], similarities.shape[1])
     threads = torch.get_num_threads()
@@ -37,7 +125,7 @@ def evidence_of(
     shares = [_Products(rows, visits, odds) for rows, visits in zip(*chunks, strict=True)]
     with ThreadPoolExecutor(threads) as pool:
         for start in range(0, len(needed), _ROWS):
-            block = similarities.rows(needed[start : start + _ROWS], a).float()
+            block = similarities.rows(needed[start : start + _ROWS], a)
             torch.softmax(block, 1, out=block)
             greatest = block.amax(1).tolist()
             jobs = [pool.submit(share.multiply, block, greatest, start) for share in shares]
@@ -108,3 +196,56 @@ class _Products:
         self._products.log_()
         for unit, logarithm in self._finished.items():
             self._rows[unit] += logarithm
+
+
+def _by_ranks(
+    similarities: Similarities, images: Int64[Tensor, "top units"], odds: Tensor, a: float
+) -> Float32[Tensor, "units concepts"]:
+    """Return what `_by_visits` does, rank by rank for many units at once.
+
+    The probabilities of all images that are needed are held, of as many concepts as fit into
+    the free memory; where not all do, rows are multiplied twice, first for the softmax's sums.
+    """
+    needed, place = images.unique(return_inverse=True)
+    units, concepts = images.shape[1], similarities.shape[1]
+    evidence = torch.zeros(units, concepts, device=images.device)
+    width = max(1, min(concepts, _free_numbers(images.device) // len(needed)))
+    height = _ROWS * times(images)
+    parts = [slice(start, start + height) for start in range(0, len(needed), height)]
+    sums = [similarities.rows(needed[p], a).logsumexp(1, True) for p in parts if width < concepts]
+    weights = odds.tolist()
+    for start in range(0, concepts, width):
+        columns = slice(start, min(start + width, concepts))
+        table = torch.empty(len(needed), columns.stop - start, device=images.device)
+        for number, part in enumerate(parts):
+            block = similarities.rows(needed[part], a, columns)
+            if sums:
+                torch.exp(block.sub_(sums[number]), out=table[part])
+            else:
+                torch.softmax(block, 1, out=table[part])
+        group = max(1, _GROUP // table.shape[1])
+        for first in range(0, units, group):
+            some = slice(first, first + group)
+            product, bound = torch.ones_like(evidence[some, columns]), 0.0
+            for rank, weight in zip(place[:, some], weights, strict=True):
+                if bound + log1p(weight) > _LARGEST:  # whatever the probabilities are
+                    evidence[some, columns] += product.log_()
+                    product.fill_(1)
+                    bound = 0.0
+                product.addcmul_(product, table.index_select(0, rank), value=weight)
+                bound += log1p(weight)
+            evidence[some, columns] += product.log_()
+    return evidence
+
+
+def _free_numbers(device: torch.device) -> int:
+    """Return how many float32 may be taken of a GPU's memory: 80 % of what is free."""
+    if device.type != "cuda":
+        return 2**30
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(0.8 * (torch.cuda.mem_get_info(device)[0] + unused)) // 4
+
+
+def times(tensor: Tensor) -> int:
+    """Return how many times as much is taken at a time where this lies as on a CPU."""
+    return 16 if tensor.is_cuda else 1

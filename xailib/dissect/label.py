@@ -7,17 +7,17 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+import torch
+from jaxtyping import Bool, Float, Shaped
+from torch import Tensor
 
 from xailib.compare.intervals import CONFIDENCE, mean_interval, share_interval
 from xailib.dissect.concepts import Concepts
-from xailib.dissect.cosines import product
+from xailib.dissect.evidence import as_tensor, product
 from xailib.dissect.labels import unit_table
-from xailib.dissect.similarity import MEASURES, check_top_k, top_images
+from xailib.dissect.similarity import MEASURES, check_top_k, extremes, top_images
 from xailib.encoders.load import Encoder
 from xailib.errors import InputError, unknown_name
-
-_PER_LAYER = ("soft_wpmi", "wpmi")  # their mean over units is a layer's own
 
 
 def label_units(
@@ -29,6 +29,7 @@ def label_units(
     ids: Sequence[str] | None = None,
     measure: str = "soft_wpmi",
     top_count: int = 5,
+    device: str | torch.device = "auto",
     **parameters: Any,
 ) -> pd.DataFrame:
     """Give each unit the concept that fits it best.
@@ -51,6 +52,8 @@ def label_units(
         A key of `xailib.dissect.similarity.MEASURES`.
     top_count : int
         How many of a unit's most activating probe images to name.
+    device : str or torch.device
+        Where to compute, as in `xailib.networks.classifier.load_classifier`.
     **parameters
         Of the measure, such as ``top_k``.
 
@@ -72,24 +75,15 @@ def label_units(
     check_measure(measure, len(image_embeddings), **parameters)
     ids = getattr(activations, "ids", None) if ids is None else ids
     _check(activations, image_embeddings, text_embeddings, concepts, ids)
-    compare = MEASURES[measure]
-    cosines = product(image_embeddings, text_embeddings)
-    if measure in _PER_LAYER:
-        tables = [np.asarray(values) for values in activations.values()]
-        ends = np.cumsum([values.shape[1] for values in tables])
-        parts = np.split(compare(cosines, tables, **parameters), ends[:-1])
-    else:
-        parts = [compare(cosines, np.asarray(v), **parameters) for v in activations.values()]
+    cosines = product(image_embeddings, text_embeddings, device)
+    tables = {layer: as_tensor(values, cosines.device) for layer, values in activations.items()}
+    dead = {layer: _dead(layer, table) for layer, table in tables.items()}
+    scores = MEASURES[measure](cosines, list(tables.values()), **parameters)
+    parts = scores.split([table.shape[1] for table in tables.values()])
     return pd.concat(
         [
-            unit_table(
-                layer,
-                scores,
-                concepts,
-                _top_ids(np.asarray(values), ids, top_count),
-                np.min(values, 0) == np.max(values, 0),
-            )
-            for (layer, values), scores in zip(activations.items(), parts, strict=True)
+            unit_table(layer, part, concepts, _top_ids(table, ids, top_count), dead[layer])
+            for (layer, table), part in zip(tables.items(), parts, strict=True)
         ],
         ignore_index=True,
     )
@@ -256,12 +250,18 @@ def _check(
                 f"activations: layer {layer!r} is of {len(values)} probe images, "
                 f"image_embeddings of {len(images)}"
             )
-        if not np.isfinite(values).all():
-            raise InputError(f"activations: layer {layer!r} has values that are not finite")
+
+
+def _dead(layer: str, table: Shaped[Tensor, "_ units"]) -> Bool[np.ndarray, " units"]:
+    """Return which units are the same on all images; raise for values that are not finite."""
+    least, greatest = extremes(table)
+    if not (least.isfinite() & greatest.isfinite()).all():
+        raise InputError(f"activations: layer {layer!r} has values that are not finite")
+    return (least == greatest).cpu().numpy()
 
 
 def _top_ids(
-    values: Float[np.ndarray, "probe units"], ids: Sequence[str] | None, count: int
+    values: Shaped[Tensor, "probe units"], ids: Sequence[str] | None, count: int
 ) -> list[list[str]]:
     """Return the ids of each unit's most activating images, the most activating first."""
     images = range(len(values)) if ids is None else ids

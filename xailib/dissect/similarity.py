@@ -1,31 +1,32 @@
 """How well units fit concepts: the five measures of CLIP-Dissect (Oikarinen & Weng, ICLR 2023).
 
 Each takes the similarity of probe images and concepts (a matrix, or
-`xailib.dissect.cosines.product` of two tables of embeddings) and the units' activations, and
-returns (units, concepts), higher for a better fit. Values of one measure compare within one
-network, probe set and concept list. None needs the whole (probe, concepts) matrix: soft-WPMI and
-WPMI read rows that are among some unit's top images, a block at a time; the others read columns.
+`xailib.dissect.evidence.product` of two tables of embeddings) and the units' activations, and
+returns (units, concepts), higher for a better fit, on the similarity's device. Values of one
+measure compare within one network, probe set and concept list.
+
+None needs the whole (probe, concepts) matrix: soft-WPMI and WPMI read rows that are among some
+unit's top images, the others columns, a block at a time.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from math import log
 
-import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int64
+from jaxtyping import Float, Float32, Int64, Shaped
 from torch import Tensor
 
-from xailib.dissect.cosines import Matrix, Similarities, as_tensor
-from xailib.dissect.evidence import evidence_of
+from xailib.dissect.evidence import Array, Similarities, as_tensor, evidence_of, times
 from xailib.errors import InputError
 
-Table = Float[np.ndarray, "_ _"]  # (probe, units)
-Measure = Callable[..., Float32[np.ndarray, "units concepts"]]
-_UNITS = 64  # at a time: with 63,305 probe images 32 MB
-_COLUMNS = 256  # concepts at a time: with 63,305 probe images 65 MB
+Table = Shaped[Array, "_ _"]  # (probe, units)
+Measure = Callable[..., Float32[Tensor, "units concepts"]]
+# At a time on a CPU: 16 MB of units and 65 MB of concepts with 63,305 probe images.
+_UNITS, _COLUMNS = 64, 256
 
 
 def soft_wpmi(
-    similarity: Similarities | Float[np.ndarray, "probe concepts"],
+    similarity: Similarities | Float[Array, "probe concepts"],
     activations: Table | Sequence[Table],
     *,
     top_k: int = 100,
@@ -34,7 +35,7 @@ def soft_wpmi(
     min_prob: float = 1e-7,
     p_start: float = 0.998,
     p_end: float = 0.97,
-) -> Float32[np.ndarray, "_ concepts"]:
+) -> Float32[Tensor, "units concepts"]:
     """Soft weighted pointwise mutual information, the paper's recommended measure (sec. 3.2).
 
     ``sum_j log(1 + p_j (P[x_j, c] - 1) + min_prob) - lam * log(mean over units of exp(that))``
@@ -45,7 +46,7 @@ def soft_wpmi(
     Parameters
     ----------
     similarity : (probe, concepts)
-        A matrix of cosines, or `xailib.dissect.cosines.product`.
+        A matrix of cosines, or `xailib.dissect.evidence.product`.
     activations : (probe, units), or a list of them
         Finite. The tables of a list, such as layers, have each a mean of their own; their
         units are returned one table after the other.
@@ -66,41 +67,68 @@ def soft_wpmi(
     InputError
         For shapes that do not fit, `top_k` out of range, or activations that are not finite.
     """
-    steps = torch.arange(top_k, dtype=torch.float64) / max(top_k, 1)
-    chances = p_start - steps * (p_start - p_end)
-    return _wpmi(similarity, activations, chances, a, lam, min_prob)
+    similarities, tops = _tops(similarity, activations, top_k)
+    return soft_wpmi_of(
+        similarities, tops, a=a, lam=lam, min_prob=min_prob, p_start=p_start, p_end=p_end
+    )
+
+
+def soft_wpmi_of(
+    similarities: Similarities,
+    tops: Sequence[Int64[Tensor, "top _"]],
+    *,
+    a: float = 10.0,
+    lam: float = 1.0,
+    min_prob: float = 1e-7,
+    p_start: float = 0.998,
+    p_end: float = 0.97,
+) -> Float32[Tensor, "units concepts"]:
+    """Return `soft_wpmi` of tables, such as layers, whose units' top images are known.
+
+    Parameters
+    ----------
+    similarities : (probe, concepts)
+        Of all probe images or only of those that are some unit's.
+    tops : sequence of (top, units)
+        Rows of `similarities`, on its device, for each table; the most activating first.
+    a, lam, min_prob, p_start, p_end : float
+        As in `soft_wpmi`.
+    """
+    top_k = len(tops[0])
+    steps = torch.arange(top_k, dtype=torch.float64) / top_k
+    return _wpmi(similarities, tops, p_start - steps * (p_start - p_end), a, lam, min_prob)
 
 
 def wpmi(
-    similarity: Similarities | Float[np.ndarray, "probe concepts"],
+    similarity: Similarities | Float[Array, "probe concepts"],
     activations: Table | Sequence[Table],
     *,
     top_k: int = 28,
     a: float = 2.0,
     lam: float = 0.6,
     min_prob: float = 1e-7,
-) -> Float32[np.ndarray, "_ concepts"]:
+) -> Float32[Tensor, "units concepts"]:
     """Weighted pointwise mutual information: `soft_wpmi` with every ``p_j`` one (sec. 3.2)."""
-    chances = torch.ones(top_k, dtype=torch.float64)
-    return _wpmi(similarity, activations, chances, a, lam, min_prob)
+    similarities, tops = _tops(similarity, activations, top_k)
+    return _wpmi(similarities, tops, torch.ones(top_k, dtype=torch.float64), a, lam, min_prob)
 
 
 def cos_similarity(
-    similarity: Similarities | Float[np.ndarray, "probe concepts"],
-    activations: Float[np.ndarray, "_ units"],
+    similarity: Similarities | Float[Array, "probe concepts"],
+    activations: Table | Sequence[Table],
     *,
     min_norm: float = 1e-12,
-) -> Float32[np.ndarray, "units concepts"]:
+) -> Float32[Tensor, "units concepts"]:
     """Cosine of a unit's activations and a concept's similarities over the probe images."""
     return _cosine(similarity, activations, 1, min_norm)
 
 
 def cos_similarity_cubed(
-    similarity: Similarities | Float[np.ndarray, "probe concepts"],
-    activations: Float[np.ndarray, "_ units"],
+    similarity: Similarities | Float[Array, "probe concepts"],
+    activations: Table | Sequence[Table],
     *,
     min_norm: float = 1e-3,
-) -> Float32[np.ndarray, "units concepts"]:
+) -> Float32[Tensor, "units concepts"]:
     """Cosine as in `cos_similarity`, of values less their mean, cubed (sec. 3.2).
 
     Norms below `min_norm` count as `min_norm`, so that a dead unit fits nothing.
@@ -109,13 +137,13 @@ def cos_similarity_cubed(
 
 
 def rank_reorder(
-    similarity: Similarities | Float[np.ndarray, "probe concepts"],
-    activations: Float[np.ndarray, "_ units"],
+    similarity: Similarities | Float[Array, "probe concepts"],
+    activations: Table | Sequence[Table],
     *,
     p: float = 3.0,
     top_fraction: float = 0.05,
     scale_p: float = 0.5,
-) -> Float32[np.ndarray, "units concepts"]:
+) -> Float32[Tensor, "units concepts"]:
     """Minus the error of ordering a unit's top activations by a concept's similarities.
 
     ``-mean |t - t'|^p / baseline / max(m, 1e-6)^scale_p``: ``t`` the top activations, ``t'``
@@ -135,26 +163,28 @@ def rank_reorder(
     scale_p : float
         Weight of the mean similarity.
     """
-    similarities, active = _as_similarities(similarity), activations
-    _check(similarities, active)
-    count = int(len(active) * top_fraction)
-    if not 2 <= count <= len(active):
+    similarities, tables = _as_tensors(similarity, activations)
+    probe, concepts = similarities.shape
+    count = int(probe * top_fraction)
+    if not 2 <= count <= probe:
         raise InputError(
-            f"top_fraction: {top_fraction} of {len(active)} probe images is {count}; "
+            f"top_fraction: {top_fraction} of {probe} probe images is {count}; "
             "at least 2 and at most all are needed"
         )
-    images = top_images(active, count)
-    scores = torch.empty(active.shape[1], similarities.shape[1])
-    for unit in range(active.shape[1]):
-        target = as_tensor(active[images[:, unit], unit][None])[0].double()  # falling
-        rising = target.flip(0)
+    scores = _empty(tables, similarities)
+    at_a_time = concepts if scores.is_cpu else _COLUMNS * times(scores)
+    for row, unit, active in _units(tables):
+        images = top_images(active[:, unit : unit + 1], count)[:, 0]
+        target = active[images, unit].double()  # falling
+        rising = target.flip(0)[:, None]
         baseline = (target[:, None] - target).abs().pow(p).mean()
-        seen = similarities.rows(images[:, unit])  # (count, concepts)
-        ranks = seen.argsort(dim=0, stable=True).argsort(dim=0)
-        error = (target[:, None] - rising[ranks]).abs().pow(p).mean(0)
-        mean = seen.double().mean(0).clamp_min(1e-6)
-        scores[unit] = -(error / baseline.clamp_min(1e-30) / mean.pow(scale_p)).float()
-    return scores.numpy()
+        for start in range(0, concepts, at_a_time):
+            some = slice(start, start + at_a_time)
+            seen = similarities.rows(images, columns=some)  # (count, concepts)
+            error = (target[seen.argsort(dim=0, stable=True)] - rising).abs().pow(p).mean(0)
+            mean = seen.double().mean(0).clamp_min(1e-6)
+            scores[row, some] = -(error / baseline.clamp_min(1e-30) / mean.pow(scale_p)).float()
+    return scores
 
 
 MEASURES: dict[str, Measure] = {
@@ -166,70 +196,20 @@ MEASURES: dict[str, Measure] = {
 }
 
 
-def _wpmi(
-    similarity: Similarities | Float[np.ndarray, "probe concepts"],
-    activations: Table | Sequence[Table],
-    chances: Tensor,
-    a: float,
-    lam: float,
-    min_prob: float,
-) -> Float32[np.ndarray, "_ concepts"]:
-    layers = [activations] if isinstance(activations, np.ndarray) else activations
-    if not layers:
-        raise InputError("activations: no table is given")
-    similarities = _as_similarities(similarity)
-    for active in layers:
-        _check(similarities, active)
-    check_top_k(len(chances), similarities.shape[0])
-    images = torch.cat([top_images(active, len(chances)) for active in layers], dim=1)
-    # log(b + p P) = log b + log1p(p P / b), b = 1 - p + min_prob. The first part is the same for
-    # all units and concepts: kept out of the sum, it costs no precision.
-    rest = 1 - chances + min_prob
-    constant = float(rest.log().sum())
-    evidence = evidence_of(similarities, images, (chances / rest).float(), a)
-    for part in evidence.split([active.shape[1] for active in layers]):
-        mean = part.logsumexp(0) - np.log(len(part))
-        part.sub_(lam * mean).add_((1 - lam) * constant)
-    return evidence.numpy()
-
-
-def _cosine(
-    similarity: Similarities | Float[np.ndarray, "probe concepts"],
-    activations: Float[np.ndarray, "_ units"],
-    power: int,
-    min_norm: float,
-) -> Float32[np.ndarray, "units concepts"]:
-    similarities = _as_similarities(similarity)
-    _check(similarities, activations)
-    active = as_tensor(activations).clone()  # what was given is not to change
-    if power == 3:
-        active.sub_(active.mean(0)).pow_(3)
-    active.div_(active.norm(dim=0).clamp_min(min_norm))
-    concepts = similarities.shape[1]
-    scores = torch.empty(active.shape[1], concepts)
-    for start in range(0, concepts, _COLUMNS):
-        stop = min(start + _COLUMNS, concepts)
-        block = similarities.columns(start, stop).float()
-        if power == 3:
-            block.sub_(block.mean(0)).pow_(3)
-        block.div_(block.norm(dim=0).clamp_min(min_norm))
-        torch.mm(active.T, block, out=scores[:, start:stop])
-    return scores.numpy()
-
-
-def top_images(
-    activations: Float[np.ndarray, "probe units"], count: int
-) -> Int64[Tensor, "top units"]:
+def top_images(activations: Shaped[Array, "probe units"], count: int) -> Int64[Tensor, "top units"]:
     """Return each unit's `count` most activating images, falling; of equals the earlier first.
 
     Half precision and ReLU make many equals, which ``topk`` alone orders differently from one
-    machine to the next.
+    machine to the next. A tensor's are found on its device.
     """
-    probe, units = activations.shape
+    place = activations.device if isinstance(activations, Tensor) else torch.device("cpu")
+    table = as_tensor(activations, place)
+    probe, units = table.shape
     group = max(1, probe // (4 * count))
+    rank = torch.arange(count, device=place)[:, None]
     found = []
-    for start in range(0, units, _UNITS):
-        values = as_tensor(activations[:, start : start + _UNITS])
+    for start in range(0, units, _UNITS * times(table)):
+        values = table[:, start : start + _UNITS * times(table)].float()
         # At least `count` values reach the count-th greatest of the maxima of groups: only
         # those that do are sorted, about a seventh more than `count` where none are equal.
         maxima = values[: probe // group * group].unflatten(0, (-1, group)).amax(1)
@@ -238,7 +218,7 @@ def top_images(
         order = order[unit[order].argsort(stable=True)]  # unit by unit
         sizes = torch.bincount(unit, minlength=values.shape[1])
         first = sizes.cumsum(0) - sizes
-        found.append(image[order[first + torch.arange(count)[:, None]]])
+        found.append(image[order[first + rank]])
     return torch.cat(found, dim=1)
 
 
@@ -248,22 +228,100 @@ def check_top_k(top_k: int, probe: int) -> None:
         raise InputError(f"top_k: {top_k} is not between 1 and the {probe} probe images")
 
 
-def _as_similarities(
-    similarity: Similarities | Float[np.ndarray, "probe concepts"],
-) -> Similarities:
-    return Matrix(as_tensor(similarity)) if isinstance(similarity, np.ndarray) else similarity
+def _wpmi(
+    similarities: Similarities,
+    tops: Sequence[Int64[Tensor, "top _"]],
+    chances: Float[Tensor, " top"],
+    a: float,
+    lam: float,
+    min_prob: float,
+) -> Float32[Tensor, "units concepts"]:
+    # log(b + p P) = log b + log1p(p P / b), b = 1 - p + min_prob. The first part is the same for
+    # all units and concepts: kept out of the sum, it costs no precision.
+    rest = 1 - chances + min_prob
+    constant = float(rest.log().sum())
+    evidence = evidence_of(similarities, torch.cat(list(tops), 1), (chances / rest).float(), a)
+    for part in evidence.split([top.shape[1] for top in tops]):
+        mean = part.logsumexp(0) - log(len(part))
+        part.sub_(lam * mean).add_((1 - lam) * constant)
+    return evidence
 
 
-def _check(similarities: Similarities, activations: Table) -> None:
-    """Raise unless the shapes fit and the activations are finite."""
-    if similarities.shape[0] != len(activations):
-        raise InputError(
-            f"activations: of {len(activations)} probe images, "
-            f"but the similarity is of {similarities.shape[0]}"
-        )
-    if 0 in similarities.shape or 0 in activations.shape:
-        raise InputError("similarity: there are no probe images, concepts or units to compare")
-    finite = np.isfinite(activations).all(0)
-    if not finite.all():
-        unit = int(finite.argmin())
-        raise InputError(f"activations: unit {unit} has values that are not finite")
+def _cosine(
+    similarity: Similarities | Float[Array, "probe concepts"],
+    activations: Table | Sequence[Table],
+    power: int,
+    min_norm: float,
+) -> Float32[Tensor, "units concepts"]:
+    similarities, tables = _as_tensors(similarity, activations)
+    scores = _empty(tables, similarities)
+    width = _COLUMNS * times(scores)
+    parts = scores.split([table.shape[1] for table in tables])
+    for part, table in zip(parts, tables, strict=True):
+        active = _scaled(table.to(torch.float32, copy=True), power, min_norm)
+        for start in range(0, scores.shape[1], width):
+            stop = min(start + width, scores.shape[1])
+            block = _scaled(similarities.columns(start, stop), power, min_norm)
+            torch.mm(active.T, block, out=part[:, start:stop])
+    return scores
+
+
+def _scaled(
+    values: Float32[Tensor, "probe _"], power: int, min_norm: float
+) -> Float32[Tensor, "probe _"]:
+    """Make columns unit columns, in place; cubed, of values less their mean."""
+    if power == 3:
+        values.sub_(values.mean(0)).pow_(3)
+    return values.div_(values.norm(dim=0).clamp_min(min_norm))
+
+
+def _as_tensors(
+    similarity: Similarities | Float[Array, "probe concepts"], activations: Table | Sequence[Table]
+) -> tuple[Similarities, list[Shaped[Tensor, "probe _"]]]:
+    """Return what is compared on one device; raise unless shapes fit and activations are finite."""
+    if not isinstance(similarity, Similarities):
+        place = similarity.device if isinstance(similarity, Tensor) else torch.device("cpu")
+        similarity = Similarities(as_tensor(similarity, place).float())
+    given = [activations] if isinstance(activations, Array) else activations
+    if not given:
+        raise InputError("activations: no table is given")
+    tables = [as_tensor(table, similarity.device) for table in given]
+    for table in tables:
+        if len(table) != similarity.shape[0]:
+            raise InputError(
+                f"activations: of {len(table)} probe images, "
+                f"but the similarity is of {similarity.shape[0]}"
+            )
+        if 0 in similarity.shape or 0 in table.shape:
+            raise InputError("similarity: there are no probe images, concepts or units to compare")
+        finite = torch.stack(extremes(table)).isfinite().all(0)
+        if not finite.all():
+            unit = int(finite.int().argmin())
+            raise InputError(f"activations: unit {unit} has values that are not finite")
+    return similarity, tables
+
+
+def extremes(table: Shaped[Tensor, "probe units"]) -> tuple[Tensor, Tensor]:
+    """Return each unit's least and greatest activation, NaN where there is one."""
+    return table.amin(0), table.amax(0)
+
+
+def _tops(
+    similarity: Similarities | Float[Array, "probe concepts"],
+    activations: Table | Sequence[Table],
+    top_k: int,
+) -> tuple[Similarities, list[Int64[Tensor, "top _"]]]:
+    similarities, tables = _as_tensors(similarity, activations)
+    check_top_k(top_k, similarities.shape[0])
+    return similarities, [top_images(table, top_k) for table in tables]
+
+
+def _empty(tables: Sequence[Tensor], similarities: Similarities) -> Float32[Tensor, "_ concepts"]:
+    units = sum(table.shape[1] for table in tables)
+    return torch.empty(units, similarities.shape[1], device=similarities.device)
+
+
+def _units(tables: Sequence[Tensor]) -> Iterator[tuple[int, int, Tensor]]:
+    """Yield each unit's row among the scores, its column in its table, and the table."""
+    columns = [(unit, table) for table in tables for unit in range(table.shape[1])]
+    yield from ((row, *column) for row, column in enumerate(columns))

@@ -1,10 +1,10 @@
-"""Labels from probe images that come in shards: no more is kept than each unit's top images.
+"""Labels from recorded blocks, one after the other: no more is kept than each unit's top images.
 
 The result is that of the whole recording at once, to the last bit: whoever has a million probe
-images needs the memory of one shard.
+images needs the memory of one block.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,9 +14,9 @@ from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
 
 from xailib.dissect.concepts import Concepts
-from xailib.dissect.cosines import product
+from xailib.dissect.evidence import product
 from xailib.dissect.labels import unit_table
-from xailib.dissect.similarity import soft_wpmi, top_images
+from xailib.dissect.similarity import soft_wpmi_of, top_images
 from xailib.errors import InputError
 
 Ids = Callable[[Int64[np.ndarray, " rows"]], Sequence[str]]
@@ -51,6 +51,14 @@ class RunningTop:
         self._values = torch.empty(0, 0)
         self._least = torch.empty(0)
 
+    @classmethod
+    def of(cls, blocks: Iterable[Float[np.ndarray, "_ units"]], count: int) -> "RunningTop":
+        """Return the top images of a layer's units, from its table block by block."""
+        top = cls(count)
+        for block in blocks:
+            top.add(block)
+        return top
+
     @property
     def images(self) -> Int64[Tensor, "top units"]:
         """Positions in the whole probe set, falling; of equals the earlier first."""
@@ -81,15 +89,8 @@ class RunningTop:
         found._least, found.seen = self._least, self.seen
         return found
 
-    def add(self, activations: Float[np.ndarray, "shard units"], start: int) -> None:
-        """Take one shard in; shards may come in any order, each once.
-
-        Parameters
-        ----------
-        activations : (shard, units)
-            Finite.
-        start : int
-            The position of the shard's first image in the whole probe set.
+    def add(self, activations: Float[np.ndarray, "block units"]) -> None:
+        """Take in the next images of the probe set.
 
         Raises
         ------
@@ -97,47 +98,31 @@ class RunningTop:
             For another number of units than before, or activations that are not finite.
         """
         if not np.isfinite(activations).all():
-            raise InputError(f"activations: of the shard from {start} on, not all are finite")
+            raise InputError(f"activations: not all are finite from image {self.seen} on")
+        units = activations.shape[1]
+        if self.seen and units != len(self._least):
+            raise InputError(f"activations: of {units} units, not {len(self._least)} as before")
         best = top_images(activations, min(self.count, len(activations)))
-        values = torch.from_numpy(
-            np.take_along_axis(activations, best.numpy(), axis=0).astype(np.float32)
-        )
+        top = np.take_along_axis(activations, best.numpy(), axis=0).astype(np.float32)
+        images, values = best + self.seen, torch.from_numpy(top)
         least = torch.from_numpy(activations.min(0).astype(np.float32))
-        self._merge(best + start, values, least, len(activations))
-
-    def merge(self, other: "RunningTop") -> None:
-        """Take in what another one has seen, such as on another machine."""
-        self._merge(other.images, other.values, other._least, other.seen)
-
-    def _merge(
-        self,
-        images: Int64[Tensor, "_ units"],
-        values: Float32[Tensor, "_ units"],
-        least: Float32[Tensor, " units"],
-        seen: int,
-    ) -> None:
-        if self.seen and images.shape[1] != self._images.shape[1]:
-            raise InputError(
-                f"activations: of {images.shape[1]} units, not {self._images.shape[1]} as before"
-            )
         if self.seen:
             images = torch.cat([self._images, images])
             values = torch.cat([self._values, values])
             least = torch.minimum(self._least, least)
-        order = images.argsort(dim=0)  # so that the earlier of equals stays in front
-        images, values = images.gather(0, order), values.gather(0, order)
         order = values.argsort(dim=0, descending=True, stable=True)[: self.count]
         self._images, self._values = images.gather(0, order), values.gather(0, order)
         self._least = least
-        self.seen += seen
+        self.seen += len(activations)
 
 
 def soft_wpmi_of_tops(
     tops: Sequence[RunningTop],
     rows: Rows,
     texts: Float[np.ndarray, "concepts dimensions"],
+    device: str | torch.device = "auto",
     **parameters: Any,
-) -> Float32[np.ndarray, "units concepts"]:
+) -> Float32[Tensor, "units concepts"]:
     """Return `xailib.dissect.similarity.soft_wpmi` of layers whose top images are known.
 
     Parameters
@@ -149,6 +134,8 @@ def soft_wpmi_of_tops(
         among some unit's top images are asked for.
     texts : (concepts, dimensions)
         Embeddings of the concepts.
+    device : str or torch.device
+        Where to compute, as in `xailib.networks.classifier.load_classifier`.
     **parameters
         Of `xailib.dissect.similarity.soft_wpmi`, without ``top_k``.
 
@@ -168,9 +155,9 @@ def soft_wpmi_of_tops(
     if seen < count:
         raise InputError(f"tops: {count} images are to be kept of {seen} seen")
     needed = torch.cat([top.images.flatten() for top in tops]).unique()
-    similarity = product(rows(needed.numpy()), texts)
-    ranks = [_ranks(top.images, needed) for top in tops]
-    return soft_wpmi(similarity, ranks, top_k=count, **parameters)
+    similarities = product(rows(needed.numpy()), texts, device)
+    places = [torch.searchsorted(needed, top.images).to(similarities.device) for top in tops]
+    return soft_wpmi_of(similarities, places, **parameters)
 
 
 def label_tops(
@@ -182,6 +169,7 @@ def label_tops(
     *,
     top_k: int,
     top_count: int = 5,
+    device: str | torch.device = "auto",
     **parameters: Any,
 ) -> pd.DataFrame:
     """Return the table of `xailib.dissect.label.label_units` by soft-WPMI, of layers' top images.
@@ -196,7 +184,7 @@ def label_tops(
         From positions in the probe set, rising, to these images' ids.
     concepts : Concepts
         The labels to choose from, in the order of `texts`.
-    top_k, top_count, **parameters
+    top_k, top_count, device, **parameters
         As for `xailib.dissect.label.label_units`.
 
     Raises
@@ -205,12 +193,12 @@ def label_tops(
         If too few images were seen or kept.
     """
     scores = soft_wpmi_of_tops(
-        [top.first(top_k) for top in tops.values()], rows, texts, **parameters
+        [top.first(top_k) for top in tops.values()], rows, texts, device, **parameters
     )
     shown = {layer: top.first(top_count).images for layer, top in tops.items()}
     needed = torch.cat([images.flatten() for images in shown.values()]).unique().numpy()
     names = dict(zip(needed.tolist(), ids(needed), strict=True))
-    ends = np.cumsum([images.shape[1] for images in shown.values()])
+    parts = scores.split([images.shape[1] for images in shown.values()])
     return pd.concat(
         [
             unit_table(
@@ -220,21 +208,7 @@ def label_tops(
                 [[names[image] for image in unit] for unit in images.T.tolist()],
                 tops[layer].constant,
             )
-            for (layer, images), part in zip(
-                shown.items(), np.split(scores, ends[:-1]), strict=True
-            )
+            for (layer, images), part in zip(shown.items(), parts, strict=True)
         ],
         ignore_index=True,
     )
-
-
-def _ranks(
-    images: Int64[Tensor, "top units"], needed: Int64[Tensor, " needed"]
-) -> Float[np.ndarray, "needed units"]:
-    """Return activations that put the same images first, in the same order, and all others last."""
-    top, units = images.shape
-    dtype = np.float16 if top <= 2048 else np.float32  # which has all integers up to there
-    ranks = np.zeros((len(needed), units), dtype)
-    places = torch.searchsorted(needed, images).numpy()
-    np.put_along_axis(ranks, places, np.arange(top, 0, -1, dtype=dtype)[:, None], axis=0)
-    return ranks

@@ -1,4 +1,4 @@
-"""Files from elsewhere: fetched by address, checked by hash, cached."""
+"""Files from elsewhere: fetched by address, checked by hash, cached; a registry of them."""
 
 import lazy_loader
 
@@ -6,5 +6,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "fetch": ["cache_folder", "download"],
+        "registry": ["Artefact", "artefacts"],
     },
 )

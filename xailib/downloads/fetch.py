@@ -1,4 +1,4 @@
-"""Files from the network: kept once, checked by hash, gone on with where they broke off.
+"""Files from the network: fetched once by pooch, checked by hash, cached.
 
 A file whose publisher states its SHA-256 must have it. Of one without, the SHA-256 is noted in
 ``hashes.txt`` of the cache folder when it first comes, and another content later is refused.
@@ -6,30 +6,25 @@ The folder that ``XAILIB_MIRROR`` names is looked in first: there a file lies as
 address, or under its name alone.
 """
 
+import os
 import shutil
 from collections.abc import Callable
-from http.client import HTTPException
 from pathlib import Path
-from urllib.error import HTTPError
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import pooch
+import requests
 
-from xailib.downloads.web import host_of, in_mirror, open_address, reason, through
 from xailib.errors import UnavailableError
-from xailib.files import sha256_of
-from xailib.locks import alone
+from xailib.files import alone, sha256_of, storage
 
+MIRROR = "XAILIB_MIRROR"  # names a folder with files as HOST/PATH of their address, or by name
 MOST = 20 * 2**30  # bytes; nothing that is fetched here comes near
-_TRIES = 4  # connections, each going on where the last one broke off
-_CHUNK = 1 << 20
-_SCHEMES = ("http", "https")
+TIMEOUT = 10.0  # seconds to connect, and between two answers
+_PLAIN = {"Accept-Encoding": "identity"}  # so that the announced size is that of the file
 
-Watch = Callable[[int, int], object]  # told the bytes there are and, where announced, will be
-
-
-class GoneError(UnavailableError):
-    """The server has no file of that name."""
+Watch = Callable[[int, int], object]  # given the bytes there are and, where announced, will be
 
 
 def cache_folder() -> Path:
@@ -46,9 +41,8 @@ def fetch(
     address: str,
     file: Path | None = None,
     *,
-    sha256: str | None = None,
-    checked: bool = False,
-    most: int = MOST,
+    sha256: str = "",
+    check: Callable[[Path], object] | None = None,
     watch: Watch | None = None,
 ) -> Path:
     """Return a file, fetching it if it is not there; once, if several ask for it at a time.
@@ -60,170 +54,185 @@ def fetch(
     file : Path, optional
         Where it is kept; by default `kept`.
     sha256 : str, optional
-        As its publisher states it. One that is in place but different is fetched again.
-    checked : bool
-        The caller looks into the file itself, and calls `note` if it is whole.
-    most : int
-        Bytes; a larger file is refused.
+        As its publisher states it, all or the start of it. A file in place that has another is
+        fetched again.
+    check : callable, optional
+        Given the file before its hash is noted; raises if it is not whole.
     watch : callable, optional
-        Told of the progress.
+        Called with the progress.
 
     Raises
     ------
     UnavailableError
-        In one line: the host, and why the file cannot be had from it or is not what it was.
+        In one line: the host, and why the file is not available from it or is not what it was.
+    StorageError
+        If it cannot be written.
     """
     file = file or kept(address)
     known = sha256 or _noted(address)
-    pooch.get_logger().setLevel("WARNING")
-
-    def get(url: str, output: str, _: object) -> None:
-        part = file.with_name(file.name + ".part")
-        download(url, part, checked=checked or known is not None, most=most, watch=watch)
-        part.replace(output)
-
-    try:
-        if not (file.is_file() and known in (None, sha256_of(file))):
-            with alone(file):  # and if another process has just fetched it, it is taken
-                pooch.retrieve(address, known, file.name, file.parent, downloader=get)
-    except ValueError as error:  # of pooch: another hash
-        whose = "its publisher states" if sha256 else f"noted at first use in {_notes()}"
-        raise UnavailableError(
-            f"{host_of(address)}: {Path(urlsplit(address).path).name} has another SHA-256 than "
-            f"{whose} ({str(known)[:12]}...); it is not used"
-        ) from error
-    except OSError as error:
-        if isinstance(error, UnavailableError):
-            raise
-        raise UnavailableError(f"{host_of(address)}: {reason(error)}") from error
-    if known is None and not checked:
-        note(address, file)
+    if not _is(file, known):
+        with alone(file), storage(file):
+            if not _is(file, known):  # nor has another process fetched it meanwhile
+                part = file.with_name(f"{file.name}.part")
+                try:
+                    download(address, part, watch=watch)
+                    if not _is(part, known):
+                        raise UnavailableError(_another(address, known, stated=bool(sha256)))
+                    if check:
+                        check(part)
+                    part.replace(file)
+                finally:
+                    part.unlink(missing_ok=True)
+    elif check:
+        check(file)
+    if not known:
+        _notes().parent.mkdir(parents=True, exist_ok=True)
+        with storage(_notes()), _notes().open("a", encoding="utf-8") as lines:
+            lines.write(f"{sha256_of(file)} {address}\n")  # one write: others may add theirs
     return file
 
 
-def download(
-    address: str, part: Path, *, checked: bool = False, most: int = MOST, watch: Watch | None = None
-) -> None:
-    """Fetch a file to `part`, going on behind what earlier attempts have left there.
+def download(address: str, part: Path, *, most: int = MOST, watch: Watch | None = None) -> None:
+    """Copy a file from the mirror folder or the network, from its start; nothing is checked.
 
     Parameters
     ----------
     address : str
         Where it comes from.
     part : Path
-        Where it grows; beside it, ``.tag`` holds the server's name for this version.
-    checked : bool
-        Whether the whole is compared with a hash afterwards: then a part is gone on with even if
-        the server names no versions.
+        Where it is written.
     most : int
         Bytes; a larger file is refused.
     watch : callable, optional
-        Told of the progress.
+        Called with the progress.
 
     Raises
     ------
     UnavailableError
-        With the host and the reason; what has come is kept.
+        With the host and the reason.
     """
-    if urlsplit(address).scheme not in _SCHEMES:
-        raise UnavailableError(f"{address}: only http and https addresses are fetched")
     mirrored = in_mirror(address)
-    if mirrored is not None:
+    if mirrored:
         shutil.copyfile(mirrored, part)
         return
-    for attempt in range(1, _TRIES + 1):
-        before = _size(part)
-        try:
-            _go_on(address, part, checked, most, watch)
-        except (OSError, HTTPException) as error:
-            if isinstance(error, UnavailableError):
-                raise
-            if isinstance(error, HTTPError) or _size(part) <= before or attempt == _TRIES:
-                kind = GoneError if isinstance(error, HTTPError) and error.code == 404 else None
-                line = f"{host_of(address)}: {reason(error)}{through(address)}"
-                raise (kind or UnavailableError)(line) from error
-        else:
-            _tag(part).unlink(missing_ok=True)
-            return
-
-
-def _go_on(address: str, part: Path, checked: bool, most: int, watch: Watch | None) -> None:
-    """Ask for what is missing of a file, and write what comes."""
-    have, tag = _size(part), _tag(part)
-    headers = {}
-    if have and (tag.is_file() or checked):
-        headers["Range"] = f"bytes={have}-"
-        if tag.is_file():
-            headers["If-Range"] = tag.read_text(encoding="utf-8")
+    get = pooch.HTTPDownloader(
+        progressbar=_Progress(part, most, watch),
+        chunk_size=1 << 20,
+        timeout=TIMEOUT,
+        headers=_PLAIN,
+    )
     try:
-        with open_address(address, headers) as answer:
-            resumed = answer.status == 206
-            have = have if resumed else 0
-            announced = answer.headers.get("Content-Length")
-            total = have + int(announced) if announced else 0
-            _check_room(part, total, have, most)
-            _remember(tag, answer.headers.get("ETag"), answer.headers.get("Last-Modified"))
-            with part.open("ab" if resumed else "wb") as out:
-                while chunk := answer.read(_CHUNK):
-                    have += len(chunk)
-                    if have > most:
-                        raise UnavailableError(f"{part.stem}: at most {most} are taken")
-                    out.write(chunk)
-                    if watch:
-                        watch(have, total)
-    except HTTPError as error:
-        if error.code != 416 or not headers:  # 416: nothing is left to send
-            raise
-        return
-    if total and have != total:
-        raise ConnectionError(f"broke off after {have} of {total} bytes")
+        get(address, str(part), None)
+    except requests.RequestException as error:
+        raise UnavailableError(f"{host_of(address)}: {_reason(error, address)}") from error
 
 
-def _check_room(part: Path, total: int, have: int, most: int) -> None:
-    if total > most:
-        raise UnavailableError(f"{part.stem}: announced as {total} bytes; at most {most} are taken")
-    free = shutil.disk_usage(part.parent).free
-    if total - have > free:
-        raise UnavailableError(
-            f"{part.stem}: needs {(total - have) / 1e6:.0f} MB in {str(part.parent)!r}, "
-            f"where {free / 1e6:.0f} MB are free"
-        )
+class _Progress:
+    """What pooch takes for a progress bar: passes the progress on, and ends what is too large."""
+
+    total = 0
+
+    def __init__(self, part: Path, most: int, watch: Watch | None) -> None:
+        self.have, self.part, self.most, self.watch = 0, part, most, watch
+
+    def update(self, count: int) -> None:
+        self.have += count
+        if max(self.part.stat().st_size, self.total) > self.most:
+            raise UnavailableError(f"{self.part.stem}: at most {self.most} bytes are taken")
+        if self.watch:
+            self.watch(min(self.have, self.total or self.have), self.total)
+
+    def reset(self) -> None:
+        self.have = 0
+
+    def close(self) -> None:
+        pass
 
 
-def _remember(tag: Path, etag: str | None, modified: str | None) -> None:
-    """Note what the server calls this version, by which a later attempt can ask for the rest."""
-    name = etag if etag and not etag.startswith("W/") else modified
-    if name:
-        tag.write_text(name, encoding="utf-8")
-    else:
-        tag.unlink(missing_ok=True)
+def in_mirror(address: str) -> Path | None:
+    """Return the file that stands for an address in the mirror folder, if there is one."""
+    folder = os.environ.get(MIRROR)
+    if not folder:
+        return None
+    root = Path(folder).expanduser().resolve()
+    parts = urlsplit(address)
+    path = unquote(parts.path).lstrip("/")
+    for place in (root / parts.netloc / path, root / Path(path).name):
+        found = place.resolve()
+        if found.is_relative_to(root) and found.is_file():
+            return found
+    return None
+
+
+def problem_with(address: str) -> str | None:
+    """Return why a file cannot be fetched, in a few words, or None if its host offers it."""
+    if in_mirror(address):
+        return None
+    try:
+        _head(address)
+    except OSError as error:
+        reason = _reason(error, address)
+        return None if reason == "HTTP 405" else reason  # 405: it refuses to be asked
+    return None
+
+
+def size_of(address: str) -> int | None:
+    """Return how large a file is, as its server or the mirror folder says; None if neither does."""
+    mirrored = in_mirror(address)
+    try:
+        return mirrored.stat().st_size if mirrored else int(_head(address)["Content-Length"])
+    except (OSError, KeyError, ValueError):
+        return None
+
+
+def host_of(address: str) -> str:
+    """Return the host, and port if there is one."""
+    return urlsplit(address).netloc
+
+
+def _head(address: str) -> requests.structures.CaseInsensitiveDict[str]:
+    """Return what a server says of a file without sending it."""
+    answer = requests.head(address, timeout=TIMEOUT / 2, allow_redirects=True, headers=_PLAIN)
+    answer.raise_for_status()
+    return answer.headers
+
+
+def _reason(error: BaseException, address: str) -> str:
+    """Return what went wrong in a few words: what the socket said, below what wraps it."""
+    if isinstance(error, requests.HTTPError) and error.response is not None:
+        return f"HTTP {error.response.status_code}"
+    wrapped = (error.__cause__, *error.args)
+    inner = next((one for one in wrapped if isinstance(one, BaseException)), None)
+    if inner:
+        return _reason(inner, address)
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    proxy = getproxies().get(urlsplit(address).scheme)
+    if not proxy or proxy_bypass(urlsplit(address).hostname or ""):
+        return str(text)
+    return f"{text}, through the proxy {urlsplit(proxy).netloc.rpartition('@')[2] or proxy}"
+
+
+def _is(file: Path, known: str) -> bool:
+    return file.is_file() and (not known or sha256_of(file).startswith(known))
+
+
+def _another(address: str, known: str, *, stated: bool) -> str:
+    whose = "its publisher states" if stated else f"noted at first use in {_notes()}"
+    name = Path(urlsplit(address).path).name
+    return (
+        f"{host_of(address)}: {name} has another SHA-256 than {whose} "
+        f"({known[:12]}...); it is not used"
+    )
 
 
 def _notes() -> Path:
     return cache_folder() / "hashes.txt"
 
 
-def _noted(address: str) -> str | None:
+def _noted(address: str) -> str:
     """Return the hash that was noted when a file first came."""
     try:
         lines = _notes().read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
-        return None
-    return next((line.split()[0] for line in lines if line.endswith(f" {address}")), None)
-
-
-def note(address: str, file: Path) -> None:
-    """Note the hash of a file that came from an address, unless one is noted already."""
-    if _noted(address):
-        return
-    _notes().parent.mkdir(parents=True, exist_ok=True)
-    with _notes().open("a", encoding="utf-8") as lines:  # one write: others may add theirs
-        lines.write(f"{sha256_of(file)} {address}\n")
-
-
-def _tag(part: Path) -> Path:
-    return part.with_name(part.name + ".tag")
-
-
-def _size(part: Path) -> int:
-    return part.stat().st_size if part.is_file() else 0
+        return ""
+    return next((line.split()[0] for line in lines if line.endswith(f" {address}")), "")

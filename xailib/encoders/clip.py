@@ -11,15 +11,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from xailib.downloads import fetch as downloads
-from xailib.downloads import hub, web
+from xailib.downloads import hub
+from xailib.downloads.fetch import problem_with
+from xailib.downloads.registry import artefact
 from xailib.encoders.crops import (
     TEXTS,
     Pictures,
     Rows,
     batches,
+    cropped,
     import_optional,
-    pixels_of,
     unit_rows,
 )
 from xailib.errors import InputError, UnavailableError, unknown_name
@@ -27,8 +28,8 @@ from xailib.files import sha256_of
 from xailib.networks import classifier as models
 from xailib.networks import layers
 from xailib.networks import weights as weights_io
-from xailib.networks.classifier import BATCH
 from xailib.networks.counting import passed
+from xailib.networks.memory import enough
 from xailib.networks.preprocessing import Preprocessing
 
 _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -63,9 +64,8 @@ class ClipEncoder:
 
     def encode_images(self, pictures: Pictures) -> Rows:
         """Return one unit row for each picture, read one batch at a time."""
-        crops = (self.preprocessing.crop(pixels_of(picture)) for picture in pictures)
         rows = []
-        for batch in batches(crops, BATCH):
+        for batch in batches(cropped(pictures, self.preprocessing), enough(self.device)):
             pixels = torch.from_numpy(np.stack(batch)).to(self.device)
             rows.append(self._run("encode_image", self.preprocessing.normalise(pixels)))
             passed(len(batch))
@@ -89,10 +89,7 @@ def load_clip(rest: str, weights: str | Path | None, device: str) -> ClipEncoder
     clip = import_optional("clip", "openai-clip")
     if rest not in clip.available_models():
         raise unknown_name("encoder: clip", rest, clip.available_models())
-    if weights is None:
-        file = weights_io.fetch(f"CLIP {rest}", lambda: fetch_clip(clip.clip._MODELS[rest]))
-    else:
-        file = Path(weights).expanduser()
+    file = Path(weights).expanduser() if weights else artefact(f"clip:{rest}").fetch()
     module = _build_clip(clip, file)
     _check_clip(module, rest, file)
     side = int(module.visual.input_resolution)
@@ -108,13 +105,6 @@ def load_clip(rest: str, weights: str | Path | None, device: str) -> ClipEncoder
         ),
         device=chosen,
     )
-
-
-def fetch_clip(address: str, watch: downloads.Watch | None = None) -> Path:
-    """Return one of OpenAI's files, where their package keeps it; the folder is its SHA-256."""
-    *_, sha256, name = address.split("/")
-    file = Path("~/.cache/clip").expanduser() / name
-    return downloads.fetch(address, file, sha256=sha256, watch=watch)
 
 
 def _build_clip(clip: Any, file: Path) -> Any:
@@ -160,7 +150,7 @@ def _create_openclip(open_clip: Any, arch: str, source: str, device: Any, tag: s
     names = [name] if name else ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"]
     here = bool(repository) and hub.in_their_cache(repository, names) is not None
     address = hub.address(repository, names[-1]) if repository else config.get("url", "")
-    problem = web.problem_with(address) if address and not here else None
+    problem = problem_with(address) if address and not here else None
     if problem:
         raise UnavailableError(problem)
     with hub.offline() if here else nullcontext():
@@ -178,10 +168,13 @@ def load_openclip(rest: str, weights: str | Path | None, device: str) -> ClipEnc
         raise unknown_name(f"encoder: weights of openclip:{arch}", tag, tags)
     chosen = models._device(device)
     source = str(Path(weights).expanduser()) if weights else tag
-    module = weights_io.fetch(
-        f"OpenCLIP {rest}",
-        lambda: _create_openclip(open_clip, arch, source, chosen, "" if weights else tag),
-    )
+    try:
+        module = _create_openclip(open_clip, arch, source, chosen, "" if weights else tag)
+    except (OSError, RuntimeError) as error:
+        raise UnavailableError(
+            f"weights: could not fetch OpenCLIP {rest} ({(str(error).splitlines() or ['?'])[0]}); "
+            "download it elsewhere and give weights=PATH"
+        ) from error
     config = open_clip.get_model_preprocess_cfg(module)
     size = config["size"] if isinstance(config["size"], (tuple, list)) else (config["size"],) * 2
     squash = config.get("resize_mode") == "squash"

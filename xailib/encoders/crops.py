@@ -13,8 +13,10 @@ from torch import Tensor, nn
 
 from xailib.errors import InputError, UnavailableError
 from xailib.images.load import Photograph
+from xailib.images.pool import Crop
+from xailib.networks.preprocessing import Prepares
 
-Pictures = Iterable[Photograph | UInt8[np.ndarray, "_ _ 3"]]
+Pictures = Iterable[Photograph | Crop | UInt8[np.ndarray, "_ _ 3"]]
 Rows = Float32[np.ndarray, "rows dimensions"]
 TEXTS = 64  # texts in a batch
 
@@ -55,6 +57,13 @@ def unit_rows(rows: list[Tensor], argument: str) -> Rows:
     return nn.functional.normalize(torch.cat(rows), dim=1).numpy()
 
 
-def pixels_of(picture: Photograph | UInt8[np.ndarray, "_ _ 3"]) -> UInt8[np.ndarray, "_ _ 3"]:
-    """Return a photograph's pixels, or the array itself."""
-    return picture.pixels if isinstance(picture, Photograph) else picture
+def cropped(
+    pictures: Pictures, preprocessing: Prepares
+) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
+    """Yield pictures as a network sees them; a `Crop` is one already."""
+    for picture in pictures:
+        if isinstance(picture, Crop):
+            yield picture.pixels
+        else:
+            pixels = picture.pixels if isinstance(picture, Photograph) else picture
+            yield preprocessing.crop(pixels)

@@ -14,11 +14,13 @@ import numpy as np
 import torch
 
 from xailib.encoders.clip import load_clip, load_openclip
-from xailib.encoders.crops import Pictures, Rows, batches, pixels_of, unit_rows
+from xailib.encoders.crops import Pictures, Rows, batches, cropped, unit_rows
 from xailib.encoders.sentences import SentenceModel, load_sentences
 from xailib.errors import InputError
 from xailib.networks import classifier as models
-from xailib.networks.classifier import BATCH, Classifier
+from xailib.networks.classifier import Classifier
+from xailib.networks.memory import enough
+from xailib.networks.preprocessing import Prepares
 
 
 @runtime_checkable
@@ -119,11 +121,20 @@ class ConseEncoder:
     names: Rows = field(repr=False)
     top: int = 10
 
+    @property
+    def preprocessing(self) -> Prepares:
+        """How the bridge sees pictures."""
+        return self.bridge.preprocessing
+
+    @property
+    def device(self) -> torch.device:
+        """Where the bridge computes."""
+        return self.bridge.device
+
     def encode_images(self, pictures: Pictures) -> Rows:
         """Return one unit row for each picture, read one batch at a time."""
-        crops = (self.bridge.preprocessing.crop(pixels_of(picture)) for picture in pictures)
         rows = []
-        for batch in batches(crops, BATCH):
+        for batch in batches(cropped(pictures, self.preprocessing), enough(self.device)):
             probabilities = torch.from_numpy(self.bridge.probabilities(np.stack(batch)))
             weights, best = probabilities.topk(min(self.top, probabilities.shape[1]), dim=1)
             names = torch.from_numpy(self.names)[best]  # (batch, top, dimensions)

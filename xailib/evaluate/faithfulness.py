@@ -24,7 +24,8 @@ from xailib.evaluate.perturbation import (
 from xailib.explain.explanation import Explanation
 from xailib.images.frames import change_frame
 from xailib.images.load import Photograph
-from xailib.networks.classifier import BATCH, Classifier, as_probabilities
+from xailib.networks.classifier import Classifier, as_probabilities
+from xailib.networks.memory import enough
 
 BASELINES = ("random", "centre")  # the names under which their curves stand
 
@@ -39,7 +40,7 @@ def explanation_curves(
     draws: int = 3,
     seed: int = 0,
     side: int = REGION,
-    batch_size: int = BATCH,
+    batch_size: int | None = None,
     engine: str = "auto",
 ) -> pd.DataFrame:
     """Return the curves of explanations of one prediction, and of the two baselines.
@@ -149,7 +150,7 @@ def faithfulness_curves(
     percentiles: Sequence[int | float] = (70, 90),
     seed: int = 0,
     side: int = REGION,
-    batch_size: int = BATCH,
+    batch_size: int | None = None,
     engine: str = "auto",
 ) -> pd.DataFrame:
     """Return the curves of any saliency maps in the classifier's view.
@@ -180,7 +181,7 @@ def faithfulness_curves(
     found = classifier.forward_batches(
         lambda start, stop: perturbed.batch(distinct[start:stop]),
         len(distinct),
-        batch_size=batch_size,
+        batch_size=enough(classifier.device) if batch_size is None else batch_size,
         engine=engine,
     )
     probabilities = as_probabilities(found.logits)[:, index].tolist()

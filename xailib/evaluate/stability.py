@@ -13,6 +13,7 @@ from xailib.errors import InputError
 from xailib.explain.explanation import Explanation, Superpixels
 from xailib.explain.stability import (
     STEP,
+    Device,
     Scores,
     Shown,
     Stability,
@@ -45,10 +46,11 @@ def disjoint_runs(one: Explanation, samples: int) -> Weights:
     Runs share no sample but the whole view, with which each begins, as in lime.
     """
     _, shown, scores = _parts(one)
-    found = []
-    for start in range(0, len(shown) - samples + 1, samples):
-        rows = np.array([0, *range(start + 1, start + samples)])
-        found.append(fit(shown[rows], scores[rows], np.ones((1, samples), int))[0])
+    found = [
+        fit(shown[rows], scores[rows], np.ones((1, samples), int))[0]
+        for start in range(0, len(shown) - samples + 1, samples)
+        for rows in [np.r_[0, start + 1 : start + samples]]
+    ]
     return np.array(found).reshape(len(found), shown.shape[1])
 
 
@@ -246,11 +248,14 @@ def _same_cut(
     return float((both / union) @ both / one.size)
 
 
-def needed(one: Explanation, step: int = STEP, num_features: int = 10) -> int | None:
+def needed(
+    one: Explanation, step: int = STEP, num_features: int = 10, device: Device = "cpu"
+) -> int | None:
     """Return after how many samples the mask was stable; None if it was not by the end."""
     parts, shown, scores = _parts(one)
     for samples in _stops(len(shown), step):
-        if mask_is_stable(shown[:samples], scores[:samples], num_features, parts.block):
+        some = shown[:samples], scores[:samples]
+        if mask_is_stable(*some, num_features, parts.block, device=device):
             return samples
     return None
 
@@ -264,16 +269,16 @@ def _stops(total: int, step: int) -> Iterator[int]:
 
 
 def photographs_table(
-    explanations: Sequence[Explanation], num_features: int = 10
+    explanations: Sequence[Explanation], num_features: int = 10, device: Device = "cpu"
 ) -> tuple[pd.DataFrame, list[Stability]]:
     """Return what each explanation says of itself, and the details in the same order.
 
     The table's columns: image, target, samples, superpixels, iou, shared, shared_low,
     rank_correlation (see `Stability`), sure (chosen superpixels that at least `SURE` of the
     halves choose), chosen, stable, needed (samples after which ``"auto"`` would have stopped; NaN
-    if it would not have by the end).
+    if it would not have by the end). The refits are made on `device`.
     """
-    details = [stability(_parts(one)[0], num_features) for one in explanations]
+    details = [stability(_parts(one)[0], num_features, device=device) for one in explanations]
     rows = []
     for one, found in zip(explanations, details, strict=True):
         parts = _parts(one)[0]
@@ -291,7 +296,7 @@ def photographs_table(
                 "sure": int((chosen & (found.chosen_again >= SURE)).sum()),
                 "chosen": int(chosen.sum()),
                 "stable": found.stable,
-                "needed": float(needed(one, num_features=num_features) or "nan"),
+                "needed": float(needed(one, num_features=num_features, device=device) or "nan"),
             }
         )
     return pd.DataFrame(rows), details

@@ -14,14 +14,16 @@ makes them look less alike than two orthogonal runs would be.
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+import torch
+from jaxtyping import Bool, Float, Float64, Int
 from scipy.stats import rankdata
-from threadpoolctl import threadpool_limits
+from torch import Tensor
 
 from xailib.errors import InputError
 from xailib.explain.explanation import Superpixels
 
 REFITS = 100
+_PAIRS = 2**18  # samples times pairs of superpixels at a time: 2 MB stay in the cache
 STEP = 250  # samples before the first look at whether a mask is stable
 
 # A mask is stable if two halves of its samples share this part of the chosen superpixels ...
@@ -35,6 +37,7 @@ Areas = Int[np.ndarray, " superpixels"]
 Counts = Int[np.ndarray, "refits samples"]
 Weights = Float[np.ndarray, "refits superpixels"]
 Chosen = Bool[np.ndarray, "refits superpixels"]
+Device = str | torch.device
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,9 @@ class Stability:
         return self.shared_low >= AGREEMENT
 
 
-def stability(parts: Superpixels, num_features: int = 10, seed: int = 0) -> Stability:
+def stability(
+    parts: Superpixels, num_features: int = 10, seed: int = 0, device: Device = "cpu"
+) -> Stability:
     """Return how sure an explanation's weights and its mask are.
 
     Parameters
@@ -85,6 +90,8 @@ def stability(parts: Superpixels, num_features: int = 10, seed: int = 0) -> Stab
         Superpixels in the mask: those that support the target most (LIME 1).
     seed : int
         Of the bootstrap and of the splits.
+    device : str or torch.device
+        Where to refit.
 
     Raises
     ------
@@ -97,9 +104,9 @@ def stability(parts: Superpixels, num_features: int = 10, seed: int = 0) -> Stab
         raise InputError(f"explanation: {len(parts.shown)} samples cannot be split; at least 10")
     shown, scores = parts.shown, parts.scores
     areas = np.bincount(parts.segments.ravel(), minlength=shown.shape[1])
-    again = fit(shown, scores, bootstrap_counts(len(shown), parts.block, seed))
+    again = fit(shown, scores, bootstrap_counts(len(shown), parts.block, seed), device)
     low, high = np.quantile(again, [0.025, 0.975], axis=0)
-    one, other = half_weights(shown, scores, parts.block, seed)
+    one, other = half_weights(shown, scores, parts.block, seed, device)
     mask, twin = supporters(one, num_features), supporters(other, num_features)
     part = shared(mask, twin)
     return Stability(
@@ -115,18 +122,28 @@ def stability(parts: Superpixels, num_features: int = 10, seed: int = 0) -> Stab
 
 
 def mask_is_stable(
-    shown: Shown, scores: Scores, num_features: int, block: int = 1, seed: int = 0
+    shown: Shown,
+    scores: Scores,
+    num_features: int,
+    block: int = 1,
+    seed: int = 0,
+    device: Device = "cpu",
 ) -> bool:
     """Return whether the mask that these samples give is stable, as `Stability.stable`."""
-    part = shared_by_halves(shown, scores, num_features, block, seed)
+    part = shared_by_halves(shown, scores, num_features, block, seed, device)
     return bool(np.quantile(part, 1 - CONFIDENCE) >= AGREEMENT)
 
 
 def shared_by_halves(
-    shown: Shown, scores: Scores, num_features: int, block: int = 1, seed: int = 0
+    shown: Shown,
+    scores: Scores,
+    num_features: int,
+    block: int = 1,
+    seed: int = 0,
+    device: Device = "cpu",
 ) -> Float[np.ndarray, " refits"]:
     """Return for each split the share of the chosen superpixels that both halves choose."""
-    one, other = half_weights(shown, scores, block, seed)
+    one, other = half_weights(shown, scores, block, seed, device)
     return shared(supporters(one, num_features), supporters(other, num_features))
 
 
@@ -148,25 +165,54 @@ def closeness(shown: Shown) -> Scores:
     return np.sqrt(np.exp(-((1 - share) ** 2) / 0.25**2))
 
 
-def fit(shown: Shown, scores: Scores, counts: Counts) -> Weights:
+def fit(shown: Shown, scores: Scores, counts: Counts, device: Device = "cpu") -> Weights:
     """Return lime's ridge regression (penalty 1, free intercept) for each row of sample counts.
 
-    ``counts`` says how often each sample takes part; ones give lime's own weights.
+    All of them by one product and one batched solve, in double precision.
+
+    Parameters
+    ----------
+    shown, scores
+        LIME's samples.
+    counts : (refits, samples)
+        How often each sample takes part; ones give lime's own weights.
+    device : str or torch.device
+        Where to compute.
     """
-    columns = shown.astype(float)
-    found = np.empty((len(counts), columns.shape[1]))
-    near = closeness(shown)
-    # Matrices this small are multiplied faster by one thread than by several.
-    with threadpool_limits(1, "blas"):
-        for refit, count in enumerate(counts):
-            used = count > 0
-            weight = (near * count)[used]
-            share = weight / weight.sum()
-            centred = columns[used] - share @ columns[used]
-            pull = centred.T * weight
-            penalised = pull @ centred + np.eye(columns.shape[1])
-            found[refit] = np.linalg.solve(penalised, pull @ (scores[used] - share @ scores[used]))
-    return found
+    return _ridge(_sums(shown, scores, counts, device), shown.shape[1])
+
+
+def _sums(shown: Shown, scores: Scores, counts: Counts, device: Device) -> Float64[Tensor, "_ _"]:
+    """Return for each row of counts the weighted sums that its regression is made of.
+
+    They are linear in the counts: of all pairs of superpixels (the upper triangle), of each
+    superpixel times the score, of the score, and of nothing (the weights themselves).
+    """
+    place, double = torch.device(device), torch.float64
+    columns = torch.from_numpy(shown).to(place, double)
+    values = torch.from_numpy(scores - scores.mean()).to(place, double)[:, None]
+    weights = torch.from_numpy(counts * closeness(shown)).to(place)
+    one, other = torch.triu_indices(shown.shape[1], shown.shape[1], device=place)
+    step = max(1, _PAIRS // len(one))
+    sums = weights.new_zeros(len(weights), len(one))
+    for start in range(0, len(shown), step):
+        part = columns[start : start + step].T.contiguous()
+        sums.addmm_(weights[:, start : start + step], (part[one] * part[other]).T)
+    rest = torch.cat([columns * values, values, torch.ones_like(values)], 1)
+    return torch.cat([sums, weights @ rest], 1)
+
+
+def _ridge(sums: Float64[Tensor, "refits _"], count: int) -> Weights:
+    """Solve all regressions of so many superpixels, from their sums, at once."""
+    one, other = torch.triu_indices(count, count, device=sums.device)
+    pairs, pull, level, total = sums.split([len(one), count, 1, 1], dim=1)
+    moments = sums.new_empty(len(sums), count, count)
+    moments[:, one, other] = moments[:, other, one] = pairs
+    shown = moments.diagonal(dim1=1, dim2=2).clone()  # a superpixel is shown or not: its own square
+    moments -= shown[:, :, None] * (shown / total)[:, None]
+    moments.diagonal(dim1=1, dim2=2).add_(1)
+    pull = (pull - level * shown / total)[:, :, None]
+    return torch.cholesky_solve(pull, torch.linalg.cholesky(moments))[:, :, 0].cpu().numpy()
 
 
 def bootstrap_counts(samples: int, block: int, seed: int) -> Counts:
@@ -181,7 +227,9 @@ def bootstrap_counts(samples: int, block: int, seed: int) -> Counts:
     return _by_sample(drawn, samples, block)
 
 
-def half_weights(shown: Shown, scores: Scores, block: int, seed: int) -> tuple[Weights, Weights]:
+def half_weights(
+    shown: Shown, scores: Scores, block: int, seed: int, device: Device = "cpu"
+) -> tuple[Weights, Weights]:
     """Return the weights from either half of the samples, split at random `REFITS` times.
 
     Blocks stay together, and the first one, with the whole view, belongs to both halves.
@@ -189,8 +237,10 @@ def half_weights(shown: Shown, scores: Scores, block: int, seed: int) -> tuple[W
     others = np.zeros((REFITS, -(-len(shown) // block) - 1), int)
     others[:, ::2] = 1
     half = np.random.default_rng(seed).permuted(others, axis=1)
-    one = fit(shown, scores, _by_sample(half, len(shown), block))
-    return one, fit(shown, scores, _by_sample(1 - half, len(shown), block))
+    first = np.arange(len(shown)) < block
+    counts = np.concatenate([_by_sample(half, len(shown), block), 1 + first[None]])
+    one, both = _sums(shown, scores, counts, device).split([REFITS, 1])
+    return _ridge(one, shown.shape[1]), _ridge(both - one, shown.shape[1])
 
 
 def _by_sample(others: Int[np.ndarray, "refits others"], samples: int, block: int) -> Counts:

@@ -8,109 +8,86 @@ import csv
 import io
 import shutil
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
-from xailib.downloads import fetch as downloads
+from xailib.downloads.fetch import Watch
+from xailib.downloads.registry import Artefact, artefact
 from xailib.errors import InputError, UnavailableError, unknown_name
+from xailib.files import alone
 from xailib.images.load import SUFFIXES
-from xailib.locks import alone
 
 
 @dataclass(frozen=True)
 class Archive:
-    """A zip file of photographs.
+    """What a zip file of photographs holds.
 
     Attributes
     ----------
-    addresses : tuple of str
-        Tried in this order.
     images : int
-        How many photographs it holds.
+        How many photographs.
     index : str or None
         A CSV file inside whose column ``image`` names the photographs below ``images/``, where
         other pictures, such as masks, lie beside them.
-    licence : str
-        As its publisher states it.
-    stated : int or None
-        Bytes, as its publisher states them.
     most : int
         Bytes that its photographs may unpack to.
     """
 
-    addresses: tuple[str, ...]
     images: int
     index: str | None = None
-    licence: str = "none stated"
-    stated: int | None = None
     most: int = 8 * 2**30
 
 
-_BRODEN = "http://netdissect.csail.mit.edu/data/broden1_227.zip"
 ARCHIVES = {
-    # Bau et al., CVPR 2017. Their server has been seen to be down; the copy is the archive's.
-    "broden": Archive(
-        (_BRODEN, f"https://web.archive.org/web/20240418040425id_/{_BRODEN}"),
-        63_305,
-        "broden1_227/index.csv",
-        "none stated (code: MIT); images are ADE20K's, OpenSurfaces', Pascal's, DTD's",
-        10**9,
-    ),
-    "imagenet-sample": Archive(
-        ("https://github.com/EliSchwartz/imagenet-sample-images/archive/refs/heads/master.zip",),
-        1000,
-        licence="none stated; ImageNet's terms: non-commercial research and education",
-    ),
+    "broden": Archive(63_305, "broden1_227/index.csv"),  # Bau et al., CVPR 2017
+    "imagenet-sample": Archive(1000),
 }
 
 
-def fetch_images(
-    name: str, folder: Path | None = None, watch: downloads.Watch | None = None
-) -> Path:
+def probe_archive(name: str) -> Artefact:
+    """Return a published set as what is fetched: the folder with its photographs.
+
+    Raises
+    ------
+    InputError
+        For a name that is not in `ARCHIVES`.
+    """
+    if name not in ARCHIVES:
+        raise unknown_name("probe", name, ARCHIVES)
+    zipped = artefact(name)
+    folder = zipped.file.with_suffix("")
+    return replace(zipped, files=(folder,), get=partial(_fetch, name, zipped, folder))
+
+
+def fetch_images(name: str, watch: Watch | None = None) -> Path:
     """Return the folder with a published set's photographs, fetching it the first time.
 
     Parameters
     ----------
     name : str
         A key of `ARCHIVES`.
-    folder : Path, optional
-        Where sets are kept; the user's cache folder by default.
     watch : callable, optional
-        Told of the progress, as by `xailib.downloads.fetch.fetch`.
+        Called with the progress, as by `xailib.downloads.fetch.fetch`.
 
     Raises
     ------
     InputError
         For an unknown name.
     UnavailableError
-        If it cannot be fetched, or what came is damaged: run again to go on, or supply it.
+        If it cannot be fetched, or what came is damaged: how to supply it.
     """
-    if name not in ARCHIVES:
-        raise unknown_name("probe", name, ARCHIVES)
-    archive = ARCHIVES[name]
-    folder = folder or downloads.cache_folder()
-    images = folder / name
-    if images.is_dir():  # renamed into place only when complete
-        return images
-    file = folder / f"{name}.zip"
-    reasons = []
-    with alone(images):
-        if images.is_dir():  # by another process, meanwhile
-            return images
-        for address in archive.addresses:
-            try:
-                downloads.fetch(address, file, checked=True, watch=watch)
-                unpack(file, archive, images)
-            except OSError as error:  # UnavailableError is one
-                reasons.append(f"{address} ({error})")
-            else:
-                downloads.note(address, file)
-                file.unlink()
-                return images
-    raise UnavailableError(
-        f"probe: could not fetch {name}: {'; '.join(reasons)}; run again to go on, "
-        f"or put the archive at {file}, or give the folder with the images as probe"
-    )
+    return probe_archive(name).fetch(watch)
+
+
+def _fetch(name: str, zipped: Artefact, folder: Path, watch: Watch | None) -> Path:
+    if folder.is_dir():  # renamed into place only when complete
+        return folder
+    with alone(folder):
+        if not folder.is_dir():  # nor has another process unpacked it meanwhile
+            unpacked = partial(unpack, archive=ARCHIVES[name], folder=folder)
+            zipped.fetch(watch, unpacked).unlink()
+    return folder
 
 
 def unpack(file: Path, archive: Archive, folder: Path) -> None:

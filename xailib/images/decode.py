@@ -44,8 +44,10 @@ def read_file(path: Path, name: str) -> tuple[Pixels, str]:
     """
     data = _bytes(path, name)
     with _image(io.BytesIO(data), name) as image:
-        pixels = _to_rgb(ImageOps.exif_transpose(image))
-    return frozen(pixels), hashlib.sha256(data).hexdigest()
+        ImageOps.exif_transpose(image, in_place=True)
+        pixels = _to_rgb(image)
+    pixels.setflags(write=False)
+    return pixels, hashlib.sha256(data).hexdigest()
 
 
 def look(path: Path, name: str) -> None:
@@ -148,7 +150,7 @@ def _to_rgb(image: Image.Image) -> Pixels:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
-    return np.array(image.convert("RGB"))
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def frozen(pixels: Pixels) -> Pixels:

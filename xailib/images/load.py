@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
+from xailib.downloads.registry import Artefact, artefacts
 from xailib.errors import InputError, near_matches, unknown_name
 from xailib.images.decode import check_size, frozen, read_file
 from xailib.images.packaged import PACKAGES, Place, packaged
@@ -261,9 +262,7 @@ def places_of(name: object) -> list[Place]:
     if key in known:
         return [known[key]]
     if key == PUBLISHED:
-        from xailib.report.replication import published  # only here: it may fetch them
-
-        found = published.locate("", published.photographs()).values()
+        found = [one.fetch() for one in published_photographs()]
         return [Place(file.stem, file, str(file)) for file in found]
     if key in PACKAGES:
         if not find_spec(PACKAGES[key][0]):
@@ -284,6 +283,11 @@ def places_of(name: object) -> list[Place]:
         hint = f"; did you mean {' or '.join(close)}?" if close else ""
         raise InputError(f"images: no file or folder {key!r}{hint}")
     raise unknown_name("images", key, [*known, *PACKAGES, PUBLISHED])
+
+
+def published_photographs() -> list[Artefact]:
+    """Return the photographs of the replicated report, nothing fetched."""
+    return [one for one in artefacts(PUBLISHED) if one.path.startswith("task-2/images/")]
 
 
 def _inside(folder: Path) -> list[Path]:

@@ -42,6 +42,8 @@ class ProbeImage:
         The sub-folder it lies in, where there are any: the class in an ImageFolder tree.
     box : (top, left, height, width) or None
         The part of the photograph; None for all of it.
+    place : int
+        The photograph's position among all that were listed, also those that cannot be used.
     """
 
     id: str
@@ -50,6 +52,7 @@ class ProbeImage:
     category: int | None = None
     label: str | None = None
     box: tuple[int, int, int, int] | None = None
+    place: int = 0
 
 
 @dataclass(frozen=True)
@@ -156,11 +159,12 @@ def load_probe(
     sources = [source] if isinstance(source, str | Path) else list(source)
     images: list[ProbeImage] = []
     failures: list[Failure] = []
-    for found in iter_images([place for one in sources for place in _places(one)]):
+    names = [name for one in sources for name in _places(one)]
+    for place, found in enumerate(iter_images(names)):
         if isinstance(found, Failure):
             failures.append(found)
             continue
-        images += _whole_and_crops(found, sources, crops, seed)
+        images += _whole_and_crops(found, place, sources, crops, seed)
     if not images:
         reason = f": {failures[0].reason}" if failures else ""
         raise InputError(f"probe: no image of {len(failures)} can be used{reason}")
@@ -181,26 +185,26 @@ def probe_of(photographs: Iterable[tuple[str, str]], crops: int = 0, seed: int =
     """
     images: list[ProbeImage] = []
     failures: list[Failure] = []
-    for unique, name in photographs:
+    for place, (unique, name) in enumerate(photographs):
         found = next(iter_images([name]))
         if isinstance(found, Failure):
             failures.append(found)
         else:
-            images += _whole_and_crops(replace(found, id=unique), (), crops, seed)
+            images += _whole_and_crops(replace(found, id=unique), place, (), crops, seed)
     return ProbeSet("a part", tuple(images), tuple(failures))
 
 
 def _whole_and_crops(
-    found: Photograph, sources: Sequence[str | Path], crops: int, seed: int
+    found: Photograph, place: int, sources: Sequence[str | Path], crops: int, seed: int
 ) -> Iterator[ProbeImage]:
     package, _, packaged = found.source.partition(":")
     file = packaged if package in packaged_names() else found.source
     label = _label(file, sources)
     category = _category(found, label)
-    yield ProbeImage(found.id, file, found.sha256, category, label)
+    yield ProbeImage(found.id, file, found.sha256, category, label, None, place)
     for number, box in enumerate(_boxes(found, crops, seed), start=1):
         crop_id = f"{found.id}-crop{number:03d}"
-        yield ProbeImage(crop_id, file, found.sha256, category, label, box)
+        yield ProbeImage(crop_id, file, found.sha256, category, label, box, place)
 
 
 def _places(source: str | Path) -> Sequence[str | Path]:

@@ -7,6 +7,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "classifier": ["Classifier", "Prediction", "View", "load_classifier"],
         "names": ["networks"],
+        "published": ["published_weights"],
+        "zoo": ["imagenet_categories"],
         "forward": ["forward_batches"],
         "layers": ["recorded"],
     },

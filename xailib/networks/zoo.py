@@ -21,17 +21,14 @@ import torch
 import torchvision
 from torch import nn
 
-from xailib.downloads.hub import timm_file
 from xailib.errors import InputError, UnavailableError, XailibError, first_line, unknown_name
 from xailib.files import sha256_of
-from xailib.networks.names import PACKAGED, PLACES365, PLACES365_NAMES, PLACES365_WEIGHTS
+from xailib.networks.names import PACKAGED, PLACES365
 from xailib.networks.preprocessing import Prepares, Preprocessing, from_torchvision, from_transform
+from xailib.networks.published import published_weights
 from xailib.networks.weights import (
     RANDOM,
-    checkpoint,
-    download,
     existing_file,
-    fetch,
     hash_of,
     load_strictly,
     read_state_dict,
@@ -140,7 +137,7 @@ def _from_torchvision(name: str, weights: str | Path | None, seed: int) -> Ingre
         label, sha256 = _random_weights(module, seed)
     elif weights is None or str(weights) in members:
         recipe = members[str(weights or "DEFAULT")]
-        file = checkpoint(recipe.url)
+        file = published_weights(name, recipe.name)[0].fetch()
         load_strictly(module, read_state_dict(file), recipe.url)
         files = (file,)
         label, sha256 = recipe.name, sha256_of(file)
@@ -163,7 +160,7 @@ def _from_timm(name: str, weights: str | Path | None, seed: int) -> Ingredients:
     if weights == RANDOM:
         label, sha256 = _random_weights(module, seed)
     elif weights is None:
-        place = {"file": str(fetch(f"timm's weights for {name}", lambda: timm_file(name)))}
+        place = {"file": str(published_weights(name)[0].fetch())}
         module = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=place)
         label, sha256 = f"timm {module.pretrained_cfg.get('tag', '')}".strip(), hash_of(module)
     else:
@@ -182,10 +179,11 @@ def _places365(weights: str | Path | None, seed: int) -> Ingredients:
     if weights == RANDOM:
         label, sha256 = _random_weights(module, seed)
         return Ingredients(module, from_torchvision(preset), _numbered(365), label, sha256)
-    file = download(PLACES365_WEIGHTS) if weights is None else existing_file(weights)
+    published, categories = published_weights(PLACES365)
+    file = published.fetch() if weights is None else existing_file(weights)
     load_strictly(module, read_state_dict(file), file.name)
-    beside = file.with_name(Path(PLACES365_NAMES).name)
-    names_file = beside if beside.is_file() else download(PLACES365_NAMES)
+    beside = file.with_name(categories.path)
+    names_file = beside if beside.is_file() else categories.fetch()
     lines = names_file.read_text(encoding="utf-8").splitlines()  # "/a/airfield 0"
     names = tuple(line.split()[0][3:].replace("_", " ") for line in lines if line.strip())
     if len(names) != 365:

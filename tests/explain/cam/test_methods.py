@@ -129,7 +129,6 @@ def test_ablation_does_not_see_a_shift_of_all_logits(layer):
     after = explain_cam(net, photo, "ablationcam", 1, layer=layer)
     shifted = explain_cam(net, photo, "ablationcam", 1, layer=layer, rule="gradcam")
     np.testing.assert_allclose(after.raw, before.raw, atol=1e-3 * np.abs(before.raw).max())
-    assert np.sign(shifted.raw.sum()) * np.sign(originals.raw.sum()) in (-1, 0, 1)
     assert np.abs(shifted.raw - originals.raw).max() > 0.5 * np.abs(originals.raw).max()
 
 

@@ -13,14 +13,13 @@ from click.testing import CliRunner
 from conftest import ROOT
 from faults_table import says
 
-from xailib.downloads import web
+from xailib.downloads.fetch import MIRROR
+from xailib.downloads.registry import artefact
 from xailib.report.cli import checking, main
 from xailib.report.cli.common import duration, live
 from xailib.report.params.profiles import TASKS
-from xailib.report.replication import published
-from xailib.report.run import artefacts
-from xailib.report.run import notebook as pipeline
-from xailib.report.run.notebook import Outcome
+from xailib.report.run import costs, scheduler, staleness
+from xailib.report.run.plan import Outcome
 
 BIN = Path(sys.executable).parent / "xailib"
 
@@ -37,7 +36,7 @@ def in_the_project(monkeypatch, tmp_path):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.delenv("NO_PROXY", raising=False)
-    monkeypatch.delenv(web.MIRROR, raising=False)
+    monkeypatch.delenv(MIRROR, raising=False)
 
 
 def call(*words, code=0):
@@ -128,14 +127,13 @@ def told(monkeypatch):
     """What became of two tasks, without running them."""
     outcomes = [Outcome("2_lime", "done", 3.2), Outcome("3_cam", "failed", 1.0, "because")]
 
-    def run_profile(*_, begin, **__):
-        for outcome in outcomes:
-            begin(outcome.task)
-            yield outcome
+    def unfinished(_profile, jobs, **_):
+        return [job for job in jobs if job.task in ("2_lime", "3_cam")]
 
-    monkeypatch.setattr(pipeline, "run_profile", run_profile)
-    monkeypatch.setattr(pipeline, "pending", lambda *_, **__: ["2_lime", "3_cam"])
-    monkeypatch.setattr(pipeline, "last_seconds", lambda *_: 200.0)
+    monkeypatch.setattr(scheduler, "run_plan", lambda *_, **__: iter(outcomes))
+    monkeypatch.setattr(staleness, "unfinished", unfinished)
+    both = dict.fromkeys(("2_lime", "3_cam"), costs.Cost(200.0, 0.0, 0.0))
+    monkeypatch.setattr(costs, "estimates", lambda *_: both)
     return outcomes
 
 
@@ -148,7 +146,7 @@ def test_run_for_scripts(told):
 
 def test_the_time_left_is_told_to_who_watches_and_not_in_ci(told, monkeypatch):
     assert "left" not in call("run", code=1).output
-    monkeypatch.setattr("xailib.report.cli.running.live", lambda: True)
+    monkeypatch.setattr("xailib.report.cli.sweeping.live", lambda: True)
     text = call("run", code=1).output
     assert "2_lime: 1 of 2, about 7 min left" in text
     assert "3_cam: 2 of 2, about 3 min left" in text
@@ -163,12 +161,11 @@ def test_only_what_will_run_is_asked_for(monkeypatch):
     monkeypatch.setattr(
         "xailib.report.run.preflight.problem_with", lambda a: asked.append(a) or "no"
     )
-    monkeypatch.setattr(pipeline, "execute", lambda *_, **__: None)
-    monkeypatch.setattr(pipeline, "left_out", lambda *_: "")  # no run is there to tell it
-    monkeypatch.setattr(pipeline, "up_to_date", lambda *_: True)
+    monkeypatch.setattr(scheduler, "run_job", lambda _, job, **__: Outcome(job.name, "done"))
+    monkeypatch.setattr(staleness, "is_current", lambda *_: True)
     assert call("run", "replication").output.count("reused") == len(TASKS)
     assert asked == []
-    monkeypatch.setattr(pipeline, "up_to_date", lambda *_: False)
+    monkeypatch.setattr(staleness, "is_current", lambda *_: False)
     text = call("run", "replication", "--only", "6_replication").output
     assert len(asked) == 1
     assert "raw.githubusercontent.com" in asked[0]
@@ -178,9 +175,13 @@ def test_only_what_will_run_is_asked_for(monkeypatch):
 def test_a_task_whose_network_cannot_be_had_is_not_begun(monkeypatch):
     begun = []
     monkeypatch.setattr("xailib.report.run.preflight.problem_with", lambda _: "no network")
-    monkeypatch.setattr(pipeline, "execute", lambda _profile, task, **_: begun.append(task))
-    monkeypatch.setattr(pipeline, "left_out", lambda *_: "")
-    monkeypatch.setattr(pipeline, "up_to_date", lambda *_: False)
+
+    def run_job(_, job, **__):
+        begun.append(job.name)
+        return Outcome(job.name, "done")
+
+    monkeypatch.setattr(scheduler, "run_job", run_job)
+    monkeypatch.setattr(staleness, "is_current", lambda *_: False)
     output = call("run", "replication", code=1).output
     assert begun == ["6_replication"]
     assert says("no_weights", output)
@@ -259,23 +260,18 @@ def test_fetch_lists_sizes_and_who_says_so(tmp_path):
     assert "  unknown  " in line
 
 
-def test_the_measured_size_is_that_of_the_files(shared):
-    files = [shared / "published" / path for path in published.audited()]
-    assert sum(file.stat().st_size for file in files) == published.AUDITED_BYTES
-
-
 def test_fetch_from_a_mirror_then_here(tmp_path, monkeypatch):
     folder = tmp_path / "mirror"
     folder.mkdir()
     (folder / "20k.txt").write_text("cat\ndog\n")
-    monkeypatch.setenv(web.MIRROR, str(folder))
+    monkeypatch.setenv(MIRROR, str(folder))
     (row,) = json.loads(call("fetch", "20k", "--list", "--sizes", "--json").output)
     assert (row["state"], row["bytes"], row["size"]) == ("to fetch", 8, "announced")
     (row,) = json.loads(call("fetch", "20k", "--json").output)
     assert (row["state"], row["bytes"], row["size"]) == ("fetched", 8, "here")
-    monkeypatch.delenv(web.MIRROR)
+    monkeypatch.delenv(MIRROR)
     assert "here" in call("fetch", "20k").output
-    assert artefacts.words().files[0].read_text() == "cat\ndog\n"
+    assert artefact("20k").file.read_text() == "cat\ndog\n"
 
 
 def test_fetch_without_a_network_is_one_line(tmp_path):

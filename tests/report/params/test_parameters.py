@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from typing import get_args
 
 import jupytext
 import nbformat
@@ -17,10 +18,9 @@ from hypothesis import strategies as st
 
 from xailib.errors import InputError
 from xailib.networks import names
-from xailib.report.params import profiles
-from xailib.report.params import schema as parameters
+from xailib.report.params import checks, profiles, schema
 from xailib.report.params.profiles import TASKS, declared, load_profile
-from xailib.report.params.schema import MANAGED, RULES, check, check_notebook
+from xailib.report.params.schema import FIELDS, MANAGED, check, check_notebook, parameters
 
 
 @pytest.fixture(autouse=True)
@@ -30,54 +30,93 @@ def in_the_project(monkeypatch):
 
 def notebook(changes: str, task: str = "2_lime", **own) -> dict:
     """A kernel's namespace after a notebook's parameters cell and papermill's."""
-    cell = "\n".join(f"{name}: {type(v).__name__} = {v!r}" for name, v in declared(task).items())
     injected = f"# Parameters\n{changes}\n"
-    namespace: dict = {"In": ["", cell, injected]}
-    exec(cell, namespace)
+    namespace: dict = {"In": ["", cell(task), injected]}
+    exec(cell(task), namespace)
     exec(injected, namespace)
     return {**namespace, **own}
 
 
-# One table, the notebooks, and the modules that do the work
+# One model a notebook, its parameters cell, and the modules that do the work
+
+
+def cell(task: str) -> str:
+    """What a notebook's parameters cell has to be, from its model."""
+    kinds = {"array": "list", "integer": "int", "number": "float", "boolean": "bool"}
+    lines = []
+    for name, told in parameters(task).items():
+        value, kind = told["default"], kinds.get(told.get("type"), "str")
+        shown = str(value) if kind == "bool" else json.dumps(value)
+        lines.append(f"{name}: {kind} = {shown}  # {schema.explained(told)}")
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_parameters_cell_is_what_the_model_makes_of_it(task):
+    """Paste the expected text into the notebook's .py, and run ``make pair``."""
+    cells = jupytext.read(ROOT / "notebooks" / f"{task}.py").cells
+    code = [cell for cell in cells if cell.cell_type == "code"]
+    assert "parameters" in code[0].metadata["tags"]
+    assert code[0].source == cell(task)
+    assert declared(task) == {name: told["default"] for name, told in parameters(task).items()}
+    assert code[1].source.splitlines()[-1] == f'check_notebook("{task}", globals())'
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_each_notebooks_own_values_are_allowed(task):
-    found = declared(task)
-    assert set(found) <= set(RULES)
-    for name, value in found.items():
-        assert RULES[name].kind is type(value), name
-    check({name: value for name, value in found.items() if name not in MANAGED})
+    found = {name: value for name, value in declared(task).items() if name not in MANAGED}
+    assert check(task, found) == found
 
 
-@pytest.mark.parametrize("task", TASKS)
-def test_the_parameters_are_checked_before_anything_is_imported(task):
-    cells = jupytext.read(ROOT / "notebooks" / f"{task}.py").cells
-    code = [cell for cell in cells if cell.cell_type == "code"]
-    assert "parameters" in code[0].metadata["tags"]
-    assert code[1].source.splitlines()[-1] == "check_notebook(globals())"
-    assert "import" not in code[0].source
+def test_papermill_explains_each_parameter_as_the_command_does():
+    import papermill
+    from click.testing import CliRunner
+
+    from xailib.report.cli import main
+
+    for task in TASKS:
+        told = papermill.inspect_notebook(str(ROOT / "notebooks" / f"{task}.ipynb"))
+        help_text = CliRunner().invoke(main, ["run", "--only", task, "--help"]).output
+        told_by_command = "".join(help_text.partition(f"Parameters of {task}:")[2].split())
+        for name, one in parameters(task).items():
+            assert told[name]["help"] == schema.explained(one)
+            words = f"{name}{schema.explained(one)}[default:{json.dumps(one['default'])}]"
+            assert ("".join(words.split()) in told_by_command) == (name not in MANAGED)
+    help_text = CliRunner().invoke(main, ["run", "--help"]).output
+    assert all(task in help_text for task in TASKS)
+
+
+def test_a_parameter_means_the_same_in_every_notebook():
+    for name in FIELDS:
+        told = [parameters(task)[name] for task in TASKS if name in parameters(task)]
+        free = {"description", *(["default"] if name == "out_dir" else [])}
+        kinds = [{key: v for key, v in one.items() if key not in free} for one in told]
+        assert kinds
+        assert all(kind == kinds[0] for kind in kinds)
+        assert all(len(one["description"]) > 10 for one in told), name
 
 
 def test_the_names_are_those_of_the_modules_that_take_them():
-    """The table is light, so it says again what heavy modules say: both must say the same."""
+    """The models are light, so they say again what heavy modules say: both must say the same."""
     from xailib.dissect import concepts
     from xailib.dissect.similarity import MEASURES
     from xailib.encoders.crops import import_optional
+    from xailib.encoders.sentences import MODELS
     from xailib.evaluate import randomisation as sanity
     from xailib.explain import lime, sampling
     from xailib.explain.cam import methods as cam
     from xailib.images import archives as published_sets
-    from xailib.report.params import checks as values
 
-    assert set(parameters.HEATMAPS) == set(cam.METHODS)
-    assert set(parameters.DESIGNS) == set(sampling.DESIGNS)
-    assert set(parameters.METHODS) == set(sanity.METHODS)
-    assert set(parameters.MEASURES) == set(MEASURES)
-    assert set(parameters.SEGMENTATIONS) == set(lime._SEGMENTATIONS)
-    assert set(values.PROBES) == {"packaged", *published_sets.ARCHIVES}
-    assert concepts.WORDS in values._LISTS
-    assert concepts.PACKAGED in values._LISTS
+    assert set(get_args(schema.Heatmap)) == set(cam.METHODS)
+    assert set(get_args(schema.Design)) == set(sampling.DESIGNS)
+    assert set(get_args(schema.Method)) == set(sanity.METHODS)
+    assert set(get_args(schema.Measure)) == set(MEASURES)
+    assert set(get_args(schema.Segmentation)) == set(lime._SEGMENTATIONS)
+    assert set(checks.PROBES) == {"packaged", *published_sets.ARCHIVES}
+    assert concepts.WORDS in checks._LISTS
+    assert concepts.PACKAGED in checks._LISTS
+    for name in MODELS:
+        checks.encoder("encoder", f"conse:resnet50+{name}")
     clip = import_optional("clip", "openai-clip")
     assert list(names.clip_networks()) == clip.available_models()
 
@@ -108,7 +147,11 @@ WRONG = [
     ("2_lime", "seed = 2**32", "seed: 4294967296 is not a whole number from 0 to 4294967295"),
     ("2_lime", "images = 'cofee'", "images: unknown name 'cofee'; did you mean coffee"),
     ("2_lime", "images = ''", "images: '' is not a list of names, files or folders"),
-    ("2_lime", "images = 3", "images: 3 is not a list of names, files or folders"),
+    (
+        "2_lime",
+        "images = 3",
+        "images: 3 is not a list of names, files or folders, at least 1; quote it",
+    ),
     ("2_lime", "images = '[coffee, chelsea]'", "for papermill -y 'images: [coffee, chelsea]'"),
     ("2_lime", "images = []", "images: [] is not a list of names, files or folders, at least 1"),
     ("2_lime", "images = ['cofee']", "did you mean coffee"),
@@ -154,6 +197,7 @@ WRONG = [
     ("7_sanity", "others = ['limes']", "did you mean lime"),
     ("7_sanity", "methods = []\nothers = []", "methods: the list is empty"),
     ("7_sanity", "middle = 'yes'", "middle: 'yes' is not true or false"),
+    ("7_sanity", "middle = 1", "middle: 1 is not true or false"),
     ("1_clip_dissect", "crops = -1", "crops: -1 is not a whole number of at least 0"),
     ("1_clip_dissect", "crops = 0\ntop_k = 500", "top_k: 500 is more than the 27 probe images"),
     ("1_clip_dissect", "measure = 'wpmi'\ntop_k = 5", "top_k: only for measure soft_wpmi"),
@@ -161,7 +205,7 @@ WRONG = [
     ("1_clip_dissect", "encoder = 'ViT-B/16'", "encoder: 'ViT-B/16' is none of clip:NAME"),
     ("1_clip_dissect", "encoder = 'clip:ViT-B/17'", "did you mean ViT-B/16"),
     ("1_clip_dissect", "encoder = 'conse:resnet51'", "encoder: unknown name 'resnet51'"),
-    ("1_clip_dissect", "encoder = 'conse:resnet50+no'", "neither minilm nor a folder"),
+    ("1_clip_dissect", "encoder = 'conse:resnet50+no'", "neither minilm nor mpnet nor a folder"),
     ("1_clip_dissect", "encoder_weights = 'x.pt'", "encoder_weights: no file 'x.pt'"),
     ("1_clip_dissect", "concepts = ['20']", "concepts: unknown name '20'; did you mean 20k"),
     ("1_clip_dissect", "concepts = ['a/b.txt']", "concepts: no file 'a/b.txt'"),
@@ -194,7 +238,7 @@ WRONG = [
 @pytest.mark.parametrize(("task", "changes", "line"), WRONG, ids=[w[1][:40] for w in WRONG])
 def test_a_wrong_parameter_is_one_clear_line(task, changes, line):
     with pytest.raises(InputError) as caught:
-        check_notebook(notebook(changes, task))
+        check_notebook(task, notebook(changes, task))
     assert line in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -218,17 +262,17 @@ TOLD = {
 def test_the_line_that_the_book_tells(key):
     task, changes = TOLD[key]
     with pytest.raises(InputError, match=shown(key)):
-        check_notebook(notebook(changes, task))
+        check_notebook(task, notebook(changes, task))
 
 
 def test_a_misspelt_name_is_found_wherever_the_notebook_stands():
     """In JupyterLab, cells run again, and variables of later cells are there too."""
     namespace = notebook("num_samples = 20", explanations=[], photographs=[], num_sample=3)
     namespace["In"] += ["explanations = 1", "%matplotlib inline", "def broken("]
-    assert check_notebook(namespace) is None
+    assert check_notebook("2_lime", namespace) is None
     namespace["In"].append("# Parameters\nnum_sample = 3")
     with pytest.raises(InputError, match="did you mean num_samples"):
-        check_notebook(namespace)
+        check_notebook("2_lime", namespace)
 
 
 ALONE = [
@@ -247,7 +291,7 @@ def test_one_value_where_a_list_is_wanted_is_a_list_of_it(task, name, value):
     """As papermill's -p gives it, as the command's does, and as it may stand in a profile."""
     namespace = notebook(f"{name} = {value!r}", task)
     namespace = {key: found for key, found in namespace.items() if key not in MANAGED}
-    assert check_notebook(namespace) is None
+    assert check_notebook(task, namespace) is None
     assert namespace[name] == [value]
     assert load_profile("embedded", {name: value}, task).share(task)[name] == [value]
     assert load_profile("embedded", {name: [value]}, task).share(task)[name] == [value]
@@ -257,12 +301,15 @@ def test_one_value_where_a_list_is_wanted_is_a_list_of_it(task, name, value):
 def test_a_pool_may_be_just_long_enough_for_the_least_size(changes):
     """Of several photographs all but the first have half of it."""
     namespace = notebook(f"sizes = [9000, 1000]\n{changes}", "9_stability")
-    assert check_notebook({k: v for k, v in namespace.items() if k not in MANAGED}) is None
+    assert (
+        check_notebook("9_stability", {k: v for k, v in namespace.items() if k not in MANAGED})
+        is None
+    )
 
 
 def test_lists_and_what_is_no_list_stay_as_they_are():
     namespace = notebook("images = ['coffee']\ntarget = 'drum'\nseed = 3")
-    check_notebook(namespace)
+    check_notebook("2_lime", namespace)
     assert (namespace["images"], namespace["target"], namespace["seed"]) == (["coffee"], "drum", 3)
 
 
@@ -278,7 +325,7 @@ def test_one_value_may_stand_in_a_profiles_file(tmp_path):
 
 def test_a_whole_profile_may_be_given_to_one_notebook():
     paths = "PAPERMILL_INPUT_PATH = 'x'"  # what papermill adds by itself, if asked to
-    note = check_notebook(notebook(f"seed = 1\ntop_k = 5\ntasks = {{}}\n{paths}"))
+    note = check_notebook("2_lime", notebook(f"seed = 1\ntop_k = 5\ntasks = {{}}\n{paths}"))
     assert note == "Not parameters of this notebook: top_k, tasks."
 
 
@@ -286,14 +333,14 @@ def test_a_function_is_looked_up_without_running_the_file(tmp_path):
     file = tmp_path / "mine.py"
     file.write_text("raise SystemExit\nfrom os import path as given\nif True:\n  def load(): ...\n")
     for function in ("load", "given"):
-        check({"model": f"{file}:{function}"})
+        check("2_lime", {"model": f"{file}:{function}"})
     with pytest.raises(InputError, match=r"function in mine\.py: unknown name 'laod'; did you"):
-        check({"model": f"{file}:laod"})
+        check("2_lime", {"model": f"{file}:laod"})
     with pytest.raises(InputError, match="'random' is for networks by name"):
-        check({"model": f"{file}:load", "weights": "random"})
+        check("2_lime", {"model": f"{file}:load", "weights": "random"})
     file.write_text("def load(:\n")
     with pytest.raises(InputError, match="is not a Python file: invalid syntax"):
-        check({"model": f"{file}:load"})
+        check("2_lime", {"model": f"{file}:load"})
 
 
 # Profiles
@@ -359,11 +406,11 @@ VALUES = st.recursive(
 @settings(
     max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-@given(name=st.sampled_from(sorted(RULES)), value=VALUES)
+@given(name=st.sampled_from(sorted(FIELDS)), value=VALUES)
 def test_any_value_is_taken_or_refused_in_one_line(name, value):
     task = next(task for task in TASKS if name in declared(task))
     try:
-        check({**declared(task), name: value}, [name])
+        check(task, {**declared(task), name: value})
     except InputError as error:
         assert "\n" not in str(error).replace(repr(value), "")
 
@@ -377,7 +424,7 @@ LIGHT = "torch", "torchvision", "timm", "pandas", "matplotlib", "scipy", "skimag
 def test_the_check_imports_nothing_heavy_and_takes_a_moment():
     code = (
         "import sys; from xailib.report.params.schema import check; "
-        "check({'model': 'resnet51'}) if len(sys.argv) > 1 else check({'model': 'resnet50'}); "
+        "check('2_lime', {'model': 'resnet50'}); "
         f"print([m for m in {LIGHT} if m in sys.modules])"
     )
     start = time.monotonic()

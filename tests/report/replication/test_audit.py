@@ -32,8 +32,8 @@ from xailib.report.replication.published import (
     registry,
     table1,
 )
-from xailib.report.run.inputs import inputs_now
 from xailib.report.run.results import read_manifest
+from xailib.report.run.staleness import inputs_now
 
 
 def case(seed=0, height=300, width=260, image="cat"):

@@ -4,45 +4,44 @@ import json
 import os
 import weakref
 from collections import namedtuple
-from concurrent.futures import Future
-from dataclasses import replace
+from contextlib import nullcontext
 
 import nets
 import pytest
 import sweeps
 from click.testing import CliRunner
 from conftest import ROOT
+from distributed import Client, LocalCluster
 from PIL import Image
 
-from xailib.errors import InputError
+from xailib.errors import InputError, UnavailableError
 from xailib.explain.requests import WORKS, works_of
 from xailib.images.load import Failure, iter_images
 from xailib.report.cli import main, sweeping
 from xailib.report.params import profiles
 from xailib.report.params.profiles import load_profile
-from xailib.report.run import executors, explaining, plan
-from xailib.report.run import job as jobs
+from xailib.report.run import job as doing
 from xailib.report.run import notebook as pipeline
-from xailib.report.run.costs import Cost, constants, estimate, longest_first, units, wall
-from xailib.report.run.executors import Here, environments
-from xailib.report.run.foreseen import unusable
-from xailib.report.run.job import Job, Result
-from xailib.report.run.notebook import Outcome
-from xailib.report.run.plan import listing, unfinished
-from xailib.report.run.scheduler import run_plan
+from xailib.report.run import plan, scheduler, shards
+from xailib.report.run.costs import Cost
+from xailib.report.run.job import Task, limited, perform
+from xailib.report.run.plan import Job, Outcome, listing
+from xailib.report.run.preflight import unusable
+from xailib.report.run.scheduler import Engine, run_plan, shares
+from xailib.report.run.staleness import unfinished
 
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
     sweeps.make(tmp_path, 3)
     monkeypatch.chdir(tmp_path)
-    for module in (pipeline, plan, profiles):
+    for module in (plan, profiles):
         monkeypatch.setattr(module, "TASKS", sweeps.TASKS)
-    explaining._classifier.cache_clear()
+    shards._classifier.cache_clear()
     yield tmp_path
     profiles._declared.cache_clear()
     pipeline._check_pair.cache_clear()
-    explaining._classifier.cache_clear()
+    shards._classifier.cache_clear()
 
 
 def names(found):
@@ -53,8 +52,7 @@ def run(profile, *, force=False, **options):
     """Do what is left, in this process; return what was done."""
     found = plan.plan(profile, **options)
     left = unfinished(profile, found, force=force)
-    with Here() as executor:
-        outcomes = list(run_plan(profile, found, left, executor, force=force))
+    outcomes = run_plan(profile, found, left, force=force)
     return {outcome.task: outcome.state for outcome in outcomes}
 
 
@@ -123,15 +121,15 @@ def test_photographs_that_cannot_be_used_are_told_by_their_headers(project, monk
 
 def test_of_very_many_photographs_the_first_are_looked_at(project, monkeypatch, capsys):
     seen = []
-    monkeypatch.setattr("xailib.report.run.foreseen.MOST", 2)
-    monkeypatch.setattr("xailib.report.run.foreseen.look", lambda path, _source: seen.append(path))
+    monkeypatch.setattr("xailib.report.run.preflight.MOST", 2)
+    monkeypatch.setattr("xailib.report.run.preflight.look", lambda path, _source: seen.append(path))
     profile = load_profile("mine", {"images": ["chelsea", "coffee", "rocket", "absent.png"]})
     jobs = plan.plan(profile, shard=1)  # of two tasks or more, with the same photographs
     assert unusable(profile, jobs) == ([], 2)
     assert len(seen) == 2
-    sweeping._foresee(profile, jobs)
+    sweeping._show_unusable(profile, jobs)
     assert capsys.readouterr().err == "Not looked at: 2 more photographs\n"
-    sweeping._foresee(profile, jobs[:2])
+    sweeping._show_unusable(profile, jobs[:2])
     assert capsys.readouterr().err == ""
 
 
@@ -162,7 +160,7 @@ def test_only_what_changed_is_done_again(project):
     assert done(changed) == {"2_lime.table"}
     # The network's code.
     (project / "net.py").write_text(sweeps.NETWORK + "# changed")
-    explaining._classifier.cache_clear()
+    shards._classifier.cache_clear()
     assert done(changed) == everything
     assert set(run(changed, force=True, **tables).values()) == {"done"}
 
@@ -170,13 +168,12 @@ def test_only_what_changed_is_done_again(project):
 def test_a_notebook_finds_all_that_its_shards_have_explained(project):
     profile = load_profile("mine")
     found = plan.plan(profile, "2_lime", shard=2)
-    with Here() as executor:
-        list(run_plan(profile, found[:2], found[:2], executor))
-        stored = sorted((project / "results/mine/2_lime/explanations").iterdir())
-        before = [file.stat().st_mtime_ns for file in stored]
-        assert len(stored) == 2 * 3
-        assert names(unfinished(profile, found)) == ["2_lime"]
-        outcomes = list(run_plan(profile, found, found[2:], executor))
+    list(run_plan(profile, found[:2], found[:2]))
+    stored = sorted((project / "results/mine/2_lime/explanations").iterdir())
+    before = [file.stat().st_mtime_ns for file in stored]
+    assert len(stored) == 2 * 3
+    assert names(unfinished(profile, found)) == ["2_lime"]
+    outcomes = list(run_plan(profile, found, found[2:]))
     assert [outcome.state for outcome in outcomes] == ["reused", "reused", "done"]
     assert [file.stat().st_mtime_ns for file in stored] == before
     assert unfinished(profile, found) == []
@@ -222,8 +219,8 @@ def test_many_photographs_are_one_table_and_one_at_a_time_in_memory(project, mon
         most.append(sum(one() is not None for one in made))
         return original(explanation)
 
-    original = explaining._row
-    monkeypatch.setattr(explaining, "_row", row)
+    original = shards._row
+    monkeypatch.setattr(shards, "_row", row)
     run(load_profile("mine"), shard=7, pages=False)
     folder = project / "results/mine/2_lime/jobs/2_lime.table"
     table = pd.read_parquet(folder / "explained.parquet")
@@ -237,7 +234,7 @@ def test_a_job_leaves_its_log_and_its_cost(project):
     profile = load_profile("mine")
     run(profile, shard=4, pages=False)
     folder = project / "results/mine/2_lime/jobs/2_lime.0000"
-    assert "done, " in (folder / jobs.LOG).read_text()
+    assert "done, " in (folder / plan.LOG).read_text()
     cost = json.loads((folder / "cost.json").read_text())
     stored = list((project / "results/mine/2_lime/explanations").iterdir())
     table = (folder / "explained.parquet").stat().st_size
@@ -250,7 +247,7 @@ def test_a_wrong_value_is_one_line_and_not_tried_again(project):
     profile = load_profile("mine", {"target": "thing 9"})
     states = run(profile, shard=4, pages=False)
     assert states == {"2_lime.0000": "failed", "2_lime.table": "skipped"}
-    log = (profile.folder("2_lime") / "jobs/2_lime.0000" / jobs.LOG).read_text()
+    log = (profile.folder("2_lime") / "jobs/2_lime.0000" / plan.LOG).read_text()
     assert "Traceback" in log
     assert "thing 9" in log
 
@@ -270,69 +267,141 @@ def test_ids_are_those_that_reading_gives(tmp_path):
     assert ("coffee", str(tmp_path / "b" / "coffee.png")) in found
 
 
-class Failing(Here):
-    """Fails each job as often as it is told to, by something that may pass."""
+class Recorder:
+    """Stands for the doing of jobs: each fails as often as it is told to, by what may pass."""
 
-    def __init__(self, times):
+    def __init__(self, monkeypatch, times=0):
         self.times = times
         self.asked = []
+        monkeypatch.setattr(scheduler, "run_job", self.run)
+        monkeypatch.setattr(doing, "run_job", self.run)
 
-    def submit(self, spec):
-        future = super().submit({**spec, "root": "/nowhere"})
-        self.asked.append(spec["job"]["name"])
-        again = self.asked.count(spec["job"]["name"]) <= self.times
-        future = type(future)()
-        future.set_result(Result("failed", message="x", again=True) if again else Result("done"))
-        return future
+    def run(self, profile, job, **_):
+        self.asked.append(job.name)
+        if self.asked.count(job.name) <= self.times:
+            raise doing.PassingError("x")
+        return Outcome(job.name, "done")
+
+
+@pytest.fixture(scope="module")
+def client():
+    """Dask with one worker in this process, where jobs can be stood in for."""
+    with (
+        LocalCluster(
+            n_workers=1, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0"
+        ) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        yield client
+
+
+@pytest.fixture
+def dask(client, monkeypatch, tmp_path):
+    """An engine of which each job is a future of that client's."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(scheduler, "_client", lambda *_: nullcontext(client))
+    monkeypatch.setattr(doing, "_printing_to", lambda _: nullcontext())
+    return Engine(1)
+
+
+PROFILE = profiles.Profile("p", {})
 
 
 @pytest.mark.parametrize(("times", "last"), [(2, "done"), (3, "failed")])
-def test_what_may_pass_is_tried_again(times, last):
-    profile = profiles.Profile("p", {})
-    found = [Job("a", "a"), Job("b", "b", needs=("a",))]
-    executor = Failing(times)
-    states = [(o.task, o.state) for o in run_plan(profile, found, found[:1], executor, retries=2)]
-    assert states == [("b", "reused"), ("a", "again"), ("a", "again"), ("a", last)]
-    assert executor.asked == ["a"] * 3
+def test_what_may_pass_is_tried_again(dask, monkeypatch, times, last):
+    found = [Job("a", "2_lime", "explain"), Job("b", "2_lime", needs=("a",))]
+    recorder = Recorder(monkeypatch, times)
+    outcomes = list(run_plan(PROFILE, found, found[:1], dask))
+    assert [(o.task, o.state) for o in outcomes] == [("b", "reused"), ("a", last)]
+    assert outcomes[1].message == ("x" if last == "failed" else "")
+    assert recorder.asked == ["a"] * 3
 
 
-def test_a_job_waits_for_what_it_needs_and_is_skipped_if_that_fails():
-    profile = profiles.Profile("p", {})
-    found = [Job("a", "a"), Job("b", "b", needs=("a",)), Job("c", "c"), Job("d", "d", needs=("b",))]
-    states = {o.task: o.state for o in run_plan(profile, found, found, Failing(9), retries=0)}
-    assert states == {"a": "failed", "b": "skipped", "c": "failed", "d": "skipped"}
-    executor = Failing(0)
-    executor.room = 9
-    list(run_plan(profile, found, found, executor))
-    assert executor.asked.index("a") < executor.asked.index("b") < executor.asked.index("d")
+@pytest.mark.parametrize("by", ["dask", "here"])
+def test_a_job_waits_for_what_it_needs_and_is_skipped_if_that_fails(dask, monkeypatch, by):
+    engine = dask if by == "dask" else Engine()
+    found = [
+        Job("a", "2_lime", "explain"),
+        Job("b", "2_lime", "table", needs=("a",)),
+        Job("c", "2_lime", "explain"),
+        Job("d", "2_lime", "table", needs=("b",)),
+    ]
+    Recorder(monkeypatch, 9)
+    states = {o.task: (o.state, o.message) for o in run_plan(PROFILE, found, found, engine)}
+    assert states["a"] == states["c"] == ("failed", "x")
+    assert states["b"] == ("skipped", "needs a")
+    assert states["d"] == ("skipped", "needs b")
+    recorder = Recorder(monkeypatch)
+    assert {o.state for o in run_plan(PROFILE, found, found, engine)} == {"done"}
+    asked = recorder.asked
+    assert asked.index("a") < asked.index("b") < asked.index("d")
 
 
-def test_a_job_that_can_only_fail_is_not_begun():
-    profile = profiles.Profile("p", {})
+def test_what_the_user_did_wrong_is_not_tried_again(dask, monkeypatch):
+    """And what a job that failed so keeps waiting is skipped by the worker that gets it."""
+    found = [Job("a", "2_lime", "explain"), Job("b", "2_lime", "table", needs=("a",))]
+    asked = []
+    failed = Outcome("a", "failed", message="target: no")
+    monkeypatch.setattr(doing, "run_job", lambda _, job, **__: asked.append(job.name) or failed)
+    states = {o.task: (o.state, o.message) for o in run_plan(PROFILE, found, found, dask)}
+    assert states == {"a": ("failed", "target: no"), "b": ("skipped", "needs a")}
+    assert asked == ["a"]
+
+
+def test_a_job_that_can_only_fail_is_not_begun(monkeypatch):
     parts = [Job("a.0", "a"), Job("a", "a", needs=("a.0",))]
     found = [*parts, Job("b", "b", needs=("a",)), Job("c", "c")]
-    executor = Failing(0)
-    outcomes = list(run_plan(profile, found, found, executor, barred={"a": "no weights"}))
+    recorder = Recorder(monkeypatch)
+    outcomes = list(run_plan(PROFILE, found, found, barred={"a": "no weights"}))
     states = {o.task: (o.state, o.message) for o in outcomes}
-    assert states["a.0"] == states["a"] == ("failed", "no weights")
+    assert states["a.0"] == ("failed", "no weights")
+    assert states["a"] == ("failed", "no weights")
     assert states["b"] == ("skipped", "needs a")
-    assert executor.asked == ["c"]
+    assert recorder.asked == ["c"]
     assert len(outcomes) == 4
     # Shards that are finished can be gathered without the network.
     table = Job("a.table", "a", kind="table", needs=("a.0",))
-    list(run_plan(profile, [parts[0], table], [table], executor, barred={"a": "no weights"}))
-    assert executor.asked == ["c", "a.table"]
+    list(run_plan(PROFILE, [parts[0], table], [table], barred={"a": "no weights"}))
+    assert recorder.asked == ["c", "a.table"]
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [(UnavailableError("host: down"), "host: down"), (KeyError("two\nlines"), "KeyError: ")],
+)
+def test_an_error_is_one_line_and_says_whether_it_may_pass(project, monkeypatch, error, line):
+    profile = load_profile("mine")
+    job = plan.plan(profile, shard=4)[0]
+
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(doing, "_do", fail)
+    with pytest.raises(doing.PassingError, match=f"^{line}") as caught:
+        doing.run_job(profile, job)
+    assert "\n" not in str(caught.value)
+    assert "in fail" in (job.folder(profile) / plan.LOG).read_text()
+
+
+def test_a_worker_that_does_not_see_the_folder_says_so(project):
+    task = Task("/nowhere", "session", load_profile("mine"))
+    with pytest.raises(doing.PassingError, match="does not see the folder '/nowhere'"):
+        perform(task, Job("a", "2_lime", "explain"), None, False)
 
 
 def test_workers_share_cores_and_gpus(monkeypatch):
     monkeypatch.setattr("os.sched_getaffinity", lambda _pid: set(range(8)))
-    one, two, three = environments(3, None, ["0", "1"])
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    one, two, three = shares(3, None)
     assert one["OMP_NUM_THREADS"] == "2"
     assert [e["CUDA_VISIBLE_DEVICES"] for e in (one, two, three)] == ["0", "1", "0"]
-    assert "CUDA_VISIBLE_DEVICES" not in environments(1, 3)[0]
-    assert environments(16, None)[0]["OMP_NUM_THREADS"] == "1"
-    with pytest.raises(InputError):
-        environments(1, 0)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert "CUDA_VISIBLE_DEVICES" not in shares(1, 3)[0]
+    assert shares(1, 3)[0]["OMP_NUM_THREADS"] == "3"
+    assert shares(16, None)[0]["OMP_NUM_THREADS"] == "1"
+    for wrong in ({"threads": 0}, {"workers": 0}, {"workers": 1, "scheduler": "tcp://a:1"}):
+        with pytest.raises(InputError):
+            Engine(**wrong)
 
 
 def test_threads_in_this_process_are_as_before_afterwards(monkeypatch):
@@ -341,7 +410,7 @@ def test_threads_in_this_process_are_as_before_afterwards(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
     before = torch.get_num_threads()
-    with Here(before + 1):
+    with limited(before + 1):
         assert torch.get_num_threads() == before + 1
         assert os.environ["OMP_NUM_THREADS"] == os.environ["MKL_NUM_THREADS"] == str(before + 1)
     assert torch.get_num_threads() == before
@@ -351,54 +420,27 @@ def test_threads_in_this_process_are_as_before_afterwards(monkeypatch):
 
 def test_gpus_are_found_without_a_driver(monkeypatch, tmp_path):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert executors.visible_gpus(tmp_path / "none") == []
+    assert scheduler.visible_gpus(tmp_path / "none") == []
     (tmp_path / "0000:01:00.0").touch()
-    assert executors.visible_gpus(tmp_path) == ["0"]
+    assert scheduler.visible_gpus(tmp_path) == ["0"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
-    assert executors.visible_gpus(tmp_path) == ["2", "5"]
-
-
-def test_the_time_of_a_plan_by_hand():
-    found = [Job("a", "a"), Job("b", "b"), Job("c", "c", needs=("a", "b", "z")), Job("d", "d")]
-    seconds = {"a": 3.0, "b": 1.0, "c": 2.0, "d": 4.0}
-    assert wall(found, seconds, 1) == 10
-    assert wall(found, seconds, 2) == 5  # d behind b, c behind a
-    assert wall(found, seconds, 9) == 5
-    assert wall([], {}, 2) == 0
-
-
-class Told:
-    """An executor that does nothing and says so; `sent` are the jobs that it was given."""
-
-    room = 2
-
-    def __init__(self):
-        self.sent = []
-
-    def submit(self, spec):
-        self.sent.append((spec["job"]["name"], spec["store"]))
-        future = Future()
-        future.set_result(Result("done", 1.0, "not explained: a.png (torn)"))
-        return future
-
-    def check(self):
-        pass
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        pass
+    assert scheduler.visible_gpus(tmp_path) == ["2", "5"]
 
 
 def test_a_report_by_workers_says_as_much_as_one_without(project, monkeypatch):
-    told = Told()
-    monkeypatch.setattr(sweeping, "_executor", lambda engine: setattr(told, "of", engine) or told)
+    given = []
+
+    def doing(profile, jobs, left, engine, **_):
+        given.append((engine, [job.name for job in left]))
+        for job in left:
+            yield Outcome(job.name, "done", 1.0, "not explained: a.png (torn)")
+
+    monkeypatch.setattr(scheduler, "run_plan", doing)
     monkeypatch.setattr(sweeping, "live", lambda: True)
     monkeypatch.setattr("xailib.report.cli.running.subprocess.run", lambda *_, **__: Done(1))
     monkeypatch.setattr("xailib.report.run.preflight.lacking", lambda _: {})
-    monkeypatch.setattr("xailib.report.run.costs.estimate", lambda _, job: TIMES[job.name])
-    monkeypatch.setenv(jobs.STORE, "s3://another-sweeps")
+    monkeypatch.setattr("xailib.report.run.costs.estimates", lambda *_: TIMES)
+    monkeypatch.setenv("XAILIB_STORE", "s3://another-sweeps")
     found = CliRunner().invoke(main, ["report", "mine", "--workers", "8"])
     assert found.exit_code == 1  # without a book there is no site
     assert found.stdout.splitlines() == [
@@ -407,58 +449,19 @@ def test_a_report_by_workers_says_as_much_as_one_without(project, monkeypatch):
     ]
     assert found.stderr.splitlines()[0] == "0 of 2 jobs, about 9 s left"
     assert found.stderr.splitlines()[1] == "2 of 2 jobs"
-    assert told.sent == [("2_lime", ""), ("4_agreement", "")]
-    assert told.of.workers == 2  # no more than there are notebooks to run
-    assert os.environ[jobs.STORE] == "s3://another-sweeps"
+    # No more workers than there are notebooks to run, and nothing is shared.
+    assert given == [(Engine(2), ["2_lime", "4_agreement"])]
 
 
 Done = namedtuple("Done", "returncode")
 TIMES = {"2_lime": Cost(6.0, 0.0, 0.0), "4_agreement": Cost(3.0, 0.0, 0.0)}
 
 
-def test_the_longest_way_to_the_end_begins_first():
-    found = [Job("a", "a"), Job("b", "b"), Job("c", "c"), Job("d", "d", needs=("a", "z"))]
-    seconds = {"a": 1.0, "b": 5.0, "c": 1.0, "d": 5.0}
-    assert names(longest_first(found, seconds)) == ["a", "b", "d", "c"]
-    # What may take any time, and what it waits for, come first of all.
-    del seconds["d"]
-    assert names(longest_first(found, seconds)) == ["a", "d", "b", "c"]
-    assert longest_first([], {}) == []
-
-
-def test_estimates_are_lines_in_the_size_of_a_job(monkeypatch):
-    monkeypatch.chdir(ROOT)
-    profile = load_profile("smoke", {"images": ["chelsea", "coffee", "rocket"], "num_samples": 50})
-    for task in plan.SHARDS:
-        for job in plan.plan(profile, task, shard=2):
-            cost = estimate(profile, job)
-            assert min(cost.seconds, cost.memory, cost.disk) > 0
-    two, one = plan.plan(profile, "2_lime", shard=2)[:2]
-    each = constants()["jobs"]["2_lime explain"]
-    assert (units(profile, two), units(profile, one)) == (100, 50)
-    for name in ("seconds", "memory", "disk"):
-        by_hand = each[name]["fixed"] + 50 * each[name]["each"]
-        assert getattr(estimate(profile, one), name) == by_hand
-    # Of those that explain the first photographs alone, these count.
-    embedded = load_profile("embedded")
-    for task, count in (("5_faithfulness", 10), ("7_sanity", 6), ("9_stability", 2)):
-        (job,) = plan.plan(embedded, task)
-        assert units(embedded, job) == count
-    assert units(replace(embedded, parameters={"images": ["chelsea"]}), job) == 1
-    # A task in one piece is its explanations and its page.
-    (whole,), (*parts, page) = (plan.plan(profile, "3_cam", shard=size) for size in (None, 3))
-    assert (units(profile, parts[0]), units(profile, page)) == (9, 3)  # heatmaps, and photographs
-    together = [estimate(profile, job) for job in (*parts, page)]
-    assert estimate(profile, whole).seconds == sum(cost.seconds for cost in together)
-    assert estimate(profile, whole).memory == max(cost.memory for cost in together)
-
-
 def test_a_report_has_one_job_a_task_and_a_sweep_shares_photographs_out():
-    whole = {workers: sweeping.Engine(workers=workers, whole=True) for workers in (None, 2)}
-    assert [engine.asked for engine in whole.values()] == [False, True]
-    assert whole[2].photographs is None
-    assert sweeping.Engine(workers=2).photographs == plan.SHARD
-    assert sweeping.Engine(workers=2, shard=3).photographs == 3
+    assert sweeping.Words(workers=2, whole=True).photographs is None
+    assert sweeping.Words(workers=2).photographs == plan.SHARD
+    assert sweeping.Words(workers=2, shard=3).photographs == 3
+    assert sweeping.Words().photographs is None
 
 
 def test_what_is_left_is_told_to_who_watches(monkeypatch, capsys):
@@ -466,10 +469,10 @@ def test_what_is_left_is_told_to_who_watches(monkeypatch, capsys):
     monkeypatch.setattr(sweeping, "_PAUSE", 0.0)
     jobs = [Job("a", "a"), Job("b", "b"), Job("c", "c", needs=("a",)), Job("d", "d")]
     rest = sweeping._Left(jobs, {"a": 9.0, "b": 30.0, "c": 20.0}, 2)
-    for task, state in (("e", "reused"), ("a", "again"), ("a", "done"), ("d", "failed")):
-        rest.tell(Outcome(task, state))
-    rest.tell(Outcome("b", "done"))
-    rest.tell(Outcome("c", "skipped"))
+    for task, state in (("e", "reused"), ("a", "done"), ("d", "failed")):
+        rest.take(Outcome(task, state))
+    rest.take(Outcome("b", "done"))
+    rest.take(Outcome("c", "skipped"))
     assert capsys.readouterr().err.splitlines() == [
         "0 of 4 jobs, about 30 s or more left",
         "1 of 4 jobs, about 30 s or more left",
@@ -477,20 +480,3 @@ def test_what_is_left_is_told_to_who_watches(monkeypatch, capsys):
         "3 of 4 jobs, about 20 s left",
         "4 of 4 jobs",
     ]
-
-
-def test_what_has_no_estimate_is_told_in_words(monkeypatch, capsys):
-    monkeypatch.chdir(ROOT)
-    kept = constants()
-    known = {kind: of for kind, of in kept["jobs"].items() if not kind.startswith("9_stability")}
-    monkeypatch.setattr("xailib.report.run.costs.constants", lambda: {**kept, "jobs": known})
-    jobs = [Job("2_lime", "2_lime"), Job("9_stability", "9_stability")]
-    for model in ("tf_efficientnet_lite0", "resnet18"):
-        sweeping._show(load_profile("embedded", {"model": model}), jobs, jobs, 1, False)
-        output = capsys.readouterr().out
-        (line,) = [line for line in output.splitlines() if line.startswith("9_stability")]
-        assert line.count("no estimate") == 3
-        assert "To do: 2 of 2 jobs (no estimate: 9_stability, not counted); about" in output
-        assert "?" not in output
-        others = "Of other networks, the time may be many times as much: resnet18."
-        assert (others in output) == (model == "resnet18")

@@ -14,10 +14,13 @@ from xailib.files import take_away
 from xailib.report.cli import main
 from xailib.report.params import profiles
 from xailib.report.params.profiles import Profile, load_profile
-from xailib.report.run import foreseen
+from xailib.report.run import job as doing
 from xailib.report.run import notebook as pipeline
-from xailib.report.run.notebook import Outcome, pending, run_profile, up_to_date
+from xailib.report.run import plan, preflight, scheduler, staleness
+from xailib.report.run.notebook import parameters_of
+from xailib.report.run.plan import Job, Outcome
 from xailib.report.run.results import MANIFEST, read_manifest
+from xailib.report.run.scheduler import run_plan
 
 NOTEBOOK = """
 from xailib.images.load import load_images
@@ -57,11 +60,26 @@ def project(tmp_path, monkeypatch, picture):
     profile = {"images": [str(tmp_path / "one.png")], "num_samples": 17}
     (tmp_path / "params" / "mine.yaml").write_text(yaml.safe_dump(profile))
     monkeypatch.chdir(tmp_path)
-    for module in (pipeline, profiles):
+    for module in (plan, profiles):
         monkeypatch.setattr(module, "TASKS", ("2_lime", "4_agreement"))
     yield tmp_path
     profiles._declared.cache_clear()
     pipeline._check_pair.cache_clear()
+
+
+def run_profile(profile, only=None):
+    """Do what is left of a profile in this process."""
+    jobs = plan.plan(profile, only)
+    return list(run_plan(profile, jobs, staleness.unfinished(profile, jobs)))
+
+
+def pending(profile, only=None, **options):
+    """The tasks that would run."""
+    return [job.name for job in staleness.unfinished(profile, plan.plan(profile, only), **options)]
+
+
+def up_to_date(profile, task):
+    return staleness.is_current(profile, Job(task, task))
 
 
 def states(profile, **options):
@@ -146,7 +164,7 @@ def test_other_versions_and_sources_run_again(project, monkeypatch):
     profile = load_profile("mine")
     assert states(profile, only="2_lime") == ["done"]
     assert up_to_date(profile, "2_lime")
-    monkeypatch.setattr(pipeline, "fingerprint", lambda *_: {"versions": "others"})
+    monkeypatch.setattr(staleness, "fingerprint", lambda *_: {"versions": "others"})
     assert not up_to_date(profile, "2_lime")
 
 
@@ -190,7 +208,7 @@ def test_a_photograph_that_is_left_out_is_named(project):
 
 def test_the_command_says_what_became_of_each_task(project, monkeypatch):
     told = [Outcome("2_lime", "done", 3.2), Outcome("4_agreement", "failed", 1.0, "because")]
-    monkeypatch.setattr(pipeline, "run_profile", lambda *_a, **_k: iter(told))
+    monkeypatch.setattr(scheduler, "run_plan", lambda *_a, **_k: iter(told))
     result = CliRunner().invoke(main, ["run", "mine"])
     assert result.exit_code == 1
     assert "2_lime         done in 3 s" in result.output
@@ -231,7 +249,7 @@ def test_changes_take_yaml_and_say_where_the_results_are(project):
 
 @pytest.mark.parametrize("more", [[], ["--dry-run"], ["--workers", "2"], ["-p", "steps=4"]])
 def test_a_run_that_is_missing_is_told_before_a_kernel_starts(project, monkeypatch, more):
-    monkeypatch.setattr(pipeline, "execute", None)
+    monkeypatch.setattr(doing, "execute", None)
     words = ["run", "mine", "--only", "4_agreement", *more]
     result = CliRunner().invoke(main, words)
     assert result.exit_code == 2
@@ -242,12 +260,12 @@ def test_a_run_that_is_missing_is_told_before_a_kernel_starts(project, monkeypat
 def test_what_to_run_first_is_told_in_order_and_with_which_values(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     reads = {"5_faithfulness": ["3_cam"], "3_cam": ["2_lime", "1_clip_dissect"]}
-    monkeypatch.setattr(foreseen, "upstream", lambda task: dict(enumerate(reads.get(task, ()))))
+    monkeypatch.setattr(preflight, "upstream", lambda task: dict(enumerate(reads.get(task, ()))))
     profile = Profile("mine", {}, beside="mine+x", reached=("3_cam", "5_faithfulness"))
     line = "results/mine and results/mine.x; run first: 1_clip_dissect, 2_lime, 3_cam with the same"
     with pytest.raises(InputError, match=line):
-        foreseen.check_runs(profile, ["5_faithfulness"])
-    foreseen.check_runs(profile, ["1_clip_dissect", "2_lime", "3_cam", "5_faithfulness"])
+        preflight.check_runs(profile, ["5_faithfulness"])
+    preflight.check_runs(profile, ["1_clip_dissect", "2_lime", "3_cam", "5_faithfulness"])
 
 
 @pytest.mark.parametrize("more", [[], ["--dry-run"], ["--workers", "2"]])
@@ -258,7 +276,7 @@ def test_what_to_run_first_is_told_in_order_and_with_which_values(monkeypatch, t
 def test_photographs_none_of_which_can_be_used_are_told_before_a_kernel_starts(
     project, monkeypatch, images, key, more
 ):
-    monkeypatch.setattr(pipeline, "execute", None)
+    monkeypatch.setattr(doing, "execute", None)
     Path("torn.png").write_bytes(b"no picture")
     words = ["run", "mine", "--only", "2_lime", "-p", f"images={images}", *more]
     result = CliRunner().invoke(main, words)
@@ -272,14 +290,14 @@ def test_one_photograph_that_can_be_used_is_enough(project, monkeypatch):
     profile = load_profile("mine", {"images": ["torn.png", "one.png"]})
     seen = []
     with monkeypatch.context() as instead:
-        instead.setattr(foreseen, "_check_usable", seen.append)
-        foreseen.check_images(profile, ["2_lime", "4_agreement"])
+        instead.setattr(preflight, "_check_usable", seen.append)
+        preflight.check_images(profile, ["2_lime", "4_agreement"])
     assert seen == [("torn.png", "one.png")]  # once, for both tasks
-    foreseen.check_images(profile, ["2_lime"])
+    preflight.check_images(profile, ["2_lime"])
     with pytest.raises(InputError, match=r"none\.png"):
-        foreseen._check_usable(["none.png"])
-    monkeypatch.setattr(foreseen, "FEW", 1)  # more than are looked at
-    foreseen._check_usable(["none.png", "one.png"])
+        preflight._check_usable(["none.png"])
+    monkeypatch.setattr(preflight, "FEW", 1)  # more than are looked at
+    preflight._check_usable(["none.png", "one.png"])
 
 
 def test_the_projects_own_profiles_name_real_parameters(monkeypatch):
@@ -319,10 +337,10 @@ def test_a_tasks_own_parameters_reach_only_that_task(project):
     own = {"num_samples": 15, "tasks": {"4_agreement": {"num_samples": 19}}}
     file.write_text(yaml.safe_dump(own))
     profile = load_profile("mine")
-    assert pipeline._parameters(profile, "2_lime")["num_samples"] == 15
-    assert pipeline._parameters(profile, "4_agreement")["num_samples"] == 19
+    assert parameters_of(profile, "2_lime")["num_samples"] == 15
+    assert parameters_of(profile, "4_agreement")["num_samples"] == 19
     changed = load_profile("mine", {"num_samples": 13})  # by hand: for every task
-    assert pipeline._parameters(changed, "4_agreement")["num_samples"] == 13
+    assert parameters_of(changed, "4_agreement")["num_samples"] == 13
 
 
 @pytest.mark.parametrize(

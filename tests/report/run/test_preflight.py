@@ -9,11 +9,10 @@ from conftest import ROOT
 from serving import serving
 
 from xailib.downloads import fetch as downloads
-from xailib.downloads import web
+from xailib.downloads.registry import artefact, artefacts
 from xailib.images.frames import Frame
 from xailib.networks.preprocessing import from_transform
 from xailib.report.params.profiles import TASKS, load_profile
-from xailib.report.replication import published
 from xailib.report.run import preflight as requirements
 from xailib.report.run.preflight import lacking
 
@@ -87,26 +86,25 @@ def test_what_lies_in_its_cache_is_not_asked_for(asked, tmp_path):
     (tmp_path / "cache" / "broden").mkdir(parents=True)
     assert unreachable(wanted) == []
     assert asked == []
-    for path in published.audited():
-        file = published.cache_folder() / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.touch()
+    theirs = artefacts("published")
+    for part in theirs:
+        part.file.parent.mkdir(parents=True, exist_ok=True)
+        part.file.touch()
     assert unreachable(one(images=["published"], published="")) == []
-    (published.cache_folder() / published.audited()[-1]).unlink()
+    theirs[-1].file.unlink()
     (line,) = unreachable(one(published=""))
     assert "replicated report" in line
 
 
 def test_the_cache_of_lists_and_categories_is_where_the_loader_puts_them(asked, monkeypatch):
     """Fetched by the loaders' own way, a file is found again."""
-    from xailib.networks import weights
 
     def download(address, part, **_):
         part.write_text("a\nb")
 
     assert len(unreachable(one(concepts=["20k"]))) == 1
     monkeypatch.setattr(downloads, "download", download)
-    weights.download(published.WORDS)
+    artefact("20k").fetch()
     assert unreachable(one(concepts=["20k"])) == []
 
 
@@ -162,7 +160,7 @@ def test_a_host_that_may_still_give_it_stops_no_task(asked, monkeypatch, answer)
 
 def test_a_mirror_may_hold_what_no_host_gives(asked, monkeypatch, tmp_path):
     assert lacking(one(model="resnet50"))["2_lime"].networks
-    monkeypatch.setenv(web.MIRROR, str(tmp_path))
+    monkeypatch.setenv(downloads.MIRROR, str(tmp_path))
     assert lacking(one(model="resnet50"))["2_lime"].networks == ()
 
 
@@ -230,13 +228,13 @@ def server():
 
 
 def test_a_host_is_asked_for_the_file_not_fetched(server):
-    assert web.problem_with(f"{server}/200") is None
-    assert web.problem_with(f"{server}/405") is None
-    assert web.problem_with(f"{server}/404") == "HTTP 404"
-    assert web.problem_with(f"{server}/503") == "HTTP 503"
+    assert downloads.problem_with(f"{server}/200") is None
+    assert downloads.problem_with(f"{server}/405") is None
+    assert downloads.problem_with(f"{server}/404") == "HTTP 404"
+    assert downloads.problem_with(f"{server}/503") == "HTTP 503"
 
 
 def test_a_host_that_is_not_there_is_told_quickly():
     start = time.monotonic()
-    assert web.problem_with("http://127.0.0.1:9/x") == "Connection refused"
-    assert time.monotonic() - start < web.TIMEOUT
+    assert downloads.problem_with("http://127.0.0.1:9/x") == "Connection refused"
+    assert time.monotonic() - start < downloads.TIMEOUT

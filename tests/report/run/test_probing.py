@@ -8,25 +8,24 @@ import pandas as pd
 import pytest
 import sweeps
 
+from xailib.dissect import blocks
 from xailib.dissect.activations import networks_of, record_activations
 from xailib.dissect.concepts import load_concepts
 from xailib.dissect.embeddings import record_embeddings
 from xailib.dissect.label import label_units
 from xailib.errors import InputError
 from xailib.images.probe import load_probe
-from xailib.networks import classifier as models
 from xailib.report.params import profiles
 from xailib.report.params.profiles import load_profile
-from xailib.report.run import job as jobs
 from xailib.report.run import notebook as pipeline
-from xailib.report.run import plan, probing, shards
-from xailib.report.run.executors import Here, Pool
-from xailib.report.run.plan import unfinished
-from xailib.report.run.results import read_manifest
-from xailib.report.run.scheduler import run_plan
+from xailib.report.run import plan, probing, results
+from xailib.report.run.job import run_job
+from xailib.report.run.results import Run, read_manifest
+from xailib.report.run.scheduler import Engine, run_plan
+from xailib.report.run.staleness import unfinished
 
 TASK = "1_clip_dissect"
-COUNT = 48  # probe images: three full batches
+COUNT = 48  # probe images: three full batches, and as many blocks
 # Two networks that write down how many images each pass shows them; the one that finds the file
 # `kill` in its second pass takes it and dies.
 NETWORKS = """
@@ -63,6 +62,8 @@ sys.path.insert(0, {str(sweeps.ROOT / "tests")!r})
 import nets
 from xailib.encoders import load as encoders
 encoders.load_encoder = lambda *_: nets.Colours()
+from xailib.dissect import blocks
+blocks.IMAGES = 16
 """
 LAST = """
 run.save_table("labels", labels)
@@ -86,7 +87,8 @@ def project(tmp_path, monkeypatch):
         "PYTHONPATH", os.pathsep.join([str(tmp_path / "stand-in"), str(sweeps.ROOT)])
     )
     monkeypatch.setattr(probing, "load_encoder", lambda *_: nets.Colours())
-    for module in (pipeline, plan, profiles):
+    monkeypatch.setattr(blocks, "IMAGES", 16)
+    for module in (plan, profiles):
         monkeypatch.setattr(module, "TASKS", (TASK, *sweeps.TASKS))
     forget()
     yield tmp_path
@@ -108,14 +110,13 @@ def passes():
     return shown
 
 
-def run(profile, executor=None, **options):
-    """Do what is left; return what was done, and whether anything was tried again."""
+def run(profile, engine=None, **options):
+    """Do what is left; return what was done."""
     found = plan.plan(profile, TASK, **options)
     left = unfinished(profile, found)
-    with executor or Here() as engine:
-        outcomes = list(run_plan(profile, found, left, engine))
-    assert {o.state for o in outcomes} <= {"done", "reused", "again"}, outcomes
-    return {o.task for o in outcomes if o.state == "done"}, "again" in {o.state for o in outcomes}
+    outcomes = list(run_plan(profile, found, left, engine or Engine()))
+    assert {o.state for o in outcomes} <= {"done", "reused"}, outcomes
+    return {o.task for o in outcomes if o.state == "done"}
 
 
 def read(file):
@@ -127,7 +128,7 @@ def whole(profile, folder):
     """The labels of everything at once, in the order of a file."""
     parameters = profile.values(TASK)
     probe, concepts = load_probe("blobs"), load_concepts("words.txt")
-    images = record_embeddings(nets.Colours(), probe, folder=folder / "embeddings")
+    images = record_embeddings(nets.Colours(), probe, folder=folder / "embeddings")["embeddings"]
     texts = nets.Colours().encode_texts(concepts.names)
     (network, layers), *_ = networks_of(parameters).values()
     recorded = record_activations(network, layers, probe, folder=folder / "activations")
@@ -136,11 +137,19 @@ def whole(profile, folder):
     return read(folder / "labels.parquet")
 
 
-def test_labels_of_parts_are_those_of_the_whole_and_no_image_is_shown_twice(project, tmp_path):
+def stored(folder):
+    """The files that recordings below a folder consist of."""
+    found = [folder.glob(f"{name}/**/*.*") for name in ("activations", "embeddings")]
+    return sorted(path for some in found for path in some)
+
+
+def test_labels_of_parts_are_those_of_the_whole_and_no_image_is_shown_twice(
+    project, tmp_path, monkeypatch
+):
     profile, tables = load_profile("mine"), {"shard": 16, "pages": False}
     records = {f"{TASK}.{number:04d}" for number in range(4)}
     place = profile.folder(TASK)
-    assert run(profile, **tables)[0] == {*records, f"{TASK}.table"}
+    assert run(profile, **tables) == {*records, f"{TASK}.table"}
     assert passes() == COUNT
     expected = whole(profile, tmp_path / "whole")
     assert passes() == COUNT
@@ -151,62 +160,67 @@ def test_labels_of_parts_are_those_of_the_whole_and_no_image_is_shown_twice(proj
     (failure,) = pd.read_parquet(folder / "failures.parquet").to_dict("records")
     assert (failure["source"], failure["job"]) == ("blobs/z.png", f"{TASK}.0003")  # it alone
 
-    # The notebook finds all of it; what it keeps is what it would have recorded itself.
-    assert run(profile, shard=16)[0] == {TASK}
+    # The notebook reads these very files; they are what it would have recorded itself.
+    before = {path: path.stat().st_mtime_ns for path in stored(place)}
+    assert run(profile, shard=16) == {TASK}
     assert passes() == 0
     pd.testing.assert_frame_equal(read(place / "labels.parquet"), expected, check_exact=True)
-    for name in ("activations", "embeddings"):
-        (kept,) = (place / name).iterdir()
-        for file in kept.glob("*.bin"):
-            assert file.read_bytes() == (tmp_path / "whole" / name / file.name).read_bytes()
+    assert {path: path.stat().st_mtime_ns for path in stored(place)} == before
+    alone = {path.relative_to(path.parents[1]): path for path in stored(tmp_path / "whole")}
+    assert len(alone) == len(before) == 3 * (3 + 1) + 3 * (1 + 1)  # tables, manifests
+    for path in before:
+        assert path.read_bytes() == alone[path.relative_to(path.parents[1])].read_bytes()
 
     # Another number of images that decide is no reason to record again, nor is another network
     # beside the first for the first; a job that is damaged is.
     sweeps.edit(project, top_k=7)
     changed = load_profile("mine")
     assert [job.name for job in unfinished(changed, plan.plan(changed, TASK, shard=16))] == [TASK]
-    assert run(changed, **tables)[0] == {f"{TASK}.table"}
+    assert run(changed, **tables) == {f"{TASK}.table"}
     assert passes() == 0
     sweeps.edit(project, compare="net.py:other")
     second = load_profile("mine")
-    assert run(second, **tables)[0] == {*records, f"{TASK}.table"}
+    assert run(second, **tables) == {*records, f"{TASK}.table"}
     assert passes() == COUNT
     assert set(read(folder / "labels.parquet")["network"]) == {"net.py:tiny", "net.py:other"}
-    stored = [n for n in read_manifest(place / "jobs" / f"{TASK}.0001")["outputs"] if ".bin" in n]
-    (place / "jobs" / f"{TASK}.0001" / stored[0]).write_bytes(b"")
-    assert run(second, **tables)[0] == {f"{TASK}.0001"}  # with the same rows: the table stays
+    job = place / "jobs" / f"{TASK}.0001"
+    rows = [name for name in read_manifest(job)["outputs"] if name.endswith(".npy")]
+    (job / rows[0]).write_bytes(b"")
+    assert run(second, **tables) == {f"{TASK}.0001"}  # with the same rows: the table stays
     assert passes() == 16
     (project / "words.txt").write_text("one\ntwo")
-    assert run(second, **tables)[0] == {f"{TASK}.table"}
+    assert run(second, **tables) == {f"{TASK}.table"}
     # What other code has recorded is not taken.
-    note = place / "jobs" / f"{TASK}.0000" / "manifest.json"
-    assert len(shards.recordings(place, "embeddings")) == 3
-    note.write_text(note.read_text().replace('"source": "', '"source": "x'))
-    assert len(shards.recordings(place, "embeddings")) == 2
+    monkeypatch.setattr(results, "source_hash", lambda code: "other")
+    network, layers = networks_of(second.values(TASK))["net.py:tiny"]
+    other = Run(place, TASK, {}, {}).cache(
+        "activations", {"net": network.identity, "layers": layers}
+    )
+    assert other.parent.is_dir()
+    assert not other.exists()
 
 
 def test_two_processes_of_which_one_is_killed_give_the_same_bytes(project):
     profile, tables = load_profile("mine"), {"shard": 32, "pages": False}
     done = {f"{TASK}.0000", f"{TASK}.0001", f"{TASK}.table"}
-    assert run(profile, Here(1), **tables) == (done, False)
+    assert run(profile, Engine(threads=1), **tables) == done
     assert passes() == COUNT
     expected = sweeps.tables(project)
     (project / "results").rename(project / "first")
     (project / "kill").touch()
-    assert run(profile, Pool(2, 1), **tables) == (done, True)
+    assert run(profile, Engine(2, threads=1), **tables) == done
     assert not (project / "kill").exists()
     assert passes() == COUNT  # what was recorded before the kill was not shown again
     assert sweeps.tables(project) == expected
-    assert len(expected) == 2 + 2  # images of each part, labels and failures
+    assert len(expected) == 2  # labels and failures
 
 
-def test_parts_are_cut_where_batches_end(project):
-    assert plan._PASS == models.BATCH
-    for crops, shard, size in ((0, 1, 16), (0, 17, 32), (1, 3, 8), (2, 16, 16), (55, 3, 4)):
+def test_jobs_record_whole_blocks(project):
+    for crops, shard, size in ((0, 1, 16), (0, 17, 32), (1, 3, 16), (2, 16, 16), (2, 40, 48)):
         profile = load_profile("mine", {"crops": crops})
         first = plan.plan(profile, TASK, shard=shard)[0]
         assert (first.kind, len(first.photographs)) == ("record", size)
-        assert size * (1 + crops) % models.BATCH == 0
+        assert size % blocks.block_photographs(crops) == 0
 
 
 def test_what_cannot_be_shared_out_is_one_job_or_one_line(project, monkeypatch):
@@ -233,7 +247,7 @@ def test_what_cannot_be_shared_out_is_one_job_or_one_line(project, monkeypatch):
 def test_too_few_images_are_one_line(project):
     profile = load_profile("mine", {"top_k": COUNT + 1})
     found = plan.plan(profile, TASK, shard=COUNT, pages=False)
-    results = [jobs.run_job(profile, job) for job in found]
+    results = [run_job(profile, job) for job in found]
     assert [result.state for result in results] == ["done", "done", "failed"]
     assert (
         results[-1].message == f"top_k: {COUNT + 1} is not between 1 and the {COUNT} probe images"

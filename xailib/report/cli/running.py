@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,23 +12,42 @@ import click
 
 from xailib.report.cli.common import (
     changes_option,
-    duration,
     json_option,
-    live,
     only_option,
     profile_argument,
     show_json,
-    show_outcome,
-    warn_of_lacks,
     yaml_changes,
 )
-from xailib.report.cli.sweeping import Engine, engine_options, pool_options, sweep
+from xailib.report.cli.sweeping import Words, engine_options, pool_options, sweep
 
 if TYPE_CHECKING:
     from xailib.report.params.profiles import Profile
 
 
-@click.command()
+class _WithParameters(click.Command):
+    """A command whose help lists the tasks' parameters, and explains those of ``--only TASK``."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the parameters below the options."""
+        from xailib.report.params.schema import MANAGED, NOTEBOOKS, explained, parameters
+
+        own = {
+            task: {name: told for name, told in parameters(task).items() if name not in MANAGED}
+            for task in NOTEBOOKS
+        }
+        title = "Parameters of each task (--only TASK --help explains them)"
+        rows = [(task, " ".join(told)) for task, told in own.items()]
+        if (only := ctx.params.get("only")) in own:
+            title = f"Parameters of {only}"
+            rows = [
+                (name, f"{explained(told)}  [default: {json.dumps(told['default'])}]")
+                for name, told in own[only].items()
+            ]
+        with formatter.section(title):
+            formatter.write_dl(rows)
+
+
+@click.command(cls=_WithParameters)
 @profile_argument
 @only_option
 @click.option("--force", is_flag=True, help="Run also what is up to date.")
@@ -58,14 +77,14 @@ def run(
     \b
     Examples:
       xailib run
+      xailib run --only 2_lime --help
       xailib run embedded --only 2_lime -p images=my.jpg -p num_samples=200
       xailib run mine --force --json
       xailib run mine --workers 4 --dry-run
       xailib run mine --scheduler tcp://10.0.0.1:8786 --store s3://bucket/mine
     """
-    engine = Engine(pages=not tables, **where)
     loaded = _load(profile, changes, only)
-    if _run(loaded, only, force, engine, as_json):
+    if sweep(loaded, only, force, Words(pages=not tables, **where), as_json):
         ctx.exit(1)
 
 
@@ -103,7 +122,7 @@ def report(
     loaded = _load(profile, changes, None, whole=True)
     root = project_root()
     target = Path(site).absolute() if site else root
-    failed = _run(loaded, None, False, Engine(whole=True, **where), as_json)
+    failed = sweep(loaded, None, False, Words(whole=True, **where), as_json)
     if len(failed) == len(TASKS):
         click.echo("No site was built: no page has results.", err=True)
         ctx.exit(1)
@@ -137,47 +156,3 @@ def _load(
         line = f"Changed values: results/{loaded.beside}; those in results/{loaded.name} stay"
         click.echo(line, err=True)
     return loaded
-
-
-def _run(
-    loaded: "Profile", only: str | None, force: bool, engine: Engine, as_json: bool
-) -> dict[str, str]:
-    """Run tasks and say what became of each; return those without a new result, with why."""
-    if engine.asked:
-        return sweep(loaded, only, force, engine, as_json)
-    # Only now what takes a while to import: a wrong value is answered at once.
-    from xailib.report.run.foreseen import check_images, check_runs
-    from xailib.report.run.notebook import last_seconds, pending, run_profile
-
-    plan = pending(loaded, only, force=force)
-    check_runs(loaded, plan)
-    check_images(loaded, plan)
-    barred = warn_of_lacks(loaded, plan) if plan else {}
-    progress = _Progress({task: last_seconds(loaded, task) for task in plan})
-    failed: dict[str, str] = {}
-    for outcome in run_profile(
-        loaded, only, force=force, plan=plan, barred=barred, begin=progress.begin, bar=live()
-    ):
-        show_outcome(outcome, as_json)
-        if outcome.state in ("failed", "skipped"):
-            failed[outcome.task] = outcome.message
-    return failed
-
-
-class _Progress:
-    """Says which task begins and how long the rest took last time, if somebody watches."""
-
-    def __init__(self, seconds: Mapping[str, float | None]) -> None:
-        self.seconds: dict[str, Any] = dict(seconds)
-        self.count = len(seconds)
-
-    def begin(self, task: str) -> None:
-        """Say that a task begins."""
-        while self.seconds and next(iter(self.seconds)) != task:  # reused or skipped
-            self.seconds.pop(next(iter(self.seconds)))
-        if live():
-            known = [s for s in self.seconds.values() if s]
-            more = "" if len(known) == len(self.seconds) else " or more"
-            left = f", about {duration(sum(known))}{more} left" if known else ""
-            number = self.count - len(self.seconds) + 1
-            click.echo(f"{task}: {number} of {self.count}{left}", err=True)

@@ -3,12 +3,13 @@
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from xailib.errors import InputError
+from xailib.project import project_root
 from xailib.report.cli.common import (
     duration,
     live,
@@ -22,17 +23,15 @@ from xailib.report.cli.common import (
 if TYPE_CHECKING:
     from xailib.report.params.profiles import Profile
     from xailib.report.run.costs import Cost
-    from xailib.report.run.executors import Executor
-    from xailib.report.run.job import Job
-    from xailib.report.run.notebook import Outcome
+    from xailib.report.run.plan import Job, Outcome
 
 
 _PAUSE = 10.0  # seconds between two words on what is left
-_LINES = 20  # of photographs that cannot be used; more are counted
+_LINES = 20  # of images that cannot be used, more are counted; and of what is left
 
 
 @dataclass(frozen=True)
-class Engine:
+class Words:
     """Where and how a profile's jobs are done, as given on the command line."""
 
     dry_run: bool = False
@@ -45,17 +44,12 @@ class Engine:
     whole: bool = False  # a task is one job, also where there are several workers
 
     @property
-    def asked(self) -> bool:
-        """Whether any of it was given."""
-        return self != Engine(whole=self.whole)
-
-    @property
     def photographs(self) -> int | None:
         """How many of them a job has; None for all."""
         from xailib.report.run.plan import SHARD
 
-        shared_out = (self.workers or self.scheduler) and not self.whole
-        return self.shard or (SHARD if shared_out else None)
+        sharded = (self.workers or self.scheduler) and not self.whole
+        return self.shard or (SHARD if sharded else None)
 
 
 _workers = click.option(
@@ -85,65 +79,66 @@ _OPTIONS = (
 
 
 def engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options of `Engine`."""
+    """Give a command the options of `Words`."""
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
 
 
 def pool_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options of `Engine` by which this machine does several jobs at a time."""
+    """Give a command the options of `Words` by which this machine does several jobs at a time."""
     return _workers(_threads(command))
 
 
 def sweep(
-    profile: "Profile", only: str | None, force: bool, engine: Engine, as_json: bool
+    profile: "Profile", only: str | None, force: bool, words: Words, as_json: bool
 ) -> dict[str, str]:
     """Do a profile's jobs, or print them; return those that are not finished now, with why."""
-    from xailib.report.run.foreseen import check_images, check_runs
-    from xailib.report.run.plan import plan, unfinished
-    from xailib.report.run.sharing import open_store, shared
+    from xailib.report.run.costs import estimates, longest_first
+    from xailib.report.run.plan import plan
+    from xailib.report.run.preflight import check_images, check_runs
+    from xailib.report.run.staleness import unfinished
 
-    if engine.workers and engine.scheduler:
+    if words.workers and words.scheduler:
         raise InputError("workers: not together with scheduler; a cluster has its own workers")
-    if engine.store:
-        open_store(engine.store)  # refuses what cannot be one
-    jobs = plan(profile, only, shard=engine.photographs, pages=engine.pages)
-    left = unfinished(profile, jobs, force=force)
-    if not engine.store:  # which may hold them
-        check_runs(profile, {job.task for job in left if job.kind == "notebook"})
-    if not engine.scheduler:  # whose workers may see others
-        check_images(profile, {job.task for job in left})
-    if engine.dry_run:
-        _show(profile, jobs, left, engine.workers or 1, as_json)
-        warn_of_lacks(profile, (job.task for job in left))
-        _foresee(profile, left)
-        return {}
-    from xailib.report.run.costs import estimate, longest_first
-    from xailib.report.run.scheduler import run_plan
+    if words.store:
+        from xailib.report.run.store import Store
 
-    barred = warn_of_lacks(profile, (job.task for job in left))
-    seconds: dict[str, float] = {}
-    if engine.workers:
-        if engine.whole:  # a last notebook has all cores
-            engine = replace(engine, workers=min(engine.workers, len(left) or 1))
-        seconds = _seconds(left, {job.name: estimate(profile, job) for job in left})
-        left = longest_first(left, seconds)
-    if engine.scheduler or engine.store:
+        Store(words.store, project_root() / "results")  # refuses what cannot be one
+    jobs = plan(profile, only, shard=words.photographs, pages=words.pages)
+    left = unfinished(profile, jobs, force=force)
+    if not words.store:  # which may hold them
+        check_runs(profile, {job.task for job in left if job.kind == "notebook"})
+    if not words.scheduler:  # whose workers may see others
+        check_images(profile, {job.task for job in left})
+    if words.dry_run:
+        _show(profile, jobs, left, words.workers or 1, as_json)
+        warn_of_lacks(profile, (job.task for job in left))
+        _show_unusable(profile, left)
+        return {}
+    from xailib.report.run.scheduler import Engine, run_plan
+
+    barred = warn_of_lacks(profile, (job.task for job in left)) if left else {}
+    if words.scheduler or words.store:
         barred = {}  # other machines may have it, or have finished what needs it
+    workers = words.workers
+    if workers and words.whole:  # a last notebook has all cores
+        workers = min(workers, len(left) or 1)
+    seconds = _seconds(left, estimates(profile, left))
+    if workers:
+        left = longest_first(left, seconds)
     failed: dict[str, str] = {}
     reused: list[str] = []
-    rest = _Left(left, seconds, engine.workers or 1)
-    with shared(engine.store, profile, jobs, left) as settle, _executor(engine) as executor:
-        outcomes = run_plan(profile, jobs, left, executor, force=force, barred=barred)
-        for outcome in map(settle, outcomes):
-            if outcome.state in ("failed", "skipped"):
-                failed[outcome.task] = outcome.message
-            if outcome.state == "reused" and outcome.task.count(".") and not as_json:
-                reused.append(outcome.task)
-            else:
-                show_outcome(outcome, as_json)
-            rest.tell(outcome)
+    rest = _Left(left, seconds, 1 if words.scheduler else workers)
+    engine = Engine(workers, words.scheduler, words.threads, words.store or "")
+    for outcome in run_plan(profile, jobs, left, engine, force=force, barred=barred, bar=live()):
+        if outcome.state in ("failed", "skipped"):
+            failed[outcome.task] = outcome.message
+        if outcome.state == "reused" and outcome.task.count(".") and not as_json:
+            reused.append(outcome.task)
+        else:
+            show_outcome(outcome, as_json)
+        rest.take(outcome)
     if reused:
         click.echo(f"{len(reused)} finished jobs were used again")
     return failed
@@ -152,24 +147,30 @@ def sweep(
 class _Left:
     """Says how many jobs are left and how long they may take, if somebody watches."""
 
-    def __init__(self, jobs: Sequence["Job"], seconds: Mapping[str, float], workers: int) -> None:
+    def __init__(
+        self, jobs: Sequence["Job"], seconds: Mapping[str, float], workers: int | None
+    ) -> None:
         self.jobs = {job.name: job for job in jobs}
         self.count, self.seconds, self.workers = len(jobs), seconds, workers
         self.next = 0.0
         if jobs:
-            self._tell()
+            self._say()
 
-    def tell(self, outcome: "Outcome") -> None:
+    def take(self, outcome: "Outcome") -> None:
         """Take note of what became of a job."""
-        if outcome.state != "again" and self.jobs.pop(outcome.task, None) is not None:
-            self._tell()
+        if self.jobs.pop(outcome.task, None) is not None:
+            self._say()
 
-    def _tell(self) -> None:
+    def _say(self) -> None:
         """Say it, but of many short jobs not each time: the time left takes a moment to find."""
-        if live() and (time.monotonic() >= self.next or not self.jobs):
+        now = time.monotonic()
+        if live() and (self.count <= _LINES or now >= self.next or not self.jobs):
             done = self.count - len(self.jobs)
-            click.echo(f"{done} of {self.count} jobs{self._time()}", err=True)
-            self.next = time.monotonic() + _PAUSE
+            said = f"{done} of {self.count} jobs"
+            if self.jobs and not self.workers:  # one after the other, in this process
+                said = f"{next(iter(self.jobs))}: {done + 1} of {self.count}"
+            click.echo(f"{said}{self._time()}", err=True)
+            self.next = now + _PAUSE
 
     def _time(self) -> str:
         from xailib.report.run.costs import wall
@@ -179,7 +180,7 @@ class _Left:
             return ""
         seconds = {job.name: self.seconds[job.name] for job in known}
         more = "" if len(known) == len(self.jobs) else " or more"
-        return f", about {duration(wall(known, seconds, self.workers))}{more} left"
+        return f", about {duration(wall(known, seconds, self.workers or 1))}{more} left"
 
 
 def _seconds(jobs: Sequence["Job"], costs: Mapping[str, "Cost | None"]) -> dict[str, float]:
@@ -188,9 +189,9 @@ def _seconds(jobs: Sequence["Job"], costs: Mapping[str, "Cost | None"]) -> dict[
     return found | {job.name: cost.seconds for job in jobs if (cost := costs[job.name])}
 
 
-def _foresee(profile: "Profile", left: Sequence["Job"]) -> None:
+def _show_unusable(profile: "Profile", left: Sequence["Job"]) -> None:
     """Say which photographs the jobs will leave out."""
-    from xailib.report.run.foreseen import unusable
+    from xailib.report.run.preflight import unusable
 
     lines, rest = unusable(profile, left)
     for line in lines[:_LINES]:
@@ -201,42 +202,21 @@ def _foresee(profile: "Profile", left: Sequence["Job"]) -> None:
         click.echo(f"Not looked at: {rest} more photographs", err=True)
 
 
-def _executor(engine: Engine) -> "Executor":
-    from xailib.report.run import executors
-
-    if engine.scheduler:
-        from xailib.report.run.cluster import Cluster
-
-        cluster = Cluster(engine.scheduler, engine.threads)
-        click.echo(f"Dashboard: {cluster.dashboard}", err=True)
-        return cluster
-    if engine.workers:
-        return executors.Pool(engine.workers, engine.threads)
-    return executors.Here(engine.threads)
-
-
 def _show(
     profile: "Profile", jobs: Sequence["Job"], left: Sequence["Job"], workers: int, as_json: bool
 ) -> None:
     """Print the plan: a line for each job, alike jobs together, and what is left to do."""
-    from xailib.report.run.costs import (
-        constants,
-        estimate,
-        longest_first,
-        measured,
-        unmeasured,
-        wall,
-    )
+    from xailib.report.run.costs import MACHINE, NETWORK, estimates, longest_first, took, wall
 
     to_do = {job.name for job in left}
-    costs = {job.name: estimate(profile, job) for job in jobs}
+    costs = estimates(profile, jobs)
     rows = [
         {
             "job": job.name,
             "state": "to do" if job.name in to_do else "finished",
             "needs": list(job.needs),
             **_parts(asdict(cost) if (cost := costs[job.name]) else {}),
-            "took": took.seconds if (took := measured(profile, job)) else None,
+            "took": took(profile, job),
         }
         for job in jobs
     ]
@@ -244,24 +224,28 @@ def _show(
         show_json(rows)
         return
     show_table(_together(rows))
-    seconds = _seconds(left, costs)
+    seconds = {job.name: 0.0 for job in left} | _seconds(left, costs)
     known = [cost for job in left if (cost := costs[job.name])]
-    ordered = longest_first(left, seconds) if workers > 1 else left
-    counted = {job.name: seconds.get(job.name, 0.0) for job in left}
     without = ", ".join(dict.fromkeys(job.task for job in left if not costs[job.name]))
     unknown = f" (no estimate: {without}, not counted)" if without else ""
     click.echo(
         f"To do: {len(left)} of {len(jobs)} jobs{unknown}; about "
-        f"{duration(wall(ordered, counted, workers))} with {workers} at a time, "
-        f"{size(int(sum(cost.disk for cost in known)))} of disk, "
+        f"{duration(wall(longest_first(left, seconds), seconds, workers))} with {workers} at a "
+        f"time, {size(int(sum(cost.disk for cost in known)))} of disk, "
         f"{size(int(max((cost.memory for cost in known), default=0)))} of memory a worker."
     )
-    click.echo(
-        f"Times are of one processor, estimated from {constants()['measured']}; this machine has "
-        f"{os.cpu_count()}, and a job that uses several takes less."
-    )
-    if others := unmeasured(profile, left):
-        click.echo(f"Of other networks, the time may be many times as much: {', '.join(others)}.")
+    new = [job for job in left if (cost := costs[job.name]) and not cost.here]
+    if len(new) < len(known):
+        click.echo(f"{len(known) - len(new)} times are what such jobs took here last time.")
+    if new:
+        click.echo(
+            f"{len(new)} times are of one processor, as measured on {MACHINE}; this machine has "
+            f"{os.cpu_count()}, and a job that uses several takes less."
+        )
+    networks = {str(profile.values(job.task).get("model", "")) for job in new} - {"", NETWORK}
+    if networks:
+        others = ", ".join(sorted(networks))
+        click.echo(f"Of other networks, the time may be many times as much: {others}.")
 
 
 def _parts(cost: Mapping[str, float]) -> dict[str, float | None]:

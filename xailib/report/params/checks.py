@@ -1,29 +1,43 @@
-"""What the words of parameters name: networks, photographs, encoders, files, finished runs.
+"""What parameters name (networks, photographs, files, finished runs), and which exclude each other.
 
-Each function takes a parameter's name and its value, and raises one line if nothing of that name
-can be had. Loaders look again, and deeper; this is the look that costs nothing.
+Each function takes a parameter's name and its value, and raises one line if that names nothing
+that is available. Loaders look again, and deeper; this is the look that costs nothing.
 """
 
+import os
 import re
 import symtable
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, Literal, get_args
 
-from xailib.errors import InputError, unknown_name
+from xailib.errors import InputError, near_matches, unknown_name
 from xailib.images.packaged import PACKAGES, packaged
 from xailib.networks import names
 from xailib.project import project_root
-from xailib.report.params.rules import a_file, exists, is_file, looks_like_path, near_paths
 
+Heatmap = Literal[
+    "gradcam", "gradcam++", "xgradcam", "hirescam", "layercam", "ablationcam", "scorecam"
+]
+RUNS = {  # a parameter that names a finished run: of which notebook
+    "dissect_run": "1_clip_dissect", "lime_run": "2_lime", "cam_run": "3_cam",
+    "agreement_run": "4_agreement", "faithfulness_run": "5_faithfulness",
+    "replication_run": "6_replication",
+}  # fmt: skip
 PUBLISHED = "published"  # photographs of the replicated report
 PROBES = ("packaged", "broden", "imagenet-sample")
 RANDOM = "random"
+_FILES = {
+    "boxes": "packaged, or a CSV file: image, left, top, right, bottom",
+    "descriptions": "a published descriptions.csv",
+    "encoder_weights": "the encoder's weights",
+}
 _CATEGORIES = "categories:"
 _LISTS = ("packaged", "20k", f"{_CATEGORIES}imagenet")
 
 
 def network(name: str, word: str) -> None:
-    """Raise unless a word names a network, or a function in a Python file."""
+    """Raise unless a text names a network, or a function in a Python file."""
     if ".py:" in word:
         _function(name, word)
     elif word.endswith(".py"):
@@ -48,7 +62,7 @@ def _function(name: str, word: str) -> None:
 
 
 def weights_of(name: str, word: str, of: str) -> None:
-    """Raise unless a word names weights that the network `of` can have."""
+    """Raise unless a text names weights that the network `of` can have."""
     if word == RANDOM and ".py:" in of:
         raise InputError(f"{name}: {RANDOM!r} is for networks by name; {of!r} takes a file")
     members = [] if of in names.PACKAGED else names.torchvision_networks().get(of, ())
@@ -61,20 +75,22 @@ def weights_of(name: str, word: str, of: str) -> None:
 
 
 def any_image(name: str, listed: Sequence[str]) -> None:
-    """Raise unless at least one word names photographs; the others are told on the page."""
-    reasons = [reason for word in listed if (reason := _no_image(name, word))]
-    if listed and len(reasons) == len(listed):
+    """Raise unless at least one text names photographs; the others are told on the page."""
+    reasons = [str(reason) for word in listed if (reason := _no_image(name, word))]
+    if len(reasons) == len(listed):
         more = f" (and {len(reasons) - 1} more failed)" if len(reasons) > 1 else ""
         raise InputError(f"{reasons[0]}{more}")
 
 
-def _no_image(name: str, word: str) -> str | None:
+def _no_image(name: str, word: str) -> InputError | None:
     known = [*packaged(), *PACKAGES, *(PROBES if name == "probe" else ()), PUBLISHED]
-    if word in known or exists(word):
+    if word in known or is_file(word):
         return None
-    if looks_like_path(word):
-        return f"{name}: no file or folder {word[:80]!r}{near_paths(word)}"
-    return str(unknown_name(name, word, known))
+    if not exists(word):
+        return missing(name, word, known, "file or folder")
+    if any(files for *_, files in os.walk(Path(word).expanduser(), followlinks=True)):
+        return None
+    return InputError(f"{name}: the folder {word!r} is empty")
 
 
 def most_images(listed: Sequence[str]) -> int | None:
@@ -92,18 +108,17 @@ def most_images(listed: Sequence[str]) -> int | None:
     return count
 
 
-def concepts(name: str, word: str) -> None:
-    """Raise unless a word names a list of concepts."""
-    if word.startswith(_CATEGORIES) and word not in _LISTS:
-        network(name, word.removeprefix(_CATEGORIES))
-    elif word not in _LISTS and not is_file(word):
-        if looks_like_path(word):
-            raise InputError(f"{name}: no file {word!r}{near_paths(word)}")
-        raise unknown_name(name, word, _LISTS)
+def concepts(name: str, listed: Sequence[str]) -> None:
+    """Raise unless each text names a list of concepts."""
+    for word in listed:
+        if word.startswith(_CATEGORIES) and word not in _LISTS:
+            network(name, word.removeprefix(_CATEGORIES))
+        elif word not in _LISTS and not is_file(word):
+            raise missing(name, word, _LISTS)
 
 
 def encoder(name: str, word: str) -> None:
-    """Raise unless a word names an image-text encoder."""
+    """Raise unless a text names an image-text encoder."""
     kind, _, rest = word.partition(":")
     if kind not in ("clip", "openclip", "conse") or not rest:
         raise InputError(
@@ -113,31 +128,127 @@ def encoder(name: str, word: str) -> None:
     if kind == "clip" and names.clip_networks() and rest not in names.clip_networks():
         raise unknown_name(f"{name}: clip", rest, names.clip_networks())
     if kind == "conse":
-        classifier, _, sentences = rest.partition("+")
+        classifier, _, model = rest.partition("+")
         network(name, classifier)
-        if sentences not in ("", "minilm") and not exists(sentences):
-            raise InputError(f"{name}: sentence model {sentences!r} is neither minilm nor a folder")
+        if model not in ("", "minilm", "mpnet") and not exists(model):
+            raise InputError(
+                f"{name}: sentence model {model!r} is neither minilm nor mpnet nor a folder"
+            )
 
 
 def device(name: str, word: str) -> None:
-    """Raise unless a word names a kind of device; whether it is here, torch tells."""
+    """Raise unless a text names a kind of device; whether it is here, torch tells."""
     if not re.fullmatch(r"auto|cpu|(cuda|mps|xpu)(:\d+)?", word):
         raise unknown_name(name, word, ("auto", "cpu", "cuda", "mps"))
 
 
-def boxes(name: str, word: str) -> None:
-    """Raise unless a word is ``packaged`` or names a file."""
-    if word != "packaged":
-        a_file("packaged, or a CSV file: image, left, top, right, bottom")(name, word)
+def file(name: str, word: str) -> None:
+    """Raise unless a text names a file, or those that are packaged."""
+    if not is_file(word) and (name, word) != ("boxes", "packaged"):
+        raise InputError(f"{name}: no file {word!r}{near_paths(word)}; give {_FILES[name]}")
+
+
+def published(name: str, word: str) -> None:
+    """Raise unless a text names a folder."""
+    if not exists(word) or is_file(word):
+        hint = "leave it empty to fetch the files"
+        raise InputError(f"{name}: no folder {word!r}{near_paths(word)}; {hint}")
 
 
 def new_folder(name: str, word: str) -> None:
-    """Raise if a word cannot be a folder, because a file has its name."""
-    if is_file(str(project_root() / Path(word))):
+    """Raise if a text cannot be a folder, because a file has its name."""
+    if is_file(str(project_root() / word)):
         raise InputError(f"{name}: {word!r} is a file; name a folder")
 
 
-def finished_run(name: str, word: str, task: str) -> None:
-    """Raise unless a word names the folder of a finished run of a task."""
+def finished_run(name: str, word: str) -> None:
+    """Raise unless a text names the folder of a finished run."""
     if not is_file(str(project_root() / word / "manifest.json")):
-        raise InputError(f"{name}: {word!r} holds no finished run; run {task} first")
+        raise InputError(f"{name}: {word!r} holds no finished run; run {RUNS[name]} first")
+
+
+def together(found: Mapping[str, Any], changed: Collection[str]) -> None:
+    """Raise if a notebook's values, each usable by itself, exclude each other.
+
+    `changed` are those that have another value than their default: one that nothing uses is an
+    error.
+    """
+    for of, name in (("model", "weights"), ("compare", "compare_weights")):
+        if found.get(name):
+            if not found[of]:
+                raise InputError(f"{name}: given without {of}; name the network too")
+            weights_of(name, found[name], found[of])
+    if "threshold" in changed and found["mask_rule"] == "area":
+        raise InputError("threshold: only for mask_rule value; mask_rule is 'area'")
+    if "max_samples" in changed and not found["until_stable"]:
+        raise InputError("max_samples: only with until_stable; num_samples is how many are drawn")
+    if found.get("compare") and found["descriptions"]:
+        raise InputError("compare: nothing is computed from descriptions; leave one of them empty")
+    if "methods" in found and not [*found["methods"], *found.get("others", [])]:
+        raise InputError(f"methods: the list is empty; allowed: {', '.join(get_args(Heatmap))}")
+    if "first" in found and most_images(found["images"]) == 1:
+        raise InputError("images: at least two are needed, to tell how alike unrelated maps are")
+    if found.get("measure", "soft_wpmi") != "soft_wpmi":
+        if "top_k" in changed:
+            raise InputError(f"top_k: only for measure soft_wpmi; measure is {found['measure']!r}")
+    elif "top_k" in found and not found["descriptions"]:
+        count = (most_images(found["probe"]) or 0) * (1 + found["crops"])
+        if count and found["top_k"] > count:
+            raise InputError(f"top_k: {found['top_k']} is more than the {count} probe images")
+    if "pool" in found:
+        _pools(found)
+
+
+def _pools(found: Mapping[str, Any]) -> None:
+    several = 4 if found["long_runs"] > 1 else 2  # all photographs but one have half of the pool
+    for name, least, runs in (
+        ("pool", min(found["sizes"]), several), ("pool", found["cut_samples"], 4),
+        ("pool", found["design_size"], 4), ("design_pool", found["design_size"], 2),
+    ):  # fmt: skip
+        if found[name] < runs * least:
+            count = {2: "two", 4: "four"}[runs]
+            raise InputError(f"{name}: {found[name]} samples are not {count} runs of {least}")
+    if found["design_size"] % 2:
+        raise InputError(f"design_size: {found['design_size']} is odd; samples come in pairs")
+
+
+EACH: Mapping[str, Callable[[str, Any], None]] = {
+    "model": network, "compare": network, "images": any_image, "probe": any_image,
+    "concepts": concepts, "encoder": encoder, "device": device, "published": published,
+    "out_dir": new_folder, **dict.fromkeys(_FILES, file),
+}  # fmt: skip
+
+
+def exists(word: str) -> bool:
+    """Tell whether a text names a file or folder; what cannot be a path does not."""
+    try:
+        return Path(word).expanduser().exists()
+    except (OSError, ValueError, RuntimeError):  # too long, a null byte, an unknown user
+        return False
+
+
+def is_file(word: str) -> bool:
+    """Tell whether a text names a file."""
+    return exists(word) and Path(word).expanduser().is_file()
+
+
+def looks_like_path(word: str) -> bool:
+    """Tell whether a text that names nothing was meant as a path."""
+    return any(sign in word for sign in "/\\.~")
+
+
+def missing(name: str, word: str, known: Iterable[str], kind: str = "file") -> InputError:
+    """Return the error for a text that is neither a known name nor a path, with what is near."""
+    if looks_like_path(word):
+        return InputError(f"{name}: no {kind} {word[:80]!r}{near_paths(word)}")
+    return unknown_name(name, word, known)
+
+
+def near_paths(word: str) -> str:
+    """Return "; did you mean ...?" with files beside the one named, or nothing."""
+    try:
+        path = Path(word).expanduser()
+        close = near_matches(word, [str(path.with_name(f.name)) for f in path.parent.glob("*")])
+    except (OSError, ValueError, RuntimeError):
+        return ""
+    return f"; did you mean {' or '.join(close)}?" if close else ""

@@ -8,7 +8,8 @@ import ast
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -18,13 +19,10 @@ import yaml
 
 from xailib.errors import InputError, near_matches, unknown_name
 from xailib.project import project_root
-from xailib.report.params.rules import looks_like_path
-from xailib.report.params.schema import MANAGED, RUNS, check, meant
+from xailib.report.params.checks import looks_like_path
+from xailib.report.params.schema import MANAGED, NOTEBOOKS, RUNS, check, meant, typed_as_text
 
-TASKS = (
-    "1_clip_dissect", "2_lime", "3_cam", "4_agreement", "5_faithfulness", "6_replication",
-    "7_sanity", "9_stability", "8_findings", "10_explore",
-)  # fmt: skip
+TASKS = tuple(NOTEBOOKS)
 
 
 @dataclass(frozen=True)
@@ -99,46 +97,101 @@ def load_profile(
         If the file is missing or no mapping, no notebook has a parameter of that name, or a
         value cannot be used by a notebook that gets it.
     """
-    path = Path(path)
-    with contextlib.suppress(RuntimeError):  # a home of nobody's
-        path = path.expanduser()
-    if not path.is_file():
-        named = path.parent in (Path(), Path("params"))
-        near = project_root() / "params" / f"{path.name.removesuffix('.yaml')}.yaml"
-        if not profile_names():
-            raise InputError(
-                f"profile: there is no params/ folder in {str(project_root())!r}; "
-                "run this in the project's folder, or give a profile's path"
-            )
-        if not (named and near.is_file()):
-            raise _no_profile(str(path))
-        path = near
+    path = _file(path)
     found = _read(path)
-    tasks = {task: meant(own) for task, own in _of_tasks(found.pop("tasks", None) or {}).items()}
-    allowed = {name for task in TASKS for name in declared(task)} - MANAGED
-    for name in (*found, *(changes or {})):
-        if name not in allowed:
-            raise unknown_name("parameter", str(name), sorted(allowed))
+    own = found.pop("tasks", None) or {}
+    if not isinstance(own, dict) or not all(isinstance(one, dict) for one in own.values()):
+        raise InputError("tasks: must be 'task:' lines with 'parameter: value' lines below each")
+    for task in own:
+        if task not in TASKS:
+            raise unknown_name("tasks", str(task), TASKS)
+        _check_names(f"parameter of {task}", own[task], declared(task))
+    everywhere = {name for task in TASKS for name in declared(task)}
+    _check_names("parameter", [*found, *(changes or {})], everywhere)
     if only in TASKS:
         _check_reach(changes or {}, only)
-    profile = Profile(path.name.removesuffix(".yaml"), meant(found), tasks)
-    profile = _changed(profile, meant(changes or {}), whole)
+    tasks = {task: _meant(one) for task, one in own.items()}
+    profile = Profile(path.name.removesuffix(".yaml"), _meant(found), tasks)
+    profile = _changed(profile, _meant(changes or {}), whole)
     _check_values(profile, (only,) if only in TASKS else TASKS)
     return profile
 
 
-def _no_profile(given: str) -> InputError:
-    """Return the error for a profile that is not there, with what is near."""
-    if not looks_like_path(given):
-        return unknown_name("profile", given, profile_names())
+def _file(given: str | Path) -> Path:
+    """Return a profile's file, or raise with what is near."""
     path = Path(given)
-    known = {name: name for name in profile_names()}
+    with contextlib.suppress(RuntimeError):  # an unknown user
+        path = path.expanduser()
+    names, stem = profile_names(), path.name.removesuffix(".yaml")
+    if re.search(r"\s", stem):
+        raise InputError(f"profile: {stem!r} has a blank; its results get a folder of that name")
+    if path.is_file():
+        return path
+    if path.parent in (Path(), Path("params")) and stem in names:
+        return project_root() / "params" / f"{stem}.yaml"
+    if not names:
+        raise InputError(
+            f"profile: there is no params/ folder in {str(project_root())!r}; "
+            "run this in the project's folder, or give a profile's path"
+        )
+    if not looks_like_path(str(path)):
+        raise unknown_name("profile", str(path), names)
+    known = {name: name for name in names}
     known |= {file.stem: str(file) for file in path.parent.glob("*.yaml")}
-    close = near_matches(path.name.removesuffix(".yaml"), known)
-    hint = f"params/ holds {', '.join(profile_names())}"
-    if close:
-        hint = f"did you mean {' or '.join(known[name] for name in close)}?"
-    return InputError(f"profile: no file {given!r}; {hint}")
+    close = " or ".join(known[name] for name in near_matches(stem, known))
+    hint = f"did you mean {close}?" if close else f"params/ holds {', '.join(names)}"
+    raise InputError(f"profile: no file {str(path)!r}; {hint}")
+
+
+class _Values(yaml.SafeLoader):
+    """YAML in which a value is text where its parameter is, and in which no key stands twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Return a mapping, once its values are marked as the texts that they are."""
+        seen = set()
+        for key, value in node.value:
+            if str(key.value) in seen:
+                problem = f"{key.value!r} stands twice"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+            seen.add(str(key.value))
+            for one in value.value if isinstance(value, yaml.SequenceNode) else [value]:
+                null = one.tag.endswith(":null") or not isinstance(one, yaml.ScalarNode)
+                if not null and typed_as_text(str(key.value), one.value):
+                    one.tag = "tag:yaml.org,2002:str"
+        return super().construct_mapping(node, deep)
+
+
+def read_values(text: str) -> Any:
+    """Return what a YAML text says, or raise `InputError` with the line and what is wrong there."""
+    try:
+        return yaml.load(text, _Values)  # noqa: S506  a safe loader
+    except yaml.YAMLError as error:
+        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+        problem = "a tab; YAML wants blanks" if "\\t" in str(problem) else problem
+        line = f"line {mark.line + 1}: " if mark else ""
+        raise InputError(line + (problem or str(error).splitlines()[0])) from error
+
+
+def _read(path: Path) -> dict[Any, Any]:
+    try:
+        found = read_values(path.read_text(encoding="utf-8"))
+    except (InputError, UnicodeDecodeError) as error:
+        raise InputError(f"profile: {str(path)!r} is not YAML: {error}") from error
+    except OSError as error:
+        raise InputError(f"profile: cannot read {str(path)!r}: {error.strerror}") from error
+    if not isinstance(found, dict):
+        raise InputError(f"profile: {str(path)!r} must be 'parameter: value' lines")
+    return found
+
+
+def _meant(found: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: meant(name, value) for name, value in found.items()}
+
+
+def _check_names(what: str, names: Iterable[Any], known: Collection[str]) -> None:
+    for name in names:
+        if name not in known or name in MANAGED:
+            raise unknown_name(what, str(name), sorted(set(known) - MANAGED))
 
 
 def _check_reach(changes: Mapping[str, Any], only: str) -> None:
@@ -173,41 +226,16 @@ def _changed(profile: Profile, changes: Mapping[str, Any], whole: bool) -> Profi
     return replace(changed, beside=beside, reached=TASKS if whole else tuple(reached))
 
 
-def _read(path: Path) -> dict[Any, Any]:
-    try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"profile: {str(path)!r} is not YAML: {reason}") from error
-    except OSError as error:
-        raise InputError(f"profile: cannot read {str(path)!r}: {error.strerror}") from error
-    if not isinstance(found, dict):
-        raise InputError(f"profile: {str(path)!r} must be 'parameter: value' lines")
-    return found
-
-
-def _of_tasks(found: Any) -> dict[str, dict[str, Any]]:
-    """Return a profile's ``tasks:``, from a task to parameters of its own, checked by name."""
-    if not isinstance(found, dict) or not all(isinstance(own, dict) for own in found.values()):
-        raise InputError("tasks: must be 'task:' lines with 'parameter: value' lines below each")
-    for task, own in found.items():
-        if task not in TASKS:
-            raise unknown_name("tasks", str(task), TASKS)
-        allowed = set(declared(task)) - MANAGED
-        for name in own:
-            if name not in allowed:
-                raise unknown_name(f"parameter of {task}", str(name), sorted(allowed))
-    return found
-
-
 def _check_values(profile: Profile, tasks: Iterable[str]) -> None:
     """Raise if parameters of these tasks, their own defaults among them, cannot be used."""
     with contextlib.chdir(project_root()):  # where the notebooks' own paths start
         for task in tasks:
             found = {k: v for k, v in profile.values(task).items() if k not in MANAGED}
-            if "heatmap" in found:  # of the heatmaps that another task makes
-                found["methods"] = profile.values("3_cam")["methods"]
-            check(found, profile.share(task))
+            check(task, found)
+            if "heatmap" in found:  # one that another task makes
+                made = profile.values("3_cam")["methods"]
+                if (one := found["heatmap"]) not in made:
+                    raise InputError(f"heatmap: {one!r} is not among methods: {', '.join(made)}")
 
 
 def upstream(task: str) -> dict[str, str]:
@@ -216,13 +244,7 @@ def upstream(task: str) -> dict[str, str]:
 
 
 def notebook(task: str) -> Path:
-    """Return a task's notebook.
-
-    Raises
-    ------
-    InputError
-        If it is not there.
-    """
+    """Return a task's notebook, or raise `InputError` if it is not there."""
     path = project_root() / "notebooks" / f"{task}.ipynb"
     if not path.is_file():
         raise InputError(f"notebook: no {str(path)!r}; run 'make pair' in the project's folder")

@@ -1,160 +1,336 @@
-"""The notebooks' parameters: what each may be, and which of them exclude each other.
+"""The notebooks' parameters: what each may be, its default and its help, one model a notebook.
 
-A parameter means the same in every notebook, so there is one table of them. It is looked at in
-each notebook's first cell, and for a whole profile before anything runs; neither needs a
-network, so a wrong value is answered in a moment.
+These stand here alone: the notebooks' parameters cells are tested against the models, and the
+errors, the command's help and the book's table are made from them. Nothing here imports a
+network or a table: a wrong value is refused in a moment.
 """
 
-import ast
-from collections.abc import Callable, Collection, Mapping, MutableMapping
-from typing import Any
+import contextlib
+import json
+import re
+from collections.abc import Mapping, MutableMapping
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pydantic
+from annotated_types import Ge, Gt, Lt, MinLen
+from pydantic import BaseModel, Field
 
 from xailib.errors import InputError, unknown_name
-from xailib.report.params import checks as values
-from xailib.report.params.rules import (
-    a_file,
-    a_folder,
-    category,
-    flag,
-    one_of,
-    percentiles,
-    share,
-    text,
-    whole,
-    wholes,
-    words,
-)
+from xailib.report.params import checks
 
-HEATMAPS = (
-    "gradcam", "gradcam++", "xgradcam", "hirescam", "layercam", "ablationcam", "scorecam",
-)  # fmt: skip
-METHODS = ("lime", *HEATMAPS, "guided", "edges")
-MEASURES = ("soft_wpmi", "wpmi", "rank_reorder", "cos_similarity", "cos_similarity_cubed")
-DESIGNS = ("independent", "antithetic", "orthogonal")
-SEGMENTATIONS = ("quickshift", "slic", "felzenszwalb")
-RUNS = {  # a parameter that names a finished run: of which notebook
-    "dissect_run": "1_clip_dissect",
-    "lime_run": "2_lime",
-    "cam_run": "3_cam",
-    "agreement_run": "4_agreement",
-    "faithfulness_run": "5_faithfulness",
-    "replication_run": "6_replication",
-}
+Heatmap = checks.Heatmap
+Method = Literal["lime", Heatmap, "guided", "edges"]
+Measure = Literal["soft_wpmi", "wpmi", "rank_reorder", "cos_similarity", "cos_similarity_cubed"]
+Design = Literal["independent", "antithetic", "orthogonal"]
+Segmentation = Literal["quickshift", "slic", "felzenszwalb"]
+Words = list[Annotated[str, MinLen(1)]]
+RUNS = checks.RUNS
 MANAGED = frozenset({"out_dir", *RUNS})  # set by the pipeline, not by a profile
-_SEEDS = 2**32 - 1  # what numpy takes
 
-RULES = {
-    "model": text("the name of a network", values.network, empty=False),
-    "compare": text("the name of a network", values.network),
-    "weights": text("a file or the name of weights"),
-    "compare_weights": text("a file or the name of weights"),
-    "images": words("names, files or folders", least=1),
-    "probe": words("names, files or folders", least=1),
-    "concepts": words("names or files", values.concepts, 1),
-    "target": category(),
-    "layer": text("the name of a layer"),
-    "layers": words("names of layers"),
-    "encoder": text("clip:NAME, openclip:NAME or conse:CLASSIFIER", values.encoder, empty=False),
-    "encoder_weights": text("a file", a_file("the encoder's weights")),
-    "device": text("auto, cpu, cuda or mps", values.device, empty=False),
-    "boxes": text("packaged or a file", values.boxes),
-    "descriptions": text("a file", a_file("a published descriptions.csv")),
-    "published": text("a folder", a_folder("leave it empty to fetch the files")),
-    "out_dir": text("a folder", values.new_folder, empty=False),
-    "methods": words("names of heatmaps", one_of(HEATMAPS)),
-    "others": words("names of methods", one_of(METHODS)),
-    "sparse": words("names of methods", one_of(METHODS)),
-    "heatmap": text("the name of a heatmap", one_of(HEATMAPS), empty=False),
-    "measure": text("the name of a measure", one_of(MEASURES), empty=False),
-    "design": text("the name of a design", one_of(DESIGNS), empty=False),
-    "designs": words("names of designs", one_of(DESIGNS)),
-    "segmentation": text("the name of a segmentation", one_of(SEGMENTATIONS), empty=False),
-    "mask_rule": text("area or value", one_of(("area", "value")), empty=False),
-    "allow": words("what may differ", one_of(("classifier", "target"))),
-    "threshold": share(),
-    "num_samples": whole(10),
-    "lime_samples": whole(10),
-    "max_samples": whole(10),
-    "long_runs": whole(1),
-    "pool": whole(20),
-    "sizes": wholes(10),
-    "design_pool": whole(20),
-    "design_size": whole(10),
-    "cut_samples": whole(10),
-    "num_features": whole(1),
-    "hide_color": whole(0, 255),
-    "crops": whole(0),
-    "top_k": whole(1),
-    "steps": whole(1),
-    "road_percentiles": percentiles(),
-    "draws": whole(1),
-    "first": whole(2),
-    "sparse_first": whole(2),
-    "redraws": whole(1),
-    "stages": whole(2),
-    "seed": whole(0, _SEEDS),
-    "control": flag(),
-    "until_stable": flag(),
-    "middle": flag(),
-    "store": flag(),
-    **{name: text("the folder of a run", empty=False) for name in RUNS},
+
+def _p(kind: Any, default: Any, description: str, title: str | None = None, **limits: Any) -> Any:
+    """Return a parameter: its type, default and help, and what an error calls a text."""
+    return Annotated[kind, Field(default, description=description, title=title, **limits)]
+
+
+# fmt: off
+_NAMED = {"pattern": r"\S"}  # a text that may not be empty
+FIELDS = {
+    "model": _p(str, "tf_efficientnet_lite0", "a name that load_classifier knows, or "
+                "path/to/file.py:function", "the name of a network", **_NAMED),
+    "weights": _p(str, "", "file with a state dict, name of torchvision weights, or random; empty: "
+                  "the published ones", "a file or the name of weights"),
+    "layers": _p(Words, [], "layers as in named_modules; empty: the last two stages and the output "
+                 "layer", "names of layers"),
+    "encoder": _p(str, "conse:tf_efficientnet_lite1", "clip:ViT-B/16, openclip:ARCH/PRETRAINED, or "
+                  "conse:CLASSIFIER[+mpnet]", "clip:NAME, openclip:NAME or conse:CLASSIFIER",
+                  **_NAMED),
+    "encoder_weights": _p(str, "", "local file for the encoder; empty: fetched, or packaged for "
+                          "conse", "a file"),
+    "probe": _p(Words, ["packaged"], "probe images: packaged, broden, imagenet-sample, files or "
+                "folders", "names, files or folders", min_length=1),
+    "crops": _p(int, 36, "parts cut from each probe photograph besides the whole", ge=0),
+    "concepts": _p(Words, ["packaged", "categories:imagenet"], "packaged, categories:imagenet, or "
+                   "a text file with one concept a line", "names or files", min_length=1),
+    "measure": _p(Measure, "soft_wpmi", "how units and concepts are compared", "a measure"),
+    "top_k": _p(int, 20, "for soft_wpmi: the most activating probe images that decide a label, at "
+                "most their number", ge=1),
+    "compare": _p(str, "", "a second network to set beside the first: names as for model; empty: "
+                  "none", "the name of a network"),
+    "compare_weights": _p(str, "", "its weights, as for weights", "a file or the name of weights"),
+    "control": _p(bool, True, "also label the same network with random weights, which must fail"),
+    "descriptions": _p(str, "", "a published descriptions.csv to draw instead of computing; empty: "
+                       "compute", "a file"),
+    "images": _p(Words, ["bull-mastiff", "dalmatian", "goose", "bald-eagle", "leafhopper",
+                         "dung-beetle", "strawberry", "cannon", "jeep-blue", "drum"],
+                 "packaged names, files or folders", "names, files or folders", min_length=1),
+    "target": _p(Annotated[int, Ge(0)] | str, "", "category to explain, by name or index, a name "
+                 "that is a number in quotes; empty: each photograph's predicted one",
+                 "the name or the index of a category", json_schema_extra={"type": "string"}),
+    "num_samples": _p(int, 1000, "perturbed pictures for each photograph", ge=10),
+    "until_stable": _p(bool, False, "draw until the mask is stable instead, at most max_samples"),
+    "max_samples": _p(int, 4000, "the most that until_stable draws", ge=10),
+    "design": _p(Design, "independent", "how samples are drawn, lime's way is independent",
+                 "a design"),
+    "num_features": _p(int, 10, "superpixels in a mask", ge=1),
+    "segmentation": _p(Segmentation, "quickshift", "how photographs are cut into superpixels",
+                       "a segmentation"),
+    "hide_color": _p(int, 0, "gray level of a hidden superpixel", ge=0, le=255),
+    "methods": _p(list[Heatmap], ["gradcam", "ablationcam", "scorecam"], "heatmaps, gradcam first",
+                  "names of heatmaps"),
+    "layer": _p(str, "", "layer whose maps are weighted, as in named_modules; empty: the last with "
+                "feature maps", "the name of a layer"),
+    "mask_rule": _p(Literal["area", "value"], "area", "as many pixels as the LIME mask has, or all "
+                    "above threshold", "a rule"),
+    "threshold": _p(float, 0.5, "only for mask_rule value: of the map scaled to [0, 1]; 0 is what "
+                    "the seed did", ge=0, lt=1),
+    "allow": _p(list[Literal["classifier", "target"]], [], "what may differ between LIME and the "
+                "heatmaps; the page then says so", "what may differ"),
+    "boxes": _p(str, "packaged", "boxes around the object: packaged, a CSV file (image, left, top, "
+                "right, bottom in 0 to 1), or empty for none", "packaged or a file"),
+    "steps": _p(int, 32, "of each curve from the whole picture to none of it", ge=1),
+    "road_percentiles": _p(list[Annotated[float, Gt(0), Lt(100)]], [70, 90], "ROAD imputes the "
+                           "pixels above; empty: no ROAD, the slowest part"),
+    "draws": _p(int, 3, "of the random baseline for each photograph, averaged", ge=1),
+    "published": _p(str, "", "local folder with the report's files, in its own layout; empty: "
+                    "fetched from its repository", "a folder"),
+    "store": _p(bool, False, "keep the tables in the project, for readers without a network"),
+    "first": _p(int, 6, "how many of these photographs are checked, the first ones", ge=2),
+    "others": _p(list[Method], ["lime", "guided", "edges"], "beside them: guided is "
+                 "backpropagation, edges a control that must fail", "names of methods"),
+    "sparse": _p(list[Method], ["lime", "scorecam"], "methods with hundreds of passes a map: made "
+                 "only for the last stage, to save time", "names of methods"),
+    "sparse_first": _p(int, 3, "photographs for these, the first ones", ge=2),
+    "redraws": _p(int, 2, "how often random weights are drawn; not for sparse methods", ge=1),
+    "middle": _p(bool, False, "make these for the middle stage too, about a minute more"),
+    "stages": _p(int, 5, "steps in which the network is randomised, from the output layer down",
+                 ge=2),
+    "lime_samples": _p(int, 200, "LIME's perturbed pictures, of trained and random networks alike",
+                       ge=10),
+    "heatmap": _p(Heatmap, "gradcam", "the heatmap that is set against LIME: one of the methods of "
+                  "the runs", "the name of a heatmap"),
+    "long_runs": _p(int, 2, "photographs that get the long runs below, the first ones", ge=1),
+    "pool": _p(int, 8000, "samples of the first long run, cut into shorter ones, the others are "
+               "half as long; at least twice the largest of sizes that shall appear, and four times"
+               " the smallest if long_runs is above 1", ge=20),
+    "sizes": _p(list[Annotated[int, Ge(10)]], [100, 200, 500, 1000, 2000, 4000], "samples of the "
+                "runs that are compared with each other", min_length=1),
+    "designs": _p(list[Design], ["antithetic", "orthogonal"], "other ways to draw samples, "
+                  "measured against independent ones; may be empty", "names of designs"),
+    "design_pool": _p(int, 1024, "samples for each of these; at least twice design_size", ge=20),
+    "design_size": _p(int, 256, "samples of the runs that they are cut into, even", ge=10),
+    "cut_samples": _p(int, 250, "samples of a run on another cut into superpixels; at most a "
+                      "quarter of pool", ge=10),
+    "seed": _p(int, 0, "of all that is random", ge=0, le=2**32 - 1),  # what numpy takes
+    "device": _p(str, "auto", "auto, cpu, cuda or mps", "auto, cpu, cuda or mps", **_NAMED),
+    "out_dir": _p(str, "results/scratch", "where this run is written; relative to the project",
+                  "a folder", **_NAMED),
+    **{name: _p(str, f"results/scratch/{task}", f"a finished run of {task}",
+                "the folder of a run", **_NAMED) for name, task in RUNS.items()},
+}
+_SAME = {"cam_run": "a finished run of 3_cam, same network and targets"}
+# Which notebook has which, as in its parameters cell, and where its help says something else.
+NOTEBOOKS: dict[str, tuple[str, dict[str, str]]] = {
+    "1_clip_dissect": (
+        "model weights layers encoder encoder_weights probe crops concepts measure top_k compare "
+        "compare_weights control descriptions seed device out_dir",
+        {"seed": "of the crops and the random weights"}),
+    "2_lime": (
+        "model weights images target num_samples until_stable max_samples design num_features "
+        "segmentation hide_color seed device out_dir", {"seed": "of superpixels and samples"}),
+    "3_cam": (
+        "model weights images target methods layer seed device out_dir",
+        {"seed": "only for random weights: the maps themselves have nothing random"}),
+    "4_agreement": (
+        "images lime_run cam_run num_features mask_rule threshold allow boxes seed out_dir",
+        {"images": "the photographs of the two runs, for drawing", **_SAME,
+         "seed": "of shuffled superpixels"}),
+    "5_faithfulness": (
+        "model weights images lime_run cam_run steps road_percentiles draws seed device out_dir",
+        {"model": "the network of the two runs, by the same name", **_SAME,
+         "images": "the photographs of the two runs",
+         "seed": "of the random baseline and the noise"}),
+    "6_replication": ("published store out_dir", {}),
+    "7_sanity": (
+        "model weights images first methods others sparse sparse_first redraws middle stages "
+        "lime_samples layer seed device out_dir", {"seed": "of random weights and LIME's samples"}),
+    "9_stability": (
+        "model weights images lime_run long_runs pool sizes designs design_pool design_size "
+        "cut_samples num_features segmentation hide_color seed device out_dir",
+        {"model": "the network of the LIME run, by the same name",
+         "images": "the photographs of the LIME run", "seed": "of superpixels and samples"}),
+    "8_findings": (
+        "dissect_run cam_run agreement_run faithfulness_run replication_run heatmap out_dir", {}),
+    "10_explore": (
+        "images lime_run cam_run agreement_run faithfulness_run num_features out_dir",
+        {"images": "the photographs of the runs"}),
+}
+# fmt: on
+
+
+class Notebook(BaseModel):
+    """The parameters of a notebook, looked at by type and range, by what they name, together."""
+
+    model_config = pydantic.ConfigDict(strict=True)
+
+    @pydantic.model_validator(mode="after")
+    def _available(self) -> "Notebook":
+        found, told = dict(self), type(self).model_fields
+        given = [name for name in found if found[name] and name in self.model_fields_set]
+        for name in given:
+            if look := checks.EACH.get(name):
+                look(name, found[name])
+        checks.together(found, {name for name in found if found[name] != told[name].default})
+        for name in RUNS:
+            if name in given:
+                checks.finished_run(name, found[name])
+        return self
+
+
+@cache
+def model(task: str) -> type[Notebook]:
+    """Return the model of a notebook's parameters."""
+    names, own = NOTEBOOKS[task]
+    fields: dict[str, Any] = {
+        name: (FIELDS[name], Field(description=own[name]) if name in own else Field())
+        for name in names.split()
+    }
+    fields["out_dir"] = (FIELDS["out_dir"], Field(f"results/scratch/{task}"))
+    return pydantic.create_model(task, __base__=Notebook, **fields)
+
+
+@cache
+def parameters(task: str) -> dict[str, dict[str, Any]]:
+    """Return the parameters of a notebook, by name, each as a JSON schema has it."""
+    return dict(model(task).model_json_schema()["properties"])
+
+
+def parameter(name: str) -> dict[str, Any]:
+    """Return a parameter as the first notebook that has it tells it; empty for another name."""
+    tasks = (task for task, (names, _) in NOTEBOOKS.items() if name in names.split())
+    return next((parameters(task)[name] for task in tasks), {})
+
+
+def holds_text(told: Mapping[str, Any]) -> bool:
+    """Tell whether a parameter is a text or a list of texts."""
+    return bool(told.get("items", told).get("type") == "string")
+
+
+def typed_as_text(name: str, typed: str) -> bool:
+    """Tell whether what somebody types for a parameter is a text, whatever it looks like."""
+    told = parameter(name)
+    index = "anyOf" in told and re.fullmatch(r"0|-?[1-9]\d*", typed)  # of a category
+    return holds_text(told) and not index
+
+
+_RANGES = {  # of the limits that a JSON schema has, the first that is there
+    "exclusiveMinimum": "between {exclusiveMinimum} and {exclusiveMaximum}",
+    "exclusiveMaximum": "at least {minimum} and below {exclusiveMaximum}",
+    "maximum": "from {minimum} to {maximum}",
+    "minimum": "at least {minimum}",
 }
 
-# Looks at all values of a notebook and the names that were given by hand; raises.
-Together = Callable[[Mapping[str, Any], Collection[str]], None]
+
+def limits(told: Mapping[str, Any]) -> str:
+    """Return the choices or the range of a parameter in words; empty if it has none."""
+    one = told.get("items", told)
+    if names := one.get("enum"):
+        return f"{'any of ' * ('items' in told)}{', '.join(names[:-1])} or {names[-1]}"
+    return next((words.format(**one) for key, words in _RANGES.items() if key in one), "")
 
 
-def meant(found: Mapping[str, Any]) -> dict[str, Any]:
-    """Return parameters as they are meant: one text or number where a list is wanted is a list.
+def explained(told: Mapping[str, Any]) -> str:
+    """Return the help of a parameter, with its choices or range."""
+    return told["description"] + (f" ({words})" if (words := limits(told)) else "")
 
-    So ``-p images my.jpg`` is enough, for papermill as for the command and in a profile.
+
+def allowed(told: Mapping[str, Any]) -> str:
+    """Return what a parameter may be, as in "seed: 'x' is not a whole number ..."."""
+    one, many, span = told.get("items", told), "items" in told, limits(told)
+    nouns = {"integer": "whole number", "number": "number", "boolean": "true or false"}
+    noun = nouns.get(one.get("type", ""), told["title"])
+    if one.get("type") in ("integer", "number"):
+        of = "of " if span.startswith("at") else ""
+        noun = f"{noun}s {of}{span}" if many else f"a {noun} {of}{span}"
+    such = f", such as {told['default']}" if many and not holds_text(told) else ""
+    return f"a list of {noun}{', at least 1' * ('minItems' in told)}{such}" if many else noun
+
+
+def meant(name: str, value: Any) -> Any:
+    """Return a value as it is meant, however it was typed.
+
+    One value where a list is wanted is a list of it, so ``-p images my.jpg`` is enough; a text
+    where a number or true is wanted is read as one, since papermill hands ``true`` on as text;
+    ``~`` is the user's folder. A text in brackets that may be a name is left to be refused.
     """
-    return {name: RULES[name].meant(v) if name in RULES else v for name, v in found.items()}
+    told = parameter(name)
+    if not told:
+        return value
+    if isinstance(value, str) and not holds_text(told):
+        with contextlib.suppress(ValueError):
+            value = json.loads(value.lower())
+    fits = isinstance(value, str) if holds_text(told) else isinstance(value, int | float)
+    if "items" in told and fits and not _bracketed(value):
+        value = [value]
+    return [_at_home(one) for one in value] if isinstance(value, list) else _at_home(value)
 
 
-def check(found: Mapping[str, Any], given: Collection[str] = ()) -> dict[str, Any]:
-    """Return a notebook's parameters as they are `meant`, or raise if they cannot be used.
+def _at_home(value: Any) -> Any:
+    if isinstance(value, str) and value.startswith("~"):
+        with contextlib.suppress(RuntimeError):  # an unknown user
+            return str(Path(value).expanduser())
+    return value
 
-    They are looked at each alone, and all together.
 
-    Parameters
-    ----------
-    found : mapping
-        From parameters' names to values; names without a rule are left alone.
-    given : collection of str
-        Those that were given by hand: one that another switches off is then an error.
+def _bracketed(value: Any) -> bool:
+    return isinstance(value, str) and value.strip()[:1] == "[" and value.strip()[-1:] == "]"
 
-    Returns
-    -------
-    dict
-        From the same names to values.
+
+def check(task: str, found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a notebook's parameters as they are `meant`; other names are left alone.
 
     Raises
     ------
     InputError
-        With the first that is wrong: its name, what was given, what is allowed.
+        With the first that cannot be used: its name, what was given, what is allowed.
     """
-    values_meant = meant(found)
-    for name, value in values_meant.items():
-        if name in RULES:
-            RULES[name].check(name, value)
-    for together in _TOGETHER:
-        together(values_meant, given)
-    return values_meant
+    values = {name: meant(name, value) for name, value in found.items()}
+    try:
+        model(task).model_validate(values)
+    except pydantic.ValidationError as error:
+        raise _refusal(task, found, error.errors()[0]) from None
+    return values
 
 
-def check_notebook(namespace: MutableMapping[str, Any]) -> str | None:
+def _refusal(task: str, found: Mapping[str, Any], wrong: Mapping[str, Any]) -> InputError:
+    """Return the one line for what pydantic found first."""
+    error: object = wrong.get("ctx", {}).get("error")
+    if isinstance(error, InputError):
+        return error
+    name, given = wrong["loc"][0], wrong["input"]
+    told, value = parameters(task)[name], found[name]
+    if value is None:
+        none = (
+            "" if {"items", "pattern", "enum"} & told.keys() or limits(told) else ", or '' for none"
+        )
+        return InputError(f"{name}: no value was given; allowed: {allowed(told)}{none}")
+    if wrong["type"] == "literal_error" and isinstance(given, str):
+        return unknown_name(name, given, told.get("items", told)["enum"])
+    hint, shown = "", repr(value) if len(repr(value)) <= 80 else f"{repr(value)[:77]}..."
+    if "items" in told and _bracketed(value):
+        hint = f"; for papermill -y '{name}: {value}'"
+    elif isinstance(value, int | float) and holds_text(told):
+        hint = f"; quote it, for papermill -r {name} {value}"
+    return InputError(f"{name}: {shown} is not {allowed(told)}{hint}")
+
+
+def check_notebook(task: str, namespace: MutableMapping[str, Any]) -> str | None:
     """Check the parameters of the notebook that calls this, with what papermill put in.
 
-    Parameters
-    ----------
-    namespace : mutable mapping
-        The notebook's ``globals()``; its parameters are then as they are `meant`.
-
-    Returns
-    -------
-    str or None
-        Which parameters were given that only other notebooks have, as a profile's are.
+    `namespace` is the notebook's ``globals()``; its parameters are then as they are `meant`.
+    Returns one line if parameters were given that only other notebooks have, as a profile's are.
 
     Raises
     ------
@@ -162,99 +338,12 @@ def check_notebook(namespace: MutableMapping[str, Any]) -> str | None:
         As from `check`, and for a name that no notebook has, with the nearest that it has.
     """
     cells = [cell for cell in namespace.get("In", ()) if isinstance(cell, str)]
-    declared = {name for cell in cells for name in _names(cell, ast.AnnAssign)}
-    injected = [cell for cell in cells if cell.startswith("# Parameters")]  # papermill's words
-    given = [name for cell in injected for name in _names(cell, ast.Assign)]
-    given = [name for name in given if not name.startswith("PAPERMILL_")]  # its --inject-paths
-    for name in given:
-        if name not in declared and name not in RULES and name != "tasks":
-            raise unknown_name("parameter", name, sorted(declared))
-    namespace.update(check({n: namespace[n] for n in declared if n in namespace}, given))
-    unused = [name for name in given if name not in declared]
+    injected = "\n".join(cell for cell in cells if cell.startswith("# Parameters"))  # papermill's
+    own = {*parameters(task), *re.findall(r"^(\w+): ?\w+ = ", "\n".join(cells), re.MULTILINE)}
+    given = [n for n in re.findall(r"^(\w+) = ", injected, re.MULTILINE) if n not in own]
+    unused = [name for name in given if not name.startswith("PAPERMILL_")]  # its --inject-paths
+    for name in unused:
+        if name not in FIELDS and name != "tasks":
+            raise unknown_name("parameter", name, sorted(own))
+    namespace.update(check(task, {n: namespace[n] for n in parameters(task) if n in namespace}))
     return f"Not parameters of this notebook: {', '.join(unused)}." if unused else None
-
-
-def _names(cell: str, kind: type[ast.AnnAssign] | type[ast.Assign]) -> list[str]:
-    """Return the names that a cell's own lines assign, with a type or without."""
-    try:
-        lines = ast.parse(cell).body
-    except SyntaxError:  # a line that only IPython understands
-        return []
-    found = []
-    for line in lines:
-        if isinstance(line, kind):
-            places = line.targets if isinstance(line, ast.Assign) else [line.target]
-            found += [place.id for place in places if isinstance(place, ast.Name)]
-    return found
-
-
-def _weights(found: Mapping[str, Any], _given: Collection[str]) -> None:
-    for network, weights in (("model", "weights"), ("compare", "compare_weights")):
-        if found.get(weights):
-            if not found.get(network):
-                raise InputError(f"{weights}: given without {network}; name the network too")
-            values.weights_of(weights, str(found[weights]), str(found[network]))
-
-
-def _threshold(found: Mapping[str, Any], given: Collection[str]) -> None:
-    if "threshold" in given and found.get("mask_rule") == "area":
-        raise InputError("threshold: only for mask_rule value; mask_rule is 'area'")
-
-
-def _samples(found: Mapping[str, Any], given: Collection[str]) -> None:
-    if "max_samples" in given and not found.get("until_stable"):
-        raise InputError("max_samples: only with until_stable; num_samples is how many are drawn")
-    several = "four" if found.get("long_runs", 1) > 1 else "two"
-    for name, sizes, runs in (  # all photographs but one have half of the pool
-        ("pool", "sizes", several), ("pool", "cut_samples", "four"),
-        ("pool", "design_size", "four"), ("design_pool", "design_size", "two"),
-    ):  # fmt: skip
-        if name in found and sizes in found:
-            least = min(found[sizes]) if sizes == "sizes" else found[sizes]
-            if found[name] < {"two": 2, "four": 4}[runs] * least:
-                raise InputError(f"{name}: {found[name]} samples are not {runs} runs of {least}")
-    if found.get("design_size", 0) % 2:
-        raise InputError(f"design_size: {found['design_size']} is odd; samples come in pairs")
-
-
-def _top_k(found: Mapping[str, Any], given: Collection[str]) -> None:
-    measure = found.get("measure", "soft_wpmi")
-    if "top_k" in given and measure != "soft_wpmi":
-        raise InputError(f"top_k: only for measure soft_wpmi; measure is {measure!r}")
-    if "top_k" in found and measure == "soft_wpmi" and not found.get("descriptions"):
-        photographs = values.most_images(found.get("probe", [""]))
-        count = (photographs or 0) * (1 + found.get("crops", 0))
-        if photographs is not None and found["top_k"] > count:
-            raise InputError(f"top_k: {found['top_k']} is more than the {count} probe images")
-
-
-def _methods(found: Mapping[str, Any], _given: Collection[str]) -> None:
-    if "methods" in found and not [*found["methods"], *found.get("others", [])]:
-        raise InputError(f"methods: the list is empty; allowed: {', '.join(HEATMAPS)}")
-    used = [*found.get("methods", []), *found.get("others", [])]
-    if "heatmap" in found and used and found["heatmap"] not in used:
-        raise InputError(f"heatmap: {found['heatmap']!r} is not among methods: {', '.join(used)}")
-
-
-def _comparison(found: Mapping[str, Any], given: Collection[str]) -> None:
-    if "compare" in given and found.get("compare") and found.get("descriptions"):
-        raise InputError("compare: nothing is computed from descriptions; leave one of them empty")
-
-
-def _photographs(found: Mapping[str, Any], _given: Collection[str]) -> None:
-    for name in ("images", "probe"):
-        values.any_image(name, found.get(name, []))
-    count = values.most_images(found.get("images", [""]))
-    if "first" in found and count is not None and count < 2:
-        raise InputError("images: at least two are needed, to tell how alike unrelated maps are")
-
-
-def _runs(found: Mapping[str, Any], _given: Collection[str]) -> None:
-    for name, task in RUNS.items():
-        if name in found:
-            values.finished_run(name, found[name], task)
-
-
-_TOGETHER: tuple[Together, ...] = (
-    _weights, _threshold, _samples, _top_k, _methods, _comparison, _photographs, _runs,
-)  # fmt: skip

@@ -2,31 +2,28 @@
 
 The files are those of one commit of its public repository. They are fetched from there, or
 taken from a local folder in the repository's own layout; either way each must have the SHA-256
-that ``published.txt`` lists. None of them is part of this package.
+that the registry of downloads states. None of them is part of this package.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float32, Int8
 
 from xailib.dissect.descriptions import read_descriptions
-from xailib.downloads import fetch as downloads
-from xailib.errors import InputError, UnavailableError
+from xailib.downloads.registry import artefacts
+from xailib.errors import InputError
 from xailib.files import sha256_of
 from xailib.report.replication.arrays import read_array
 
 REPOSITORY = "balwanishivam/tml-assignment"
 COMMIT = "aa31b27237f90561e58ab8c5b6246ee753770b08"
 FOLDER = "Assignment-4"
-ADDRESS = f"https://raw.githubusercontent.com/{REPOSITORY}/{COMMIT}/{FOLDER}/"
-AUDITED_BYTES = 95_532_982  # of the files that `audited` names, measured
 CAMS = ("gradcam", "ablationcam", "scorecam")
 LIMES = ("LIME 1", "LIME 2")
 # Where its labels of units lie, by network: one of ImageNet, one of Places365.
@@ -34,8 +31,6 @@ LABELS = {
     "resnet18": "task-1/result_final/resnet18_24_07_24_15_58/descriptions.csv",
     "resnet18_places365": "task-1/result_final/resnet18_places_24_07_24_15_45/descriptions.csv",
 }
-# What its units are labelled with: CLIP-Dissect's list of the 20,000 most common English words.
-WORDS = "https://raw.githubusercontent.com/Trustworthy-ML-Lab/CLIP-dissect/main/data/20k.txt"
 
 
 @dataclass(frozen=True)
@@ -66,10 +61,8 @@ class Published:
 
 
 def registry() -> dict[str, str]:
-    """Return the SHA-256 of each file, by its path in the repository's folder."""
-    text = files("xailib.report.replication").joinpath("published.txt").read_text(encoding="utf-8")
-    lines = [line.split() for line in text.splitlines() if line and not line.startswith("#")]
-    return dict(lines)
+    """Return the SHA-256 of each file that is audited, by its path in the repository's folder."""
+    return {one.path: one.sha256 for one in artefacts("published")}
 
 
 def table1() -> pd.DataFrame:
@@ -78,32 +71,14 @@ def table1() -> pd.DataFrame:
         return pd.read_csv(lines, comment="#")
 
 
-def photographs() -> list[str]:
-    """Return the paths of the ten photographs."""
-    return [path for path in registry() if path.startswith("task-2/images/")]
-
-
-def audited() -> list[str]:
-    """Return the paths of all files that are audited: Table I's, and the labels of units."""
-    return list(registry())
-
-
-def locate(
-    source: str | Path = "",
-    paths: Iterable[str] | None = None,
-    watch: downloads.Watch | None = None,
-) -> dict[str, Path]:
-    """Return where published files lie, each checked against its SHA-256.
+def locate(source: str | Path = "") -> dict[str, Path]:
+    """Return where the published files lie, each checked against its SHA-256.
 
     Parameters
     ----------
     source : str or path
         A local folder: the report's own, with ``task-2/`` and ``task-3/`` in it, or a clone of
         its repository. Empty: the files are fetched once and kept in the user's cache folder.
-    paths : iterable of str, optional
-        Keys of `registry`; by default those of `audited`.
-    watch : callable, optional
-        Told of each file's progress, as by `xailib.downloads.fetch.fetch`.
 
     Raises
     ------
@@ -112,33 +87,19 @@ def locate(
     UnavailableError
         If a file can neither be found nor fetched.
     """
-    known = registry()
-    wanted = list(audited() if paths is None else paths)
-    unknown = [path for path in wanted if path not in known]
-    if unknown:
-        raise InputError(f"published: {unknown[0]!r} is not among the files listed")
-    return _in_folder(source, wanted, known) if str(source) else _fetched(wanted, known, watch)
-
-
-def at_hand(source: str | Path = "") -> bool:
-    """Tell whether `locate` finds all audited files without fetching; their hashes are not read."""
-    folder = _own_folder(source) if str(source) else cache_folder()
-    return all((folder / path).is_file() for path in audited())
-
-
-def cache_folder() -> Path:
-    """Return where fetched files are kept."""
-    return downloads.cache_folder() / "published" / COMMIT[:12]
-
-
-def _in_folder(source: str | Path, wanted: list[str], known: Mapping[str, str]) -> dict[str, Path]:
-    folder = _own_folder(source)
+    if not str(source):
+        return {one.path: one.fetch() for one in artefacts("published")}
+    folder, known = _own_folder(source), registry()
     if not folder.is_dir():
         raise InputError(f"published: no folder {str(source)!r}; leave it empty to fetch the files")
-    found = {path: folder / path for path in wanted}
+    found = {path: folder / path for path in known}
+    lacking = [path for path, file in found.items() if not file.is_file()]
     for problem, bad in (
-        ("lacks", [path for path, file in found.items() if not file.is_file()]),
-        (f"holds another version than commit {COMMIT[:7]} of", _differing(found, known)),
+        ("lacks", lacking),
+        (
+            f"holds another version than commit {COMMIT[:7]} of",
+            lacking or [path for path, file in found.items() if sha256_of(file) != known[path]],
+        ),
     ):
         if bad:
             more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
@@ -146,32 +107,17 @@ def _in_folder(source: str | Path, wanted: list[str], known: Mapping[str, str]) 
     return found
 
 
+def at_hand(source: str | Path = "") -> bool:
+    """Tell whether `locate` finds all files without fetching; their hashes are not read."""
+    if not str(source):
+        return all(one.here for one in artefacts("published"))
+    return all((_own_folder(source) / path).is_file() for path in registry())
+
+
 def _own_folder(source: str | Path) -> Path:
     folder = Path(source).expanduser()
     inside = folder / FOLDER  # of a clone of the whole repository
     return inside if inside.is_dir() else folder
-
-
-def _differing(found: Mapping[str, Path], known: Mapping[str, str]) -> list[str]:
-    return [p for p, file in found.items() if file.is_file() and sha256_of(file) != known[p]]
-
-
-def _fetched(
-    wanted: list[str], known: Mapping[str, str], watch: downloads.Watch | None
-) -> dict[str, Path]:
-    found = {}
-    for path in wanted:
-        file = cache_folder() / path
-        try:
-            found[path] = downloads.fetch(
-                ADDRESS + quote(path), file, sha256=known[path], watch=watch
-            )
-        except UnavailableError as error:
-            raise UnavailableError(
-                f"published: could not fetch {path} from {error}; "
-                f"give published=FOLDER with {FOLDER} of {REPOSITORY} at commit {COMMIT[:7]}"
-            ) from error
-    return found
 
 
 def load_published(found: Mapping[str, Path]) -> list[Published]:

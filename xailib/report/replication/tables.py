@@ -18,7 +18,7 @@ from xailib.errors import InputError
 from xailib.files import atomic, write_atomic
 from xailib.project import project_root
 from xailib.report.replication import audit
-from xailib.report.replication.published import COMMIT, REPOSITORY, Published, audited, registry
+from xailib.report.replication.published import COMMIT, REPOSITORY, Published, registry
 from xailib.versions import environment, git_commit
 
 Tables = dict[str, pd.DataFrame]
@@ -63,14 +63,13 @@ def store(tables: Tables, where: Path | None = None) -> None:
     for name in NAMES:
         with atomic(where / f"{name}.csv") as file:
             tables[name].to_csv(file, index=False, float_format=f"%.{DIGITS}f")
-    hashes = registry()
     manifest = {
         "repository": REPOSITORY,
         "commit": COMMIT,
         "computed": datetime.now(UTC).date().isoformat(),
         "project": git_commit(),
         "versions": environment(),
-        "files": {path: hashes[path] for path in audited()},
+        "files": registry(),
     }
     write_atomic(where / "manifest.json", json.dumps(manifest, indent=1) + "\n")
 

@@ -1,104 +1,127 @@
-"""What jobs will cost, from constants that ``benchmarks/scale.py constants`` has measured."""
+"""What jobs cost: noted as they run, and estimated from what they took last time.
+
+Where nothing like it has run here, the short table ``costs.csv`` says what a job of its kind took
+elsewhere: a fixed part, and one for each unit of work.
+"""
 
 import contextlib
-import heapq
+import csv
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from xailib.files import write_atomic
 from xailib.project import project_root
 from xailib.report.params.profiles import Profile
-from xailib.report.run.job import Job
-from xailib.report.run.metering import COST
-from xailib.report.run.plan import SHARDS, explained, probe_size
+from xailib.report.run.plan import COST, SHARDS, Job, explained, probe_size
+from xailib.report.run.results import peak_memory, read_manifest
 
-CONSTANTS = Path(__file__).with_name("costs.json")  # not in data/: no result depends on it
+TABLE = Path(__file__).with_name("costs.csv")  # no result depends on it
+NETWORK = "tf_efficientnet_lite0"  # that the table is of,
+MACHINE = "one of 2 cores of an AMD EPYC"  # and where
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one job: seconds of one processor, bytes of memory and of disk."""
+    """Of one job: seconds, bytes of memory at most, bytes of disk.
+
+    Seconds are a clock's for what ran here, and those of one processor for what the table says.
+    """
 
     seconds: float
     memory: float
     disk: float
+    here: bool = False
+
+
+def estimates(profile: Profile, jobs: Iterable[Job]) -> dict[str, Cost | None]:
+    """Return what jobs are expected to cost, by name; None for a task that was never measured.
+
+    A job takes as long as last time, or, a part of a task, as long as the other parts did: seconds
+    and disk in proportion to the units of work. What has not run is looked up in the table.
+    """
+    found: dict[str, Cost | None] = {}
+    parts: dict[tuple[Path, str], list[dict[str, Any]]] = {}
+    with contextlib.chdir(project_root()):  # where the notebooks' own paths start
+        for job in jobs:
+            kind, folder = kind_of(job), job.folder(profile)
+            last = [one for one in (_noted(folder),) if one and one["kind"] == kind]
+            if not last and folder.parent.name == "jobs":
+                if (folder.parent, kind) not in parts:
+                    others = map(_noted, folder.parent.glob("*"))
+                    parts[folder.parent, kind] = [o for o in others if o and o["kind"] == kind]
+                last = parts[folder.parent, kind]
+            found[job.name] = (
+                _as_before(last, units(profile, job)) if last else _look_up(profile, job)
+            )
+    return found
 
 
 def estimate(profile: Profile, job: Job) -> Cost | None:
-    """Return what a job is expected to cost; None for a task that was never measured.
+    """Return what one job is expected to cost, see `estimates`."""
+    return estimates(profile, [job])[job.name]
 
-    Each cost is a line in the number of the job's units: the pictures that pass through the
-    network where that is what takes the time, else the photographs that are explained. The slope
-    is that of the network named in the constants; another network's is larger by as much as its
-    passes are. What else the passes of a task depend on tells `xailib.report.run.expected`.
-    """
-    parts = [_part(profile, one) for one in _measured_as(job)]
-    if any(part is None for part in parts):
-        return None
-    seconds, memory, disk = zip(*(astuple(part) for part in parts if part), strict=True)
+
+def took(profile: Profile, job: Job) -> float | None:
+    """Return how many seconds a job took last time; None if that is not known."""
+    noted = _noted(job.folder(profile))
+    return noted["seconds"] if noted else None
+
+
+def _as_before(noted: Sequence[Mapping[str, Any]], count: int) -> Cost:
+    before = sum(one["units"] for one in noted)
+    times = count / before if before and count else 1 / len(noted)  # some work has no images
+    seconds, disk = (times * sum(one[name] for one in noted) for name in ("seconds", "disk"))
+    return Cost(seconds, max(one["memory"] for one in noted), disk, here=True)
+
+
+def _look_up(profile: Profile, job: Job) -> Cost | None:
+    parts = [job]
+    if kind_of(job) not in _table() and job.kind == "notebook" and job.task in SHARDS:
+        # A whole task is its parts and its page.
+        parts = [replace(job, kind=SHARDS[job.task]), replace(job, needs=(f"{job.task}.0",))]
+    costs = []
+    for part in parts:
+        # A page that was never measured costs at most what the whole task does.
+        row = _table().get(kind_of(part)) or _table().get(f"{part.task} {part.kind}")
+        if row is None:
+            return None
+        count = units(profile, part)
+        costs.append([row[n] + row[f"{n}_each"] * count for n in ("seconds", "memory", "disk")])
+    seconds, memory, disk = zip(*costs, strict=True)
     return Cost(sum(seconds), max(memory), sum(disk))
 
 
-def _measured_as(job: Job) -> list[Job]:
-    """Return the jobs that were measured instead: a whole task is its shards and its page."""
-    if kind_of(job) in constants()["jobs"] or job.kind != "notebook" or job.task not in SHARDS:
-        return [job]
-    return [replace(job, kind=SHARDS[job.task]), replace(job, needs=(f"{job.task}.0",))]
-
-
-def _part(profile: Profile, job: Job) -> Cost | None:
-    jobs = constants()["jobs"]
-    # A page that was never measured costs at most what the whole task does.
-    lines = jobs.get(kind_of(job)) or jobs.get(f"{job.task} {job.kind}")
-    if lines is None:
-        return None
-    with contextlib.chdir(project_root()):  # where the notebooks' own paths start
-        count = units(profile, job)
-    return Cost(*(lines[n]["fixed"] + lines[n]["each"] * count for n in Cost.__annotations__))
-
-
 def kind_of(job: Job) -> str:
-    """Return under which name a job's constants stand: a page that finds all explained is one."""
-    return f"{job.task} {'page' if job.kind == 'notebook' and _shares(job) else job.kind}"
-
-
-def _shares(job: Job) -> bool:
-    return any(need.startswith(f"{job.task}.") for need in job.needs)
+    """Return under which name a job's costs stand: a page that finds all explained is one."""
+    page = job.kind == "notebook" and any(need.startswith(f"{job.task}.") for need in job.needs)
+    return f"{job.task} {'page' if page else job.kind}"
 
 
 def units(profile: Profile, job: Job) -> int:
-    """Return how many units of work a job has, see `estimate`."""
+    """Return how many units of work a job has: images shown to networks, heatmaps, or images."""
     parameters = profile.values(job.task)
-    if job.kind == "table":
+    if job.kind in ("table", "label"):
         return len(job.needs)
     if job.task == "1_clip_dissect":
-        networks = 1 + bool(parameters["compare"]) + bool(parameters["control"])
-        photographs = len(job.photographs) or probe_size(parameters)
-        return networks * photographs * (1 + int(parameters["crops"]))
+        networks = 1 + bool(parameters.get("compare")) + bool(parameters.get("control"))
+        images = len(job.photographs) or probe_size(parameters)
+        return int(networks * images * (1 + int(parameters.get("crops", 0))))
     count = len(job.photographs) or explained(parameters)
-    if kind_of(job).endswith("page"):
-        return count
-    if job.task == "2_lime":
-        samples = parameters["max_samples" if parameters["until_stable"] else "num_samples"]
-        return count * int(samples)
-    if job.task == "3_cam":
-        return count * len(parameters["methods"])
+    if job.task == "2_lime" and not kind_of(job).endswith("page"):
+        most = "max_samples" if parameters.get("until_stable") else "num_samples"
+        count *= int(parameters.get(most, 1))
+    if job.task == "3_cam" and not kind_of(job).endswith("page"):
+        count *= len(parameters.get("methods", "1"))
     return count
 
 
-def unmeasured(profile: Profile, jobs: Iterable[Job]) -> list[str]:
-    """Return the networks of jobs that the constants are not of: the estimate may be far off."""
-    given = (profile.values(task) for task in {job.task for job in jobs})
-    networks = {str(parameters.get("model", "")) for parameters in given}
-    return sorted(networks - {"", *constants().get("networks", networks)})
-
-
 def wall(jobs: Sequence[Job], seconds: Mapping[str, float], workers: int) -> float:
-    """Return how long jobs take on some workers, each begun as soon as it can be.
+    """Return how long jobs take on some workers at least: their share, or the longest chain.
 
     Parameters
     ----------
@@ -109,18 +132,8 @@ def wall(jobs: Sequence[Job], seconds: Mapping[str, float], workers: int) -> flo
     workers : int
         At least 1.
     """
-    left = {job.name: set(job.needs) & seconds.keys() for job in jobs}
-    running: list[tuple[float, str]] = []  # a heap by the time of their ends
-    now = 0.0
-    while left or running:
-        ready = [name for name, needs in left.items() if not needs]
-        for name in ready[: workers - len(running)]:
-            del left[name]
-            heapq.heappush(running, (now + seconds[name], name))
-        now, ended = heapq.heappop(running)
-        for needs in left.values():
-            needs.discard(ended)
-    return now
+    total = math.fsum(seconds[job.name] for job in jobs)
+    return max([total / workers, *_ahead(jobs, seconds).values()])
 
 
 def longest_first(jobs: Sequence[Job], seconds: Mapping[str, float]) -> list[Job]:
@@ -133,26 +146,52 @@ def longest_first(jobs: Sequence[Job], seconds: Mapping[str, float]) -> list[Job
     seconds : mapping
         Of each of these jobs, by its name; what is not in it may take any time.
     """
-    ahead: dict[str, float] = {}  # from the beginning of a job until nothing waits for it
+    ahead = _ahead(jobs, seconds)
+    return sorted(jobs, key=lambda job: -ahead[job.name])
+
+
+def _ahead(jobs: Sequence[Job], seconds: Mapping[str, float]) -> dict[str, float]:
+    """Return the time from the beginning of each job until nothing waits for it."""
+    ahead: dict[str, float] = {}
     behind: dict[str, float] = {}
     for job in reversed(jobs):
         ahead[job.name] = behind.get(job.name, 0.0) + seconds.get(job.name, math.inf)
         for need in job.needs:
             behind[need] = max(behind.get(need, 0.0), ahead[job.name])
-    return sorted(jobs, key=lambda job: -ahead[job.name])
+    return ahead
 
 
-def measured(profile: Profile, job: Job) -> Cost | None:
-    """Return what a finished job did cost; None if that is not known."""
+@cache
+def _table() -> dict[str, dict[str, float]]:
+    with TABLE.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return {row.pop("kind"): {name: float(value) for name, value in row.items()} for row in rows}
+
+
+def _noted(folder: Path) -> dict[str, Any] | None:
+    """Return what `note_cost` has left beside a result; None if nothing, or in another form."""
     try:
-        found = json.loads((job.folder(profile) / COST).read_text())
-        return Cost(*(float(found[name]) for name in ("processor", "memory", "disk")))
+        found = json.loads((folder / COST).read_text())
+        numbers = {name: float(found[name]) for name in ("seconds", "memory", "disk", "units")}
+        return {**numbers, "kind": str(found["kind"])}
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-@cache
-def constants() -> dict[str, Any]:
-    """Return the measured constants, with the machine and the network that they are of."""
-    found: dict[str, Any] = json.loads(CONSTANTS.read_text())
-    return found
+def note_cost(profile: Profile, job: Job, seconds: float) -> None:
+    """Leave what a finished job took beside its result, as ``cost.json``.
+
+    That is, with the kind of the job and its units: seconds, bytes of memory at most (of the
+    notebook's own process, or of this one so far), and of the files that the manifest names.
+    """
+    folder = job.folder(profile)
+    manifest = read_manifest(folder)
+    cost = {
+        "job": job.name,
+        "kind": kind_of(job),
+        "units": units(profile, job),
+        "seconds": round(seconds, 2),
+        "memory": manifest.get("memory") or peak_memory(),
+        "disk": sum((folder / name).stat().st_size for name in manifest["outputs"]),
+    }
+    write_atomic(folder / COST, json.dumps(cost, indent=1))

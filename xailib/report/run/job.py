@@ -1,224 +1,251 @@
-"""Jobs: the pieces that running a profile consists of, each done once, wherever it is done.
-
-A job writes into a folder of its own, below that of its task, and what it has written says
-whether it has to be done again: nothing else remembers it. So a run that was killed goes on where
-it was, and a job which somebody else has finished in the meantime is not done a second time.
-"""
+"""Doing one job: in this process, or on a worker of a cluster for a client elsewhere."""
 
 import contextlib
+import logging
 import os
 import platform
+import sys
+import threading
 import time
 import traceback
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-from xailib.errors import StorageError, UnavailableError, XailibError
-from xailib.images.packaged import packaged
-from xailib.locks import lock_folder
+from threadpoolctl import threadpool_limits
+
+from xailib.errors import InputError, StorageError, UnavailableError, XailibError, first_line
+from xailib.files import lock_folder
 from xailib.project import project_root
 from xailib.report.params.profiles import Profile
-from xailib.report.run import notebook as pipeline
-from xailib.report.run.metering import metered
-from xailib.report.run.notebook import execute
-from xailib.report.run.results import intact, read_manifest
+from xailib.report.run.costs import note_cost
+from xailib.report.run.notebook import execute, left_out
+from xailib.report.run.plan import LOCK, LOG, Job, Outcome
+from xailib.report.run.results import damaged, read_manifest
+from xailib.report.run.staleness import is_better, is_current, matches, request
+from xailib.report.run.store import Store, as_bytes
 
-LOG = "log.txt"
-STORE = "XAILIB_STORE"  # the environment's word for where finished results are shared
+log = logging.getLogger(__name__)
+
+# What the libraries below torch, numpy and the notebooks' kernels ask for the number of threads.
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
-@dataclass(frozen=True)
-class Job:
-    """One piece of a profile's run.
+class PassingError(Exception):
+    """A job failed by what the user did not do wrong: another attempt may go better."""
 
-    Attributes
-    ----------
-    name : str
-        Unique in its plan: ``2_lime``, ``2_lime.0003``, ``2_lime.table``.
-    task : str
-        The notebook that it belongs to.
-    kind : {"notebook", "explain", "table", "record", "label"}
-        Execute the notebook; explain some of its photographs, and gather the rows of all of
-        these; or record some of its probe images, and label units from all of these.
-    needs : tuple of str
-        The jobs that have to be finished before.
-    photographs : tuple of (id, name)
-        For ``"explain"`` and ``"record"``: what `xailib.images.load.load_images` reads, and the ids
-        they get.
+
+def run_job(
+    profile: Profile,
+    job: Job,
+    *,
+    force: bool = False,
+    bar: bool = False,
+    store: Store | None = None,
+) -> Outcome:
+    """Do a job unless it is current; one process at a time, the others wait for it.
+
+    With a store, what the job needs comes from there first, and the job's own result if somebody
+    has finished it; what it gives is put there.
+
+    Raises
+    ------
+    PassingError
+        In one line, if another attempt may go better.
     """
-
-    name: str
-    task: str
-    kind: str = "notebook"
-    needs: tuple[str, ...] = ()
-    photographs: tuple[tuple[str, str], ...] = ()
-
-    def folder(self, profile: Profile) -> Path:
-        """Return where its result, log and cost lie."""
-        place = profile.folder(self.task)
-        return place if self.kind == "notebook" else place / "jobs" / self.name
-
-
-@dataclass(frozen=True)
-class Result:
-    """What became of a job.
-
-    Attributes
-    ----------
-    state : {"done", "reused", "failed"}
-        Reused is what somebody else has finished meanwhile.
-    seconds : float
-        Without the time in which it waited for its turn.
-    message : str
-        Why it failed, or which photographs a notebook could not use, in one line.
-    again : bool
-        Whether another attempt may go better: nothing that the user gave was wrong.
-    """
-
-    state: str
-    seconds: float = 0.0
-    message: str = ""
-    again: bool = False
-
-
-def finished(profile: Profile, job: Job) -> bool:
-    """Tell whether what a job has left is what doing it now would give."""
-    folder = job.folder(profile)
+    folder, start = job.folder(profile), time.monotonic()
     try:
-        manifest = read_manifest(folder)
-    except XailibError:
-        return False
-    return as_now(profile, job, manifest) and intact(folder, manifest)
-
-
-def as_now(profile: Profile, job: Job, manifest: Mapping[str, Any]) -> bool:
-    """Tell whether a manifest is that of doing the job now, wherever its files are."""
-    if job.kind == "notebook":
-        return pipeline.as_now(profile, job.task, manifest)
-    from xailib.report.run import shards
-
-    check = shards.gathered if job.kind in ("table", "label") else shards.as_now
-    return check(profile, job, manifest)
-
-
-def run_job(profile: Profile, job: Job, *, force: bool = False) -> Result:
-    """Do a job unless it is finished; one process at a time, the others wait for it.
-
-    What it took is left in ``cost.json``: seconds, those of all processors, bytes of memory at
-    most and of disk.
-    """
-    folder = job.folder(profile)
-    try:
-        lock = lock_folder(folder, ".job.lock", patience=-1.0)
+        lock = lock_folder(folder, LOCK, patience=-1.0)
     except StorageError as error:
-        return Result("failed", message=str(error))
-    with contextlib.ExitStack() as stack:
-        stack.callback(lock.release)
-        if not force and finished(profile, job):
-            return Result("reused")
-        return _attempt(profile, job, folder)
-
-
-def _attempt(profile: Profile, job: Job, folder: Path) -> Result:
-    log, start = folder / LOG, time.monotonic()
-    log.write_text(f"{job.name} on {platform.node()}, process {os.getpid()}, {_now()}\n")
-    metering: contextlib.AbstractContextManager[None] = metered(folder, job.name)
-    if job.kind == "notebook":  # metered where it is executed, whoever asks for that
-        metering = contextlib.nullcontext()
+        return Outcome(job.name, "failed", message=str(error))
     try:
-        with metering:
-            _do(profile, job)
-    except Exception as error:  # noqa: BLE001  whatever a job raises is told to the client
-        with log.open("a") as file:
-            traceback.print_exc(file=file)
-        return failure(error, time.monotonic() - start)
-    with log.open("a") as file:
-        print(f"done, {_now()}", file=file)
-    told = pipeline.left_out(profile, job.task) if job.kind == "notebook" else ""
-    return Result("done", time.monotonic() - start, told)
+        if store:
+            for need in job.reads():
+                store.pull(need.folder(profile), partial(is_better, profile, job, need))
+            if not force and not is_current(profile, job):
+                store.pull(folder, partial(matches, profile, job))
+        if not force and is_current(profile, job):
+            outcome = Outcome(job.name, "reused")
+        else:
+            _warn_of_damage(folder)
+            start = time.monotonic()
+            (folder / LOG).write_text(
+                f"{job.name} on {platform.node()}, process {os.getpid()}, {_now()}\n"
+            )
+            _do(profile, job, bar)
+            note_cost(profile, job, time.monotonic() - start)
+            _log(folder, f"done, {_now()}\n")
+            message = left_out(profile, job.task) if job.kind == "notebook" else ""
+            outcome = Outcome(job.name, "done", time.monotonic() - start, message)
+        if store:
+            store.push(folder)
+    except Exception as error:
+        if folder.is_dir():  # of input that was refused at once, nothing is left
+            _log(folder, traceback.format_exc())
+        line = str(error) if isinstance(error, XailibError) else first_line(error)
+        if isinstance(error, XailibError) and not isinstance(error, UnavailableError):
+            return Outcome(job.name, "failed", time.monotonic() - start, line)
+        # What could not be fetched, or a full disk, may pass; a user's mistake stays one.
+        raise PassingError(line) from error
+    finally:
+        lock.release()
+    return outcome
 
 
-def failure(error: Exception, seconds: float = 0.0) -> Result:
-    """Return what an error makes of a job, and whether trying again may help."""
-    line = (str(error).splitlines() or [""])[0]
-    if not isinstance(error, XailibError):
-        return Result("failed", seconds, f"{type(error).__name__}: {line}", again=True)
-    # A user's mistake stays one; what could not be fetched, or a full disk, may pass.
-    return Result("failed", seconds, line, again=isinstance(error, UnavailableError))
-
-
-def _do(profile: Profile, job: Job) -> None:
-    # Imported only where it is needed: most of these bring the networks with them.
+def _do(profile: Profile, job: Job, bar: bool) -> None:
     if job.kind == "notebook":
-        execute(profile, job.task)
-    elif job.kind == "table":
-        from xailib.report.run.shards import gather
+        execute(profile, job.task, request(profile, job), bar=bar)
+        return
+    from xailib.report.run import probing, shards  # only for these: they bring the networks along
 
-        gather(profile, job)
-    elif job.kind == "explain":
-        from xailib.report.run.explaining import explain
+    do = {"explain": shards.explain, "table": shards.gather}
+    do |= {"record": probing.record, "label": probing.label}
+    do[job.kind](profile, job)
 
-        explain(profile, job)
-    else:
-        from xailib.report.run import probing
 
-        {"record": probing.record, "label": probing.label}[job.kind](profile, job)
+def _warn_of_damage(folder: Path) -> None:
+    with contextlib.suppress(InputError):
+        if names := damaged(folder, read_manifest(folder)):
+            listed = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+            log.warning("results: %s of %s is damaged; made again", listed, folder)
+
+
+def _log(folder: Path, text: str) -> None:
+    with contextlib.suppress(OSError), (folder / LOG).open("a") as file:
+        file.write(text)
 
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def path_of(name: str) -> Path:
-    """Return the file behind one of a job's photographs: a packaged name, or a path."""
-    known = packaged()
-    return known[name].path if name in known else Path(name)
+def skipped(job: Job, missing: Sequence[str]) -> Outcome:
+    """Return the outcome of a job that is not done, for lack of those that it needs."""
+    more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+    return Outcome(job.name, "skipped", message=f"needs {', '.join(sorted(missing)[:3])}{more}")
 
 
-# A job travels as JSON: what a worker is sent can be read, and is not executed.
+@dataclass(frozen=True)
+class Task:
+    """What all jobs of a run have in common, and a worker has to know.
 
-
-def packed(profile: Profile, job: Job, *, force: bool = False) -> dict[str, Any]:
-    """Return a job as JSON values, for `run_packed` in another process."""
-    return {
-        "root": str(project_root()),
-        "profile": asdict(profile),
-        "job": asdict(job),
-        "force": force,
-        "store": os.environ.get(STORE, ""),
-    }
-
-
-def run_packed(spec: Mapping[str, Any]) -> Result:
-    """Do what `packed` describes, in the project's folder, which must be at the same path.
-
-    With a store, a worker that does not have that folder uses the project that it was started in.
+    Attributes
+    ----------
+    root : str
+        The project's folder, on the client.
+    session : str
+        The run's own name.
+    profile, force
+        See `run_plan`.
+    store : str
+        Through which results go, if any.
     """
-    root = _root(spec)
-    if not root.is_dir():
-        return Result("failed", message=f"this worker does not see the folder {str(root)!r}")
-    found = dict(spec["job"])
-    found["needs"] = tuple(found["needs"])
-    found["photographs"] = tuple((name, source) for name, source in found["photographs"])
-    os.chdir(root)
-    profile, job = Profile(**spec["profile"]), Job(**found)
-    if url := spec.get("store"):
-        from xailib.report.run.sharing import run_shared  # only here: it stands above this module
 
-        return run_shared(profile, job, url, force=spec["force"])
-    return run_job(profile, job, force=spec["force"])
+    root: str
+    session: str
+    profile: Profile
+    force: bool = False
+    store: str = ""
+
+    def open_store(self) -> Store | None:
+        """Return the store of the project in whose folder this is called, if there is one."""
+        return Store(self.store, project_root() / "results") if self.store else None
+
+    @property
+    def mark(self) -> Path:
+        """A file by which a worker knows that it sees the client's own folder."""
+        return Path(self.root, "results", ".seen-by-workers")
+
+    def is_seen(self) -> bool:
+        """Tell whether this machine has the client's folder, and not only one of its name."""
+        with contextlib.suppress(OSError):
+            return self.mark.read_text() == self.session
+        return False
 
 
-def _root(spec: Mapping[str, Any]) -> Path:
-    root = Path(spec["root"])
-    return project_root() if spec.get("store") and not root.is_dir() else root
+@dataclass(frozen=True)
+class Parcel:
+    """What a worker sends: the outcome and, where no disk or store is shared, the files."""
+
+    outcome: Outcome
+    files: Mapping[str, bytes] = field(default_factory=dict)
 
 
-def log_of(spec: Mapping[str, Any]) -> Path:
-    """Return the file in which a packed job's output is kept."""
-    job, profile = Job(**spec["job"]), Profile(**spec["profile"])
-    with contextlib.chdir(_root(spec)):
-        return job.folder(profile) / LOG
+_one_at_a_time = threading.Lock()  # of one process: jobs have its folder and its output
+_session = ""
+
+
+def perform(task: Task, job: Job, threads: int | None, wire: bool, *needs: Parcel) -> Parcel:
+    """Do a job on a worker, once what it needs is done."""
+    global _session
+    missing = [n.outcome.task for n in needs if n.outcome.state in ("failed", "skipped")]
+    if missing:
+        return Parcel(skipped(job, missing))
+    with _one_at_a_time, limited(threads), contextlib.ExitStack() as stack:
+        _session = task.session
+        seen = task.is_seen()
+        if not (seen or task.store or wire):
+            raise PassingError(f"this worker does not see the folder {task.root!r}")
+        stack.enter_context(contextlib.chdir(task.root if seen else project_root()))
+        store, results = task.open_store(), project_root() / "results"
+        by_wire = not (store or seen)
+        if by_wire:
+            given = {name: content for need in needs for name, content in need.files.items()}
+            store = Store("", results, given)
+        stack.enter_context(_printing_to(job.folder(task.profile) / LOG))
+        outcome = run_job(task.profile, job, force=task.force, store=store)
+        sent = by_wire and outcome.state != "failed"
+        return Parcel(outcome, as_bytes(job.folder(task.profile), results) if sent else {})
+
+
+def is_anothers(session: str) -> bool:
+    """Tell whether this worker has done jobs of another run."""
+    return _session not in ("", session)
+
+
+@contextlib.contextmanager
+def limited(threads: int | None) -> Iterator[None]:
+    """Let numerical libraries here, and kernels that are started, use so many threads."""
+    if not threads:
+        yield
+        return
+    torch, before = sys.modules.get("torch"), dict(os.environ)
+    count = torch.get_num_threads() if torch else 0
+    os.environ.update(dict.fromkeys(THREADS, str(threads)))
+    try:
+        with threadpool_limits(threads):
+            if torch:
+                torch.set_num_threads(threads)
+            yield
+    finally:
+        if torch:
+            torch.set_num_threads(count)
+        set_environment(before)
+
+
+def set_environment(values: Mapping[str, str]) -> None:
+    """Give this process these environment variables and no others."""
+    for name in os.environ.keys() - values.keys():
+        del os.environ[name]
+    os.environ.update(values)
+
+
+@contextlib.contextmanager
+def _printing_to(file: Path) -> Iterator[None]:
+    """Send what this process and its children print to the end of a file."""
+    with contextlib.suppress(OSError):  # the job itself says what is wrong with its folder
+        file.parent.mkdir(parents=True, exist_ok=True)
+    kept = os.dup(1), os.dup(2)
+    try:
+        with contextlib.suppress(OSError), file.open("ab") as opened:
+            os.dup2(opened.fileno(), 1)
+            os.dup2(opened.fileno(), 2)
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for number, saved in enumerate(kept, start=1):
+            os.dup2(saved, number)
+            os.close(saved)

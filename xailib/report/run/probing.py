@@ -1,38 +1,36 @@
 """Recording a part of a probe set, and labelling units from all of its parts.
 
 So many workers share `xailib.dissect.activations.record_activations` and
-`xailib.dissect.embeddings.record_embeddings`: the notebook on units copies what they have recorded,
-and a table of labels reads it a part at a time, whatever the number of probe images.
+`xailib.dissect.embeddings.record_embeddings`: each records whole blocks into the folders from which
+the notebook on units reads them, and a table of labels reads them one at a time.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+import os
+from collections.abc import Mapping, Sequence
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from jaxtyping import Int64
 
-from xailib.dissect import blocks as recording
-from xailib.dissect.activations import Activations, networks_of, record_activations
+from xailib.dissect.activations import networks_of, record_activations
+from xailib.dissect.blocks import Recording, files_of
 from xailib.dissect.concepts import load_concepts
 from xailib.dissect.embeddings import record_embeddings
 from xailib.dissect.label import check_measure
 from xailib.dissect.top_images import RunningTop, label_tops
-from xailib.encoders.crops import Rows
 from xailib.encoders.load import Encoder, load_encoder
-from xailib.errors import InputError
-from xailib.files import atomic
-from xailib.images.probe import ProbeSet, probe_of
+from xailib.files import atomic, write_atomic
+from xailib.images.probe import probe_of
 from xailib.networks.classifier import Classifier
 from xailib.report.params.profiles import Profile
 from xailib.report.run import shards
-from xailib.report.run.job import Job
-from xailib.report.run.results import Run, file_hashes, read_manifest
+from xailib.report.run.plan import Job
+from xailib.report.run.results import Run, file_hashes
 
-IMAGES = "images.parquet"
+_RECORDED = "recorded.json"  # the blocks' folders, by network
+_EMBEDDINGS = ""  # stands beside the networks' names
 _SHOWN = 5  # most activating images that a table of labels names
 _OF_NETWORKS = (
     "model", "weights", "layers", "compare", "compare_weights", "control", "seed", "device",
@@ -43,8 +41,8 @@ _OF_ENCODER = ("encoder", "encoder_weights", "device")
 def record(profile: Profile, job: Job) -> None:
     """Record what all networks and the encoder make of a job's probe images.
 
-    Each recording lies in the job's folder, and goes on where it was if the job was killed. An
-    image that cannot be used stands among the failures of the job's manifest.
+    The blocks lie in the task's folder, and those that are there are not recorded again. An image
+    that cannot be used stands among the failures of the job's manifest.
 
     Raises
     ------
@@ -54,27 +52,33 @@ def record(profile: Profile, job: Job) -> None:
     parameters = profile.values(job.task)
     networks, encoder = _networks(_words(parameters, _OF_NETWORKS)), _encoder_of(parameters)
     probe = probe_of(job.photographs, parameters["crops"], parameters["seed"])
-    run = Run(job.folder(profile), job.task, {}, {})
-    recorded = _record(run, networks, encoder, probe) if len(probe) else None
-    run.tidy()
-    with run.open(IMAGES) as file:
-        pd.DataFrame({"image": probe.ids}, dtype="str").to_parquet(file, index=False)
-    places = [] if recorded is None else [*recorded["networks"].values(), recorded["embeddings"]]
-    stored = [f"{place}/{file.name}" for place in places for file in _files(run.folder / place)]
+    # No `start_run`: that is one process's, and here several fill one folder.
+    run, blocks = Run(profile.folder(job.task), job.task, {}, {}), {}
+    if len(probe):
+        for name, (network, layers) in networks.items():
+            place = run.cache("activations", {"net": network.identity, "layers": layers})
+            blocks[name] = record_activations(network, layers, probe, folder=place).blocks
+        place = run.cache("embeddings", {"encoder": f"{encoder.name}@{encoder.sha256}"})
+        blocks[_EMBEDDINGS] = record_embeddings(encoder, probe, folder=place).blocks
+    own = job.folder(profile)
+    places = {
+        name: [os.path.relpath(block, own) for block in some] for name, some in blocks.items()
+    }
+    write_atomic(own / _RECORDED, json.dumps(places))
+    files = [file for some in blocks.values() for block in some for file in files_of(block)]
     shards.finish(
         profile,
         job,
-        [*run.written, *stored],
+        [_RECORDED, *(os.path.relpath(file, own) for file in files)],
         [{"source": one.source, "reason": one.reason} for one in probe.failures],
         _hashes(networks, encoder, parameters),
-        recorded=recorded,
     )
 
 
 def label(profile: Profile, job: Job) -> None:
     """Write the labels of all units into one table, from what a job's shards have recorded.
 
-    In memory are the rows of one shard, each unit's most activating images, and how well the
+    In memory are the rows of one block, each unit's most activating images, and how well the
     concepts fit. The table is that of `xailib.dissect.label.label_units`, with the networks' names.
 
     Raises
@@ -85,105 +89,27 @@ def label(profile: Profile, job: Job) -> None:
     """
     parameters = profile.values(job.task)
     folder = job.folder(profile)
-    recorded = _Recorded([folder.parent / name for name in job.needs])
-    top_k = parameters["top_k"]
-    check_measure("soft_wpmi", len(recorded), top_k=top_k)
+    blocks: dict[str, list[Path]] = {}
+    for shard in (folder.parent / name for name in job.needs):
+        for name, places in json.loads((shard / _RECORDED).read_bytes()).items():
+            blocks.setdefault(name, []).extend(shard / place for place in places)
+    images, top_k = Recording(blocks.pop(_EMBEDDINGS, ())), parameters["top_k"]
+    check_measure("soft_wpmi", images.images, top_k=top_k)
     concepts = load_concepts(parameters["concepts"])
     texts = _encoder_of(parameters).encode_texts(concepts.names)
+    rows = partial(images.rows, "embeddings")
+    options = {"top_k": top_k, "top_count": _SHOWN, "device": parameters["device"]}
+    kept = max(top_k, _SHOWN)
     tables = []
-    for name in recorded.networks:
-        tops = recorded.tops(name, max(top_k, _SHOWN))
-        table = label_tops(
-            tops, recorded.embeddings, recorded.ids, texts, concepts, top_k=top_k, top_count=_SHOWN
-        )
+    for name, places in blocks.items():
+        recorded = Recording(places)
+        tops = {layer: RunningTop.of(recorded.blocks_of(layer), kept) for layer in recorded}
+        table = label_tops(tops, rows, images.ids_at, texts, concepts, **options)
         table.insert(0, "network", name)
         tables.append(table)
     with atomic(folder / shards.LABELS) as file:
         pd.concat(tables, ignore_index=True).to_parquet(file, index=False)
     shards.finish_table(profile, job, shards.LABELS)
-
-
-def _record(
-    run: Run,
-    networks: Mapping[str, tuple[Classifier, list[str]]],
-    encoder: Encoder,
-    probe: ProbeSet,
-) -> dict[str, Any]:
-    """Record a shard; return where what lies, below its folder."""
-    places = {}
-    for name, (network, layers) in networks.items():
-        key = {"net": network.identity, "layers": layers, "probe": probe.sha256}
-        places[name] = run.cache("activations", key)
-        record_activations(network, layers, probe, folder=places[name])
-    key = {"encoder": f"{encoder.name}@{encoder.sha256}", "probe": probe.sha256}
-    rows = run.cache("embeddings", key)
-    record_embeddings(encoder, probe, folder=rows)
-    return {
-        "images": len(probe),
-        "networks": {name: str(at.relative_to(run.folder)) for name, at in places.items()},
-        "embeddings": str(rows.relative_to(run.folder)),
-    }
-
-
-class _Recorded:
-    """What the shards of a probe set hold, one behind the other."""
-
-    def __init__(self, folders: Sequence[Path]) -> None:
-        found = [(folder, read_manifest(folder)["recorded"]) for folder in folders]
-        self._shards = [(folder, recorded) for folder, recorded in found if recorded]
-        if not self._shards:
-            raise InputError("probe: no image can be used")
-        self._ends = np.cumsum([recorded["images"] for _, recorded in self._shards])
-
-    def __len__(self) -> int:
-        return int(self._ends[-1])
-
-    @property
-    def networks(self) -> list[str]:
-        """The networks' names."""
-        return list(self._shards[0][1]["networks"])
-
-    def tops(self, network: str, count: int) -> dict[str, RunningTop]:
-        """Return the most activating images of each layer's units, read shard by shard."""
-        tops: dict[str, RunningTop] = {}
-        for (folder, recorded), end in zip(self._shards, self._ends.tolist(), strict=True):
-            place = folder / recorded["networks"][network]
-            activations = Activations(place, recording.manifest_of(place), ())
-            for layer, values in activations.items():
-                top = tops.setdefault(layer, RunningTop(count))
-                top.add(values, end - recorded["images"])
-        return tops
-
-    def embeddings(self, index: Int64[np.ndarray, " rows"]) -> Rows:
-        """Return the encoder's rows of the images at rising positions."""
-
-        def read(folder: Path, recorded: Mapping[str, Any]) -> Rows:
-            place = folder / recorded["embeddings"]
-            return recording.table(place, recording.manifest_of(place), 0)
-
-        return np.concatenate(self._parts(index, read))
-
-    def ids(self, index: Int64[np.ndarray, " rows"]) -> list[str]:
-        """Return the ids of the images at rising positions."""
-
-        def read(folder: Path, _: Mapping[str, Any]) -> np.ndarray:
-            return pd.read_parquet(folder / IMAGES)["image"].to_numpy(object)
-
-        return [str(name) for part in self._parts(index, read) for name in part]
-
-    def _parts(
-        self,
-        index: Int64[np.ndarray, " rows"],
-        read: Callable[[Path, Mapping[str, Any]], np.ndarray],
-    ) -> list[np.ndarray]:
-        """Return what each shard that has some of these positions holds there."""
-        numbers = np.searchsorted(self._ends, index, side="right")
-        parts = []
-        for number in np.unique(numbers).tolist():
-            folder, recorded = self._shards[number]
-            begin = int(self._ends[number]) - recorded["images"]
-            parts.append(read(folder, recorded)[index[numbers == number] - begin])
-        return parts
 
 
 def _words(parameters: Mapping[str, Any], names: Sequence[str]) -> str:
@@ -203,10 +129,6 @@ def _encoder_of(parameters: Mapping[str, Any]) -> Encoder:
 @lru_cache(maxsize=1)
 def _encoder(name: str, weights: str, device: str) -> Encoder:
     return load_encoder(name, weights or None, device)
-
-
-def _files(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.iterdir() if file.is_file())
 
 
 def _hashes(

@@ -8,6 +8,7 @@ nothing; the manifest comes last, so a folder without one was interrupted.
 import hashlib
 import json
 import platform
+import resource
 import shutil
 import sys
 import tempfile
@@ -24,9 +25,8 @@ from filelock import FileLock
 
 from xailib.errors import InputError, StorageError, XailibError
 from xailib.explain.explanation import Explanation
-from xailib.files import atomic, sha256_of, write_atomic
+from xailib.files import atomic, lock_folder, sha256_of, write_atomic
 from xailib.images.load import ImageSet, Photograph
-from xailib.locks import lock_folder
 from xailib.networks.counting import Passes, passed, passes
 from xailib.project import project_root
 from xailib.versions import environment, git_commit, imports_of, source_hash
@@ -257,7 +257,6 @@ class Run:
 
         Those of other keys under the same name are deleted when the run finishes.
         """
-        self._begin()
         wanted = {**key, "versions": environment((code,)), "source": source_hash((code,))}
         digest = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()
         folder = self.folder / name / digest[:16]
@@ -294,6 +293,7 @@ class Run:
             "passes": asdict(passes() - self.counted),
             "machine": f"{platform.system()} {platform.machine()}",
             "threads": _threads(),
+            "memory": peak_memory(),
             "outputs": {n: sha256_of(self.folder / n) for n in dict.fromkeys(self._written)},
         }
         write_atomic(self.folder / MANIFEST, json.dumps(manifest, indent=1))
@@ -411,6 +411,12 @@ def _finished(folder: str | Path) -> tuple[Path, dict[str, Any]]:
     if not intact(place, manifest):
         raise InputError(f"run: files in {str(place)!r} are not those of its manifest; run again")
     return place, manifest
+
+
+def peak_memory() -> int:
+    """Return how many bytes of memory this process has held at most so far."""
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024
 
 
 def _threads() -> int | None:

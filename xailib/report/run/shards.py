@@ -1,45 +1,32 @@
-"""What is left of a task that was shared out: tables, recordings, manifests that say of what.
+"""Parts of a task, so that many workers share it: explaining some images, gathering all rows.
 
-Nothing here needs a network, so that a plan is made in a moment.
+A job fills the cache of explanations from which the task's notebook takes them, by the same
+`xailib.explain.requests`. A few images are in memory at a time.
 """
 
 import contextlib
 import json
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from xailib.errors import XailibError
+from xailib.errors import InputError
+from xailib.explain.explanation import Explanation
+from xailib.explain.requests import works_of
 from xailib.files import atomic, sha256_of, write_atomic
-from xailib.project import project_root
+from xailib.images.load import Failure, Photograph, iter_images
+from xailib.networks.classifier import Classifier, load_classifier
 from xailib.report.params.profiles import Profile
-from xailib.report.run.job import Job, path_of
-from xailib.report.run.results import MANIFEST, read_manifest
-from xailib.versions import environment, source_hash
+from xailib.report.run.plan import Job
+from xailib.report.run.results import MANIFEST, Run, file_hashes, read_manifest
+from xailib.report.run.staleness import image_hashes, request, shards_now
 
 EXPLAINED, FAILURES, LABELS = "explained.parquet", "failures.parquet", "labels.parquet"
-# Parameters that do not change a task's explanations, or what it records of its probe images.
-_REST = frozenset(
-    {"images", "num_features", "device", "out_dir"}
-    | {"probe", "concepts", "measure", "top_k", "descriptions"}
-)
-# The rooms that make what jobs of a kind leave, see `xailib.versions`.
-_CODE = {
-    "explain": ("xailib.explain",),
-    "record": ("xailib.dissect", "xailib.encoders"),
-    "label": ("xailib.dissect", "xailib.encoders"),
-}
-_OF_LABELS = (
-    "encoder",
-    "encoder_weights",
-    "concepts",
-    "measure",
-    "top_k",
-)  # beside what is recorded
 # So that a shard in which nothing succeeded has the columns of the others.
 _COLUMNS = {
     "image": "str", "image_sha256": "str", "method": "str", "classifier": "str", "target": "int64",
@@ -48,98 +35,34 @@ _COLUMNS = {
 }  # fmt: skip
 
 
-def record(
-    profile: Profile,
-    job: Job,
-    rows: Sequence[Mapping[str, Any]],
-    outputs: Sequence[str],
-    failures: Sequence[Mapping[str, str]],
-    files: Mapping[str, str],
-) -> None:
-    """Write what a shard has given: its rows, and last the manifest that makes it finished.
+def explain(profile: Profile, job: Job) -> None:
+    """Explain a job's images into the cache of its task.
 
-    Parameters
-    ----------
-    profile, job
-        Of the shard.
-    rows : sequence of mappings
-        One for each photograph and method.
-    outputs : sequence of str
-        The files that it wrote, below the task's folder.
-    failures : sequence of mappings
-        Photographs that could not be used or explained: source and reason.
-    files : mapping
-        Hashes of what decided the result besides the photographs, by path.
+    An image that cannot be used or explained stands among the failures of the job's manifest.
+
+    Raises
+    ------
+    XailibError
+        If the network, the target or a parameter cannot be used.
     """
-    table = pd.DataFrame(rows, columns=list(_COLUMNS)).astype(_COLUMNS)
+    parameters = profile.values(job.task)
+    classifier = _classifier(*(parameters[name] for name in ("model", "weights", "device", "seed")))
+    works = works_of(job.task, classifier, parameters)
+    hashes = file_hashes(classifier.files)
+    # No `start_run`: that is one process's, and here several fill one folder.
+    inputs = {"files": hashes, "weights": classifier.identity}
+    run = Run(profile.folder(job.task), job.task, {}, inputs)
+    rows = []
+    for work in works:
+        images = _usable(job, run if work is works[0] else None)
+        with contextlib.suppress(InputError):  # it stands among the failures
+            made = run.streamed(images, work.method, work.key, work.explain)
+            rows += [_row(explanation) for explanation in made]
     with atomic(job.folder(profile) / EXPLAINED) as file:
+        table = pd.DataFrame(rows, columns=list(_COLUMNS)).astype(_COLUMNS)
         table.to_parquet(file, index=False)
-    finish(profile, job, [EXPLAINED, *(f"../../{name}" for name in outputs)], failures, files)
-
-
-def finish(
-    profile: Profile,
-    job: Job,
-    outputs: Sequence[str],
-    failures: Sequence[Mapping[str, str]],
-    files: Mapping[str, str],
-    **found: Any,
-) -> None:
-    """Write the manifest that makes a shard finished.
-
-    Parameters
-    ----------
-    profile, job, failures, files
-        See `record`.
-    outputs : sequence of str
-        The files that it wrote, below the job's own folder.
-    **found
-        Further entries, JSON values.
-    """
-    folder = job.folder(profile)
-    manifest = {
-        "job": job.name,
-        **_request(profile, job),
-        "inputs": {"images": _hashes(job), "files": dict(files)},
-        "failures": list(failures),
-        "outputs": {name: sha256_of(folder / name) for name in outputs},
-        **found,
-    }
-    write_atomic(folder / MANIFEST, json.dumps(manifest, indent=1))
-
-
-def as_now(profile: Profile, job: Job, manifest: Mapping[str, Any]) -> bool:
-    """Tell whether a shard's manifest is that of doing it now, wherever its files are."""
-    try:
-        inputs = manifest["inputs"]
-        files = {name: sha256_of(project_root() / name) for name in inputs["files"]}
-        same = inputs == {"images": _hashes(job), "files": files}
-    except (OSError, KeyError, TypeError):
-        return False
-    request = json.loads(json.dumps(_request(profile, job)))
-    return same and all(manifest.get(name) == value for name, value in request.items())
-
-
-def recordings(folder: Path, name: str) -> list[Path]:
-    """Return what shards have recorded, with the code and the versions of now.
-
-    Parameters
-    ----------
-    folder : Path
-        Of the task's run.
-    name : str
-        Of what: ``"activations"`` or ``"embeddings"``.
-    """
-    found: list[Path] = []
-    now = {"versions": environment(_CODE["record"]), "source": source_hash(_CODE["record"])}
-    for shard in sorted(folder.glob("jobs/*")):
-        try:
-            manifest = read_manifest(shard)
-        except XailibError:
-            continue
-        if all(manifest.get(key) == value for key, value in now.items()):
-            found += sorted(shard.glob(f"{name}/*"))
-    return found
+    outputs = [EXPLAINED, *(f"../../{name}" for name in run.written)]
+    finish(profile, job, outputs, run.failures, hashes)
 
 
 def gather(profile: Profile, job: Job) -> None:
@@ -155,6 +78,33 @@ def gather(profile: Profile, job: Job) -> None:
     finish_table(profile, job, EXPLAINED)
 
 
+def finish(
+    profile: Profile,
+    job: Job,
+    outputs: Sequence[str],
+    failures: Sequence[Mapping[str, str]],
+    files: Mapping[str, str],
+    **found: Any,
+) -> None:
+    """Write the manifest that makes a shard finished.
+
+    Parameters
+    ----------
+    profile, job
+        Of the shard.
+    outputs : sequence of str
+        The files that it wrote, below the job's own folder.
+    failures : sequence of mappings
+        Images that could not be used or explained: source and reason.
+    files : mapping
+        Hashes of what decided the result besides the images, by path.
+    **found
+        Further entries, JSON values.
+    """
+    inputs = {"images": image_hashes(job), "files": dict(files)}
+    _write_manifest(profile, job, inputs, outputs, failures=list(failures), **found)
+
+
 def finish_table(profile: Profile, job: Job, table: str) -> None:
     """Write the failures of a table's shards, and the manifest that makes the table finished."""
     folder = job.folder(profile)
@@ -166,58 +116,51 @@ def finish_table(profile: Profile, job: Job, table: str) -> None:
     with atomic(folder / FAILURES) as file:
         columns = {name: [one[name] for one in failures] for name in ("source", "reason", "job")}
         pq.write_table(pa.table({k: pa.array(v, pa.string()) for k, v in columns.items()}), file)
-    outputs = {name: sha256_of(folder / name) for name in (table, FAILURES)}
-    manifest = {"job": job.name, "inputs": _made_of(profile, job), "outputs": outputs}
+    _write_manifest(profile, job, shards_now(profile, job), [table, FAILURES])
+
+
+def _write_manifest(
+    profile: Profile, job: Job, inputs: Mapping[str, Any], outputs: Sequence[str], **found: Any
+) -> None:
+    folder = job.folder(profile)
+    manifest = {
+        "job": job.name,
+        "request": request(profile, job),
+        "inputs": dict(inputs),
+        **found,
+        "outputs": {name: sha256_of(folder / name) for name in outputs},
+    }
     write_atomic(folder / MANIFEST, json.dumps(manifest, indent=1))
 
 
-def gathered(profile: Profile, job: Job, manifest: Mapping[str, Any]) -> bool:
-    """Tell whether a table's manifest is of the shards as they are, wherever its files are."""
-    try:
-        return bool(manifest["inputs"] == json.loads(json.dumps(_made_of(profile, job))))
-    except (XailibError, OSError, KeyError):
-        return False
+def _usable(job: Job, run: Run | None) -> Iterator[Photograph]:
+    """Yield a job's images; those that cannot be read become failures of the run."""
+    for name_in_set, name in job.photographs:
+        found = next(iter_images([name]))
+        if not isinstance(found, Failure):
+            yield replace(found, id=name_in_set)
+        elif run is not None:
+            run.failures.append({"source": found.source, "reason": found.reason})
 
 
-def _made_of(profile: Profile, job: Job) -> dict[str, Any]:
-    """Return what decides a table: its shards, and for labels what they are chosen by."""
-    found: dict[str, Any] = {}
-    for name in job.needs:
-        manifest = read_manifest(job.folder(profile).parent / name)
-        outputs = manifest["outputs"]
-        found[name] = [outputs.get(EXPLAINED, outputs), manifest["failures"]]
-    if job.kind == "label":
-        parameters = {name: profile.values(job.task)[name] for name in _OF_LABELS}
-        lists = [Path(name).expanduser() for name in parameters["concepts"]]
-        found["labels"] = {
-            "parameters": parameters,
-            "files": {str(file): sha256_of(file) for file in lists if file.is_file()},
-            "versions": environment(_CODE["label"]),
-            "source": source_hash(_CODE["label"]),
-        }
-    return found
+@lru_cache(maxsize=1)
+def _classifier(model: str, weights: str, device: str, seed: int) -> Classifier:
+    """Load a network once for all the shards that one process explains."""
+    return load_classifier(model, weights or None, device, seed)
 
 
-def _hashes(job: Job) -> dict[str, str | None]:
-    """Return each photograph's hash; None for a file that is not there."""
-    found: dict[str, str | None] = {}
-    for _, name in job.photographs:
-        try:
-            found[name] = sha256_of(path_of(name))
-        except OSError:
-            found[name] = None
-    return found
-
-
-def _request(profile: Profile, job: Job) -> dict[str, Any]:
-    """Return what has to be equal for a shard to be used again, besides its inputs."""
-    parameters = profile.values(job.task)
-    kept = {name: value for name, value in parameters.items() if name not in _REST}
-    if parameters.get("until_stable"):
-        kept["num_features"] = parameters["num_features"]
+def _row(explanation: Explanation) -> dict[str, Any]:
+    parts = explanation.superpixels
     return {
-        "parameters": kept,
-        "photographs": [list(one) for one in job.photographs],
-        "versions": environment(_CODE[job.kind]),
-        "source": source_hash(_CODE[job.kind]),
+        "image": explanation.image,
+        "image_sha256": explanation.image_sha256,
+        "method": explanation.method,
+        "classifier": explanation.classifier,
+        "target": explanation.target,
+        "target_name": explanation.target_name,
+        "probability": explanation.probability,
+        "above_half": float((explanation.saliency > 0.5).mean()),
+        "above_zero": float((explanation.saliency > 0).mean()),
+        "superpixels": None if parts is None else len(parts.weights),
+        "fit": float("nan") if parts is None else parts.fit,
     }

@@ -1,6 +1,6 @@
-"""Finished results in a place that all machines reach: a bucket, or a folder (by fsspec).
+"""Finished results in a place that all machines reach: a bucket, a folder (by fsspec), or bytes.
 
-The store has the layout of ``results/``. A manifest is written there last and taken away first, and
+A store has the layout of ``results/``. A manifest is written there last and taken away first, and
 each file that is fetched has to have the hash that its manifest says: what is half there, or was
 changed, is as good as absent.
 """
@@ -17,14 +17,16 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from xailib.errors import InputError, UnavailableError, first_line
+from xailib.errors import InputError, UnavailableError, first_line, near_matches
 from xailib.files import atomic, sha256_of, storage, write_atomic
-from xailib.report.run.addresses import file_system
+from xailib.report.run.plan import COST, LOG
 from xailib.report.run.results import MANIFEST, damaged, intact
 
 log = logging.getLogger(__name__)
 
-BESIDE = ("log.txt", "cost.json")  # of a job; no manifest names them
+ALLOWED = "give a folder, file:///FOLDER, s3://BUCKET/PREFIX or gs://BUCKET/PREFIX"
+_BUCKETS = ("s3", "s3a", "gs", "gcs", "az", "abfs", "oss", "oci")
+_READ_ONLY = ("http", "https", "data")
 
 
 class _UnfitError(Exception):
@@ -41,18 +43,20 @@ class Store:
         ``file:///shared/folder`` or a plain path. Credentials are the machine's own.
     root : Path
         What lies below it here lies below `url` there: ``results``, of the project.
+    files : mapping, optional
+        Instead of an address: content by name, as from `as_bytes` on another machine.
 
     Raises
     ------
     InputError
-        For an address that cannot be a store's, see `xailib.report.run.addresses.file_system`.
+        For an address that cannot be a store's.
     UnavailableError
-        If the package for such addresses is missing.
+        If the package for such addresses is missing, or its machine does not answer.
     """
 
-    def __init__(self, url: str, root: Path) -> None:
-        self._system, self._place = file_system(url)
-        self.url = url
+    def __init__(self, url: str, root: Path, files: Mapping[str, bytes] | None = None) -> None:
+        self.url = url or "what another machine sends"
+        self._system, self._place = _file_system(url) if files is None else (_in_memory(files), "")
         self._root = Path(os.path.abspath(root))  # noqa: PTH100  links stay as they are
 
     def push(self, folder: Path, *, quick: bool = False) -> None:
@@ -78,7 +82,7 @@ class Store:
         outputs = _parsed(manifest).get("outputs")
         if not outputs:
             raise InputError(f"store: {str(folder)!r} holds no finished result")
-        with self._telling():
+        with self._in_one_line():
             self._push(folder, manifest, outputs, quick)
 
     def _push(self, folder: Path, manifest: bytes, outputs: Mapping[str, str], quick: bool) -> None:
@@ -93,7 +97,7 @@ class Store:
             raise InputError(f"store: {names[0]!r} in {str(folder)!r} is damaged; run again")
         with contextlib.suppress(FileNotFoundError):
             self._system.rm_file(last)
-        beside = [name for name in BESIDE if (folder / name).is_file()]
+        beside = [name for name in (LOG, COST) if (folder / name).is_file()]
         for name in [*outputs, *beside]:
             self._system.put_file(str(folder / name), self._there(folder / name))
         self._system.pipe_file(last, manifest)
@@ -135,7 +139,7 @@ class Store:
             If the store does not answer.
         """
         here = folder / MANIFEST
-        with self._telling():
+        with self._in_one_line():
             found = self._read(self._there(here))
         manifest = _parsed(found)
         if found is None or not manifest or not wanted(manifest):
@@ -144,7 +148,7 @@ class Store:
             if here.read_bytes() == found and intact(folder, manifest):
                 return True
         try:
-            with self._telling(), storage(here):
+            with self._in_one_line(), storage(here):
                 _check_names(folder, manifest["outputs"])
                 self._take(folder, manifest["outputs"])
                 write_atomic(here, found)
@@ -155,17 +159,16 @@ class Store:
 
     def _take(self, folder: Path, outputs: Mapping[str, str]) -> None:
         """Fetch a result's files, and only when all are as they should be, move them in."""
-        places = {folder / name: self._there(folder / name) for name in outputs}
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".pull.", dir=folder) as aside:
             fetched: dict[Path, Path] = {}
-            for (path, place), sha256 in zip(places.items(), outputs.values(), strict=True):
-                if not _is(path, sha256):
-                    fetched[path] = Path(aside, str(len(fetched)))
-                    self._fetch(place, fetched[path], path.name, sha256)
-            for name in BESIDE:
+            for name, sha256 in outputs.items():
+                if damaged(folder, {"outputs": {name: sha256}}):
+                    fetched[folder / name] = Path(aside, str(len(fetched)))
+                    self._fetch(folder / name, fetched[folder / name], sha256)
+            for name in (LOG, COST):
                 with contextlib.suppress(_UnfitError):
-                    self._fetch(self._there(folder / name), Path(aside, name), name)
+                    self._fetch(folder / name, Path(aside, name))
                     fetched[folder / name] = Path(aside, name)
             for path, file in fetched.items():
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -184,20 +187,19 @@ class Store:
         except FileNotFoundError:
             return None
 
-    def _fetch(self, place: str, path: Path, name: str, sha256: str = "") -> None:
+    def _fetch(self, path: Path, to: Path, sha256: str = "") -> None:
         """Copy a file here, if it is there as it was written; without a hash, as it is."""
-        digest = hashlib.sha256()
-        with atomic(path) as file:
+        with atomic(to) as file:
             try:
-                with self._system.open(place, "rb") as source:
-                    shutil.copyfileobj(source, _Both(file, digest))
+                with self._system.open(self._there(path), "rb") as source:
+                    shutil.copyfileobj(source, file)
             except FileNotFoundError as error:
-                raise _UnfitError(f"misses {name!r}") from error
-            if sha256 and digest.hexdigest() != sha256:
-                raise _UnfitError(f"has another {name!r} than its manifest says")
+                raise _UnfitError(f"misses {path.name!r}") from error
+        if sha256 and sha256_of(to) != sha256:
+            raise _UnfitError(f"has another {path.name!r} than its manifest says")
 
     @contextlib.contextmanager
-    def _telling(self) -> Iterator[None]:
+    def _in_one_line(self) -> Iterator[None]:
         """Turn whatever a file system raises into one line."""
         try:
             yield
@@ -207,15 +209,73 @@ class Store:
             raise UnavailableError(f"store: {self.url}: {first_line(error)}") from error
 
 
-class _Both:
-    """Takes what is written for a file and for its hash."""
+def as_bytes(folder: Path, root: Path) -> dict[str, bytes]:
+    """Return a finished result as content by name, to send; nothing if it is not finished."""
+    store = Store("", root, {})
+    with contextlib.suppress(InputError):
+        store.push(folder)
+    return {name: store._system.cat_file(name) for name in store._system.store}
 
-    def __init__(self, file: Any, digest: Any) -> None:
-        self._file, self._digest = file, digest
 
-    def write(self, data: bytes) -> int:
-        self._digest.update(data)
-        return int(self._file.write(data))
+def _in_memory(files: Mapping[str, bytes]) -> Any:
+    """Return a file system of its own in memory."""
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    system = MemoryFileSystem(skip_instance_cache=True)
+    system.store, system.pseudo_dirs = {}, [""]  # fsspec's own are of all its instances
+    system.pipe(dict(files))
+    return system
+
+
+def _file_system(url: str) -> tuple[Any, str]:
+    """Return the file system behind an address, and the place in it; no bucket is asked for."""
+    try:
+        from fsspec.core import url_to_fs
+        from fsspec.registry import available_protocols
+    except ImportError as error:
+        raise UnavailableError("store: pip install 'xailib[report]'") from error
+    if problem := _problem(url, available_protocols()):
+        raise InputError(f"store: {url!r} {problem}; {ALLOWED}")
+    try:
+        system, place = url_to_fs(url)
+    except ImportError as error:
+        why = error if any(error.args) else "its package is not installed"
+        raise UnavailableError(f"store: {url!r} cannot be used: {why}; or {ALLOWED}") from error
+    except OSError as error:
+        raise UnavailableError(f"store: {url!r} cannot be used: {first_line(error)}") from error
+    except Exception as error:  # whatever a protocol's own package raises
+        raise InputError(f"store: {url!r}: {first_line(error)}; {ALLOWED}") from error
+    if getattr(system, "local_file", False):
+        _check_folder(url, Path(place))
+        system.auto_mkdir = True
+    return system, place.rstrip("/")
+
+
+def _check_folder(url: str, place: Path) -> None:
+    """Raise if a folder cannot be there, or not be written to."""
+    there = next(path for path in (place, *place.absolute().parents) if path.exists())
+    if not there.is_dir():
+        what = "is a file" if there == place else f"lies below {str(there)!r}, which is a file"
+        raise InputError(f"store: {url!r} {what}; {ALLOWED}")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise InputError(f"store: {url!r}: {str(there)!r} cannot be written to; {ALLOWED}")
+
+
+def _problem(url: str, known: list[str]) -> str:
+    """Return what is wrong with an address by its words alone, or nothing."""
+    address = url.rpartition("::")[2]  # behind what fsspec puts before it, as simplecache::
+    protocol, sign, rest = address.partition("://")
+    if not sign:
+        word, colon, _ = address.partition(":")
+        return f"has no // behind {word}:" if colon and word in known else ""
+    if protocol not in known:
+        close = near_matches(protocol, known)
+        hint = f" (did you mean {' or '.join(close)}?)" if close else ""
+        return f"has no protocol that fsspec knows{hint}"
+    if protocol in _READ_ONLY:
+        return "cannot be written to"
+    bare = protocol in _BUCKETS and not rest.split("/")[0]
+    return "names no bucket or folder" if bare or not rest.strip("/") else ""
 
 
 def _check_names(folder: Path, outputs: Mapping[str, Any]) -> None:
@@ -241,13 +301,6 @@ def _check_names(folder: Path, outputs: Mapping[str, Any]) -> None:
             raise _UnfitError(f"names {name!r}, which is no file of its own")
         if not (isinstance(sha256, str) and re.fullmatch("[0-9a-f]{64}", sha256)):
             raise _UnfitError(f"names {name!r} without a SHA-256")
-
-
-def _is(path: Path, sha256: str) -> bool:
-    try:
-        return sha256_of(path) == sha256
-    except OSError:
-        return False
 
 
 def _parsed(found: bytes | None) -> dict[str, Any]:

@@ -1,0 +1,39 @@
+"""The book's table of parameters, from the models that the notebooks are checked by."""
+
+import json
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+
+from xailib.report.params.schema import FIELDS, MANAGED, NOTEBOOKS, explained, parameters
+
+
+def table() -> str:
+    """Return a Markdown table: a row for each parameter, or for each meaning that it has."""
+    rows: dict[tuple[str, str, str], list[str]] = {}
+    tasks = sorted(NOTEBOOKS, key=lambda task: int(task.partition("_")[0]))
+    for name in FIELDS.keys() - MANAGED:
+        for task in tasks:
+            if told := parameters(task).get(name):
+                key = (name, json.dumps(told["default"]), explained(told))
+                rows.setdefault(key, []).append(f"[{task}](../notebooks/{task})")
+    lines = ["| Parameter | Default | Meaning | Notebooks |", "|---|---|---|---|"]
+    for (name, default, meaning), pages in sorted(rows.items()):
+        lines.append(f"| `{name}` | `{default}` | {meaning} | {', '.join(pages)} |")
+    return "\n".join(lines)
+
+
+class Parameters(SphinxDirective):
+    """All parameters that a profile may set: ``{parameters}``."""
+
+    def run(self) -> list[nodes.Node]:
+        """Return the table."""
+        self.env.note_dependency(__file__)
+        found: list[nodes.Node] = self.parse_text_to_nodes(table())
+        return found
+
+
+def setup(app: Sphinx) -> None:
+    """Register the directive."""
+    app.add_directive("parameters", Parameters)

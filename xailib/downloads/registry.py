@@ -1,0 +1,156 @@
+"""What can be fetched by name: the rows of ``registry.csv``.
+
+A row is a file: its name, where it is kept (``folder`` starts at the user's cache folder), its
+addresses in the order tried, its bytes and who says so, its SHA-256 where the publisher states
+one, its licence and who states it, and how to supply it by hand. Rows may share a name, as the
+files of the replicated report do. The part of a name before a colon is its set; what a set's
+first row says holds for its other rows where these say nothing (hashes and bytes excepted).
+Files of torchvision's and timm's networks are in `xailib.networks.published`.
+"""
+
+import csv
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+
+from xailib.downloads.fetch import Watch, cache_folder, fetch
+from xailib.errors import UnavailableError, unknown_name
+
+_SHARED = ("what", "folder", "size", "licence", "stated in", "instead")
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """A file, or an unpacked folder, that is fetched the first time.
+
+    Attributes
+    ----------
+    name : str
+        As ``xailib fetch`` takes it.
+    what : str
+        For people.
+    addresses : tuple of str
+        Where it comes from: any of them will do.
+    files : tuple of Path
+        Where it lies if it came from the address of the same position.
+    instead : str
+        How to supply it by hand.
+    path : str
+        Within its set's folder.
+    sha256 : str
+        As its publisher states it, or the start of it; empty where none is stated.
+    licence, stated_in : str
+        As its publisher states it, and where (Markdown).
+    expected : tuple of (int, str), optional
+        Bytes to fetch, and who says so: ``"stated"`` by its publisher, or ``"measured"`` by us.
+    get : callable, optional
+        Fetches it, where that is more than one file from an address.
+    """
+
+    name: str
+    what: str
+    addresses: tuple[str, ...]
+    files: tuple[Path, ...]
+    instead: str
+    path: str = ""
+    sha256: str = ""
+    licence: str = "none stated"
+    stated_in: str = ""
+    expected: tuple[int, str] | None = None
+    get: Callable[[Watch | None], Path] | None = field(default=None, repr=False)
+
+    @property
+    def file(self) -> Path:
+        """Where it lies; where it would lie first, if it has not been fetched."""
+        return next((file for file in self.files if file.exists()), self.files[0])
+
+    @property
+    def here(self) -> bool:
+        """Whether it has been fetched."""
+        return self.file.exists()
+
+    @property
+    def bytes(self) -> int | None:
+        """How many bytes lie here; None if it has not been fetched."""
+        if not self.here:
+            return None
+        parts = [self.file] if self.file.is_file() else self.file.rglob("*")
+        return sum(part.stat().st_size for part in parts if part.is_file())
+
+    def fetch(
+        self, watch: Watch | None = None, check: Callable[[Path], object] | None = None
+    ) -> Path:
+        """Return the file, fetching it if it is not there; see `xailib.downloads.fetch.fetch`.
+
+        Raises
+        ------
+        UnavailableError
+            In one line: the addresses, why none of them gave it, and how to supply it by hand.
+        """
+        if self.get:
+            return self.get(watch)
+        tried = []
+        for address, file in zip(self.addresses, self.files, strict=True):
+            if self.here and file != self.file:
+                continue
+            try:
+                return fetch(address, file, sha256=self.sha256, check=check, watch=watch)
+            except UnavailableError as error:
+                tried.append(f"{address} ({error})")
+        reasons = "; ".join(tried)
+        raise UnavailableError(f"{self.what}: could not fetch {reasons}; {self.instead}")
+
+
+def artefacts(name: str = "") -> list[Artefact]:
+    """Return the registry's files.
+
+    Parameters
+    ----------
+    name : str
+        Of a set or of some of its files; by default all.
+
+    Raises
+    ------
+    InputError
+        If there is none of this name.
+    """
+    rows = _rows()
+    found = [row for row in rows if name in ("", row["name"], row["set"])]
+    if not found:
+        raise unknown_name("fetch", name, dict.fromkeys(row["name"] for row in rows))
+    return [_artefact(row) for row in found]
+
+
+def artefact(name: str) -> Artefact:
+    """Return the one file of this name."""
+    (found,) = (one for one in artefacts(name) if one.name == name)
+    return found
+
+
+def _rows() -> list[dict[str, str]]:
+    with files("xailib.downloads").joinpath("registry.csv").open(encoding="utf-8") as lines:
+        rows = list(csv.DictReader(lines))
+    firsts: dict[str, dict[str, str]] = {}
+    for row in rows:
+        row["set"] = row["name"].partition(":")[0]
+        first = firsts.setdefault(row["set"], row)
+        row |= {column: row[column] or first[column] for column in _SHARED}
+    return rows
+
+
+def _artefact(row: dict[str, str]) -> Artefact:
+    addresses = tuple(row["addresses"].split())
+    file = cache_folder() / Path(row["folder"]).expanduser() / row["file"]
+    return Artefact(
+        row["name"],
+        row["what"],
+        addresses,
+        (file,) * len(addresses),
+        row["instead"].format(file=file),
+        row["file"],
+        row["sha256"],
+        row["licence"],
+        row["stated in"],
+        (int(row["bytes"]), row["size"]) if row["bytes"] else None,
+    )

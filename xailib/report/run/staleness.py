@@ -1,0 +1,195 @@
+"""Whether a stored result is what making it now would give: the one place that says so.
+
+The manifest of a result holds a *request*, that is parameters, code and versions, and *inputs*,
+the hashes of images, weights and other results. The result is current if both are what they would
+be now, and if the files that the manifest names are as they were written. Nothing here needs a
+network, so that a plan is made in a moment.
+"""
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from xailib.errors import XailibError
+from xailib.files import sha256_of
+from xailib.images.load import Failure, iter_images
+from xailib.project import project_root
+from xailib.report.params.profiles import Profile
+from xailib.report.run.notebook import notebook_hash, parameters_of
+from xailib.report.run.plan import SHARDS, Job, path_of
+from xailib.report.run.results import code_of, fingerprint, intact, read_manifest, run_digest
+
+# The rooms that make what jobs of a kind leave, see `xailib.versions`.
+CODE = {
+    "explain": ("xailib.explain",),
+    "record": ("xailib.dissect", "xailib.encoders"),
+    "label": ("xailib.dissect", "xailib.encoders"),
+}
+# Parameters that change neither a task's explanations, nor what it records of its probe images.
+_REST = frozenset(
+    {"images", "num_features", "device", "out_dir"}
+    | {"probe", "concepts", "measure", "top_k", "descriptions"}
+)
+_OF_LABELS = frozenset({"encoder", "encoder_weights", "concepts", "measure", "top_k"})
+_TORN = (XailibError, OSError, KeyError, TypeError, ValueError)  # of a manifest of another form
+
+
+def is_current(profile: Profile, job: Job) -> bool:
+    """Tell whether what a job has left here is what doing it now would give."""
+    folder = job.folder(profile)
+    try:
+        manifest = read_manifest(folder)
+    except XailibError:
+        return False
+    return matches(profile, job, manifest) and intact(folder, manifest)
+
+
+def unfinished(profile: Profile, jobs: Sequence[Job], *, force: bool = False) -> list[Job]:
+    """Return the jobs that are left to do: not finished, or behind one that is not.
+
+    A notebook that is up to date needs none of its shards.
+    """
+    if force:
+        return list(jobs)
+    fresh = {job.name for job in jobs if job.kind == "notebook" and is_current(profile, job)}
+    spared = {name for job in jobs if job.name in fresh for name in job.needs}
+    left: dict[str, Job] = {}
+    for job in jobs:
+        behind = not left.keys().isdisjoint(job.needs)
+        if job.kind in SHARDS.values() and job.name in spared:
+            continue
+        if behind or not (
+            job.name in fresh or (job.kind != "notebook" and is_current(profile, job))
+        ):
+            left[job.name] = job
+    return list(left.values())
+
+
+def matches(profile: Profile, job: Job, manifest: Mapping[str, Any]) -> bool:
+    """Tell whether a manifest is that of doing a job now, wherever its files are."""
+    try:
+        with contextlib.chdir(project_root()):  # where the notebooks' own paths start
+            return bool(
+                manifest["request"] == request(profile, job)
+                and manifest["inputs"] == inputs(profile, job, manifest)
+            )
+    except _TORN:
+        return False
+
+
+def is_better(profile: Profile, job: Job, need: Job, stored: Mapping[str, Any]) -> bool:
+    """Tell whether a result elsewhere is to replace the one here, which a job is about to read.
+
+    What is current here stays, unless the plan has meanwhile given a shard other images.
+    """
+    try:
+        here = read_manifest(need.folder(profile))
+    except XailibError:
+        return True
+    if not intact(need.folder(profile), here):
+        return True
+    other = _images_of(stored) != _images_of(here)
+    if _matches_its_images(profile, need, here):
+        return other and _matches_its_images(profile, need, stored)
+    # Out of date here. What the plan names was put there by its client or a worker, just now.
+    return need.name in job.needs or _matches_its_images(profile, need, stored)
+
+
+def request(profile: Profile, job: Job) -> dict[str, Any]:
+    """Return what a job's manifest would say now of what was asked for, as JSON values."""
+    found: dict[str, Any] = {}
+    if job.kind == "notebook":
+        found = fingerprint(parameters_of(profile, job.task), code_of(job.task))
+        found["notebook"] = notebook_hash(job.task)
+    elif job.kind != "table":
+        values = profile.values(job.task)
+        kept = values.keys() & _OF_LABELS if job.kind == "label" else values.keys() - _REST
+        if values.get("until_stable") and job.kind == "explain":
+            kept |= {"num_features"}
+        found = fingerprint({name: values[name] for name in sorted(kept)}, CODE[job.kind])
+        found["photographs"] = [list(one) for one in job.photographs]
+    return found
+
+
+def inputs(profile: Profile, job: Job, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the inputs that a manifest names, with the hashes that they have now.
+
+    Called in the project's folder, where the notebooks' own paths start.
+
+    Raises
+    ------
+    XailibError, OSError, KeyError, TypeError
+        If one of them cannot be read any more, or the manifest is of another form.
+    """
+    if job.kind == "notebook":
+        return inputs_now(manifest)
+    if job.kind in ("table", "label"):
+        return shards_now(profile, job)
+    files = {name: sha256_of(project_root() / name) for name in manifest["inputs"]["files"]}
+    return {"images": image_hashes(job), "files": files}
+
+
+def inputs_now(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a notebook's inputs as they are now: images, weights, other runs; see `inputs`."""
+    recorded = manifest["inputs"]
+    now: dict[str, Any] = dict(recorded)
+    now["files"] = {file: sha256_of(Path(file)) for file in recorded["files"]}
+    if recorded.get("images"):
+        found = list(iter_images(manifest["parameters"]["images"]))
+        now["images"] = {p.id: p.sha256 for p in found if not isinstance(p, Failure)}
+    if "probe" in recorded:
+        from xailib.images.probe import load_probe
+
+        probe = recorded["probe"]
+        found_now = load_probe(probe["source"], probe["crops"], probe["seed"])
+        now["probe"] = {**probe, "count": len(found_now), "sha256": found_now.sha256}
+    if "published" in recorded:
+        from xailib.report.replication import published
+
+        at_hand = published.at_hand(manifest["parameters"]["published"])
+        now["published"] = {**recorded["published"], "at_hand": at_hand}
+    if "runs" in recorded:
+        now["runs"] = {folder: run_digest(project_root() / folder) for folder in recorded["runs"]}
+    return now
+
+
+def shards_now(profile: Profile, job: Job) -> dict[str, Any]:
+    """Return what decides a table: what its shards have left, and the lists of concepts."""
+    found: dict[str, Any] = {}
+    for name in job.needs:
+        manifest = read_manifest(job.folder(profile).parent / name)
+        outputs = manifest["outputs"]
+        found[name] = [outputs.get("explained.parquet", outputs), manifest["failures"]]
+    if job.kind == "label":
+        lists = [Path(name).expanduser() for name in profile.values(job.task)["concepts"]]
+        found["files"] = {str(file): sha256_of(file) for file in lists if file.is_file()}
+    return found
+
+
+def image_hashes(job: Job) -> dict[str, str | None]:
+    """Return the hash of each of a job's images; None for a file that is not there."""
+    found: dict[str, str | None] = {}
+    for _, name in job.photographs:
+        try:
+            found[name] = sha256_of(path_of(name))
+        except OSError:
+            found[name] = None
+    return found
+
+
+def _images_of(manifest: Mapping[str, Any]) -> Any:
+    try:
+        return manifest["request"].get("photographs")
+    except (KeyError, AttributeError):
+        return None
+
+
+def _matches_its_images(profile: Profile, need: Job, manifest: Mapping[str, Any]) -> bool:
+    """Tell whether a manifest is that of doing a job now, of whichever images it names."""
+    try:
+        photographs = tuple((unique, name) for unique, name in _images_of(manifest) or ())
+    except (TypeError, ValueError):
+        return False
+    return matches(profile, replace(need, photographs=photographs), manifest)
