@@ -39,9 +39,10 @@ def shown(monkeypatch):
     """The ids of what is shown to networks, a list for each block."""
     found, pooled = [], activations._pooled
 
-    def watched(classifier, layers, part, *rest):
-        found.append(list(part.ids))
-        return pooled(classifier, layers, part, *rest)
+    def watched(classifier, layers, images, *rest):
+        crops = list(images)
+        found.append([crop.id for crop in crops])
+        return pooled(classifier, layers, iter(crops), *rest)
 
     monkeypatch.setattr(activations, "_pooled", watched)
     return found
