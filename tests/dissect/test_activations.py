@@ -39,9 +39,10 @@ def shown(monkeypatch):
     """The ids of what is shown to networks, a list for each block."""
     found, pooled = [], activations._pooled
 
-    def watched(classifier, layers, part, *rest):
-        found.append(list(part.ids))
-        return pooled(classifier, layers, part, *rest)
+    def watched(classifier, layers, images, *rest):
+        crops = list(images)
+        found.append([crop.id for crop in crops])
+        return pooled(classifier, layers, iter(crops), *rest)
 
     monkeypatch.setattr(activations, "_pooled", watched)
     return found
@@ -151,8 +152,6 @@ def test_another_recording_is_never_used_and_stays(tmp_path, probe, shown):
             np.testing.assert_array_equal(found[name], alone[name])
     assert len(shown) == 2 * len(variants)
     assert len(list((tmp_path / "all").iterdir())) == len(variants)
-    found.prune()
-    assert list((tmp_path / "all").iterdir()) == list(found.blocks)
 
 
 @pytest.mark.parametrize("spoil", ["append", "flip", "remove", "manifest"])

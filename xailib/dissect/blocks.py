@@ -113,12 +113,6 @@ class Recording(Mapping[str, np.ndarray]):
         """Yield a table block by block, each as a read-only memory map."""
         yield from map(partial(self._read, name), self.blocks)
 
-    def prune(self) -> None:
-        """Delete the blocks that lie beside these: of other images, or of another recording."""
-        for folder in {block.parent for block in self.blocks}:
-            for other in set(folder.iterdir()) - set(self.blocks):
-                shutil.rmtree(other)
-
     def _read(self, name: str, block: Path) -> Shaped[np.ndarray, "block units"]:
         found: np.ndarray = np.load(block / self._files[name], mmap_mode="r")
         return found
