@@ -98,10 +98,10 @@ def _do(profile: Profile, job: Job, bar: bool) -> None:
     if job.kind == "notebook":
         execute(profile, job.task, request(profile, job), bar=bar)
         return
-    from xailib.report.run import probing, shards  # only for these: they bring the networks along
+    from xailib.report.run import shards  # only for these: it brings the networks along
 
     do = {"explain": shards.explain, "table": shards.gather}
-    do |= {"record": probing.record, "label": probing.label}
+    do |= {"record": shards.record, "label": shards.label}
     do[job.kind](profile, job)
 
 
