@@ -39,7 +39,7 @@ import pandas as pd
 from IPython.display import Markdown, display
 from scipy.stats import spearmanr
 
-from xailib.explain.cam.methods import guided_backprop
+from xailib.explain.cam.methods import guided_backprops
 from xailib.explain.requests import works_of
 from xailib.images.load import load_images
 from xailib.networks.classifier import load_classifier
@@ -161,7 +161,7 @@ figures.publish(
 # %% tags=["remove-input"]
 wanted = None if target == "" else classifier.category_index(target)
 try:
-    gradients = {p.id: guided_backprop(classifier, p, wanted) for p in photographs}
+    gradients = dict(zip(photographs.ids, guided_backprops(classifier, photographs, wanted), strict=True))
 except ValueError as error:  # a network without ReLU has no guided backpropagation
     gradients = {}
     display(Markdown(f"Guided backpropagation is not shown: {error}."))

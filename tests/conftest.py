@@ -6,6 +6,7 @@ import os
 os.environ |= {"OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"}
 
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -41,12 +42,11 @@ def shared() -> Path:
 
 
 @pytest.fixture
-def open_path(tmp_path) -> Path:
-    """A folder that any user may enter; those that pytest makes above it are their owner's."""
-    for folder in (tmp_path, *tmp_path.parents):
-        if Path(tempfile.gettempdir()) in folder.parents:
-            folder.chmod(0o755)
-    return tmp_path
+def open_path() -> Iterator[Path]:
+    """A folder that any user may enter; each session of pytest closes those above `tmp_path`."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
 
 
 @pytest.fixture

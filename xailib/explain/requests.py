@@ -101,7 +101,8 @@ def explainers(
     options: Mapping[str, Any],
 ) -> list[Explainer]:
     """Return methods with those of the options that they know; see `explain_many`."""
-    check_methods([method for method in methods if method != "lime"] or methods)
+    if set(methods) != {"lime"}:
+        check_methods([method for method in methods if method != "lime"])
     known = {
         method: LimeOptions.__annotations__ if method == "lime" else CamOptions.__annotations__
         for method in methods

@@ -67,7 +67,7 @@ def _tf32(allowed: bool) -> Iterator[None]:
 
 @contextmanager
 def _fp32(name: str) -> Iterator[None]:
-    places = torch.backends.cudnn.conv, torch.backends.cuda.matmul
+    places = torch.backends.cudnn.conv, torch.backends.cuda.matmul  # type: ignore[attr-defined]
     before = [place.fp32_precision for place in places]
     try:
         for place in places:

@@ -45,6 +45,13 @@ log = logging.getLogger(__name__)
 
 RETRIES = 2  # further attempts at a job whose worker died, or that failed by what may pass
 _NONE: Mapping[str, str] = MappingProxyType({})
+_LOGGERS = ("distributed", "distributed.client", "tornado", "tornado.application", "asyncio")
+_SETTINGS = {  # of Dask
+    "logging": dict.fromkeys(_LOGGERS, "critical"),  # what matters, we say in one line
+    "distributed.scheduler.allowed-failures": RETRIES,
+    "distributed.scheduler.worker-saturation": 1.0,  # no job waits at a worker that may die
+    "distributed.nanny.pre-spawn-environ": {},  # what it has slows large allocations down
+}
 
 
 @dataclass(frozen=True)
@@ -74,6 +81,8 @@ class Engine:
         for name in ("workers", "threads"):
             if (given := getattr(self, name)) is not None and given < 1:
                 raise InputError(f"{name}: {given} is not at least 1")
+        if self.store and "://" not in self.store:  # as it means the same in any folder
+            object.__setattr__(self, "store", str(Path(self.store).expanduser().absolute()))
 
 
 def run_plan(
@@ -110,7 +119,7 @@ def run_plan(
         If there can be no such store, or it does not answer; if no scheduler answers, or it is
         gone. What is finished stays so.
     """
-    task = Task(str(project_root()), uuid.uuid4().hex, profile, force, _address(engine.store))
+    task = Task(str(project_root()), uuid.uuid4().hex, profile, force, engine.store)
     broken: set[str] = set()
     begun: list[Job] = []
     by_workers = engine.workers or engine.scheduler
@@ -144,11 +153,6 @@ def run_plan(
             yield from _by_dask(task, begun, client, engine)
 
 
-def _address(store: str) -> str:
-    """Return a store's address as it means the same in any folder."""
-    return store if not store or "://" in store else str(Path(store).expanduser().absolute())
-
-
 def _by_dask(
     task: Task, begun: Sequence[Job], client: "Client", engine: Engine
 ) -> Iterator[Outcome]:
@@ -164,7 +168,8 @@ def _by_dask(
         broken: set[str] = set()
         for future in as_completed(list(jobs), loop=client.loop):
             job = jobs.pop(future)
-            missing = [n for n in job.needs if n in broken or _has_failed(futures.get(n))]
+            needs = {name: futures[name].status for name in job.needs if name in futures}
+            missing = [n for n in job.needs if n in broken or needs.get(n) == "error"]
             outcome = _outcome(task, job, future, missing, engine)
             future.release()  # its files are here
             broken |= {job.name} if outcome.state in ("failed", "skipped") else set()
@@ -218,10 +223,6 @@ def _sent(client: "Client", profile: Profile, need: Job) -> "Future":
     return client.submit(Parcel, Outcome(need.name, "reused"), files, pure=False)
 
 
-def _has_failed(future: "Future | None") -> bool:
-    return future is not None and future.status == "error"
-
-
 def _line(error: Exception) -> str:
     from distributed import KilledWorker
 
@@ -243,11 +244,13 @@ def _gone(address: str | None) -> UnavailableError:
 def _client(engine: Engine, session: str) -> Iterator["Client"]:
     """Connect to a cluster, or to workers of this machine, which end with the block."""
     try:
+        import dask
+
+        dask.config.set(_SETTINGS)  # before the first import of what reads them
         from distributed import Client
     except ImportError as error:
         raise UnavailableError("workers: pip install 'xailib[report]'") from error
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_silenced("distributed", "tornado", "asyncio"))
         address: Any = engine.scheduler
         if not address:
             address = stack.enter_context(_local(engine.workers or 1, engine.threads))
@@ -291,7 +294,6 @@ def _close(client: "Client") -> None:
 @contextlib.contextmanager
 def _local(workers: int, threads: int | None) -> Iterator[Any]:
     """Start workers on this machine, which together use all of it and no more."""
-    import dask
     from distributed import Nanny, Scheduler, SpecCluster
 
     show = find_spec("bokeh") is not None
@@ -303,19 +305,11 @@ def _local(workers: int, threads: int | None) -> Iterator[Any]:
         for number, environment in enumerate(environments)
     }
     place = {"host": "127.0.0.1", "port": 0, "dashboard_address": "127.0.0.1:0", "dashboard": show}
-    settings = {
-        "distributed.scheduler.allowed-failures": RETRIES,
-        "distributed.scheduler.worker-saturation": 1.0,  # none waits at a worker that may die
-        "distributed.nanny.pre-spawn-environ": {},  # what it has slows large allocations down
-    }
     before = dict(os.environ)
     os.environ.update({name: environments[0][name] for name in THREADS})  # for their first import
     try:
-        with (
-            dask.config.set(settings),
-            SpecCluster(specs, {"cls": Scheduler, "options": place}, silence_logs=False) as cluster,
-        ):
-            yield cluster
+        with SpecCluster(specs, {"cls": Scheduler, "options": place}, silence_logs=False) as local:
+            yield local
     finally:
         set_environment(before)
 
@@ -335,18 +329,3 @@ def visible_gpus(folder: Path = Path("/proc/driver/nvidia/gpus")) -> list[str]:
     if given is not None:
         return [name for name in given.split(",") if name]
     return [str(number) for number, _ in enumerate(folder.glob("*"))]
-
-
-@contextlib.contextmanager
-def _silenced(*packages: str) -> Iterator[None]:
-    """Keep packages' logs from the terminal: what matters of them, we say in one line."""
-    names = [name for name in logging.root.manager.loggerDict if name.split(".")[0] in packages]
-    loggers = [logging.getLogger(name) for name in names]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.CRITICAL + 1)
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
