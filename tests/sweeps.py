@@ -53,7 +53,7 @@ def make(photograph):
 
 work = types.SimpleNamespace(method="lime", key={}, make=make)
 network = types.SimpleNamespace(files=(), identity=None)
-sys.modules["xailib.explain.requests"] = types.SimpleNamespace(works_of=lambda *_: [work])
+sys.modules["xailib.explain.requests"] = types.SimpleNamespace(requests_of=lambda *_: [work])
 sys.modules["xailib.networks.classifier"] = types.SimpleNamespace(
     Classifier=None, load_classifier=lambda *_: network)
 sys.modules["xailib.report.run.probing"] = types.SimpleNamespace(record=None, label=None)

@@ -103,7 +103,7 @@ def test_without_noise_stable_and_with_nothing_but_noise_not():
     assert found.stable
     assert found.shared == found.shared_low == found.iou == 1
     assert found.rank_correlation == pytest.approx(1)
-    assert set(found.chosen_again) == {0, 1}
+    assert set(found.selection_frequency) == {0, 1}
     assert mask_is_stable(*clear, 10)
     assert not stability(parts(*noisy)).stable
     assert not mask_is_stable(*noisy, 10)

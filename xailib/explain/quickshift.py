@@ -19,7 +19,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from xailib.networks.memory import free_memory, upload
 
-_HELD = 4.5e9  # bytes of distances that are kept rather than computed twice
+_HELD = 4.5e9  # bytes of distances that are stored rather than computed twice
 
 
 def colours(
