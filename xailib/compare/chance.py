@@ -1,8 +1,8 @@
 """What overlap two masks would have by chance: scattered pixels, moved blobs, other superpixels.
 
 Smooth maps overlap more often than scattered pixels of the same area even if they have nothing
-to do with each other. The null models here preserve what is not in question (areas, the blobs' shapes, the
-superpixels) and break only the link between the two masks.
+to do with each other. The null models here preserve what is not in question (areas, the blobs'
+shapes, the superpixels) and break only the link between the two masks.
 """
 
 import numpy as np

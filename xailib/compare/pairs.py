@@ -134,8 +134,8 @@ def pair_table(maps: Iterable[Map], draws: int = 2000, seed: int = 0) -> pd.Data
         null ("superpixels": LIME's are chosen in random order; "moves": b is moved to all
         places and mirrored), null_mean, null_low, null_high (its central 95 %), p (share of the
         null at or above the IoU), others (mean IoU of a with the maps of method b of the other
-        photographs, thresholded to the same area, where these have the same size: what keeps even the
-        habit of looking at the middle).
+        photographs, thresholded to the same area, where these have the same size: what keeps even
+        the habit of looking at the middle).
     """
     by_image: dict[str, list[Map]] = {}
     for one in maps:
@@ -165,7 +165,7 @@ def pair_table(maps: Iterable[Map], draws: int = 2000, seed: int = 0) -> pd.Data
 
 
 def sweep_table(maps: Sequence[Map], areas: Sequence[float] = AREAS) -> pd.DataFrame:
-    """Return image, a, b, area, iou and chance for every pair, thresholded to each of several areas."""
+    """Return image, a, b, area, iou and chance for every pair at each of several areas."""
     rows = []
     for image in dict.fromkeys(one.image for one in maps):
         group = [one for one in maps if one.image == image]

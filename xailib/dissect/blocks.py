@@ -1,11 +1,11 @@
 """Recordings: a row for each probe image, in blocks that are written once, whole, and shared.
 
-A probe set is divided into blocks of a fixed number of photographs. What is recorded of a block is a
-folder named by the hash of what decides it (the network, its layers, the images): ``00.npy`` and
+A probe set is divided into blocks of a fixed number of photographs. What is recorded of a block is
+a folder named by the hash of what decides it (the network, its layers, the images): ``00.npy`` and
 so on, one for each table, and last ``block.json``, its manifest. So a recording that was
-interrupted is resumed at its first missing block, jobs that share a probe set write into one folder,
-images added at the end leave the full blocks before them as they are, and nothing else's rows are
-ever read. Nothing here needs torch.
+interrupted is resumed at its first missing block, jobs that share a probe set write into one
+folder, images added at the end leave the full blocks before them as they are, and nothing else's
+rows are ever read. Nothing here needs torch.
 """
 
 import hashlib

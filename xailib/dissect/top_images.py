@@ -83,7 +83,7 @@ class RunningTop:
             For a larger count.
         """
         if not 1 <= count <= self.count:
-            raise InputError(f"count: {count} is not between 1 and the {self.count} that are stored")
+            raise InputError(f"count: {count} is not between 1 and the {self.count} stored")
         found = RunningTop(count)
         found._images, found._values = self._images[:count], self._values[:count]
         found._least, found.seen = self._least, self.seen

@@ -47,8 +47,8 @@ _SWAPS = MappingProxyType(
 def pixel_order(saliency: Saliency) -> Order:
     """Return each pixel's place, 0 for the most salient.
 
-    Ties are broken by the same random draws as in `xailib.compare.masks.area_mask`, so that the pixels of
-    places below `n` are its mask of `n` pixels.
+    Ties are broken by the same random draws as in `xailib.compare.masks.area_mask`, so that the
+    pixels of places below `n` are its mask of `n` pixels.
     """
     return _places(saliency.ravel()).reshape(saliency.shape)
 
@@ -74,7 +74,7 @@ def _places(values: np.ndarray) -> np.ndarray:
 
 
 def random_field(size: tuple[int, int], seed: Sequence[int], cells: int = CELLS) -> Saliency:
-    """Return a random map as smooth as a heatmap: `cells` x `cells` random draws, enlarged bilinearly.
+    """Return a random map as smooth as a heatmap: `cells` x `cells` draws, enlarged bilinearly.
 
     Single random pixels would be no fair opponent: deleted ones are scattered over the whole
     image, which destroys every edge in it, and networks answer to that noise whatever the

@@ -153,7 +153,7 @@ def null_baseline(maps: Mapping[str, Sequence[Explanation]]) -> pd.DataFrame:
     rows = []
     for method, explanations in maps.items():
         if len(explanations) < 2:
-            raise InputError(f"images: {len(explanations)} for {method}; the null baseline needs two")
+            raise InputError(f"images: {len(explanations)} for {method}; a null baseline needs two")
         for number, a in enumerate(explanations):
             for b in explanations[:number]:
                 alike = similarity(a.saliency, b.saliency, signed=a.signed)
@@ -172,8 +172,8 @@ def verdict(
     """Judge each method by its residual similarity (column left); tables in, table out.
 
     Means over photographs, with 95 % intervals of `xailib.compare.intervals.mean_interval`, clipped
-    to -1 and 1; that of the null baseline, a mean over pairs, needs three photographs, and without it no
-    method passes. Where pairs lack a value, the baseline is the mean of
+    to -1 and 1; that of the null baseline, a mean over pairs, needs three photographs, and without
+    it no method passes. Where pairs lack a value, the baseline is the mean of
     `xailib.compare.intervals.pseudo_values`, as its interval.
     A method **passes** if the mean similarity is not above the baseline's interval, and its own
     interval lies below `CHANGED`. It **fails** if its own interval lies above the baseline's, or
@@ -193,8 +193,9 @@ def verdict(
     Returns
     -------
     DataFrame
-        One row for each method: method, photographs, verdict; left (residual) and floor (null baseline), mean similarities
-        with their intervals (left_low, left_high, floor_low, floor_high).
+        One row for each method: method, photographs, verdict; left (residual) and floor (null
+        baseline), mean similarities with their intervals (left_low, left_high, floor_low,
+        floor_high).
 
     Raises
     ------

@@ -118,7 +118,8 @@ def _by_halves(shown: Shown, scores: Scores, samples: int, num_features: int, bl
 def weights_table(one: Explanation, found: Stability, num_features: int = 10) -> pd.DataFrame:
     """Return one row for each superpixel, the largest weight first.
 
-    Columns: superpixel, weight, low, high, chosen (in the mask), chosen_again (selection frequency).
+    Columns: superpixel, weight, low, high, chosen (in the mask), chosen_again (selection
+    frequency).
     """
     weights = _parts(one)[0].weights
     table = pd.DataFrame(
@@ -275,8 +276,8 @@ def photographs_table(
 
     The table's columns: image, target, samples, superpixels, iou, shared, shared_low,
     rank_correlation (see `Stability`), sure (chosen superpixels that at least `MIN_FREQUENCY`
-    of the halves choose), chosen, stable, needed (samples after which ``"auto"`` would have stopped; NaN
-    if it would not have by the end). The refits are made on `device`.
+    of the halves choose), chosen, stable, needed (samples after which ``"auto"`` would have
+    stopped; NaN if it would not have by the end). The refits are made on `device`.
     """
     details = [stability(_parts(one)[0], num_features, device=device) for one in explanations]
     rows = []

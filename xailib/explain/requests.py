@@ -1,4 +1,4 @@
-"""Requests for explanations: what a notebook's parameters mean as methods and options, and the key of a stored result.
+"""What a notebook's parameters request: methods with options, and the keys of stored results.
 
 The notebook and the jobs that shard its photographs both use it, so that each finds what the
 other has stored.

@@ -139,8 +139,8 @@ def load_probe(
     ----------
     source : str, path, or list of them
         ``"packaged"``, all packaged photographs; ``"broden"`` or ``"imagenet-sample"``, fetched
-        from their published addresses and cached; or whatever `xailib.images.load.load_images` takes:
-        a folder is searched with its sub-folders, whose names become labels.
+        from their published addresses and cached; or whatever `xailib.images.load.load_images`
+        takes: a folder is searched with its sub-folders, whose names become labels.
     crops : int
         Parts cropped from each photograph besides the whole: 8 to 100 % of its area, sides 3:4 to
         4:3, both drawn log-uniformly, wherever they fit.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def live() -> bool:
-    """Return whether output goes to a user: a terminal, and not a CI's."""
+    """Return whether output goes to a user's terminal, and not to a CI's."""
     return sys.stderr.isatty() and not os.environ.get("CI")
 
 
@@ -132,7 +132,7 @@ def size(count: int | None) -> str:
 
 @contextmanager
 def byte_bar(what: str) -> Iterator[Callable[[int, int], object] | None]:
-    """Draw the progress of a download, with the time left; None where output does not go to a user."""
+    """Draw the progress of a download, with the time left; None without a terminal."""
     if not live():
         yield None
         return

@@ -94,7 +94,7 @@ def _no_image(name: str, word: str) -> InputError | None:
 
 
 def most_images(listed: Sequence[str]) -> int | None:
-    """Return the most photographs that a list can name; None where only reading it can show that."""
+    """Return the most photographs that a list can name; None where only reading it can show."""
     count = 0
     for word in dict.fromkeys(listed):
         if word == "packaged":

@@ -87,5 +87,5 @@ def load(where: Path | None = None) -> tuple[Tables, Mapping[str, Any]]:
         tables = {name: pd.read_csv(where / f"{name}.csv") for name in NAMES}
         manifest = json.loads((where / "manifest.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(f"audit: {str(where)!r} does not hold the stored tables: {error}") from error
+        raise InputError(f"audit: {str(where)!r} holds no stored tables: {error}") from error
     return tables, manifest
