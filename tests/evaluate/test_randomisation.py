@@ -328,7 +328,7 @@ def test_the_floor_has_every_pair_of_different_photographs():
     one = table[(table["image"] == "photo 1") & (table["other"] == "photo 3")].iloc[0]
     peer = similarity(maps[1].saliency, maps[3].saliency)["spearman"]
     assert one["spearman"] == pytest.approx(peer)  # the order of the two is in the last bit
-    with pytest.raises(InputError, match="the floor needs two"):
+    with pytest.raises(InputError, match="a null baseline needs two"):
         null_baseline({"gradcam": maps[:1]})
 
 

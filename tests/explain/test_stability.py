@@ -227,7 +227,7 @@ def test_samples_are_kept_in_the_file(tmp_path):
 
 def test_errors():
     good = parts(*run(40, 0.1))
-    with pytest.raises(InputError, match="it keeps no samples"):
+    with pytest.raises(InputError, match="it stores no samples"):
         stability(replace(good, shown=None, scores=None))
     with pytest.raises(InputError, match="8 samples cannot be split"):
         stability(replace(good, shown=good.shown[:8], scores=good.scores[:8]))

@@ -86,7 +86,7 @@ def top1(classifier, photographs):
 
 
 def test_resnet18_from_a_file_is_as_accurate_as_it_should_be(shared):
-    """On the thousand probe photographs, one a category, whose short side is 256 already.
+    """On the thousand probe photographs, one a class, whose short side is 256 already.
 
     The 77 % that were measured for these weights are reached on the photographs' central 256
     pixels; torchvision's own recipe keeps the central 224 and gives less.
@@ -167,8 +167,8 @@ def test_what_lies_beside_own_code_can_be_imported_and_counts(tmp_path):
     [
         ("laod", "did you mean load"),
         ("three_names_four_scores", r"Tensor of shape \(1, 4\).*\(batch, 3\)"),
-        ("no_tensor", "puts out a dict"),
-        ("only_a_net", r"must return \(module, transform, category names\)"),
+        ("no_tensor", "outputs a dict"),
+        ("only_a_net", r"must return \(module, transform, class names\)"),
     ],
 )
 def test_an_unusable_function_says_why(own, function, reason):
