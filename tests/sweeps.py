@@ -56,7 +56,7 @@ def explain(photographs):
 
 work = types.SimpleNamespace(method="lime", key={}, explain=explain)
 network = types.SimpleNamespace(files=(), identity=None)
-sys.modules["xailib.explain.requests"] = types.SimpleNamespace(works_of=lambda *_: [work])
+sys.modules["xailib.explain.requests"] = types.SimpleNamespace(requests_of=lambda *_: [work])
 sys.modules["xailib.networks.classifier"] = types.SimpleNamespace(
     Classifier=None, load_classifier=lambda *_: network)
 class Stub(types.ModuleType):

@@ -27,7 +27,7 @@ from xailib.dissect.top_images import RunningTop, label_tops
 from xailib.encoders.load import Encoder, load_encoder
 from xailib.errors import InputError
 from xailib.explain.explanation import Explanation
-from xailib.explain.requests import works_of
+from xailib.explain.requests import requests_of
 from xailib.files import atomic, sha256_of, write_atomic
 from xailib.images.load import Failure, Photograph, iter_images
 from xailib.images.probe import probe_of
@@ -65,16 +65,16 @@ def explain(profile: Profile, job: Job) -> None:
     """
     parameters = profile.values(job.task)
     classifier = _classifier(*(parameters[name] for name in ("model", "weights", "device", "seed")))
-    works = works_of(job.task, classifier, parameters)
+    requests = requests_of(job.task, classifier, parameters)
     hashes = file_hashes(classifier.files)
     # No `start_run`: that is one process's, and here several fill one folder.
     inputs = {"files": hashes, "weights": classifier.identity}
     run = Run(profile.folder(job.task), job.task, {}, inputs)
     rows = []
-    for work in works:
-        images = _usable(job, run if work is works[0] else None)
+    for one in requests:
+        images = _usable(job, run if one is requests[0] else None)
         with contextlib.suppress(InputError):  # it stands among the failures
-            made = run.streamed(images, work.method, work.key, work.explain)
+            made = run.streamed(images, one.method, one.key, one.explain)
             rows += [_row(explanation) for explanation in made]
     with atomic(job.folder(profile) / EXPLAINED) as file:
         table = pd.DataFrame(rows, columns=list(_COLUMNS)).astype(_COLUMNS)
