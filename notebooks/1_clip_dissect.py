@@ -126,8 +126,6 @@ else:
         )
         for kind, (net, names) in networks.items()
     }
-    for recorded in (embedded, *recordings.values()):
-        recorded.prune()  # blocks of images that are not in the probe set any more
     tables = {
         kind: label_units(recorded, images, texts, words, measure=measure, device=classifier.device, **options)
         for kind, recorded in recordings.items()

@@ -113,13 +113,6 @@ class Recording(Mapping[str, np.ndarray]):
         """Yield a table block by block, each as a read-only memory map."""
         yield from map(partial(self._read, name), self.blocks)
 
-    def prune(self) -> None:
-        """Delete the blocks that lie beside these: of other images, or of another recording."""
-        for folder in {block.parent for block in self.blocks}:
-            for table in folder.glob(f"*/{_file(0)}"):
-                if table.parent not in self.blocks:
-                    shutil.rmtree(table.parent)
-
     def _read(self, name: str, block: Path) -> Shaped[np.ndarray, "block units"]:
         found: np.ndarray = np.load(block / self._files[name], mmap_mode="r")
         return found
