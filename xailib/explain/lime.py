@@ -239,6 +239,7 @@ class Lime:
         cuda = classifier.device.type == "cuda"
         self.on_device = cuda and self.options["segments"] == "quickshift"
         self.together = cuda
+        self.checked = False  # the engine
 
     def prepare(self, seen: Seen) -> Any:
         """Return an image's superpixels, or what they are made of on the device."""
@@ -347,7 +348,9 @@ class Lime:
             batch_size=self.options["batch_size"],
             engine=engine,
             expected=expected,
+            again=self.checked,
         )
+        self.checked = self.together
         probabilities = as_probabilities(found.logits).gather(1, targets[draw.owner])
         return probabilities[draw.place], found.engine
 

@@ -28,6 +28,7 @@ class PassOptions(TypedDict, total=False):
     batch_size: int | None
     engine: str
     expected: int
+    again: bool
 
 
 @dataclass(frozen=True)
