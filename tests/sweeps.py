@@ -92,7 +92,7 @@ main()
 """
 
 
-def beginning(task: str, last: str = "run.explanations(") -> list[str]:
+def beginning(task: str, last: str = "run.streamed(") -> list[str]:
     """The code of a real notebook up to its explanations: their keys are what shards must meet."""
     cells = jupytext.read(ROOT / "notebooks" / f"{task}.py").cells
     code = [cell.source for cell in cells if cell.cell_type == "code"]

@@ -322,9 +322,9 @@ class Lime:
                     break
                 draw = self._drawn(which, data, staged.segments, staged.random)
         values = [torch.cat(parts) for parts in scores]
-        found = self._fitted(staged, data, values)
+        fits = self._fitted(staged, data, values)
         probabilities = whole.gather(1, targets)
-        wait = download(targets, probabilities, torch.isfinite(logits).all(1), *found)
+        wait = download(targets, probabilities, torch.isfinite(logits).all(1), *fits)
         return _Started(staged, data, engine, stopped, wait)
 
     def _scored(
@@ -445,7 +445,7 @@ class Lime:
             "engine": started.engine,
         }
         if self.auto:
-            parameters |= {name: options[name] for name in ("max_samples", "num_features")}  # type: ignore[literal-required]
+            parameters |= {name: options[name] for name in ("max_samples", "num_features")}
             parameters["stopped"] = started.stopped[image]
         raw = parts.weights[parts.segments].astype(np.float32)
         return record(
