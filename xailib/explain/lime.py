@@ -231,7 +231,7 @@ class Lime:
         self.segment = segmentation(self.options["segments"], self.options["seed"])
         if not targets:
             raise InputError("targets: none given; name at least one category, or None")
-        self.targets = [None if t is None else classifier.category_index(t) for t in targets]
+        self.targets = [None if t is None else classifier.class_index(t) for t in targets]
         self.auto = self.options["num_samples"] == "auto"
         most = self.options["max_samples" if self.auto else "num_samples"]
         self.most = int(most)
