@@ -61,7 +61,7 @@ run = start_run(
     classifier.files,
     weights=classifier.identity,
 )
-explanations = run.streamed(photographs, work.method, work.key, work.explain)
+explanations = list(run.streamed(photographs, work.method, work.key, work.explain))
 
 # %% tags=["remove-input"]
 certain, _ = photographs_table(explanations, num_features, classifier.device)

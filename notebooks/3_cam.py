@@ -59,7 +59,8 @@ run = start_run(
     weights=classifier.identity,
 )
 maps = {
-    work.method: run.streamed(photographs, work.method, work.key, work.explain) for work in works
+    work.method: list(run.streamed(photographs, work.method, work.key, work.explain))
+    for work in works
 }
 # Only photographs that every method could explain stand side by side.
 explained = [{e.image: e for e in maps[method]} for method in methods]

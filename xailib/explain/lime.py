@@ -321,8 +321,8 @@ class Lime:
                 if not which:
                     break
                 draw = self._drawn(which, data, staged.segments, staged.random)
-        joined = [torch.cat(parts) for parts in scores]
-        fits = self._fitted(staged, data, joined)
+        values = [torch.cat(parts) for parts in scores]
+        fits = self._fitted(staged, data, values)
         probabilities = whole.gather(1, targets)
         wait = download(targets, probabilities, torch.isfinite(logits).all(1), *fits)
         return _Started(staged, data, engine, stopped, wait)

@@ -239,13 +239,14 @@ def _prepared(
     explainers: Sequence[Explainer],
     image: Photograph | Stored | Failure,
 ) -> _Ready:
-    if isinstance(image, Failure):
-        return _Ready(image)
     source = image.place.source if isinstance(image, Stored) else image.source
     try:
-        photograph = image.read() if isinstance(image, Stored) else image
-        seen = Seen(photograph, classifier.view(photograph))
-        return _Ready(photograph, seen, [explainer.prepare(seen) for explainer in explainers])
+        if isinstance(image, Stored):
+            image = image.read()
+        if isinstance(image, Failure):
+            return _Ready(image)
+        seen = Seen(image, classifier.view(image))
+        return _Ready(image, seen, [explainer.prepare(seen) for explainer in explainers])
     except XailibError as error:
         return _Ready(Failure(source, str(error)))
 
