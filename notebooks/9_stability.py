@@ -23,14 +23,14 @@ weights: str = ""  # file with a state dict, name of torchvision weights, or ran
 images: list = ["bull-mastiff", "dalmatian", "goose", "bald-eagle", "leafhopper", "dung-beetle", "strawberry", "cannon", "jeep-blue", "drum"]  # the photographs of the LIME run
 lime_run: str = "results/scratch/2_lime"  # a finished run of 2_lime
 long_runs: int = 2  # photographs that get the long runs below, the first ones (at least 1)
-pool: int = 8000  # samples of the first long run, cut into shorter ones, the others are half as long; at least twice the largest of sizes that shall appear, and four times the smallest if long_runs is above 1 (at least 20)
+pool: int = 8000  # samples of the first long run, split into shorter ones, the others are half as long; at least twice the largest of sizes that shall appear, and four times the smallest if long_runs is above 1 (at least 20)
 sizes: list = [100, 200, 500, 1000, 2000, 4000]  # samples of the runs that are compared with each other (at least 10)
 designs: list = ["antithetic", "orthogonal"]  # other ways to draw samples, measured against independent ones; may be empty (any of independent, antithetic or orthogonal)
 design_pool: int = 1024  # samples for each of these; at least twice design_size (at least 20)
-design_size: int = 256  # samples of the runs that they are cut into, even (at least 10)
-cut_samples: int = 250  # samples of a run on another cut into superpixels; at most a quarter of pool (at least 10)
+design_size: int = 256  # samples of the runs that they are split into, even (at least 10)
+cut_samples: int = 250  # samples of a run on another segmentation; at most a quarter of pool (at least 10)
 num_features: int = 10  # superpixels in a mask (at least 1)
-segmentation: str = "quickshift"  # how photographs are cut into superpixels (quickshift, slic or felzenszwalb)
+segmentation: str = "quickshift"  # how photographs are segmented into superpixels (quickshift, slic or felzenszwalb)
 hide_color: int = 0  # gray level of a hidden superpixel (from 0 to 255)
 seed: int = 0  # of superpixels and samples (from 0 to 4294967295)
 device: str = "auto"  # auto, cpu, cuda or mps
@@ -48,7 +48,7 @@ from IPython.display import Markdown, display
 
 from xailib.errors import InputError
 from xailib.evaluate.stability import (
-    SURE,
+    MIN_FREQUENCY,
     compared_sizes,
     cuts_table,
     designs_table,
@@ -157,7 +157,7 @@ display(
 display(
     Markdown(
         f"A mask counts as **stable** if $s \\geq {AGREEMENT}$ in {CONFIDENCE:.0%} of the ways to split the samples, and a superpixel of "
-        f"the mask as **sure** if at least {SURE:.0%} of the halves choose it. "
+        f"the mask as **sure** if at least {MIN_FREQUENCY:.0%} of the halves choose it. "
         '`explain_lime(..., num_samples="auto")` draws until the mask is stable or a cap is reached. '
         "The interval of a weight is the bootstrap's {cite}`efron1979`: the linear model fitted again to samples drawn with replacement. "
         "None of this needs another pass through the network."
@@ -208,7 +208,7 @@ figures.publish(
             [
                 views[e.image],
                 figures.lime_row(views[e.image], e, num_features)[2],
-                figures.heat(views[e.image], stability_figures.sureness(e, found)),
+                figures.heat(views[e.image], stability_figures.selection_map(e, found)),
             ]
             for e, found in shown
         ],

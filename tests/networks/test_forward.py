@@ -320,3 +320,39 @@ def test_cuda(name):
     found = forward_batches(module, lambda a, b: make(a, b).cuda(), 11, engine=name)
     assert found.logits.is_cuda
     torch.testing.assert_close(found.logits.cpu(), eager(module.cpu()), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_an_engine_that_is_set_up_works_first_and_is_checked_after(monkeypatch, again):
+    """As on a GPU, where a check before would keep the card waiting."""
+    order = []
+
+    def made(module, _example):
+        def run(batch):
+            order.append(("engine", len(batch)))
+            return module(batch)
+
+        return run
+
+    monkeypatch.setattr(forward, "_candidates", lambda _module: ["fused"])
+    monkeypatch.setattr(forward, "_worthwhile", lambda _work: ["fused"])
+    monkeypatch.setattr(forward, "_faster", lambda *_: True)
+    monkeypatch.setattr(forward, "SET_UPS", {"fused": made})
+    module = seeded(Plain)
+    module.register_forward_hook(lambda _m, i, _o: order.append(("network", len(i[0]))))
+    options = {"engine": "auto", "precision": "exact", "count": 11, "size": 4, "again": again}
+    work = forward._Work(module, make, 11, 4, (module, "part"))
+    assert forward._by_kept_engine(work, **options) is None  # nothing is set up
+    forward.choose(work, "auto", "exact")
+    order.clear()
+    found = forward._by_kept_engine(work, **options)
+    torch.testing.assert_close(found.logits, eager(module))
+    passes = [("engine", 4), ("network", 4), ("engine", 4), ("network", 4), ("engine", 3)]
+    passes.append(("network", 3))
+    checks = [] if again else [("network", 2)]
+    assert order[: len(passes) + len(checks)] == passes + checks
+    module.fc.weight.data.mul_(-2)  # an engine that holds other weights than the network
+    kept.kept_for(module)[forward._key("fused", work, PICTURES[:2])] = forward.Engine(
+        "fused", lambda batch: torch.zeros(len(batch), CATEGORIES)
+    )
+    assert (forward._by_kept_engine(work, **options) is None) is not again

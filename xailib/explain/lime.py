@@ -231,7 +231,7 @@ class Lime:
         self.segment = segmentation(self.options["segments"], self.options["seed"])
         if not targets:
             raise InputError("targets: none given; name at least one category, or None")
-        self.targets = [None if t is None else classifier.category_index(t) for t in targets]
+        self.targets = [None if t is None else classifier.class_index(t) for t in targets]
         self.auto = self.options["num_samples"] == "auto"
         most = self.options["max_samples" if self.auto else "num_samples"]
         self.most = int(most)
@@ -239,6 +239,7 @@ class Lime:
         cuda = classifier.device.type == "cuda"
         self.on_device = cuda and self.options["segments"] == "quickshift"
         self.together = cuda
+        self.checked = False  # the engine
 
     def prepare(self, seen: Seen) -> Any:
         """Return an image's superpixels, or what they are made of on the device."""
@@ -320,10 +321,10 @@ class Lime:
                 if not which:
                     break
                 draw = self._drawn(which, data, staged.segments, staged.random)
-        values = [torch.cat(parts) for parts in scores]
-        found = self._fitted(staged, data, values)
+        joined = [torch.cat(parts) for parts in scores]
+        fits = self._fitted(staged, data, joined)
         probabilities = whole.gather(1, targets)
-        wait = download(targets, probabilities, torch.isfinite(logits).all(1), *found)
+        wait = download(targets, probabilities, torch.isfinite(logits).all(1), *fits)
         return _Started(staged, data, engine, stopped, wait)
 
     def _scored(
@@ -347,7 +348,9 @@ class Lime:
             batch_size=self.options["batch_size"],
             engine=engine,
             expected=expected,
+            again=self.checked,
         )
+        self.checked = self.together
         probabilities = as_probabilities(found.logits).gather(1, targets[draw.owner])
         return probabilities[draw.place], found.engine
 
@@ -442,7 +445,7 @@ class Lime:
             "engine": started.engine,
         }
         if self.auto:
-            parameters |= {name: options[name] for name in ("max_samples", "num_features")}  # type: ignore[literal-required]
+            parameters |= {name: options[name] for name in ("max_samples", "num_features")}
             parameters["stopped"] = started.stopped[image]
         raw = parts.weights[parts.segments].astype(np.float32)
         return record(

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from types import MappingProxyType
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from xailib.networks.fusion import with_relu
 
@@ -121,7 +121,10 @@ def _fused(module: nn.Module, example: Tensor) -> Run:
     fused = fuse(module).to(memory_format=torch.channels_last)  # a copy
     if not example.is_cuda:
         return fused
-    further = with_relu(fuse(module)).to(memory_format=torch.channels_last)
+    again = fuse(module)
+    if not isinstance(again, fx.GraphModule):
+        return fused
+    further = with_relu(again).to(memory_format=torch.channels_last)
     try:
         quicker = seconds(further, example) < seconds(fused, example)
     except RuntimeError as error:  # cuDNN has no such kernel

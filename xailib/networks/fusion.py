@@ -4,6 +4,7 @@ What lies between would be written to a GPU's memory and read again, which takes
 """
 
 import operator
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -25,7 +26,7 @@ class _ConvolutionReLU(nn.Module):
             batch, other = batch.to(dtype), None if other is None else other.to(dtype)
         weight = inside.weight.to(batch.dtype)
         bias = None if inside.bias is None else inside.bias.to(batch.dtype)
-        how = (inside.stride, inside.padding, inside.dilation, inside.groups)
+        how: Any = (inside.stride, inside.padding, inside.dilation, inside.groups)
         if other is None:
             return torch.cudnn_convolution_relu(batch, weight, bias, *how)
         return torch.cudnn_convolution_add_relu(batch, weight, other, 1.0, bias, *how)

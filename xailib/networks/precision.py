@@ -2,7 +2,7 @@
 
 ``"exact"`` is float32 throughout, so that a GPU gives a CPU's results within rounding; ``"tf32"``
 lets a GPU round the factors of products to 10 bits (what PyTorch does for convolutions unless
-told otherwise); ``"half"`` is autocast to bfloat16. On a CPU, ``"tf32"`` changes nothing.
+set otherwise); ``"half"`` is autocast to bfloat16. On a CPU, ``"tf32"`` changes nothing.
 """
 
 from collections.abc import Iterator, Mapping

@@ -195,7 +195,7 @@ class Cam:
         self.classifier = classifier
         self.method = method
         self.layer = cam_layer_of(classifier, options.get("layer"))
-        self.targets = [None if t is None else classifier.category_index(t) for t in targets]
+        self.targets = [None if t is None else classifier.class_index(t) for t in targets]
 
     def prepare(self, seen: Seen) -> None:
         """Do nothing: what the classifier sees is all that is needed."""
@@ -263,7 +263,8 @@ class Cam:
         return torch.stack(columns, dim=1)
 
     def _layout(self, output: Tensor, inputs: Tensor) -> Layout:
-        return layout_of(tuple(output.shape), tuple(inputs.shape[-2:]), self.layer)
+        height, width = inputs.shape[-2:]
+        return layout_of(tuple(output.shape), (height, width), self.layer)
 
     def _gradients(
         self, inputs: Float32[Tensor, "images colours height width"]

@@ -40,7 +40,7 @@ def main() -> None:
       xailib clean                           what earlier parameters left in results
 
     \b
-    Exit codes: 0 all is well; 1 something failed or cannot be had, said above;
+    Exit codes: 0 all is well; 1 something failed or is unavailable, as reported above;
     2 a wrong word or value.
 
     \b

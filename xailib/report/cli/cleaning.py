@@ -32,11 +32,12 @@ def clean(folder: str | None, yes: bool, as_json: bool) -> None:
     root = results / folder if folder else results
     if folder and not root.is_dir():
         raise InputError(f"folder: {folder!r} is not below {str(results)!r}")
-    rows = []
+    rows, total = [], 0
     for manifest in sorted(root.rglob(MANIFEST)):
         places = leftovers(manifest.parent)
         if places:
             count = sum(map(_bytes, places))
+            total += count
             run = str(manifest.parent.relative_to(results))
             rows.append({"run": run, "entries": len(places), "bytes": count})
             for place in places if yes else ():
@@ -44,10 +45,9 @@ def clean(folder: str | None, yes: bool, as_json: bool) -> None:
     if as_json:
         show_json({"deleted": yes, "runs": rows})
         return
-    show_table([{**row, "bytes": size(row["bytes"])} for row in rows])
-    total = size(sum(row["bytes"] for row in rows))
+    show_table(rows)
     word = "deleted" if yes else "could be deleted: xailib clean --yes"
-    click.echo(f"{total} {word}" if rows else "Nothing is left over.")
+    click.echo(f"{size(total)} {word}" if rows else "Nothing is left over.")
 
 
 def _bytes(place: Path) -> int:

@@ -223,8 +223,8 @@ class Run:
         self._begin()
         self._note(path)
         made.save(path)
-        told = {"key": wanted, "sha256": sha256_of(path), "passes": cost}
-        write_atomic(path.with_suffix(".json"), json.dumps(told, indent=1))
+        record = {"key": wanted, "sha256": sha256_of(path), "passes": cost}
+        write_atomic(path.with_suffix(".json"), json.dumps(record, indent=1))
 
     def _note(self, path: Path) -> None:
         files = (path, path.with_suffix(".json"))
@@ -357,7 +357,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def intact(folder: Path, manifest: Mapping[str, Any]) -> bool:
-    """Tell whether every file that the manifest names is there, unchanged."""
+    """Return whether every file that the manifest names is there, unchanged."""
     return bool(manifest.get("outputs")) and not damaged(folder, manifest)
 
 
