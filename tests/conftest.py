@@ -27,13 +27,9 @@ SHARED = ROOT.parent / "shared"
 def group(file: str) -> str:
     """Return what the tests of a file share: the built site, what the file makes once, nothing."""
     text = (ROOT / file).read_text(encoding="utf-8")
-    return (
-        "site"
-        if "pytestmark = pytest.mark.site" in text
-        else file
-        if 'scope="module"' in text
-        else ""
-    )
+    if "(page, address" in text:
+        return "site"
+    return file if 'scope="module"' in text else ""
 
 
 @pytest.hookimpl(optionalhook=True)
