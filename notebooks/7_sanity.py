@@ -321,7 +321,7 @@ if run.failures:
 # share photographs; its interval uses jackknife pseudo-values {cite}`arvesen1969`. A method passes if its mean similarity
 # at the last stage does not exceed the interval of the null baseline, and its own interval lies below the threshold for a
 # changed map. It fails if its interval lies above that of the null baseline, or above the threshold for an unchanged map
-# (both thresholds are below the table). Everything else is undecided. In particular, a method whose maps are similar for
+# (the table's caption gives both thresholds). Everything else is undecided. In particular, a method whose maps are similar for
 # all photographs has a high null baseline, which is not enough to pass. An all-zero map has no ranking; its similarity
 # counts as 0.
 
