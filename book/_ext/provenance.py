@@ -22,7 +22,7 @@ def cell(manifest: dict[str, Any], run: Path) -> dict[str, Any]:
 {_ingredients(manifest["inputs"])}
 
 Seed
-: {manifest["parameters"].get("seed", "none")}
+: {manifest["parameters"].get("seed", "none (deterministic)")}
 
 Run
 : {manifest["finished"][:10]} in {manifest["seconds"]:.0f} s on {manifest["machine"]}, commit
