@@ -11,7 +11,7 @@ SHELL   := /bin/bash
 # Exact versions of what looks after the versions themselves.
 TOOLS   := .venv/tools/bin
 
-.PHONY: report run test lint pair lab links bench fuzz lock audit licences hooks clean
+.PHONY: report run test lint pair lab links bench bench-gpu fuzz lock audit licences hooks clean
 .DELETE_ON_ERROR:
 
 report: .venv/ready pair
@@ -63,6 +63,10 @@ links: .venv/ready pair
 
 bench: .venv/ready
 	$(BIN)/python benchmarks/run.py
+
+# Ours against the peers on this machine's card; with --bundle, for a machine without network.
+bench-gpu: .venv/ready
+	$(BIN)/python benchmarks/gpu.py $(GPU)
 
 fuzz: .venv/ready
 	nice $(BIN)/python tests/fuzz.py --seconds 300

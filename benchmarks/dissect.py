@@ -159,7 +159,7 @@ def quality(folder: str) -> None:
             recorded = record_activations(net, [layer], probe, folder=place)
             for measure, options in (("soft_wpmi", {"top_k": 5}), ("cos_similarity_cubed", {})):
                 table = label_units(recorded, images, texts, concepts, measure=measure, **options)
-                found = evaluate_output_units(table, layer, net.categories, concepts, encoder)
+                found = evaluate_output_units(table, layer, net.class_names, concepts, encoder)
                 print(
                     f"{net.weights}, {measure} {options}: right {found.accuracy:.3f} "
                     f"({found.accuracy_low:.3f} to {found.accuracy_high:.3f}; at random "

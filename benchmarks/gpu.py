@@ -14,6 +14,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -401,10 +402,14 @@ def notebook_rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 def _with_values(source: str, values: dict[str, Any]) -> str:
     """Return a notebook's source with values in place of the check of its parameters."""
-    head, _, rest = source.partition("from xailib.report.params")
-    _, _, rest = rest.partition("check_notebook(globals())")
+    check = re.compile(
+        r"from xailib\.report\.params.*?check_notebook\(.*?globals\(\)\)\n", re.DOTALL
+    )
     lines = "".join(f"{name} = {value!r}\n" for name, value in values.items())
-    return f"{head}{lines}{rest}"
+    found, count = check.subn(lambda _: lines, source)
+    if count != 1:
+        raise SystemExit("gpu: the notebook's check of its parameters was not found")
+    return found
 
 
 GROUPS: dict[str, Callable[[argparse.Namespace], Iterator[dict[str, Any]]]] = {

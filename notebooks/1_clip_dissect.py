@@ -24,7 +24,7 @@ layers: list = []  # layers as in named_modules; empty: the last two stages and 
 encoder: str = "conse:tf_efficientnet_lite1"  # clip:ViT-B/16, openclip:ARCH/PRETRAINED, or conse:CLASSIFIER[+mpnet]
 encoder_weights: str = ""  # local file for the encoder; empty: fetched, or packaged for conse
 probe: list = ["packaged"]  # probe images: packaged, broden, imagenet-sample, files or folders
-crops: int = 36  # parts cut from each probe photograph besides the whole (at least 0)
+crops: int = 36  # parts cropped from each probe image besides the whole (at least 0)
 concepts: list = ["packaged", "categories:imagenet"]  # packaged, categories:imagenet, or a text file with one concept a line
 measure: str = "soft_wpmi"  # how units and concepts are compared (soft_wpmi, wpmi, rank_reorder, cos_similarity or cos_similarity_cubed)
 top_k: int = 20  # for soft_wpmi: the most activating probe images that decide a label, at most their number (at least 1)
@@ -56,7 +56,7 @@ from xailib.dissect.label import check_measure, evaluate_output_units, label_uni
 from xailib.encoders.load import load_encoder
 from xailib.images.load import ImageSet
 from xailib.images.probe import load_probe
-from xailib.networks.zoo import imagenet_categories
+from xailib.networks.zoo import imagenet_classes
 from xailib.report.figures import style as figures
 from xailib.report.figures import units as unit_figures
 from xailib.report.run.results import start_run
@@ -126,8 +126,6 @@ else:
         )
         for kind, (net, names) in networks.items()
     }
-    for recorded in (embedded, *recordings.values()):
-        recorded.prune()  # blocks of images that are not in the probe set any more
     tables = {
         kind: label_units(recorded, images, texts, words, measure=measure, device=classifier.device, **options)
         for kind, recorded in recordings.items()
@@ -146,9 +144,9 @@ answer = f"**Answer.** Each of {len(labels)} units in {len(chosen)} layers gets 
 quality = pd.DataFrame()
 if not descriptions:
     metrics |= {"probe_images": len(probe_set), "concepts": len(words)}
-    known = sorted(probe_set.categories)
-    is_output = len(labels[labels["layer"] == chosen[-1]]) == len(classifier.categories)
-    if len(known) >= 2 and classifier.categories == imagenet_categories() and is_output:
+    known = sorted(probe_set.class_indices)
+    is_output = len(labels[labels["layer"] == chosen[-1]]) == len(classifier.class_names)
+    if len(known) >= 2 and classifier.class_names == imagenet_classes() and is_output:
         names = load_concepts("categories:imagenet")
         name_rows = reader.encode_texts(names.names)
         rows = []
@@ -166,7 +164,7 @@ if not descriptions:
                 **options,
             )
             found = evaluate_output_units(
-                judged, chosen[-1], classifier.categories, names, reader, only=known
+                judged, chosen[-1], classifier.class_names, names, reader, only=known
             )
             rows.append({"network": kind, **found.as_dict()})
         quality = pd.DataFrame(rows)

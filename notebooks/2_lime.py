@@ -21,13 +21,13 @@
 model: str = "tf_efficientnet_lite0"  # a name that load_classifier knows, or path/to/file.py:function
 weights: str = ""  # file with a state dict, name of torchvision weights, or random; empty: the published ones
 images: list = ["bull-mastiff", "dalmatian", "goose", "bald-eagle", "leafhopper", "dung-beetle", "strawberry", "cannon", "jeep-blue", "drum"]  # packaged names, files or folders
-target: str = ""  # category to explain, by name or index, a name that is a number in quotes; empty: each photograph's predicted one
-num_samples: int = 1000  # perturbed pictures for each photograph (at least 10)
+target: str = ""  # class to explain, by name or index, a name that is a number in quotes; empty: each photograph's predicted one
+num_samples: int = 1000  # perturbed images for each photograph (at least 10)
 until_stable: bool = False  # draw until the mask is stable instead, at most max_samples
 max_samples: int = 4000  # the most that until_stable draws (at least 10)
 design: str = "independent"  # how samples are drawn, lime's way is independent (independent, antithetic or orthogonal)
 num_features: int = 10  # superpixels in a mask (at least 1)
-segmentation: str = "quickshift"  # how photographs are cut into superpixels (quickshift, slic or felzenszwalb)
+segmentation: str = "quickshift"  # how photographs are segmented into superpixels (quickshift, slic or felzenszwalb)
 hide_color: int = 0  # gray level of a hidden superpixel (from 0 to 255)
 seed: int = 0  # of superpixels and samples (from 0 to 4294967295)
 device: str = "auto"  # auto, cpu, cuda or mps
@@ -44,7 +44,7 @@ from IPython.display import Markdown, display
 
 from xailib.compare.masks import lime_mask
 from xailib.evaluate.stability import photographs_table
-from xailib.explain.requests import works_of
+from xailib.explain.requests import requests_of
 from xailib.images.load import load_images
 from xailib.networks.classifier import load_classifier
 from xailib.report.figures import style as figures
@@ -52,7 +52,7 @@ from xailib.report.run.results import start_run
 
 photographs = load_images(images)
 classifier = load_classifier(model, weights or None, device, seed)
-(work,) = works_of("2_lime", classifier, globals())
+(work,) = requests_of("2_lime", classifier, globals())
 run = start_run(
     out_dir,
     "2_lime",

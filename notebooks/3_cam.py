@@ -21,7 +21,7 @@
 model: str = "tf_efficientnet_lite0"  # a name that load_classifier knows, or path/to/file.py:function
 weights: str = ""  # file with a state dict, name of torchvision weights, or random; empty: the published ones
 images: list = ["bull-mastiff", "dalmatian", "goose", "bald-eagle", "leafhopper", "dung-beetle", "strawberry", "cannon", "jeep-blue", "drum"]  # packaged names, files or folders
-target: str = ""  # category to explain, by name or index, a name that is a number in quotes; empty: each photograph's predicted one
+target: str = ""  # class to explain, by name or index, a name that is a number in quotes; empty: each photograph's predicted one
 methods: list = ["gradcam", "ablationcam", "scorecam"]  # heatmaps, gradcam first (any of gradcam, gradcam++, xgradcam, hirescam, layercam, ablationcam or scorecam)
 layer: str = ""  # layer whose maps are weighted, as in named_modules; empty: the last with feature maps
 seed: int = 0  # only for random weights: the maps themselves have nothing random (from 0 to 4294967295)
@@ -39,8 +39,8 @@ import pandas as pd
 from IPython.display import Markdown, display
 from scipy.stats import spearmanr
 
-from xailib.explain.cam.methods import guided_backprop
-from xailib.explain.requests import works_of
+from xailib.explain.cam.methods import guided_backprops
+from xailib.explain.requests import requests_of
 from xailib.images.load import load_images
 from xailib.networks.classifier import load_classifier
 from xailib.report.figures import style as figures
@@ -48,7 +48,7 @@ from xailib.report.run.results import start_run
 
 photographs = load_images(images)
 classifier = load_classifier(model, weights or None, device, seed)
-works = works_of("3_cam", classifier, globals())
+works = requests_of("3_cam", classifier, globals())
 layer_name = works[0].key["layer"]
 run = start_run(
     out_dir,
@@ -159,9 +159,9 @@ figures.publish(
 )
 
 # %% tags=["remove-input"]
-wanted = None if target == "" else classifier.category_index(target)
+wanted = None if target == "" else classifier.class_index(target)
 try:
-    gradients = {p.id: guided_backprop(classifier, p, wanted) for p in photographs}
+    gradients = dict(zip(photographs.ids, guided_backprops(classifier, photographs, wanted), strict=True))
 except ValueError as error:  # a network without ReLU has no guided backpropagation
     gradients = {}
     display(Markdown(f"Guided backpropagation is not shown: {error}."))

@@ -19,7 +19,7 @@
 
 # %% tags=["parameters"]
 published: str = ""  # local folder with the report's files, in its own layout; empty: fetched from its repository
-store: bool = False  # keep the tables in the project, for readers without a network
+store: bool = False  # store the tables in the project, for readers without a network
 out_dir: str = "results/scratch/6_replication"  # where this run is written; relative to the project
 
 # %% tags=["remove-input"]

@@ -29,7 +29,7 @@ sparse_first: int = 3  # photographs for these, the first ones (at least 2)
 redraws: int = 2  # how often random weights are drawn; not for sparse methods (at least 1)
 middle: bool = False  # make these for the middle stage too, about a minute more
 stages: int = 5  # steps in which the network is randomised, from the output layer down (at least 2)
-lime_samples: int = 200  # LIME's perturbed pictures, of trained and random networks alike (at least 10)
+lime_samples: int = 200  # LIME's perturbed images, of trained and random networks alike (at least 10)
 layer: str = ""  # layer whose maps are weighted, as in named_modules; empty: the last with feature maps
 seed: int = 0  # of random weights and LIME's samples (from 0 to 4294967295)
 device: str = "auto"  # auto, cpu, cuda or mps
@@ -47,12 +47,12 @@ from IPython.display import Markdown, display
 
 from xailib.errors import InputError
 from xailib.evaluate.randomisation import cascade, explain_targets, usable
-from xailib.evaluate.sanity import ALIKE, AREA, CHANGED, compare, floor, verdict
+from xailib.evaluate.sanity import ALIKE, AREA, CHANGED, compare, null_baseline, verdict
 from xailib.explain.cam.methods import cam_layer_of
 from xailib.images.load import load_images
 from xailib.networks.classifier import load_classifier
 from xailib.report.figures import style as figures
-from xailib.report.figures.sanity import picture_of, stage_chart
+from xailib.report.figures.sanity import overlay, stage_chart
 from xailib.report.run.results import start_run
 
 photographs = load_images(images)
@@ -79,7 +79,7 @@ run = start_run(
 )
 
 # %% tags=["remove-input"]
-ranked = {p.id: classifier.predict(p, len(classifier.categories)) for p in checked}
+ranked = {p.id: classifier.predict(p, len(classifier.class_names)) for p in checked}
 kinds = {"predicted": 0, "second": 1, "least probable": -1}
 
 
@@ -128,7 +128,7 @@ for draw, networks in enumerate(cascades):
 # %% tags=["remove-input"]
 table = compare(by_stage, 0, "stage_index", {"classifier"})
 table.insert(2, "stage", table["stage_index"].map(names))
-unrelated = floor({method: by_kind[method, "predicted"] for method in used})
+unrelated = null_baseline({method: by_kind[method, "predicted"] for method in used})
 last = table[table["stage_index"] == stages]
 judged = verdict(last, unrelated)
 judged_ssim = verdict(last, unrelated, "ssim").set_index("method")["verdict"]
@@ -220,7 +220,7 @@ figures.publish(
     run,
     figures.gallery(
         [
-            [picture_of(view, shown.get(((method, index), photograph.id))) for index in names]
+            [overlay(view, shown.get(((method, index), photograph.id))) for index in names]
             for method in used
         ],
         list(names.values()),

@@ -23,14 +23,14 @@ weights: str = ""  # file with a state dict, name of torchvision weights, or ran
 images: list = ["bull-mastiff", "dalmatian", "goose", "bald-eagle", "leafhopper", "dung-beetle", "strawberry", "cannon", "jeep-blue", "drum"]  # the photographs of the LIME run
 lime_run: str = "results/scratch/2_lime"  # a finished run of 2_lime
 long_runs: int = 2  # photographs that get the long runs below, the first ones (at least 1)
-pool: int = 8000  # samples of the first long run, cut into shorter ones, the others are half as long; at least twice the largest of sizes that shall appear, and four times the smallest if long_runs is above 1 (at least 20)
+pool: int = 8000  # samples of the first long run, split into shorter ones, the others are half as long; at least twice the largest of sizes that shall appear, and four times the smallest if long_runs is above 1 (at least 20)
 sizes: list = [100, 200, 500, 1000, 2000, 4000]  # samples of the runs that are compared with each other (at least 10)
 designs: list = ["antithetic", "orthogonal"]  # other ways to draw samples, measured against independent ones; may be empty (any of independent, antithetic or orthogonal)
 design_pool: int = 1024  # samples for each of these; at least twice design_size (at least 20)
-design_size: int = 256  # samples of the runs that they are cut into, even (at least 10)
-cut_samples: int = 250  # samples of a run on another cut into superpixels; at most a quarter of pool (at least 10)
+design_size: int = 256  # samples of the runs that they are split into, even (at least 10)
+cut_samples: int = 250  # samples of a run on another segmentation; at most a quarter of pool (at least 10)
 num_features: int = 10  # superpixels in a mask (at least 1)
-segmentation: str = "quickshift"  # how photographs are cut into superpixels (quickshift, slic or felzenszwalb)
+segmentation: str = "quickshift"  # how photographs are segmented into superpixels (quickshift, slic or felzenszwalb)
 hide_color: int = 0  # gray level of a hidden superpixel (from 0 to 255)
 seed: int = 0  # of superpixels and samples (from 0 to 4294967295)
 device: str = "auto"  # auto, cpu, cuda or mps
@@ -48,7 +48,7 @@ from IPython.display import Markdown, display
 
 from xailib.errors import InputError
 from xailib.evaluate.stability import (
-    SURE,
+    MIN_FREQUENCY,
     compared_sizes,
     cuts_table,
     designs_table,
@@ -134,7 +134,7 @@ display(
         f"{means.loc[most, 'shared']:.0%} with {most} (mean over {len(set(runs['image']))} photographs). "
         f"Of the {len(table)} masks in this report, with {samples} samples each, {metrics['stable']} "
         f"{'is' if metrics['stable'] == 1 else 'are'} stable by the criterion below; on average {table['sure'].mean():.1f} of "
-        f"{num_features} superpixels are selected in at least {SURE:.0%} of half-samples."
+        f"{num_features} superpixels are selected in at least {MIN_FREQUENCY:.0%} of half-samples."
     )
 )
 
@@ -156,7 +156,7 @@ display(
 display(
     Markdown(
         f"A mask is **stable** if $s \\geq {AGREEMENT}$ in {CONFIDENCE:.0%} of the random splits. The **selection frequency** of a "
-        f"superpixel is the share of half-samples that select it; we count superpixels of the mask with at least {SURE:.0%}. "
+        f"superpixel is the share of half-samples that select it; we count superpixels of the mask with at least {MIN_FREQUENCY:.0%}. "
         '`explain_lime(..., num_samples="auto")` draws samples until the mask is stable or a maximum is reached. '
         "Intervals of the weights are bootstrap intervals {cite}`efron1979`: the linear model is refitted to samples drawn with replacement. "
         "None of this needs further passes through the network."
@@ -207,7 +207,7 @@ figures.publish(
             [
                 views[e.image],
                 figures.lime_row(views[e.image], e, num_features)[2],
-                figures.heat(views[e.image], stability_figures.sureness(e, found)),
+                figures.heat(views[e.image], stability_figures.selection_map(e, found)),
             ]
             for e, found in shown
         ],
@@ -231,7 +231,7 @@ figures.publish_table(
     table.assign(verdict=table["stable"].map({True: "stable", False: "not stable"})),
     "stability-photographs",
     "Split-half stability of each explanation on the LIME page. Shared superpixels, IoU and rank correlation: between two halves, mean over splits. "
-    f"Frequent: superpixels of the mask with a selection frequency of at least {SURE:.0%}. Samples needed: the first check at which `\"auto\"` "
+    f"Frequent: superpixels of the mask with a selection frequency of at least {MIN_FREQUENCY:.0%}. Samples needed: the first check at which `\"auto\"` "
     "finds the mask stable (later checks may differ); a dash if none does.",
     {
         "image": "photograph",
@@ -251,7 +251,7 @@ few = table.loc[table["shared"].idxmin()]
 display(
     Markdown(
         f"The least stable explanation is that of *{few['image']}*, with {few['superpixels']} superpixels: its halves share {few['shared']:.0%}. "
-        f"On average {metrics['sure']:.1f} of {num_features} superpixels are selected in at least {SURE:.0%} of half-samples. The selection varies at the "
+        f"On average {metrics['sure']:.1f} of {num_features} superpixels are selected in at least {MIN_FREQUENCY:.0%} of half-samples. The selection varies at the "
         "end of the ranking, where several superpixels have similar weights but the number selected is fixed."
     )
 )

@@ -22,13 +22,13 @@ def lime_resnet50(weights: str | Path = "IMAGENET1K_V2") -> Loaded:
     """Squash the photograph to 256 x 256, keep the centre 224 x 224 (lime's tutorial)."""
     classifier = load_classifier("resnet50", weights, device="cpu")
     squashed = [transforms.Resize((256, 256)), transforms.CenterCrop(224)]
-    return classifier.module, transforms.Compose([*squashed, *_NORMALISED]), classifier.categories
+    return classifier.module, transforms.Compose([*squashed, *_NORMALISED]), classifier.class_names
 
 
 def cam_resnet50(weights: str | Path = "IMAGENET1K_V1") -> Loaded:
     """See the whole photograph at its own size (grad-cam's example script)."""
     classifier = load_classifier("resnet50", weights, device="cpu")
-    return classifier.module, transforms.Compose(_NORMALISED), classifier.categories
+    return classifier.module, transforms.Compose(_NORMALISED), classifier.class_names
 
 
 # What these fetch when no file is given: `xailib.report.run.preflight` asks for it before a run.

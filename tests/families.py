@@ -151,7 +151,7 @@ def gray(image) -> Tensor:
 
 
 class Small(nn.Module):
-    """A network of a few layers, with in-place ReLUs; what it puts out is up to `out`."""
+    """A network of a few layers, with in-place ReLUs; what it outputs is up to `out`."""
 
     def __init__(self, categories=CATEGORIES, channels=3, out=lambda scores: scores):
         super().__init__()

@@ -114,7 +114,7 @@ def classifier(make=Plain, seed: int = 0, device: str = "cpu") -> Classifier:
         name=getattr(make, "__name__", "net").lower(),
         module=module,
         preprocessing=Preprocessing((SIDE, SIDE), SIDE, (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)),
-        categories=tuple(f"thing {index}" for index in range(CATEGORIES)),
+        class_names=tuple(f"thing {index}" for index in range(CATEGORIES)),
         weights="random",
         sha256=f"{seed:064d}",
         device=torch.device(device),

@@ -51,12 +51,21 @@ def make(photograph):
     return Explanation("lime", photograph.id, photograph.sha256, "", 0, "", 0.5, Frame.whole(8, 8),
         raw, raw)
 
-work = types.SimpleNamespace(method="lime", key={}, make=make)
+def explain(photographs):
+    return map(make, photographs)
+
+work = types.SimpleNamespace(method="lime", key={}, explain=explain)
 network = types.SimpleNamespace(files=(), identity=None)
-sys.modules["xailib.explain.requests"] = types.SimpleNamespace(works_of=lambda *_: [work])
+sys.modules["xailib.explain.requests"] = types.SimpleNamespace(requests_of=lambda *_: [work])
 sys.modules["xailib.networks.classifier"] = types.SimpleNamespace(
     Classifier=None, load_classifier=lambda *_: network)
-sys.modules["xailib.report.run.probing"] = types.SimpleNamespace(record=None, label=None)
+class Stub(types.ModuleType):
+    def __getattr__(self, name):
+        return None
+
+for name in ("activations", "blocks", "concepts", "embeddings", "label", "top_images"):
+    sys.modules[f"xailib.dissect.{name}"] = Stub(name)
+sys.modules["xailib.encoders.load"] = Stub("load")
 """
 LAST = """
 import pandas as pd
@@ -92,7 +101,7 @@ main()
 """
 
 
-def beginning(task: str, last: str = "run.explanations(") -> list[str]:
+def beginning(task: str, last: str = "run.streamed(") -> list[str]:
     """The code of a real notebook up to its explanations: their keys are what shards must meet."""
     cells = jupytext.read(ROOT / "notebooks" / f"{task}.py").cells
     code = [cell.source for cell in cells if cell.cell_type == "code"]

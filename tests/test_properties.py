@@ -55,7 +55,7 @@ def ours(action):
 
 def known(target):
     """Tell whether the net has this category."""
-    names = [name.lower() for name in NET.categories]
+    names = [name.lower() for name in NET.class_names]
     return target is None or target in range(len(names)) or str(target).lower() in names
 
 

@@ -29,7 +29,6 @@ CROWDED = {
     "xailib/networks": "kept and counting are to be folded (gpu1)",
     "xailib/explain": "record is to be folded into explanation (gpu1)",
     "xailib/dissect": "cosines, evidence and labels are to be folded (gpu2, blocks)",
-    "xailib/report/run": "scheduler, shards and costs are to be made anew (engine)",
 }
 INSIDE = {("xailib.explain.stream", "xailib.explain.requests"): "hides the circle below (gpu1)"}
 CIRCLES = {

@@ -21,7 +21,7 @@ class InputError(XailibError, ValueError):
 
 
 class UnavailableError(XailibError, OSError):
-    """Something that had to be fetched and could not be."""
+    """Something that had to be downloaded and could not be."""
 
 
 class StorageError(UnavailableError):

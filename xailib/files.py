@@ -1,4 +1,4 @@
-"""Files that are whole or absent, hashes that tell what they hold, and locks.
+"""Files that are whole or absent, hashes of their content, and locks.
 
 A lock is the operating system's, on a file in the folder: it ends with its process, however that
 ends, so that a run that was killed leaves nothing to clear away.
@@ -52,7 +52,7 @@ def storage(path: Path) -> Iterator[None]:
         full = "make room and" if error.errno in _FULL else "make it writable and"
         raise StorageError(
             f"disk: cannot write {str(path)!r}: {error.strerror}; "
-            f"{full} run again to go on, what is finished is kept"
+            f"{full} run again to resume, finished results are stored"
         ) from error
 
 
@@ -78,7 +78,7 @@ def write_atomic(path: Path, data: bytes | str) -> None:
         file.write(data.encode() if isinstance(data, str) else data)
 
 
-def take_away(folder: Path, names: Collection[str]) -> bool:
+def delete_if_only(folder: Path, names: Collection[str]) -> bool:
     """Delete a folder if it holds these files and nothing else; return whether that is so.
 
     So is the folder above, if that is empty then.

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from cards import gpus
 from sphinx.application import Sphinx
 from sphinx.config import Config
 
@@ -41,6 +42,12 @@ def texts(folder: Path = FOLDER) -> dict[str, str]:
         "performance_busy": busy(ratios, growth),
         "performance_together": together(ratios),
         "performance_machines": "\n".join(machines(runs)),
+        "performance_gpu": "\n\n".join(
+            f"{caption}\n\n{html(table, f'performance-gpu-{place}')}"
+            for place, (caption, table) in enumerate(gpus(folder / "gpu.json"))
+            if len(table)
+        )
+        or "No GPU has been measured yet.",
     }
 
 

@@ -13,6 +13,7 @@ from conftest import ROOT
 
 sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "book" / "_ext")]
 
+import cards  # noqa: E402
 import cases  # noqa: E402
 import growth_figure  # noqa: E402
 import measure  # noqa: E402
@@ -254,3 +255,21 @@ def test_the_page_builds_strictly_and_shows_every_comparison(tmp_path):
         ("dark", "growth-dark"),
     ]
     assert "performance targets are met" in page
+
+
+def test_a_card_s_rows_become_three_tables(tmp_path):
+    single = {"lime, batches of 10": 2.0, "lime, batches of 256": 1.5, "bare passes, tf32": 0.1}
+    single |= {"ours, exact": 0.5, "ours, tf32": 0.15, "ours, half": 0.1}
+    stream = {"ours": 2.0, "images_per_second": 12.0, "bare passes, auto": 1.6}
+    equal = {"images": 20, "lime_weights": 4e-6, "gradcam": 1e-6, "ablationcam": 1e-6}
+    equal |= {"segments_differ": 0, "other_masks": 1}
+    rows = {"LIME, one image": single, "LIME, stream of 24, tf32": stream}
+    rows |= {"equal to the CPU, tf32": equal, "soft-WPMI": {"failed": "out of memory"}}
+    card = {"cores": 16, "torch": "2.11", "rows": rows}
+    (tmp_path / "gpu.json").write_text(json.dumps({"NVIDIA X": card}))
+    one, many, same = (table for _, table in cards.gpus(tmp_path / "gpu.json"))
+    assert one.to_dict("records")[0]["reference"] == "lime, batches of 256"
+    assert one.to_dict("records")[0]["speed-up, tf32"] == "10.0"
+    assert list(many["measured"]) == ["12.0 images/s, 1.25 × the time of the forward passes"]
+    assert same.to_dict("records")[0]["LIME masks that differ"] == 1
+    assert list(cards.gpus(tmp_path / "none.json")) == []

@@ -8,7 +8,7 @@ from browsing import PAGES
 from PIL import Image
 from playwright.sync_api import expect
 
-from xailib.report.run.notebook import TASKS
+from xailib.report.params.profiles import TASKS
 
 pytestmark = pytest.mark.site
 

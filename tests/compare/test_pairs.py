@@ -79,8 +79,8 @@ def test_limes_signs_are_two_maps_in_one_frame():
     assert [one.name for one in maps] == [SUPPORTS, OPPOSES, "gradcam"]
     assert {one.area for one in maps} == {0.3}
     assert np.array_equal(maps[0].values, -maps[1].values)
-    assert np.array_equal(maps[0].cut(0.3), SEGMENTS < 3)
-    assert np.array_equal(maps[1].cut(0.3), SEGMENTS > 6)
+    assert np.array_equal(maps[0].mask(0.3), SEGMENTS < 3)
+    assert np.array_equal(maps[1].mask(0.3), SEGMENTS > 6)
 
 
 def test_pairs_of_other_targets_or_networks_are_refused():
@@ -102,7 +102,7 @@ def test_other_photographs_maps_are_cut_at_the_same_area():
     maps = [one for k, image in enumerate("abc") for one in maps_of(group(image, k), 2 + 2 * k)]
     assert [one.area for one in maps[::3]] == [0.2, 0.4, 0.5]  # of five that support
     table = pair_table(maps, draws=50).set_index(["image", "a", "b"])
-    own, heats = maps[0].cut(0.2), [maps[k] for k in (5, 8)]
+    own, heats = maps[0].mask(0.2), [maps[k] for k in (5, 8)]
     expected = np.mean([iou(own, area_mask(heat.values, 80)) for heat in heats])
     assert table.loc[("a", SUPPORTS, "gradcam"), "others"] == expected
     with pytest.raises(InputError, match=r"area: 1\.5 is not a share"):
@@ -132,10 +132,10 @@ def test_the_table_of_pairs():
     assert len(table) == 3 * 2  # a heatmap with either sign; the signs themselves are no pair
     row = table.iloc[0]
     a, b = maps[0], maps[2]
-    assert row["iou"] == iou(a.cut(0.3), b.cut(0.3))
+    assert row["iou"] == iou(a.mask(0.3), b.mask(0.3))
     assert row["spearman"] == pytest.approx(spearmanr(a.values.ravel(), b.values.ravel())[0])
     assert row["others"] == pytest.approx(
-        np.mean([iou(a.cut(0.3), maps[k].cut(0.3)) for k in (5, 8)])
+        np.mean([iou(a.mask(0.3), maps[k].mask(0.3)) for k in (5, 8)])
     )
     means = summary(table)
     assert list(means["images"]) == [3, 3]

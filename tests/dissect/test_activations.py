@@ -152,8 +152,6 @@ def test_another_recording_is_never_used_and_stays(tmp_path, probe, shown):
             np.testing.assert_array_equal(found[name], alone[name])
     assert len(shown) == 2 * len(variants)
     assert len(list((tmp_path / "all").iterdir())) == len(variants)
-    found.prune()
-    assert list((tmp_path / "all").iterdir()) == list(found.blocks)
 
 
 @pytest.mark.parametrize("spoil", ["append", "flip", "remove", "manifest"])
@@ -171,7 +169,7 @@ def test_a_damaged_block_alone_is_made_again_and_said(tmp_path, probe, short, sh
         file.write_bytes(data + b"x" if spoil == "append" else data[:-1] + bytes([data[-1] ^ 1]))
     shown.clear()
     again = record_activations(net, LAYERS, probe, folder=tmp_path)
-    assert f"{file.parent.name}' is damaged; it is recorded anew" in caplog.text
+    assert f"{file.parent.name}' is damaged; it is recorded again" in caplog.text
     assert shown == [["p04", "p05", "p06", "p07"]]
     for name in LAYERS:
         np.testing.assert_array_equal(again[name], whole[name])
@@ -258,7 +256,7 @@ def test_a_full_disk_is_told_before_and_during(tmp_path, probe, monkeypatch):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (300, hard))  # not enough for a layer
     try:
-        with pytest.raises(StorageError, match="make room and run again to go on"):
+        with pytest.raises(StorageError, match="make room and run again to resume"):
             record_activations(net, LAYERS, probe, folder=tmp_path / "b", dtype="float32")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -234,7 +234,7 @@ def test_output_units_of_a_real_network_and_of_an_untrained_one(shared, tmp_path
     accuracy = {}
     for weights in (None, "random"):
         net = load_classifier("tf_efficientnet_lite0", weights)
-        concepts = from_names([net.categories[i] for i in sorted(probe.categories)], "classes")
+        concepts = from_names([net.class_names[i] for i in sorted(probe.class_indices)], "classes")
         texts = encoder.encode_texts(concepts.names)
         folder = tmp_path / str(weights)
         layer = net.dissect_layers[-1]
@@ -242,7 +242,7 @@ def test_output_units_of_a_real_network_and_of_an_untrained_one(shared, tmp_path
         for measure, options in (("soft_wpmi", {"top_k": 5}), ("cos_similarity_cubed", {})):
             table = label_units(recorded, images, texts, concepts, measure=measure, **options)
             found = evaluate_output_units(
-                table, layer, net.categories, concepts, encoder, only=probe.categories
+                table, layer, net.class_names, concepts, encoder, only=probe.class_indices
             )
             accuracy[weights, measure] = found.accuracy
     assert accuracy[None, "soft_wpmi"] >= 0.75

@@ -98,5 +98,5 @@ def test_what_does_not_fit_is_refused():
             top.first(count)
     with pytest.raises(InputError, match="same images"):
         soft_wpmi_of_tops([top, shown(values, (0, 120))], np.take, unit_rows(3, 7))
-    with pytest.raises(InputError, match="7 images are to be kept of 5"):
+    with pytest.raises(InputError, match="7 images are to be stored of 5"):
         soft_wpmi_of_tops([shown(values, (0, 5))], np.take, unit_rows(3, 7))

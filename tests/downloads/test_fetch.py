@@ -138,7 +138,7 @@ def test_a_broken_download_leaves_nothing_and_is_fetched_anew(address, place, tm
 
 
 def test_what_a_killed_process_has_left_is_written_over(address, place):
-    file = downloads.kept(address)
+    file = downloads.cached_path(address)
     file.parent.mkdir()
     file.with_name(file.name + ".part").write_bytes(b"half of another version" * 2000)
     assert fetch(address, sha256=SHA256).read_bytes() == CONTENT
@@ -151,9 +151,9 @@ def test_what_is_not_whole_is_neither_taken_nor_noted(address, place, tmp_path):
 
     with pytest.raises(UnavailableError, match="torn"):
         fetch(address, check=torn)
-    assert not downloads.kept(address).exists()
+    assert not downloads.cached_path(address).exists()
     assert not (tmp_path / "cache" / "hashes.txt").exists()
-    downloads.kept(address).write_bytes(CONTENT)  # put there by hand: looked into, too
+    downloads.cached_path(address).write_bytes(CONTENT)  # put there by hand: looked into, too
     with pytest.raises(UnavailableError, match="torn"):
         fetch(address, check=torn)
     assert not (tmp_path / "cache" / "hashes.txt").exists()

@@ -192,7 +192,7 @@ def test_sentences_are_the_mean_of_their_own_tokens(sentences):
 
 def test_conse_is_its_definition(sentences):
     bridge = nets.classifier()
-    names = sentences.encode_texts(bridge.categories)
+    names = sentences.encode_texts(bridge.class_names)
     encoder = ConseEncoder("conse:x", "a surrogate", "0" * 64, bridge, sentences, names, top=3)
     given = pictures(4)
     for row, picture in zip(encoder.encode_images(given), given, strict=True):

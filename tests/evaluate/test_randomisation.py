@@ -14,7 +14,7 @@ from torch import nn
 from xailib.errors import InputError
 from xailib.evaluate import sanity
 from xailib.evaluate.randomisation import METHODS, cascade, explain_targets, stages_of, usable
-from xailib.evaluate.sanity import compare, floor, similarity, verdict
+from xailib.evaluate.sanity import compare, null_baseline, similarity, verdict
 from xailib.explain.cam.methods import explain_cam
 from xailib.explain.lime import explain_lime
 from xailib.images.load import from_array
@@ -322,14 +322,14 @@ def blobs(count, centre=None):
 
 def test_the_floor_has_every_pair_of_different_photographs():
     maps = blobs(4)
-    table = floor({"gradcam": maps})
+    table = null_baseline({"gradcam": maps})
     assert len(table) == 12
     assert not (table["image"] == table["other"]).any()
     one = table[(table["image"] == "photo 1") & (table["other"] == "photo 3")].iloc[0]
     peer = similarity(maps[1].saliency, maps[3].saliency)["spearman"]
     assert one["spearman"] == pytest.approx(peer)  # the order of the two is in the last bit
-    with pytest.raises(InputError, match="the floor needs two"):
-        floor({"gradcam": maps[:1]})
+    with pytest.raises(InputError, match="a null baseline needs two"):
+        null_baseline({"gradcam": maps[:1]})
 
 
 def test_only_what_may_differ_differs():
@@ -456,7 +456,7 @@ def checked():
             found = [explain_targets(random, p, method, [0], layer="blur")[0] for p in photographs]
             maps[method, stage.index] = found
     table = compare(maps, 0, "stage_index", {"classifier"})
-    return net, photographs, table, floor({method: maps[method, 0] for method in methods})
+    return net, photographs, table, null_baseline({method: maps[method, 0] for method in methods})
 
 
 def test_the_planted_reason_is_found_by_the_trained_network():

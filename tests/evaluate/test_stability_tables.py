@@ -25,7 +25,7 @@ from xailib.explain.lime import explain_lime
 from xailib.explain.sampling import antithetic
 from xailib.explain.stability import fit, stability
 from xailib.images.frames import Frame
-from xailib.report.figures.stability import designs_chart, runs_chart, sureness, weights_chart
+from xailib.report.figures.stability import designs_chart, runs_chart, selection_map, weights_chart
 
 
 def explanation(samples, noise=1.0, image="one", **options):
@@ -159,11 +159,11 @@ def test_figures_show_what_the_tables_say():
     passes = designs_table({"independent": [one], "antithetic": [one]}, 100)
     bars = designs_chart(passes).axes[0].patches
     assert [bar.get_width() for bar in bars] == [1, 1]
-    values = sureness(one, found)
+    values = selection_map(one, found)
     assert values.shape == one.saliency.shape
-    assert set(np.unique(values)) == set(found.chosen_again.astype(np.float32))
+    assert set(np.unique(values)) == set(found.selection_frequency.astype(np.float32))
     bare = replace(one, superpixels=None)
     with pytest.raises(InputError, match="lime has no superpixels"):
-        sureness(bare, found)
+        selection_map(bare, found)
     with pytest.raises(InputError, match="lime of 'one' keeps no samples"):
         weights_table(bare, found)

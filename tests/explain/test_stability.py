@@ -103,7 +103,7 @@ def test_without_noise_stable_and_with_nothing_but_noise_not():
     assert found.stable
     assert found.shared == found.shared_low == found.iou == 1
     assert found.rank_correlation == pytest.approx(1)
-    assert set(found.chosen_again) == {0, 1}
+    assert set(found.selection_frequency) == {0, 1}
     assert mask_is_stable(*clear, 10)
     assert not stability(parts(*noisy)).stable
     assert not mask_is_stable(*noisy, 10)
@@ -227,7 +227,7 @@ def test_samples_are_kept_in_the_file(tmp_path):
 
 def test_errors():
     good = parts(*run(40, 0.1))
-    with pytest.raises(InputError, match="it keeps no samples"):
+    with pytest.raises(InputError, match="it stores no samples"):
         stability(replace(good, shown=None, scores=None))
     with pytest.raises(InputError, match="8 samples cannot be split"):
         stability(replace(good, shown=good.shown[:8], scores=good.scores[:8]))

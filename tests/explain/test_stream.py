@@ -11,6 +11,7 @@ from xailib.explain import ridge
 from xailib.explain.cam.methods import METHODS, Cam, explain_cam, guided_backprop, guided_backprops
 from xailib.explain.lime import Lime, explain_lime, explain_lime_targets, segmentation
 from xailib.explain.stream import explain_many, stream
+from xailib.images import load
 from xailib.images.load import Failure, from_array, load_images
 from xailib.networks.classifier import Classifier
 from xailib.networks.counting import passes
@@ -205,7 +206,7 @@ def test_images_are_read_a_few_ahead_and_no_more(monkeypatch):
 
 
 def test_an_image_set_keeps_what_it_would_read_again(tmp_path, monkeypatch):
-    monkeypatch.setattr("xailib.images.HELD_BYTES", 1)
+    monkeypatch.setattr(load, "HELD_BYTES", 1)
     photographs = load_images(photographs_in(tmp_path / "photographs", 3))
     (tmp_path / "photographs" / "p01.png").write_bytes(b"changed")
     found = list(explain_many(classifier(), photographs, ["gradcam"]))

@@ -28,9 +28,9 @@ def only(path):
 def test_packaged_photographs_have_their_category():
     foolbox = load_images("foolbox")
     assert len(foolbox) == 20
-    assert foolbox["dalmatian"].category == 251
+    assert foolbox["dalmatian"].class_index == 251
     assert len({photograph.sha256 for photograph in foolbox}) == 20
-    assert load_images("chelsea")[0].category is None
+    assert load_images("chelsea")[0].class_index is None
 
 
 def test_every_packaged_name_loads():

@@ -42,7 +42,7 @@ def test_a_tree_gives_labels_categories_and_failures(tree):
     probe = load_probe(tree)
     assert probe.ids == ("a", "c", "b")
     assert [image.label for image in probe.images] == ["kitchen", "n01440764", "sky"]
-    assert probe.categories == {0}
+    assert probe.class_indices == {0}
     assert len(probe.failures) == 1
     assert "broken.png" in probe.failures[0].source
     assert [p.id for p in probe] == list(probe.ids)
@@ -97,7 +97,7 @@ def test_a_file_that_changes_or_goes_is_noticed(tree):
 def test_packaged_photographs():
     probe = load_probe()
     assert len(probe) >= 20
-    assert 949 in probe.categories  # a strawberry
+    assert 949 in probe.class_indices  # a strawberry
     assert not probe.failures
 
 

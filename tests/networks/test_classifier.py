@@ -64,7 +64,7 @@ def lite0():
 def test_the_embedded_classifier_knows_the_packaged_photographs(lite0):
     """At least 17 of foolbox's 20 labelled photographs right."""
     photographs = load_images("foolbox")
-    right = [lite0.predict(p, top=1)[0].index == p.category for p in photographs]
+    right = [lite0.predict(p, top=1)[0].index == p.class_index for p in photographs]
     assert sum(right) >= 17
 
 
@@ -86,7 +86,7 @@ def top1(classifier, photographs):
 
 
 def test_resnet18_from_a_file_is_as_accurate_as_it_should_be(shared):
-    """On the thousand probe photographs, one a category, whose short side is 256 already.
+    """On the thousand probe photographs, one a class, whose short side is 256 already.
 
     The 77 % that were measured for these weights are reached on the photographs' central 256
     pixels; torchvision's own recipe keeps the central 224 and gives less.
@@ -102,7 +102,7 @@ def test_resnet18_from_a_file_is_as_accurate_as_it_should_be(shared):
 
 def test_a_users_own_network_by_file(shared):
     classifier = load_classifier(f"{shared}/models/squeezenet_places365.py:load")
-    assert classifier.categories[0] == "airfield"
+    assert classifier.class_names[0] == "airfield"
     photograph = load_images(sorted((shared / "probe_scenes" / "airport").iterdir())[0])[0]
     assert classifier.view(photograph).frame.resized == (256, 256)
     module, transform, _ = zoo_load(shared)
@@ -126,7 +126,7 @@ def zoo_load(shared):
 
 def test_own_network_with_and_without_weights(own, tmp_path):
     classifier = load_classifier(f"{own}:load")
-    assert classifier.categories == ("cat", "dog", "cow")
+    assert classifier.class_names == ("cat", "dog", "cow")
     assert classifier.cam_layer == "features"
     state = {k: torch.zeros_like(v) for k, v in classifier.module.state_dict().items()}
     torch.save(state, tmp_path / "zero.pth")
@@ -167,8 +167,8 @@ def test_what_lies_beside_own_code_can_be_imported_and_counts(tmp_path):
     [
         ("laod", "did you mean load"),
         ("three_names_four_scores", r"Tensor of shape \(1, 4\).*\(batch, 3\)"),
-        ("no_tensor", "puts out a dict"),
-        ("only_a_net", r"must return \(module, transform, category names\)"),
+        ("no_tensor", "outputs a dict"),
+        ("only_a_net", r"must return \(module, transform, class names\)"),
     ],
 )
 def test_an_unusable_function_says_why(own, function, reason):
@@ -184,10 +184,10 @@ def test_wrong_names_get_near_matches(lite0):
     with pytest.raises(InputError, match="blocks"):
         lite0.layer("bloks")
     with pytest.raises(InputError, match="dalmatian"):
-        lite0.category_index("dalmatan")
+        lite0.class_index("dalmatan")
     with pytest.raises(InputError, match="between 0 and 999"):
-        lite0.category_index(1000)
-    assert lite0.category_index(np.int64(251)) == lite0.category_index("Dalmatian") == 251
+        lite0.class_index(1000)
+    assert lite0.class_index(np.int64(251)) == lite0.class_index("Dalmatian") == 251
     with pytest.raises(InputError, match="IMAGENET1K_V1"):
         load_classifier("resnet18", "IMAGENET1K_V9")
     with pytest.raises(InputError, match="device"):

@@ -303,9 +303,9 @@ def test_no_operation_in_the_loops_waits_for_the_device(monkeypatch, explain):
     ("arguments", "message"),
     [
         ({"engine": "steam"}, "engine: unknown name 'steam'"),
-        ({"engine": "autocast"}, "engine: 'autocast' is for CUDA"),
+        ({"precision": "exakt"}, "precision: unknown name 'exakt'"),
         ({"batch_size": 0}, "batch_size: 0"),
-        ({"count": 0}, "batch_size: 16 for 0 pictures"),
+        ({"count": 0}, "count: 0 is not at least 1"),
     ],
 )
 def test_bad_input_is_one_line(arguments, message):
@@ -319,5 +319,40 @@ def test_cuda(name):
     module = seeded(Plain).cuda()
     found = forward_batches(module, lambda a, b: make(a, b).cuda(), 11, engine=name)
     assert found.logits.is_cuda
-    loose = 1e-2 if name == "autocast" else 1e-3
-    torch.testing.assert_close(found.logits.cpu(), eager(module.cpu()), rtol=loose, atol=loose)
+    torch.testing.assert_close(found.logits.cpu(), eager(module.cpu()), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_an_engine_that_is_set_up_works_first_and_is_checked_after(monkeypatch, again):
+    """As on a GPU, where a check before would keep the card waiting."""
+    order = []
+
+    def made(module, _example):
+        def run(batch):
+            order.append(("engine", len(batch)))
+            return module(batch)
+
+        return run
+
+    monkeypatch.setattr(forward, "_candidates", lambda _module: ["fused"])
+    monkeypatch.setattr(forward, "_worthwhile", lambda _work: ["fused"])
+    monkeypatch.setattr(forward, "_faster", lambda *_: True)
+    monkeypatch.setattr(forward, "SET_UPS", {"fused": made})
+    module = seeded(Plain)
+    module.register_forward_hook(lambda _m, i, _o: order.append(("network", len(i[0]))))
+    options = {"engine": "auto", "precision": "exact", "count": 11, "size": 4, "again": again}
+    work = forward._Work(module, make, 11, 4, (module, "part"))
+    assert forward._by_kept_engine(work, **options) is None  # nothing is set up
+    forward.choose(work, "auto", "exact")
+    order.clear()
+    found = forward._by_kept_engine(work, **options)
+    torch.testing.assert_close(found.logits, eager(module))
+    passes = [("engine", 4), ("network", 4), ("engine", 4), ("network", 4), ("engine", 3)]
+    passes.append(("network", 3))
+    checks = [] if again else [("network", 2)]
+    assert order[: len(passes) + len(checks)] == passes + checks
+    module.fc.weight.data.mul_(-2)  # an engine that holds other weights than the network
+    kept.kept_for(module)[forward._key("fused", work, PICTURES[:2])] = forward.Engine(
+        "fused", lambda batch: torch.zeros(len(batch), CATEGORIES)
+    )
+    assert (forward._by_kept_engine(work, **options) is None) is not again

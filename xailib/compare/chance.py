@@ -1,8 +1,8 @@
 """What overlap two masks would have by chance: scattered pixels, moved blobs, other superpixels.
 
 Smooth maps overlap more often than scattered pixels of the same area even if they have nothing
-to do with each other. The nulls here keep what is not in question (areas, the blobs' shapes, the
-superpixels) and break only the link between the two masks.
+to do with each other. The null models here preserve what is not in question (areas, the blobs'
+shapes, the superpixels) and break only the link between the two masks.
 """
 
 import numpy as np
@@ -37,9 +37,9 @@ def chance_iou(area_a: int, area_b: int, total: int) -> float:
 def moved_iou(a: Mask, b: Bool[np.ndarray, "height2 width2"]) -> Float[np.ndarray, " moves"]:
     """Return the IoU of `a` with `b` moved to every place, as it is and mirrored.
 
-    The picture is wrapped around, so that areas and blobs stay as they are. These are all
+    The image is wrapped around, so that areas and blobs stay as they are. These are all
     ``4 * height * width`` moves, not a sample: the intersections of one mirror image come from
-    one circular cross-correlation. What is in the middle of most photographs is not kept; for
+    one circular cross-correlation. What is in the middle of most photographs is not preserved; for
     that, compare maps of different photographs.
 
     Raises

@@ -1,4 +1,4 @@
-"""How sure a mean over photographs or a share of units is, and whether a difference is decided.
+"""Confidence intervals of means over photographs and of shares of units, and tests of differences.
 
 **A mean over photographs** has Student's t interval, on all pages. Of few numbers a bootstrap is
 too narrow: it takes their spread, which is too small, and the normal distribution's quantiles,
@@ -132,7 +132,7 @@ def share_interval(found: int, total: int, confidence: float = CONFIDENCE) -> tu
 
 
 def compared_shares(found: int, total: int, other: int, other_total: int) -> Estimate:
-    """Return the difference of two independent shares, the first less the second.
+    """Return the difference of two independent shares, the first minus the second.
 
     Newcombe's interval (1998), made of the two of `share_interval`; p of Fisher's exact test. NaN
     if either is a share of nothing.

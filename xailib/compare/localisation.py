@@ -1,7 +1,7 @@
 """Boxes around the object in a photograph, and how much of an explanation lies inside.
 
 The packaged boxes were drawn by us, by eye, to about 3 % of the photograph's side, around every
-instance of the labelled category; they are under the project's own licence.
+instance of the labelled class; they are under the project's own licence.
 """
 
 from collections.abc import Iterable, Mapping
@@ -98,7 +98,7 @@ def localisation(
             continue
         box = inside(boxes[one.image], one.frame)
         share = one.area if area is None else area
-        mask = one.cut(share)
+        mask = one.mask(share)
         rows.append(
             {
                 "image": one.image,

@@ -67,7 +67,7 @@ def area_mask(saliency: Float32[np.ndarray, "height width"], pixels: int) -> Mas
 def highest_first(values: Shaped[np.ndarray, "..."]) -> Int64[np.ndarray, " values"]:
     """Return the flat indices of all values, the highest first.
 
-    Ties, which a ReLU leaves at zero, are broken at random, so that no side of the picture is
+    Ties, which a ReLU leaves at zero, are broken at random, so that no side of the image is
     preferred. The seed is made of the map's own ranks: equal maps, and maps that rank alike,
     give equal orders, and two maps that share their zeros do not share what fills them up.
     """
@@ -83,7 +83,7 @@ def highest_first(values: Shaped[np.ndarray, "..."]) -> Int64[np.ndarray, " valu
 def value_mask(saliency: Float32[np.ndarray, "height width"], threshold: float) -> Mask:
     """Return the pixels above `threshold` of a map scaled to [0, 1].
 
-    A scaled map's values depend on its own extremes, so the same threshold cuts other areas
+    A scaled map's values depend on its own extremes, so the same threshold gives other areas
     from other maps; ``threshold=0`` is what the seed did.
 
     Raises

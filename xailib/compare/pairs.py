@@ -41,7 +41,7 @@ class Map:
     frame : Frame
         The same for all maps of the photograph.
     area : float
-        The share of the frame at which maps of this photograph are cut: LIME 1's.
+        The share of the frame to which maps of this photograph are thresholded: LIME 1's.
     segments : (height, width) int or None
         LIME's superpixels.
     """
@@ -55,10 +55,10 @@ class Map:
 
     @cached_property
     def order(self) -> Int64[np.ndarray, " pixels"]:
-        """The flat indices of all pixels, the highest first: a map is cut many times."""
+        """The flat indices of all pixels, the highest first: a map is thresholded many times."""
         return highest_first(self.values)
 
-    def cut(self, share: float) -> Mask:
+    def mask(self, share: float) -> Mask:
         """Return the mask of the highest pixels, this share of the frame.
 
         The same as `xailib.compare.masks.area_mask`.
@@ -117,7 +117,7 @@ def maps_of(
 
 
 def pair_table(maps: Iterable[Map], draws: int = 2000, seed: int = 0) -> pd.DataFrame:
-    """Compare every pair of maps of each photograph, cut at the same area.
+    """Compare every pair of maps of each photograph, thresholded to the same area.
 
     Parameters
     ----------
@@ -134,8 +134,8 @@ def pair_table(maps: Iterable[Map], draws: int = 2000, seed: int = 0) -> pd.Data
         null ("superpixels": LIME's are chosen in random order; "moves": b is moved to all
         places and mirrored), null_mean, null_low, null_high (its central 95 %), p (share of the
         null at or above the IoU), others (mean IoU of a with the maps of method b of the other
-        photographs, cut at the same area, where these have the same size: what keeps even the
-        habit of looking at the middle).
+        photographs, thresholded to the same area, where these have the same size: what keeps even
+        the habit of looking at the middle).
     """
     by_image: dict[str, list[Map]] = {}
     for one in maps:
@@ -145,7 +145,7 @@ def pair_table(maps: Iterable[Map], draws: int = 2000, seed: int = 0) -> pd.Data
         for a, b in combinations(group, 2):
             if {a.name, b.name} == {SUPPORTS, OPPOSES}:
                 continue  # one is the other upside down
-            mask_a, mask_b = a.cut(a.area), b.cut(b.area)
+            mask_a, mask_b = a.mask(a.area), b.mask(b.area)
             rows.append(
                 {
                     "image": image,
@@ -165,12 +165,12 @@ def pair_table(maps: Iterable[Map], draws: int = 2000, seed: int = 0) -> pd.Data
 
 
 def sweep_table(maps: Sequence[Map], areas: Sequence[float] = AREAS) -> pd.DataFrame:
-    """Return image, a, b, area, iou and chance for every pair, cut at each of several areas."""
+    """Return image, a, b, area, iou and chance for every pair at each of several areas."""
     rows = []
     for image in dict.fromkeys(one.image for one in maps):
         group = [one for one in maps if one.image == image]
         for area in areas:
-            masks = {one.name: one.cut(area) for one in group}
+            masks = {one.name: one.mask(area) for one in group}
             pixels = round(area * group[0].values.size)
             chance = chance_iou(pixels, pixels, group[0].values.size)
             rows += [
@@ -226,7 +226,7 @@ def _null(
 
 def _others(mask: Mask, own: Map, method: str, by_image: Mapping[str, Sequence[Map]]) -> float:
     found = [
-        iou(mask, other.cut(own.area))  # its own area would be smaller or larger: less overlap
+        iou(mask, other.mask(own.area))  # its own area would be smaller or larger: less overlap
         for image, group in by_image.items()
         for other in group
         if other.name == method and image != own.image and other.values.shape == mask.shape

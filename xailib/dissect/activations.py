@@ -67,10 +67,10 @@ def record_activations(
     batch_size: int | None = None,
     workers: int | None = None,
 ) -> Recording:
-    """Record what units put out on each probe image, in one forward pass for all layers.
+    """Record the activations of units on each probe image, in one forward pass for all layers.
 
     Feature maps are pooled over space. Layers of tokens give the class token where the network
-    has one, else the pooled tokens. Rows of scores are kept as they are. Only blocks that the
+    has one, else the pooled tokens. Rows of scores are stored as they are. Only blocks that the
     folder does not hold yet are recorded, see `xailib.dissect.blocks`.
 
     Parameters
@@ -96,7 +96,7 @@ def record_activations(
     ------
     InputError
         For an unknown layer, too little room, or activations that are not finite; before any
-        work where that can be told.
+        work where that is known.
     StorageError
         If the disk is full, or may not be written to.
     """
@@ -170,7 +170,7 @@ def _pooled(
 
 
 def _has_class_token(module: nn.Module) -> bool:
-    """Tell whether a network puts a class token first, as torchvision and timm name it."""
+    """Return whether a network puts a class token first, as torchvision and timm name it."""
     names = {name.rpartition(".")[2] for name, _ in module.named_parameters()}
     return bool(names & {"class_token", "cls_token"})
 
@@ -179,7 +179,7 @@ def _pool(name: str, output: Tensor, count: int, pool: str, class_token: bool) -
     """Return one value for each image and unit of a layer's output."""
     if output.ndim not in (2, 3, 4) or len(output) != count:
         raise InputError(
-            f"layers: {name!r} puts out {tuple(output.shape)} for {count} images, which is "
+            f"layers: {name!r} outputs {tuple(output.shape)} for {count} images, which is "
             "neither maps, nor tokens, nor one row for each"
         )
     if output.ndim == 2:
@@ -188,7 +188,7 @@ def _pool(name: str, output: Tensor, count: int, pool: str, class_token: bool) -
         if class_token:
             return output[:, 0]
         return output.mean(1) if pool == "avg" else output.amax(1)
-    # Square maps tell which axes are space: Swin puts its units last.
+    # Square maps show which axes are space: Swin puts its units last.
     last = output.shape[1] == output.shape[2] != output.shape[3]
     space = (1, 2) if last else (2, 3)
     return output.mean(space) if pool == "avg" else output.amax(space)

@@ -1,11 +1,11 @@
 """Recordings: a row for each probe image, in blocks that are written once, whole, and shared.
 
-A probe set is cut into blocks of a fixed number of photographs. What is recorded of a block is a
-folder named by the hash of what decides it (the network, its layers, the images): ``00.npy`` and
+A probe set is divided into blocks of a fixed number of photographs. What is recorded of a block is
+a folder named by the hash of what decides it (the network, its layers, the images): ``00.npy`` and
 so on, one for each table, and last ``block.json``, its manifest. So a recording that was
-interrupted goes on at its first missing block, jobs that share a probe set write into one folder,
-images added at the end leave the full blocks before them as they are, and nothing else's rows are
-ever read. Nothing here needs torch.
+interrupted is resumed at its first missing block, jobs that share a probe set write into one
+folder, images added at the end leave the full blocks before them as they are, and nothing else's
+rows are ever read. Nothing here needs torch.
 """
 
 import hashlib
@@ -113,13 +113,6 @@ class Recording(Mapping[str, np.ndarray]):
         """Yield a table block by block, each as a read-only memory map."""
         yield from map(partial(self._read, name), self.blocks)
 
-    def prune(self) -> None:
-        """Delete the blocks that lie beside these: of other images, or of another recording."""
-        for folder in {block.parent for block in self.blocks}:
-            for table in folder.glob(f"*/{_file(0)}"):
-                if table.parent not in self.blocks:
-                    shutil.rmtree(table.parent)
-
     def _read(self, name: str, block: Path) -> Shaped[np.ndarray, "block units"]:
         found: np.ndarray = np.load(block / self._files[name], mmap_mode="r")
         return found
@@ -163,7 +156,7 @@ def record(
     InputError
         If the disk is too small, or values exceed ``dtype``.
     StorageError
-        If the disk is full, or may not be written to: run again to go on.
+        If the disk is full, or may not be written to: run again to resume.
     """
     folder, before = Path(folder).expanduser(), passes()
     wanted = {"version": _VERSION, **wanted}
@@ -201,7 +194,7 @@ def _block(folder: Path, wanted: Mapping[str, Any], part: "ProbeSet") -> Path:
 
 
 def _whole(block: Path) -> bool:
-    """Tell whether a block is there as it was written."""
+    """Return whether a block is there as it was written."""
     if not (block / _MANIFEST).is_file():
         return False
     try:
@@ -210,7 +203,7 @@ def _whole(block: Path) -> bool:
     except (InputError, OSError):
         same = False
     if not same:
-        log.warning("folder: %r is damaged; it is recorded anew", str(block))
+        log.warning("folder: %r is damaged; it is recorded again", str(block))
     return same
 
 
@@ -229,7 +222,7 @@ def _store(block: Path, wanted: Mapping[str, Any], tables: Mapping[str, np.ndarr
     """Write a block, its manifest last."""
     hashes = {}
     for number, table in enumerate(tables.values()):
-        data = io.BytesIO()  # `np.save` into a file does not tell why the disk refuses
+        data = io.BytesIO()  # `np.save` into a file does not say why the disk refuses
         np.save(data, table)
         hashes[_file(number)] = hashlib.sha256(data.getbuffer()).hexdigest()
         write_atomic(block / _file(number), data.getvalue())

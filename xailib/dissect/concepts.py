@@ -1,4 +1,4 @@
-"""Concepts: the words that units may be labelled with, read the same way everywhere.
+"""Concepts: the names that units may be labelled with, read the same way everywhere.
 
 Blank lines, duplicates, case and encoding are dealt with here and nowhere else, so that the
 list that is embedded is the list that labels are looked up in.
@@ -34,7 +34,7 @@ class Concepts:
     blanks, duplicates : int
         Entries that were left out.
     kinds : mapping
-        From a concept, in lower case, to one of `KINDS`, where the lexicon tells.
+        From a concept, in lower case, to one of `KINDS`, where the lexicon has it.
     """
 
     names: tuple[str, ...]
@@ -66,7 +66,7 @@ def load_concepts(source: str | Path | Iterable[str | Path] = PACKAGED) -> Conce
     -------
     Concepts
         Spaces around and repeated spaces within a concept are dropped, blank entries left out,
-        and of entries that differ only in case the first is kept.
+        and of entries that differ only in case the first is used.
 
     Raises
     ------
@@ -135,8 +135,8 @@ def _read(source: str) -> list[str]:
 
 def _categories(model: str) -> tuple[str, ...]:
     if model == "imagenet":
-        return tuple(networks.imagenet_categories())
-    return tuple(networks.load_classifier(model).categories)
+        return tuple(networks.imagenet_classes())
+    return tuple(networks.load_classifier(model).class_names)
 
 
 def _describe(source: str) -> str:

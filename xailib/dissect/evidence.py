@@ -121,7 +121,7 @@ def _by_visits(
     products = torch.ones(images.shape[1], similarities.shape[1])
     threads = torch.get_num_threads()
     chunks = (part.chunk(threads, dim) for part, dim in ((products, 0), (place, 1)))
-    # Units are shared out among threads: a row is too short for torch to share it out itself.
+    # Units are distributed among threads: a row is too short for torch to split it itself.
     shares = [_Products(rows, visits, odds) for rows, visits in zip(*chunks, strict=True)]
     with ThreadPoolExecutor(threads) as pool:
         for start in range(0, len(needed), _ROWS):
@@ -137,7 +137,7 @@ def _by_visits(
 
 
 class _Products:
-    """Sums of logarithms of some units, kept as products.
+    """Sums of logarithms of some units, stored as products.
 
     One fused operation for each image of a unit, and a logarithm only where the greatest
     probabilities say that the product could overflow.

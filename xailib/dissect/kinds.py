@@ -16,8 +16,8 @@ UNKNOWN = "not in the lexicon"
 def kinds_of(labels: pd.DataFrame, kinds: Mapping[str, str]) -> pd.DataFrame:
     """Count the kinds of concept in each layer: layer, kind, units, share of the layer.
 
-    A concept whose kind the lexicon does not tell counts as `UNKNOWN`. Dead units, which answer
-    to nothing, are left out where the table tells them.
+    A concept whose kind is not in the lexicon counts as `UNKNOWN`. Dead units, which answer
+    to nothing, are left out where the table marks them.
     """
     labels = _alive(labels)
     counts = labels.assign(kind=_kinds(labels, kinds)).groupby(["layer", "kind"], sort=False).size()
@@ -127,7 +127,7 @@ def compare_kind(
 
 
 def _alive(labels: pd.DataFrame) -> pd.DataFrame:
-    """Return the units that answer to something, where the table tells which."""
+    """Return the units that answer to something, where the table marks which."""
     return labels[~labels["dead"]] if "dead" in labels else labels
 
 

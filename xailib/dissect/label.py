@@ -61,7 +61,7 @@ def label_units(
     -------
     DataFrame
         One row for each unit: layer, unit, concept, similarity, runner_up (the second best
-        concept), margin (by how much it is behind), zscore (the similarity less the unit's mean
+        concept), margin (by how much it is behind), zscore (the similarity minus the unit's mean
         over concepts, in its standard deviations: comparable across layers), dead (the unit is
         the same on all probe images, so that its label means nothing), top_images (ids, the
         most activating first).
@@ -156,14 +156,14 @@ class LabelQuality:
 def evaluate_output_units(
     labels: pd.DataFrame,
     layer: str,
-    categories: Sequence[str],
+    class_names: Sequence[str],
     concepts: Concepts,
     encoder: Encoder,
     *,
     only: Collection[int] | None = None,
     confidence: float = CONFIDENCE,
 ) -> LabelQuality:
-    """Judge the labels of the output layer, whose units' true concepts are the categories.
+    """Judge the labels of the output layer, whose units' true concepts are the classes.
 
     Parameters
     ----------
@@ -171,34 +171,34 @@ def evaluate_output_units(
         From `label_units`.
     layer : str
         The output layer.
-    categories : sequence of str
+    class_names : sequence of str
         The true names, by unit.
     concepts : Concepts
         What the labels were chosen from.
     encoder : Encoder
         Whose text side measures how near a label is to the truth.
     only : collection of int, optional
-        Judge these units, such as the categories known to be in the probe set.
+        Judge these units, such as the classes known to be in the probe set.
     confidence : float
         Of the intervals.
 
     Raises
     ------
     InputError
-        If the layer is not labelled or has not one unit for each category.
+        If the layer is not labelled or has not one unit for each class.
     """
     table = labels[labels["layer"] == layer]
     if table.empty:
         raise unknown_name("layer", layer, labels["layer"].unique())
-    if len(table) != len(categories):
+    if len(table) != len(class_names):
         raise InputError(
-            f"layer: {layer!r} has {len(table)} units, not {len(categories)}, one a category"
+            f"layer: {layer!r} has {len(table)} units, not {len(class_names)}, one a class"
         )
     if only is not None:
         table = table[table["unit"].isin(list(only))]
     if table.empty:
         raise InputError("only: none of the output units is to be judged")
-    truth = [" ".join(categories[unit].split()) for unit in table["unit"]]
+    truth = [" ".join(class_names[unit].split()) for unit in table["unit"]]
     texts = list(dict.fromkeys([*concepts.names, *truth, *table["concept"]]))
     vectors = dict(zip(texts, encoder.encode_texts(texts), strict=True))
     true = np.stack([vectors[name] for name in truth])  # (units, dimensions)

@@ -129,7 +129,7 @@ def cos_similarity_cubed(
     *,
     min_norm: float = 1e-3,
 ) -> Float32[Tensor, "units concepts"]:
-    """Cosine as in `cos_similarity`, of values less their mean, cubed (sec. 3.2).
+    """Cosine as in `cos_similarity`, of values minus their mean, cubed (sec. 3.2).
 
     Norms below `min_norm` count as `min_norm`, so that a dead unit fits nothing.
     """
@@ -237,7 +237,7 @@ def _wpmi(
     min_prob: float,
 ) -> Float32[Tensor, "units concepts"]:
     # log(b + p P) = log b + log1p(p P / b), b = 1 - p + min_prob. The first part is the same for
-    # all units and concepts: kept out of the sum, it costs no precision.
+    # all units and concepts: left out of the sum, it costs no precision.
     rest = 1 - chances + min_prob
     constant = float(rest.log().sum())
     evidence = evidence_of(similarities, torch.cat(list(tops), 1), (chances / rest).float(), a)
@@ -269,7 +269,7 @@ def _cosine(
 def _scaled(
     values: Float32[Tensor, "probe _"], power: int, min_norm: float
 ) -> Float32[Tensor, "probe _"]:
-    """Make columns unit columns, in place; cubed, of values less their mean."""
+    """Make columns unit columns, in place; cubed, of values minus their mean."""
     if power == 3:
         values.sub_(values.mean(0)).pow_(3)
     return values.div_(values.norm(dim=0).clamp_min(min_norm))

@@ -1,4 +1,4 @@
-"""Labels from recorded blocks, one after the other: no more is kept than each unit's top images.
+"""Labels from recorded blocks, one after the other: only each unit's top images are stored.
 
 The result is that of the whole recording at once, to the last bit: whoever has a million probe
 images needs the memory of one block.
@@ -75,7 +75,7 @@ class RunningTop:
         return (self._values[0] == self._least).numpy()
 
     def first(self, count: int) -> "RunningTop":
-        """Return what would have been kept of the same images by a smaller count.
+        """Return what would have been stored for the same images by a smaller count.
 
         Raises
         ------
@@ -83,7 +83,7 @@ class RunningTop:
             For a larger count.
         """
         if not 1 <= count <= self.count:
-            raise InputError(f"count: {count} is not between 1 and the {self.count} that are kept")
+            raise InputError(f"count: {count} is not between 1 and the {self.count} stored")
         found = RunningTop(count)
         found._images, found._values = self._images[:count], self._values[:count]
         found._least, found.seen = self._least, self.seen
@@ -147,13 +147,13 @@ def soft_wpmi_of_tops(
     Raises
     ------
     InputError
-        If the layers have seen different numbers of images, or fewer than they are to keep.
+        If the layers have seen different numbers of images, or fewer than they are to store.
     """
     if len({(top.count, top.seen) for top in tops}) != 1:
-        raise InputError("tops: the layers must have seen the same images and keep as many")
+        raise InputError("tops: the layers must have seen the same images and store as many")
     count, seen = tops[0].count, tops[0].seen
     if seen < count:
-        raise InputError(f"tops: {count} images are to be kept of {seen} seen")
+        raise InputError(f"tops: {count} images are to be stored of {seen} seen")
     needed = torch.cat([top.images.flatten() for top in tops]).unique()
     similarities = product(rows(needed.numpy()), texts, device)
     places = [torch.searchsorted(needed, top.images).to(similarities.device) for top in tops]
@@ -177,7 +177,7 @@ def label_tops(
     Parameters
     ----------
     tops : mapping from layer to RunningTop
-        Which keep at least as many images as `top_k` and `top_count`.
+        Which store at least as many images as `top_k` and `top_count`.
     rows, texts
         As for `soft_wpmi_of_tops`.
     ids : callable
@@ -190,7 +190,7 @@ def label_tops(
     Raises
     ------
     InputError
-        If too few images were seen or kept.
+        If too few images were seen or stored.
     """
     scores = soft_wpmi_of_tops(
         [top.first(top_k) for top in tops.values()], rows, texts, device, **parameters

@@ -28,12 +28,12 @@ Watch = Callable[[int, int], object]  # given the bytes there are and, where ann
 
 
 def cache_folder() -> Path:
-    """Return where fetched files are kept."""
+    """Return where downloads are cached."""
     return Path(pooch.os_cache("xailib"))
 
 
-def kept(address: str) -> Path:
-    """Return where a file lies that has no place of its own."""
+def cached_path(address: str) -> Path:
+    """Return where a download without a place of its own is cached."""
     return cache_folder() / pooch.utils.unique_file_name(address)
 
 
@@ -52,7 +52,7 @@ def fetch(
     address : str
         Where it comes from, ``http`` or ``https``.
     file : Path, optional
-        Where it is kept; by default `kept`.
+        Where it is stored; by default `cached_path`.
     sha256 : str, optional
         As its publisher states it, all or the start of it. A file in place that has another is
         fetched again.
@@ -68,7 +68,7 @@ def fetch(
     StorageError
         If it cannot be written.
     """
-    file = file or kept(address)
+    file = file or cached_path(address)
     known = sha256 or _noted(address)
     if not _is(file, known):
         with alone(file), storage(file):

@@ -16,7 +16,7 @@ def in_their_cache(repository: str, names: Sequence[str]) -> Path | None:
 
 
 def place(repository: str, name: str) -> Path:
-    """Return where we keep a file of the hub."""
+    """Return where a file of the hub is cached."""
     return cache_folder() / "hub" / repository / name
 
 

@@ -1,6 +1,6 @@
 """What can be fetched by name: the rows of ``registry.csv``.
 
-A row is a file: its name, where it is kept (``folder`` starts at the user's cache folder), its
+A row is a file: its name, where it is cached (``folder`` starts at the user's cache folder), its
 addresses in the order tried, its bytes and who says so, its SHA-256 where the publisher states
 one, its licence and who states it, and how to supply it by hand. Rows may share a name, as the
 files of the replicated report do. The part of a name before a colon is its set; what a set's

@@ -16,7 +16,7 @@ from xailib.downloads.fetch import problem_with
 from xailib.downloads.registry import artefact
 from xailib.encoders.crops import (
     TEXTS,
-    Pictures,
+    Images,
     Rows,
     batches,
     cropped,
@@ -49,7 +49,7 @@ class ClipEncoder:
     preprocessing : Preprocessing
         Of its image tower.
     tokenize : callable
-        From a list of texts to (texts, tokens) int; texts too long for it are cut.
+        From a list of texts to (texts, tokens) int; texts too long for it are truncated.
     device : torch.device
         Where it computes.
     """
@@ -62,10 +62,10 @@ class ClipEncoder:
     tokenize: Callable[[list[str]], Tensor] = field(repr=False)
     device: torch.device
 
-    def encode_images(self, pictures: Pictures) -> Rows:
-        """Return one unit row for each picture, read one batch at a time."""
+    def encode_images(self, images: Images) -> Rows:
+        """Return one unit row for each image, read one batch at a time."""
         rows = []
-        for batch in batches(cropped(pictures, self.preprocessing), enough(self.device)):
+        for batch in batches(cropped(images, self.preprocessing), enough(self.device)):
             pixels = torch.from_numpy(np.stack(batch)).to(self.device)
             rows.append(self._run("encode_image", self.preprocessing.normalise(pixels)))
             passed(len(batch))

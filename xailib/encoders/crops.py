@@ -16,7 +16,7 @@ from xailib.images.load import Photograph
 from xailib.images.pool import Crop
 from xailib.networks.preprocessing import Prepares
 
-Pictures = Iterable[Photograph | Crop | UInt8[np.ndarray, "_ _ 3"]]
+Images = Iterable[Photograph | Crop | UInt8[np.ndarray, "_ _ 3"]]
 Rows = Float32[np.ndarray, "rows dimensions"]
 TEXTS = 64  # texts in a batch
 
@@ -58,12 +58,12 @@ def unit_rows(rows: list[Tensor], argument: str) -> Rows:
 
 
 def cropped(
-    pictures: Pictures, preprocessing: Prepares
+    images: Images, preprocessing: Prepares
 ) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
-    """Yield pictures as a network sees them; a `Crop` is one already."""
-    for picture in pictures:
-        if isinstance(picture, Crop):
-            yield picture.pixels
+    """Yield images as a network sees them; a `Crop` is one already."""
+    for image in images:
+        if isinstance(image, Crop):
+            yield image.pixels
         else:
-            pixels = picture.pixels if isinstance(picture, Photograph) else picture
+            pixels = image.pixels if isinstance(image, Photograph) else image
             yield preprocessing.crop(pixels)

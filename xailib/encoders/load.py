@@ -1,7 +1,7 @@
-"""Encoders: photographs and texts in one space, where the cosine tells how well they fit.
+"""Encoders: photographs and texts in one space, where the cosine measures how well they fit.
 
 OpenAI's CLIP, OpenCLIP's networks, and ConSE, a surrogate made of a classifier and a sentence
-model, for where no CLIP weights can be had. All return rows of unit length.
+model, for where no CLIP weights are available. All return rows of unit length.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from xailib.encoders.clip import load_clip, load_openclip
-from xailib.encoders.crops import Pictures, Rows, batches, cropped, unit_rows
+from xailib.encoders.crops import Images, Rows, batches, cropped, unit_rows
 from xailib.encoders.sentences import SentenceModel, load_sentences
 from xailib.errors import InputError
 from xailib.networks import classifier as models
@@ -44,8 +44,8 @@ class Encoder(Protocol):
     @property
     def sha256(self) -> str: ...  # noqa: D102
 
-    def encode_images(self, pictures: Pictures) -> Rows:
-        """Return one unit row for each picture, read one batch at a time."""
+    def encode_images(self, images: Images) -> Rows:
+        """Return one unit row for each image, read one batch at a time."""
 
     def encode_texts(self, texts: Sequence[str]) -> Rows:
         """Return one unit row for each text."""
@@ -95,8 +95,8 @@ def load_encoder(name: str, weights: str | Path | None = None, device: str = "au
 class ConseEncoder:
     """Convex combination of semantic embeddings (Norouzi et al., ICLR 2014, eq. 2).
 
-    A picture's place is the mean of the sentence embeddings of the classifier's `top` most
-    probable category names, weighted by their probabilities: strong on what the classifier
+    An image's place is the mean of the sentence embeddings of the classifier's `top` most
+    probable class names, weighted by their probabilities: strong on what the classifier
     knows, weak elsewhere. A surrogate for CLIP, not CLIP.
 
     Attributes
@@ -104,13 +104,13 @@ class ConseEncoder:
     name, label, sha256 : str
         See `Encoder`.
     bridge : Classifier
-        Sees the pictures.
+        Sees the images.
     sentences : SentenceModel
         Reads the texts.
-    names : (categories, dimensions) float32
-        The embedded category names, unit rows.
+    names : (classes, dimensions) float32
+        The embedded class names, unit rows.
     top : int
-        How many categories place a picture.
+        How many classes place an image.
     """
 
     name: str
@@ -123,7 +123,7 @@ class ConseEncoder:
 
     @property
     def preprocessing(self) -> Prepares:
-        """How the bridge sees pictures."""
+        """How the bridge sees images."""
         return self.bridge.preprocessing
 
     @property
@@ -131,10 +131,10 @@ class ConseEncoder:
         """Where the bridge computes."""
         return self.bridge.device
 
-    def encode_images(self, pictures: Pictures) -> Rows:
-        """Return one unit row for each picture, read one batch at a time."""
+    def encode_images(self, images: Images) -> Rows:
+        """Return one unit row for each image, read one batch at a time."""
         rows = []
-        for batch in batches(cropped(pictures, self.preprocessing), enough(self.device)):
+        for batch in batches(cropped(images, self.preprocessing), enough(self.device)):
             probabilities = torch.from_numpy(self.bridge.probabilities(np.stack(batch)))
             weights, best = probabilities.topk(min(self.top, probabilities.shape[1]), dim=1)
             names = torch.from_numpy(self.names)[best]  # (batch, top, dimensions)
@@ -156,5 +156,5 @@ def _load_conse(rest: str, weights: str | Path | None, device: str) -> ConseEnco
         sha256=hashlib.sha256(f"{bridge.sha256} {sentences.sha256}".encode()).hexdigest(),
         bridge=bridge,
         sentences=sentences,
-        names=sentences.encode_texts(bridge.categories),
+        names=sentences.encode_texts(bridge.class_names),
     )

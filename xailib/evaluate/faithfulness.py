@@ -70,7 +70,7 @@ def explanation_curves(
     -------
     DataFrame
         Columns image, target, method, measure (deletion, insertion, flipping, road_most,
-        road_least), fraction (of the picture replaced, or put back) and score (the target's
+        road_least), fraction (of the image replaced, or put back) and score (the target's
         softmax probability). Methods ``"random"`` and ``"centre"`` are the baselines.
 
     Raises
@@ -156,7 +156,7 @@ def faithfulness_curves(
     """Return the curves of any saliency maps in the classifier's view.
 
     As `explanation_curves`, without checks of where the maps come from and without baselines.
-    All maps' pictures go through the network in one sequence, a batch at a time.
+    All maps' images go through the network in one sequence, a batch at a time.
 
     Raises
     ------
@@ -172,11 +172,11 @@ def faithfulness_curves(
             raise InputError(f"maps: {method} is not finite")
     if not maps:
         raise InputError("maps: none given")
-    index = classifier.category_index(target)
+    index = classifier.class_index(target)
     trials = plan(maps, size, steps, percentiles, side)
     noise = np.random.default_rng(seed).integers(0, 256, view.pixels.shape, np.uint8)
-    picture, replaced = (classifier.input_tensor(p[None]) for p in (view.pixels, noise))
-    perturbed = Perturbed(picture, replaced, maps, seed, side)
+    image, replaced = (classifier.input_tensor(p[None]) for p in (view.pixels, noise))
+    perturbed = Perturbed(image, replaced, maps, seed, side)
     distinct = list({trial.key: trial for trial in trials}.values())
     found = classifier.forward_batches(
         lambda start, stop: perturbed.batch(distinct[start:stop]),
@@ -189,7 +189,7 @@ def faithfulness_curves(
     return pd.DataFrame(
         {
             "image": photograph.id,
-            "target": classifier.categories[index],
+            "target": classifier.class_names[index],
             "method": [trial.method for trial in trials],
             "measure": [trial.measure for trial in trials],
             "fraction": [trial.fraction for trial in trials],

@@ -1,4 +1,4 @@
-"""Perturbed pictures: which pixels of a view are replaced, in what order, and by what.
+"""Perturbed images: which pixels of a view are replaced, in what order, and by what.
 
 Deletion, insertion, region flipping and ROAD read nothing of a saliency map but the order in
 which it ranks the pixels. Nothing here sees a network.
@@ -29,17 +29,17 @@ Order = Int32[np.ndarray, "height width"]
 
 REGION = 8  # pixels a side of the regions that are flipped
 FLIPPED = 0.16  # share of them: 100 regions of 9 x 9 in 227 x 227 pixels, as Samek et al.
-BLUR = 5 / 224  # standard deviation as a share of the side, cut at one: RISE's 11 x 11 kernel
-ROAD_NOISE = 0.01  # grad-cam's own, on the normalised picture
+BLUR = 5 / 224  # standard deviation as a share of the side, truncated at one: RISE's 11 x 11 kernel
+ROAD_NOISE = 0.01  # grad-cam's own, on the normalised image
 _RESIDUAL = 1e-9  # of ROAD's equations on a GPU: pixels are then within 1e-5 of their solution
 _MASKS = 64  # imputed at once there
 CELLS = 7  # a side of the random baseline: as coarse as the last feature maps of most networks
 # What is put on the first pixels of the order, and what lies under the others.
 _SWAPS = MappingProxyType(
     {
-        "deletion": ("gray", "picture"),
-        "insertion": ("picture", "blurred"),
-        "flipping": ("noise", "picture"),
+        "deletion": ("gray", "image"),
+        "insertion": ("image", "blurred"),
+        "flipping": ("noise", "image"),
     }
 )
 
@@ -47,8 +47,8 @@ _SWAPS = MappingProxyType(
 def pixel_order(saliency: Saliency) -> Order:
     """Return each pixel's place, 0 for the most salient.
 
-    Ties are broken by the same lots as in `xailib.compare.masks.area_mask`, so that the pixels of
-    places below `n` are its mask of `n` pixels.
+    Ties are broken by the same random draws as in `xailib.compare.masks.area_mask`, so that the
+    pixels of places below `n` are its mask of `n` pixels.
     """
     return _places(saliency.ravel()).reshape(saliency.shape)
 
@@ -56,7 +56,7 @@ def pixel_order(saliency: Saliency) -> Order:
 def region_order(saliency: Saliency, side: int = REGION) -> Order:
     """Return the place of each pixel's region, 0 for the region of highest mean saliency.
 
-    The view is cut into squares of about `side` pixels; those of a side that it does not divide
+    The view is divided into squares of about `side` pixels; those of a side that it does not divide
     differ by a pixel, which is why means stand for the sums of Samek et al. (2017).
     """
     rows, columns = (
@@ -74,14 +74,14 @@ def _places(values: np.ndarray) -> np.ndarray:
 
 
 def random_field(size: tuple[int, int], seed: Sequence[int], cells: int = CELLS) -> Saliency:
-    """Return a random map as smooth as a heatmap: `cells` x `cells` lots, enlarged bilinearly.
+    """Return a random map as smooth as a heatmap: `cells` x `cells` draws, enlarged bilinearly.
 
     Single random pixels would be no fair opponent: deleted ones are scattered over the whole
-    picture, which destroys every edge in it, and networks answer to that noise whatever the
+    image, which destroys every edge in it, and networks answer to that noise whatever the
     place. A smooth field removes patches, as heatmaps and superpixels do.
     """
-    lots = np.random.default_rng(seed).random((cells, cells)).astype(np.float32)
-    return resize(lots, size, "bilinear")
+    draws = np.random.default_rng(seed).random((cells, cells)).astype(np.float32)
+    return resize(draws, size, "bilinear")
 
 
 def centred_blob(size: tuple[int, int]) -> Saliency:
@@ -92,7 +92,7 @@ def centred_blob(size: tuple[int, int]) -> Saliency:
 
 @dataclass(frozen=True)
 class Trial:
-    """One perturbed picture.
+    """One perturbed image.
 
     Attributes
     ----------
@@ -101,7 +101,7 @@ class Trial:
     measure : str
         ``"deletion"``, ``"insertion"``, ``"flipping"``, ``"road_most"`` or ``"road_least"``.
     fraction : float
-        The share of the picture that was replaced (for insertion: put back), 0 to 1.
+        The share of the image that was replaced (for insertion: put back), 0 to 1.
     count : int
         The same in pixels; for flipping in regions.
     """
@@ -113,7 +113,7 @@ class Trial:
 
     @property
     def key(self) -> tuple[str | float, ...]:
-        """What picture this is: where nothing or all is replaced, the same for every method."""
+        """What image this is: where nothing or all is replaced, the same for every method."""
         who = () if self.fraction in (0, 1) else (self.method,)
         return (self.measure, self.fraction, *who)
 
@@ -125,7 +125,7 @@ def plan(
     percentiles: Sequence[int | float] = (70, 90),
     side: int = REGION,
 ) -> list[Trial]:
-    """Return the pictures that are needed, method by method.
+    """Return the images that are needed, method by method.
 
     Deletion and insertion go from nothing to everything in `steps` equal steps, flipping to
     `FLIPPED` of the regions in as many. ROAD at percentile p replaces the pixels above it
@@ -163,13 +163,13 @@ def _counts(shares: np.ndarray) -> list[int]:
 
 
 class Perturbed:
-    """The perturbed pictures of one photograph, each made when it is asked for.
+    """The perturbed images of one photograph, each made when it is asked for.
 
     Parameters
     ----------
-    picture : (1, channels, height, width) float32 Tensor
-        The network's input; the pictures are made on its device.
-    noise : Tensor like `picture`
+    image : (1, channels, height, width) float32 Tensor
+        The network's input; the images are made on its device.
+    noise : Tensor like `image`
         What flipped regions show.
     maps : mapping from method to (height, width) float32
         Saliency, higher is more salient; signed maps are ranked by signed value.
@@ -181,28 +181,28 @@ class Perturbed:
 
     def __init__(
         self,
-        picture: Float32[Tensor, "1 channels height width"],
+        image: Float32[Tensor, "1 channels height width"],
         noise: Float32[Tensor, "1 channels height width"],
         maps: Mapping[str, Saliency],
         seed: int = 0,
         side: int = REGION,
     ) -> None:
         self.grounds = {
-            "picture": picture.contiguous(),
-            "gray": torch.zeros_like(picture).contiguous(),  # RISE's: normalised zero
-            "blurred": blurred(picture).contiguous(),
+            "image": image.contiguous(),
+            "gray": torch.zeros_like(image).contiguous(),  # RISE's: normalised zero
+            "blurred": blurred(image).contiguous(),
             "noise": noise.contiguous(),
         }
-        place = picture.device
+        place = image.device
         self.pixels = {m: torch.from_numpy(pixel_order(s)).to(place) for m, s in maps.items()}
         self.regions = {
             m: torch.from_numpy(region_order(s, side)).to(place) for m, s in maps.items()
         }
         source = torch.Generator().manual_seed(seed)
-        self.speckles = ROAD_NOISE * torch.randn(picture.shape, generator=source).to(place)
+        self.speckles = ROAD_NOISE * torch.randn(image.shape, generator=source).to(place)
 
     def batch(self, trials: Sequence[Trial]) -> Float32[Tensor, "trials channels height width"]:
-        """Return these pictures as the network's input."""
+        """Return these images as the network's input."""
         parts = [
             self._swapped(measure, list(same)) if measure in _SWAPS else self._imputed(list(same))
             for measure, same in groupby(trials, key=lambda trial: trial.measure)
@@ -224,22 +224,22 @@ class Perturbed:
             most = trial.measure == "road_most"
             kept.append(order >= trial.count if most else order < order.numel() - trial.count)
         masks = torch.stack(kept)
-        return imputed(self.grounds["picture"][0], masks) + self.speckles * ~masks[:, None]
+        return imputed(self.grounds["image"][0], masks) + self.speckles * ~masks[:, None]
 
 
 def blurred(
-    picture: Float32[Tensor, "1 channels height width"],
+    image: Float32[Tensor, "1 channels height width"],
 ) -> Float32[Tensor, "1 channels height width"]:
-    """Return the picture that insertion starts from, blurred as in RISE (Petsiuk et al. 2018)."""
-    deviation = BLUR * min(picture.shape[2:])
+    """Return the image that insertion starts from, blurred as in RISE (Petsiuk et al. 2018)."""
+    deviation = BLUR * min(image.shape[2:])
     width = 2 * max(1, round(deviation)) + 1
-    return gaussian_blur(picture, [width, width], [deviation, deviation])
+    return gaussian_blur(image, [width, width], [deviation, deviation])
 
 
 def imputed(
-    picture: Float32[Tensor, "channels height width"], kept: Bool[Tensor, "masks height width"]
+    image: Float32[Tensor, "channels height width"], kept: Bool[Tensor, "masks height width"]
 ) -> Float32[Tensor, "masks channels height width"]:
-    """Return pictures whose missing pixels are the weighted means of their neighbours.
+    """Return images whose missing pixels are the weighted means of their neighbours.
 
     grad-cam's linear system of ROAD (Rong et al. 2022), without the noise. It is symmetric and
     definite, as long as one pixel is kept: solved as such, large holes take half the time. On a
@@ -248,28 +248,28 @@ def imputed(
 
     Parameters
     ----------
-    picture : (channels, height, width) float32 Tensor
-        The pictures are made on its device.
+    image : (channels, height, width) float32 Tensor
+        The images are made on its device.
     kept : (masks, height, width) bool Tensor
         Of each mask at least one pixel is.
     """
-    some = 1 if picture.device.type == "cpu" else _MASKS
-    solve = _factorised if picture.device.type == "cpu" else _by_conjugate_gradients
+    some = 1 if image.device.type == "cpu" else _MASKS
+    solve = _factorised if image.device.type == "cpu" else _by_conjugate_gradients
     filled = (
-        picture.expand(len(kept), -1, -1, -1)
+        image.expand(len(kept), -1, -1, -1)
         .movedim(1, -1)
         .clone(memory_format=torch.contiguous_format)
     )
     for part, masks in zip(filled.split(some), kept.split(some), strict=True):
         missing = (~masks).flatten().nonzero()[:, 0]
         if len(missing):
-            found = solve(*_system(picture, masks, missing))
-            part.view(-1, len(picture))[missing] = found.float()
+            found = solve(*_system(image, masks, missing))
+            part.view(-1, len(image))[missing] = found.float()
     return filled.movedim(-1, 1).contiguous()
 
 
 def _system(
-    picture: Float32[Tensor, "channels height width"],
+    image: Float32[Tensor, "channels height width"],
     kept: Bool[Tensor, "masks height width"],
     missing: Int64[Tensor, " missing"],
 ) -> tuple[Tensor, Tensor, Tensor, Float64[Tensor, "missing channels"]]:
@@ -283,14 +283,14 @@ def _system(
     number.view(-1)[missing] = torch.arange(len(missing), device=place)
     number = pad(number, (1, 1, 1, 1), value=-1)
     inside = pad(torch.ones(height, width, dtype=torch.float64, device=place), (1, 1, 1, 1))
-    values = pad((picture * kept[:, None]).movedim(1, 0), (1, 1, 1, 1))
+    values = pad((image * kept[:, None]).movedim(1, 0), (1, 1, 1, 1))
 
     def near(padded: Tensor, offset: tuple[int, int]) -> Tensor:
         """Return what the missing pixels' neighbours in one direction hold."""
         y, x = offset
         return padded[..., 1 + y : 1 + y + height, 1 + x : 1 + x + width].flatten(-3)[..., missing]
 
-    known = torch.zeros(len(picture), len(missing), dtype=torch.float64, device=place)
+    known = torch.zeros(len(image), len(missing), dtype=torch.float64, device=place)
     total = torch.ones(len(missing), dtype=torch.float64, device=place)
     for offset, weight in neighbors_weights:
         known += weight * near(values, offset)

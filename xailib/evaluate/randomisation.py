@@ -1,6 +1,6 @@
 """Sanity checks (Adebayo et al. 2018): networks that have forgotten, and the maps made of them.
 
-A map that stays as it was when all that the network has learnt is gone explains the picture,
+A map that stays as it was when all that the network has learnt is gone explains the image,
 not the network. `xailib.evaluate.sanity` compares the maps and judges.
 """
 
@@ -53,10 +53,10 @@ class Stage:
 
 
 def stages_of(classifier: Classifier, stages: int = 5) -> list[Stage]:
-    """Cut a network into stages of about equally many layers, from the output backwards.
+    """Split a network into stages of about equally many layers, from the output backwards.
 
     The first is the output layer alone. The others end where a block does (``layer4``,
-    ``blocks.5``); a block that would fill more than a stage is cut into its own blocks. Layers
+    ``blocks.5``); a block that would fill more than a stage is split into its own blocks. Layers
     stand in the order in which they are first used; parameters outside of any layer (a class
     token, position embeddings) belong to the input.
 
@@ -131,7 +131,7 @@ def cascade(
 ) -> Iterator[tuple[Stage, Classifier]]:
     """Randomise a network from the output down: yield each stage, and the network after it.
 
-    Every parameter is drawn anew from a normal distribution with its own mean and standard
+    Every parameter is redrawn from a normal distribution with its own mean and standard
     deviation, and batch norms get the running statistics that the photographs and their mirror
     images have in the randomised network. So activations keep their scale: with PyTorch's own
     initial values, the scores of EfficientNet-Lite0 for three photographs differ by 1e-9, and
@@ -162,7 +162,7 @@ def cascade(
 
 def _cascade(
     classifier: Classifier,
-    pictures: Float32[Tensor, "pictures colours height width"],
+    images: Float32[Tensor, "images colours height width"],
     parts: Sequence[Stage],
     seed: int,
 ) -> Iterator[tuple[Stage, Classifier]]:
@@ -174,10 +174,10 @@ def _cascade(
         for name in stage.layers:
             for parameter in module.get_submodule(name).parameters(recurse=False):
                 _redraw(parameter, generator)
-        _measure_norms(module, names, pictures)
+        _measure_norms(module, names, images)
         with torch.inference_mode(), evaluation(module):
-            passed(len(pictures))
-            if not module(pictures).isfinite().all():
+            passed(len(images))
+            if not module(images).isfinite().all():
                 raise InputError(f"stages: scores are not finite when random down to {stage.name}")
         label = f"{classifier.weights}, random down to {stage.name}, seed {seed}"
         yield stage, replace(classifier, module=module, weights=label, sha256=hash_of(module))
@@ -189,8 +189,8 @@ def _redraw(parameter: nn.Parameter, generator: torch.Generator) -> None:
         parameter.copy_(drawn * parameter.std(correction=0) + parameter.mean())
 
 
-def _measure_norms(module: nn.Module, names: Iterable[str], pictures: Tensor) -> None:
-    """Set the running statistics of batch norms to those of the pictures, by one pass."""
+def _measure_norms(module: nn.Module, names: Iterable[str], images: Tensor) -> None:
+    """Set the running statistics of batch norms to those of the images, by one pass."""
     norms = [part for name in names if isinstance(part := module.get_submodule(name), _BatchNorm)]
     momenta = [norm.momentum for norm in norms]
     try:
@@ -200,8 +200,8 @@ def _measure_norms(module: nn.Module, names: Iterable[str], pictures: Tensor) ->
                 norm.momentum = 1.0  # of one pass, that pass alone counts
                 norm.train()
             if norms:
-                module(torch.cat([pictures, pictures.flip(-1)]))
-                passed(2 * len(pictures))
+                module(torch.cat([images, images.flip(-1)]))
+                passed(2 * len(images))
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
@@ -235,11 +235,11 @@ def explain_targets(
     seed: int = 0,
     layer: str | None = None,
 ) -> list[Explanation]:
-    """Explain several categories by one method; what can serve all of them is computed once.
+    """Explain several classes by one method; what can serve all of them is computed once.
 
     Besides LIME and the CAMs there are ``"guided"``, guided backpropagation as a map (the
     largest absolute gradient of a pixel's channels), and ``"edges"``, the Sobel filter of the
-    view: it sees neither network nor category, and has to fail every check.
+    view: it sees neither network nor class, and has to fail every check.
 
     Parameters
     ----------
@@ -248,7 +248,7 @@ def explain_targets(
     method : str
         A name in `METHODS`.
     targets : sequence of int
-        The categories' indices.
+        The classes' indices.
     num_samples, seed, layer
         LIME's two, and the CAMs'.
 

@@ -104,7 +104,7 @@ def compare(
         One row for each method, key and photograph: image, method, `column`, target, what
         `similarity` returns, and spread. Where several maps of a photograph have one key, as
         of several draws of random weights, these are means, and spread is the largest rank
-        correlation less the smallest; else it is 0.
+        correlation minus the smallest; else it is 0.
 
     Raises
     ------
@@ -129,11 +129,11 @@ def compare(
     return groups.mean().assign(spread=spread).reset_index()
 
 
-def floor(maps: Mapping[str, Sequence[Explanation]]) -> pd.DataFrame:
+def null_baseline(maps: Mapping[str, Sequence[Explanation]]) -> pd.DataFrame:
     """Compare maps of one method with each other: those of different photographs.
 
     Objects stand in the middle of photographs, and methods have habits, so that even unrelated
-    maps of one method are somewhat alike. Less similarity than this cannot be asked for.
+    maps of one method are somewhat alike. No method can be expected to fall below this similarity.
 
     Parameters
     ----------
@@ -153,7 +153,7 @@ def floor(maps: Mapping[str, Sequence[Explanation]]) -> pd.DataFrame:
     rows = []
     for method, explanations in maps.items():
         if len(explanations) < 2:
-            raise InputError(f"images: {len(explanations)} for {method}; the floor needs two")
+            raise InputError(f"images: {len(explanations)} for {method}; a null baseline needs two")
         for number, a in enumerate(explanations):
             for b in explanations[:number]:
                 alike = similarity(a.saliency, b.saliency, signed=a.signed)
@@ -169,16 +169,16 @@ def verdict(
     unrelated: pd.DataFrame,
     measure: str = "spearman",
 ) -> pd.DataFrame:
-    """Judge each method by what is left of its maps' similarity; tables in, table out.
+    """Judge each method by its residual similarity (column left); tables in, table out.
 
-    Means over photographs, with 95 % intervals of `xailib.compare.intervals.mean_interval`, cut off
-    at -1 and 1; that of the floor, a mean over pairs, needs three photographs, and without it no
-    method passes. Where pairs lack a value, the floor is the mean of
+    Means over photographs, with 95 % intervals of `xailib.compare.intervals.mean_interval`, clipped
+    to -1 and 1; that of the null baseline, a mean over pairs, needs three photographs, and without
+    it no method passes. Where pairs lack a value, the baseline is the mean of
     `xailib.compare.intervals.pseudo_values`, as its interval.
-    A method **passes** if the mean similarity is not above the floor's interval, and its own
-    interval lies below `CHANGED`. It **fails** if its own interval lies above the floor's, or
+    A method **passes** if the mean similarity is not above the baseline's interval, and its own
+    interval lies below `CHANGED`. It **fails** if its own interval lies above the baseline's, or
     above `ALIKE`. All else is **undecided**: among it a method whose maps are much alike
-    whatever the photograph, for which a high floor must not excuse a map that hardly changes.
+    whatever the photograph, for which a high baseline must not excuse a map that hardly changes.
 
     Parameters
     ----------
@@ -186,15 +186,16 @@ def verdict(
         From `compare`, only the rows to judge: one for each method and photograph, such as
         those of the last stage.
     unrelated : DataFrame
-        From `floor`.
+        From `null_baseline`.
     measure : str
         A name in `MEASURES`.
 
     Returns
     -------
     DataFrame
-        One row for each method: method, photographs, verdict; left and floor, mean similarities
-        with their intervals (left_low, left_high, floor_low, floor_high).
+        One row for each method: method, photographs, verdict; left (residual) and floor (null
+        baseline), mean similarities with their intervals (left_low, left_high, floor_low,
+        floor_high).
 
     Raises
     ------
@@ -211,7 +212,7 @@ def verdict(
         left = part[measure].dropna().to_numpy(float)
         if pairs.empty or not len(left):
             raise InputError(
-                f"table: nothing to judge {method!r} by; it needs {measure} and a floor"
+                f"table: nothing to judge {method!r} by; it needs {measure} and a null baseline"
             )
         square = pairs.pivot(index="image", columns="other", values=measure).to_numpy(float)
         each = pseudo_values(square)

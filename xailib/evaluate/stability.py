@@ -29,19 +29,19 @@ from xailib.explain.stability import (
     supporters,
 )
 
-SURE = 0.9  # a superpixel chosen in at least this share of halves is called sure
+MIN_FREQUENCY = 0.9  # of halves that select a superpixel; the tables call it sure
 
 
 def _parts(one: Explanation) -> tuple[Superpixels, Shown, Scores]:
     """Return LIME's linear model and its samples, or raise."""
     parts = one.superpixels
     if parts is None or parts.shown is None or parts.scores is None:
-        raise InputError(f"explanations: {one.method} of {one.image!r} keeps no samples of LIME")
+        raise InputError(f"explanations: {one.method} of {one.image!r} stores no samples of LIME")
     return parts, parts.shown, parts.scores
 
 
 def disjoint_runs(one: Explanation, samples: int) -> Weights:
-    """Return the weights of all runs of this many samples that a long one can be cut into.
+    """Return the weights of all runs of this many samples that a long one can be split into.
 
     Runs share no sample but the whole view, with which each begins, as in lime.
     """
@@ -57,7 +57,7 @@ def disjoint_runs(one: Explanation, samples: int) -> Weights:
 def runs_table(
     pools: Sequence[Explanation], sizes: Sequence[int], num_features: int = 10
 ) -> pd.DataFrame:
-    """Compare every two runs of each size that the long runs can be cut into.
+    """Compare every two runs of each size that the long runs can be split into.
 
     Returns
     -------
@@ -71,7 +71,7 @@ def runs_table(
     Raises
     ------
     InputError
-        If an explanation keeps no samples, or no size gives two runs.
+        If an explanation stores no samples, or no size gives two runs.
     """
     rows = []
     for one in pools:
@@ -118,7 +118,8 @@ def _by_halves(shown: Shown, scores: Scores, samples: int, num_features: int, bl
 def weights_table(one: Explanation, found: Stability, num_features: int = 10) -> pd.DataFrame:
     """Return one row for each superpixel, the largest weight first.
 
-    Columns: superpixel, weight, low, high, chosen (in the mask), chosen_again (see `Stability`).
+    Columns: superpixel, weight, low, high, chosen (in the mask), chosen_again (selection
+    frequency).
     """
     weights = _parts(one)[0].weights
     table = pd.DataFrame(
@@ -128,7 +129,7 @@ def weights_table(one: Explanation, found: Stability, num_features: int = 10) ->
             "low": found.low,
             "high": found.high,
             "chosen": supporters(weights[None], num_features)[0],
-            "chosen_again": found.chosen_again,
+            "chosen_again": found.selection_frequency,
         }
     )
     return table.sort_values("weight", ascending=False, kind="stable", ignore_index=True)
@@ -142,7 +143,7 @@ def designs_table(pools: Mapping[str, Sequence[Explanation]], samples: int) -> p
     pools
         By design: long runs of the same photographs; ``"independent"`` must be among them.
     samples : int
-        Of the runs that they are cut into.
+        Of the runs that they are split into.
 
     Returns
     -------
@@ -182,14 +183,14 @@ def cuts_table(
     others: Mapping[str, Sequence[Explanation]],
     num_features: int = 10,
 ) -> pd.DataFrame:
-    """Compare masks of runs on another cut into superpixels with those on the usual one.
+    """Compare masks of runs on another segmentation with those on the usual one.
 
     Parameters
     ----------
     pools
-        Long runs on the usual cut, of samples drawn independently.
+        Long runs on the usual segmentation, of samples drawn independently.
     others
-        By the name of the cut: runs of the same photographs, no more than half as long.
+        By the name of the segmentation: runs of the same photographs, no more than half as long.
     num_features : int
         Superpixels in a mask.
 
@@ -274,9 +275,9 @@ def photographs_table(
     """Return what each explanation says of itself, and the details in the same order.
 
     The table's columns: image, target, samples, superpixels, iou, shared, shared_low,
-    rank_correlation (see `Stability`), sure (chosen superpixels that at least `SURE` of the
-    halves choose), chosen, stable, needed (samples after which ``"auto"`` would have stopped; NaN
-    if it would not have by the end). The refits are made on `device`.
+    rank_correlation (see `Stability`), sure (chosen superpixels that at least `MIN_FREQUENCY`
+    of the halves choose), chosen, stable, needed (samples after which ``"auto"`` would have
+    stopped; NaN if it would not have by the end). The refits are made on `device`.
     """
     details = [stability(_parts(one)[0], num_features, device=device) for one in explanations]
     rows = []
@@ -293,7 +294,7 @@ def photographs_table(
                 "shared": found.shared,
                 "shared_low": found.shared_low,
                 "rank_correlation": found.rank_correlation,
-                "sure": int((chosen & (found.chosen_again >= SURE)).sum()),
+                "sure": int((chosen & (found.selection_frequency >= MIN_FREQUENCY)).sum()),
                 "chosen": int(chosen.sum()),
                 "stable": found.stable,
                 "needed": float(needed(one, num_features=num_features, device=device) or "nan"),

@@ -39,7 +39,7 @@ class Superpixels:
     fit : float
         R squared of the linear model on its weighted samples, at most 1.
     shown : (samples, superpixels) bool or None
-        Which superpixels each sample shows; the first sample shows all. None if not kept.
+        Which superpixels each sample shows; the first sample shows all. None if not stored.
     scores : (samples,) float or None
         The network's probability of the target for each sample.
     block : int
@@ -74,7 +74,7 @@ class Explanation:
     classifier : str
         `Classifier.id`: name and start of the weights' hash.
     target : int
-        Index of the explained category.
+        Index of the explained class.
     target_name : str
         Its name.
     probability : float
@@ -174,8 +174,8 @@ def _split(
         if entry.name in arrays:
             continue
         if isinstance(value, Superpixels):
-            kept = {name: getattr(value, name) for name in _SUPERPIXEL_ARRAYS}
-            arrays |= {name: array for name, array in kept.items() if array is not None}
+            stored = {name: getattr(value, name) for name in _SUPERPIXEL_ARRAYS}
+            arrays |= {name: array for name, array in stored.items() if array is not None}
             value = {"intercept": value.intercept, "fit": value.fit, "block": value.block}
         elif isinstance(value, Frame):
             value = asdict(value)

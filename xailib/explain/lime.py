@@ -231,7 +231,7 @@ class Lime:
         self.segment = segmentation(self.options["segments"], self.options["seed"])
         if not targets:
             raise InputError("targets: none given; name at least one category, or None")
-        self.targets = [None if t is None else classifier.category_index(t) for t in targets]
+        self.targets = [None if t is None else classifier.class_index(t) for t in targets]
         self.auto = self.options["num_samples"] == "auto"
         most = self.options["max_samples" if self.auto else "num_samples"]
         self.most = int(most)
@@ -239,6 +239,7 @@ class Lime:
         cuda = classifier.device.type == "cuda"
         self.on_device = cuda and self.options["segments"] == "quickshift"
         self.together = cuda
+        self.checked = False  # the engine
 
     def prepare(self, seen: Seen) -> Any:
         """Return an image's superpixels, or what they are made of on the device."""
@@ -347,7 +348,9 @@ class Lime:
             batch_size=self.options["batch_size"],
             engine=engine,
             expected=expected,
+            again=self.checked,
         )
+        self.checked = self.together
         probabilities = as_probabilities(found.logits).gather(1, targets[draw.owner])
         return probabilities[draw.place], found.engine
 

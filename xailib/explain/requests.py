@@ -1,7 +1,7 @@
-"""What the parameters of a notebook ask of its methods: options, and what a stored result is of.
+"""What a notebook's parameters request: methods with options, and the keys of stored results.
 
-The notebook and the jobs that share its photographs out both take it from here, so that each
-finds what the other has stored.
+The notebook and the jobs that shard its photographs both use it, so that each finds what the
+other has stored.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -18,7 +18,7 @@ from xailib.networks.classifier import Classifier
 
 
 @dataclass(frozen=True)
-class Work:
+class Request:
     """One method of a notebook.
 
     Attributes
@@ -45,13 +45,13 @@ class Work:
             yield found if isinstance(found, XailibError) else found[0]
 
 
-def works_of(task: str, classifier: Classifier, parameters: Mapping[str, Any]) -> list[Work]:
+def requests_of(task: str, classifier: Classifier, parameters: Mapping[str, Any]) -> list[Request]:
     """Return what a notebook does with each of its photographs, one method after the other.
 
     Parameters
     ----------
     task : str
-        A key of `WORKS`.
+        A key of `REQUESTS`.
     classifier : Classifier
         What is explained.
     parameters : mapping
@@ -61,14 +61,14 @@ def works_of(task: str, classifier: Classifier, parameters: Mapping[str, Any]) -
     Raises
     ------
     InputError
-        For another task, an unknown category, layer or method, before anything is explained.
+        For another task, an unknown class, layer or method, before anything is explained.
     """
-    if task not in WORKS:
-        raise unknown_name("task", task, WORKS)
-    return WORKS[task](classifier, parameters)
+    if task not in REQUESTS:
+        raise unknown_name("task", task, REQUESTS)
+    return REQUESTS[task](classifier, parameters)
 
 
-def _lime(classifier: Classifier, parameters: Mapping[str, Any]) -> list[Work]:
+def _lime(classifier: Classifier, parameters: Mapping[str, Any]) -> list[Request]:
     auto = parameters["until_stable"]
     options: Any = {
         "num_samples": "auto" if auto else parameters["num_samples"],
@@ -80,16 +80,16 @@ def _lime(classifier: Classifier, parameters: Mapping[str, Any]) -> list[Work]:
     if auto:
         options |= {name: parameters[name] for name in ("max_samples", "num_features")}
     explainer = Lime(classifier, (_target(classifier, parameters),), **options)
-    return [Work("lime", {"target": parameters["target"], **options}, classifier, explainer)]
+    return [Request("lime", {"target": parameters["target"], **options}, classifier, explainer)]
 
 
-def _cam(classifier: Classifier, parameters: Mapping[str, Any]) -> list[Work]:
+def _cam(classifier: Classifier, parameters: Mapping[str, Any]) -> list[Request]:
     check_methods(parameters["methods"])
     target = _target(classifier, parameters)
     layer = cam_layer_of(classifier, parameters["layer"] or None)
     key = {"target": parameters["target"], "layer": layer}
     return [
-        Work(method, key, classifier, Cam(classifier, method, (target,), layer=layer))
+        Request(method, key, classifier, Cam(classifier, method, (target,), layer=layer))
         for method in parameters["methods"]
     ]
 
@@ -101,7 +101,8 @@ def explainers(
     options: Mapping[str, Any],
 ) -> list[Explainer]:
     """Return methods with those of the options that they know; see `explain_many`."""
-    check_methods([method for method in methods if method != "lime"] or methods)
+    if set(methods) != {"lime"}:
+        check_methods([method for method in methods if method != "lime"])
     known = {
         method: LimeOptions.__annotations__ if method == "lime" else CamOptions.__annotations__
         for method in methods
@@ -122,12 +123,12 @@ def explainers(
 
 
 def _target(classifier: Classifier, parameters: Mapping[str, Any]) -> int | None:
-    """Return the index of the category to explain; None for the predicted one."""
+    """Return the index of the class to explain; None for the predicted one."""
     target = parameters["target"]
-    return None if target == "" else classifier.category_index(target)
+    return None if target == "" else classifier.class_index(target)
 
 
-WORKS: Mapping[str, Callable[[Classifier, Mapping[str, Any]], list[Work]]] = {
+REQUESTS: Mapping[str, Callable[[Classifier, Mapping[str, Any]], list[Request]]] = {
     "2_lime": _lime,
     "3_cam": _cam,
 }

@@ -1,14 +1,14 @@
-"""How sure LIME's weights and mask are, from the samples that it drew: no further forward pass.
+"""How stable LIME's weights and mask are, from the samples that it drew: no further forward pass.
 
 Another seed would have drawn other samples. Two questions, two ways to draw again from those at
 hand. How far is a weight from what many more samples would give? The bootstrap (Efron 1979)
 fits the linear model to samples drawn with replacement. Would another run choose the same
-superpixels? A bootstrap is too sure of that, since its refits share the noise of the fit that
+superpixels? A bootstrap is overconfident here, since its refits share the noise of the fit that
 they start from; but two halves of independent samples are two real runs of half the length, with
 the same superpixels. What they share estimates what two such runs share, and longer runs share
 more: a cautious estimate, not a bound, since all splits are of the same samples. Where samples are
 drawn in pairs, pairs stay together; an orthogonal design loses its balance in the halves, which
-makes them look less alike than two orthogonal runs would be.
+makes them look less similar than two orthogonal runs would be.
 """
 
 from dataclasses import dataclass
@@ -42,16 +42,16 @@ Device = str | torch.device
 
 @dataclass(frozen=True)
 class Stability:
-    """How sure one LIME explanation is.
+    """How stable one LIME explanation is.
 
     Attributes
     ----------
     samples : int
-        Perturbed pictures that the weights rest on.
+        Perturbed images that the weights rest on.
     low, high : (superpixels,) float
         95 % bootstrap interval of each weight.
-    chosen_again : (superpixels,) float
-        Share of halves in whose mask the superpixel is.
+    selection_frequency : (superpixels,) float
+        Share of halves that select the superpixel into their mask.
     iou : float
         Mean IoU, in pixels, of the masks from two halves of the samples.
     shared : float
@@ -65,7 +65,7 @@ class Stability:
     samples: int
     low: Float[np.ndarray, " superpixels"]
     high: Float[np.ndarray, " superpixels"]
-    chosen_again: Float[np.ndarray, " superpixels"]
+    selection_frequency: Float[np.ndarray, " superpixels"]
     iou: float
     shared: float
     shared_low: float
@@ -80,7 +80,7 @@ class Stability:
 def stability(
     parts: Superpixels, num_features: int = 10, seed: int = 0, device: Device = "cpu"
 ) -> Stability:
-    """Return how sure an explanation's weights and its mask are.
+    """Return how stable an explanation's weights and its mask are.
 
     Parameters
     ----------
@@ -96,10 +96,10 @@ def stability(
     Raises
     ------
     InputError
-        If the explanation kept no samples or fewer than ten, or `num_features` is below 1.
+        If the explanation stores no samples or fewer than ten, or `num_features` is below 1.
     """
     if parts.shown is None or parts.scores is None:
-        raise InputError("explanation: it keeps no samples; explain it again with explain_lime")
+        raise InputError("explanation: it stores no samples; explain it again with explain_lime")
     if len(parts.shown) < 10:
         raise InputError(f"explanation: {len(parts.shown)} samples cannot be split; at least 10")
     shown, scores = parts.shown, parts.scores
@@ -150,14 +150,14 @@ def shared_by_halves(
 def next_draw(drawn: int, most: int, step: int = STEP) -> int:
     """Return how many samples to draw before the next look, at most up to `most` in all.
 
-    That is `step`, or where it is more a quarter of those at hand, since looking takes longer too;
+    That is `step`, or where it is more a quarter of those drawn, since looking takes longer too;
     the quarter is even, so that pairs stay together.
     """
     return min(max(step, drawn // 8 * 2), most - drawn)
 
 
 def closeness(shown: Shown) -> Scores:
-    """Return lime's weight of each sample: 1 for the whole view, less the more is hidden.
+    """Return lime's weight of each sample: 1 for the whole view, smaller the more is hidden.
 
     That is ``sqrt(exp(-d**2 / 0.25**2))`` of the cosine distance d to the whole view.
     """

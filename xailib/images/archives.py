@@ -1,4 +1,4 @@
-"""Sets of probe images that their publishers offer as an archive: fetched, checked, kept.
+"""Sets of probe images that their publishers offer as an archive: downloaded, checked, cached.
 
 Neither publisher states a hash, so what is checked is the CRC of each file and how many images
 there are; then the archive's hash is noted, and another archive later is refused.
@@ -29,7 +29,7 @@ class Archive:
         How many photographs.
     index : str or None
         A CSV file inside whose column ``image`` names the photographs below ``images/``, where
-        other pictures, such as masks, lie beside them.
+        other images, such as masks, lie beside them.
     most : int
         Bytes that its photographs may unpack to.
     """

@@ -19,7 +19,7 @@ Pixels = UInt8[np.ndarray, "height width 3"]
 
 MIN_SIDE = 16  # pixels; anything smaller shows nothing that could be explained
 MAX_PIXELS = 89_478_485  # Pillow's own threshold for a decompression bomb
-MAX_BYTES = 500_000_000  # of a file; what MAX_PIXELS needs without any compression is less
+MAX_BYTES = 500_000_000  # of a file; MAX_PIXELS without any compression needs fewer
 # What Pillow may try: among its other formats are some that start another program (EPS).
 _FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
@@ -51,7 +51,7 @@ def read_file(path: Path, name: str) -> tuple[Pixels, str]:
 
 
 def look(path: Path, name: str) -> None:
-    """Raise what `read_file` would, as far as a file's header tells it.
+    """Raise what `read_file` would, as far as a file's header shows it.
 
     Parameters
     ----------

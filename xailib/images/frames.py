@@ -31,7 +31,7 @@ class Frame:
     resized : (height, width)
         The whole photograph's size after resizing, pixels.
     crop : (top, left, height, width)
-        The part that is kept, in pixels of the resized photograph; it lies inside.
+        The cropped part, in pixels of the resized photograph; it lies inside.
     """
 
     photograph: tuple[int, int]

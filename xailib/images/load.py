@@ -24,12 +24,12 @@ SUFFIXES = frozenset(
     | {".tiff", ".webp"}
 )
 PUBLISHED = "published"  # the photographs of the report that we replicate
-HELD_BYTES = 1_000_000_000  # of pixels that an image set keeps; what is beyond is read again
+HELD_BYTES = 1_000_000_000  # of pixels that an image set caches; the rest is read again
 
 
 @dataclass(frozen=True)
 class Photograph:
-    """One picture, upright, as 8-bit RGB.
+    """One image, upright, as 8-bit RGB.
 
     Attributes
     ----------
@@ -41,15 +41,15 @@ class Photograph:
         Where it came from: ``package:name``, a path, or ``array``.
     sha256 : str
         Hash of the file's bytes (of the pixels, for an array): what ``sha256sum`` prints.
-    category : int or None
-        The true ImageNet-1k category, 0 to 999, where the source states it.
+    class_index : int or None
+        The true ImageNet-1k class, 0 to 999, where the source states it.
     """
 
     id: str
     pixels: UInt8[np.ndarray, "height width 3"]
     source: str
     sha256: str
-    category: int | None = None
+    class_index: int | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -83,7 +83,7 @@ class Stored:
         """
         found = _opened(self.place)
         if found.sha256 != self.sha256:
-            raise InputError(f"images: {self.place.source!r} changed while in use; load it anew")
+            raise InputError(f"images: {self.place.source!r} changed while in use; load it again")
         return replace(found, id=self.id)
 
 
@@ -142,7 +142,7 @@ def load_images(source: str | Path | Iterable[str | Path]) -> ImageSet:
     ImageSet
         Upright 8-bit RGB photographs: EXIF orientation applied, transparency composited on
         white, 16 bits scaled to 8, the first frame of an animation. A file that is named twice
-        is kept once. What cannot be used becomes a `Failure`, and the others are still loaded.
+        is listed once. What cannot be used becomes a `Failure`, and the others are still loaded.
 
     Raises
     ------
@@ -159,7 +159,7 @@ def load_images(source: str | Path | Iterable[str | Path]) -> ImageSet:
         photographs[found.id] = found
         held += found.pixels.nbytes
         if held > HELD_BYTES:
-            place = Place(found.id, Path(found.source), found.source, found.category)
+            place = Place(found.id, Path(found.source), found.source, found.class_index)
             photographs[found.id] = Stored(found.id, place, found.sha256)
     if not photographs:
         raise none_usable([failure.reason for failure in failures])
@@ -311,7 +311,7 @@ def _inside(folder: Path) -> list[Path]:
 
 
 def _special(path: Path) -> bool:
-    """Tell whether something is there that is no file, such as a pipe that would never end."""
+    """Return whether something is there that is no file, such as a pipe that would never end."""
     return path.exists() and not path.is_file()
 
 
@@ -321,4 +321,4 @@ def _read(photograph: Photograph | Stored) -> Photograph:
 
 def _opened(place: Place) -> Photograph:
     pixels, sha256 = read_file(place.path, place.source)
-    return Photograph(place.id, pixels, place.source, sha256, place.category)
+    return Photograph(place.id, pixels, place.source, sha256, place.class_index)

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
 
-# foolbox names its photographs by number and ImageNet category; these are names to remember.
+# foolbox names its photographs by number and ImageNet class; these are names to remember.
 _FOOLBOX = {
     "bull-mastiff": "imagenet_00_243.jpg",
     "folding-chair": "imagenet_01_559.jpg",
@@ -53,7 +53,7 @@ class Place:
     id: str
     path: Path
     source: str
-    category: int | None = None
+    class_index: int | None = None
 
 
 def packaged_names() -> dict[str, tuple[str, ...]]:
@@ -75,6 +75,6 @@ def packaged() -> dict[str, Place]:
             continue
         root = Path(spec.submodule_search_locations[0], folder)
         for name, file in names.items():
-            category = int(Path(file).stem.split("_")[-1]) if package == "foolbox" else None
-            places[name] = Place(name, root / file, f"{package}:{name}", category)
+            class_index = int(Path(file).stem.split("_")[-1]) if package == "foolbox" else None
+            places[name] = Place(name, root / file, f"{package}:{name}", class_index)
     return places

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from xailib.errors import InputError, UnavailableError
 from xailib.images.probe import ProbeSet
 
-Cut = Callable[[UInt8[np.ndarray, "_ _ 3"]], UInt8[np.ndarray, "_ _ 3"]]
+Cropping = Callable[[UInt8[np.ndarray, "_ _ 3"]], UInt8[np.ndarray, "_ _ 3"]]
 Chunk = tuple[UInt8[Tensor, "crops height width 3"], str]  # and why there are no more, or ""
 
 _CHUNK = 16  # images a task: what passing them on costs is then a tenth of what reading them does
@@ -52,7 +52,7 @@ def workers_for(device: torch.device) -> int:
 
 
 def crops(
-    probe: ProbeSet, cut: Cut, device: torch.device, workers: int | None = None
+    probe: ProbeSet, crop: Cropping, device: torch.device, workers: int | None = None
 ) -> Iterator[Crop]:
     """Yield probe images as a network on a device sees them, in their order.
 
@@ -63,7 +63,7 @@ def crops(
     ----------
     probe : ProbeSet
         Its images are read when they are needed, or a few chunks ahead.
-    cut : callable
+    crop : callable
         A network's ``preprocessing.crop``: all crops are of one size.
     device : torch.device
         Where the network computes.
@@ -81,14 +81,14 @@ def crops(
         workers = workers_for(device)
     if not workers or not len(probe):
         for photograph in probe.photographs():
-            yield Crop(photograph.id, cut(photograph.pixels))
+            yield Crop(photograph.id, crop(photograph.pixels))
         return
-    first = cut(next(probe.photographs()).pixels)
+    first = crop(next(probe.photographs()).pixels)
     free = shutil.disk_usage(_SHARED).free if _SHARED.is_dir() else 0
     chunk = min(_CHUNK, free // (2 * (1 + _AHEAD) * workers * first.nbytes))
     chunk = max(1, min(chunk, -(-len(probe) // workers)))
     place = 0
-    for pixels, reason in _loaded(_Chunks(probe, cut, chunk), workers):
+    for pixels, reason in _loaded(_Chunks(probe, crop, chunk), workers):
         for one in pixels.numpy():
             yield Crop(probe.images[place].id, one)
             place += 1
@@ -101,7 +101,7 @@ class _Chunks(Dataset[Chunk]):
     """Crops of images that follow one another, `size` at a time."""
 
     probe: ProbeSet
-    cut: Cut
+    crop: Cropping
     size: int
 
     def __len__(self) -> int:
@@ -112,7 +112,7 @@ class _Chunks(Dataset[Chunk]):
         found, reason = [], ""
         try:
             for photograph in self.probe.part(begin, begin + self.size).photographs():
-                found.append(self.cut(photograph.pixels))
+                found.append(self.crop(photograph.pixels))
         except InputError as error:  # as a value: torch would wrap a traceback around it
             reason = str(error)
         shape = (0, 1, 1, 3)

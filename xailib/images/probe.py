@@ -35,8 +35,8 @@ class ProbeImage:
         The packaged name or the path that `xailib.images.load` reads.
     sha256 : str
         Hash of the photograph's file.
-    category : int or None
-        The photograph's ImageNet-1k category, where its source, its name or its folder states
+    class_index : int or None
+        The photograph's ImageNet-1k class, where its source, its name or its folder states
         it. A small crop may no longer show it.
     label : str or None
         The sub-folder it lies in, where there are any: the class in an ImageFolder tree.
@@ -49,7 +49,7 @@ class ProbeImage:
     id: str
     file: str
     sha256: str
-    category: int | None = None
+    class_index: int | None = None
     label: str | None = None
     box: tuple[int, int, int, int] | None = None
     place: int = 0
@@ -85,9 +85,9 @@ class ProbeSet:
         return tuple(image.id for image in self.images)
 
     @property
-    def categories(self) -> frozenset[int]:
-        """The ImageNet-1k categories that are known to be in the set."""
-        return frozenset(i.category for i in self.images if i.category is not None)
+    def class_indices(self) -> frozenset[int]:
+        """The ImageNet-1k classes that are known to be in the set."""
+        return frozenset(i.class_index for i in self.images if i.class_index is not None)
 
     @property
     def sha256(self) -> str:
@@ -114,13 +114,13 @@ class ProbeSet:
                 if isinstance(found, Failure):
                     raise InputError(f"probe: {image.file!r} is gone: {found.reason}")
                 if found.sha256 != image.sha256:
-                    raise InputError(f"probe: {image.file!r} changed while in use; load it anew")
+                    raise InputError(f"probe: {image.file!r} changed while in use; load it again")
                 whole = found
             pixels = whole.pixels
             if image.box is not None:
                 top, left, height, width = image.box
                 pixels = pixels[top : top + height, left : left + width]
-            yield replace(whole, id=image.id, pixels=pixels, category=image.category)
+            yield replace(whole, id=image.id, pixels=pixels, class_index=image.class_index)
 
     def photograph(self, image_id: str) -> Photograph:
         """Return one image by its id."""
@@ -139,10 +139,10 @@ def load_probe(
     ----------
     source : str, path, or list of them
         ``"packaged"``, all packaged photographs; ``"broden"`` or ``"imagenet-sample"``, fetched
-        from their published addresses and kept; or whatever `xailib.images.load.load_images` takes:
-        a folder is searched with its sub-folders, whose names become labels.
+        from their published addresses and cached; or whatever `xailib.images.load.load_images`
+        takes: a folder is searched with its sub-folders, whose names become labels.
     crops : int
-        Parts cut from each photograph besides the whole: 8 to 100 % of its area, sides 3:4 to
+        Parts cropped from each photograph besides the whole: 8 to 100 % of its area, sides 3:4 to
         4:3, both drawn log-uniformly, wherever they fit.
     seed : int
         For the crops. Those of a photograph do not depend on which others there are.
@@ -180,7 +180,7 @@ def probe_of(photographs: Iterable[tuple[str, str]], crops: int = 0, seed: int =
     photographs : iterable of (id, name)
         What `xailib.images.load.load_images` reads as one photograph, and the id it gets.
     crops, seed
-        As for `load_probe`, which gives the same images. Of what a folder's name would tell
+        As for `load_probe`, which gives the same images. Of what a folder's name would say
         here nothing is known.
     """
     images: list[ProbeImage] = []
@@ -200,11 +200,11 @@ def _whole_and_crops(
     package, _, packaged = found.source.partition(":")
     file = packaged if package in packaged_names() else found.source
     label = _label(file, sources)
-    category = _category(found, label)
-    yield ProbeImage(found.id, file, found.sha256, category, label, None, place)
+    class_index = _class_index(found, label)
+    yield ProbeImage(found.id, file, found.sha256, class_index, label, None, place)
     for number, box in enumerate(_boxes(found, crops, seed), start=1):
         crop_id = f"{found.id}-crop{number:03d}"
-        yield ProbeImage(crop_id, file, found.sha256, category, label, box, place)
+        yield ProbeImage(crop_id, file, found.sha256, class_index, label, box, place)
 
 
 def _places(source: str | Path) -> Sequence[str | Path]:
@@ -231,10 +231,10 @@ def _wordnet_ids() -> dict[str, int]:
     return {name: index for index, name in enumerate(names)}
 
 
-def _category(photograph: Photograph, label: str | None) -> int | None:
-    """Return the category that the source states, or a WordNet id in the name or folder."""
-    if photograph.category is not None:
-        return photograph.category
+def _class_index(photograph: Photograph, label: str | None) -> int | None:
+    """Return the class that the source states, or a WordNet id in the name or folder."""
+    if photograph.class_index is not None:
+        return photograph.class_index
     stated = _wordnet_ids().get(photograph.id.split("_")[0])
     return stated if stated is not None else _wordnet_ids().get((label or "").split("/")[-1])
 

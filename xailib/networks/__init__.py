@@ -8,7 +8,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "classifier": ["Classifier", "Prediction", "View", "load_classifier"],
         "names": ["networks"],
         "published": ["published_weights"],
-        "zoo": ["imagenet_categories"],
+        "zoo": ["imagenet_classes"],
         "forward": ["forward_batches"],
         "layers": ["recorded"],
     },

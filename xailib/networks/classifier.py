@@ -1,4 +1,4 @@
-"""Classifiers: a network in eval mode with its own preprocessing and category names."""
+"""Classifiers: a network in eval mode with its own preprocessing and class names."""
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ from xailib.networks.memory import enough
 from xailib.networks.precision import check_precision, computing
 from xailib.networks.preprocessing import Prepares
 
-BATCH = 16  # pictures of a pass, where no device's memory is asked
+BATCH = 16  # images of a pass, where no device's memory is asked
 
 
 class PassOptions(TypedDict, total=False):
@@ -28,6 +28,7 @@ class PassOptions(TypedDict, total=False):
     batch_size: int | None
     engine: str
     expected: int
+    again: bool
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class View:
 
 @dataclass(frozen=True)
 class Prediction:
-    """A category with its probability; see `as_probabilities`."""
+    """A class with its probability; see `as_probabilities`."""
 
     index: int
     name: str
@@ -56,18 +57,18 @@ class Prediction:
 
 
 def as_probabilities(
-    logits: Float32[Tensor, "images categories"],
-) -> Float32[Tensor, "images categories"]:
-    """Return scores as probabilities: by softmax, or of a single category by the sigmoid.
+    logits: Float32[Tensor, "images classes"],
+) -> Float32[Tensor, "images classes"]:
+    """Return scores as probabilities: by softmax, or of a single class by the sigmoid.
 
-    A softmax over one category is 1 whatever the picture shows.
+    A softmax over one class is 1 whatever the image shows.
     """
     return logits.softmax(dim=1) if logits.shape[1] > 1 else logits.sigmoid()
 
 
 @dataclass(frozen=True)
 class Classifier:
-    """A network that gives one score for each category, ready to be explained.
+    """A network that gives one score for each class, ready to be explained.
 
     Attributes
     ----------
@@ -77,7 +78,7 @@ class Classifier:
         In eval mode, on `device`.
     preprocessing : Prepares
         Its own resizing, cropping and normalising.
-    categories : tuple of str
+    class_names : tuple of str
         The names of its outputs, in order.
     weights : str
         What its weights are called.
@@ -98,7 +99,7 @@ class Classifier:
     name: str
     module: nn.Module = field(repr=False)
     preprocessing: Prepares = field(repr=False)
-    categories: tuple[str, ...] = field(repr=False)
+    class_names: tuple[str, ...] = field(repr=False)
     weights: str
     sha256: str
     device: torch.device
@@ -152,7 +153,7 @@ class Classifier:
 
     def logits(
         self, pixels: UInt8[np.ndarray, "images height width 3"], batch_size: int | None = None
-    ) -> Float32[np.ndarray, "images categories"]:
+    ) -> Float32[np.ndarray, "images classes"]:
         """Return the network's scores for views, `batch_size` at a time.
 
         Raises
@@ -184,7 +185,7 @@ class Classifier:
 
     def scores(
         self, inputs: Float32[Tensor, "images channels height width"]
-    ) -> Float32[Tensor, "images categories"]:
+    ) -> Float32[Tensor, "images classes"]:
         """Return the network's scores for a few inputs in one pass, where they are computed."""
         with torch.inference_mode(), layers.evaluation(self.module), self.computing():
             found = self.module(inputs).float()
@@ -192,53 +193,53 @@ class Classifier:
         return found
 
     def prediction(self, index: int | np.integer, probability: float | np.floating) -> Prediction:
-        """Return a category with its name."""
-        return Prediction(int(index), self.categories[index], float(probability))
+        """Return a class with its name."""
+        return Prediction(int(index), self.class_names[index], float(probability))
 
     def probabilities(
         self, pixels: UInt8[np.ndarray, "images height width 3"], batch_size: int | None = None
-    ) -> Float32[np.ndarray, "images categories"]:
+    ) -> Float32[np.ndarray, "images classes"]:
         """Return probabilities for views; what lime calls a ``classifier_fn``."""
         return as_probabilities(torch.from_numpy(self.logits(pixels, batch_size))).numpy()
 
     def predict(self, photograph: Photograph, top: int = 5) -> list[Prediction]:
-        """Return the `top` most probable categories, best first."""
+        """Return the `top` most probable classes, best first."""
         probabilities = self.probabilities(self.view(photograph).pixels[None])[0]
         best = np.argsort(-probabilities, kind="stable")[:top]
         return [self.prediction(i, probabilities[i]) for i in best]
 
-    def target(self, photograph: Photograph, category: int | str | None = None) -> Prediction:
-        """Return the category to explain: the predicted one unless `category` names another.
+    def target(self, photograph: Photograph, target: int | str | None = None) -> Prediction:
+        """Return the class to explain: the predicted one unless `target` names another.
 
         Raises
         ------
         InputError
             For an index out of range or an unknown name.
         """
-        if category is None:
+        if target is None:
             return self.predict(photograph, top=1)[0]
-        index = self.category_index(category)
+        index = self.class_index(target)
         probability = self.probabilities(self.view(photograph).pixels[None])[0, index]
         return self.prediction(index, probability)
 
-    def category_index(self, category: int | np.integer | str) -> int:
-        """Return the index of a category given by index or by name (case is ignored).
+    def class_index(self, target: int | np.integer | str) -> int:
+        """Return the index of a class given by index or by name (case is ignored).
 
         Raises
         ------
         InputError
             For an index out of range or an unknown name.
         """
-        if not isinstance(category, str):
-            category = int(category)  # numpy's too
-            if not 0 <= category < len(self.categories):
-                last = len(self.categories) - 1
-                raise InputError(f"target: index {category} is not between 0 and {last}")
-            return category
-        names = [name.lower() for name in self.categories]
-        if category.lower() not in names:
-            raise unknown_name("target", category, self.categories)
-        return names.index(category.lower())
+        if not isinstance(target, str):
+            target = int(target)  # numpy's too
+            if not 0 <= target < len(self.class_names):
+                last = len(self.class_names) - 1
+                raise InputError(f"target: index {target} is not between 0 and {last}")
+            return target
+        names = [name.lower() for name in self.class_names]
+        if target.lower() not in names:
+            raise unknown_name("target", target, self.class_names)
+        return names.index(target.lower())
 
     def layer(self, name: str) -> nn.Module:
         """Return the layer with this `named_modules` name, or raise with the nearest names."""
@@ -260,7 +261,7 @@ def load_classifier(
         ``tf_efficientnet_lite0``, ``1`` or ``2`` (weights come with a package), any torchvision
         classification model, ``resnet18_places365``, any timm model, or
         ``path/to/file.py:function`` for your own: a function that returns (module, transform
-        from PIL image to tensor, category names).
+        from PIL image to tensor, class names).
     weights : str or path, optional
         A file with a state dict; a member of torchvision's weights enum, such as
         ``"IMAGENET1K_V1"``; ``"random"`` for untrained weights; by default the published ones
@@ -276,7 +277,7 @@ def load_classifier(
     Raises
     ------
     InputError
-        For an unknown name, weights that do not fit, or a network that does not put out one
+        For an unknown name, weights that do not fit, or a network that does not output one
         row of scores.
     UnavailableError
         For weights that cannot be fetched: what was tried, and how to supply a file.
@@ -287,12 +288,12 @@ def load_classifier(
     module = found.module.eval().to(chosen).to(memory_format=torch.channels_last)
     with computing(precision, chosen):
         traces = _check(name, module, found, chosen)
-    count = len(found.categories)
+    count = len(found.class_names)
     return Classifier(
         name=name,
         module=module,
         preprocessing=found.preprocessing,
-        categories=found.categories,
+        class_names=found.class_names,
         weights=found.weights,
         sha256=found.sha256,
         device=chosen,
@@ -306,7 +307,7 @@ def load_classifier(
 def _check(
     name: str, module: nn.Module, found: zoo.Ingredients, device: torch.device
 ) -> list[layers.Trace]:
-    """Send one black picture through, and return what the layers put out."""
+    """Send one black image through, and return the layers' outputs."""
     side = np.zeros((256, 256, 3), np.uint8)
     example = found.preprocessing.normalise(
         torch.from_numpy(found.preprocessing.crop(side)[None]).to(device)
@@ -318,12 +319,12 @@ def _check(
         raise InputError(
             f"model: {name!r} fails on its own input, {tuple(example.shape)}: {first_line(error)}"
         ) from error
-    if not isinstance(output, Tensor) or output.shape != (1, len(found.categories)):
+    if not isinstance(output, Tensor) or output.shape != (1, len(found.class_names)):
         kind = type(output).__name__
         shape = f" of shape {tuple(output.shape)}" if isinstance(output, Tensor) else ""
         raise InputError(
-            f"model: {name!r} puts out a {kind}{shape}; a classifier must put out a tensor "
-            f"(batch, {len(found.categories)}), one score for each category name"
+            f"model: {name!r} outputs a {kind}{shape}; a classifier must output a tensor "
+            f"(batch, {len(found.class_names)}), one score for each class name"
         )
     if not torch.isfinite(output).all():
         raise InputError(f"model: {name!r} gives scores that are not finite")

@@ -1,8 +1,8 @@
-"""How many pictures networks were shown: counted where they are shown, told in a run's manifest.
+"""How many images networks were shown: counted where they are shown, reported in a run's manifest.
 
-A pass is one picture shown to a network, or to the part of it behind a layer. Not counted are the
-pictures by which a network is loaded, an engine or a shortcut is chosen and checked, and the
-memory of a pass is measured (`xailib.networks.memory.fitting_batch`, one picture where many
+A pass is one image shown to a network, or to the part of it behind a layer. Not counted are the
+images by which a network is loaded, an engine or a shortcut is chosen and checked, and the
+memory of a pass is measured (`xailib.networks.memory.fitting_batch`, one image where many
 follow). A run counts from its start: the order in which layers are used is looked up before
 (`xailib.evaluate.randomisation`).
 """
@@ -20,7 +20,7 @@ class Passes:
     made : int
         By this process.
     kept : int
-        When what this process uses again was made.
+        When what this process reuses was computed.
     """
 
     made: int = 0
@@ -39,22 +39,22 @@ _lock = threading.Lock()
 _total = [Passes()]
 
 
-def passed(pictures: int, *, kept: bool = False) -> None:
-    """Count pictures that a network was shown; from any thread.
+def passed(images: int, *, kept: bool = False) -> None:
+    """Count images that a network was shown; from any thread.
 
     Parameters
     ----------
-    pictures : int
+    images : int
         How many.
     kept : bool
-        Whether that was earlier, and what came of it is used again.
+        Whether that was earlier, and the cached result is reused.
     """
     with _lock:
         now = _total[0]
-        made, before = (0, pictures) if kept else (pictures, 0)
+        made, before = (0, images) if kept else (images, 0)
         _total[0] = Passes(now.made + made, now.kept + before)
 
 
 def passes() -> Passes:
-    """Return what this process has counted so far; a difference of two tells what lay between."""
+    """Return what this process has counted so far; a difference of two counts what lies between."""
     return _total[0]

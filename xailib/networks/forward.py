@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from xailib.errors import InputError, UnavailableError, unknown_name
 from xailib.networks.counting import passed
-from xailib.networks.engines import SET_UPS, Run, quiet
+from xailib.networks.engines import SET_UPS, Run, quiet, seconds
 from xailib.networks.kept import keep, kept_for
 from xailib.networks.layers import evaluation
 from xailib.networks.memory import enough, fitting_batch
@@ -59,6 +59,17 @@ class Scores:
     engine: str
 
 
+@dataclass(frozen=True)
+class _Work:
+    """What an engine is chosen for: a network, its pictures, how many come, a pass's size."""
+
+    module: nn.Module
+    make: Make
+    count: int
+    size: int
+    of: tuple[nn.Module, str]
+
+
 def forward_batches(
     module: nn.Module,
     make: Make,
@@ -69,6 +80,7 @@ def forward_batches(
     of: tuple[nn.Module, str] | None = None,
     precision: str = "exact",
     expected: int = 0,
+    again: bool = False,
 ) -> Scores:
     """Send `count` pictures through a network, a batch at a time.
 
@@ -96,6 +108,9 @@ def forward_batches(
         See `xailib.networks.precision`.
     expected : int
         How many pictures will come in all, where that is known to be more than `count`.
+    again : bool
+        On a GPU: whether this goes on with work whose engine has been checked. Then nothing
+        waits for the card.
 
     Returns
     -------
@@ -111,8 +126,9 @@ def forward_batches(
     if engine not in ENGINES:
         raise unknown_name("engine", engine, ENGINES)
     check_precision(precision)
-    if count < 1 or (batch_size is not None and batch_size < 1):
-        raise InputError(f"batch_size: {batch_size} for {count} pictures; both must be at least 1")
+    for name, value in (("count", count), ("batch_size", batch_size)):
+        if value is not None and value < 1:
+            raise InputError(f"{name}: {value} is not at least 1")
     device = device_of(module)
     with evaluation(module), computing(precision, device):
         network, part = of or (module, "")
@@ -121,26 +137,48 @@ def forward_batches(
         if count >= _MEASURED and not (batch_size and device.type == "cuda"):
             size = fitting_batch(module, make(0, 1), size, kept_for(network), part)
         work = _Work(module, make, max(count, expected), min(size, count), (network, part))
+        if device.type == "cuda":
+            found = _by_kept_engine(work, engine, precision, count, size, again=again)
+            if found is not None:
+                return found
         chosen = choose(work, engine, precision)
         with torch.inference_mode():
             return Scores(_all(chosen.run, make, count, size), chosen.name)
+
+
+def _by_kept_engine(
+    work: _Work, engine: str, precision: str, count: int, size: int, *, again: bool
+) -> Scores | None:
+    """Return the scores by an engine that is set up, checked after the passes; None without one.
+
+    The card is not waited for before it has its work.
+    """
+    names = _worthwhile(work) if engine == "auto" else [engine]
+    example = work.make(0, min(count, _CHECKED))
+    kept = kept_for(work.of[0])
+    usable = [name for name in names if kept.get(_key(name, work, example), True)]
+    found = kept.get(_key(usable[0], work, example)) if usable else None
+    if found is None:
+        return None
+    with torch.inference_mode():
+        logits = _all(found.run, work.make, count, size)
+        if not again:
+            wanted = work.module(example).float()
+            if _far(logits[: len(wanted)], wanted, precision) > _allowed(wanted, precision):
+                return None
+    return Scores(logits, found.name)
+
+
+def _key(name: str, work: _Work, example: Tensor) -> tuple:
+    """Return where an engine is kept; on a GPU "compile" is for one size of batch."""
+    size = (work.size,) if name == "compile" and example.is_cuda else ()
+    return (name, work.of[1], example.dtype, *example.shape[1:], *size)
 
 
 def device_of(module: nn.Module) -> torch.device:
     """Return where a network's first parameter is; the CPU for one without parameters."""
     first = next(iter(module.parameters()), None)
     return torch.device("cpu") if first is None else first.device
-
-
-@dataclass(frozen=True)
-class _Work:
-    """What an engine is chosen for: a network, its pictures, how many come, a pass's size."""
-
-    module: nn.Module
-    make: Make
-    count: int
-    size: int
-    of: tuple[nn.Module, str]
 
 
 def choose(work: _Work, engine: str, precision: str) -> Engine:
@@ -189,30 +227,26 @@ def _checked(
     name: str, work: _Work, example: Tensor, wanted: Tensor, precision: str, *, forced: bool
 ) -> Engine | None:
     """Return an engine that gives the wanted scores, kept or set up; None if it cannot."""
-    network, part = work.of
-    kept = kept_for(network)
-    key = (name, part, example.dtype, *example.shape[1:])
-    if name == "compile" and example.is_cuda:  # for one size of batch
-        example = example[:1].expand(work.size, *example.shape[1:])
-        example = example.contiguous(memory_format=torch.channels_last)
-        key += (work.size,)
-        wanted = wanted[:1].expand(work.size, -1)
-    allowed = TOLERANCES[precision]
-    if precision != "exact":
-        allowed *= max(1.0, float(wanted.abs().max()))
+    kept = kept_for(work.of[0])
+    key = _key(name, work, example)
+    allowed = _allowed(wanted, precision)
     found = kept.get(key)
     if found is not None and _difference(found.run, example, wanted, precision) <= allowed:
         return found
     if found is None and key in kept and not forced:
         return None  # tried before
-    found = _set_up(name, work.module, example, forced=forced)
+    batch = example
+    if example.is_cuda:  # where small batches say nothing of the time that large ones take
+        batch = example[:1].expand(work.size, *example.shape[1:])
+        batch = batch.contiguous(memory_format=torch.channels_last)
+    found = _set_up(name, work.module, batch, forced=forced)
     difference = _difference(found.run, example, wanted, precision) if found else 0.0
     if difference > allowed:
         if forced:
             raise InputError(f"engine: {name!r} differs from eager by {difference:.2g} here")
         log.info("%s differs from eager by %.2g", name, difference)
         found = None
-    if found and not forced and not _faster(found.run, work.module, example):
+    if found and not forced and not _faster(found.run, work.module, batch):
         log.info("%s is not faster than eager here", name)
         found = None
     keep(kept, key, found)
@@ -237,9 +271,12 @@ def _set_up(name: str, module: nn.Module, example: Tensor, *, forced: bool) -> E
 
 
 def _difference(run: Run, example: Tensor, wanted: Tensor, precision: str) -> float:
-    """Return the largest difference of a score, infinite where this is plainly another network."""
     with torch.inference_mode():
-        found = run(example).float()
+        return _far(run(example).float(), wanted, precision)
+
+
+def _far(found: Tensor, wanted: Tensor, precision: str) -> float:
+    """Return the largest difference of a score, infinite where this is plainly another network."""
     if found.shape != wanted.shape:
         return float("inf")
     if precision == "exact" and not torch.equal(found.argmax(1), wanted.argmax(1)):
@@ -247,19 +284,14 @@ def _difference(run: Run, example: Tensor, wanted: Tensor, precision: str) -> fl
     return float((found - wanted).abs().max())
 
 
-def _faster(run: Run, module: nn.Module, example: Tensor) -> bool:
-    def best(function: Run) -> float:
-        times = []
-        for _ in range(3):
-            started = time.perf_counter()
-            function(example)
-            if example.is_cuda:
-                torch.cuda.synchronize(example.device)
-            times.append(time.perf_counter() - started)
-        return min(times)
+def _allowed(wanted: Tensor, precision: str) -> float:
+    scale = 1.0 if precision == "exact" else max(1.0, float(wanted.abs().max()))
+    return TOLERANCES[precision] * scale
 
+
+def _faster(run: Run, module: nn.Module, example: Tensor) -> bool:
     with torch.inference_mode():
-        return best(run) < best(module)
+        return seconds(run, example) < seconds(module, example)
 
 
 def _all(run: Run, make: Make, count: int, batch_size: int) -> Float[Tensor, "pictures categories"]:

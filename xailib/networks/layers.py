@@ -21,7 +21,7 @@ _POOLS = (
 
 @dataclass(frozen=True)
 class Trace:
-    """What one layer put out in a forward pass: its place in the order, and its shape."""
+    """The output of one layer in a forward pass: its place in the order, and its shape."""
 
     name: str
     shape: tuple[int, ...]
@@ -55,7 +55,7 @@ def evaluation(module: nn.Module) -> Iterator[nn.Module]:
 
 @contextmanager
 def recorded(module: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
-    """Record what layers put out: a dict that each forward pass fills, by layer name.
+    """Record the outputs of layers: a dict that each forward pass fills, by layer name.
 
     Outputs are copied, so that an in-place operation behind the layer does not change them.
     Hooks are gone afterwards, whatever happened.
@@ -63,18 +63,18 @@ def recorded(module: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Tens
     outputs: dict[str, Tensor] = {}
     handles = []
 
-    def keep(name: str):  # type: ignore[no-untyped-def]
+    def recording(name: str):  # type: ignore[no-untyped-def]
         def hook(_module: nn.Module, _inputs: object, output: object) -> None:
             if not isinstance(output, Tensor):
                 kind = type(output).__name__
-                raise InputError(f"layer: {name!r} puts out a {kind}, not a tensor")
+                raise InputError(f"layer: {name!r} outputs a {kind}, not a tensor")
             outputs[name] = output.detach().clone()
 
         return hook
 
     try:
         for name in names:
-            handles.append(get_layer(module, name).register_forward_hook(keep(name)))
+            handles.append(get_layer(module, name).register_forward_hook(recording(name)))
         yield outputs
     finally:
         for handle in handles:
@@ -82,7 +82,7 @@ def recorded(module: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Tens
 
 
 def trace(module: nn.Module, example: Tensor) -> list[Trace]:
-    """Return every layer that puts out a tensor, in the order in which they finish."""
+    """Return every layer that outputs a tensor, in the order in which they finish."""
     traces: list[Trace] = []
     handles = [
         part.register_forward_hook(
@@ -104,11 +104,11 @@ def trace(module: nn.Module, example: Tensor) -> list[Trace]:
     return traces
 
 
-def spatial_layers(module: nn.Module, traces: Sequence[Trace], categories: int) -> list[Trace]:
-    """Return the layers that put out feature maps (batch, units, height, width), in order.
+def spatial_layers(module: nn.Module, traces: Sequence[Trace], classes: int) -> list[Trace]:
+    """Return the layers that output feature maps (batch, units, height, width), in order.
 
     Left out are pools and dropouts, which only pass maps on, maps of a single pixel, and maps
-    that already are the categories' scores: as many as categories, and no weights behind them.
+    that already are the classes' scores: as many as classes, and no weights behind them.
     """
     layers = dict(module.named_modules())
     weighted = [bool(layers[t.name]._parameters) for t in traces]
@@ -118,14 +118,14 @@ def spatial_layers(module: nn.Module, traces: Sequence[Trace], categories: int) 
         for place, t in enumerate(traces)
         if len(t.shape) == 4
         and min(t.shape[2:]) > 1
-        and (t.shape[1] != categories or place < last)
+        and (t.shape[1] != classes or place < last)
         and not isinstance(layers[t.name], _POOLS)
     ]
 
 
-def default_cam_layer(module: nn.Module, traces: Sequence[Trace], categories: int) -> str | None:
+def default_cam_layer(module: nn.Module, traces: Sequence[Trace], classes: int) -> str | None:
     """Return the last layer with feature maps, or None where tokens follow them (ViT, Swin)."""
-    spatial = spatial_layers(module, traces, categories)
+    spatial = spatial_layers(module, traces, classes)
     if not spatial:
         return None
     last = traces.index(spatial[-1])
@@ -135,7 +135,7 @@ def default_cam_layer(module: nn.Module, traces: Sequence[Trace], categories: in
 
 
 def default_dissect_layers(
-    module: nn.Module, traces: Sequence[Trace], categories: int
+    module: nn.Module, traces: Sequence[Trace], classes: int
 ) -> tuple[str, ...]:
     """Return the last two stages of feature maps and the output layer, as the seed chose them.
 
@@ -143,7 +143,7 @@ def default_dissect_layers(
     these are ``layer3``, ``layer4`` and ``fc``.
     """
     stages: dict[tuple[int, ...], str] = {}
-    for t in spatial_layers(module, traces, categories):
+    for t in spatial_layers(module, traces, classes):
         if t.name.count(".") < 2:
             stages[t.shape[2:]] = t.name
     linear = [n for n, part in module.named_modules() if isinstance(part, nn.Linear)]

@@ -57,7 +57,10 @@ def fitting_batch(
     key = (part, example.dtype, *example.shape[1:])
     if example.device.type == "cpu" or key not in known:
         known[key] = bytes_of_pass(module, example[:1])
-    return max(1, min(most, int(_SHARE * free / max(1, known[key]))))
+    fitting = max(1, int(_SHARE * free / max(1, known[key])))
+    if example.is_cuda:  # not another size, to be compiled anew, whenever a little more is free
+        fitting = 1 << (fitting.bit_length() - 1)
+    return min(most, fitting)
 
 
 def bytes_of_pass(module: nn.Module, picture: Tensor) -> int:

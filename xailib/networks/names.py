@@ -26,7 +26,7 @@ _MEMBER = re.compile(r"^    (\w+) = ", re.MULTILINE)
 
 
 def networks() -> tuple[str, ...]:
-    """Return the names that a classifier may have, the ones with weights at hand first."""
+    """Return the names that a classifier may have, those with weights available locally first."""
     return tuple(dict.fromkeys([*PACKAGED, *torchvision_networks(), PLACES365, *timm_networks()]))
 
 

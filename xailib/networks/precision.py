@@ -2,7 +2,7 @@
 
 ``"exact"`` is float32 throughout, so that a GPU gives a CPU's results within rounding; ``"tf32"``
 lets a GPU round the factors of products to 10 bits (what PyTorch does for convolutions unless
-told otherwise); ``"half"`` is autocast to bfloat16. On a CPU, ``"tf32"`` changes nothing.
+set otherwise); ``"half"`` is autocast to bfloat16. On a CPU, ``"tf32"`` changes nothing.
 """
 
 from collections.abc import Iterator, Mapping
@@ -67,7 +67,7 @@ def _tf32(allowed: bool) -> Iterator[None]:
 
 @contextmanager
 def _fp32(name: str) -> Iterator[None]:
-    places = torch.backends.cudnn.conv, torch.backends.cuda.matmul
+    places = torch.backends.cudnn.conv, torch.backends.cuda.matmul  # type: ignore[attr-defined]
     before = [place.fp32_precision for place in places]
     try:
         for place in places:

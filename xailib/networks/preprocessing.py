@@ -37,12 +37,12 @@ class Prepares(Protocol):
     def normalise(
         self, batch: UInt8[Tensor, "batch height width 3"]
     ) -> Float32[Tensor, "batch channels height width"]:
-        """Return cropped pictures as the network's input."""
+        """Return cropped images as the network's input."""
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Resize the short side (or squash), cut the centre, subtract the mean, divide by std.
+    """Resize the short side (or squash), crop the centre, subtract the mean, divide by std.
 
     Attributes
     ----------
@@ -90,7 +90,7 @@ class Preprocessing:
     def normalise(
         self, batch: UInt8[Tensor, "batch height width 3"]
     ) -> Float32[Tensor, "batch 3 height width"]:
-        """Return cropped pictures as the network's input."""
+        """Return cropped images as the network's input."""
         mean = torch.tensor(self.mean, device=batch.device)
         std = torch.tensor(self.std, device=batch.device)
         return ((batch.float() / 255 - mean) / std).movedim(-1, 1)
@@ -115,7 +115,7 @@ class MeasuredPreprocessing:
     offset: Float32[np.ndarray, " channels"]
 
     def frame(self, height: int, width: int) -> Frame:
-        """Return the frame of the network's input, read off pictures sent through."""
+        """Return the frame of the network's input, read off images sent through."""
         white = np.full((height, width, 3), 255, np.uint8)
         if np.ptp(_run(self.transform, white), axis=(1, 2)).max() > 1e-3:
             raise InputError(
@@ -143,7 +143,7 @@ class MeasuredPreprocessing:
     def normalise(
         self, batch: UInt8[Tensor, "batch height width 3"]
     ) -> Float32[Tensor, "batch channels height width"]:
-        """Return cropped pictures as the network's input."""
+        """Return cropped images as the network's input."""
         matrix = torch.from_numpy(self.matrix).to(batch.device)
         offset = torch.from_numpy(self.offset).to(batch.device)
         return (batch.float() / 255 @ matrix.T + offset).movedim(-1, 1)
@@ -186,7 +186,7 @@ def from_transform(transform: Callable[[Image.Image], Tensor]) -> MeasuredPrepro
     Raises
     ------
     InputError
-        If the transform is random, or does anything else to the picture.
+        If the transform is random, or does anything else to the image.
     """
     side = 64
     plain = []

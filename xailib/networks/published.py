@@ -1,10 +1,10 @@
-"""Weights that others publish for a network: where they come from, and where they lie."""
+"""Weights that others publish for a network: where they come from, and where they are stored."""
 
 from functools import partial
 from pathlib import Path
 
 from xailib.downloads import hub
-from xailib.downloads.fetch import Watch, kept
+from xailib.downloads.fetch import Watch, cached_path
 from xailib.downloads.registry import Artefact, artefacts
 from xailib.errors import InputError, UnavailableError
 from xailib.networks.names import PLACES365, torchvision_networks
@@ -29,7 +29,7 @@ def published_weights(network: str, weights: str = "") -> list[Artefact]:
     InputError
         If none of that name are published.
     UnavailableError
-        If nobody publishes weights for a network of timm's.
+        If no weights are published for a network of timm's.
     """
     if network in torchvision_networks():
         return [_torchvision(network, weights)]
@@ -77,7 +77,7 @@ def _timm(network: str) -> Artefact:
         if theirs := hub.in_their_cache(config.hf_hub_id, names):
             files, get = (theirs,), partial(_as_it_is, theirs)
     else:
-        addresses, files = (config.url,), (kept(config.url),)
+        addresses, files = (config.url,), (cached_path(config.url),)
     return Artefact(
         network,
         f"timm's weights for {network}",

@@ -46,7 +46,7 @@ class Ingredients:
         Weights loaded.
     preprocessing : Prepares
         From photograph to input.
-    categories : tuple of str
+    class_names : tuple of str
         The output's names, in order.
     weights : str
         What the weights are called, for people.
@@ -58,7 +58,7 @@ class Ingredients:
 
     module: nn.Module
     preprocessing: Prepares
-    categories: tuple[str, ...]
+    class_names: tuple[str, ...]
     weights: str
     sha256: str
     files: tuple[Path, ...] = ()
@@ -91,8 +91,8 @@ def find(name: str, weights: str | Path | None, seed: int) -> Ingredients:
 
 
 @cache
-def imagenet_categories() -> tuple[str, ...]:
-    """Return the 1000 ImageNet-1k category names in order, as torchvision states them."""
+def imagenet_classes() -> tuple[str, ...]:
+    """Return the 1000 ImageNet-1k class names in order, as torchvision states them."""
     return tuple(torchvision.models.ResNet18_Weights.IMAGENET1K_V1.meta["categories"])
 
 
@@ -113,7 +113,7 @@ def _packaged(name: str, weights: str | Path | None, seed: int) -> Ingredients:
     return Ingredients(
         module,
         _timm_preprocessing(module),
-        imagenet_categories(),
+        imagenet_classes(),
         file.stem,
         sha256_of(file),
         (file,),
@@ -150,7 +150,7 @@ def _from_torchvision(name: str, weights: str | Path | None, seed: int) -> Ingre
         # tells which recipe it needs; for any other it is the first, plain one.
         published = {Path(m.url).stem.rsplit("-", 1)[-1]: m for m in members.values()}
         recipe = published.get(sha256[:8], recipe)
-    names = tuple(recipe.meta.get("categories") or imagenet_categories())
+    names = tuple(recipe.meta.get("categories") or imagenet_classes())
     return Ingredients(module, from_torchvision(recipe.transforms()), names, label, sha256, files)
 
 
@@ -169,7 +169,7 @@ def _from_timm(name: str, weights: str | Path | None, seed: int) -> Ingredients:
         load_strictly(module, read_state_dict(file), file.name)
         label, sha256 = file.name, sha256_of(file)
     count = int(module.num_classes)  # type: ignore[arg-type]
-    names = imagenet_categories() if count == 1000 else _numbered(count)
+    names = imagenet_classes() if count == 1000 else _numbered(count)
     return Ingredients(module, _timm_preprocessing(module), names, label, sha256, files)
 
 
@@ -193,7 +193,7 @@ def _places365(weights: str | Path | None, seed: int) -> Ingredients:
 
 
 def _from_file(name: str, weights: str | Path | None) -> Ingredients:
-    """Run a user's function ``path/to/file.py:function``: (module, transform, categories)."""
+    """Run a user's function ``path/to/file.py:function``: (module, transform, classes)."""
     place, _, function = name.rpartition(":")
     path = Path(place).expanduser()
     if not path.is_file():
@@ -216,19 +216,19 @@ def _from_file(name: str, weights: str | Path | None) -> Ingredients:
         result = _own_code(path, lambda: getattr(code, function)(**arguments))
     if not (isinstance(result, tuple) and len(result) == 3 and isinstance(result[0], nn.Module)):
         raise InputError(
-            f"model: {name!r} must return (module, transform, category names), "
+            f"model: {name!r} must return (module, transform, class names), "
             f"not {type(result).__name__}"
         )
-    module, transform, categories = result
-    if isinstance(categories, str) or not all(isinstance(one, str) for one in categories):
-        raise InputError(f"model: {name!r} must return the names of its categories, a list of str")
+    module, transform, class_names = result
+    if isinstance(class_names, str) or not all(isinstance(one, str) for one in class_names):
+        raise InputError(f"model: {name!r} must return the names of its classes, a list of str")
     preparing = transform if isinstance(transform, Preprocessing) else from_transform(transform)
     # The code too: it decides the transform, and what the weights mean.
-    parts = [sha256_of(file) for file in (path, *beside)] + [hash_of(module), *categories]
+    parts = [sha256_of(file) for file in (path, *beside)] + [hash_of(module), *class_names]
     sha256 = hashlib.sha256("\0".join(parts).encode()).hexdigest()
     label = f"{path.name}:{function}"
     files = (path, *beside, *arguments.values())
-    return Ingredients(module, preparing, tuple(categories), label, sha256, files)
+    return Ingredients(module, preparing, tuple(class_names), label, sha256, files)
 
 
 def _neighbours(path: Path) -> tuple[Path, ...]:

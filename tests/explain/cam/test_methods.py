@@ -40,7 +40,7 @@ def peer(net, photo, method, layer, target, batch_size=16, reshape=None):
         options["ablation_layer"] = AblationLayer() if reshape is None else AblationLayerVit()
     picture = net.input_tensor(net.view(photo).pixels[None])
     raw = []
-    with preserved(net.module), contextlib.redirect_stderr(io.StringIO()):
+    with preserved(net.module), net.computing(), contextlib.redirect_stderr(io.StringIO()):
         cam = METHODS[method](net.module, [net.layer(layer)], reshape_transform=reshape, **options)
         cam.batch_size = batch_size
         combine = cam.get_cam_image

@@ -277,7 +277,7 @@ def test_fetch_from_a_mirror_then_here(tmp_path, monkeypatch):
 def test_fetch_without_a_network_is_one_line(tmp_path):
     start = time.monotonic()
     result = call("fetch", "20k", code=1)
-    assert "Cannot be had: word list 20k: " in result.stderr
+    assert "Unavailable: word list 20k: " in result.stderr
     assert "through the proxy 127.0.0.1:9" in result.stderr
     assert result.stderr.count("\n") == 1
     assert time.monotonic() - start < 10
@@ -307,7 +307,7 @@ def test_check_tells_what_each_page_lacks(monkeypatch):
     assert not any(page["unreachable"] for page in found["pages"].values())
     text = call("check", "replication", code=1).output
     assert "1_clip_dissect cannot be made" in text
-    assert "cannot be had: CLIP ViT-B/16: not here" in text
+    assert "unavailable: CLIP ViT-B/16: not here" in text
     assert "7_sanity       cannot be made" in text
     monkeypatch.setattr("xailib.report.run.preflight.problem_with", lambda _: None)
     assert "is fetched at first use: word list 20k" in call("check", "replication").output

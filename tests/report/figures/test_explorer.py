@@ -35,12 +35,12 @@ def pair():
 def test_views_are_enlarged_and_say_where_a_map_is_highest(pair):
     lime, cam = pair
     views = explorer.views_of(PIXELS, lime, [cam], num_features=1)
-    assert {view.picture.shape for view in views} == {(440, 440, 3)}
+    assert {view.pixels.shape for view in views} == {(440, 440, 3)}
     assert [view.method for view in views] == ["", *["lime"] * 3, *["gradcam"] * 2]
     assert "highest in the upper right" in views[4].alt
     assert "on 50% of the view" in views[2].alt
     assert np.array_equal(
-        views[0].picture, Frame((40, 60), (440, 660), (0, 110, 440, 440)).show(PIXELS)
+        views[0].pixels, Frame((40, 60), (440, 660), (0, 110, 440, 440)).show(PIXELS)
     )
 
 

@@ -316,7 +316,7 @@ def test_stored_and_loaded(cases, tmp_path):
         pd.testing.assert_frame_equal(found[name], table, check_dtype=False, rtol=0, atol=1e-6)
     assert manifest["versions"]["numpy"] == np.__version__
     (tmp_path / "kept" / "sweep.csv").unlink()
-    with pytest.raises(InputError, match="does not hold the tables kept"):
+    with pytest.raises(InputError, match="holds no stored tables"):
         stored.load(tmp_path / "kept")
 
 

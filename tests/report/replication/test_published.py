@@ -186,14 +186,14 @@ def test_a_local_folder_is_checked(two_files):
 
 
 def test_at_hand_means_without_fetching(two_files, tmp_path):
-    assert published.at_hand(two_files)
+    assert published.available(two_files)
     (two_files / "task-2" / "a").unlink()
-    assert not published.at_hand(two_files)
-    assert not published.at_hand()
+    assert not published.available(two_files)
+    assert not published.available()
     for one in downloads.artefacts("published"):
         one.file.parent.mkdir(parents=True, exist_ok=True)
         one.file.touch()
-    assert published.at_hand()
+    assert published.available()
 
 
 def test_a_clone_of_the_repository_serves_too(two_files, tmp_path):

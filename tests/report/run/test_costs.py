@@ -163,7 +163,7 @@ def test_imagenet_is_a_multiplication(tmp_path):
     hours = 3.0 * 1_281_167 / 3600  # 3 s an image
     assert float(row["seconds/image"]) == 3.0
     assert float(row["hours, 1 machine"]) == pytest.approx(hours, rel=0.01)
-    assert float(row["hours, 64"]) == pytest.approx(hours / 64, rel=0.01)
+    assert float(row["hours, 64 machines"]) == pytest.approx(hours / 64, rel=0.01)
     assert float(row["disk, GB"]) == pytest.approx(0.5e-3 * 1_281_167, rel=0.01)
 
 

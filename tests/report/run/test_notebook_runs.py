@@ -10,7 +10,7 @@ from faults_table import says
 from PIL import Image
 
 from xailib.errors import InputError, XailibError
-from xailib.files import take_away
+from xailib.files import delete_if_only
 from xailib.report.cli import main
 from xailib.report.params import profiles
 from xailib.report.params.profiles import Profile, load_profile
@@ -324,11 +324,11 @@ def test_only_a_folder_that_holds_nothing_else_is_taken_away(tmp_path):
     folder.mkdir(parents=True)
     for name in ("lock", "partial", "manifest.json"):
         (folder / name).touch()
-    assert not take_away(folder, {"lock", "partial"})
+    assert not delete_if_only(folder, {"lock", "partial"})
     assert len(list(folder.iterdir())) == 3
     (folder / "manifest.json").unlink()
     (tmp_path / "mine" / "3_cam").mkdir()
-    assert take_away(folder, {"lock", "partial"})
+    assert delete_if_only(folder, {"lock", "partial"})
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["3_cam"]
 
 

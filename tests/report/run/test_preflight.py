@@ -197,7 +197,7 @@ def test_the_replications_networks_prepare_as_the_report_did(monkeypatch):
 
     def load(name, weights, device):
         loaded.append((name, weights))
-        return SimpleNamespace(module=torch.nn.Identity(), categories=("a",))
+        return SimpleNamespace(module=torch.nn.Identity(), class_names=("a",))
 
     monkeypatch.setattr(code, "load_classifier", load)
     frames = {

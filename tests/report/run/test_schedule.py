@@ -246,7 +246,7 @@ def test_without_its_scheduler_a_client_says_so_and_another_scheduler_goes_on(pr
             kill(process.pid)
             output = client.communicate(timeout=500)[0]
         assert client.returncode == 1
-        assert "run the same command again: finished jobs are kept" in output.splitlines()[-1]
+        assert "run the same command again: finished jobs are stored" in output.splitlines()[-1]
         assert "Traceback" not in output
     before = sweeps.stamps(project)
     sweeps.release(project)
@@ -283,7 +283,7 @@ def test_a_dry_run_tells_and_does_nothing(project):
     output = sweeps.call(project, "run", "mine", "--dry-run", *SHARD)
     assert "2_lime.0000 to 2_lime.0003" in output
     assert "To do: 6 of 6 jobs" in output
-    assert "Will be left out: images: 'blobs/bad.png' is not an image" in output
+    assert "Will be skipped: images: 'blobs/bad.png' is not an image" in output
     assert not (project / "results").exists()
     words = ["run", "mine", "--workers", "1", "--scheduler", "tcp://a:1"]
     assert "not together with scheduler" in sweeps.call(project, *words, code=2)

@@ -145,7 +145,7 @@ def guided_backprops(
     relus = [part for part in classifier.module.modules() if isinstance(part, _RELUS)]
     if not relus:
         raise InputError(f"model: {classifier.name} has no ReLU, which guided backprop needs")
-    index = None if target is None else classifier.category_index(target)
+    index = None if target is None else classifier.class_index(target)
     most = enough(classifier.device) if classifier.device.type == "cuda" else 1
     group: list[np.ndarray] = []
     for photograph in photographs:

@@ -195,7 +195,7 @@ class Cam:
         self.classifier = classifier
         self.method = method
         self.layer = cam_layer_of(classifier, options.get("layer"))
-        self.targets = [None if t is None else classifier.category_index(t) for t in targets]
+        self.targets = [None if t is None else classifier.class_index(t) for t in targets]
 
     def prepare(self, seen: Seen) -> None:
         """Do nothing: what the classifier sees is all that is needed."""

@@ -7,6 +7,7 @@ import click
 from xailib import __version__
 from xailib.errors import InputError, XailibError
 from xailib.report.cli.checking import check
+from xailib.report.cli.cleaning import clean
 from xailib.report.cli.fetching import fetch
 from xailib.report.cli.listings import images, models
 from xailib.report.cli.running import report, run
@@ -36,9 +37,10 @@ def main() -> None:
       xailib images my-photographs/          which of them can be used
       xailib fetch --profile replication     all that a profile needs
       xailib check                           what is missing here
+      xailib clean                           what earlier parameters left in results
 
     \b
-    Exit codes: 0 all is well; 1 something failed or cannot be had, said above;
+    Exit codes: 0 all is well; 1 something failed or is unavailable, as reported above;
     2 a wrong word or value.
 
     \b
@@ -47,5 +49,5 @@ def main() -> None:
     """
 
 
-for command in (run, report, models, images, fetch, check):
+for command in (run, report, models, images, fetch, check, clean):
     main.add_command(command)

@@ -34,7 +34,7 @@ _BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 @json_option
 @click.pass_context
 def check(ctx: click.Context, profile: str, as_json: bool) -> None:
-    """Tell what this environment has: versions, device, disk, browser, what each page lacks.
+    """Report what this environment has: versions, device, disk, browser, what each page lacks.
 
     The pages are those of PROFILE (default: embedded). The exit code is 1 if one of them cannot
     be made here.
@@ -77,7 +77,7 @@ def _show(found: dict[str, Any]) -> None:
     for task, page in found["pages"].items():
         click.echo(f"{task:14} {'cannot be made' if page['unreachable'] else 'ready'}")
         for line in page["unreachable"]:
-            click.echo(f"  cannot be had: {line}")
+            click.echo(f"  unavailable: {line}")
         for line in page["fetched"]:
             click.echo(f"  is fetched at first use: {line}")
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def live() -> bool:
-    """Tell whether somebody watches: a terminal, and not a CI's."""
+    """Return whether output goes to a user's terminal, and not to a CI's."""
     return sys.stderr.isatty() and not os.environ.get("CI")
 
 
@@ -106,13 +106,13 @@ def warn_of_lacks(profile: "Profile", tasks: Iterable[str]) -> dict[str, str]:
     Returns
     -------
     dict
-        From each task whose network cannot be had to the line that says so: it can only fail.
+        From each task whose network is unavailable to the line that says so: it can only fail.
     """
     from xailib.report.run.preflight import lacking
 
     lacks = lacking({task: profile.share(task) for task in tasks})
     for line in dict.fromkeys(line for lack in lacks.values() for line in lack.unreachable):
-        click.echo(f"Cannot be had: {line}", err=True)
+        click.echo(f"Unavailable: {line}", err=True)
     return {task: lack.networks[0] for task, lack in lacks.items() if lack.networks}
 
 
@@ -132,7 +132,7 @@ def size(count: int | None) -> str:
 
 @contextmanager
 def byte_bar(what: str) -> Iterator[Callable[[int, int], object] | None]:
-    """Draw the progress of a download, with the time left; None where nobody watches."""
+    """Draw the progress of a download, with the time left; None without a terminal."""
     if not live():
         yield None
         return

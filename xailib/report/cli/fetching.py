@@ -59,7 +59,7 @@ def fetch(
     wanted = [one for name in names for one in _find(name)]
     wanted += _of_profile(profile) if profile else []
     if not wanted and not listed and not profile:
-        raise click.UsageError("name something, or a --profile; xailib fetch --list tells what")
+        raise click.UsageError("name something, or a --profile; see xailib fetch --list")
     if not wanted and listed and not profile:
         wanted = [one for name in dict.fromkeys(a.name for a in artefacts()) for one in _find(name)]
     rows = []
@@ -77,7 +77,7 @@ def fetch(
             }
         )
         if why:
-            click.echo(f"Cannot be had: {why}", err=True)
+            click.echo(f"Unavailable: {why}", err=True)
     if as_json:
         show_json(rows)
     else:

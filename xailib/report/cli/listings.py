@@ -8,7 +8,7 @@ import click
 from xailib.errors import InputError, UnavailableError, unknown_name
 from xailib.report.cli.common import json_option, network_names, show_json, show_table
 
-_FEW = 6  # networks that are built to look at their layers without being told to
+_FEW = 6  # networks that are built to look at their layers without being asked to
 
 
 @click.command()
@@ -108,7 +108,7 @@ def _layers(name: str) -> dict[str, object]:
 @json_option
 @click.pass_context
 def images(ctx: click.Context, sources: tuple[str, ...], as_json: bool) -> None:
-    """Tell what photographs SOURCES stand for, and which cannot be used and why.
+    """List the photographs that SOURCES stand for, and which cannot be used and why.
 
     SOURCES are packaged names, packages, files and folders, as for the parameter "images".
     Without any, the packaged photographs. The exit code is 1 if one cannot be used.
@@ -130,7 +130,7 @@ def images(ctx: click.Context, sources: tuple[str, ...], as_json: bool) -> None:
         else:
             height, width = one.size
             row = {"id": one.id, "width": width, "height": height, "source": one.source}
-            found.append({**row, "sha256": one.sha256, "category": one.category})
+            found.append({**row, "sha256": one.sha256, "category": one.class_index})
     if as_json:
         show_json({"photographs": found, "failures": failed})
     else:

@@ -18,7 +18,7 @@ from xailib.report.cli.common import (
     show_json,
     yaml_changes,
 )
-from xailib.report.cli.sweeping import Words, engine_options, pool_options, sweep
+from xailib.report.cli.sweeping import Options, engine_options, pool_options, sweep
 
 if TYPE_CHECKING:
     from xailib.report.params.profiles import Profile
@@ -84,7 +84,7 @@ def run(
       xailib run mine --scheduler tcp://10.0.0.1:8786 --store s3://bucket/mine
     """
     loaded = _load(profile, changes, only)
-    if sweep(loaded, only, force, Words(pages=not tables, **where), as_json):
+    if sweep(loaded, only, force, Options(pages=not tables, **where), as_json):
         ctx.exit(1)
 
 
@@ -122,7 +122,7 @@ def report(
     loaded = _load(profile, changes, None, whole=True)
     root = project_root()
     target = Path(site).absolute() if site else root
-    failed = sweep(loaded, None, False, Words(whole=True, **where), as_json)
+    failed = sweep(loaded, None, False, Options(whole=True, **where), as_json)
     if len(failed) == len(TASKS):
         click.echo("No site was built: no page has results.", err=True)
         ctx.exit(1)

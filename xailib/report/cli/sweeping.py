@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from xailib.report.run.plan import Job, Outcome
 
 
-_PAUSE = 10.0  # seconds between two words on what is left
+_PAUSE = 10.0  # seconds between two messages on what remains
 _LINES = 20  # of images that cannot be used, more are counted; and of what is left
 
 
 @dataclass(frozen=True)
-class Words:
+class Options:
     """Where and how a profile's jobs are done, as given on the command line."""
 
     dry_run: bool = False
@@ -79,19 +79,19 @@ _OPTIONS = (
 
 
 def engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options of `Words`."""
+    """Give a command the fields of `Options` as options."""
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
 
 
 def pool_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options of `Words` by which this machine does several jobs at a time."""
+    """Give a command the options by which this machine does several jobs at a time."""
     return _workers(_threads(command))
 
 
 def sweep(
-    profile: "Profile", only: str | None, force: bool, words: Words, as_json: bool
+    profile: "Profile", only: str | None, force: bool, options: Options, as_json: bool
 ) -> dict[str, str]:
     """Do a profile's jobs, or print them; return those that are not finished now, with why."""
     from xailib.report.run.costs import estimates, longest_first
@@ -99,38 +99,38 @@ def sweep(
     from xailib.report.run.preflight import check_images, check_runs
     from xailib.report.run.staleness import unfinished
 
-    if words.workers and words.scheduler:
+    if options.workers and options.scheduler:
         raise InputError("workers: not together with scheduler; a cluster has its own workers")
-    if words.store:
+    if options.store:
         from xailib.report.run.store import Store
 
-        Store(words.store, project_root() / "results")  # refuses what cannot be one
-    jobs = plan(profile, only, shard=words.photographs, pages=words.pages)
+        Store(options.store, project_root() / "results")  # refuses what cannot be one
+    jobs = plan(profile, only, shard=options.photographs, pages=options.pages)
     left = unfinished(profile, jobs, force=force)
-    if not words.store:  # which may hold them
+    if not options.store:  # which may hold them
         check_runs(profile, {job.task for job in left if job.kind == "notebook"})
-    if not words.scheduler:  # whose workers may see others
+    if not options.scheduler:  # whose workers may see others
         check_images(profile, {job.task for job in left})
-    if words.dry_run:
-        _show(profile, jobs, left, words.workers or 1, as_json)
+    if options.dry_run:
+        _show(profile, jobs, left, options.workers or 1, as_json)
         warn_of_lacks(profile, (job.task for job in left))
         _show_unusable(profile, left)
         return {}
     from xailib.report.run.scheduler import Engine, run_plan
 
     barred = warn_of_lacks(profile, (job.task for job in left)) if left else {}
-    if words.scheduler or words.store:
+    if options.scheduler or options.store:
         barred = {}  # other machines may have it, or have finished what needs it
-    workers = words.workers
-    if workers and words.whole:  # a last notebook has all cores
+    workers = options.workers
+    if workers and options.whole:  # a last notebook has all cores
         workers = min(workers, len(left) or 1)
     seconds = _seconds(left, estimates(profile, left))
     if workers:
         left = longest_first(left, seconds)
     failed: dict[str, str] = {}
     reused: list[str] = []
-    rest = _Left(left, seconds, 1 if words.scheduler else workers)
-    engine = Engine(workers, words.scheduler, words.threads, words.store or "")
+    rest = _Left(left, seconds, 1 if options.scheduler else workers)
+    engine = Engine(workers, options.scheduler, options.threads, options.store or "")
     for outcome in run_plan(profile, jobs, left, engine, force=force, barred=barred, bar=live()):
         if outcome.state in ("failed", "skipped"):
             failed[outcome.task] = outcome.message
@@ -191,13 +191,13 @@ def _seconds(jobs: Sequence["Job"], costs: Mapping[str, "Cost | None"]) -> dict[
 
 def _show_unusable(profile: "Profile", left: Sequence["Job"]) -> None:
     """Say which photographs the jobs will leave out."""
-    from xailib.report.run.preflight import unusable
+    from xailib.report.run.preflight import unusable_photographs
 
-    lines, rest = unusable(profile, left)
+    lines, rest = unusable_photographs(profile, left)
     for line in lines[:_LINES]:
-        click.echo(f"Will be left out: {line}", err=True)
+        click.echo(f"Will be skipped: {line}", err=True)
     if len(lines) > _LINES:
-        click.echo(f"Will be left out: {len(lines) - _LINES} more", err=True)
+        click.echo(f"Will be skipped: {len(lines) - _LINES} more", err=True)
     if rest:
         click.echo(f"Not looked at: {rest} more photographs", err=True)
 

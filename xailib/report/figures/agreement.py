@@ -68,7 +68,7 @@ def baseline_chart(summary: pd.DataFrame) -> Figure:
 
 
 def sweep_chart(sweep: pd.DataFrame) -> Figure:
-    """Draw mean IoU against the area at which maps are cut, with the level of scattered pixels.
+    """Draw mean IoU against the area of the thresholded maps, with the level of scattered pixels.
 
     Left: the pairs of LIME's supporting superpixels, where it is the first of each, else those of
     the first method; right: all others. What opposes is left out.

@@ -1,6 +1,6 @@
-"""Every method beside the others, photograph by photograph: pictures and one table of scores.
+"""Every method beside the others, photograph by photograph: images and one table of scores.
 
-Tables and explanations of finished runs in, pictures with words out; nothing here sees a network.
+Tables and explanations of finished runs in, images with words out; nothing here sees a network.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from xailib.report.figures import style as figures
 from xailib.report.figures.publish import publish_explorer, table_html
 from xailib.report.run.results import Run
 
-Picture = UInt8[np.ndarray, "_ _ 3"]
+Pixels = UInt8[np.ndarray, "_ _ 3"]
 SIDE = 448  # pixels, about; maps are enlarged to it
 _DOWN, _ACROSS = ("upper", "middle", "lower"), ("left", "centre", "right")
 HEADINGS = {
@@ -36,23 +36,23 @@ BASELINES = {
 
 @dataclass(frozen=True)
 class View:
-    """One picture of a photograph's page.
+    """One image of a photograph's page.
 
     Attributes
     ----------
     method : str
-        Which row of the table it belongs to; a row may have several pictures.
+        Which row of the table it belongs to; a row may have several images.
     label : str
         Of its tab.
     alt : str
         What one would say to somebody who cannot see it.
-    picture : (height, width, 3) uint8
+    pixels : (height, width, 3) uint8
     """
 
     method: str
     label: str
     alt: str
-    picture: Picture
+    pixels: Pixels
 
 
 def scores_of(
@@ -100,7 +100,7 @@ def views_of(
     cams: Sequence[Explanation],
     num_features: int = 10,
 ) -> list[View]:
-    """Return the pictures of one photograph: itself, LIME's, and each heatmap with its overlap.
+    """Return the images of one photograph: itself, LIME's, and each heatmap with its overlap.
 
     All are in the frame of LIME's explanation, enlarged to about `SIDE` pixels.
     """
@@ -173,7 +173,7 @@ def anchor(image: str) -> str:
 def publish_photograph(
     run: Run, lime: Explanation, views: Sequence[View], scores: pd.DataFrame
 ) -> None:
-    """Save and show one photograph's pictures with its table; see `publish_explorer`."""
+    """Save and show one photograph's images with its table; see `publish_explorer`."""
     name = anchor(lime.image)
     caption = (
         f"All methods on *{lime.image}*, explained class {lime.target_name} (probability "
@@ -185,7 +185,7 @@ def publish_photograph(
     html = table_html(
         scores, name, shown, dict.fromkeys([key for key in shown if key != "name"], "{:.2f}")
     )
-    rows = [(view.method, view.label, view.alt, view.picture) for view in views]
+    rows = [(view.method, view.label, view.alt, view.pixels) for view in views]
     publish_explorer(run, name, lime.image, caption, rows, scores, html)
 
 

@@ -17,7 +17,7 @@ from xailib.compare.intervals import mean_interval
 from xailib.errors import InputError
 from xailib.report.figures.style import NAMES, PALETTE, PER_CENT, style
 
-Picture = UInt8[np.ndarray, "height width 3"]
+Pixels = UInt8[np.ndarray, "height width 3"]
 BASELINE_NAMES = {"random": "random field", "centre": "centred blob"}
 MEASURES = {
     "deletion": "deletion",
@@ -156,23 +156,23 @@ def _look(index: int, decided: bool) -> dict[str, Any]:
 
 
 def film_strip(
-    rows: Sequence[Sequence[Picture]],
+    rows: Sequence[Sequence[Pixels]],
     scores: Sequence[Sequence[float]],
     titles: Sequence[str],
     labels: Sequence[str],
 ) -> Figure:
     """Draw one photograph being perturbed: a row a method, a column a fraction.
 
-    `scores` is the target's probability for each picture, printed below it.
+    `scores` is the target's probability for each image, printed below it.
     """
     if not rows or any(len(row) != len(titles) for row in (*rows, *scores)):
-        raise InputError("film_strip: needs one title and one score for each picture of a row")
+        raise InputError("film_strip: needs one title and one score for each image of a row")
     with style():
         figure = Figure(figsize=(1.35 * len(titles) + 0.5, 1.55 * len(rows) + 0.2))
         grid = figure.subplots(len(rows), len(titles), squeeze=False)
         for line, row, values, label in zip(grid, rows, scores, labels, strict=True):
-            for axis, picture, value in zip(line, row, values, strict=True):
-                axis.imshow(picture)
+            for axis, image, value in zip(line, row, values, strict=True):
+                axis.imshow(image)
                 axis.set(xticks=[], yticks=[])
                 axis.grid(visible=False)
                 axis.spines[:].set_visible(False)

@@ -1,7 +1,7 @@
 """How a figure or table of a run is saved and shown: for a notebook now, for the site later.
 
 Every figure is drawn twice, on white and on the dark ground of the site's dark mode: grays are
-turned over, colours and pictures stay as they are.
+turned over, colours and images stay as they are.
 """
 
 import io
@@ -29,7 +29,7 @@ from PIL import Image
 from xailib.report.run.results import Run
 
 GROUND = "#121212"  # of the site's dark mode
-KEPT = "kept"  # the gid of an artist that stands on a picture: it stays as it is
+KEPT = "kept"  # the gid of an artist that stands on an image: it stays as it is
 _NUMBERS = re.compile(r"(?<=>)[+-]?\d[\d.]*( to [+-]?\d[\d.]*)?(?=<)")  # a cell of one or two
 _SIGNED_ZERO = re.compile(r"[+-](?=0(\.0+)?(?![\d.]))")
 
@@ -115,7 +115,7 @@ def table_html(
 ) -> str:
     """Return the columns named in `headings` as HTML; a missing number is a dash.
 
-    What is shown as zero has no sign, and before what is less stands a minus, not a hyphen. Words
+    What is shown as zero has no sign, and negative values have a minus, not a hyphen. Words
     stand on the left of their column; the site's style sheet puts numbers on the right.
     """
     shown = table[list(headings)].rename(columns=dict(headings))
@@ -140,7 +140,7 @@ def publish_explorer(
     table: pd.DataFrame,
     html: str,
 ) -> None:
-    """Save pictures of one photograph that the site shows side by side, in tabs, with a table.
+    """Save images of one photograph that the site shows side by side, in tabs, with a table.
 
     Writes ``figures/name-N.webp`` and ``figures/name.csv``.
 
@@ -150,24 +150,24 @@ def publish_explorer(
         As for `publish`.
     title : str
         Of the section that the site gives it.
-    views : sequence of (method, label, alt, picture)
-        The first is the photograph itself; `method` names the table's row a picture belongs to.
+    views : sequence of (method, label, alt, image)
+        The first is the photograph itself; `method` names the table's row an image belongs to.
     table : DataFrame
         The scores, with a column ``method``.
     html : str
         How they are shown, in the same order.
     """
-    pictures = []
-    for index, (method, label, alt, picture) in enumerate(views):
+    shown = []
+    for index, (method, label, alt, pixels) in enumerate(views):
         path = f"figures/{name}-{index}.webp"
         with run.open(path) as file:
-            Image.fromarray(picture).save(file, "WEBP", quality=80, method=6)
-        pictures.append({"image": path, "method": method, "label": label, "alt": alt})
+            Image.fromarray(pixels).save(file, "WEBP", quality=80, method=6)
+        shown.append({"image": path, "method": method, "label": label, "alt": alt})
     site = {
         "name": name,
         "explorer": title,
         "caption": caption,
-        "views": pictures,
+        "views": shown,
         "rows": table["method"].tolist(),
         "data": save_data(run, name, table),
     }
@@ -178,7 +178,7 @@ def publish_explorer(
 def darkened(figure: Figure) -> Iterator[None]:
     """Turn a figure's grays over for a dark page, and back afterwards.
 
-    Colours stay, and so do pictures and whatever has the gid `KEPT`.
+    Colours stay, and so do images and whatever has the gid `KEPT`.
     """
     undo: list[Callable[[], Any]] = []
     try:
@@ -197,7 +197,7 @@ def darkened(figure: Figure) -> Iterator[None]:
 
 
 def _artists(figure: Figure) -> list[Artist]:
-    """Return all artists, with ticks that are not shown now but may be when it is laid out anew."""
+    """Return all artists, with ticks that may only be shown once it is laid out again."""
     found: list[Artist] = figure.findobj()
     for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
         for tick in (*axis.majorTicks, *axis.minorTicks):

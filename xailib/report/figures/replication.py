@@ -1,4 +1,4 @@
-"""Figures of the audit: tables and pictures in, matplotlib figures out."""
+"""Figures of the audit: tables and images in, matplotlib figures out."""
 
 import numpy as np
 import pandas as pd
@@ -6,7 +6,7 @@ from jaxtyping import UInt8
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from xailib.report.figures.style import NAMES, PALETTE, Picture, outlined, style, two_masks
+from xailib.report.figures.style import NAMES, PALETTE, Pixels, outlined, style, two_masks
 from xailib.report.replication.audit import PUBLISHED, lime_frame, masks
 from xailib.report.replication.published import CAMS, LIMES, Published
 
@@ -20,22 +20,22 @@ STEPS = {
 }
 
 
-def row(case: Published, picture: Picture) -> list[UInt8[np.ndarray, "_ _ 3"]]:
+def row(case: Published, image: Pixels) -> list[UInt8[np.ndarray, "_ _ 3"]]:
     """Return a photograph's line in the gallery; see `TITLES`."""
-    view = lime_frame(case).show(picture)
-    published = _squared(two_masks(picture, *masks(case, LIMES[0], CAMS[0])))
+    view = lime_frame(case).show(image)
+    published = _squared(two_masks(image, *masks(case, LIMES[0], CAMS[0])))
     repaired = [two_masks(view, *masks(case, LIMES[0], cam, ("frame", "area"))) for cam in CAMS]
     limes = [outlined(view, case.limes[lime]) for lime in LIMES]
     return [*limes, published, *repaired]
 
 
-def _squared(picture: Picture) -> UInt8[np.ndarray, "side side 3"]:
-    """Return the picture on a white square, so that all in a line are equally large."""
-    height, width = picture.shape[:2]
+def _squared(image: Pixels) -> UInt8[np.ndarray, "side side 3"]:
+    """Return the image on a white square, so that all in a line are equally large."""
+    height, width = image.shape[:2]
     side = max(height, width)
     square = np.full((side, side, 3), 255, np.uint8)
     top, left = (side - height) // 2, (side - width) // 2
-    square[top : top + height, left : left + width] = picture
+    square[top : top + height, left : left + width] = image
     return square
 
 

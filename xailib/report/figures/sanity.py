@@ -10,8 +10,8 @@ from xailib.explain.explanation import Explanation
 from xailib.report.figures import style as figures
 
 
-def picture_of(view: figures.Picture, explanation: Explanation | None) -> figures.Picture | None:
-    """Return a map over its view, its highest hundredth cut off; None where there is no map."""
+def overlay(view: figures.Pixels, explanation: Explanation | None) -> figures.Pixels | None:
+    """Return a map over its view, its highest hundredth clipped; None where there is no map."""
     if explanation is None:
         return None
     if explanation.signed:
@@ -21,7 +21,7 @@ def picture_of(view: figures.Picture, explanation: Explanation | None) -> figure
 
 
 def stage_chart(table: pd.DataFrame, judged: pd.DataFrame, measure: str = "spearman") -> Figure:
-    """Draw similarity by stage, one panel a method, with the floor's interval as a band.
+    """Draw similarity by stage, one panel a method, with the null baseline's interval as a band.
 
     Parameters
     ----------

@@ -57,7 +57,7 @@ def runs_chart(table: pd.DataFrame) -> Figure:
 def weights_chart(table: pd.DataFrame) -> Figure:
     """Draw every superpixel's weight with its interval, in the order of the table.
 
-    Filled marks are in the mask; the lower panel tells how often halves choose each.
+    Filled marks are in the mask; the lower panel shows how often halves select each.
     """
     chosen = table["chosen"].to_numpy(bool)
     places = np.arange(1, len(table) + 1)
@@ -105,6 +105,6 @@ def designs_chart(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def sureness(one: Explanation, found: Stability) -> Float32[np.ndarray, "height width"]:
-    """Return for each pixel the share of halves that choose its superpixel, in [0, 1]."""
-    return found.chosen_again[lime_superpixels(one).segments].astype(np.float32)
+def selection_map(one: Explanation, found: Stability) -> Float32[np.ndarray, "height width"]:
+    """Return for each pixel the share of halves that select its superpixel, in [0, 1]."""
+    return found.selection_frequency[lime_superpixels(one).segments].astype(np.float32)

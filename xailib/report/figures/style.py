@@ -25,7 +25,7 @@ from xailib.explain.explanation import Explanation
 from xailib.report.figures.publish import publish as publish
 from xailib.report.figures.publish import publish_table as publish_table
 
-Picture = UInt8[np.ndarray, "height width 3"]
+Pixels = UInt8[np.ndarray, "height width 3"]
 NAMES = {
     "lime": "LIME",
     "lime+": "LIME, supporting",
@@ -42,7 +42,7 @@ NAMES = {
 }
 SUPPORTS, OPPOSES = "#FFD54A", "#3DA5FF"  # yellow as in the seed; blue against it
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe & Ito
-CELL = 1.6  # inches a picture in a gallery
+CELL = 1.6  # inches an image in a gallery
 HEADING = 0.2  # inches above it
 PER_CENT = "\N{NO-BREAK SPACE}%"  # as the site writes it behind a number
 
@@ -64,47 +64,47 @@ def style() -> AbstractContextManager[None]:
     return context
 
 
-def heat(picture: Picture, saliency: Float32[np.ndarray, "height width"]) -> Picture:
-    """Return a map in [0, 1] over the grayed picture: what is salient keeps its light."""
-    gray = picture.mean(axis=2, keepdims=True) / 255
+def heat(image: Pixels, saliency: Float32[np.ndarray, "height width"]) -> Pixels:
+    """Return a map in [0, 1] over the grayed image: what is salient keeps its light."""
+    gray = image.mean(axis=2, keepdims=True) / 255
     colour = colormaps["inferno"](saliency)[..., :3]
     strength = 0.25 + 0.6 * saliency[..., None]
     blend = (1 - strength) * (0.15 + 0.75 * gray) + strength * colour
     return np.round(255 * blend.clip(0, 1)).astype(np.uint8)
 
 
-def signed_heat(picture: Picture, saliency: Float32[np.ndarray, "height width"]) -> Picture:
-    """Return a map in [-1, 1] over the grayed picture: red supports, blue opposes."""
-    gray = picture.mean(axis=2, keepdims=True) / 255
+def signed_heat(image: Pixels, saliency: Float32[np.ndarray, "height width"]) -> Pixels:
+    """Return a map in [-1, 1] over the grayed image: red supports, blue opposes."""
+    gray = image.mean(axis=2, keepdims=True) / 255
     colour = colormaps["RdBu_r"]((saliency + 1) / 2)[..., :3]
     strength = 0.2 + 0.65 * np.abs(saliency)[..., None]
     blend = (1 - strength) * (0.2 + 0.7 * gray) + strength * colour
     return np.round(255 * blend.clip(0, 1)).astype(np.uint8)
 
 
-def outlined(picture: Picture, mask: Int8[np.ndarray, "height width"]) -> Picture:
-    """Return the picture with the mask's superpixels outlined and the rest dimmed.
+def outlined(image: Pixels, mask: Int8[np.ndarray, "height width"]) -> Pixels:
+    """Return the image with the mask's superpixels outlined and the rest dimmed.
 
     Yellow outlines support the target, blue ones oppose it.
     """
-    shown = np.where((mask != 0)[..., None], picture, picture // 2 + 40).astype(np.uint8)
+    shown = np.where((mask != 0)[..., None], image, image // 2 + 40).astype(np.uint8)
     for sign, colour in ((1, SUPPORTS), (-1, OPPOSES)):
         edge = find_boundaries(mask == sign, mode="inner")
         shown[edge] = np.round(255 * np.array(mpl.colors.to_rgb(colour)))
     return shown
 
 
-def tint(picture: Picture, gradient: Float32[np.ndarray, "height width channels"]) -> Picture:
-    """Return a gradient as a picture around gray, as grad-cam's ``deprocess_image`` shows it."""
+def tint(image: Pixels, gradient: Float32[np.ndarray, "height width channels"]) -> Pixels:
+    """Return a gradient as an image around gray, as grad-cam's ``deprocess_image`` shows it."""
     centred = (gradient - gradient.mean()) / (gradient.std() + 1e-5)
     shown = (255 * (centred * 0.1 + 0.5).clip(0, 1)).astype(np.uint8)
-    return shown if shown.shape == picture.shape else np.repeat(shown[..., :1], 3, axis=2)
+    return shown if shown.shape == image.shape else np.repeat(shown[..., :1], 3, axis=2)
 
 
 def gallery(
-    rows: Sequence[Sequence[Picture | None]], titles: Sequence[str], labels: Sequence[str]
+    rows: Sequence[Sequence[Pixels | None]], titles: Sequence[str], labels: Sequence[str]
 ) -> Figure:
-    """Draw pictures in a grid: one row a photograph, one column a method; None, not computed."""
+    """Draw images in a grid: one row a photograph, one column a method; None, not computed."""
     if not rows or any(len(row) != len(titles) for row in rows) or len(rows) != len(labels):
         raise InputError("gallery: needs one label a row and one title a column")
     with style():
@@ -118,8 +118,8 @@ def gallery(
         )
         figure.set_layout_engine(layout)
         for line, row, label in zip(axes, rows, labels, strict=True):
-            for axis, picture in zip(line, row, strict=True):
-                _show(axis, picture)
+            for axis, image in zip(line, row, strict=True):
+                _show(axis, image)
             line[0].set_title(label, loc="left", fontsize=8.5, pad=3)
         for axis, title in zip(axes[0], titles, strict=True):
             axis.annotate(
@@ -134,26 +134,26 @@ def gallery(
     return figure
 
 
-def panels(pictures: Sequence[Picture], titles: Sequence[str], columns: int = 3) -> Figure:
-    """Draw a few large pictures in rows of `columns`, each under its own title."""
-    rows = -(-len(pictures) // columns)
+def panels(images: Sequence[Pixels], titles: Sequence[str], columns: int = 3) -> Figure:
+    """Draw a few large images in rows of `columns`, each under its own title."""
+    rows = -(-len(images) // columns)
     with style():
         figure = Figure(figsize=(2.5 * columns, 2.72 * rows))
         axes = figure.subplots(rows, columns, squeeze=False).ravel()
         figure.set_layout_engine(ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03))
-        for axis in axes[len(pictures) :]:
+        for axis in axes[len(images) :]:
             axis.set_axis_off()
-        for axis, picture, title in zip(axes, pictures, titles, strict=False):
-            _show(axis, picture)
+        for axis, image, title in zip(axes, images, titles, strict=False):
+            _show(axis, image)
             axis.set_title(title, fontsize=13)
     return figure
 
 
-def lime_row(picture: Picture, explanation: Explanation, num_features: int) -> list[Picture]:
+def lime_row(image: Pixels, explanation: Explanation, num_features: int) -> list[Pixels]:
     """Return a photograph's view, LIME's weights, and the masks LIME 1 and LIME 2."""
     masks = [lime_mask(explanation, num_features, s) for s in LIME_MASKS.values()]  # type: ignore[arg-type]
-    weights = signed_heat(picture, explanation.saliency)
-    return [picture, weights, *(outlined(picture, mask) for mask in masks)]
+    weights = signed_heat(image, explanation.saliency)
+    return [image, weights, *(outlined(image, mask) for mask in masks)]
 
 
 def describe(explanation: Explanation) -> str:
@@ -162,29 +162,29 @@ def describe(explanation: Explanation) -> str:
 
 
 def overlap(
-    picture: Picture,
+    image: Pixels,
     lime: Int8[np.ndarray, "height width"],
     saliency: Float32[np.ndarray, "height width"],
-) -> Picture:
-    """Return where LIME's mask and a heatmap cut at its area agree.
+) -> Pixels:
+    """Return where LIME's mask and a heatmap thresholded to its area agree.
 
     White in both, yellow only LIME, red only the heatmap; the rest is dimmed.
     """
     chosen = lime != 0
-    return two_masks(picture, chosen, area_mask(saliency, int(chosen.sum())))
+    return two_masks(image, chosen, area_mask(saliency, int(chosen.sum())))
 
 
 def two_masks(
-    picture: Picture, lime: Bool[np.ndarray, "height width"], cam: Bool[np.ndarray, "height width"]
-) -> Picture:
-    """Return the dimmed picture with two masks: white both, yellow only LIME, red only the CAM."""
-    shown = (picture.mean(axis=2, keepdims=True) * 0.45).repeat(3, axis=2)
+    image: Pixels, lime: Bool[np.ndarray, "height width"], cam: Bool[np.ndarray, "height width"]
+) -> Pixels:
+    """Return the dimmed image with two masks: white both, yellow only LIME, red only the CAM."""
+    shown = (image.mean(axis=2, keepdims=True) * 0.45).repeat(3, axis=2)
     for where, colour in (
         (lime & cam, (255, 255, 255)),
         (lime & ~cam, (255, 213, 74)),
         (~lime & cam, (226, 74, 51)),
     ):
-        shown[where] = 0.45 * picture[where] + 0.55 * np.array(colour)
+        shown[where] = 0.45 * image[where] + 0.55 * np.array(colour)
     return np.round(shown).astype(np.uint8)
 
 
@@ -221,9 +221,9 @@ def agreement_chart(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def _show(axis: Axes, picture: Picture | Bool[np.ndarray, "height width"] | None) -> None:
+def _show(axis: Axes, image: Pixels | Bool[np.ndarray, "height width"] | None) -> None:
     axis.set_axis_off()
-    if picture is None:
+    if image is None:
         axis.annotate(
             "not computed",
             (0.5, 0.5),
@@ -234,4 +234,4 @@ def _show(axis: Axes, picture: Picture | Bool[np.ndarray, "height width"] | None
             fontsize=7.5,
         )
     else:
-        axis.imshow(picture)
+        axis.imshow(image)

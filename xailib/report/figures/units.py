@@ -22,10 +22,10 @@ from xailib.errors import InputError
 from xailib.report.figures.style import style
 from xailib.report.run.results import Run
 
-Picture = UInt8[np.ndarray, "_ _ 3"]
+Pixels = UInt8[np.ndarray, "_ _ 3"]
 THUMB = 56  # pixels a side in the unit browser
 SHADES = ("#0072B2", "#999999", "#D55E00", "#009E73")  # of networks
-COLUMNS = 40  # thumbnails in a row of its picture
+COLUMNS = 40  # thumbnails in a row of its image
 # Without the two grays, which stand for the others.
 COLOURS = [colormaps["tab20"](i) for i in range(20) if i not in (14, 15)]
 
@@ -148,7 +148,7 @@ def share_chart(tables: Mapping[str, pd.DataFrame], kind: str) -> Figure:
 def publish_browser(
     run: Run,
     labels: pd.DataFrame,
-    pictures: Mapping[str, Picture],
+    images: Mapping[str, Pixels],
     name: str,
     caption: str,
     thumbnails: int = 5,
@@ -164,7 +164,7 @@ def publish_browser(
         Where it is saved.
     labels : DataFrame
         From `label_units`, with ``top_images``.
-    pictures : mapping
+    images : mapping
         Probe images by id: at least those among the first `thumbnails` of ``top_images``.
     name, caption : str
         As for `xailib.report.figures.style.publish`.
@@ -175,7 +175,7 @@ def publish_browser(
     order = {image: index for index, image in enumerate(dict.fromkeys(i for s in shown for i in s))}
     sheet = Image.new("RGB", (COLUMNS * THUMB, -(-len(order) // COLUMNS) * THUMB), "white")
     for image, index in order.items():
-        thumb = Image.fromarray(pictures[image]).resize((THUMB, THUMB))
+        thumb = Image.fromarray(images[image]).resize((THUMB, THUMB))
         sheet.paste(thumb, (index % COLUMNS * THUMB, index // COLUMNS * THUMB))
     stream = io.BytesIO()
     sheet.save(stream, "WEBP", quality=70, method=6)
@@ -209,19 +209,19 @@ def publish_browser(
 
 
 def unit_rows(
-    labels: pd.DataFrame, pictures: Mapping[str, Picture], side: int = 160, count: int = 5
-) -> tuple[list[list[Picture]], list[str]]:
+    labels: pd.DataFrame, images: Mapping[str, Pixels], side: int = 160, count: int = 5
+) -> tuple[list[list[Pixels]], list[str]]:
     """Return a gallery's rows and their labels: each unit's most activating probe images."""
     rows, names = [], []
     for unit in labels.to_dict("records"):
         chosen = list(unit["top_images"])[:count]
-        rows.append([_square(pictures[image], side) for image in chosen])
+        rows.append([_square(images[image], side) for image in chosen])
         names.append(f"{unit['layer']} {unit['unit']}: {unit['concept']}")
     return rows, names
 
 
-def _square(picture: Picture, side: int) -> Picture:
-    return np.array(Image.fromarray(picture).resize((side, side)))
+def _square(image: Pixels, side: int) -> Pixels:
+    return np.array(Image.fromarray(image).resize((side, side)))
 
 
 def _layers(labels: pd.DataFrame) -> Sequence[str]:

@@ -75,7 +75,7 @@ def weights_of(name: str, word: str, of: str) -> None:
 
 
 def any_image(name: str, listed: Sequence[str]) -> None:
-    """Raise unless at least one text names photographs; the others are told on the page."""
+    """Raise unless at least one text names photographs; the others are listed on the page."""
     reasons = [str(reason) for word in listed if (reason := _no_image(name, word))]
     if len(reasons) == len(listed):
         more = f" (and {len(reasons) - 1} more failed)" if len(reasons) > 1 else ""
@@ -94,7 +94,7 @@ def _no_image(name: str, word: str) -> InputError | None:
 
 
 def most_images(listed: Sequence[str]) -> int | None:
-    """Return the most photographs that a list can name; None where only reading it can tell."""
+    """Return the most photographs that a list can name; None where only reading it can show."""
     count = 0
     for word in dict.fromkeys(listed):
         if word == "packaged":
@@ -137,7 +137,7 @@ def encoder(name: str, word: str) -> None:
 
 
 def device(name: str, word: str) -> None:
-    """Raise unless a text names a kind of device; whether it is here, torch tells."""
+    """Raise unless a text names a kind of device; whether it is here, torch knows."""
     if not re.fullmatch(r"auto|cpu|(cuda|mps|xpu)(:\d+)?", word):
         raise unknown_name(name, word, ("auto", "cpu", "cuda", "mps"))
 
@@ -187,7 +187,7 @@ def together(found: Mapping[str, Any], changed: Collection[str]) -> None:
     if "methods" in found and not [*found["methods"], *found.get("others", [])]:
         raise InputError(f"methods: the list is empty; allowed: {', '.join(get_args(Heatmap))}")
     if "first" in found and most_images(found["images"]) == 1:
-        raise InputError("images: at least two are needed, to tell how alike unrelated maps are")
+        raise InputError("images: at least two are needed, to measure how alike unrelated maps are")
     if found.get("measure", "soft_wpmi") != "soft_wpmi":
         if "top_k" in changed:
             raise InputError(f"top_k: only for measure soft_wpmi; measure is {found['measure']!r}")
@@ -220,7 +220,7 @@ EACH: Mapping[str, Callable[[str, Any], None]] = {
 
 
 def exists(word: str) -> bool:
-    """Tell whether a text names a file or folder; what cannot be a path does not."""
+    """Return whether a text names a file or folder; what cannot be a path does not."""
     try:
         return Path(word).expanduser().exists()
     except (OSError, ValueError, RuntimeError):  # too long, a null byte, an unknown user
@@ -228,12 +228,12 @@ def exists(word: str) -> bool:
 
 
 def is_file(word: str) -> bool:
-    """Tell whether a text names a file."""
+    """Return whether a text names a file."""
     return exists(word) and Path(word).expanduser().is_file()
 
 
 def looks_like_path(word: str) -> bool:
-    """Tell whether a text that names nothing was meant as a path."""
+    """Return whether a text that names nothing was meant as a path."""
     return any(sign in word for sign in "/\\.~")
 
 

@@ -25,7 +25,7 @@ Method = Literal["lime", Heatmap, "guided", "edges"]
 Measure = Literal["soft_wpmi", "wpmi", "rank_reorder", "cos_similarity", "cos_similarity_cubed"]
 Design = Literal["independent", "antithetic", "orthogonal"]
 Segmentation = Literal["quickshift", "slic", "felzenszwalb"]
-Words = list[Annotated[str, MinLen(1)]]
+Texts = list[Annotated[str, MinLen(1)]]
 RUNS = checks.RUNS
 MANAGED = frozenset({"out_dir", *RUNS})  # set by the pipeline, not by a profile
 
@@ -42,17 +42,17 @@ FIELDS = {
                 "path/to/file.py:function", "the name of a network", **_NAMED),
     "weights": _p(str, "", "file with a state dict, name of torchvision weights, or random; empty: "
                   "the published ones", "a file or the name of weights"),
-    "layers": _p(Words, [], "layers as in named_modules; empty: the last two stages and the output "
+    "layers": _p(Texts, [], "layers as in named_modules; empty: the last two stages and the output "
                  "layer", "names of layers"),
     "encoder": _p(str, "conse:tf_efficientnet_lite1", "clip:ViT-B/16, openclip:ARCH/PRETRAINED, or "
                   "conse:CLASSIFIER[+mpnet]", "clip:NAME, openclip:NAME or conse:CLASSIFIER",
                   **_NAMED),
     "encoder_weights": _p(str, "", "local file for the encoder; empty: fetched, or packaged for "
                           "conse", "a file"),
-    "probe": _p(Words, ["packaged"], "probe images: packaged, broden, imagenet-sample, files or "
+    "probe": _p(Texts, ["packaged"], "probe images: packaged, broden, imagenet-sample, files or "
                 "folders", "names, files or folders", min_length=1),
-    "crops": _p(int, 36, "parts cut from each probe photograph besides the whole", ge=0),
-    "concepts": _p(Words, ["packaged", "categories:imagenet"], "packaged, categories:imagenet, or "
+    "crops": _p(int, 36, "parts cropped from each probe image besides the whole", ge=0),
+    "concepts": _p(Texts, ["packaged", "categories:imagenet"], "packaged, categories:imagenet, or "
                    "a text file with one concept a line", "names or files", min_length=1),
     "measure": _p(Measure, "soft_wpmi", "how units and concepts are compared", "a measure"),
     "top_k": _p(int, 20, "for soft_wpmi: the most activating probe images that decide a label, at "
@@ -63,19 +63,19 @@ FIELDS = {
     "control": _p(bool, True, "also label the same network with random weights, which must fail"),
     "descriptions": _p(str, "", "a published descriptions.csv to draw instead of computing; empty: "
                        "compute", "a file"),
-    "images": _p(Words, ["bull-mastiff", "dalmatian", "goose", "bald-eagle", "leafhopper",
+    "images": _p(Texts, ["bull-mastiff", "dalmatian", "goose", "bald-eagle", "leafhopper",
                          "dung-beetle", "strawberry", "cannon", "jeep-blue", "drum"],
                  "packaged names, files or folders", "names, files or folders", min_length=1),
-    "target": _p(Annotated[int, Ge(0)] | str, "", "category to explain, by name or index, a name "
+    "target": _p(Annotated[int, Ge(0)] | str, "", "class to explain, by name or index, a name "
                  "that is a number in quotes; empty: each photograph's predicted one",
-                 "the name or the index of a category", json_schema_extra={"type": "string"}),
-    "num_samples": _p(int, 1000, "perturbed pictures for each photograph", ge=10),
+                 "the name or the index of a class", json_schema_extra={"type": "string"}),
+    "num_samples": _p(int, 1000, "perturbed images for each photograph", ge=10),
     "until_stable": _p(bool, False, "draw until the mask is stable instead, at most max_samples"),
     "max_samples": _p(int, 4000, "the most that until_stable draws", ge=10),
     "design": _p(Design, "independent", "how samples are drawn, lime's way is independent",
                  "a design"),
     "num_features": _p(int, 10, "superpixels in a mask", ge=1),
-    "segmentation": _p(Segmentation, "quickshift", "how photographs are cut into superpixels",
+    "segmentation": _p(Segmentation, "quickshift", "how photographs are segmented into superpixels",
                        "a segmentation"),
     "hide_color": _p(int, 0, "gray level of a hidden superpixel", ge=0, le=255),
     "methods": _p(list[Heatmap], ["gradcam", "ablationcam", "scorecam"], "heatmaps, gradcam first",
@@ -90,13 +90,13 @@ FIELDS = {
                 "heatmaps; the page then says so", "what may differ"),
     "boxes": _p(str, "packaged", "boxes around the object: packaged, a CSV file (image, left, top, "
                 "right, bottom in 0 to 1), or empty for none", "packaged or a file"),
-    "steps": _p(int, 32, "of each curve from the whole picture to none of it", ge=1),
+    "steps": _p(int, 32, "of each curve from the whole image to none of it", ge=1),
     "road_percentiles": _p(list[Annotated[float, Gt(0), Lt(100)]], [70, 90], "ROAD imputes the "
                            "pixels above; empty: no ROAD, the slowest part"),
     "draws": _p(int, 3, "of the random baseline for each photograph, averaged", ge=1),
     "published": _p(str, "", "local folder with the report's files, in its own layout; empty: "
                     "fetched from its repository", "a folder"),
-    "store": _p(bool, False, "keep the tables in the project, for readers without a network"),
+    "store": _p(bool, False, "store the tables in the project, for readers without a network"),
     "first": _p(int, 6, "how many of these photographs are checked, the first ones", ge=2),
     "others": _p(list[Method], ["lime", "guided", "edges"], "beside them: guided is "
                  "backpropagation, edges a control that must fail", "names of methods"),
@@ -107,12 +107,12 @@ FIELDS = {
     "middle": _p(bool, False, "make these for the middle stage too, about a minute more"),
     "stages": _p(int, 5, "steps in which the network is randomised, from the output layer down",
                  ge=2),
-    "lime_samples": _p(int, 200, "LIME's perturbed pictures, of trained and random networks alike",
+    "lime_samples": _p(int, 200, "LIME's perturbed images, of trained and random networks alike",
                        ge=10),
     "heatmap": _p(Heatmap, "gradcam", "the heatmap that is set against LIME: one of the methods of "
                   "the runs", "the name of a heatmap"),
     "long_runs": _p(int, 2, "photographs that get the long runs below, the first ones", ge=1),
-    "pool": _p(int, 8000, "samples of the first long run, cut into shorter ones, the others are "
+    "pool": _p(int, 8000, "samples of the first long run, split into shorter ones, the others are "
                "half as long; at least twice the largest of sizes that shall appear, and four times"
                " the smallest if long_runs is above 1", ge=20),
     "sizes": _p(list[Annotated[int, Ge(10)]], [100, 200, 500, 1000, 2000, 4000], "samples of the "
@@ -120,8 +120,8 @@ FIELDS = {
     "designs": _p(list[Design], ["antithetic", "orthogonal"], "other ways to draw samples, "
                   "measured against independent ones; may be empty", "names of designs"),
     "design_pool": _p(int, 1024, "samples for each of these; at least twice design_size", ge=20),
-    "design_size": _p(int, 256, "samples of the runs that they are cut into, even", ge=10),
-    "cut_samples": _p(int, 250, "samples of a run on another cut into superpixels; at most a "
+    "design_size": _p(int, 256, "samples of the runs that they are split into, even", ge=10),
+    "cut_samples": _p(int, 250, "samples of a run on another segmentation; at most a "
                       "quarter of pool", ge=10),
     "seed": _p(int, 0, "of all that is random", ge=0, le=2**32 - 1),  # what numpy takes
     "device": _p(str, "auto", "auto, cpu, cuda or mps", "auto, cpu, cuda or mps", **_NAMED),
@@ -177,12 +177,12 @@ class Notebook(BaseModel):
 
     @pydantic.model_validator(mode="after")
     def _available(self) -> "Notebook":
-        found, told = dict(self), type(self).model_fields
+        found, spec = dict(self), type(self).model_fields
         given = [name for name in found if found[name] and name in self.model_fields_set]
         for name in given:
             if look := checks.EACH.get(name):
                 look(name, found[name])
-        checks.together(found, {name for name in found if found[name] != told[name].default})
+        checks.together(found, {name for name in found if found[name] != spec[name].default})
         for name in RUNS:
             if name in given:
                 checks.finished_run(name, found[name])
@@ -208,21 +208,21 @@ def parameters(task: str) -> dict[str, dict[str, Any]]:
 
 
 def parameter(name: str) -> dict[str, Any]:
-    """Return a parameter as the first notebook that has it tells it; empty for another name."""
+    """Return a parameter as the first notebook that has it declares it; empty for another name."""
     tasks = (task for task, (names, _) in NOTEBOOKS.items() if name in names.split())
     return next((parameters(task)[name] for task in tasks), {})
 
 
-def holds_text(told: Mapping[str, Any]) -> bool:
-    """Tell whether a parameter is a text or a list of texts."""
-    return bool(told.get("items", told).get("type") == "string")
+def holds_text(spec: Mapping[str, Any]) -> bool:
+    """Return whether a parameter is a text or a list of texts."""
+    return bool(spec.get("items", spec).get("type") == "string")
 
 
 def typed_as_text(name: str, typed: str) -> bool:
-    """Tell whether what somebody types for a parameter is a text, whatever it looks like."""
-    told = parameter(name)
-    index = "anyOf" in told and re.fullmatch(r"0|-?[1-9]\d*", typed)  # of a category
-    return holds_text(told) and not index
+    """Return whether what somebody types for a parameter is a text, whatever it looks like."""
+    spec = parameter(name)
+    index = "anyOf" in spec and re.fullmatch(r"0|-?[1-9]\d*", typed)  # of a class
+    return holds_text(spec) and not index
 
 
 _RANGES = {  # of the limits that a JSON schema has, the first that is there
@@ -233,29 +233,30 @@ _RANGES = {  # of the limits that a JSON schema has, the first that is there
 }
 
 
-def limits(told: Mapping[str, Any]) -> str:
+def limits(spec: Mapping[str, Any]) -> str:
     """Return the choices or the range of a parameter in words; empty if it has none."""
-    one = told.get("items", told)
+    one = spec.get("items", spec)
     if names := one.get("enum"):
-        return f"{'any of ' * ('items' in told)}{', '.join(names[:-1])} or {names[-1]}"
+        return f"{'any of ' * ('items' in spec)}{', '.join(names[:-1])} or {names[-1]}"
     return next((words.format(**one) for key, words in _RANGES.items() if key in one), "")
 
 
-def explained(told: Mapping[str, Any]) -> str:
+def explained(spec: Mapping[str, Any]) -> str:
     """Return the help of a parameter, with its choices or range."""
-    return told["description"] + (f" ({words})" if (words := limits(told)) else "")
+    return spec["description"] + (f" ({words})" if (words := limits(spec)) else "")
 
 
-def allowed(told: Mapping[str, Any]) -> str:
-    """Return what a parameter may be, as in "seed: 'x' is not a whole number ..."."""
-    one, many, span = told.get("items", told), "items" in told, limits(told)
-    nouns = {"integer": "whole number", "number": "number", "boolean": "true or false"}
-    noun = nouns.get(one.get("type", ""), told["title"])
+def allowed(spec: Mapping[str, Any]) -> str:
+    """Return what a parameter may be, as in "seed: 'x' is not an integer ..."."""
+    one, many, span = spec.get("items", spec), "items" in spec, limits(spec)
+    nouns = {"integer": "integer", "number": "number", "boolean": "true or false"}
+    noun = nouns.get(one.get("type", ""), spec["title"])
     if one.get("type") in ("integer", "number"):
+        article = "an" if noun == "integer" else "a"
         of = "of " if span.startswith("at") else ""
-        noun = f"{noun}s {of}{span}" if many else f"a {noun} {of}{span}"
-    such = f", such as {told['default']}" if many and not holds_text(told) else ""
-    return f"a list of {noun}{', at least 1' * ('minItems' in told)}{such}" if many else noun
+        noun = f"{noun}s {of}{span}" if many else f"{article} {noun} {of}{span}"
+    such = f", such as {spec['default']}" if many and not holds_text(spec) else ""
+    return f"a list of {noun}{', at least 1' * ('minItems' in spec)}{such}" if many else noun
 
 
 def meant(name: str, value: Any) -> Any:
@@ -265,14 +266,14 @@ def meant(name: str, value: Any) -> Any:
     where a number or true is wanted is read as one, since papermill hands ``true`` on as text;
     ``~`` is the user's folder. A text in brackets that may be a name is left to be refused.
     """
-    told = parameter(name)
-    if not told:
+    spec = parameter(name)
+    if not spec:
         return value
-    if isinstance(value, str) and not holds_text(told):
+    if isinstance(value, str) and not holds_text(spec):
         with contextlib.suppress(ValueError):
             value = json.loads(value.lower())
-    fits = isinstance(value, str) if holds_text(told) else isinstance(value, int | float)
-    if "items" in told and fits and not _bracketed(value):
+    fits = isinstance(value, str) if holds_text(spec) else isinstance(value, int | float)
+    if "items" in spec and fits and not _bracketed(value):
         value = [value]
     return [_at_home(one) for one in value] if isinstance(value, list) else _at_home(value)
 
@@ -310,20 +311,20 @@ def _refusal(task: str, found: Mapping[str, Any], wrong: Mapping[str, Any]) -> I
     if isinstance(error, InputError):
         return error
     name, given = wrong["loc"][0], wrong["input"]
-    told, value = parameters(task)[name], found[name]
+    spec, value = parameters(task)[name], found[name]
     if value is None:
         none = (
-            "" if {"items", "pattern", "enum"} & told.keys() or limits(told) else ", or '' for none"
+            "" if {"items", "pattern", "enum"} & spec.keys() or limits(spec) else ", or '' for none"
         )
-        return InputError(f"{name}: no value was given; allowed: {allowed(told)}{none}")
+        return InputError(f"{name}: no value was given; allowed: {allowed(spec)}{none}")
     if wrong["type"] == "literal_error" and isinstance(given, str):
-        return unknown_name(name, given, told.get("items", told)["enum"])
+        return unknown_name(name, given, spec.get("items", spec)["enum"])
     hint, shown = "", repr(value) if len(repr(value)) <= 80 else f"{repr(value)[:77]}..."
-    if "items" in told and _bracketed(value):
+    if "items" in spec and _bracketed(value):
         hint = f"; for papermill -y '{name}: {value}'"
-    elif isinstance(value, int | float) and holds_text(told):
+    elif isinstance(value, int | float) and holds_text(spec):
         hint = f"; quote it, for papermill -r {name} {value}"
-    return InputError(f"{name}: {shown} is not {allowed(told)}{hint}")
+    return InputError(f"{name}: {shown} is not {allowed(spec)}{hint}")
 
 
 def check_notebook(task: str, namespace: MutableMapping[str, Any]) -> str | None:

@@ -35,7 +35,7 @@ THRESHOLDS = tuple(np.round(np.arange(0, 0.96, 0.05), 2))
 
 
 def lime_frame(case: Published) -> Frame:
-    """Return the frame of their LIME masks: squashed to 256 x 256, the centre 224 kept."""
+    """Return the frame of their LIME masks: squashed to 256 x 256, cropped to the centre 224."""
     height, width = case.cams[CAMS[0]].shape
     return Frame((height, width), (256, 256), (16, 16, 224, 224))
 
@@ -130,7 +130,7 @@ def corrected(cases: Sequence[Published]) -> pd.DataFrame:
     -------
     DataFrame
         image, cam, iou, chance (random masks of these areas), others (mean IoU with the same
-        CAM's maps of the other photographs: as smooth, as central, and of another picture) and
+        CAM's maps of the other photographs: as smooth, as central, and of another image) and
         centre (IoU with a disc in the middle), all at LIME 1's area.
     """
     maps = {
@@ -201,7 +201,7 @@ def opposing(cases: Iterable[Published], cam: str = CAMS[0]) -> pd.DataFrame:
     -------
     DataFrame
         Of the photographs that have any: image, pixels, share (of LIME 2), iou (with the CAM in
-        LIME's frame, cut at the opposing area) and chance (random masks of that area).
+        LIME's frame, thresholded to the opposing area) and chance (random masks of that area).
     """
     rows = []
     for case in cases:

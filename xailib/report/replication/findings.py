@@ -310,7 +310,7 @@ def _finding(
 
 
 def _known(counts: pd.DataFrame) -> pd.DataFrame:
-    """Return the counts of units whose kind the lexicon tells."""
+    """Return the counts of units whose kind is in the lexicon."""
     return counts[counts["kind"] != UNKNOWN]
 
 

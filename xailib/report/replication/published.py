@@ -47,7 +47,7 @@ class Published:
         Table I: of LIME 1 and of LIME 2 with Grad-CAM, to four decimals.
     limes : mapping
         From "LIME 1" and "LIME 2" to (224, 224) int8: 1 supports, -1 opposes, 0 not chosen.
-        They live in the photograph squashed to 256 x 256, of which the centre was cut.
+        They live in the photograph squashed to 256 x 256, of which the centre was cropped.
     cams : mapping
         From a key of `CAMS` to (height, width) float32 in [0, 1], as large as the photograph.
     """
@@ -78,7 +78,7 @@ def locate(source: str | Path = "") -> dict[str, Path]:
     ----------
     source : str or path
         A local folder: the report's own, with ``task-2/`` and ``task-3/`` in it, or a clone of
-        its repository. Empty: the files are fetched once and kept in the user's cache folder.
+        its repository. Empty: the files are downloaded once into the user's cache folder.
 
     Raises
     ------
@@ -107,8 +107,8 @@ def locate(source: str | Path = "") -> dict[str, Path]:
     return found
 
 
-def at_hand(source: str | Path = "") -> bool:
-    """Tell whether `locate` finds all files without fetching; their hashes are not read."""
+def available(source: str | Path = "") -> bool:
+    """Return whether `locate` finds all files without fetching; their hashes are not read."""
     if not str(source):
         return all(one.here for one in artefacts("published"))
     return all((_own_folder(source) / path).is_file() for path in registry())
@@ -142,7 +142,7 @@ def _read(found: Mapping[str, Path], row: Mapping[Any, Any]) -> Published:
         name: read_array(found[f"task-2/results/boundary_{number}/masks/{file}.pth"])
         for number, name in enumerate(LIMES, start=1)
     }
-    # Three equal channels, since grad-cam's script multiplies the picture by them.
+    # Three equal channels, since grad-cam's script multiplies the image by them.
     cams = {
         cam: read_array(found[f"task-3/results/{cam}_images/{file}/masks.pth"])[..., 0]
         for cam in CAMS

@@ -1,6 +1,6 @@
-"""The audit's tables, computed, and as the project keeps them for readers without a network.
+"""The audit's tables, computed, and as stored in the project for readers without a network.
 
-What is kept are our own numbers, never what was published: a few small tables and a manifest
+Only our own numbers are stored, never what was published: a few small tables and a manifest
 that says from which files, by which code and when they were computed.
 """
 
@@ -47,18 +47,18 @@ def compute(cases: Sequence[Published], labels: Mapping[str, pd.DataFrame]) -> T
 
 
 def folder() -> Path:
-    """Return where the project keeps the tables."""
+    """Return where the project stores the tables."""
     return project_root() / "book" / "_data" / "replication"
 
 
 def files(where: Path | None = None) -> list[Path]:
-    """Return the kept files, tables and manifest."""
+    """Return the stored files, tables and manifest."""
     where = where or folder()
     return [*(where / f"{name}.csv" for name in NAMES), where / "manifest.json"]
 
 
 def store(tables: Tables, where: Path | None = None) -> None:
-    """Keep tables, rounded to `DIGITS` decimals, with the manifest, which is written last."""
+    """Store tables, rounded to `DIGITS` decimals, with the manifest, which is written last."""
     where = where or folder()
     for name in NAMES:
         with atomic(where / f"{name}.csv") as file:
@@ -75,7 +75,7 @@ def store(tables: Tables, where: Path | None = None) -> None:
 
 
 def load(where: Path | None = None) -> tuple[Tables, Mapping[str, Any]]:
-    """Return the kept tables and their manifest.
+    """Return the stored tables and their manifest.
 
     Raises
     ------
@@ -87,5 +87,5 @@ def load(where: Path | None = None) -> tuple[Tables, Mapping[str, Any]]:
         tables = {name: pd.read_csv(where / f"{name}.csv") for name in NAMES}
         manifest = json.loads((where / "manifest.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(f"audit: {str(where)!r} does not hold the tables kept: {error}") from error
+        raise InputError(f"audit: {str(where)!r} holds no stored tables: {error}") from error
     return tables, manifest

@@ -39,7 +39,7 @@ class Cost:
 
 
 def estimates(profile: Profile, jobs: Iterable[Job]) -> dict[str, Cost | None]:
-    """Return what jobs are expected to cost, by name; None for a task that was never measured.
+    """Return the estimated cost of jobs, by name; None for a task that was never measured.
 
     A job takes as long as last time, or, a part of a task, as long as the other parts did: seconds
     and disk in proportion to the units of work. What has not run is looked up in the table.
@@ -62,7 +62,7 @@ def estimates(profile: Profile, jobs: Iterable[Job]) -> dict[str, Cost | None]:
 
 
 def estimate(profile: Profile, job: Job) -> Cost | None:
-    """Return what one job is expected to cost, see `estimates`."""
+    """Return the estimated cost of one job, see `estimates`."""
     return estimates(profile, [job])[job.name]
 
 

@@ -98,10 +98,10 @@ def _do(profile: Profile, job: Job, bar: bool) -> None:
     if job.kind == "notebook":
         execute(profile, job.task, request(profile, job), bar=bar)
         return
-    from xailib.report.run import probing, shards  # only for these: they bring the networks along
+    from xailib.report.run import shards  # only for these: it brings the networks along
 
     do = {"explain": shards.explain, "table": shards.gather}
-    do |= {"record": probing.record, "label": probing.label}
+    do |= {"record": shards.record, "label": shards.label}
     do[job.kind](profile, job)
 
 
@@ -159,7 +159,7 @@ class Task:
         return Path(self.root, "results", ".seen-by-workers")
 
     def is_seen(self) -> bool:
-        """Tell whether this machine has the client's folder, and not only one of its name."""
+        """Return whether this machine has the client's folder, and not only one of its name."""
         with contextlib.suppress(OSError):
             return self.mark.read_text() == self.session
         return False
@@ -201,7 +201,7 @@ def perform(task: Task, job: Job, threads: int | None, wire: bool, *needs: Parce
 
 
 def is_anothers(session: str) -> bool:
-    """Tell whether this worker has done jobs of another run."""
+    """Return whether this worker has done jobs of another run."""
     return _session not in ("", session)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from xailib.errors import InputError, UnavailableError, XailibError, first_line
-from xailib.files import sha256_of, storage, take_away, write_atomic
+from xailib.files import delete_if_only, sha256_of, storage, write_atomic
 from xailib.project import project_root
 from xailib.report.params.profiles import Profile, notebook, upstream
 from xailib.report.run.plan import LOCK, LOG
@@ -71,7 +71,7 @@ def execute(profile: Profile, task: str, request: Mapping[str, Any], *, bar: boo
         )
     except papermill.PapermillExecutionError as error:
         message = (str(error.evalue).strip().splitlines() or [""])[0]
-        nothing = error.ename == InputError.__name__ and take_away(
+        nothing = error.ename == InputError.__name__ and delete_if_only(
             folder, {LOCK, LOG, partial.name}
         )
         more = "" if nothing else f" (see {_relative(partial)})"

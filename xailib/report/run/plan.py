@@ -112,7 +112,7 @@ def plan(
     Raises
     ------
     InputError
-        If `only` names no task, or none that has a table; if `shard` is less than 1; without
+        If `only` names no task, or none that has a table; if `shard` is below 1; without
         pages, for a measure that needs all activations at once, or a probe set still to fetch.
     """
     allowed = TASKS if pages else [task for task in TASKS if task in SHARDS]
@@ -145,7 +145,7 @@ def listing(source: str | Path | Collection[str | Path]) -> list[tuple[str, str]
     for name in [source] if isinstance(source, str | Path) else source:
         try:
             places = [(place.id, _word(place)) for place in places_of(name)]
-        except (XailibError, OSError, RuntimeError):  # the last of a home of nobody's
+        except (XailibError, OSError, RuntimeError):  # the last for an unknown user in `~user`
             places = [(str(name), str(name))]
         for stem, file in places:
             unique = stem
@@ -239,7 +239,7 @@ def _shards(profile: Profile, task: str, size: int, pages: bool) -> list[Job]:
 
 
 def _probe(parameters: Mapping[str, Any], pages: bool) -> list[tuple[str, str]]:
-    """Return the probe photographs to share out; none where the notebook has to do it alone."""
+    """Return the probe images to shard; none where the notebook has to do it alone."""
     if parameters["descriptions"]:
         return []  # published labels: no network is shown anything
     if pages:

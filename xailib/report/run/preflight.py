@@ -1,4 +1,4 @@
-"""What would fail in a run, as far as it can be told at once and without doing anything.
+"""Preflight: what would fail in a run, as far as that is known without running anything.
 
 That is runs that another task reads, images that cannot be used, and weights, data sets and lists
 that do not come with the packages: what lies in a cache is not asked for, and each host is asked
@@ -70,10 +70,10 @@ def check_runs(profile: Profile, tasks: Collection[str]) -> None:
         first = [task for task in TASKS if task in missing]
         folders = dict.fromkeys(profile.folder(task).parent for task in first)
         where = " and ".join(str(folder.relative_to(project_root())) for folder in folders)
-        told = [f"{task} with the same -p" if task in profile.reached else task for task in first]
+        names = [f"{task} with the same -p" if task in profile.reached else task for task in first]
         raise InputError(
             f"only: {reader} reads runs that are not in {where}; run first: "
-            f"{', '.join(told)} (or leave --only away)"
+            f"{', '.join(names)} (or leave --only away)"
         )
 
 
@@ -81,7 +81,7 @@ def check_images(profile: Profile, tasks: Collection[str]) -> None:
     """Raise if a task could use none of its photographs.
 
     The first one that can be decoded ends the search. Where `FEW` cannot, or a set is still to be
-    fetched, the notebook has to tell.
+    downloaded, the notebook reports it.
 
     Raises
     ------
@@ -105,7 +105,7 @@ def _check_usable(names: Sequence[str]) -> None:
         raise none_usable(reasons)
 
 
-def unusable(profile: Profile, jobs: Sequence[Job]) -> tuple[list[str], int]:
+def unusable_photographs(profile: Profile, jobs: Sequence[Job]) -> tuple[list[str], int]:
     """Return why photographs cannot be used, one line each, by their headers alone.
 
     Parameters
@@ -151,7 +151,7 @@ def _problem(name: str) -> str | None:
 
 
 def _has_run(profile: Profile, task: str) -> bool:
-    """Tell whether a task has a finished run, current or not."""
+    """Return whether a task has a finished run, current or not."""
     try:
         return bool(read_manifest(profile.folder(task)))
     except InputError:
@@ -160,10 +160,10 @@ def _has_run(profile: Profile, task: str) -> bool:
 
 @dataclass(frozen=True)
 class Lack:
-    """What one notebook lacks: what would be fetched, and what cannot be had, one line each.
+    """What one notebook lacks: what would be downloaded and what is unavailable, one line each.
 
-    Without `networks`, which are among what cannot be had for certain, it can only fail; the rest
-    it may do without, or it may still be had.
+    Without `networks`, which are certainly unavailable, it can only fail; the rest it may do
+    without, or it may still become available.
     """
 
     fetched: tuple[str, ...]
@@ -216,7 +216,7 @@ def _no_answer(need: Artefact, problems: Mapping[str, str | None]) -> str | None
 
 
 def _certainly_not(need: Artefact | str, problems: Mapping[str, str | None]) -> bool:
-    """Tell whether something cannot be had: none of its hosts can be reached at all.
+    """Return whether something is unavailable: none of its hosts can be reached at all.
 
     A host that answers, even with an error, was asked for one of its files only; one that is slow
     may be quicker next time; a mirror folder may hold what was not looked for there.

@@ -9,7 +9,6 @@ import hashlib
 import json
 import platform
 import resource
-import shutil
 import sys
 import tempfile
 import time
@@ -110,7 +109,7 @@ class Run:
     started: float = field(default_factory=time.time)
     counted: Passes = field(default_factory=passes)
     _written: list[str] = field(default_factory=list)
-    _kept: list[Path] = field(default_factory=list)
+    _caches: list[str] = field(default_factory=list)
 
     @property
     def written(self) -> tuple[str, ...]:
@@ -202,16 +201,11 @@ class Run:
         self, photograph: Photograph, method: str, key: Mapping[str, Any], code: str
     ) -> tuple[Path, dict[str, Any]]:
         """Return an explanation's file, and all that decides it."""
-        wanted = {
-            **key,
-            **self.inputs,
-            "images": photograph.sha256,
-            "method": method,
-            "versions": environment((code,)),
-            "source": source_hash((code,)),
-        }
-        path = self.folder / "explanations" / f"{_file_name(photograph)}.{method}.npz"
-        return path, json.loads(json.dumps(wanted))
+        asked = {**key, **self.inputs, "images": photograph.sha256, "method": method}
+        wanted = {**asked, "versions": environment((code,)), "source": source_hash((code,))}
+        # What is asked for otherwise has another name and stays; other code takes its place.
+        name = f"{_file_name(photograph)}.{method}.{_digest(asked)[:8]}.npz"
+        return self.folder / "explanations" / name, json.loads(json.dumps(wanted))
 
     def _stored(self, path: Path, wanted: Mapping[str, Any]) -> Explanation | None:
         try:
@@ -229,8 +223,8 @@ class Run:
         self._begin()
         self._note(path)
         made.save(path)
-        told = {"key": wanted, "sha256": sha256_of(path), "passes": cost}
-        write_atomic(path.with_suffix(".json"), json.dumps(told, indent=1))
+        record = {"key": wanted, "sha256": sha256_of(path), "passes": cost}
+        write_atomic(path.with_suffix(".json"), json.dumps(record, indent=1))
 
     def _note(self, path: Path) -> None:
         files = (path, path.with_suffix(".json"))
@@ -253,35 +247,26 @@ class Run:
         return atomic(self.folder / name)
 
     def cache(self, name: str, key: Mapping[str, Any], code: str = "xailib.dissect") -> Path:
-        """Return the folder of something large that only this key, code and versions give.
-
-        Those of other keys under the same name are deleted when the run finishes.
-        """
+        """Return the folder of something large that only this key, code and versions give."""
         wanted = {**key, "versions": environment((code,)), "source": source_hash((code,))}
-        digest = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()
-        folder = self.folder / name / digest[:16]
-        self._kept.append(folder)
+        folder = self.folder / name / _digest(wanted)[:16]
+        self._caches.append(str(folder.relative_to(self.folder)))
         return folder
 
     def _begin(self) -> None:
         """Take the old manifest away before the first change: from here on this is unfinished."""
         (self.folder / MANIFEST).unlink(missing_ok=True)
 
-    def tidy(self) -> None:
-        """Delete what earlier runs left here and this one has not."""
-        for part in ("explanations", "figures"):
-            for file in sorted((self.folder / part).glob("*")):
-                if str(file.relative_to(self.folder)) not in self._written:
-                    file.unlink()
-        for parent in {folder.parent for folder in self._kept}:
-            for folder in parent.iterdir():
-                if folder not in self._kept:
-                    shutil.rmtree(folder)
-
     def finish(self) -> dict[str, Any]:
-        """Write the manifest, which makes the run reusable, and return it."""
+        """Write the manifest, which makes the run reusable, and return it.
+
+        Explanations and recordings that other parameters gave stay beside those of this run, for
+        the next time they are asked for: `leftovers` lists them.
+        """
         self._begin()
-        self.tidy()
+        for file in (self.folder / "figures").glob("*"):  # drawn anew in a moment
+            if str(file.relative_to(self.folder)) not in self._written:
+                file.unlink()
         manifest = {
             "task": self.task,
             **fingerprint(self.parameters, code_of(self.task)),
@@ -294,12 +279,36 @@ class Run:
             "machine": f"{platform.system()} {platform.machine()}",
             "threads": _threads(),
             "memory": peak_memory(),
+            "caches": sorted(set(self._caches)),
             "outputs": {n: sha256_of(self.folder / n) for n in dict.fromkeys(self._written)},
         }
         write_atomic(self.folder / MANIFEST, json.dumps(manifest, indent=1))
         if self.lock is not None:
             self.lock.release(force=True)
         return manifest
+
+
+def leftovers(folder: Path) -> list[Path]:
+    """Return what lies in a finished run's folder and is not of that run, files and folders.
+
+    Those are explanations and recordings that earlier parameters gave. Of an unfinished run,
+    nothing is returned.
+    """
+    try:
+        manifest = read_manifest(folder)
+    except InputError:
+        return []
+    named = {*manifest["outputs"], *manifest.get("caches", ())}
+    named |= {name for job in folder.glob("jobs/*/manifest.json") for name in _outputs_of(job)}
+    places = [*folder.glob("explanations/*"), *folder.glob("activations/*")]
+    places += folder.glob("embeddings/*")
+    return sorted(place for place in places if str(place.relative_to(folder)) not in named)
+
+
+def _outputs_of(manifest: Path) -> set[str]:
+    """Return what a job of a task has written outside its own folder, below the task's."""
+    names = json.loads(manifest.read_text()).get("outputs", {})
+    return {name.removeprefix("../../") for name in names if name.startswith("../../")}
 
 
 def fingerprint(parameters: Mapping[str, Any], code: Collection[str]) -> dict[str, Any]:
@@ -348,7 +357,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def intact(folder: Path, manifest: Mapping[str, Any]) -> bool:
-    """Tell whether every file that the manifest names is there, unchanged."""
+    """Return whether every file that the manifest names is there, unchanged."""
     return bool(manifest.get("outputs")) and not damaged(folder, manifest)
 
 
@@ -423,6 +432,10 @@ def _threads() -> int | None:
     """Return how many threads torch computes with; None for a run that has not imported it."""
     torch = sys.modules.get("torch")
     return None if torch is None else torch.get_num_threads()
+
+
+def _digest(wanted: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()
 
 
 def _file_name(photograph: Photograph) -> str:

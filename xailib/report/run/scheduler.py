@@ -1,7 +1,7 @@
 """Doing the jobs of a plan: in a plain loop here, or by workers of `dask.distributed`.
 
-With workers, a job is a future that depends on those that it needs. Dask begins jobs, tries them
-again, starts workers anew that die, and shows all of it. It remembers nothing that matters: what
+With workers, a job is a future that depends on those that it needs. Dask starts jobs, retries them,
+restarts workers that die, and shows all of it. It remembers nothing that matters: what
 is finished says the disk (`xailib.report.run.staleness`), whoever is killed.
 """
 
@@ -236,7 +236,7 @@ def _line(error: Exception) -> str:
 def _gone(address: str | None) -> UnavailableError:
     return UnavailableError(
         f"scheduler: no answer from {address!r}; start it (dask scheduler) and run the "
-        "same command again: finished jobs are kept"
+        "same command again: finished jobs are stored"
     )
 
 

@@ -37,7 +37,7 @@ _TORN = (XailibError, OSError, KeyError, TypeError, ValueError)  # of a manifest
 
 
 def is_current(profile: Profile, job: Job) -> bool:
-    """Tell whether what a job has left here is what doing it now would give."""
+    """Return whether what a job has left here is what doing it now would give."""
     folder = job.folder(profile)
     try:
         manifest = read_manifest(folder)
@@ -68,7 +68,7 @@ def unfinished(profile: Profile, jobs: Sequence[Job], *, force: bool = False) ->
 
 
 def matches(profile: Profile, job: Job, manifest: Mapping[str, Any]) -> bool:
-    """Tell whether a manifest is that of doing a job now, wherever its files are."""
+    """Return whether a manifest is that of doing a job now, wherever its files are."""
     try:
         with contextlib.chdir(project_root()):  # where the notebooks' own paths start
             return bool(
@@ -80,7 +80,7 @@ def matches(profile: Profile, job: Job, manifest: Mapping[str, Any]) -> bool:
 
 
 def is_better(profile: Profile, job: Job, need: Job, stored: Mapping[str, Any]) -> bool:
-    """Tell whether a result elsewhere is to replace the one here, which a job is about to read.
+    """Return whether a result elsewhere is to replace the one here, which a job is about to read.
 
     What is current here stays, unless the plan has meanwhile given a shard other images.
     """
@@ -148,7 +148,7 @@ def inputs_now(manifest: Mapping[str, Any]) -> dict[str, Any]:
     if "published" in recorded:
         from xailib.report.replication import published
 
-        at_hand = published.at_hand(manifest["parameters"]["published"])
+        at_hand = published.available(manifest["parameters"]["published"])
         now["published"] = {**recorded["published"], "at_hand": at_hand}
     if "runs" in recorded:
         now["runs"] = {folder: run_digest(project_root() / folder) for folder in recorded["runs"]}
@@ -187,7 +187,7 @@ def _images_of(manifest: Mapping[str, Any]) -> Any:
 
 
 def _matches_its_images(profile: Profile, need: Job, manifest: Mapping[str, Any]) -> bool:
-    """Tell whether a manifest is that of doing a job now, of whichever images it names."""
+    """Return whether a manifest is that of doing a job now, of whichever images it names."""
     try:
         photographs = tuple((unique, name) for unique, name in _images_of(manifest) or ())
     except (TypeError, ValueError):

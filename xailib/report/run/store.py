@@ -90,7 +90,7 @@ class Store:
         if self._read(last) == manifest and self._whole(folder, outputs, quick):
             return
         try:
-            _check_names(folder, outputs)  # or nobody would take it from there
+            _check_names(folder, outputs)  # or no other machine would accept it
         except _UnfitError as error:
             raise InputError(f"store: the manifest in {str(folder)!r} {error}") from error
         if names := damaged(folder, {"outputs": outputs}):
@@ -103,10 +103,10 @@ class Store:
         self._system.pipe_file(last, manifest)
 
     def _whole(self, folder: Path, outputs: Mapping[str, str], quick: bool) -> bool:
-        """Tell whether all files of a result are there as they should be."""
+        """Return whether all files of a result are there as they should be."""
         places = {name: self._there(folder / name) for name in outputs}
         try:
-            for name, place in places.items():  # soon told, for all, before any is read
+            for name, place in places.items():  # quick for all, before any is read
                 if self._system.size(place) != (folder / name).stat().st_size:
                     return False
             return quick or all(self._sha256(places[name]) == outputs[name] for name in outputs)

@@ -18,7 +18,7 @@ from xailib.images.probe import load_probe
 from xailib.report.params import profiles
 from xailib.report.params.profiles import load_profile
 from xailib.report.run import notebook as pipeline
-from xailib.report.run import plan, probing, results
+from xailib.report.run import plan, results
 from xailib.report.run.job import run_job
 from xailib.report.run.results import Run, read_manifest
 from xailib.report.run.scheduler import Engine, run_plan
@@ -86,7 +86,7 @@ def project(tmp_path, monkeypatch):
     monkeypatch.setenv(
         "PYTHONPATH", os.pathsep.join([str(tmp_path / "stand-in"), str(sweeps.ROOT)])
     )
-    monkeypatch.setattr(probing, "load_encoder", lambda *_: nets.Colours())
+    monkeypatch.setattr(shards, "load_encoder", lambda *_: nets.Colours())
     monkeypatch.setattr(blocks, "IMAGES", 16)
     for module in (plan, profiles):
         monkeypatch.setattr(module, "TASKS", (TASK, *sweeps.TASKS))
@@ -98,8 +98,8 @@ def project(tmp_path, monkeypatch):
 
 
 def forget():
-    probing._networks.cache_clear()
-    probing._encoder.cache_clear()
+    shards._networks.cache_clear()
+    shards._encoder.cache_clear()
 
 
 def passes():
