@@ -37,7 +37,9 @@ def _single(rows: Rows) -> pd.DataFrame:
                 "method": name.removesuffix(", one image"),
                 "reference": peer,
                 "seconds, reference": f"{peers[peer]:.3f}",
-                **{f"seconds, {precision}": f"{seconds:.3f}" for precision, seconds in ours.items()},
+                **{
+                    f"seconds, {precision}": f"{seconds:.3f}" for precision, seconds in ours.items()
+                },
                 **{f"speed-up, {p}": f"{peers[peer] / ours[p]:.1f}" for p in PRECISIONS},
             }
         )

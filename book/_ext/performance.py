@@ -172,7 +172,9 @@ def busy(*tables: pd.DataFrame) -> str:
             f"other programs used up to {number(loaded.max())} cores."
         )
     if unknown:
-        said.append(f"For {unknown} of {len(used)} measurements the load of other programs is unknown.")
+        said.append(
+            f"For {unknown} of {len(used)} measurements the load of other programs is unknown."
+        )
     if not said:
         return "No other program used the processor noticeably during the measurements."
     return " ".join([*said, "These figures are provisional."])

@@ -117,7 +117,10 @@ def test_the_page_adds_up_what_a_photograph_takes():
     ]
     assert "not measured" in performance.together(pd.DataFrame(lite))
     lite.append(row("scorecam_bn2", "tf_efficientnet_lite0", ours_seconds=9.5, peer_seconds=25.0))
-    assert "20 s with xailib, 80 s with the reference packages, a speed-up of **4**" in performance.together(pd.DataFrame(lite))
+    assert (
+        "20 s with xailib, 80 s with the reference packages, a speed-up of **4**"
+        in performance.together(pd.DataFrame(lite))
+    )
 
 
 def test_the_best_that_passes_allow_is_the_peer_s_time_over_the_limit():

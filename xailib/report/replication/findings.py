@@ -43,7 +43,7 @@ COMPACT = "LIME's mask extends beyond the object; Grad-CAM is more compact."
 # What claims need that not every profile has.
 NEEDS = {
     LAYERS: "units of known concept type in the first and the last layer",
-    LEARNT: f"a second network (`compare`) with “{PLACES}” in its name, and units of known concept type",
+    LEARNT: f"a second network (`compare`) named “…{PLACES}…”, and units of known concept type",
     SMOOTHER: "maps of the same photographs by Grad-CAM and ScoreCAM (`methods`)",
     LESS: "maps of the same photographs by Grad-CAM and ScoreCAM (`methods`)",
     COMPACT: "boxes around the objects of these photographs (`boxes`)",
