@@ -131,7 +131,7 @@ def together(ratios: pd.DataFrame, network: str = "tf_efficientnet_lite0") -> st
     rows = ratios[(ratios["network"] == network) & (ratios["peer"] != CHANNELS_LAST)]
     last = rows["key"].str.endswith("bn2") | (rows["key"] == "lime")
     if last.sum() < len(REPORTED):
-        return "The overall speed-up of the default report has not been measured yet."
+        return "The overall speed-up of the default report is not measured yet."
     ours, peers = (rows.loc[last, f"{who}_seconds"].sum() for who in ("ours", "peer"))
     return (
         f"One photograph of the default report, {network} explained by {', '.join(REPORTED)}: "
