@@ -5,7 +5,7 @@ from difflib import get_close_matches
 
 
 class XailibError(Exception):
-    """Something that the user can mend; the message says how, in one line."""
+    """Something that the user can fix; the message says how, in one line."""
 
     def __str__(self) -> str:
         # Also where it quotes somebody else's error of many lines.
