@@ -150,7 +150,7 @@ def stream(
 
 def explain_many(
     classifier: Classifier,
-    images: str | Path | Iterable[str | Path] | ImageSet | Iterable[Photograph | Failure],
+    images: str | Path | Iterable[Any],
     methods: Sequence[str] = ("lime",),
     target: int | str | None = None,
     **options: Any,
