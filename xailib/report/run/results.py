@@ -264,7 +264,7 @@ class Run:
         the next time they are asked for: `leftovers` lists them.
         """
         self._begin()
-        for file in (self.folder / "figures").glob("*"):  # drawn anew in a moment
+        for file in (self.folder / "figures").glob("*"):  # drawn again in a moment
             if str(file.relative_to(self.folder)) not in self._written:
                 file.unlink()
         manifest = {
