@@ -119,7 +119,7 @@ def _blocks(layers: Sequence[str], most: float, depth: int = 1) -> list[list[str
 
 
 def _shared(layers: Sequence[str]) -> str:
-    """Return the name of the block that layers lie in."""
+    """Return the name of the block that contains the layers."""
     steps = zip(*(name.split(".") for name in layers), strict=False)
     common = takewhile(lambda step: len(set(step)) == 1, steps)
     return ".".join(step[0] for step in common) or "input"

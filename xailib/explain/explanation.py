@@ -1,4 +1,4 @@
-"""The record that everything downstream works on: what a method said, of what, in which frame.
+"""The record that everything downstream works on: a method's map, of what, in which frame.
 
 No network is needed to read, save, compare or draw an `Explanation`.
 """
@@ -67,7 +67,7 @@ class Superpixels:
 
 @dataclass(frozen=True)
 class Explanation:
-    """What one method says of one photograph, one classifier and one target.
+    """One method's explanation of one photograph, classifier and target.
 
     Attributes
     ----------
@@ -84,7 +84,7 @@ class Explanation:
     probability : float
         Its softmax probability for the whole view.
     frame : Frame
-        Where the saliency lies in the photograph.
+        Where the saliency is in the photograph.
     saliency : (height, width) float32
         Scaled: in [0, 1], or in [-1, 1] where `signed`.
     raw : (rows, columns) float32

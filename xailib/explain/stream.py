@@ -108,7 +108,7 @@ def stream(
     *,
     group: int | None = None,
 ) -> Iterator[Item]:
-    """Explain images by several methods, in their order; a failure stands in its image's place.
+    """Explain images by several methods, in their order; a failure takes its image's place.
 
     Parameters
     ----------

@@ -44,7 +44,7 @@ def store(entries: dict[Hashable, Any], key: Hashable, entry: Any) -> None:
 
 
 def stamp_of(network: nn.Module) -> Stamp:
-    """Return where each weight lies and how often it was written to.
+    """Return the address of each weight and how often it was written to.
 
     It changes with every operation in place, ``load_state_dict`` and replaced weights, and
     costs no look at the numbers. What is written through ``.data`` or from numpy it does not

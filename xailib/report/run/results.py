@@ -289,7 +289,7 @@ class Run:
 
 
 def leftovers(folder: Path) -> list[Path]:
-    """Return what lies in a finished run's folder and is not of that run, files and folders.
+    """Return what is in a finished run's folder but not of that run, files and folders.
 
     Those are explanations and recordings that earlier parameters gave. Of an unfinished run,
     nothing is returned.
