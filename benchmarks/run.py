@@ -25,8 +25,8 @@ from store import FOLDER, merge
 
 from xailib.images.load import load_images
 from xailib.networks import forward
+from xailib.networks.cache import cache_of
 from xailib.networks.classifier import Classifier
-from xailib.networks.kept import kept_for
 from xailib.networks.layers import evaluation
 
 QUICK = FOLDER.parents[2] / "results/benchmarks"
@@ -84,7 +84,7 @@ def chosen(options: argparse.Namespace, network: str, key: str) -> bool:
 
 def compare(net: Classifier, case: Case, repeats: int) -> dict[str, object]:
     """Return one row: ratios, times, memory, largest difference."""
-    kept_for(net.module).clear()
+    cache_of(net.module).clear()
     elsewhere = Elsewhere()
     first, ours, peer = Times(), Times(), Times()
     first.run(case.ours)  # with the set-up of its engine

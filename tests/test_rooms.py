@@ -26,9 +26,7 @@ OF_THE_REPORT = {
 }
 # Still in the way, each with the reason; to be removed with it.
 CROWDED = {
-    "xailib/networks": "kept and counting are to be folded (gpu1)",
-    "xailib/explain": "record is to be folded into explanation (gpu1)",
-    "xailib/dissect": "cosines, evidence and labels are to be folded (gpu2, blocks)",
+    "xailib/networks": "cache and counting are to be folded (gpu1)",
 }
 INSIDE = {("xailib.explain.stream", "xailib.explain.requests"): "hides the circle below (gpu1)"}
 CIRCLES = {

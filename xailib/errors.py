@@ -5,10 +5,10 @@ from difflib import get_close_matches
 
 
 class XailibError(Exception):
-    """Something that the user can fix; the message says how, in one line."""
+    """An error that the user can fix; the message says how, in one line."""
 
     def __str__(self) -> str:
-        # Also where it quotes somebody else's error of many lines.
+        # Also where it quotes a library's error of many lines.
         return " ".join(super().__str__().split("\n")).strip()
 
     def _render_traceback_(self) -> list[str]:
@@ -29,7 +29,7 @@ class StorageError(UnavailableError):
 
 
 def first_line(error: BaseException) -> str:
-    """Return an error of somebody else's code as one line: its kind, and what it says first."""
+    """Return an error of other code as one line: its type, and the first line of its message."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 

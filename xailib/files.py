@@ -43,7 +43,7 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
 
 @contextlib.contextmanager
 def storage(path: Path) -> Iterator[None]:
-    """Turn what the disk says in this block into one line that says what to do."""
+    """Turn the disk's errors in this block into one line that says what to do."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Where the report's project lies."""
+"""The folder of the report's project."""
 
 from pathlib import Path
 

@@ -137,9 +137,9 @@ def test_what_an_explanation_says_of_itself():
     assert np.isnan(table.loc[1, "needed"])
     assert details[0].shared == table.loc[0, "shared"] == stability(clear.superpixels).shared
     bare = replace(clear, superpixels=replace(clear.superpixels, shown=None))
-    with pytest.raises(InputError, match="lime of 'one' keeps no samples"):
+    with pytest.raises(InputError, match="lime of 'one' stores no samples"):
         photographs_table([bare])
-    with pytest.raises(InputError, match=r"gradcam of .* keeps no samples"):
+    with pytest.raises(InputError, match=r"gradcam of .* stores no samples"):
         photographs_table([explain_cam(classifier(), photograph(), "gradcam")])
 
 
@@ -165,5 +165,5 @@ def test_figures_show_what_the_tables_say():
     bare = replace(one, superpixels=None)
     with pytest.raises(InputError, match="lime has no superpixels"):
         selection_map(bare, found)
-    with pytest.raises(InputError, match="lime of 'one' keeps no samples"):
+    with pytest.raises(InputError, match="lime of 'one' stores no samples"):
         weights_table(bare, found)

@@ -174,10 +174,10 @@ def test_engines_die_with_their_network():
 def test_only_the_last_engines_are_kept(monkeypatch):
     monkeypatch.setattr(kept, "MOST", 2)
     module = seeded(Plain)
-    things = kept.kept_for(module)
+    things = kept.cache_of(module)
     for key in "abac":
         kept.keep(things, key, key)
-    assert kept.kept_for(module) == {"a": "a", "c": "c"}
+    assert kept.cache_of(module) == {"a": "a", "c": "c"}
 
 
 @pytest.mark.parametrize(
@@ -193,12 +193,12 @@ def test_only_the_last_engines_are_kept(monkeypatch):
 )
 def test_nothing_is_kept_for_weights_that_were_written_to(change):
     module = seeded(Plain)
-    kept.keep(kept.kept_for(module), "key", "thing")
+    kept.keep(kept.cache_of(module), "key", "thing")
     module(PICTURES)
-    assert kept.kept_for(module) == {"key": "thing"}
+    assert kept.cache_of(module) == {"key": "thing"}
     with torch.no_grad():
         change(module)
-    assert kept.kept_for(module) == {}
+    assert kept.cache_of(module) == {}
 
 
 def test_weights_changed_behind_torch_s_back_are_noticed_by_the_scores(cheap, monkeypatch):
@@ -255,7 +255,7 @@ def test_an_error_that_is_not_about_memory_is_raised():
 
     with pytest.raises(RuntimeError, match="shapes"):
         forward_batches(module, broken, 11)
-    with pytest.raises(UnavailableError, match="memory: a single picture does not fit"):
+    with pytest.raises(UnavailableError, match="memory: a single image does not fit"):
         forward_batches(module, lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError()), 11)
     assert module.training
 
@@ -353,7 +353,7 @@ def test_an_engine_that_is_set_up_works_first_and_is_checked_after(monkeypatch, 
     checks = [] if again else [("network", 2)]
     assert order[: len(passes) + len(checks)] == passes + checks
     module.fc.weight.data.mul_(-2)  # an engine that holds other weights than the network
-    kept.kept_for(module)[forward._key("fused", work, PICTURES[:2])] = forward.Engine(
+    kept.cache_of(module)[forward._key("fused", work, PICTURES[:2])] = forward.Engine(
         "fused", lambda batch: torch.zeros(len(batch), CATEGORIES)
     )
     assert (forward._by_kept_engine(work, **options) is None) is not again

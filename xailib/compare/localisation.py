@@ -1,4 +1,4 @@
-"""Boxes around the object in a photograph, and how much of an explanation lies inside.
+"""Boxes around the object in a photograph, and how much of an explanation is inside.
 
 The packaged boxes were drawn by us, by eye, to about 3 % of the photograph's side, around every
 instance of the labelled class; they are under the project's own licence.
@@ -34,7 +34,7 @@ def load_boxes(source: str | Path = PACKAGED) -> dict[str, list[Box]]:
     Raises
     ------
     InputError
-        If the file is missing, lacks a column, or a box does not lie in 0 to 1.
+        If the file is missing, lacks a column, or a box is not within 0 to 1.
     """
     if not source:
         return {}
@@ -60,7 +60,7 @@ def load_boxes(source: str | Path = PACKAGED) -> dict[str, list[Box]]:
 
 
 def inside(boxes: Iterable[Box], frame: Frame) -> Bool[np.ndarray, "height width"]:
-    """Return which pixels of a frame lie in one of the boxes."""
+    """Return which pixels of a frame are in one of the boxes."""
     height, width = frame.resized
     whole = np.zeros((height, width), bool)
     for left, top, right, bottom in boxes:

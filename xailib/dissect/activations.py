@@ -82,7 +82,7 @@ def record_activations(
     probe : ProbeSet
         What it is shown.
     folder : str or path
-        Where blocks lie, also those of other networks or images.
+        Where blocks are stored, also those of other networks or images.
     pool : {"avg", "max"}
         Over space, or over tokens.
     dtype : {"float16", "float32"}

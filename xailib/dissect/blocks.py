@@ -140,7 +140,7 @@ def record(
     Parameters
     ----------
     folder : str or path
-        Where the blocks lie, those of other things too.
+        Where the blocks are stored, also those of other recordings.
     wanted : mapping
         What decides the rows besides the images, as JSON values, with ``dtype``.
     probe : ProbeSet

@@ -32,7 +32,7 @@ def record_embeddings(
     probe : ProbeSet
         What it is shown.
     folder : str or path
-        Where blocks lie, also those of other encoders or images.
+        Where blocks are stored, also those of other encoders or images.
     workers : int, optional
         Processes that read images ahead, by default `xailib.images.pool.workers_for` the device.
 

@@ -43,7 +43,7 @@ class Similarities:
 
     @property
     def device(self) -> torch.device:
-        """Where it lies, and what is made of it."""
+        """The device of the images, also used for results."""
         return self.images.device
 
     def rows(
@@ -85,7 +85,7 @@ def product(
 
 
 def as_tensor(values: Shaped[Array, "_ _"], device: torch.device) -> Shaped[Tensor, "_ _"]:
-    """Return a table on a device, in its own precision; no copy where it lies there already."""
+    """Return a table on a device, in its own precision; no copy where it is there already."""
     if isinstance(values, np.ndarray):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of memory maps: nothing is written to them here
@@ -247,5 +247,5 @@ def _free_numbers(device: torch.device) -> int:
 
 
 def times(tensor: Tensor) -> int:
-    """Return how many times as much is taken at a time where this lies as on a CPU."""
+    """Return how many times as much is processed at a time on this device as on a CPU."""
     return 16 if tensor.is_cuda else 1

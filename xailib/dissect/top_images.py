@@ -15,7 +15,7 @@ from torch import Tensor
 
 from xailib.dissect.concepts import Concepts
 from xailib.dissect.evidence import product
-from xailib.dissect.labels import unit_table
+from xailib.dissect.label import unit_table
 from xailib.dissect.similarity import soft_wpmi_of, top_images
 from xailib.errors import InputError
 

@@ -191,14 +191,14 @@ def host_of(address: str) -> str:
 
 
 def _head(address: str) -> requests.structures.CaseInsensitiveDict[str]:
-    """Return what a server says of a file without sending it."""
+    """Return a server's headers for a file without its content."""
     answer = requests.head(address, timeout=TIMEOUT / 2, allow_redirects=True, headers=_PLAIN)
     answer.raise_for_status()
     return answer.headers
 
 
 def _reason(error: BaseException, address: str) -> str:
-    """Return what went wrong in a few words: what the socket said, below what wraps it."""
+    """Return what went wrong in a few words: the socket's error, without what wraps it."""
     if isinstance(error, requests.HTTPError) and error.response is not None:
         return f"HTTP {error.response.status_code}"
     wrapped = (error.__cause__, *error.args)

@@ -33,7 +33,7 @@ class Artefact:
     addresses : tuple of str
         Where it comes from: any of them will do.
     files : tuple of Path
-        Where it lies if it came from the address of the same position.
+        Where it is stored if it came from the address of the same position.
     instead : str
         How to supply it by hand.
     path : str
@@ -62,7 +62,7 @@ class Artefact:
 
     @property
     def file(self) -> Path:
-        """Where it lies; where it would lie first, if it has not been fetched."""
+        """Where it is stored, or would be first if it has not been fetched."""
         return next((file for file in self.files if file.exists()), self.files[0])
 
     @property
@@ -72,7 +72,7 @@ class Artefact:
 
     @property
     def bytes(self) -> int | None:
-        """How many bytes lie here; None if it has not been fetched."""
+        """Its size in bytes; None if it has not been fetched."""
         if not self.here:
             return None
         parts = [self.file] if self.file.is_file() else self.file.rglob("*")

@@ -32,7 +32,7 @@ class Encoder(Protocol):
     name : str
         As given to `load_encoder`.
     label : str
-        What every figure made with it must say.
+        What every figure made with it must state.
     sha256 : str
         Hash of all its weights.
     """

@@ -34,7 +34,7 @@ ROAD_NOISE = 0.01  # grad-cam's own, on the normalised image
 _RESIDUAL = 1e-9  # of ROAD's equations on a GPU: pixels are then within 1e-5 of their solution
 _MASKS = 64  # imputed at once there
 CELLS = 7  # a side of the random baseline: as coarse as the last feature maps of most networks
-# What is put on the first pixels of the order, and what lies under the others.
+# What replaces the first pixels of the order, and what the other pixels show.
 _SWAPS = MappingProxyType(
     {
         "deletion": ("gray", "image"),
@@ -140,7 +140,7 @@ def plan(
         raise InputError(f"steps: {steps} is not at least 1")
     if not all(0 < p < 100 for p in percentiles):
         given = ", ".join(f"{p:g}" for p in percentiles)
-        raise InputError(f"road_percentiles: {given}; each must lie between 0 and 100")
+        raise InputError(f"road_percentiles: {given}; each must be between 0 and 100")
     pixels = size[0] * size[1]
     regions = int(region_order(np.zeros(size, np.float32), side).max()) + 1
     parts = np.linspace(0, 1, steps + 1)
@@ -163,7 +163,7 @@ def _counts(shares: np.ndarray) -> list[int]:
 
 
 class Perturbed:
-    """The perturbed images of one photograph, each made when it is asked for.
+    """The perturbed images of one photograph, each made on demand.
 
     Parameters
     ----------

@@ -20,9 +20,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from xailib.errors import InputError, unknown_name
 from xailib.explain.cam import methods as cam
-from xailib.explain.explanation import Explanation, scaled
+from xailib.explain.explanation import Explanation, record, scaled
 from xailib.explain.lime import explain_lime_targets
-from xailib.explain.record import record
 from xailib.explain.stream import explain_alone
 from xailib.images.load import Photograph
 from xailib.networks.classifier import Classifier
@@ -120,7 +119,7 @@ def _blocks(layers: Sequence[str], most: float, depth: int = 1) -> list[list[str
 
 
 def _shared(layers: Sequence[str]) -> str:
-    """Return the name of the block that layers lie in."""
+    """Return the name of the block that contains the layers."""
     steps = zip(*(name.split(".") for name in layers), strict=False)
     common = takewhile(lambda step: len(set(step)) == 1, steps)
     return ".".join(step[0] for step in common) or "input"

@@ -1,4 +1,4 @@
-"""Tables of how repeatable LIME is: real runs against each other, and what one run says of itself.
+"""Tables of how repeatable LIME is: real runs against each other, and estimates from a single run.
 
 Explanations with their samples in, tidy tables out; no network.
 """
@@ -272,7 +272,7 @@ def _stops(total: int, step: int) -> Iterator[int]:
 def photographs_table(
     explanations: Sequence[Explanation], num_features: int = 10, device: Device = "cpu"
 ) -> tuple[pd.DataFrame, list[Stability]]:
-    """Return what each explanation says of itself, and the details in the same order.
+    """Return each explanation's own stability estimates, and the details in the same order.
 
     The table's columns: image, target, samples, superpixels, iou, shared, shared_low,
     rank_correlation (see `Stability`), sure (chosen superpixels that at least `MIN_FREQUENCY`

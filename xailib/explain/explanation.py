@@ -1,4 +1,4 @@
-"""The record that everything downstream works on: what a method said, of what, in which frame.
+"""The record that everything downstream works on: a method's map, of what, in which frame.
 
 No network is needed to read, save, compare or draw an `Explanation`.
 """
@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from zipfile import BadZipFile
 
 import numpy as np
@@ -17,6 +17,10 @@ from jaxtyping import Bool, Float, Float32, Int, Shaped
 from xailib.errors import InputError
 from xailib.files import atomic
 from xailib.images.frames import Frame
+
+if TYPE_CHECKING:  # no network is needed to read one
+    from xailib.images.load import Photograph
+    from xailib.networks.classifier import Classifier, Prediction, View
 
 Signs = Literal["positive", "negative", "both"]
 
@@ -63,7 +67,7 @@ class Superpixels:
 
 @dataclass(frozen=True)
 class Explanation:
-    """What one method says of one photograph, one classifier and one target.
+    """One method's explanation of one photograph, classifier and target.
 
     Attributes
     ----------
@@ -80,7 +84,7 @@ class Explanation:
     probability : float
         Its softmax probability for the whole view.
     frame : Frame
-        Where the saliency lies in the photograph.
+        Where the saliency is in the photograph.
     saliency : (height, width) float32
         Scaled: in [0, 1], or in [-1, 1] where `signed`.
     raw : (rows, columns) float32
@@ -147,6 +151,33 @@ class Explanation:
             return cls(**text, **arrays, frame=frame, superpixels=parts)
         except (OSError, LookupError, ValueError, TypeError, EOFError, BadZipFile) as error:
             raise InputError(f"explanation: cannot read {str(path)!r}: {error}") from error
+
+
+def record(
+    method: str,
+    classifier: "Classifier",
+    photograph: "Photograph",
+    target: "Prediction",
+    view: "View",
+    **found: Any,
+) -> Explanation:
+    """Return the explanation of one prediction; ``found`` is what the method itself gives.
+
+    That is ``saliency`` and ``raw``, and where they apply ``signed``, ``seed``, ``parameters``
+    and ``superpixels``: see `Explanation`.
+    """
+    return Explanation(
+        method=method,
+        image=photograph.id,
+        image_sha256=photograph.sha256,
+        classifier=classifier.id,
+        target=target.index,
+        target_name=target.name,
+        probability=target.probability,
+        frame=view.frame,
+        parameters={**found.pop("parameters", {}), "precision": classifier.precision},
+        **found,
+    )
 
 
 def scaled(

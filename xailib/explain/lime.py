@@ -1,6 +1,6 @@
 """LIME for photographs (Ribeiro, Singh & Guestrin 2016): the authors' method, a faster engine.
 
-Superpixels, samples, distances and the linear model are lime's. Perturbed pictures are made by
+Superpixels, samples, distances and the linear model are lime's. Perturbed images are made by
 choosing pixels, on the classifier's device, a batch at a time, and equal samples are scored once;
 on a GPU, batches, superpixels and linear models are those of several images.
 """
@@ -22,9 +22,8 @@ from tqdm import tqdm
 from xailib.errors import InputError, unknown_name
 from xailib.explain import quickshift as on_device
 from xailib.explain import ridge
-from xailib.explain.explanation import Explanation, Superpixels, scaled
+from xailib.explain.explanation import Explanation, Superpixels, record, scaled
 from xailib.explain.perturbed import AnyRows, Draw, Perturbed, Rows, hidden
-from xailib.explain.record import record
 from xailib.explain.sampling import BLOCKS, DESIGNS
 from xailib.explain.stability import STEP, mask_is_stable, next_draw
 from xailib.explain.stream import Outcome, Seen, explain_alone
@@ -57,7 +56,7 @@ _SEGMENTATIONS = MappingProxyType(
 
 
 def segmentation(name: str, seed: int = 0) -> Segment:
-    """Return the function that cuts a view into superpixels numbered from 0.
+    """Return the function that segments a view into superpixels numbered from 0.
 
     ``"quickshift"`` has lime's settings and a seed that takes effect (lime's own does not reach
     scikit-image); ``"slic"`` and ``"felzenszwalb"`` have nothing random.
@@ -79,7 +78,7 @@ class LimeOptions(TypedDict, total=False):
     Attributes
     ----------
     num_samples : int or "auto"
-        Perturbed pictures, at least 10; the first is the whole view. ``"auto"`` draws until the
+        Perturbed images, at least 10; the first is the whole view. ``"auto"`` draws until the
         mask is stable, see `xailib.explain.stability`, or `max_samples` are drawn; which of the two
         is the explanation's parameter ``stopped``.
     max_samples : int
@@ -95,7 +94,7 @@ class LimeOptions(TypedDict, total=False):
     seed : int
         Of the superpixels and of the samples.
     batch_size : int, optional
-        Pictures a forward pass; by default as many as bring something and fit.
+        Images a forward pass; by default as many as bring something and fit.
     engine : str
         See `xailib.networks.forward.forward_batches`.
     progress : bool
@@ -137,14 +136,14 @@ def explain_lime(
     """Explain one prediction by LIME.
 
     Superpixels of the classifier's view are hidden at random, and a ridge regression weighted
-    by closeness to the whole picture gives each superpixel its share in the probability.
+    by closeness to the whole image gives each superpixel its share in the probability.
 
     Parameters
     ----------
     classifier, photograph
         What is explained.
     target : int or str, optional
-        A category's index or name; by default the predicted one.
+        A class's index or name; by default the predicted one.
     **options
         See `LimeOptions`; by default lime's own 1000 samples of quickshift's superpixels.
 
@@ -168,7 +167,7 @@ def explain_lime_targets(
     targets: Sequence[int | str | None],
     **options: Unpack[LimeOptions],
 ) -> list[Explanation]:
-    """Explain several categories from one sampling: the cost of one, in the order of `targets`.
+    """Explain several classes from one sampling: the cost of one, in the order of `targets`.
 
     The parameters are those of `explain_lime`, and so are the results; ``num_samples="auto"``
     draws until every target's mask is stable.
@@ -185,7 +184,7 @@ class _Staged:
     segments: Sequence[Int[np.ndarray, "height width"]]
     counts: Sequence[int]
     random: Sequence[np.random.RandomState]
-    pictures: Perturbed
+    perturbed: Perturbed
     draw: Draw
 
 
@@ -208,7 +207,7 @@ class Lime:
     classifier
         What is explained.
     targets : sequence of int, str or None
-        Categories; None is the predicted one. They share their samples.
+        Classes; None is the predicted one. They share their samples.
     **options
         See `LimeOptions`.
 
@@ -230,7 +229,7 @@ class Lime:
         self.options = _checked(options)
         self.segment = segmentation(self.options["segments"], self.options["seed"])
         if not targets:
-            raise InputError("targets: none given; name at least one category, or None")
+            raise InputError("targets: none given; name at least one class, or None")
         self.targets = [None if t is None else classifier.class_index(t) for t in targets]
         self.auto = self.options["num_samples"] == "auto"
         most = self.options["max_samples" if self.auto else "num_samples"]
@@ -259,10 +258,10 @@ class Lime:
         images = [one.view.pixels for one in seen]
         colour = self.options["hide_color"]
         blanks = [hidden(*pair, colour) for pair in zip(images, prepared, strict=True)]
-        pictures = Perturbed(self.classifier, images, blanks, prepared)
+        perturbed = Perturbed(self.classifier, images, blanks, prepared)
         which = range(len(seen))
         draw = self._drawn(which, [np.empty((0, n), int) for n in counts], prepared, random)
-        return _Staged(seen, prepared, counts, random, pictures, draw)
+        return _Staged(seen, prepared, counts, random, perturbed, draw)
 
     def _drawn(
         self,
@@ -278,7 +277,7 @@ class Lime:
             # One draw or many take the same numbers from lime's generator.
             more = DESIGNS[self.options["design"]](random[image], count, data[image].shape[1])
             if not drawn:
-                more[0] = 1  # the whole picture
+                more[0] = 1  # the whole image
             rows.append(more)
         numbers = [int(segments[image].max()) + 1 for image in which]
         return Draw.of(which, rows, numbers, self.classifier.device)
@@ -289,7 +288,7 @@ class Lime:
         ``images`` says how many come in all: whether setting up an engine pays.
         """
         classifier = self.classifier
-        logits = classifier.scores(staged.pictures.whole)
+        logits = classifier.scores(staged.perturbed.whole)
         if not self.together:
             classifier.check_finite(logits)
         whole = as_probabilities(logits)
@@ -304,7 +303,7 @@ class Lime:
         total = self.most * len(data)
         with tqdm(total=total, disable=not self.options["progress"], leave=False) as bar:
             while True:
-                found, engine = self._scored(staged.pictures, draw, targets, engine, expected, bar)
+                found, engine = self._scored(staged.perturbed, draw, targets, engine, expected, bar)
                 for image, rows, values in zip(draw.which, draw.rows, found, strict=True):
                     data[image] = np.concatenate([data[image], rows])
                     scores[image].append(values)
@@ -329,7 +328,7 @@ class Lime:
 
     def _scored(
         self,
-        pictures: Perturbed,
+        perturbed: Perturbed,
         draw: Draw,
         targets: Int[Tensor, "images targets"],
         engine: str,
@@ -340,7 +339,7 @@ class Lime:
 
         def make(start: int, stop: int) -> Tensor:
             bar.update(stop - start)
-            return pictures.batch(draw.shown[start:stop], draw.owner[start:stop])
+            return perturbed.batch(draw.shown[start:stop], draw.owner[start:stop])
 
         found = self.classifier.forward_batches(
             make,

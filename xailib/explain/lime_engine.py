@@ -18,9 +18,9 @@ from xailib.networks.memory import upload
 class LimeImageExplainer(lime_image.LimeImageExplainer):
     """lime's own explainer with a faster engine: same arguments, same `ImageExplanation`.
 
-    ``explain_instance`` takes a `Classifier` as its ``classifier_fn``, for which pictures are
+    ``explain_instance`` takes a `Classifier` as its ``classifier_fn``, for which images are
     perturbed on its device and scored by the fastest exact engine; any other function works as
-    with lime, and sees each perturbed picture once. With the same ``random_state``, the same
+    with lime, and sees each perturbed image once. With the same ``random_state``, the same
     superpixels and samples as lime's. Several ``labels`` are explained from one sampling.
 
     Parameters
@@ -54,7 +54,7 @@ class LimeImageExplainer(lime_image.LimeImageExplainer):
         classifier_fn: Classifier | Callable,
         num_samples: int,
         batch_size: int | None = None,
-    ) -> tuple[Int[np.ndarray, "samples superpixels"], Float[np.ndarray, "samples categories"]]:
+    ) -> tuple[Int[np.ndarray, "samples superpixels"], Float[np.ndarray, "samples classes"]]:
         """Return which superpixels each sample shows, and its probabilities (lime's hook)."""
         data = independent(self.random_state, num_samples, len(np.unique(segments)))
         data[0] = 1
@@ -77,15 +77,15 @@ def _scored(
     shown: Bool[np.ndarray, "samples superpixels"],
     batch_size: int | None,
     update: Callable[[int], object],
-) -> tuple[Float32[np.ndarray, "samples categories"], str]:
-    """Return probabilities of perturbed pictures that never leave the classifier's device."""
-    pictures = Perturbed(classifier, [image], [blank], [segments])
+) -> tuple[Float32[np.ndarray, "samples classes"], str]:
+    """Return probabilities of perturbed images that never leave the classifier's device."""
+    perturbed = Perturbed(classifier, [image], [blank], [segments])
     rows = upload(shown, classifier.device)
     owner = torch.zeros(len(shown), dtype=torch.long, device=classifier.device)
 
     def make(start: int, stop: int) -> Tensor:
         update(stop - start)
-        return pictures.batch(rows[start:stop], owner[start:stop])
+        return perturbed.batch(rows[start:stop], owner[start:stop])
 
     found = classifier.forward_batches(make, len(shown), batch_size=batch_size, engine=engine)
     return as_probabilities(found.logits).cpu().numpy(), found.engine
@@ -99,8 +99,8 @@ def _called(
     shown: Bool[np.ndarray, "samples superpixels"],
     batch_size: int | None,
     update: Callable[[int], object],
-) -> Float[np.ndarray, "samples categories"]:
-    """Return what a function says of the perturbed pictures, `batch_size` at a time."""
+) -> Float[np.ndarray, "samples classes"]:
+    """Return what a function says of the perturbed images, `batch_size` at a time."""
     parts = []
     size = batch_size or BATCH
     for start in range(0, len(shown), size):

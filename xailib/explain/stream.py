@@ -1,7 +1,7 @@
 """Explaining many images: a stream that keeps the device busy, in bounded memory.
 
 Images are read and prepared on threads, ahead of the device. On a GPU several are explained at
-once: their perturbed pictures share full batches, and while the results of some are fetched the
+once: their perturbed images share full batches, and while the results of some are fetched the
 device works on the next. On a CPU one image follows the other, with the same results as alone.
 """
 
@@ -108,7 +108,7 @@ def stream(
     *,
     group: int | None = None,
 ) -> Iterator[Item]:
-    """Explain images by several methods, in their order; a failure stands in its image's place.
+    """Explain images by several methods, in their order; a failure takes its image's place.
 
     Parameters
     ----------
@@ -167,7 +167,7 @@ def explain_many(
     methods : sequence of str
         ``"lime"``, or a name in `xailib.explain.cam.methods.METHODS`.
     target : int or str, optional
-        A category's index or name; by default each image's predicted one.
+        A class's index or name; by default each image's predicted one.
     **options
         Of `xailib.explain.lime.LimeOptions` and of `xailib.explain.cam.methods.CamOptions`: each
         method takes those that it knows.

@@ -1,4 +1,4 @@
-"""One image file as upright 8-bit RGB, or one line that says why not."""
+"""One image file as upright 8-bit RGB, or one line with the reason why not."""
 
 import hashlib
 import io
@@ -99,7 +99,7 @@ def _bytes(path: Path, name: str) -> bytes:
 
 @contextmanager
 def _readable(path: Path, name: str) -> Iterator[None]:
-    """Raise for a file that is too large; in the block, what the system says becomes one line."""
+    """Raise for a file that is too large; in the block, the system's error becomes one line."""
     try:
         size = path.stat().st_size
         if size > MAX_BYTES:

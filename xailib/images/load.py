@@ -59,7 +59,7 @@ class Photograph:
 
 @dataclass(frozen=True)
 class Failure:
-    """A photograph that was asked for and could not be used: what was named, and why not."""
+    """A requested photograph that could not be used: its name, and why not."""
 
     source: str
     reason: str
@@ -89,7 +89,7 @@ class Stored:
 
 @dataclass(frozen=True)
 class ImageSet(Sequence[Photograph]):
-    """Photographs in the order asked for, and the failures that stand beside them.
+    """Photographs in the requested order, and a list of failures.
 
     The pixels of the first ones are held, up to `HELD_BYTES`; the others are read when used, so
     that a folder may hold any number.
@@ -186,7 +186,7 @@ def iter_images(source: str | Path | Iterable[str | Path]) -> Iterator[Photograp
 
 
 def find_images(source: str | Path | Iterable[str | Path]) -> Iterator[Place | Failure]:
-    """Yield the files that `load_images` would read, and the names that stand for none.
+    """Yield the files that `load_images` would read, and the names that match none.
 
     Raises
     ------
@@ -248,12 +248,12 @@ def from_array(pixels: UInt8[np.ndarray, "height width 3"], name: str) -> Photog
 
 
 def places_of(name: object) -> list[Place]:
-    """Return the files that one name stands for.
+    """Return the files that one name matches.
 
     Raises
     ------
     InputError
-        If it stands for none.
+        If it matches none.
     """
     if not isinstance(name, str | Path) or not str(name):
         raise InputError(f"images: {name!r} is no name, file or folder")
@@ -296,7 +296,7 @@ def _inside(folder: Path) -> list[Path]:
     seen: set[tuple[int, int]] = set()
 
     def unreadable(error: OSError) -> None:
-        files.append(Path(error.filename))  # said when it is read
+        files.append(Path(error.filename))  # reported when it is read
 
     for root, below, names in os.walk(folder, followlinks=True, onerror=unreadable):
         status = Path(root).stat()

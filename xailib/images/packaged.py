@@ -48,7 +48,7 @@ PACKAGES = MappingProxyType(
 
 @dataclass(frozen=True)
 class Place:
-    """Where one photograph lies, before it is read."""
+    """The path of one photograph, before it is read."""
 
     id: str
     path: Path
@@ -67,7 +67,7 @@ def packaged_names() -> dict[str, tuple[str, ...]]:
 
 @cache
 def packaged() -> dict[str, Place]:
-    """Return where every packaged photograph lies, by name; no package is imported."""
+    """Return the path of every packaged photograph, by name; no package is imported."""
     places = {}
     for package, (module, folder, names) in PACKAGES.items():
         spec = find_spec(module)

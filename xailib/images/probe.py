@@ -39,7 +39,7 @@ class ProbeImage:
         The photograph's ImageNet-1k class, where its source, its name or its folder states
         it. A small crop may no longer show it.
     label : str or None
-        The sub-folder it lies in, where there are any: the class in an ImageFolder tree.
+        Its sub-folder, where there are any: the class in an ImageFolder tree.
     box : (top, left, height, width) or None
         The part of the photograph; None for all of it.
     place : int
@@ -91,7 +91,7 @@ class ProbeSet:
 
     @property
     def sha256(self) -> str:
-        """Hash of what the set shows and in which order, whatever folder it lies in."""
+        """Hash of what the set shows and in which order, whatever its folder."""
         lines = (f"{i.id} {i.sha256} {i.box}" for i in self.images)
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
@@ -100,7 +100,7 @@ class ProbeSet:
         return replace(self, images=self.images[start:stop])
 
     def photographs(self, start: int = 0) -> Iterator[Photograph]:
-        """Yield the images from position `start` on, each read when it is asked for.
+        """Yield the images from position `start` on, each read on demand.
 
         Raises
         ------
@@ -216,7 +216,7 @@ def _places(source: str | Path) -> Sequence[str | Path]:
 
 
 def _label(file: str, sources: Sequence[str | Path]) -> str | None:
-    """Return the sub-folder of one of the sources that a file lies in."""
+    """Return the sub-folder of a source that contains a file."""
     for source in sources:
         root = Path(source).expanduser()
         if root.is_dir() and Path(file).is_relative_to(root):

@@ -40,7 +40,7 @@ class View:
     pixels : (height, width, 3) uint8
         Resized and cropped, not normalised.
     frame : Frame
-        Where these pixels lie in the photograph.
+        Where these pixels are in the photograph.
     """
 
     pixels: UInt8[np.ndarray, "height width 3"]
@@ -115,7 +115,7 @@ class Classifier:
 
     @property
     def identity(self) -> dict[str, str]:
-        """What a manifest says of it: name, weights, their hash, and how precisely it computes."""
+        """Its entry in a manifest: name, weights, their hash, and how precisely it computes."""
         return {
             "model": self.name,
             "weights": self.weights,

@@ -86,7 +86,7 @@ def _compile(module: nn.Module, example: Tensor) -> Run:
 
     if example.is_cuda:
         return _padded(run, plain, len(example))
-    # Compiled for the pictures' size and one more batch size, after which the batch is dynamic.
+    # Compiled for the images' size and one more batch size, after which the batch is dynamic.
     run(example[:1].expand(4, *example.shape[1:]).contiguous(memory_format=torch.channels_last))
     return run
 
@@ -94,7 +94,7 @@ def _compile(module: nn.Module, example: Tensor) -> Run:
 def _padded(run: Run, plain: nn.Module, size: int) -> Run:
     """Return a function for any batch from one that was compiled for batches of one size.
 
-    Smaller ones are filled up, since each other size would be compiled anew. Where memory runs
+    Smaller ones are filled up, since each other size would be compiled again. Where memory runs
     out, the batches that follow go through the network as it is.
     """
     full = [True]

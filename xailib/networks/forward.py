@@ -2,7 +2,7 @@
 
 Where thousands of passes are coming, a network is compiled once (OpenVINO, ONNX Runtime,
 ``torch.compile`` with freezing, or a copy with its batch norm fused), checked against its eager
-self on the work's own pictures, and used only if its scores agree. A network given here is
+self on the work's own images, and used only if its scores agree. A network given here is
 never changed: what a compiler alters is a copy. Engines are checked at the precision at which
 they are used (`xailib.networks.precision`).
 """
@@ -20,9 +20,9 @@ from jaxtyping import Float, Float32
 from torch import Tensor, nn
 
 from xailib.errors import InputError, UnavailableError, unknown_name
+from xailib.networks.cache import cache_of, store
 from xailib.networks.counting import passed
 from xailib.networks.engines import SET_UPS, Run, quiet, seconds
-from xailib.networks.kept import keep, kept_for
 from xailib.networks.layers import evaluation
 from xailib.networks.memory import enough, fitting_batch
 from xailib.networks.precision import TOLERANCES, check_precision, computing
@@ -30,14 +30,14 @@ from xailib.networks.precision import TOLERANCES, check_precision, computing
 log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
-Make = Callable[[int, int], Tensor]  # (start, stop) -> that part of the pictures, as input
+Make = Callable[[int, int], Tensor]  # (start, stop) -> that part of the images, as input
 
-_MEASURED = 50  # passes, from which on one more pays that tells what a picture takes of the memory
-_CHECKED = 2  # pictures sent through both at each use; more would cost more than they tell
+_MEASURED = 50  # passes, from which on one more pays that measures the memory of an image
+_CHECKED = 2  # images sent through both at each use; more would cost more than they show
 # From how many passes on an engine's set-up pays: seconds for OpenVINO and ONNX Runtime (which
 # halve a pass), about a minute for torch.compile. Best first; measured in benchmarks/.
 _WORTH = MappingProxyType({"openvino": 200, "onnxruntime": 200, "compile": 3000, "fused": 50})
-# On a GPU the set-up takes 12 to 16 seconds, in which 60,000 pictures and more go through eager.
+# On a GPU the set-up takes 12 to 16 seconds, in which 60,000 images and more go through eager.
 _WORTH_ON_CUDA = MappingProxyType({"compile": 60_000, "fused": 50})
 _PACKAGES = ("openvino", "onnxruntime")
 ENGINES = ("auto", *_WORTH, "eager")
@@ -53,15 +53,15 @@ class Engine:
 
 @dataclass(frozen=True)
 class Scores:
-    """The scores of many pictures, (pictures, categories), and the engine that gave them."""
+    """The scores of many images, (images, classes), and the engine that gave them."""
 
-    logits: Float32[Tensor, "pictures categories"]
+    logits: Float32[Tensor, "images classes"]
     engine: str
 
 
 @dataclass(frozen=True)
 class _Work:
-    """What an engine is chosen for: a network, its pictures, how many come, a pass's size."""
+    """What an engine is chosen for: a network, its images, how many come, a pass's size."""
 
     module: nn.Module
     make: Make
@@ -82,40 +82,40 @@ def forward_batches(
     expected: int = 0,
     again: bool = False,
 ) -> Scores:
-    """Send `count` pictures through a network, a batch at a time.
+    """Send `count` images through a network, a batch at a time.
 
     Parameters
     ----------
     module : torch.nn.Module
-        From input to (batch, categories). It is run in eval mode and left as it was.
+        From input to (batch, classes). It is run in eval mode and left as it was.
     make : callable
-        ``make(start, stop)`` returns that part of the pictures as the network's input, on its
+        ``make(start, stop)`` returns that part of the images as the network's input, on its
         device: at no time does more than one batch exist.
     count : int
-        How many pictures; it also decides whether setting up an engine pays.
+        How many images; it also decides whether setting up an engine pays.
     batch_size : int, optional
         At most; by default as many as bring something on the device. Fewer where less memory is
-        free, halved when it runs out all the same, down to single pictures.
+        free, halved when it runs out all the same, down to single images.
     engine : str
         ``"auto"``: the first of OpenVINO, ONNX Runtime, ``torch.compile`` and batch-norm
         fusion that is installed, pays for this many passes, agrees with eager within
-        `TOLERANCES` on the first pictures (at ``"exact"`` on the predicted category too), and is
+        `TOLERANCES` on the first images (at ``"exact"`` on the predicted class too), and is
         faster there; eager if none is. A name in `ENGINES` forces that one.
     of : (network, name), optional
-        For a `module` that is made anew each time, the network that it is a part of, and which
-        part: engines are kept with these. It must be the same function whenever it is made.
+        For a `module` that is made again each time, the network that it is a part of, and which
+        part: engines are cached by these. It must be the same function whenever it is made.
     precision : str
         See `xailib.networks.precision`.
     expected : int
-        How many pictures will come in all, where that is known to be more than `count`.
+        How many images will come in all, where that is known to be more than `count`.
     again : bool
-        On a GPU: whether this goes on with work whose engine has been checked. Then nothing
+        On a GPU: whether this continues work whose engine has been checked. Then nothing
         waits for the card.
 
     Returns
     -------
     Scores
-        Logits on the network's device, in the order of the pictures.
+        Logits on the network's device, in the order of the images.
 
     Raises
     ------
@@ -135,7 +135,7 @@ def forward_batches(
         part = f"{part} {precision}"
         size = batch_size or enough(device)
         if count >= _MEASURED and not (batch_size and device.type == "cuda"):
-            size = fitting_batch(module, make(0, 1), size, kept_for(network), part)
+            size = fitting_batch(module, make(0, 1), size, cache_of(network), part)
         work = _Work(module, make, max(count, expected), min(size, count), (network, part))
         if device.type == "cuda":
             found = _by_kept_engine(work, engine, precision, count, size, again=again)
@@ -155,9 +155,9 @@ def _by_kept_engine(
     """
     names = _worthwhile(work) if engine == "auto" else [engine]
     example = work.make(0, min(count, _CHECKED))
-    kept = kept_for(work.of[0])
-    usable = [name for name in names if kept.get(_key(name, work, example), True)]
-    found = kept.get(_key(usable[0], work, example)) if usable else None
+    cached = cache_of(work.of[0])
+    usable = [name for name in names if cached.get(_key(name, work, example), True)]
+    found = cached.get(_key(usable[0], work, example)) if usable else None
     if found is None:
         return None
     with torch.inference_mode():
@@ -170,7 +170,7 @@ def _by_kept_engine(
 
 
 def _key(name: str, work: _Work, example: Tensor) -> tuple:
-    """Return where an engine is kept; on a GPU "compile" is for one size of batch."""
+    """Return where an engine is cached; on a GPU "compile" is for one size of batch."""
     size = (work.size,) if name == "compile" and example.is_cuda else ()
     return (name, work.of[1], example.dtype, *example.shape[1:], *size)
 
@@ -182,10 +182,10 @@ def device_of(module: nn.Module) -> torch.device:
 
 
 def choose(work: _Work, engine: str, precision: str) -> Engine:
-    """Return the engine for pictures to come; see `forward_batches`.
+    """Return the engine for images to come; see `forward_batches`.
 
-    What was compiled is kept as long as the network lives with the same weights, and checked
-    anew at each use, so that whatever else has changed in between is noticed.
+    What was compiled is cached as long as the network lives with the same weights, and checked
+    again at each use, so that whatever else has changed in between is noticed.
     """
     eager = Engine("eager", work.module)
     names = _worthwhile(work) if engine == "auto" else [engine]
@@ -208,7 +208,7 @@ def _worthwhile(work: _Work) -> list[str]:
     network, part = work.of
     ready = {
         key[0]
-        for key, found in kept_for(network).items()
+        for key, found in cache_of(network).items()
         if isinstance(key, tuple) and key[1] == part and key[-1] == work.size and found
     }
     return [n for n in _candidates(work.module) if work.count >= _WORTH_ON_CUDA[n] or n in ready]
@@ -226,14 +226,14 @@ def _candidates(module: nn.Module) -> list[str]:
 def _checked(
     name: str, work: _Work, example: Tensor, wanted: Tensor, precision: str, *, forced: bool
 ) -> Engine | None:
-    """Return an engine that gives the wanted scores, kept or set up; None if it cannot."""
-    kept = kept_for(work.of[0])
+    """Return an engine that gives the wanted scores, cached or set up; None if it cannot."""
+    cached = cache_of(work.of[0])
     key = _key(name, work, example)
     allowed = _allowed(wanted, precision)
-    found = kept.get(key)
+    found = cached.get(key)
     if found is not None and _difference(found.run, example, wanted, precision) <= allowed:
         return found
-    if found is None and key in kept and not forced:
+    if found is None and key in cached and not forced:
         return None  # tried before
     batch = example
     if example.is_cuda:  # where small batches say nothing of the time that large ones take
@@ -249,7 +249,7 @@ def _checked(
     if found and not forced and not _faster(found.run, work.module, batch):
         log.info("%s is not faster than eager here", name)
         found = None
-    keep(kept, key, found)
+    store(cached, key, found)
     return found
 
 
@@ -294,7 +294,7 @@ def _faster(run: Run, module: nn.Module, example: Tensor) -> bool:
         return seconds(run, example) < seconds(module, example)
 
 
-def _all(run: Run, make: Make, count: int, batch_size: int) -> Float[Tensor, "pictures categories"]:
+def _all(run: Run, make: Make, count: int, batch_size: int) -> Float[Tensor, "images classes"]:
     logits = torch.empty(0)
 
     def scores(start: int, stop: int) -> Tensor:
@@ -310,14 +310,14 @@ def _all(run: Run, make: Make, count: int, batch_size: int) -> Float[Tensor, "pi
 def halving(
     run: Callable[[int, int], Result], count: int, batch_size: int, *, counted: bool = False
 ) -> Iterator[tuple[int, int, Result]]:
-    """Yield ``(start, stop, run(start, stop))`` for `count` pictures, a batch at a time.
+    """Yield ``(start, stop, run(start, stop))`` for `count` images, a batch at a time.
 
-    Where memory runs out, batches are halved, down to single pictures. ``counted``: by `run`.
+    Where memory runs out, batches are halved, down to single images. ``counted``: by `run`.
 
     Raises
     ------
     UnavailableError
-        If the memory does not do for a single picture.
+        If the memory does not do for a single image.
     """
     start = 0
     while start < count:
@@ -329,7 +329,7 @@ def halving(
                 raise
             if stop - start == 1:
                 raise UnavailableError(
-                    "memory: a single picture does not fit; use a smaller network or input"
+                    "memory: a single image does not fit; use a smaller network or input"
                 ) from error
         else:
             if not counted:
@@ -339,7 +339,7 @@ def halving(
             continue
         # Outside the handler, where the error no longer keeps the batch alive.
         batch_size = (stop - start) // 2
-        log.info("out of memory: going on with %d pictures a pass", batch_size)
+        log.info("out of memory: continuing with %d images a pass", batch_size)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 

@@ -1,4 +1,4 @@
-"""How many pictures a pass holds: as many as bring something, and as the free memory takes."""
+"""How many images a pass holds: as many as bring something, and as the free memory takes."""
 
 import contextlib
 import threading
@@ -11,17 +11,17 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor, nn
 
-# Pictures a pass beyond which more bring nothing, by device: measured with ResNet-50 at 224 pixels.
+# Images a pass beyond which more bring nothing, by device: measured with ResNet-50 at 224 pixels.
 _ENOUGH = {"cpu": 16, "cuda": 256}
 _SHARE = 0.5  # of the free memory: the rest is for what is not counted, and for others
-_SHOWN = 8  # pictures by which a GPU's memory is measured
+_SHOWN = 8  # images by which a GPU's memory is measured
 measuring = threading.Lock()  # held by whoever allocates on a GPU beside a thread that measures
 _MEMINFO = Path("/proc/meminfo")
 _CGROUP = Path("/sys/fs/cgroup")
 
 
 def enough(device: torch.device) -> int:
-    """Return how many pictures a pass should hold where memory is plenty."""
+    """Return how many images a pass should hold where memory is plenty."""
     return _ENOUGH.get(device.type, _ENOUGH["cpu"])
 
 
@@ -32,7 +32,7 @@ def fitting_batch(
     things: dict[Hashable, Any] | None = None,
     part: Hashable = "",
 ) -> int:
-    """Return how many pictures a pass may hold: `most`, or fewer where memory is short.
+    """Return how many images a pass may hold: `most`, or fewer where memory is short.
 
     A CPU's memory has to be looked at before: there, Linux ends a process that takes too much,
     and no error is raised after which the batch could be halved.
@@ -40,13 +40,13 @@ def fitting_batch(
     Parameters
     ----------
     module : torch.nn.Module
-        Run once with the first picture of `example`, without gradients.
-    example : (pictures, ...)
+        Run once with the first image of `example`, without gradients.
+    example : (images, ...)
         Its input, on its device.
     most : int, optional
         At least 1; by default what is `enough` for the device.
     things, part
-        Where what a picture takes is kept, see `xailib.networks.kept.kept_for`, and of which
+        Where the memory of an image is cached, see `xailib.networks.cache.cache_of`, and of which
         part of the network it is.
     """
     most = most or enough(example.device)
@@ -58,21 +58,21 @@ def fitting_batch(
     if example.device.type == "cpu" or key not in known:
         known[key] = bytes_of_pass(module, example[:1])
     fitting = max(1, int(_SHARE * free / max(1, known[key])))
-    if example.is_cuda:  # not another size, to be compiled anew, whenever a little more is free
+    if example.is_cuda:  # not another size, to be compiled again, whenever a little more is free
         fitting = 1 << (fitting.bit_length() - 1)
     return min(most, fitting)
 
 
-def bytes_of_pass(module: nn.Module, picture: Tensor) -> int:
-    """Return the bytes that one picture of a pass takes.
+def bytes_of_pass(module: nn.Module, image: Tensor) -> int:
+    """Return the bytes that one image of a pass takes.
 
     Of a GPU's memory that is the most that its allocator hands out. On a CPU it is the input
     and all that a network's leaves return: more than is alive at any time without gradients,
     since the leaves' results follow one another.
     """
-    if picture.is_cuda:
-        return _bytes_on_cuda(module, picture)
-    total = picture.nbytes
+    if image.is_cuda:
+        return _bytes_on_cuda(module, image)
+    total = image.nbytes
 
     def add(_module: nn.Module, _inputs: object, output: object) -> None:
         nonlocal total
@@ -82,19 +82,19 @@ def bytes_of_pass(module: nn.Module, picture: Tensor) -> int:
         for part in module.modules():
             if next(part.children(), None) is None:
                 hooks.callback(part.register_forward_hook(add).remove)
-        module(picture)
+        module(image)
     return total
 
 
-def _bytes_on_cuda(module: nn.Module, picture: Tensor) -> int:
+def _bytes_on_cuda(module: nn.Module, image: Tensor) -> int:
     with torch.no_grad(), measuring:
-        before = torch.cuda.memory_allocated(picture.device)
-        torch.cuda.reset_peak_memory_stats(picture.device)
-        batch = picture.expand(_SHOWN, *picture.shape[1:]).contiguous(
-            memory_format=torch.channels_last if picture.ndim == 4 else torch.contiguous_format
+        before = torch.cuda.memory_allocated(image.device)
+        torch.cuda.reset_peak_memory_stats(image.device)
+        batch = image.expand(_SHOWN, *image.shape[1:]).contiguous(
+            memory_format=torch.channels_last if image.ndim == 4 else torch.contiguous_format
         )
         module(batch)
-        return (torch.cuda.max_memory_allocated(picture.device) - before) // _SHOWN
+        return (torch.cuda.max_memory_allocated(image.device) - before) // _SHOWN
 
 
 def upload(

@@ -54,7 +54,7 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
 
 
 def load_strictly(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
-    """Load a state dict whose names and shapes must all fit, or say which do not.
+    """Load a state dict whose names and shapes must all fit, or report which do not.
 
     Raises
     ------

@@ -147,7 +147,7 @@ def _from_torchvision(name: str, weights: str | Path | None, seed: int) -> Ingre
         load_strictly(module, read_state_dict(file), file.name)
         label, sha256 = file.name, sha256_of(file)
         # torchvision ends each file's name with the start of its hash, so a published file
-        # tells which recipe it needs; for any other it is the first, plain one.
+        # shows which recipe it needs; for any other it is the first, plain one.
         published = {Path(m.url).stem.rsplit("-", 1)[-1]: m for m in members.values()}
         recipe = published.get(sha256[:8], recipe)
     names = tuple(recipe.meta.get("categories") or imagenet_classes())
@@ -239,7 +239,7 @@ def _neighbours(path: Path) -> tuple[Path, ...]:
         file = waiting.pop()
         try:
             names = imports_of(file.read_text(encoding="utf-8"))
-        except (SyntaxError, UnicodeDecodeError):  # running it says so, with the line
+        except (SyntaxError, UnicodeDecodeError):  # running it reports this, with the line
             continue
         for name in sorted({name.partition(".")[0] for name in names}):
             package = path.parent / name / "__init__.py"
@@ -253,7 +253,7 @@ def _neighbours(path: Path) -> tuple[Path, ...]:
 
 @contextmanager
 def _importable(folder: Path, beside: tuple[Path, ...]) -> Iterator[None]:
-    """Let a user's file import what lies beside it, and not a namesake from another folder."""
+    """Let a user's file import its neighbours, and not a namesake from another folder."""
     names = {file.relative_to(folder).parts[0].removesuffix(".py") for file in beside}
     namesakes = {
         name: module
@@ -272,12 +272,12 @@ def _importable(folder: Path, beside: tuple[Path, ...]) -> Iterator[None]:
 
 
 def _own_code(path: Path, run: Callable[[], Any]) -> Any:
-    """Return what a user's code returns, or raise one line that says where it failed."""
+    """Return what a user's code returns, or raise one line with the place of the failure."""
     try:
         return run()
     except XailibError:
         raise
-    except Exception as error:  # somebody else's code may raise anything
+    except Exception as error:  # a user's code may raise anything
         lines = [
             f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)
         ]

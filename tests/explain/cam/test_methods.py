@@ -199,7 +199,7 @@ def test_layouts(shape, size, expected):
     "shape", [(1, 10), (1, 64, 1, 1), (1, 45, 8), (1, 64, 5, 9), (1, 2, 3, 4, 5)]
 )
 def test_no_layout_is_one_clear_error(shape):
-    with pytest.raises(InputError, match="layer: 'fc' puts out"):
+    with pytest.raises(InputError, match="layer: 'fc' outputs"):
         layout_of(shape, (224, 224), "fc")
 
 
@@ -211,7 +211,7 @@ def test_no_layout_is_one_clear_error(shape):
         ({"target": "thing 9"}, "target: unknown name"),
         ({"method": "gradcan"}, "method: unknown name"),
         ({"layer": "boody"}, "layer: unknown name"),
-        ({"layer": "fc"}, "layer: 'fc' puts out"),
+        ({"layer": "fc"}, "layer: 'fc' outputs"),
         ({"engine": "steam"}, "engine: unknown name"),
         ({"rule": "none"}, "rule: unknown name"),
         ({"batch_size": 0}, "batch_size: 0"),

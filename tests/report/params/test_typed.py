@@ -75,7 +75,7 @@ def test_an_index_is_not_a_category_that_is_called_like_it(typed, meant):
     assert found == {"target": meant}
     assert type(found["target"]) is type(meant)
     if meant == -1:
-        with pytest.raises(InputError, match="target: -1 is not the name or the index of a categ"):
+        with pytest.raises(InputError, match="target: -1 is not the name or the index of a class"):
             check("2_lime", found)
     else:
         assert check("2_lime", found) == found

@@ -3,7 +3,7 @@
 The part of the network in front of the layer is computed once. Behind it, only the tail is,
 for each channel; and where the tail is an average pool and a linear layer, the scores follow
 from the linear layer's weights and no pass is needed. Either shortcut is used only after it
-has given the same scores as the whole network on channels of this very picture, or of an earlier
+has given the same scores as the whole network on channels of this very image, or of an earlier
 one where the tail reads nothing but the layer's output.
 """
 
@@ -21,9 +21,9 @@ from xailib.errors import InputError, unknown_name
 from xailib.explain.cam.gradient import layer_pass
 from xailib.explain.cam.layout import Layout
 from xailib.explain.cam.tail import Tail
+from xailib.networks.cache import cache_of
 from xailib.networks.classifier import BATCH, Classifier, PassOptions
 from xailib.networks.forward import forward_batches
-from xailib.networks.kept import kept_for
 
 RULES = ("centred", "gradcam")
 _TRIED = 3  # channels that a shortcut must get right
@@ -64,18 +64,18 @@ def ablation_weights(
     Parameters
     ----------
     tail : Tail
-        Of the network behind the layer, for the explained picture. The network must be in
+        Of the network behind the layer, for the explained image. The network must be in
         eval mode.
     layout : Layout
         Where the layer's channels are.
     target : int or tensor of int
-        The explained category's index, or several, which share all passes.
+        The explained class's index, or several, which share all passes.
     rule : {"centred", "gradcam"}
         ``"centred"``: a channel is set to zero, as in the paper, and the score is the target's
         logit minus the mean of all logits. A softmax does not see a constant that is added to
         all logits, and neither does this score; the paper's, the plain logit, negates every
         weight when the constant moves the target's logit below zero. (The softmax
-        probability would do too, but it hardly moves where the network is sure.)
+        probability would do too, but it hardly moves where the network is confident.)
         ``"gradcam"``: as the grad-cam package has it, with the plain logit; and where the
         layer's smallest value is not exactly zero, the i-th channel of a batch is set to that
         value minus ``i * 1e7`` (so its result depends on the batch size).
@@ -108,14 +108,14 @@ def ablation_weights(
 def shortcut(network: nn.Module, layer: str, precision: str, size: tuple[int, ...]) -> str:
     """Return the shortcut that has been found right for a layer and inputs of a size, or ``""``.
 
-    Only where the tail is the same function for every picture of this size.
+    Only where the tail is the same function for every image of this size.
     """
     found: str = _shortcuts(network).get((layer, precision, *size), "")
     return found
 
 
 def _shortcuts(network: nn.Module) -> dict:
-    return kept_for(network).setdefault("shortcuts of AblationCAM", {})
+    return cache_of(network).setdefault("shortcuts of AblationCAM", {})
 
 
 @dataclass(frozen=True)
@@ -124,10 +124,10 @@ class Closed:
 
     Attributes
     ----------
-    logits : (images, categories) float32
+    logits : (images, classes) float32
         Of the whole images.
     targets : (images, targets) int
-        The explained categories.
+        The explained classes.
     maps : (images, channels, rows, columns)
         The layer's.
     weights : (images, targets, channels) float
@@ -136,7 +136,7 @@ class Closed:
         Whether the numbers of the pass are those of the closed form.
     """
 
-    logits: Float[Tensor, "images categories"]
+    logits: Float[Tensor, "images classes"]
     targets: Int[Tensor, "images targets"]
     maps: Float[Tensor, "images channels rows columns"]
     weights: Float[Tensor, "images targets channels"]
@@ -154,7 +154,7 @@ def closed_weights(
 ) -> Closed:
     """Return `ablation_weights` of several images by the closed form, which must be `shortcut`.
 
-    One pass of all images. ``layout_of`` tells the layout from the layer's output, ``targets_of``
+    One pass of all images. ``layout_of`` finds the layout from the layer's output, ``targets_of``
     the targets from the scores. Nothing waits for the device.
     """
     linear = _last_linear(classifier.module)
@@ -194,15 +194,15 @@ def _values(output: Tensor, count: int, rule: str, batch_size: int) -> Float[Ten
 
 
 def _drop(
-    whole: Float[Tensor, "1 categories"],
-    ablated: Float[Tensor, "channels categories"],
+    whole: Float[Tensor, "1 classes"],
+    ablated: Float[Tensor, "channels classes"],
     targets: Int[Tensor, " targets"],
     rule: str,
 ) -> Float[Tensor, "targets channels"]:
     before, after = whole[0].index_select(0, targets)[:, None], ablated.index_select(1, targets).T
     if rule == "gradcam":
         return (before - after) / before
-    if whole.shape[1] > 1:  # of one category the score is a sigmoid's: relative to nothing
+    if whole.shape[1] > 1:  # of one class the score is a sigmoid's: relative to nothing
         before, after = before - whole.mean(), after - ablated.mean(1)
     # By its size: for a target below the mean, a drop is a drop all the same.
     return (before - after) / before.abs().clamp(min=torch.finfo(whole.dtype).tiny)
@@ -215,7 +215,7 @@ def _ablated_logits(
     values: Float[Tensor, " channels"],
     precision: str,
     options: PassOptions,
-) -> tuple[Float[Tensor, "changed categories"], str, str]:
+) -> tuple[Float[Tensor, "changed classes"], str, str]:
     """Return the scores without each of these channels, in the cheapest way that is exact."""
 
     def without(some: Int[Tensor, " some"]) -> Tensor:
@@ -226,7 +226,7 @@ def _ablated_logits(
         )
         return batch
 
-    size = tuple(tail.picture.shape[1:])
+    size = tuple(tail.image.shape[1:])
     known = shortcut(tail.network, tail.layer, precision, size)
     alone = bool(known)
     if not known:
@@ -277,7 +277,7 @@ class _Whole(nn.Module):
         super().__init__()
         self.tail = tail
 
-    def forward(self, outputs: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch categories"]:
+    def forward(self, outputs: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch classes"]:
         return self.tail.whole(outputs)
 
 
@@ -331,12 +331,12 @@ def _closed_form(
 
 
 def _without(
-    logits: Float[Tensor, "1 categories"],
+    logits: Float[Tensor, "1 classes"],
     means: Float[Tensor, "1 channels"],
-    weight: Float[Tensor, "categories channels"],
+    weight: Float[Tensor, "classes channels"],
     channels: Int[Tensor, " some"],
     values: Float[Tensor, " some"],
-) -> Float[Tensor, "some categories"]:
+) -> Float[Tensor, "some classes"]:
     """Return the scores with some channels' means replaced by other values."""
     change = values.double() - means[0, channels]
     return logits + change[:, None] * weight[:, channels].T

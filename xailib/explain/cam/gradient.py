@@ -44,7 +44,7 @@ class LayerPass:
     ----------
     output : (images, ...) tensor
         The layer's.
-    logits : (images, categories) float32 tensor
+    logits : (images, classes) float32 tensor
         The network's, from which gradients lead back to `output`.
     """
 
@@ -76,7 +76,7 @@ def layer_pass(
     Raises
     ------
     InputError
-        For a layer that does not put out one tensor, once.
+        For a layer that does not output one tensor, once.
     """
     found = LayerPass()
     seen: list[Tensor] = []

@@ -36,9 +36,9 @@ class Layout:
 
 
 def layout_of(shape: tuple[int, ...], size: tuple[int, int], layer: str) -> Layout:
-    """Return the layout of a layer's output, from its shape and the picture's size.
+    """Return the layout of a layer's output, from its shape and the image's size.
 
-    The grid has the picture's proportions. That tells channels first from channels last (Swin),
+    The grid has the image's proportions. That separates channels first from channels last (Swin),
     and how many tokens stand before the grid (none, ViT's class token, DeiT's two, up to four
     registers more).
 
@@ -67,7 +67,7 @@ def layout_of(shape: tuple[int, ...], size: tuple[int, int], layer: str) -> Layo
             if grid is not None:
                 return Layout(-1, grid, prefix)
     raise InputError(
-        f"layer: {layer!r} puts out {shape}, where neither feature maps nor a grid of tokens with "
+        f"layer: {layer!r} outputs {shape}, where neither feature maps nor a grid of tokens with "
         f"the proportions of the {size[0]} x {size[1]} input can be seen; name another layer"
     )
 
@@ -89,7 +89,7 @@ def token_layer(module: nn.Module) -> str | None:
 
 
 def _alike(grid: tuple[int, ...], size: tuple[int, int]) -> bool:
-    """Tell whether a grid covers the picture in equal steps, up to one row or column."""
+    """Return whether a grid covers the image in equal steps, up to one row or column."""
     rows, columns = grid
     if min(grid) < 2 or rows > size[0] or columns > size[1]:
         return False
@@ -98,7 +98,7 @@ def _alike(grid: tuple[int, ...], size: tuple[int, int]) -> bool:
 
 
 def _grid(tokens: int, size: tuple[int, int]) -> tuple[int, int] | None:
-    """Return the (rows, columns) with this many tokens and the picture's proportions."""
+    """Return the (rows, columns) with this many tokens and the image's proportions."""
     rows = round((tokens * size[0] / size[1]) ** 0.5) if tokens > 3 else 0
     if rows < 2 or tokens % rows:
         return None

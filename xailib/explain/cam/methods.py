@@ -24,8 +24,7 @@ from xailib.explain.cam.gradient import (
 from xailib.explain.cam.layout import Layout, layout_of, token_layer
 from xailib.explain.cam.scorecam import score_weights
 from xailib.explain.cam.tail import Tail
-from xailib.explain.explanation import Explanation
-from xailib.explain.record import record
+from xailib.explain.explanation import Explanation, record
 from xailib.explain.stream import Outcome, Seen, explain_alone
 from xailib.images.load import Photograph
 from xailib.networks.classifier import Classifier, PassOptions, as_probabilities
@@ -93,7 +92,7 @@ class CamOptions(TypedDict, total=False):
         A `named_modules` name; by default `cam_layer_of` the classifier. Its output may be
         feature maps, channels first or last, or tokens.
     batch_size : int or None
-        Pictures a forward pass, for the methods that need many; by default as many as bring
+        Images a forward pass, for the methods that need many; by default as many as bring
         something and fit.
     engine : str
         For these, see `xailib.networks.forward.forward_batches`.
@@ -123,14 +122,14 @@ def explain_cam(
     method : str
         A name in `METHODS`.
     target : int or str, optional
-        A category's index or name; by default the predicted one. Its logit is explained.
+        A class's index or name; by default the predicted one. Its logit is explained.
     **options
         See `CamOptions`.
 
     Returns
     -------
     Explanation
-        In [0, 1], as grad-cam scales it (negative parts cut, then by minimum and maximum);
+        In [0, 1], as grad-cam scales it (negative parts clipped, then by minimum and maximum);
         ``raw`` is the weighted sum of the layer's maps before that. ``parameters`` say the
         layer, and for the methods with many passes how and by which engine they were made.
 
@@ -159,7 +158,7 @@ class Cam:
     classifier, method, **options
         See `explain_cam`.
     targets : sequence of int, str or None
-        Categories; None is the predicted one. They share what passes they can.
+        Classes; None is the predicted one. They share what passes they can.
 
     Raises
     ------
@@ -254,8 +253,8 @@ class Cam:
                 outcomes.append(made)
         return outcomes
 
-    def _chosen(self, logits: Float[Tensor, "images categories"]) -> Int[Tensor, "images targets"]:
-        """Return the categories to explain, from scores that are there already."""
+    def _chosen(self, logits: Float[Tensor, "images classes"]) -> Int[Tensor, "images targets"]:
+        """Return the classes to explain, from scores that are there already."""
         if not logits.is_cuda:
             self.classifier.check_finite(logits)
         best = logits.argmax(1)
@@ -356,7 +355,7 @@ class Cam:
     def _scored(
         self, inputs: Float32[Tensor, "images colours height width"], images: int
     ) -> tuple[list[dict[str, str]], list[Tensor]]:
-        """Return logits, targets and maps; masked pictures of all images share batches."""
+        """Return logits, targets and maps; masked copies of all images share batches."""
         part = layer_pass(self.classifier, self.layer, inputs, gradients=False)
         maps = self._layout(part.output, inputs).maps(part.output)
         targets = self._chosen(part.logits)
@@ -378,6 +377,6 @@ def _weighted(
 def _saliency(
     raw: Float32[np.ndarray, "rows columns"], size: tuple[int, int]
 ) -> Float32[np.ndarray, "height width"]:
-    """Return a map as grad-cam shows it: negative parts cut, scaled, enlarged, scaled again."""
+    """Return a map as grad-cam shows it: negative parts clipped, scaled, enlarged, scaled again."""
     enlarged = scale_cam_image(np.maximum(raw, 0)[None], size[::-1])
     return scale_cam_image(np.maximum(enlarged, 0))[0].astype(np.float32)

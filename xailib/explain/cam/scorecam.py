@@ -1,4 +1,4 @@
-"""Score-CAM (Wang et al. 2020): a channel counts by the score of the picture seen through it."""
+"""Score-CAM (Wang et al. 2020): a channel counts by the score of the image seen through it."""
 
 import torch
 from jaxtyping import Float, Float32, Int
@@ -10,15 +10,15 @@ from xailib.networks.classifier import Classifier, PassOptions
 
 def score_weights(
     classifier: Classifier,
-    pictures: Float32[Tensor, "images colours height width"],
+    images: Float32[Tensor, "images colours height width"],
     maps: Float[Tensor, "images channels rows columns"],
     targets: Int[Tensor, "images targets"],
     options: PassOptions,
 ) -> tuple[Float[Tensor, "images targets channels"], str]:
     """Return each channel's weight, and the engine that the passes were made with.
 
-    A map is enlarged to the picture, scaled to [0, 1], and multiplied with the network's input;
-    the weights are the softmax, over the channels, of the target's logits. Masked pictures are
+    A map is enlarged to the image, scaled to [0, 1], and multiplied with the network's input;
+    the weights are the softmax, over the channels, of the target's logits. Masked images are
     made a batch at a time. A map that is zero everywhere gives the zero input, whichever
     channel it is, so that one pass serves all of these.
 
@@ -26,12 +26,12 @@ def score_weights(
     ----------
     classifier
         What is explained.
-    pictures : (images, colours, height, width)
+    images : (images, colours, height, width)
         The network's inputs.
     maps : (images, channels, rows, columns)
-        What the layer puts out for them.
+        What the layer outputs for them.
     targets : (images, targets)
-        The explained categories' indices.
+        The explained classes' indices.
     options
         See `xailib.networks.forward.forward_batches`.
     """
@@ -39,7 +39,7 @@ def score_weights(
     dead = (maps == 0).flatten(2).all(2)
     first = dead & (dead.cumsum(1) == 1)  # of an image's dead ones
     owner, channels = torch.nonzero(~dead | first, as_tuple=True)
-    size = pictures.shape[-2:]
+    size = images.shape[-2:]
 
     def masked(start: int, stop: int) -> Tensor:
         whose = owner[start:stop]
@@ -47,8 +47,8 @@ def score_weights(
         large = F.interpolate(some, size=size, mode="bilinear", align_corners=True)
         low, high = large.amin((2, 3), keepdim=True), large.amax((2, 3), keepdim=True)
         large = (large - low) / (high - low + 1e-8)
-        picture = pictures[whose] if len(pictures) > 1 else pictures
-        return (picture * large.movedim(1, 0)).contiguous(memory_format=torch.channels_last)
+        image = images[whose] if len(images) > 1 else images
+        return (image * large.movedim(1, 0)).contiguous(memory_format=torch.channels_last)
 
     found = classifier.forward_batches(masked, len(owner), **options)
     logits = found.logits.gather(1, targets[owner])

@@ -1,7 +1,7 @@
 """A network's tail: what it computes behind one layer, for other outputs of that layer.
 
-Nothing is said about how the network is put together. One pass records what every part put out
-before the layer did; in the replay these parts answer at once with what they put out then, the
+Nothing is said about how the network is put together. One pass records what every part output
+before the layer did; in the replay these parts answer at once with that recorded output, the
 layer answers with the given output, and all behind it is computed.
 """
 
@@ -25,7 +25,7 @@ Batch = Float[Tensor, "batch ..."]
 
 @dataclass
 class _Call:
-    """A part that is being computed, and what the parts inside it have put out so far."""
+    """A part that is being computed, and what the parts inside it have output so far."""
 
     part: nn.Module
     finished: list[tuple[nn.Module, Any]] = field(default_factory=list)
@@ -39,27 +39,27 @@ class Tail(nn.Module):
     layer : str
         Its name.
     output : (1, ...) tensor
-        What the layer put out for the recorded picture.
-    logits : (1, categories) tensor
-        What the network put out for it.
-    picture : (1, ...) tensor
-        The recorded picture, as the network's input.
+        The layer's output for the recorded image.
+    logits : (1, classes) tensor
+        The network's output for it.
+    image : (1, ...) tensor
+        The recorded image, as the network's input.
     """
 
-    def __init__(self, network: nn.Module, layer: str, picture: Batch) -> None:
+    def __init__(self, network: nn.Module, layer: str, image: Batch) -> None:
         super().__init__()
         self.network = network
         self.layer = layer
         self._layer = [get_layer(network, layer)]  # in a list: not a part of this module
-        self.picture = picture
-        self._before, self.output, self.logits = _record(network, layer, picture)
+        self.image = image
+        self._before, self.output, self.logits = _record(network, layer, image)
 
     def forward(self, outputs: Batch) -> Batch:
-        """Return the network's scores for the recorded picture with other outputs of the layer."""
-        return self._replay(outputs, self._before, self.picture)
+        """Return the network's scores for the recorded image with other outputs of the layer."""
+        return self._replay(outputs, self._before, self.image)
 
     def _replay(
-        self, outputs: Batch, before: Mapping[nn.Module, Sequence[Any]], picture: Tensor
+        self, outputs: Batch, before: Mapping[nn.Module, Sequence[Any]], image: Tensor
     ) -> Batch:
         count = outputs.shape[0]
 
@@ -74,12 +74,12 @@ class Tail(nn.Module):
             part: [tree_map(widened, value) for value in values] for part, values in before.items()
         }
         with answering({**answers, self._layer[0]: [outputs.clone()]}):
-            return self.network(widened(picture))
+            return self.network(widened(image))
 
     def stands_alone(self) -> bool:
-        """Tell whether the tail reads nothing but the layer's output.
+        """Return whether the tail reads nothing but the layer's output.
 
-        Then it is the same function for every picture of this size. Everything recorded in front
+        Then it is the same function for every image of this size. Everything recorded in front
         of the layer is replaced by NaN, which would spread to the scores. Where something else
         than floating numbers was recorded, the answer is no.
         """
@@ -91,7 +91,7 @@ class Tail(nn.Module):
             return False
         try:
             with torch.no_grad():
-                found = self._replay(self.output, before, torch.full_like(self.picture, torch.nan))
+                found = self._replay(self.output, before, torch.full_like(self.image, torch.nan))
                 return torch.equal(found, self(self.output))
         except (RuntimeError, ValueError, TypeError, IndexError):
             return False
@@ -99,17 +99,17 @@ class Tail(nn.Module):
     def whole(self, outputs: Batch) -> Batch:
         """Return the same by full passes of the network: slow, and right for any network."""
         count = len(outputs)
-        try:  # one pass up to the layer, if what lies behind it takes more pictures than came in
-            scores = self._full(self.picture, outputs)
+        try:  # one pass up to the layer, if what lies behind it takes more images than came in
+            scores = self._full(self.image, outputs)
         except (RuntimeError, ValueError):
             scores = None
         if scores is not None and len(scores) == count:
             return scores
-        return self._full(self.picture.expand(count, *self.picture.shape[1:]), outputs)
+        return self._full(self.image.expand(count, *self.image.shape[1:]), outputs)
 
-    def _full(self, pictures: Float[Tensor, "pictures ..."], outputs: Batch) -> Tensor:
+    def _full(self, images: Float[Tensor, "images ..."], outputs: Batch) -> Tensor:
         with answering({self._layer[0]: [outputs.clone()]}, compute=True):
-            return self.network(pictures)
+            return self.network(images)
 
 
 @contextmanager
@@ -145,9 +145,9 @@ def _answer(forward: Callable, values: list[Any], *, compute: bool) -> Callable:
 
 
 def _record(
-    network: nn.Module, layer: str, picture: Batch
+    network: nn.Module, layer: str, image: Batch
 ) -> tuple[dict[nn.Module, list[Any]], Batch, Batch]:
-    """Return what the parts put out before the layer did, what it did, and the network did."""
+    """Return the outputs of the parts before the layer, of the layer, and of the network."""
     target = get_layer(network, layer)
     calls = [_Call(network)]
     before: dict[nn.Module, list[Any]] = defaultdict(list)
@@ -174,8 +174,8 @@ def _record(
                 handles.append(part.register_forward_pre_hook(enter))
                 handles.append(part.register_forward_hook(leave))
         with torch.no_grad():
-            logits = network(picture)
-        passed(len(picture))
+            logits = network(image)
+        passed(len(image))
     finally:
         for handle in handles:
             handle.remove()
@@ -193,7 +193,7 @@ def once(layer: str, output: object, again: bool) -> Tensor:
         Otherwise.
     """
     if again or not isinstance(output, Tensor):
-        what = "is computed twice" if again else f"puts out a {type(output).__name__}"
+        what = "is computed twice" if again else f"outputs a {type(output).__name__}"
         raise InputError(f"layer: {layer!r} {what}; name a layer with one tensor")
     return output
 

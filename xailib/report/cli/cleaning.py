@@ -1,4 +1,4 @@
-"""``xailib clean``: what lies in results and is of no finished run any more."""
+"""``xailib clean``: files in results that belong to no finished run."""
 
 import shutil
 from pathlib import Path

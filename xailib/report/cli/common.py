@@ -91,7 +91,7 @@ def _cell(value: object) -> str:
 
 
 def show_outcome(outcome: "Outcome", as_json: bool) -> None:
-    """Say what became of a task or a job."""
+    """Report the outcome of a task or a job."""
     if as_json:
         show_json(asdict(outcome), line=True)
         return
@@ -106,7 +106,7 @@ def warn_of_lacks(profile: "Profile", tasks: Iterable[str]) -> dict[str, str]:
     Returns
     -------
     dict
-        From each task whose network is unavailable to the line that says so: it can only fail.
+        From each task whose network is unavailable to the line that reports it: it can only fail.
     """
     from xailib.report.run.preflight import lacking
 
@@ -117,12 +117,12 @@ def warn_of_lacks(profile: "Profile", tasks: Iterable[str]) -> dict[str, str]:
 
 
 def duration(seconds: float | int) -> str:  # beartype takes no int for a float
-    """Return a time as people say it."""
+    """Return a readable time."""
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
 
 def size(count: int | None) -> str:
-    """Return a number of bytes as people say it; nothing if it is not known."""
+    """Return a readable number of bytes; nothing if it is not known."""
     if count is None:
         return "?"
     if count < 1e5:

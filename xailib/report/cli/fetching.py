@@ -44,7 +44,7 @@ def fetch(
     The folder that XAILIB_MIRROR names is looked in before the network. Two that fetch one file
     at once fetch it once.
 
-    A size is that of what lies here, "stated" by the publisher, "measured" by us, "announced" by
+    A size is that of the local file, "stated" by the publisher, "measured" by us, "announced" by
     the server (--sizes), or "unknown".
 
     \b
@@ -87,7 +87,7 @@ def fetch(
 
 
 def _find(name: str) -> "list[Artefact]":
-    """Return what a name stands for: in the registry, or a network's published weights."""
+    """Return what a name means: in the registry, or a network's published weights."""
     from xailib.downloads.registry import artefacts
     from xailib.errors import InputError, unknown_name
     from xailib.images.archives import ARCHIVES, probe_archive
@@ -123,7 +123,7 @@ def _state(parts: "list[Artefact]") -> str:
 
 
 def _size(parts: "list[Artefact]", ask: bool) -> tuple[int | None, str]:
-    """Return the bytes of one thing, and where that is known from."""
+    """Return the size of one artefact in bytes, and its source."""
     if _state(parts) == "here":
         return sum(one.bytes or 0 for one in parts), "here"
     asked = [_asked(one) for one in parts if ask]
@@ -141,7 +141,7 @@ def _told(row: Mapping[str, Any]) -> dict[str, object]:
 
 
 def _get(parts: "list[Artefact]") -> tuple[str, str]:
-    """Fetch one thing; return what became of it, and why not."""
+    """Fetch one artefact; return the outcome, and why it failed."""
     if _state(parts) == "here":
         return "here", ""
     try:
@@ -154,7 +154,7 @@ def _get(parts: "list[Artefact]") -> tuple[str, str]:
 
 
 def _asked(artefact: "Artefact") -> int | None:
-    """Return what the servers say of its size: the first that answers."""
+    """Return its size by the first server that answers."""
     from xailib.downloads.fetch import size_of
 
     return next((n for address in artefact.addresses if (n := size_of(address))), None)

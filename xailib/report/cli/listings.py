@@ -1,4 +1,4 @@
-"""``xailib models`` and ``xailib images``: what there is, and what a name stands for."""
+"""``xailib models`` and ``xailib images``: what is available, and what a name means."""
 
 from collections.abc import Mapping
 from importlib.util import find_spec

@@ -32,16 +32,16 @@ class _WithParameters(click.Command):
         from xailib.report.params.schema import MANAGED, NOTEBOOKS, explained, parameters
 
         own = {
-            task: {name: told for name, told in parameters(task).items() if name not in MANAGED}
+            task: {name: spec for name, spec in parameters(task).items() if name not in MANAGED}
             for task in NOTEBOOKS
         }
         title = "Parameters of each task (--only TASK --help explains them)"
-        rows = [(task, " ".join(told)) for task, told in own.items()]
+        rows = [(task, " ".join(spec)) for task, spec in own.items()]
         if (only := ctx.params.get("only")) in own:
             title = f"Parameters of {only}"
             rows = [
-                (name, f"{explained(told)}  [default: {json.dumps(told['default'])}]")
-                for name, told in own[only].items()
+                (name, f"{explained(spec)}  [default: {json.dumps(spec['default'])}]")
+                for name, spec in own[only].items()
             ]
         with formatter.section(title):
             formatter.write_dl(rows)
@@ -148,7 +148,7 @@ def report(
 def _load(
     profile: str, changes: Sequence[str], only: str | None, *, whole: bool = False
 ) -> "Profile":
-    """Return a profile with what was changed of it, and say where the results of that go."""
+    """Return a profile with its overrides, and report where its results go."""
     from xailib.report.params.profiles import TASKS, load_profile
 
     loaded = load_profile(profile, yaml_changes(changes), only, whole=whole)

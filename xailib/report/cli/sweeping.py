@@ -145,7 +145,7 @@ def sweep(
 
 
 class _Left:
-    """Says how many jobs are left and how long they may take, if somebody watches."""
+    """Reports how many jobs remain and how long they may take, in a terminal."""
 
     def __init__(
         self, jobs: Sequence["Job"], seconds: Mapping[str, float], workers: int | None
@@ -157,7 +157,7 @@ class _Left:
             self._say()
 
     def take(self, outcome: "Outcome") -> None:
-        """Take note of what became of a job."""
+        """Record the outcome of a job."""
         if self.jobs.pop(outcome.task, None) is not None:
             self._say()
 

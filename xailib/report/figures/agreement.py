@@ -48,7 +48,7 @@ def matrix_chart(summary: pd.DataFrame) -> Figure:
 
 
 def baseline_chart(summary: pd.DataFrame) -> Figure:
-    """Draw each pair's mean IoU beside its level under three null models."""
+    """Draw each pair's mean IoU with its chance level under three null models."""
     labels = [f"{_name(r.a)} × {_name(r.b)}" for r in summary.itertuples()]
     places = np.arange(len(summary))
     with style():

@@ -1,4 +1,4 @@
-"""Every method beside the others, photograph by photograph: images and one table of scores.
+"""All methods side by side, photograph by photograph: images and one table of scores.
 
 Tables and explanations of finished runs in, images with words out; nothing here sees a network.
 """
@@ -45,7 +45,7 @@ class View:
     label : str
         Of its tab.
     alt : str
-        What one would say to somebody who cannot see it.
+        Alternative text for readers who cannot see it.
     pixels : (height, width, 3) uint8
     """
 

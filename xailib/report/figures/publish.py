@@ -29,7 +29,7 @@ from PIL import Image
 from xailib.report.run.results import Run
 
 GROUND = "#121212"  # of the site's dark mode
-KEPT = "kept"  # the gid of an artist that stands on an image: it stays as it is
+KEPT = "kept"  # the gid of an artist on an image: its colour stays as it is
 _NUMBERS = re.compile(r"(?<=>)[+-]?\d[\d.]*( to [+-]?\d[\d.]*)?(?=<)")  # a cell of one or two
 _SIGNED_ZERO = re.compile(r"[+-](?=0(\.0+)?(?![\d.]))")
 
@@ -62,7 +62,7 @@ def publish(
     caption : str
         Stands alone; Markdown.
     alt : str
-        What one would say to somebody who cannot see it.
+        Alternative text for readers who cannot see it.
     data : DataFrame
         What the figure shows, for download.
     raster : bool
@@ -206,7 +206,7 @@ def _artists(figure: Figure) -> list[Artist]:
 
 
 def _colours(artist: Artist) -> tuple[str, ...]:
-    """Return the names of an artist's colours, none if they stand for values."""
+    """Return the names of an artist's colours, none if they encode values."""
     if isinstance(artist, Text):
         return ("color",)
     if isinstance(artist, Line2D):

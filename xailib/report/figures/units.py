@@ -26,7 +26,7 @@ Pixels = UInt8[np.ndarray, "_ _ 3"]
 THUMB = 56  # pixels a side in the unit browser
 SHADES = ("#0072B2", "#999999", "#D55E00", "#009E73")  # of networks
 COLUMNS = 40  # thumbnails in a row of its image
-# Without the two grays, which stand for the others.
+# Without the two grays, which mark the others.
 COLOURS = [colormaps["tab20"](i) for i in range(20) if i not in (14, 15)]
 
 

@@ -144,7 +144,7 @@ def _file(given: str | Path) -> Path:
 
 
 class _Values(yaml.SafeLoader):
-    """YAML in which a value is text where its parameter is, and in which no key stands twice."""
+    """YAML in which a value is text where its parameter is, and in which no key occurs twice."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """Return a mapping, once its values are marked as the texts that they are."""
@@ -162,7 +162,7 @@ class _Values(yaml.SafeLoader):
 
 
 def read_values(text: str) -> Any:
-    """Return what a YAML text says, or raise `InputError` with the line and what is wrong there."""
+    """Return the content of a YAML text, or raise `InputError` with the line and the error."""
     try:
         return yaml.load(text, _Values)  # noqa: S506  a safe loader
     except yaml.YAMLError as error:
@@ -252,7 +252,7 @@ def notebook(task: str) -> Path:
 
 
 def declared(task: str) -> dict[str, Any]:
-    """Return the names in a notebook's parameters cell, with the values that stand there."""
+    """Return the names in a notebook's parameters cell, with their values."""
     return _declared(notebook(task))
 
 

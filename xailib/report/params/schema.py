@@ -131,7 +131,7 @@ FIELDS = {
                 "the folder of a run", **_NAMED) for name, task in RUNS.items()},
 }
 _SAME = {"cam_run": "a finished run of 3_cam, same network and targets"}
-# Which notebook has which, as in its parameters cell, and where its help says something else.
+# Which notebook has which, as in its parameters cell, and where its help differs.
 NOTEBOOKS: dict[str, tuple[str, dict[str, str]]] = {
     "1_clip_dissect": (
         "model weights layers encoder encoder_weights probe crops concepts measure top_k compare "
@@ -219,7 +219,7 @@ def holds_text(spec: Mapping[str, Any]) -> bool:
 
 
 def typed_as_text(name: str, typed: str) -> bool:
-    """Return whether what somebody types for a parameter is a text, whatever it looks like."""
+    """Return whether what a user types for a parameter is a text, whatever it looks like."""
     spec = parameter(name)
     index = "anyOf" in spec and re.fullmatch(r"0|-?[1-9]\d*", typed)  # of a class
     return holds_text(spec) and not index

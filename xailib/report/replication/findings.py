@@ -1,4 +1,4 @@
-"""The replicated report's claims, each beside the measure that tests it; tables in, a table out.
+"""The replicated report's claims, each with the measure that tests it; tables in, a table out.
 
 A claim gets one number with an interval over photographs (or units), and a verdict by one rule for
 all: an interval on the claimed side of zero holds, one on the other side does not hold, one that
@@ -90,7 +90,7 @@ class Finding:
 def verdict(
     low: float, high: float, p: float, margin: float = float("nan"), p_none: float = float("nan")
 ) -> str:
-    """Return what an interval and adjusted p say: of a positive number, or of none.
+    """Return the verdict of an interval and an adjusted p: of a positive number, or of none.
 
     Without `margin`: holds above zero, does not hold below it. With one, the claim is that there
     is no difference: holds if the interval lies inside the margin and `p_none` agrees, does not
@@ -123,7 +123,7 @@ def tested(
 def agreement_findings(
     pairs: pd.DataFrame, masks: pd.DataFrame, inside: pd.DataFrame | None, cam: str
 ) -> list[Finding]:
-    """Test what the report says of LIME against heatmaps.
+    """Test the report's claims about LIME and heatmaps.
 
     Parameters
     ----------
@@ -216,7 +216,7 @@ def faithfulness_findings(scores: pd.DataFrame, cam: str = "gradcam") -> list[Fi
 
 
 def layer_findings(counts: pd.DataFrame, whose: str, page: str) -> list[Finding]:
-    """Test that early layers answer to abstract concepts, and the output layer to things.
+    """Test that early layers answer to abstract concepts, and the output layer to objects.
 
     Parameters
     ----------

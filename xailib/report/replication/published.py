@@ -26,7 +26,7 @@ COMMIT = "aa31b27237f90561e58ab8c5b6246ee753770b08"
 FOLDER = "Assignment-4"
 CAMS = ("gradcam", "ablationcam", "scorecam")
 LIMES = ("LIME 1", "LIME 2")
-# Where its labels of units lie, by network: one of ImageNet, one of Places365.
+# The paths of its unit labels, by network: one of ImageNet, one of Places365.
 LABELS = {
     "resnet18": "task-1/result_final/resnet18_24_07_24_15_58/descriptions.csv",
     "resnet18_places365": "task-1/result_final/resnet18_places_24_07_24_15_45/descriptions.csv",
@@ -72,7 +72,7 @@ def table1() -> pd.DataFrame:
 
 
 def locate(source: str | Path = "") -> dict[str, Path]:
-    """Return where the published files lie, each checked against its SHA-256.
+    """Return the paths of the published files, each checked against its SHA-256.
 
     Parameters
     ----------

@@ -97,7 +97,7 @@ def _look_up(profile: Profile, job: Job) -> Cost | None:
 
 
 def kind_of(job: Job) -> str:
-    """Return under which name a job's costs stand: a page that finds all explained is one."""
+    """Return the name of a job's costs; a page whose images are all explained has its own."""
     page = job.kind == "notebook" and any(need.startswith(f"{job.task}.") for need in job.needs)
     return f"{job.task} {'page' if page else job.kind}"
 
@@ -137,7 +137,7 @@ def wall(jobs: Sequence[Job], seconds: Mapping[str, float], workers: int) -> flo
 
 
 def longest_first(jobs: Sequence[Job], seconds: Mapping[str, float]) -> list[Job]:
-    """Return jobs so that what keeps others waiting longest comes first: none is left to the end.
+    """Return jobs with the one that blocks others longest first: none remains for the end.
 
     Parameters
     ----------
@@ -169,7 +169,7 @@ def _table() -> dict[str, dict[str, float]]:
 
 
 def _noted(folder: Path) -> dict[str, Any] | None:
-    """Return what `note_cost` has left beside a result; None if nothing, or in another form."""
+    """Return what `note_cost` has stored beside a result; None if nothing, or in another form."""
     try:
         found = json.loads((folder / COST).read_text())
         numbers = {name: float(found[name]) for name in ("seconds", "memory", "disk", "units")}
@@ -179,7 +179,7 @@ def _noted(folder: Path) -> dict[str, Any] | None:
 
 
 def note_cost(profile: Profile, job: Job, seconds: float) -> None:
-    """Leave what a finished job took beside its result, as ``cost.json``.
+    """Store what a finished job took beside its result, as ``cost.json``.
 
     That is, with the kind of the job and its units: seconds, bytes of memory at most (of the
     notebook's own process, or of this one so far), and of the files that the manifest names.

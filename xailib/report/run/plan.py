@@ -55,7 +55,7 @@ class Job:
     photographs: tuple[tuple[str, str], ...] = ()
 
     def folder(self, profile: Profile) -> Path:
-        """Return where its result, log and cost lie."""
+        """Return the folder of its result, log and cost."""
         place = profile.folder(self.task)
         return place if self.kind == "notebook" else place / "jobs" / self.name
 
@@ -78,7 +78,7 @@ class Outcome:
     task : str
         The job's name.
     state : {"done", "reused", "failed", "skipped"}
-        Reused is what was finished before, or by somebody else meanwhile.
+        Reused is what was finished before, or by another process meanwhile.
     seconds : float
         Without the time in which it waited for its turn.
     message : str
@@ -136,7 +136,7 @@ def plan(
 
 
 def listing(source: str | Path | Collection[str | Path]) -> list[tuple[str, str]]:
-    """Return (id, name) of the photographs that a source stands for, without decoding them.
+    """Return (id, name) of the photographs that a source names, without decoding them.
 
     The ids are those of `xailib.images.load.iter_images`, where every file can be read. What cannot
     be looked up is listed by its own name, so that explaining it says why.

@@ -277,7 +277,7 @@ class Run:
         the next time they are asked for: `leftovers` lists them.
         """
         self._begin()
-        for file in (self.folder / "figures").glob("*"):  # drawn anew in a moment
+        for file in (self.folder / "figures").glob("*"):  # drawn again in a moment
             if str(file.relative_to(self.folder)) not in self._written:
                 file.unlink()
         manifest = {
@@ -302,7 +302,7 @@ class Run:
 
 
 def leftovers(folder: Path) -> list[Path]:
-    """Return what lies in a finished run's folder and is not of that run, files and folders.
+    """Return what is in a finished run's folder but not of that run, files and folders.
 
     Those are explanations and recordings that earlier parameters gave. Of an unfinished run,
     nothing is returned.

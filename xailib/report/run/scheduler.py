@@ -95,7 +95,7 @@ def run_plan(
     barred: Mapping[str, str] = _NONE,
     bar: bool = False,
 ) -> Iterator[Outcome]:
-    """Do the jobs that are left, each once those it needs are done; yield what became of each.
+    """Do the remaining jobs, each once those it needs are done; yield the outcome of each.
 
     A job that fails does not stop those that do not need it. By workers, one whose worker dies,
     or that fails by something that may pass, is tried again.
@@ -156,7 +156,7 @@ def run_plan(
 def _by_dask(
     task: Task, begun: Sequence[Job], client: "Client", engine: Engine
 ) -> Iterator[Outcome]:
-    """Yield what became of jobs as Dask's workers do them."""
+    """Yield the outcomes of jobs as Dask's workers do them."""
     from distributed import as_completed
 
     task.mark.parent.mkdir(parents=True, exist_ok=True)
@@ -200,7 +200,7 @@ def _submitted(
 def _outcome(
     task: Task, job: Job, future: "Future", missing: Sequence[str], engine: Engine
 ) -> Outcome:
-    """Return what became of a job, whose result is here then."""
+    """Return the outcome of a job, whose result is here then."""
     try:
         parcel = future.result()
     except CancelledError as error:

@@ -45,7 +45,7 @@ _COLUMNS = {
     "above_zero": "float64", "superpixels": "Int64", "fit": "float64",
 }  # fmt: skip
 _RECORDED = "recorded.json"  # the blocks' folders, by network
-_EMBEDDINGS = ""  # stands beside the networks' names
+_EMBEDDINGS = ""  # used beside the networks' names
 _SHOWN = 5  # most activating images that a table of labels names
 _OF_NETWORKS = (
     "model", "weights", "layers", "compare", "compare_weights", "control", "seed", "device",
@@ -56,7 +56,7 @@ _OF_ENCODER = ("encoder", "encoder_weights", "device")
 def explain(profile: Profile, job: Job) -> None:
     """Explain a job's images into the cache of its task.
 
-    An image that cannot be used or explained stands among the failures of the job's manifest.
+    An image that cannot be used or explained is listed among the failures of the job's manifest.
 
     Raises
     ------
@@ -73,7 +73,7 @@ def explain(profile: Profile, job: Job) -> None:
     rows = []
     for one in requests:
         images = _usable(job, run if one is requests[0] else None)
-        with contextlib.suppress(InputError):  # it stands among the failures
+        with contextlib.suppress(InputError):  # it is listed among the failures
             made = run.streamed(images, one.method, one.key, one.explain)
             rows += [_row(explanation) for explanation in made]
     with atomic(job.folder(profile) / EXPLAINED) as file:
@@ -187,8 +187,8 @@ def _row(explanation: Explanation) -> dict[str, Any]:
 def record(profile: Profile, job: Job) -> None:
     """Record what all networks and the encoder make of a job's probe images.
 
-    The blocks lie in the task's folder, and those that are there are not recorded again. An image
-    that cannot be used stands among the failures of the job's manifest.
+    The blocks are in the task's folder, and those that are there are not recorded again. An image
+    that cannot be used is listed among the failures of the job's manifest.
 
     Raises
     ------

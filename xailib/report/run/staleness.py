@@ -1,4 +1,4 @@
-"""Whether a stored result is what making it now would give: the one place that says so.
+"""Whether a stored result is current, that is what making it now would give.
 
 The manifest of a result holds a *request*, that is parameters, code and versions, and *inputs*,
 the hashes of images, weights and other results. The result is current if both are what they would
@@ -37,7 +37,7 @@ _TORN = (XailibError, OSError, KeyError, TypeError, ValueError)  # of a manifest
 
 
 def is_current(profile: Profile, job: Job) -> bool:
-    """Return whether what a job has left here is what doing it now would give."""
+    """Return whether a job's stored result here is what doing it now would give."""
     folder = job.folder(profile)
     try:
         manifest = read_manifest(folder)
@@ -98,7 +98,7 @@ def is_better(profile: Profile, job: Job, need: Job, stored: Mapping[str, Any]) 
 
 
 def request(profile: Profile, job: Job) -> dict[str, Any]:
-    """Return what a job's manifest would say now of what was asked for, as JSON values."""
+    """Return the request that a job's manifest would state now, as JSON values."""
     found: dict[str, Any] = {}
     if job.kind == "notebook":
         found = fingerprint(parameters_of(profile, job.task), code_of(job.task))

@@ -42,7 +42,7 @@ class Store:
         As fsspec takes it: ``s3://bucket/prefix`` (needs s3fs), ``gs://bucket/prefix`` (gcsfs),
         ``file:///shared/folder`` or a plain path. Credentials are the machine's own.
     root : Path
-        What lies below it here lies below `url` there: ``results``, of the project.
+        The local folder that `url` mirrors: ``results``, of the project.
     files : mapping, optional
         Instead of an address: content by name, as from `as_bytes` on another machine.
 
@@ -65,7 +65,7 @@ class Store:
         Parameters
         ----------
         folder : Path
-            Where it lies here.
+            Its local folder.
         quick : bool
             Whether files of the right size there are taken for right, and not read.
 
@@ -175,7 +175,7 @@ class Store:
                 file.replace(path)
 
     def _there(self, path: Path) -> str:
-        """Return where a file of the results lies in the store."""
+        """Return the path of a result's file in the store."""
         name = Path(os.path.relpath(path, self._root))  # a manifest's names may lead upwards
         if name.parts[0] == os.pardir:
             raise InputError(f"store: {str(path)!r} is not below {str(self._root)!r}")
