@@ -133,7 +133,8 @@ def bare_passes(case: Case) -> tuple[str, Passes]:
     few = case.passes <= 2  # single passes in eager mode, as they are made
     with evaluation(module):
         count = 1 if few else case.passes
-        engine = forward.choose(module, lambda start, stop: batch[start:stop], count)
+        work = forward.Work(module, lambda a, b: batch[a:b], count, len(batch), (module, ""))
+        engine = forward.choose(work, "auto", "exact")
     return engine.name, Passes(engine.run, batch[:1] if few else batch)
 
 

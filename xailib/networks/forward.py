@@ -60,7 +60,7 @@ class Scores:
 
 
 @dataclass(frozen=True)
-class _Work:
+class Work:
     """What an engine is chosen for: a network, its images, how many come, a pass's size."""
 
     module: nn.Module
@@ -136,7 +136,7 @@ def forward_batches(
         size = batch_size or enough(device)
         if count >= _MEASURED and not (batch_size and device.type == "cuda"):
             size = fitting_batch(module, make(0, 1), size, cache_of(network), part)
-        work = _Work(module, make, max(count, expected), min(size, count), (network, part))
+        work = Work(module, make, max(count, expected), min(size, count), (network, part))
         if device.type == "cuda":
             found = _by_kept_engine(work, engine, precision, count, size, again=again)
             if found is not None:
@@ -147,7 +147,7 @@ def forward_batches(
 
 
 def _by_kept_engine(
-    work: _Work, engine: str, precision: str, count: int, size: int, *, again: bool
+    work: Work, engine: str, precision: str, count: int, size: int, *, again: bool
 ) -> Scores | None:
     """Return the scores by an engine that is set up, checked after the passes; None without one.
 
@@ -169,7 +169,7 @@ def _by_kept_engine(
     return Scores(logits, found.name)
 
 
-def _key(name: str, work: _Work, example: Tensor) -> tuple:
+def _key(name: str, work: Work, example: Tensor) -> tuple:
     """Return where an engine is cached; on a GPU "compile" is for one size of batch."""
     size = (work.size,) if name == "compile" and example.is_cuda else ()
     return (name, work.of[1], example.dtype, *example.shape[1:], *size)
@@ -181,7 +181,7 @@ def device_of(module: nn.Module) -> torch.device:
     return torch.device("cpu") if first is None else first.device
 
 
-def choose(work: _Work, engine: str, precision: str) -> Engine:
+def choose(work: Work, engine: str, precision: str) -> Engine:
     """Return the engine for images to come; see `forward_batches`.
 
     What was compiled is cached as long as the network lives with the same weights, and checked
@@ -201,7 +201,7 @@ def choose(work: _Work, engine: str, precision: str) -> Engine:
     return eager
 
 
-def _worthwhile(work: _Work) -> list[str]:
+def _worthwhile(work: Work) -> list[str]:
     """Return the engines whose set-up pays, or on a GPU has been paid for."""
     if device_of(work.module).type != "cuda":
         return [name for name in _candidates(work.module) if work.count >= _WORTH[name]]
@@ -224,7 +224,7 @@ def _candidates(module: nn.Module) -> list[str]:
 
 
 def _checked(
-    name: str, work: _Work, example: Tensor, wanted: Tensor, precision: str, *, forced: bool
+    name: str, work: Work, example: Tensor, wanted: Tensor, precision: str, *, forced: bool
 ) -> Engine | None:
     """Return an engine that gives the wanted scores, cached or set up; None if it cannot."""
     cached = cache_of(work.of[0])
