@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from xailib.errors import InputError, UnavailableError
 from xailib.explain.cam.methods import explain_cam
 from xailib.explain.lime import explain_lime
-from xailib.networks import engines, forward, kept
+from xailib.networks import cache, engines, forward
 from xailib.networks.forward import ENGINES, forward_batches
 
 PICTURES = torch.randn(11, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -164,19 +164,19 @@ def test_an_engine_is_set_up_once_and_again_when_weights_change(cheap, monkeypat
 def test_engines_die_with_their_network():
     module = seeded(Plain)
     forward_batches(module, make, 11, engine="fused")
-    shelves = len(kept._shelves)
+    shelves = len(cache._caches)
     del module
     gc.collect()
-    assert len(kept._shelves) == shelves - 1
+    assert len(cache._caches) == shelves - 1
 
 
 def test_only_the_last_engines_are_kept(monkeypatch):
     monkeypatch.setattr(kept, "MOST", 2)
     module = seeded(Plain)
-    things = kept.cache_of(module)
+    things = cache.cache_of(module)
     for key in "abac":
-        kept.keep(things, key, key)
-    assert kept.cache_of(module) == {"a": "a", "c": "c"}
+        cache.store(things, key, key)
+    assert cache.cache_of(module) == {"a": "a", "c": "c"}
 
 
 @pytest.mark.parametrize(
@@ -192,12 +192,12 @@ def test_only_the_last_engines_are_kept(monkeypatch):
 )
 def test_nothing_is_kept_for_weights_that_were_written_to(change):
     module = seeded(Plain)
-    kept.keep(kept.cache_of(module), "key", "thing")
+    cache.store(cache.cache_of(module), "key", "thing")
     module(PICTURES)
-    assert kept.cache_of(module) == {"key": "thing"}
+    assert cache.cache_of(module) == {"key": "thing"}
     with torch.no_grad():
         change(module)
-    assert kept.cache_of(module) == {}
+    assert cache.cache_of(module) == {}
 
 
 def test_weights_changed_behind_torch_s_back_are_noticed_by_the_scores(cheap, monkeypatch):
@@ -352,7 +352,7 @@ def test_an_engine_that_is_set_up_works_first_and_is_checked_after(monkeypatch, 
     checks = [] if again else [("network", 2)]
     assert order[: len(passes) + len(checks)] == passes + checks
     module.fc.weight.data.mul_(-2)  # an engine that holds other weights than the network
-    kept.cache_of(module)[forward._key("fused", work, PICTURES[:2])] = forward.Engine(
+    cache.cache_of(module)[forward._key("fused", work, PICTURES[:2])] = forward.Engine(
         "fused", lambda batch: torch.zeros(len(batch), CATEGORIES)
     )
     assert (forward._by_kept_engine(work, **options) is None) is not again

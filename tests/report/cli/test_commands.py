@@ -169,7 +169,7 @@ def test_only_what_will_run_is_asked_for(monkeypatch):
     text = call("run", "replication", "--only", "6_replication").output
     assert len(asked) == 1
     assert "raw.githubusercontent.com" in asked[0]
-    assert text.count("Cannot be had") == 1
+    assert text.count("Unavailable") == 1
 
 
 def test_a_task_whose_network_cannot_be_had_is_not_begun(monkeypatch):

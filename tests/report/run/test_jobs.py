@@ -459,10 +459,10 @@ TIMES = {"2_lime": Cost(6.0, 0.0, 0.0), "4_agreement": Cost(3.0, 0.0, 0.0)}
 
 
 def test_a_report_has_one_job_a_task_and_a_sweep_shares_photographs_out():
-    assert sweeping.Words(workers=2, whole=True).photographs is None
-    assert sweeping.Words(workers=2).photographs == plan.SHARD
-    assert sweeping.Words(workers=2, shard=3).photographs == 3
-    assert sweeping.Words().photographs is None
+    assert sweeping.Options(workers=2, whole=True).photographs is None
+    assert sweeping.Options(workers=2).photographs == plan.SHARD
+    assert sweeping.Options(workers=2, shard=3).photographs == 3
+    assert sweeping.Options().photographs is None
 
 
 def test_what_is_left_is_told_to_who_watches(monkeypatch, capsys):
