@@ -45,7 +45,7 @@ pair: .venv/ready
 	@$(BIN)/jupytext --quiet --sync notebooks/*.py
 
 test: .venv/ready pair lint
-	$(BIN)/python -m pytest -n $(TESTERS) --dist loadgroup
+	$(BIN)/python -m pytest -n $(TESTERS)
 
 lint: .venv/ready
 	$(BIN)/ruff check .

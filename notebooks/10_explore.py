@@ -78,24 +78,25 @@ metrics = {
 }
 display(
     Markdown(
-        f"**Answer.** Of {len(shown)} photographs, LIME 1 and {figures.NAMES[first]} choose the same pixels "
-        f"most for [{metrics['most']}]({explorer.anchor(metrics['most'])}) (IoU {metrics['most_iou']:.2f}) and least for "
+        f"**Answer.** Over {len(shown)} photographs, LIME 1 and {figures.NAMES[first]} agree "
+        f"best on [{metrics['most']}]({explorer.anchor(metrics['most'])}) (IoU {metrics['most_iou']:.2f}) and least on "
         f"[{metrics['least']}]({explorer.anchor(metrics['least'])}) (IoU {metrics['least_iou']:.2f}). Choose a photograph, "
-        "then a method; the handle on the picture moves between the photograph and the map."
+        "then a method; drag the handle on the image to compare the photograph with the map."
     )
 )
 
 # %% [markdown]
 # ## Method
 #
-# Nothing new is computed here. The pictures are drawn from the stored explanations of [LIME](task-lime)
-# {cite}`ribeiro2016` and of the [heatmaps](task-cam) {cite}`selvaraju2017`, the scores from
-# [agreement](task-agreement) and [faithfulness](task-faithfulness). All of them cover the same frame, what the network
-# sees of the photograph. A heatmap $H$ is compared with LIME's mask $M$ at the same number of pixels,
+# This page computes nothing new. The images show the stored explanations of [LIME](task-lime)
+# {cite}`ribeiro2016` and the [heatmaps](task-cam) {cite}`selvaraju2017`; the scores come from
+# [agreement](task-agreement) and [faithfulness](task-faithfulness). All maps cover the same frame, the network's input.
+# A heatmap $H$ is compared with LIME's mask $M$ at the same number of pixels,
 #
 # $$ \mathrm{IoU} = \frac{|M \cap H|}{|M \cup H|}, \qquad |H| = |M|. $$
 #
-# Arrows say which way a score is better; *mask inside box* is the share of the mask inside the boxes around the object.
+# Arrows show whether lower or higher is better. *Mask inside box* is the share of the mask inside the object's bounding
+# boxes.
 
 # %% tags=["remove-input"]
 for photograph in photographs:
@@ -111,11 +112,11 @@ for photograph in photographs:
 # %% tags=["remove-input"]
 own = scores[(scores["measure"] == "deletion") & scores["image"].isin([image for image, _ in shown])]
 best = own.loc[own.groupby("image", sort=False)["value"].idxmin(), "method"].map(explorer.name_of)
-said = "; ".join(f"{name} for {count}" for name, count in best.value_counts().items())
+said = "; ".join(f"{name} on {count}" for name, count in best.value_counts().items())
 display(
     Markdown(
-        f"The map whose deletion takes the prediction away fastest is that of {said} of {len(best)} photographs"
-        + (": no single map is the best everywhere." if best.nunique() > 1 else ".")
+        f"Best deletion score, out of {len(best)} photographs: {said}."
+        + (" No method is best on all of them." if best.nunique() > 1 else "")
     )
 )
 
@@ -127,10 +128,10 @@ if run.failures:
 # %% [markdown]
 # ## Limits
 #
-# - Scores of one photograph are anecdotes; the pages on [agreement](task-agreement) and
-#   [faithfulness](task-faithfulness) give intervals over all of them.
-# - Each map is scaled by its own extremes, so that brightness compares places in one map, not maps.
-# - Maps have the resolution of their layer or superpixels; enlarged, they look finer than they are.
+# - Scores of one photograph are anecdotal. The pages on [agreement](task-agreement) and
+#   [faithfulness](task-faithfulness) give intervals over all photographs.
+# - Each map is scaled to its own range: brightness is comparable within a map, not between maps.
+# - Maps have the resolution of their layer or superpixels. Upsampled, they look finer than they are.
 
 # %% tags=["remove-cell"]
 run.save_metrics(metrics)

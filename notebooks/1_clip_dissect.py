@@ -140,7 +140,7 @@ metrics = {
     "concepts_used": labels["concept"].nunique(),
     "encoder": label,
 }
-answer = f"**Answer.** Each of {len(labels)} units in {len(chosen)} layers gets one concept; {metrics['concepts_used']} different ones occur."
+answer = f"**Answer.** Each of {len(labels)} units in {len(chosen)} layers gets one concept; {metrics['concepts_used']} distinct concepts occur."
 quality = pd.DataFrame()
 if not descriptions:
     metrics |= {"probe_images": len(probe_set), "concepts": len(words)}
@@ -175,9 +175,9 @@ if not descriptions:
             "random_cosine": quality["random_cosine"].iloc[0],
         }
         answer += (
-            f" What an output unit stands for is known, so there the method can be checked: of the {metrics['judged_units']} "
-            f"output units whose category is among the probe photographs, **{metrics['accuracy_percent']:.0f} %** get "
-            f"their category's own name, out of {len(names)} names"
+            f" The method can be checked on output units, whose classes are known: of the {metrics['judged_units']} "
+            f"output units whose class occurs in the probe set, **{metrics['accuracy_percent']:.0f} %** get "
+            f"their own class name, out of {len(names)} names"
         )
         answer += (
             f"; with random weights {100 * quality['accuracy'].iloc[1]:.0f} %."
@@ -185,24 +185,24 @@ if not descriptions:
             else "."
         )
 metrics["finding"] = answer.removeprefix("**Answer.** ")
-display(Markdown(answer + f" Words and pictures are compared by: *{label}*."))
+display(Markdown(answer + f" Image-text similarity comes from: *{label}*."))
 
 # %% [markdown]
 # ## Method
 #
-# CLIP-Dissect {cite}`oikarinen2023` shows a set of probe images $x_i$ to the network and records how strongly each
-# unit responds, $q_i$. An image-text encoder says how well each image fits each concept $t_m$,
-# $P_{im} = \operatorname{softmax}_m(a\,\langle I_i, T_m\rangle)$. A unit is labelled with the concept that fits its most
-# activating images $B_k$ better than images in general (soft-WPMI):
+# CLIP-Dissect {cite}`oikarinen2023` shows a set of probe images $x_i$ to the network and records the activation
+# $q_i$ of each unit. An image-text encoder measures how well each image fits each concept $t_m$,
+# $P_{im} = \operatorname{softmax}_m(a\,\langle I_i, T_m\rangle)$. Each unit gets the concept that fits its most
+# activating images $B_k$ best, relative to images in general (soft-WPMI):
 #
 # $$ \operatorname{sim}(t_m, q_k) = \log \mathbb{E}\bigl[p(t_m \mid B_k)\bigr] - \lambda \log p(t_m). $$
 #
-# Where the weights of CLIP cannot be had, a **ConSE surrogate** {cite}`norouzi2014` serves: an image is the mean of the
-# sentence embeddings of a classifier's ten most probable category names, weighted by probability. It is not CLIP: it
-# knows what its classifier knows.
+# Without CLIP weights we use a **ConSE surrogate** {cite}`norouzi2014`: it embeds an image as the mean of the sentence
+# embeddings of a classifier's ten most probable class names, weighted by probability. It is not CLIP: it can only
+# recognise what its classifier recognises.
 
 # %% [markdown]
-# ## Which concepts, and how often
+# ## Concept frequencies
 
 # %% tags=["remove-input"]
 shown = {"": model if not descriptions else "the published network"} | ({"-compare": compare} if compare and not descriptions else {})
@@ -227,7 +227,7 @@ for suffix, network in shown.items():
         unit_figures.similarity_scatter(table),
         f"similarity-scatter{suffix}",
         f"Similarity of each unit of {network} to its concept, by unit; the twenty most frequent concepts of a layer are "
-        f"coloured. Similarities compare within a layer, not between layers. Encoder: {label}.",
+        f"coloured. Similarities are comparable within a layer, not between layers. Encoder: {label}.",
         f"Scatter plots of similarity by unit for the layers {', '.join(table['layer'].unique())}.",
         table[["layer", "unit", "concept", "similarity"]],
     )
@@ -239,9 +239,9 @@ if not descriptions:
         run,
         unit_figures.kinds_chart(counts),
         "concept-kinds",
-        "Kinds of concept by network and layer, where the packaged lexicon tells the kind. "
+        "Concept types by network and layer, for concepts in our lexicon. "
         f"Encoder: {label}.",
-        f"Stacked bars of kinds of concept for {', '.join(counts)}.",
+        f"Stacked bars of concept types for {', '.join(counts)}.",
         pd.concat([table.assign(network=name) for name, table in counts.items()]),
         raster=False,
     )
@@ -257,11 +257,11 @@ if not descriptions:
         }
         display(
             Markdown(
-                f"In the last two layers, {shares[1]:.1f} % of the units of *{compare}* carry a scene, against "
+                f"In the last two layers, {shares[1]:.1f} % of the units of *{compare}* are labelled with a scene, against "
                 f"{shares[0]:.1f} % of *{model}* (Fisher's exact test, odds ratio {test.odds:.2f}, 95 % interval "
-                f"{test.odds_low:.2f} to {test.odds_high:.2f}, p = {test.p:.2g}; it takes units for independent of each "
-                f"other). The two share {len(shared)} concepts; {tables[model]['concept'].nunique() - len(shared)} are "
-                f"only the first's, {tables[compare]['concept'].nunique() - len(shared)} only the second's."
+                f"{test.odds_low:.2f} to {test.odds_high:.2f}, p = {test.p:.2g}; the test assumes independent "
+                f"units). The networks share {len(shared)} concepts; {tables[model]['concept'].nunique() - len(shared)} occur "
+                f"only in *{model}*, {tables[compare]['concept'].nunique() - len(shared)} only in *{compare}*."
             )
         )
         pair = {name: counts[name] for name in (model, compare)}
@@ -269,7 +269,7 @@ if not descriptions:
             run,
             unit_figures.share_chart(pair, test.kind),
             "scene-share",
-            f"Share of each layer's units that carry a scene, with exact 95 % intervals, in {model} and in {compare}. "
+            f"Share of each layer's units that are labelled with a scene, with exact 95 % intervals, in {model} and in {compare}. "
             f"Encoder: {label}.",
             f"Bars of the share of scenes by layer for {model} and {compare}.",
             pd.concat([table.assign(network=name) for name, table in pair.items()]),
@@ -277,7 +277,7 @@ if not descriptions:
         )
 
 # %% [markdown]
-# ## Does it fail where it must?
+# ## Control: random weights
 
 # %% tags=["remove-input"]
 if len(tables) > 1:
@@ -285,9 +285,9 @@ if len(tables) > 1:
         run,
         unit_figures.spread_chart({k: t for k, t in tables.items() if k != compare}),
         "concept-spread",
-        "Different concepts as a share of a layer's units, for the trained network and for the same network with random "
-        f"weights, the control that has learnt nothing. Encoder: {label}.",
-        "Bars of the share of different concepts by layer, trained against random weights.",
+        "Distinct concepts as a share of a layer's units, for the trained network and for the same network with random "
+        f"weights (control). Encoder: {label}.",
+        "Bars of the share of distinct concepts by layer, trained against random weights.",
         pd.concat([t.assign(network=k) for k, t in tables.items()])[
             ["network", "layer", "unit", "concept"]
         ],
@@ -298,17 +298,17 @@ if len(quality):
         run,
         quality,
         "output-units",
-        "Labels of the output units whose true name is known and whose category is in the probe set: share labelled "
-        "with its own name, with its 95 % interval (Wilson), and mean cosine of label and name.",
+        "Labels of the output units whose class is in the probe set: share labelled with their own class name, "
+        "with its 95 % interval (Wilson), and mean cosine similarity of label and class name.",
         {
             "network": "network",
             "units": "units",
             "accuracy": "accuracy",
             "accuracy_low": "from",
             "accuracy_high": "to",
-            "random_accuracy": "by chance",
+            "random_accuracy": "chance accuracy",
             "cosine": "cosine",
-            "random_cosine": "cosine by chance",
+            "random_cosine": "chance cosine",
         },
         {
             "accuracy": "{:.0%}",
@@ -320,10 +320,10 @@ if len(quality):
         },
     )
 if descriptions:
-    display(Markdown("Published labels come without a control: nothing is computed here."))
+    display(Markdown("Published labels have no control: nothing is computed here."))
 
 # %% [markdown]
-# ## The units, with what activates them most
+# ## Units and their most activating images
 
 # %% tags=["remove-input"]
 if not descriptions:
@@ -340,7 +340,7 @@ if not descriptions:
         run,
         figures.gallery(rows, ["1st", "2nd", "3rd", "4th", "5th"][: len(rows[0])], names),
         "unit-gallery",
-        "The two units of each layer whose label stands out most, with the probe images that activate them most. "
+        "The two units of each layer with the highest z-score of the label's similarity, with their most activating probe images. "
         f"Encoder: {label}.",
         f"Grid of probe images for {len(best)} units: " + "; ".join(names),
         best.assign(top_images=[" ".join(ids) for ids in best["top_images"]]),
@@ -350,13 +350,13 @@ if not descriptions:
         labels.sort_values("zscore", ascending=False),
         pictures,
         "unit-browser",
-        f"All {len(labels)} units, the clearest labels first. Encoder: {label}.",
+        f"All {len(labels)} units, sorted by the z-score of the label's similarity. Encoder: {label}.",
     )
 
 # %% tags=["remove-input"]
 if run.failures:
     lines = "\n".join(f"- `{failure['source']}`: {failure['reason']}" for failure in run.failures)
-    display(Markdown(f"**Probe images left out:**\n\n{lines}"))
+    display(Markdown(f"**Probe images excluded:**\n\n{lines}"))
 
 # %% [markdown]
 # ## What we see
@@ -364,23 +364,24 @@ if run.failures:
 # %% tags=["remove-input"]
 often = labels.groupby("layer", sort=False)["concept"].agg(lambda names: names.value_counts().index[0])
 shares = labels.groupby("layer", sort=False)["concept"].agg(lambda names: names.nunique() / len(names))
-said = "; ".join(f"`{layer}` *{often[layer]}* ({shares[layer]:.0%} different)" for layer in chosen)
+said = "; ".join(f"`{layer}` *{often[layer]}* ({shares[layer]:.0%} distinct)" for layer in chosen)
 display(
     Markdown(
-        "Most frequent concept of each layer, and how many of its units' labels differ from each other: "
-        f"{said}. The more a layer repeats itself, the less a single label says about its unit."
+        "Most frequent concept of each layer, and its distinct concepts as a share of its units: "
+        f"{said}. The more often a layer's labels repeat, the less informative a single label is."
     )
 )
 
 # %% [markdown]
 # ## Limits
 #
-# - A unit is labelled with one word, even where it responds to several things or to none.
-# - A concept that no probe image shows cannot be found; crops of few photographs are a small world.
-# - Where the encoder's classifier was trained on the very categories that are judged, as with a surrogate here, the
-#   check at the output units is an easy one: it shows that the machinery works, not how well CLIP would do.
-# - How many different concepts a layer carries says little by itself: compare it with the random weights above.
-# - A ConSE surrogate sees through its classifier's categories: it separates objects better than textures or colours.
+# - Each unit gets exactly one concept, even if it responds to several or to none.
+# - Concepts that no probe image shows cannot be found, and crops of few photographs cover few concepts.
+# - The surrogate's classifier was trained on the classes of the evaluated output units, which makes this check easy: it
+#   validates the implementation, not the accuracy of CLIP.
+# - The number of distinct concepts in a layer means little by itself: compare it with the random weights above.
+# - A ConSE surrogate represents images by its classifier's classes: it separates objects better than textures or
+#   colours.
 
 # %% tags=["remove-cell"]
 run.save_table(

@@ -15,7 +15,7 @@
 
 # %% [markdown]
 # (task-lime)=
-# # LIME: which superpixels carry the prediction?
+# # LIME: which superpixels support the prediction?
 
 # %% tags=["parameters"]
 model: str = "tf_efficientnet_lite0"  # a name that load_classifier knows, or path/to/file.py:function
@@ -61,7 +61,7 @@ run = start_run(
     classifier.files,
     weights=classifier.identity,
 )
-explanations = run.streamed(photographs, work.method, work.key, work.explain)
+explanations = list(run.streamed(photographs, work.method, work.key, work.explain))
 
 # %% tags=["remove-input"]
 certain, _ = photographs_table(explanations, num_features, classifier.device)
@@ -106,29 +106,29 @@ metrics = {
 }
 display(
     Markdown(
-        f"**Answer.** The {num_features} superpixels that support the explained category most cover "
+        f"**Answer.** The {num_features} superpixels that support the explained class most cover "
         f"{metrics['area_percent']:.0f} % of the view in the median photograph "
-        f"({metrics['area_least_percent']:.0f} to {metrics['area_most_percent']:.0f} % over {len(table)}). "
+        f"({metrics['area_least_percent']:.0f} to {metrics['area_most_percent']:.0f} % over {len(table)} photographs). "
         f"In {metrics['with_opposing']} of {len(table)} photographs at least one of the {num_features} "
-        "strongest superpixels speaks *against* the category, so it matters whether signs are kept apart."
+        "strongest superpixels *opposes* the class: positive and negative weights must be separated."
     )
 )
 
 # %% [markdown]
 # ## Method
 #
-# LIME {cite}`ribeiro2016` cuts the network's view of a photograph into superpixels and hides
-# random halves of them, `num_samples` times. It then fits a ridge regression to the target's
-# probability $f$, in which samples that hide less weigh more:
+# LIME {cite}`ribeiro2016` segments the network's input into superpixels and hides each of them
+# with probability one half, `num_samples` times. It then fits a ridge regression to the target's
+# probability $f$, in which samples with fewer hidden superpixels have larger weights:
 #
 # $$
 # \hat w = \arg\min_w \sum_z e^{-D(z)^2/\sigma^2}\,\bigl(f(z) - w_0 - w^\top z\bigr)^2 + \lVert w \rVert^2 ,
 # $$
 #
-# where $z_i = 1$ if superpixel $i$ is shown, $D$ is the cosine distance to the whole view, and
+# where $z_i = 1$ if superpixel $i$ is shown, $D$ is the cosine distance to the unperturbed input, and
 # $\sigma = 0.25$. **LIME 1** is the mask of the superpixels with the largest positive weights,
-# **LIME 2** that of the largest absolute weights, whatever their sign; both as the report that we
-# replicate defines them.
+# **LIME 2** that of the largest absolute weights, whatever their sign. Both masks are defined as in
+# the replicated report.
 
 # %% [markdown]
 # ## The explanations
@@ -145,10 +145,10 @@ figures.publish(
         [figures.describe(e) + (" *" if m == "not stable" else "") for e, m in zip(explanations, table["mask"], strict=True)],
     ),
     "lime-gallery",
-    f"LIME on {model}, {drawn} samples. Each row: what the network sees; the weight of every "
-    "superpixel (red supports the category, blue opposes it); "
-    f"LIME 1, the {num_features} that support it most; LIME 2, the {num_features} of largest absolute weight. "
-    "A star: not stable, another run may choose other superpixels. Yellow outlines support, blue ones oppose; what is not chosen is dimmed.",
+    f"LIME on {model}, {drawn} samples. Each row: the network's input; the weight of every "
+    "superpixel (red supports the class, blue opposes it); "
+    f"LIME 1, the {num_features} largest positive weights; LIME 2, the {num_features} largest absolute weights. "
+    "Star: unstable mask, another run may select other superpixels. Outlines: yellow supports, blue opposes; the rest is dimmed.",
     f"Grid of {len(explanations)} photographs with LIME's weights and its two masks. "
     + "; ".join(
         f"{r.image}: mask covers {100 * r.lime1_area:.0f} percent" for r in table.itertuples()
@@ -164,19 +164,19 @@ figures.publish_table(
     run,
     table,
     "lime-masks",
-    f"LIME's masks, photograph by photograph, with {drawn} samples. Areas are shares of the network's view; opposing counts the "
-    "superpixels of LIME 2 that do; fit is the weighted R² of the linear model; in common, the share of the chosen superpixels that two halves of the samples both choose.",
+    f"LIME's masks by photograph, with {drawn} samples. Area: share of the network's input. Opposing: number of superpixels in "
+    "LIME 2 with a negative weight. R²: weighted fit of the linear model. Shared by halves: share of the superpixels that two halves of the samples both select.",
     {
         "image": "photograph",
-        "target": "explained category",
+        "target": "explained class",
         "probability": "probability",
         "superpixels": "superpixels",
-        "lime1_area": "area LIME 1",
-        "lime2_area": "area LIME 2",
+        "lime1_area": "area of LIME 1",
+        "lime2_area": "area of LIME 2",
         "opposing": "opposing",
-        "fit": "fit R²",
+        "fit": "R²",
         **({"samples": "samples"} if table["samples"].nunique() > 1 else {}),
-        "in_common": "in common",
+        "in_common": "shared by halves",
         "mask": "mask",
     },
     {"probability": "{:.2f}", "lime1_area": "{:.0%}", "lime2_area": "{:.0%}", "fit": "{:.2f}", "in_common": "{:.0%}"},
@@ -185,14 +185,14 @@ display(
     Markdown(
         f"The linear model explains {metrics['fit_median']:.0%} of the (weighted) variance of the "
         f"probability in the median photograph, least for *{metrics['fit_least_image']}* "
-        f"({metrics['fit_least']:.0%}): where the fit is low, the network's response to hiding parts "
-        "is not a sum over superpixels, and the weights say less."
+        f"({metrics['fit_least']:.0%}). Where the fit is poor, the network's response to hidden regions "
+        "is not additive over superpixels, and the weights are less informative."
     )
 )
 display(
     Markdown(
         f"**Repeatability.** {metrics['stable']} of {len(table)} masks are stable with {drawn} samples; for the others "
-        "another run may choose several superpixels differently. {ref}`task-stability` says how this is judged, and how many samples it takes."
+        "another run may select several different superpixels. {ref}`task-stability` defines stability and estimates the samples needed."
     )
 )
 
@@ -206,20 +206,20 @@ scarce = table[table["superpixels"] * 5 > table["samples"]]["image"].tolist()
 if scarce:
     display(
         Markdown(
-            f"**Too few samples** for {', '.join(scarce)}: with fewer than five a superpixel the linear model fits "
-            "noise, and its fit looks better than it is."
+            f"**Too few samples** for {', '.join(scarce)}: with fewer than five samples per superpixel the linear model "
+            "overfits, and its R² is too optimistic."
         )
     )
 
 # %% [markdown]
 # ## Limits
 #
-# - The superpixels decide what can be said: an object that shares a superpixel with its
-#   background cannot be told from it.
-# - Hidden superpixels become one gray level, which is itself a picture the network may respond to.
+# - The segmentation limits the explanation: an object that shares a superpixel with its
+#   background cannot be separated from it.
+# - Hidden superpixels get one gray level, to which the network may itself respond.
 # - The samples are random. Another `seed` gives other weights, and often another mask: {ref}`task-stability`.
-# - A fixed number of superpixels is chosen even where fewer would do: the mask's area is as much
-#   a matter of that number as of the photograph.
+# - The number of selected superpixels is fixed, even if fewer would suffice: the mask's area depends
+#   on this number as much as on the photograph.
 
 # %% tags=["remove-cell"]
 run.save_metrics(metrics)

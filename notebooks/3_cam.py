@@ -15,7 +15,7 @@
 
 # %% [markdown]
 # (task-cam)=
-# # Class activation maps: which places carry the prediction?
+# # Class activation maps: which regions support the prediction?
 
 # %% tags=["parameters"]
 model: str = "tf_efficientnet_lite0"  # a name that load_classifier knows, or path/to/file.py:function
@@ -59,7 +59,8 @@ run = start_run(
     weights=classifier.identity,
 )
 maps = {
-    work.method: run.streamed(photographs, work.method, work.key, work.explain) for work in works
+    work.method: list(run.streamed(photographs, work.method, work.key, work.explain))
+    for work in works
 }
 # Only photographs that every method could explain stand side by side.
 explained = [{e.image: e for e in maps[method]} for method in methods]
@@ -101,7 +102,7 @@ others = "; ".join(f"{figures.NAMES[m]} {medians.loc[m, 'rank_correlation']:.2f}
 metrics["finding"] = (
     f"Rank correlation of pixels with {figures.NAMES[first]}: {others}."
     if others
-    else f"{figures.NAMES[first]} is above half of its maximum on {medians.loc[first, 'above_half']:.0%} of the view."
+    else f"{figures.NAMES[first]} exceeds half of its maximum on {medians.loc[first, 'above_half']:.0%} of the view."
 )
 compared = (
     f" Rank correlation with {figures.NAMES[first]}, median over {metrics['images']} photographs: {others}."
@@ -110,26 +111,26 @@ compared = (
 )
 display(
     Markdown(
-        f"**Answer.** {figures.NAMES[first]} is above half of its maximum on "
-        f"{medians.loc[first, 'above_half']:.0%} of the view, but above zero on "
-        f"{medians.loc[first, 'above_zero']:.0%} of it: what a heatmap seems to say depends on where it is "
-        f"cut.{compared}"
+        f"**Answer.** {figures.NAMES[first]} exceeds half of its maximum on "
+        f"{medians.loc[first, 'above_half']:.0%} of the view, but zero on "
+        f"{medians.loc[first, 'above_zero']:.0%}: the reading of a heatmap depends on the "
+        f"threshold.{compared}"
     )
 )
 
 # %% [markdown]
 # ## Method
 #
-# All of these maps are weighted sums of one layer's feature maps $A^k$, of which only the positive
-# part is kept, scaled to [0, 1] and enlarged to the view:
+# Each map is the positive part of a weighted sum of one layer's feature maps $A^k$, scaled to [0, 1]
+# and upsampled to the view:
 #
 # $$ L = \operatorname{ReLU}\Bigl(\sum_k \alpha_k A^k\Bigr). $$
 #
-# They differ in the weights: **Grad-CAM** {cite}`selvaraju2017` takes the mean gradient of the
-# target's score over each map; **AblationCAM** {cite}`desai2020` the drop of the score when the map is
-# set to zero (here the target's logit minus the mean of all logits); **ScoreCAM** {cite}`wang2020` the score of
-# the photograph seen only where the map is high, by softmax over all maps. **Guided backpropagation**
-# {cite}`springenberg2015` is the gradient with respect to the input in which every ReLU stops negative gradients;
+# The methods differ in the weights. **Grad-CAM** {cite}`selvaraju2017` uses the mean gradient of the
+# target's score over each feature map; **AblationCAM** {cite}`desai2020` the drop in the score (here the target's logit
+# minus the mean of all logits) when the feature map is set to zero; **ScoreCAM** {cite}`wang2020` the score of the image
+# masked by the feature map, normalised by a softmax over all maps. **Guided backpropagation**
+# {cite}`springenberg2015` is the gradient with respect to the input in which every ReLU blocks negative gradients;
 # its product with Grad-CAM is Guided Grad-CAM.
 
 # %% [markdown]
@@ -149,10 +150,10 @@ figures.publish(
         [figures.describe(explanation) for explanation in maps[first]],
     ),
     "cam-gallery",
-    f"Class activation maps of {model}, layer `{layer_name}`, for the category named above each row. "
-    "Bright is salient, dark is not; each map is scaled by its own extremes, so that brightness compares "
-    "places in one map, not maps.",
-    f"Grid of {len(views)} photographs with heatmaps by {', '.join(names)}. {figures.NAMES[first]} is above half of its "
+    f"Class activation maps of {model}, layer `{layer_name}`, for the class named above each row. "
+    "Bright is salient. Each map is scaled to its own range: brightness is comparable within a map, "
+    "not between maps.",
+    f"Grid of {len(views)} photographs with heatmaps by {', '.join(names)}. {figures.NAMES[first]} exceeds half of its "
     "maximum on: "
     + "; ".join(f"{r.image} {r.above_half:.0%}" for r in table[table["method"] == first].itertuples()),
     table,
@@ -203,7 +204,7 @@ figures.publish_table(
     run,
     table.assign(name=table["method"].map(figures.NAMES)),
     "cam-maps",
-    "The heatmaps in numbers: the share of the view above half of the maximum and above zero, and the "
+    "The heatmaps by photograph: the share of the view above half of the maximum and above zero, and the "
     f"Spearman rank correlation of all pixels with {figures.NAMES[first]}.",
     {
         "image": "photograph",
@@ -224,11 +225,11 @@ if run.failures:
 # ## Limits
 #
 # - A map has the resolution of its layer, a few cells across; the smooth outline is interpolation.
-# - Scaling by each map's own extremes hides how much the target's score depends on the place at all.
-# - AblationCAM's weights divide by the score. With the plain logit, as in the grad-cam package, they would change if a
-#   constant were added to all logits, which no probability notices; hence the difference from the mean.
+# - Scaling each map to its own range hides how strongly the target's score depends on location at all.
+# - AblationCAM's weights divide by the score. With the plain logit, as in the grad-cam package, they change if a
+#   constant is added to all logits, although the probabilities do not. We therefore subtract the mean logit.
 # - Guided backpropagation shows edges of the input almost regardless of the network's weights
-#   {cite}`adebayo2018`: it is drawn here because the report that we replicate draws it.
+#   {cite}`adebayo2018`. We include it because the replicated report does.
 
 # %% tags=["remove-cell"]
 run.save_metrics(metrics)

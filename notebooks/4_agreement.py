@@ -15,7 +15,7 @@
 
 # %% [markdown]
 # (task-agreement)=
-# # Agreement: do LIME and the heatmaps choose the same pixels?
+# # Agreement: do LIME and the heatmaps select the same pixels?
 
 # %% tags=["parameters"]
 images: list = ["bull-mastiff", "dalmatian", "goose", "bald-eagle", "leafhopper", "dung-beetle", "strawberry", "cannon", "jeep-blue", "drum"]  # the photographs of the two runs, for drawing
@@ -60,8 +60,8 @@ if table["iou"].isna().any():
     empty = set(table[table["iou"].isna()]["image"])
     table, limes = table[~table["image"].isin(empty)], [lime for lime in limes if lime.image not in empty]
     if table.empty:
-        raise InputError("images: in every photograph both masks are empty: no superpixel speaks for the target")
-    display(Markdown(f"Left out, since both masks are empty: {', '.join(sorted(empty))}."))
+        raise InputError("images: in every photograph both masks are empty: no superpixel supports the target")
+    display(Markdown(f"Excluded because both masks are empty: {', '.join(sorted(empty))}."))
 run = start_run(
     out_dir,
     "4_agreement",
@@ -124,36 +124,36 @@ metrics = {
     "pair_surpassed": int(main_pair["surpassed"]),
 }
 rule_text = (
-    "cut at the area of LIME's mask"
+    "thresholded to the area of LIME's mask"
     if mask_rule == "area"
-    else f"cut at {threshold:g} of its maximum"
+    else f"thresholded at {threshold:g} of its maximum"
 )
 metrics["finding"] = (
     f"LIME and {figures.NAMES[first]}, {rule_text}: mean overlap (IoU) **{metrics['iou1']:.2f}**; "
-    f"chance would give {metrics['chance1']:.2f}."
+    f"chance level {metrics['chance1']:.2f}."
 )
 display(
     Markdown(
         f"**Answer.** LIME 1 and {figures.NAMES[first]}, {rule_text}, overlap with a mean IoU of "
         f"**{metrics['iou1']:.2f}** over {metrics['images']} photographs "
-        f"({metrics['iou1_least']:.2f} to {metrics['iou1_most']:.2f}), where masks of these areas placed at "
-        f"random would reach {metrics['chance1']:.2f}. "
+        f"({metrics['iou1_least']:.2f} to {metrics['iou1_most']:.2f}); random masks of the same areas reach "
+        f"{metrics['chance1']:.2f}. "
         + (
             f"At or below chance: {', '.join(below)}."
             if below
-            else "In every photograph they agree more than random masks would."
+            else "In every photograph the agreement exceeds that of random masks."
         )
         + (
-            f" Cut at equal area they reach {metrics['pair_iou']:.2f}, superpixels chosen in random order {metrics['pair_null']:.2f}"
+            f" Thresholded to equal area they reach {metrics['pair_iou']:.2f}, superpixels selected in random order {metrics['pair_null']:.2f}"
             if mask_rule == "value"
-            else f" Superpixels chosen in random order would reach {metrics['pair_null']:.2f}"
+            else f" Superpixels selected in random order reach {metrics['pair_null']:.2f}"
         )
         + (
-            f", and the heatmaps of the *other* photographs, cut at the same area, {metrics['pair_others']:.2f}: the difference to the "
+            f", and heatmaps of *other* photographs, thresholded to the same area, {metrics['pair_others']:.2f}: the difference from the "
             f"latter is {metrics['pair_others_over']:+.2f} (95 % interval {metrics['pair_others_low']:+.2f} to "
             f"{metrics['pair_others_high']:+.2f})."
             if metrics["images"] > 1
-            else ". One photograph allows no more than that."
+            else ". One photograph allows no interval."
         )
     )
 )
@@ -162,21 +162,21 @@ display(
 networks = {one.classifier for one in [*limes, *cams]}
 targets = [lime.image for lime in limes if any(c.image == lime.image and c.target != lime.target for c in cams)]
 if len(networks) > 1:
-    display(Markdown(f"**Two networks are compared here**, as `allow` permits: {', '.join(sorted(networks))}."))
+    display(Markdown(f"**This run compares two networks**, as `allow` permits: {', '.join(sorted(networks))}."))
 if targets:
-    display(Markdown(f"**Different categories are explained** by LIME and the heatmaps in {', '.join(targets)}."))
+    display(Markdown(f"**LIME and the heatmaps explain different classes** in {', '.join(targets)}."))
 
 # %% [markdown]
 # ## Method
 #
-# The masks $M$ of LIME and $H$ of a heatmap live in one frame, the network's view, explain one network's answer for one
-# category, and overlap, as in the report of {cite:t}`balwani2024`, by
+# LIME's mask $M$ and a heatmap's mask $H$ share one frame, the network's input, and explain the same class of the same
+# network. As in the report of {cite:t}`balwani2024`, we measure their overlap by
 #
 # $$ \mathrm{IoU} = \frac{|M \cap H|}{|M \cup H|}. $$
 #
-# A larger mask overlaps more by area alone, so the heatmap is cut to as many pixels as LIME's mask has (unless `mask_rule`
-# says otherwise). What chance would give is answered three times, and each answer keeps more of what maps have in common
-# whatever they show: scattered pixels, the same blobs or superpixels elsewhere, and maps of the other photographs.
+# Larger masks overlap more by area alone, so we threshold the heatmap to the area of LIME's mask (unless `mask_rule`
+# says otherwise). We use three increasingly strict null models: scattered pixels, the same blobs or superpixels elsewhere,
+# and maps of other photographs.
 
 # %% [markdown]
 # ## The overlaps
@@ -203,9 +203,9 @@ figures.publish(
     run,
     figures.gallery(pictures, ["view", "LIME 1", *cam_titles], labels),
     "overlap-gallery",
-    "Where LIME 1 and each heatmap, cut at LIME's area, choose the same pixels: white both, yellow only LIME, "
-    "red only the heatmap. IoU in the order of the columns"
-    + ("." if mask_rule == "area" else f", of heatmaps {rule_text}."),
+    "Pixels selected by LIME 1 and by each heatmap, thresholded to LIME's area: white both, yellow only LIME, "
+    "red only the heatmap. IoU values in column order"
+    + ("." if mask_rule == "area" else f", for heatmaps {rule_text}."),
     f"Grid of {len(drawn)} photographs: LIME's mask, and its overlap with {', '.join(cam_titles)}. " + "; ".join(labels),
     table,
 )
@@ -215,8 +215,8 @@ figures.publish(
     run,
     figures.agreement_chart(table),
     "agreement-chart",
-    "IoU of LIME's masks with each heatmap, by photograph; the gray bar is what random masks of the same "
-    "areas would reach.",
+    "IoU of LIME's masks with each heatmap, by photograph; gray bar: chance level, for random masks of the "
+    "same areas.",
     f"Two panels of IoU by photograph for {', '.join(cam_titles)}. "
     f"Mean IoU of LIME 1 with {figures.NAMES[first]} is {metrics['iou1']:.2f}, chance {metrics['chance1']:.2f}.",
     table,
@@ -231,8 +231,8 @@ figures.publish(
     run,
     pair_figures.matrix_chart(pair_means),
     "pair-matrix",
-    f"All pairs of explanations over {metrics['images']} photographs, both cut at the area of LIME 1: mean IoU "
-    "above the diagonal, mean Spearman correlation of all pixels below. LIME's two signs are kept apart.",
+    f"All pairs of explanations over {metrics['images']} photographs, both thresholded to the area of LIME 1: mean IoU "
+    "above the diagonal, mean Spearman correlation of all pixels below. LIME's positive and negative weights are separate.",
     f"Matrix of mean overlap and rank correlation; LIME supporting with {figures.NAMES[first]}: IoU "
     f"{main_pair['iou']:.2f}, correlation {main_pair['spearman']:.2f}.",
     pair_means,
@@ -244,8 +244,8 @@ figures.publish(
     run,
     pair_figures.baseline_chart(pair_means),
     "pair-baselines",
-    "Mean IoU of every pair, cut at equal area, and what three kinds of chance would give.",
-    "Bars of mean IoU by pair, each with three markers for scattered pixels, the same shapes elsewhere, and the "
+    "Mean IoU of every pair, thresholded to equal area, and its level under three null models.",
+    "Bars of mean IoU by pair, each with three markers: scattered pixels, the same shapes elsewhere, and "
     "maps of other photographs.",
     pairs,
     raster=False,
@@ -254,15 +254,15 @@ beaten = pair_means[decided(*(pair_means[f"others_{name}"].to_numpy() for name i
 lime_pairs = pair_means[pair_means["a"] == SUPPORTS]
 display(
     Markdown(
-        f"Over {metrics['images']} photograph no interval can be given."
+        f"With {metrics['images']} photograph no interval can be computed."
         if metrics["images"] < 2
-        else f"LIME's supporting superpixels and {figures.NAMES[first]} overlap above the central 95 % of randomly ordered "
+        else f"The overlap of LIME's supporting superpixels with {figures.NAMES[first]} exceeds the central 95 % of randomly ordered "
         f"superpixels in {metrics['pair_surpassed']} of {metrics['images']} photographs; on average the difference is "
         f"{metrics['pair_null_over']:+.2f} ({metrics['pair_null_low']:+.2f} to {metrics['pair_null_high']:+.2f}, "
-        f"p = {main_pair['null_mean_adjusted']:.3f}). Against the maps of other photographs, "
-        f"{len(beaten)} of {len(pair_means)} pairs are ahead, "
-        f"{int((beaten['a'] == SUPPORTS).sum())} of {len(lime_pairs)} of those with LIME: their intervals exclude zero, and p is "
-        f"below 0.05 after the correction for {len(pair_means)} pairs (Details). All intervals are over {metrics['images']} photographs."
+        f"p = {main_pair['null_mean_adjusted']:.3f}). Compared with maps of other photographs, "
+        f"{len(beaten)} of {len(pair_means)} pairs agree significantly more, "
+        f"including {int((beaten['a'] == SUPPORTS).sum())} of {len(lime_pairs)} pairs with LIME: their intervals exclude zero, and p is "
+        f"below 0.05 after correction for {len(pair_means)} pairs (Details). All intervals are over {metrics['images']} photographs."
     )
 )
 
@@ -271,8 +271,8 @@ figures.publish(
     run,
     pair_figures.sweep_chart(sweep),
     "area-sweep",
-    "The overlap depends on how much of the view is chosen: mean IoU of both maps cut at the same area, from "
-    f"{sweep['area'].min():.0%} to {sweep['area'].max():.0%}; dashed, scattered pixels.",
+    "The overlap depends on the selected area: mean IoU of both maps thresholded to the same area, from "
+    f"{sweep['area'].min():.0%} to {sweep['area'].max():.0%}; dashed: scattered pixels.",
     "Two panels of rising curves of IoU by area, above a dashed rising line for scattered pixels.",
     sweep,
     raster=False,
@@ -286,9 +286,9 @@ if len(localised):
         run,
         by_map.assign(name=by_map["map"].map(figures.NAMES)),
         "boxes",
-        f"Do the maps lie on the object? Means over {localised['image'].nunique()} photographs with boxes: the "
-        "pointing game (is the highest pixel in a box), the share of positive saliency in it, the share of the "
-        "mask in it, and the boxes' share of the view, which a map that knows nothing would reach.",
+        f"Localisation: means over {localised['image'].nunique()} photographs with boxes: the "
+        "pointing game (is the highest pixel in a box), the share of positive saliency in the boxes, the share of the "
+        "mask in them, and the boxes' share of the view, which an uninformative map reaches.",
         {"name": "map", "pointing": "pointing game", "energy": "energy inside", "precision": "mask inside", "box": "boxes' share"},
         dict.fromkeys(("pointing", "energy", "precision", "box"), "{:.2f}"),
     )
@@ -300,17 +300,17 @@ if len(localised):
     metrics["box_share"] = localised["box"].mean()
     display(
         Markdown(
-            "The packaged boxes were drawn by us by eye around every instance of the labelled category "
+            "We drew the packaged boxes by eye around every instance of the labelled class "
             "(pointing game: {cite:t}`zhang2018`)."
         )
     )
 else:
-    display(Markdown("None of these photographs has a box: give a CSV file as `boxes`."))
+    display(Markdown("None of these photographs has a bounding box: give a CSV file as `boxes`."))
 
 # %% [markdown]
 # ## What we see
 #
-# The first table is laid out as in the report that we replicate.
+# The first table has the layout of the replicated report's.
 
 # %% tags=["remove-input"]
 wide = (
@@ -333,9 +333,9 @@ run.save_table("pairs", pairs)
 difference = metrics["iou2"] - metrics["iou1"]
 display(
     Markdown(
-        f"LIME 2 counts opposing superpixels as part of the mask in {metrics['signs_differ']} of "
-        f"{metrics['images']} photographs; the mean IoU with {figures.NAMES[first]} changes by "
-        f"{difference:+.3f} against LIME 1."
+        f"The LIME 2 mask includes opposing superpixels in {metrics['signs_differ']} of "
+        f"{metrics['images']} photographs; its mean IoU with {figures.NAMES[first]} differs from that of LIME 1 by "
+        f"{difference:+.3f}."
     )
 )
 
@@ -353,10 +353,10 @@ figures.publish(
         [lime.target_name, "LIME 1", *cam_titles, "overlap"],
     ),
     "side-by-side",
-    f"One photograph, one prediction ({lime.target_name}), {1 + len(cam_names)} explanations. Last: where "
-    f"LIME 1 and {figures.NAMES[first]}, cut at LIME's area, agree (white). Of {metrics['images']} photographs it has the "
-    f"highest IoU, {metrics['iou1_most']:.2f}, {rule_text}.",
-    f"A row of pictures of {best}: the view, LIME's mask, heatmaps by {', '.join(cam_titles)}, and the overlap.",
+    f"One photograph, one prediction ({lime.target_name}), {1 + len(cam_names)} explanations. Last: agreement (white) of "
+    f"LIME 1 and {figures.NAMES[first]}, thresholded to LIME's area. This is the photograph with the highest IoU of "
+    f"{metrics['images']}: {metrics['iou1_most']:.2f}, {rule_text}.",
+    f"A row of images of {best}: the view, LIME's mask, heatmaps by {', '.join(cam_titles)}, and the overlap.",
     table[table["image"] == best],
 )
 
@@ -368,30 +368,30 @@ if run.failures:
 # %% [markdown]
 # ## Details
 #
-# **What is compared.** Maps of different networks or categories are refused, unless `allow` says otherwise. Two empty
-# masks have no IoU. Beside the overlap stands Spearman's correlation of the ranks of all pixels, which needs no cut.
+# **Comparability.** Comparing maps of different networks or classes is an error unless `allow` permits it. The IoU of two
+# empty masks is undefined. We also report Spearman's rank correlation of all pixels, which needs no threshold.
 #
-# **Chance.**
+# **Null models.**
 #
 # 1. *Scattered pixels:* the exact mean IoU of two random masks of these areas, from the hypergeometric
 #    distribution of their intersection.
-# 2. *The same blobs or superpixels elsewhere:* LIME's superpixels chosen in random order, or, for two
-#    heatmaps, one of them moved to every place of the view and mirrored. Smooth masks overlap more often
-#    than scattered pixels, whatever they show.
-# 3. *Maps of the other photographs:* what remains if a method merely looks where objects usually are.
+# 2. *The same blobs or superpixels elsewhere:* LIME's superpixels selected in random order or, for two
+#    heatmaps, one of them shifted to every position and mirrored. Smooth masks overlap more than
+#    scattered pixels, whatever they show.
+# 3. *Maps of other photographs:* the agreement of a method that merely marks where objects usually are.
 #
-# **Intervals and tests.** Differences are paired by photograph; intervals of their mean are Student's
-# {cite}`student1908`, each of one mean alone, and p is of Wilcoxon's signed-rank test, adjusted for the number of pairs
-# that are held against the same kind of chance {cite}`holm1979`. A pair is ahead if both agree.
+# **Intervals and tests.** Differences are paired by photograph. Intervals of the mean are Student's
+# {cite}`student1908`, not adjusted; p is from Wilcoxon's signed-rank test, adjusted for the number of pairs compared with
+# the same null model {cite}`holm1979`. A pair agrees significantly more if both interval and test say so.
 
 # %% [markdown]
 # ## Limits
 #
-# - IoU sees two sets of pixels and forgets how strongly they were chosen.
-# - Moving a map around wraps it at the border, and treats the middle like any other place; the comparison with
-#   other photographs does not, but they may show their objects elsewhere.
-# - Boxes contain background, and a network may rightly use what lies outside.
-# - Agreement is not truth: two methods can agree on what the network does not use.
+# - IoU compares sets of pixels and ignores saliency values.
+# - Shifted maps wrap at the border, and the shift ignores that objects tend to be centred. The comparison with other
+#   photographs has neither problem, but their objects may lie elsewhere.
+# - Boxes contain background, and a network may legitimately use context outside them.
+# - Agreement is not correctness: two methods can agree on pixels that the network does not use.
 
 # %% tags=["remove-cell"]
 run.save_metrics(metrics)

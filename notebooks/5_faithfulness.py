@@ -15,7 +15,7 @@
 
 # %% [markdown]
 # (task-faithfulness)=
-# # Faithfulness: does the prediction follow the pixels that an explanation ranks high?
+# # Faithfulness: does the prediction depend on the pixels that an explanation ranks high?
 
 # %% tags=["parameters"]
 model: str = "tf_efficientnet_lite0"  # the network of the two runs, by the same name
@@ -99,7 +99,7 @@ for baseline in rivals:
     metrics |= {f"{baseline}_{v}": int(counts.loc[baseline, v]) for v in counts.columns}
 metrics["finding"] = (
     f"{len(methods)} methods by {compared['measure'].nunique()} measures: better than a random map in "
-    f"**{metrics['random_better']} of {metrics['comparisons']}** cases, better than a blob in the picture's centre in "
+    f"**{metrics['random_better']} of {metrics['comparisons']}** comparisons, better than a centred blob in "
     f"**{metrics['centre_better']}**."
 )
 answer = (
@@ -108,28 +108,28 @@ answer = (
 for baseline, name in rivals.items():
     won, lost = metrics[f"{baseline}_better"], metrics[f"{baseline}_worse"]
     missing = faithfulness_figures.not_beaten(of_methods, baseline)
-    answer += f"Against the {name}, **{won} of {metrics['comparisons']}** comparisons are won and {lost} lost"
-    answer += f"; not won: {missing}. " if missing and won else ". "
-    answer += "" if missing else "Every method beats it on every measure. "
-    answer += "" if won else "No method is shown to beat it on any measure. "
+    answer += f"Compared with the {name}, **{won} of {metrics['comparisons']}** results are better and {lost} worse"
+    answer += f"; not better: {missing}. " if missing and won else ". "
+    answer += "" if missing else "Every method outperforms it on every measure. "
+    answer += "" if won else "No method is shown to outperform it on any measure. "
 display(Markdown(answer))
 if metrics["images"] < 6:
     display(
-        Markdown("With fewer than six photographs no comparison can be decided: the test has too few signs to count.")
+        Markdown("With fewer than six photographs no comparison can be significant: the signed-rank test has too few pairs.")
     )
 
 # %% [markdown]
 # ## Method
 #
-# A faithful explanation ranks high the pixels that the prediction rests on, so replacing pixels in its order must
-# change the probability $p$ of the explained category. **Deletion** and **insertion** {cite}`petsiuk2018` are scored
-# by the area under their curve over the share $q$ of pixels, low and high respectively, and **region flipping**
-# {cite}`samek2017` by the mean loss over its steps,
+# A faithful explanation ranks high the pixels on which the prediction depends, so replacing pixels in its order must
+# change the probability $p$ of the explained class. **Deletion** and **insertion** {cite}`petsiuk2018` are scored
+# by the area under the curve over the share $q$ of pixels (lower and higher is better, respectively), and **region
+# flipping** {cite}`samek2017` by the mean drop over its steps,
 #
 # $$ \mathrm{AUC} = \int_0^1 p(q)\,dq, \qquad \mathrm{AOPC} = \frac{1}{L+1} \sum_{k=0}^{L} \bigl(p_0 - p_k\bigr). $$
 #
-# The same is done, with **ROAD** {cite}`rong2022` beside them, for two maps that know nothing of the network: a smooth
-# **random field** and a **blob in the centre**.
+# We also report **ROAD** {cite}`rong2022`. Every measure is computed for two baselines that do not depend on the network:
+# a smooth **random field** and a **centred blob**.
 
 # %% [markdown]
 # ## The curves
@@ -140,9 +140,9 @@ figures.publish(
     run,
     faithfulness_figures.curves_chart(curves),
     "faithfulness-curves",
-    f"Mean probability of the explained category over {metrics['images']} photographs while pixels are deleted (a "
-    "faithful map falls early), put back into a blurred picture (rises early), or squares are flipped to noise (falls "
-    "early). Bands are 95 % intervals of each mean once what a photograph has in common for all maps is taken out.",
+    f"Mean probability of the explained class over {metrics['images']} photographs while pixels are deleted (faithful: "
+    "falls early), inserted into a blurred image (faithful: rises early), or squares are replaced by noise (faithful: falls "
+    "early). Bands: 95 % intervals of each mean after removing between-image variance.",
     f"Three panels of curves for {', '.join(names)}, a random field and a centred blob.",
     curves,
     raster=False,
@@ -153,9 +153,9 @@ figures.publish(
     run,
     faithfulness_figures.differences_chart(compared),
     "faithfulness-differences",
-    "How much better than each baseline, photograph by photograph: mean paired difference with its 95 % "
-    "interval. Right of the line is better; for deletion, where less is better, the sign is turned. Filled marks are "
-    "decided (interval without zero, adjusted p below 0.05), hollow ones are not.",
+    "Gain over each baseline: mean difference, paired by photograph, with its 95 % "
+    "interval. Right of the line is better; the sign is reversed for deletion, where lower is better. Filled marks are "
+    "significant (interval excludes zero, adjusted p below 0.05), hollow marks are undecided.",
     "Dots with intervals by method, one panel a measure. Not better than the random field: "
     f"{faithfulness_figures.not_beaten(compared, 'random') or 'none'}.",
     compared,
@@ -163,7 +163,7 @@ figures.publish(
 )
 
 # %% [markdown]
-# ## One photograph being deleted
+# ## Deletion on one photograph
 
 # %% tags=["remove-input"]
 deletion = curves[curves["measure"] == "deletion"].pivot_table(
@@ -188,9 +188,9 @@ figures.publish(
         [faithfulness_figures.name_of(method) for method in rows],
     ),
     "deletion-strip",
-    f"The photograph {shown.id} while the pixels that each map ranks highest are deleted; below each picture the probability of "
-    f"“{explanations[shown.id][0].target_name}”. It is the photograph with the middle mean deletion score of all.",
-    f"Rows of pictures of {shown.id} with more and more of it gray. Probability at the end of each row: "
+    f"The photograph {shown.id} while the pixels that each map ranks highest are deleted; below each image, the probability of "
+    f"“{explanations[shown.id][0].target_name}”. It is the photograph with the median of the mean deletion scores.",
+    f"Rows of images of {shown.id}, increasingly gray. Probability at the end of each row: "
     + "; ".join(f"{faithfulness_figures.name_of(m)} {of_shown.loc[m, fractions[-1]]:.2f}" for m in rows),
     of_shown.loc[rows, fractions].reset_index(),
 )
@@ -206,7 +206,7 @@ figures.publish_table(
     run,
     wide.assign(method=[faithfulness_figures.name_of(method) for method in wide.index]).reset_index(drop=True),
     "faithfulness-scores",
-    f"Mean scores over {metrics['images']} photographs. The arrow says which way is better.",
+    f"Mean scores over {metrics['images']} photographs. Arrows show whether lower or higher is better.",
     {"method": "map"} | {m: f"{faithfulness_figures.MEASURES[m]} {arrows[better[m]]}" for m in wide},
     dict.fromkeys(wide, "{:.3f}"),
 )
@@ -221,15 +221,15 @@ display(
         + "; ".join(f"{faithfulness_figures.MEASURES[m]} {faithfulness_figures.name_of(b)}" for m, b in best.items())
         + ". "
         + (
-            "All measures put the same method first. "
+            "All measures rank the same method first. "
             if len(set(best.values())) == 1
-            else "The measures do not agree on which method is best. "
+            else "The measures disagree on the best method. "
         )
         + (
-            f"The centred blob, which has seen neither network nor photograph, beats the random field on {centre_wins}: "
-            "that much is won by knowing that photographers put things in the middle."
+            f"The centred blob, which depends on neither network nor photograph, outperforms the random field on {centre_wins}: "
+            "the effect of a centre bias alone."
             if centre_wins
-            else "The centred blob is not shown to beat the random field on any measure."
+            else "The centred blob is not shown to outperform the random field on any measure."
         )
     )
 )
@@ -241,40 +241,39 @@ run.failures += [
 ]
 if run.failures:
     lines = "\n".join(f"- `{failure['source']}`: {failure['reason']}" for failure in run.failures)
-    display(Markdown(f"**Left out:**\n\n{lines}"))
+    display(Markdown(f"**Excluded:**\n\n{lines}"))
 
 # %% [markdown]
 # ## Details
 #
-# **Measures.** Deletion replaces pixels by the network's zero (gray), and insertion puts them back into a blurred
-# picture. Region flipping replaces squares of 8 × 8 pixels by noise, up to 16 % of the picture. ROAD imputes the missing
-# pixels from their neighbours, so that the outline of a hole tells less, and takes half the difference between removing
-# the least and the most relevant pixels.
+# **Measures.** Deletion replaces pixels by the network's zero input (gray); insertion restores them in a blurred image.
+# Region flipping replaces squares of 8 × 8 pixels by noise, up to 16 % of the image. ROAD imputes the missing pixels from
+# their neighbours, so that the shape of the hole reveals less, and takes half the difference between removing the least
+# and the most relevant pixels.
 #
-# **Baselines.** The random field is as coarse as a heatmap, and averaged over several draws. Random single pixels would
-# be a false opponent: they destroy all edges at once, so that their deletion is strong for a reason that has nothing to
-# do with places.
+# **Baselines.** The random field is as coarse as a heatmap; its scores are averaged over several draws. Random single
+# pixels would be a misleading baseline: they destroy all edges at once, so their deletion is effective for reasons
+# unrelated to location.
 #
-# **Won or lost.** Differences are paired by photograph. One is decided if Student's interval of its mean
+# **Significance.** Differences are paired by photograph. A difference is significant if Student's interval of its mean
 # {cite}`student1908` excludes zero and the p of Wilcoxon's signed-rank test, adjusted for all comparisons of this page
-# {cite}`benjamini1995`, is below 0.05. The intervals shown are each of one comparison alone.
+# {cite}`benjamini1995`, is below 0.05. The intervals shown are not adjusted.
 
 # %% [markdown]
 # ## Limits
 #
-# - Pictures with gray, blurred or noisy parts are unlike anything that the network was trained on. Its answer to
-#   them mixes the loss of the pixels with the strangeness of what replaces them. ROAD's imputation is there to
-#   reduce that, and where it disagrees with deletion, this is a likely reason.
-# - Objects of these photographs stand in the middle, so that a centred blob is a strong opponent; a method that does
-#   not beat it may still be right.
-# - LIME is fitted to what happens when parts are hidden, which is what deletion does: these measures are nearer to its
-#   own question than to that of the heatmaps.
-# - Only the order of the pixels is judged, not how much more one matters than another. Ties, which ReLU leaves at
-#   zero and superpixels leave inside each of them, are broken at random, and scattered pixels do more damage than
-#   patches of the same size.
-# - The measures judge the map by this network's probability. They do not say whether the network looks at what a
-#   person would.
-# - The photographs are few, so only large and regular differences can be decided; undecided is not the same as equal.
+# - Images with gray, blurred or noisy regions are out of distribution. The network's response mixes the loss of the
+#   pixels with the effect of their replacement. ROAD's imputation reduces this effect, which may explain where it
+#   disagrees with deletion.
+# - The objects in these photographs are centred, which makes a centred blob a strong baseline. A method that does not
+#   outperform it may still be correct.
+# - LIME is fitted to the effect of hiding regions, which is also what deletion measures. These measures favour LIME over
+#   the heatmaps.
+# - Only the ranking of the pixels matters, not the size of their saliency. Ties, at zero after ReLU and inside
+#   superpixels, are broken at random, and scattered pixels do more damage than patches of the same size.
+# - The measures evaluate a map by this network's probability. They do not show whether the network uses the regions that
+#   a person would use.
+# - With few photographs only large and consistent differences are significant; undecided does not mean equal.
 
 # %% tags=["remove-cell"]
 run.save_metrics(metrics)

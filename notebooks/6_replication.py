@@ -64,10 +64,10 @@ except UnavailableError as error:
     cases, source, files = [], "kept", stored.files()
     tables, kept = stored.load()
     note = (
-        f"**The report's own files could not be fetched here.** The tables and charts below are those that this project "
-        f"computed from them on {kept['computed']} (commit {kept['commit'][:7]} of {kept['repository']}) and keeps; "
-        "pictures of the masks are left out. With a network, or with `published` naming a copy of the files, all "
-        f"is computed anew. Reason: {error}."
+        f"**The report's files are unavailable here.** The tables and charts below are stored results, computed "
+        f"from these files on {kept['computed']} (commit {kept['commit'][:7]} of {kept['repository']}), "
+        "without images of the masks. With internet access, or with `published` set to a copy of the files, everything "
+        f"is recomputed. Reason: {error}."
     )
 if store and cases:
     stored.store(tables)
@@ -112,20 +112,20 @@ metrics = {
 agree = decided(metrics["others_low"], metrics["others_high"], metrics["others_adjusted"]) > 0
 metrics["finding"] = (
     f"The published table's mean IoU, {metrics['published_mean']:.2f}, is close to the chance level of its masks, "
-    f"{metrics['published_chance']:.2f}; with its flaws repaired it is **{metrics['iou_gradcam']:.2f}**, and chance "
+    f"{metrics['published_chance']:.2f}; after correction it is **{metrics['iou_gradcam']:.2f}**, with chance level "
     f"{metrics['chance']:.2f}."
 )
 display(
     Markdown(
         f"**Answer.** {metrics['equal']} of the {metrics['numbers']} published numbers are reproduced to four "
-        f"decimals. But they measure how large LIME's mask is: the Grad-CAM \"mask\" is "
+        f"decimals. But they measure the area of LIME's mask: the Grad-CAM \"mask\" covers "
         f"{metrics['cam_area_least']:.0f} to {metrics['cam_area_most']:.0f} % of the photograph, and the mean IoU of "
-        f"{metrics['published_mean']:.3f} is close to the chance level of such masks, {metrics['published_chance']:.3f}. In one "
+        f"{metrics['published_mean']:.3f} is close to the chance level of such masks, {metrics['published_chance']:.3f}. In the same "
         f"frame and at equal area the mean IoU is **{metrics['iou_gradcam']:.3f}** for Grad-CAM, "
-        f"{metrics['iou_ablationcam']:.3f} for AblationCAM and {metrics['iou_scorecam']:.3f} for ScoreCAM, and chance "
-        f"{metrics['chance']:.3f}. Above the maps of *other* photographs ({metrics['others']:.3f}) the mean is higher by "
+        f"{metrics['iou_ablationcam']:.3f} for AblationCAM and {metrics['iou_scorecam']:.3f} for ScoreCAM; the chance level is "
+        f"{metrics['chance']:.3f}. The mean exceeds that for maps of *other* photographs ({metrics['others']:.3f}) by "
         f"{metrics['over_others']:.3f}, 95 % interval {metrics['others_low']:.3f} to {metrics['others_high']:.3f}: "
-        + ("the two methods agree about the photographs." if agree else "this does not show that the two methods agree about a photograph.")
+        + ("the two methods agree on the same photograph." if agree else "this is no evidence that the two methods agree on the same photograph.")
     )
 )
 if note:
@@ -134,20 +134,19 @@ if note:
 # %% [markdown]
 # ## Method
 #
-# The report of {cite:t}`balwani2024` publishes its LIME masks and its heatmaps. They are taken from one commit
-# of its repository and each is checked by hash. Its overlap resizes the smaller mask to the larger bilinearly
-# and counts every pixel that is not zero,
+# The report of {cite:t}`balwani2024` publishes its LIME masks and heatmaps. We use the files of one commit of its
+# repository and check their hashes. To compute overlaps, the report resizes the smaller mask to the larger one by
+# bilinear interpolation and counts every non-zero pixel,
 #
 # $$ \mathrm{IoU} = \frac{|\{M \ne 0\} \cap \{H \ne 0\}|}{|\{M \ne 0\} \cup \{H \ne 0\}|}. $$
 #
-# Each repair is made on its own and then added to the ones before it. Chance is the exact mean IoU of two
-# random masks of the same areas. Random masks are scattered and maps are smooth, so two harder baselines
-# stand beside it: the same method's maps of the other photographs, and a disc in the middle. Intervals are
-# Student's over photographs {cite}`student1908`, each of one mean alone; p is of Wilcoxon's signed-rank test, adjusted for
-# all tests of this page {cite}`holm1979`.
+# We apply each correction alone and then cumulatively. The chance level is the exact mean IoU of two random masks of the
+# same areas. Random masks are scattered but maps are smooth, so we add two stricter baselines: the same method's maps of
+# the other photographs, and a centred disc. Intervals are Student's over photographs {cite}`student1908`, not adjusted;
+# p is from Wilcoxon's signed-rank test, adjusted for all tests of this page {cite}`holm1979`.
 
 # %% [markdown]
-# ## The published table, computed again
+# ## The published table, recomputed
 
 # %% tags=["remove-input"]
 headings = {"image": "photograph"}
@@ -157,7 +156,7 @@ figures.publish_table(
     run,
     check.reset_index()[list(headings)],
     "table-1",
-    "Table I of the report, IoU of LIME 1 (IoU1) and LIME 2 (IoU2) with Grad-CAM, as printed and computed again "
+    "Table I of the report, IoU of LIME 1 (IoU1) and LIME 2 (IoU2) with Grad-CAM, as published and recomputed "
     "from its own masks.",
     headings,
     {name: "{:+.4f}" if "difference" in name else "{:.4f}" for name in list(headings)[1:]},
@@ -171,30 +170,30 @@ figures.publish(
     run,
     audit_figures.area_chart(steps),
     "all-ones",
-    "Each published number against the one that results when the heatmap is replaced by a picture that is one "
-    "everywhere, which is LIME's area. On the line Grad-CAM adds nothing.",
+    "Each published number against the IoU when the heatmap is replaced by an all-ones mask, "
+    "which equals LIME's area. On the diagonal, Grad-CAM adds nothing.",
     f"Scatter of {metrics['numbers']} IoU values close to the diagonal; correlation {metrics['correlation']:.3f}.",
     first,
     raster=False,
 )
 display(
     Markdown(
-        "Grad-CAM's map is above zero almost everywhere. Replaced by a constant, it gives a mean absolute difference of "
-        f"{metrics['all_ones_difference']:.3f} and a correlation of {metrics['correlation']:.3f} with the published numbers."
+        "Grad-CAM's map is above zero almost everywhere. Replacing it by a constant changes the published numbers by "
+        f"{metrics['all_ones_difference']:.3f} on average (absolute value); the correlation between the two is {metrics['correlation']:.3f}."
     )
 )
 
 # %% [markdown]
-# ## One repair after the other
+# ## Corrections step by step
 
 # %% tags=["remove-input"]
 figures.publish(
     run,
     audit_figures.step_chart(steps),
     "steps",
-    "Mean IoU over the photographs as one repair is added to another; bars show the chance level of Grad-CAM's "
-    "masks, and the numbers on top are its IoU, which hardly moves; what changes is how much of it chance explains.",
-    "Two panels, LIME 1 and LIME 2: mean IoU of three CAMs by repair, and bars of the chance level. For LIME 1 and "
+    "Mean IoU over the photographs under cumulative corrections. Bars: chance level of Grad-CAM's masks; numbers on top: "
+    "its IoU. The IoU hardly changes; its chance level falls.",
+    "Two panels, LIME 1 and LIME 2: mean IoU of three CAMs by correction, and bars of the chance level. For LIME 1 and "
     f"Grad-CAM from {metrics['published_mean']:.3f} (chance {metrics['published_chance']:.3f}) to "
     f"{metrics['iou_gradcam']:.3f} (chance {metrics['chance']:.3f}).",
     steps,
@@ -210,8 +209,8 @@ figures.publish_table(
     run,
     effects.sort_values("lime", kind="stable"),
     "repairs-alone",
-    "Each repair on its own, Grad-CAM: mean IoU, its change against the published table, and what is above chance.",
-    {"lime": "LIME mask", "repair": "only this repaired", "iou": "IoU", "change": "change", "chance": "chance", "above": "above chance"},
+    "Each correction alone, Grad-CAM: mean IoU, its change from the published table, and its difference from the chance level.",
+    {"lime": "LIME mask", "repair": "correction", "iou": "IoU", "change": "change", "chance": "chance level", "above": "above chance"},
     {"iou": "{:.3f}", "change": "{:+.3f}", "chance": "{:.3f}", "above": "{:+.3f}"},
 )
 
@@ -222,30 +221,30 @@ in_table = first.set_index(["image", "lime"])["iou"]
 apart = steps[(steps["mode"] == "alone") & (steps["step"] == "signs")].set_index(["image", "lime"])["iou"]
 display(
     Markdown(
-        "- **Mask not grown.** Enlarging a mask bilinearly and keeping all that is not zero adds a rim to every superpixel.\n"
-        "- **One frame.** LIME's mask covers the middle of a squashed photograph, the heatmap all of it.\n"
-        "- **Equal area.** The heatmap is cut to as many pixels as LIME's mask has.\n"
-        f"- **Signs apart.** In {len(opposing)} of {metrics['images']} photographs LIME 2 has superpixels that oppose the category, "
+        "- **Nearest-neighbour resizing.** Bilinear upsampling, with every non-zero pixel counted, adds a rim to each superpixel.\n"
+        "- **Same frame.** LIME's mask covers a centre crop of the resized photograph, the heatmap the whole photograph.\n"
+        "- **Equal area.** The heatmap is thresholded to the area of LIME's mask.\n"
+        f"- **Positive weights only.** In {len(opposing)} of {metrics['images']} photographs LIME 2 has superpixels that oppose the class, "
         f"and the table counts them as part of the mask: {most['pixels']:,.0f} pixels for the {most['image']}, "
-        f"{100 * most['share']:.0f} % of its mask, which is where its {in_table[most['image'], 'LIME 2']:.3f} comes from "
-        f"({apart[most['image'], 'LIME 2']:.3f} without them).\n"
+        f"{100 * most['share']:.0f} % of its mask. Without them its IoU of {in_table[most['image'], 'LIME 2']:.3f} becomes "
+        f"{apart[most['image'], 'LIME 2']:.3f}.\n"
         "- **Two networks.** LIME explained ResNet-50 with torchvision's second set of weights (IMAGENET1K_V2), the heatmaps the "
-        "same architecture with the first (IMAGENET1K_V1), and each the category that its own network predicts. That cannot be repaired "
-        "from the files: even a perfect comparison of them would compare two networks."
+        "same architecture with the first (IMAGENET1K_V1), and each the class that its own network predicts. The files do not allow "
+        "a correction: even a perfect comparison would compare two networks."
     )
 )
 figures.publish_table(
     run,
     opposing,
     "opposing",
-    "The opposing superpixels of LIME 2, and their IoU with Grad-CAM cut at the same area: a heatmap that "
-    "avoids what opposes the category stays below chance.",
-    {"image": "photograph", "pixels": "pixels", "share": "share of LIME 2", "iou": "IoU with Grad-CAM", "chance": "chance"},
+    "The opposing superpixels of LIME 2, and their IoU with Grad-CAM thresholded to the same area: a heatmap that "
+    "avoids opposing superpixels stays below chance.",
+    {"image": "photograph", "pixels": "pixels", "share": "share of LIME 2", "iou": "IoU with Grad-CAM", "chance": "chance level"},
     {"share": "{:.2f}", "iou": "{:.3f}", "chance": "{:.3f}"},
 )
 
 # %% [markdown]
-# ## The threshold decides the number
+# ## Effect of the threshold
 
 # %% tags=["remove-input"]
 sweep = tables["sweep"]
@@ -255,8 +254,8 @@ figures.publish(
     run,
     audit_figures.sweep_chart(sweep),
     "sweep",
-    "Left: mean IoU with LIME 1 in one frame by the threshold on the heatmap (lines) and the chance level of masks "
-    "of those areas (dotted). Right: how much of the picture is above the threshold. The report's threshold is zero.",
+    "Left: mean IoU with LIME 1 in the same frame by the threshold on the heatmap (lines), and the chance level for masks "
+    "of those areas (dotted). Right: the share of the image above the threshold. The report's threshold is zero.",
     "Two line charts by threshold. IoU of Grad-CAM falls from "
     f"{at_zero['iou']:.2f} at zero to {at_half['iou']:.2f} at one half, and the area above it from "
     f"{100 * at_zero['cam_area']:.0f} to {100 * at_half['cam_area']:.0f} %.",
@@ -265,20 +264,20 @@ figures.publish(
 )
 
 # %% [markdown]
-# ## What is left
+# ## Agreement after correction
 
 # %% tags=["remove-input"]
 figures.publish(
     run,
     audit_figures.corrected_chart(corrected),
     "corrected-chart",
-    "IoU of LIME 1 with each CAM in one frame at equal area (marks), by photograph; gray bars: random masks; "
-    "strokes: the same method's maps of the other photographs, and a disc in the middle.",
+    "IoU of LIME 1 with each CAM in the same frame at equal area (markers), by photograph; gray bars: random masks; "
+    "strokes: the same method's maps of the other photographs, and a centred disc.",
     f"Chart of corrected IoU by photograph. At or below chance with some CAM: {', '.join(below_any) or 'none'}.",
     corrected,
     raster=False,
 )
-baselines = {"chance": "random masks", "others": "maps of other photographs", "centre": "disc in the middle"}
+baselines = {"chance": "random masks", "others": "maps of other photographs", "centre": "centred disc"}
 lines = [
     {
         "method": figures.NAMES[row["cam"]],
@@ -298,8 +297,8 @@ figures.publish_table(
     pd.DataFrame(lines),
     "corrected",
     f"Corrected mean IoU of LIME 1 with each CAM over {metrics['images']} photographs, against three baselines: mean difference "
-    "with its 95 % interval, adjusted p, and in how many photographs the CAM is above the baseline.",
-    {"method": "method", "iou": "IoU", "baseline": "against", "level": "its IoU", "difference": "difference", "interval": "95 % interval", "p": "p", "above": "above in"},
+    "with its 95 % interval, adjusted p, and the number of photographs in which the CAM exceeds the baseline.",
+    {"method": "method", "iou": "IoU", "baseline": "baseline", "level": "baseline IoU", "difference": "difference", "interval": "95 % interval", "p": "adjusted p", "above": "photographs above"},
     {"iou": "{:.3f}", "level": "{:.3f}", "difference": "{:+.3f}", "p": "{:.3f}"},
 )
 
@@ -315,17 +314,17 @@ if cases:
         run,
         figures.gallery([audit_figures.row(case, pixels[case.image]) for case in shown], audit_figures.TITLES, labels),
         "replication-gallery",
-        "The two photographs of least and the two of most agreement, with the published IoU1 and the corrected IoU with "
-        "Grad-CAM. LIME 1 and LIME 2 (yellow supports, blue opposes); LIME 1 and Grad-CAM as the report compares them; LIME 1 and "
-        "each CAM in one frame at equal area. White both, yellow only LIME, red only the CAM.",
-        f"Four photographs ({', '.join(case.image for case in shown)}) with LIME's masks, the published comparison, and three repaired ones.",
+        "The two photographs with the lowest and the two with the highest agreement, with the published IoU1 and the corrected IoU with "
+        "Grad-CAM. Columns: LIME 1 and LIME 2 (yellow supports, blue opposes); LIME 1 and Grad-CAM as the report compares them; LIME 1 and "
+        "each CAM in the same frame at equal area. White both, yellow only LIME, red only the CAM.",
+        f"Four photographs ({', '.join(case.image for case in shown)}) with LIME's masks, the published comparison, and three corrected ones.",
         corrected[corrected["image"].isin([case.image for case in shown])],
     )
 else:
-    display(Markdown("*Pictures of the masks are drawn where the report's files can be had.*"))
+    display(Markdown("*Images of the masks need the report's files, which are unavailable here.*"))
 
 # %% [markdown]
-# ## What its units were called
+# ## Labels of the report's units
 
 # %% tags=["remove-input"]
 labels = tables["kinds"]
@@ -334,8 +333,8 @@ figures.publish(
     run,
     unit_figures.kinds_chart(of_network),
     "published-kinds",
-    "Kinds of concept among the published labels of units, by network and layer, where our lexicon tells the kind.",
-    f"Stacked bars of kinds of concept for the layers of {' and '.join(of_network)}.",
+    "Concept types of the published unit labels, by network and layer, for concepts in our lexicon.",
+    f"Stacked bars of concept types for the layers of {' and '.join(of_network)}.",
     labels,
     raster=False,
 )
@@ -345,10 +344,10 @@ told = labels.loc[labels["kind"] != UNKNOWN, "units"].sum() / labels["units"].su
 metrics |= {f"scenes_{name}": float(value) for name, value in scenes.items()}
 display(
     Markdown(
-        "A scene is the label of "
-        + ", ".join(f"{value:.0%} of the output units of *{name}*" for name, value in scenes.items())
-        + f", among those whose kind our lexicon tells (of all units {told:.0%}). Whether that carries the report's claims is "
-        "tested on [the page of findings](task-findings)."
+        "Output units labelled with a scene: "
+        + ", ".join(f"{value:.0%} of *{name}*" for name, value in scenes.items())
+        + f", among labels in our lexicon (which covers {told:.0%} of all units). The [findings page](task-findings) "
+        "tests whether this supports the report's claims."
     )
 )
 
@@ -364,28 +363,28 @@ metrics |= {f"spearman_{a}_{b}_{end}": float(row[end]) for (a, b), row in ranks.
 above = {cam: int(value) for cam, value in summary.set_index("cam")["above_chance"].items()}
 display(
     Markdown(
-        f"- The corrected IoU of LIME 1 with Grad-CAM is above random masks by {metrics['over_chance']:.3f} "
+        f"- The corrected IoU of LIME 1 with Grad-CAM exceeds the chance level by {metrics['over_chance']:.3f} "
         f"({metrics['chance_low']:.3f} to {metrics['chance_high']:.3f}, p = {metrics['chance_adjusted']:.3f}), in "
         f"{above['gradcam']} of {metrics['images']} photographs; AblationCAM in {above['ablationcam']}, ScoreCAM in "
         f"{above['scorecam']}. At or below chance with at least one CAM: {', '.join(below_any) or 'none'}.\n"
-        f"- Much of that is smoothness and position: maps of *other* photographs reach {metrics['others']:.3f}, and a disc in "
-        f"the middle {metrics['centre']:.3f}"
+        f"- Smoothness and position explain much of this: maps of *other* photographs reach {metrics['others']:.3f}, and a "
+        f"centred disc {metrics['centre']:.3f}"
         + (", more than Grad-CAM itself.\n" if metrics["centre"] > metrics["iou_gradcam"] else ".\n")
-        + f"- The CAMs rank pixels alike among themselves (Spearman's correlation over the photographs: {'; '.join(spans)}), so three "
-        "heatmaps are not three independent witnesses.\n"
-        "- The report concludes that agreement is low. Its numbers could not tell: a heatmap that ranks pixels exactly as LIME "
-        "does, above zero nearly everywhere, would have got nearly the same ones."
+        + f"- The three CAMs rank pixels similarly (Spearman's correlation over the photographs: {'; '.join(spans)}), so they "
+        "are not independent evidence.\n"
+        "- The report concludes that agreement is low. Its numbers cannot support that: a heatmap that ranks pixels exactly as LIME "
+        "does, but is above zero nearly everywhere, would give nearly the same numbers."
     )
 )
 
 # %% [markdown]
 # ## Limits
 #
-# - Ten photographs: intervals are wide, and nothing here speaks of photographs in general.
-# - LIME and the CAMs explain two networks, which no repair of the comparison undoes.
-# - LIME's masks are taken as published: how much they would change with another seed is not in the files.
-# - The lexicon is ours and small; words that it lacks, plurals among them, have no kind.
-# - The baseline of other photographs is not free of the photographs' likeness: most show one animal near the middle.
+# - With ten photographs, intervals are wide and the results do not generalise to other photographs.
+# - LIME and the CAMs explain two different networks, which no correction can change.
+# - LIME's masks are used as published; the files do not show how much they vary with the seed.
+# - Our lexicon is small; concepts that it lacks, including plurals, have no type.
+# - The baseline of other photographs is affected by their similarity: most show one animal near the centre.
 
 # %% tags=["remove-cell"]
 run.save_table("corrected_by_image", corrected)

@@ -57,7 +57,7 @@ from xailib.report.run.results import start_run
 
 photographs = load_images(images)
 if first < 2 or len(photographs) < 2:
-    raise InputError("first: at least two photographs are needed, to tell how alike unrelated maps are")
+    raise InputError("first: needs at least two photographs, for the null baseline")
 checked = photographs[:first]
 classifier = load_classifier(model, weights or None, device, seed)
 asked = list(dict.fromkeys([*methods, *others]))
@@ -65,7 +65,7 @@ used = usable(classifier, asked)
 few = [method for method in used if method in sparse]
 checked_by = {method: checked[:sparse_first] if method in few else checked for method in used}
 if len(used) < len(asked):
-    display(Markdown(f"Guided backpropagation is left out: {model} has no ReLU, which it needs."))
+    display(Markdown(f"Guided backpropagation is excluded: it needs ReLUs, and {model} has none."))
 layer_name = cam_layer_of(classifier, layer or None) if methods else None
 cascades = [cascade(classifier, checked, stages, seed + draw) for draw in range(redraws)]
 options = {"num_samples": lime_samples, "seed": seed, "layer": layer_name}
@@ -158,20 +158,20 @@ metrics = {
     **{f"{row.method.replace('+', 'p')}_least": row.least for row in judged.itertuples()},
 }
 said = {
-    "passes": "**Pass**, with maps that change when the weights do, to no more likeness than maps of two different photographs have",
-    "fails": "**Fail**, with maps that stay more alike than that, so that part of what they show is the photograph and not the network",
-    "undecided": "**Undecided**, since much is left but maps of different photographs are about as alike, or the photographs are too few",
+    "passes": "**Pass** (with random weights the maps become no more similar than maps of unrelated images)",
+    "fails": "**Fail** (the maps remain more similar than that: they show the photograph in part, not the network)",
+    "undecided": "**Undecided** (the residual similarity is not separable from the null baseline, or there are too few photographs)",
 }
 exceptions = "".join(f"; {', '.join(words[word])} {word}" for word in ("fails", "undecided") if words[word])
 metrics["finding"] = (
-    f"Random weights instead of the learnt ones change the maps of **{len(words['passes'])} of {len(real)}** methods "
-    f"as much as another photograph would{exceptions}."
+    f"With random weights, the maps of **{len(words['passes'])} of {len(real)}** methods become no more similar "
+    f"to the original than maps of unrelated images{exceptions}."
 )
-left = "; ".join(f"{row.name} {row.left:.2f} (floor {row.floor:.2f})" for row in real.itertuples(index=False))
+left = "; ".join(f"{row.name} {row.left:.2f} (null baseline {row.floor:.2f})" for row in real.itertuples(index=False))
 verdicts = " ".join(f"{said[word]}: {', '.join(found)}." for word, found in words.items() if found)
 display(
     Markdown(
-        f"**Answer.** {verdicts} Rank correlation that is left when all of the network is random, mean over "
+        f"**Answer.** {verdicts} Residual rank correlation with fully random weights, mean over "
         f"{len(checked)} photographs"
         + (f" ({len(checked_by[few[0]])} for {', '.join(figures.NAMES[m] for m in few)})" if few else "")
         + f": {left}."
@@ -181,31 +181,31 @@ display(
 # %% [markdown]
 # ## Method
 #
-# Whoever looks at a plausible map cannot tell whether the network drew it or the photograph did, so all that the network
-# $f_0$ has learnt is taken away in stages, from the output layer down {cite}`adebayo2018`. Each map $L$ of a random
-# network $f_k$ is compared with the trained network's, for the same photograph $x$ and category $c$, by Spearman's rank
-# correlation of the pixels $\rho$:
+# A plausible map may reflect the photograph rather than the network. We therefore randomise the weights of the trained
+# network $f_0$ in stages, from the output layer down {cite}`adebayo2018`. Each map $L$ of a randomised network $f_k$ is
+# compared with the trained network's map, for the same photograph $x$ and class $c$, by Spearman's rank correlation of
+# the pixels $\rho$:
 #
 # $$
 # s_k = \rho\bigl(L(f_0, x, c),\, L(f_k, x, c)\bigr), \qquad
-# s_\text{floor} = \rho\bigl(L(f_0, x, c),\, L(f_0, x', c')\bigr) .
+# s_\text{null} = \rho\bigl(L(f_0, x, c),\, L(f_0, x', c')\bigr) .
 # $$
 #
-# Even unrelated maps of one method are somewhat alike, and the floor says how much: it compares the maps of two
-# different photographs $x$ and $x'$.
+# Even unrelated maps of one method are somewhat similar. The null baseline $s_\text{null}$ measures this similarity from
+# the maps of two different photographs $x$ and $x'$.
 
 # %% [markdown]
-# ## What randomising does
+# ## Effect of randomisation
 
 # %% tags=["remove-input"]
 figures.publish(
     run,
     stage_chart(table, judged),
     "sanity-stages",
-    f"Similarity of the maps to the trained network's, by how far down {model} is random (the name is that of the "
-    f"lowest random block; {len(checked)} photographs). Gray: the floor's interval. IoU is that of the highest "
-    f"{AREA:.0%} of the pixels. The edge detector never sees the network; it is here to show what failing looks like. "
-    f"{', '.join(figures.NAMES[m] for m in few) or 'No method'}: not computed at every stage, to save time.",
+    f"Similarity of the maps to the trained network's, by the lowest randomised block of {model} "
+    f"({len(checked)} photographs). Gray: interval of the null baseline. IoU: of the highest "
+    f"{AREA:.0%} of the pixels. The edge detector does not depend on the network: it is a negative control. "
+    f"Not computed at every stage, to save time: {', '.join(figures.NAMES[m] for m in few) or 'no method'}.",
     "Panels of similarity by stage. Rank correlation at the last stage, with the verdict: "
     + "; ".join(f"{row.name} {row.left:.2f}, {row.verdict}" for row in judged.itertuples(index=False)),
     table,
@@ -227,9 +227,9 @@ figures.publish(
         [figures.NAMES[method] for method in used],
     ),
     "sanity-gallery",
-    f"The maps of *{photograph.id}* for {ranked[photograph.id][0].name}, trained and random down to the block "
-    "above each column. Each map is scaled by its own extremes, the highest hundredth cut off. LIME's are signed: red "
-    "supports, blue opposes.",
+    f"The maps of *{photograph.id}* for {ranked[photograph.id][0].name}, with trained weights and with weights randomised "
+    "down to the block above each column. Each map is scaled to its own range and clipped at its 99th percentile. LIME's maps "
+    "are signed: red supports, blue opposes.",
     f"Grid of maps of {photograph.id}: {len(used)} methods in rows, trained and {stages} random networks in columns.",
     table[table["image"] == photograph.id],
 )
@@ -242,27 +242,27 @@ figures.publish_table(
     run,
     judged,
     "sanity-verdicts",
-    "Rank correlation with the trained network's map: with only the output layer random, with all of the network "
-    "random, and the floor, with 95 % intervals (cut off at -1 and 1); the verdict by it, and by SSIM instead. "
-    f"n: photographs. Below {CHANGED} a map counts as clearly changed, from {ALIKE} as the same.",
+    "Rank correlation with the trained network's map: with a random output layer, with all weights "
+    "random (residual similarity), and the null baseline, with 95 % intervals (clipped to [−1, 1]); the verdict, and the verdict by SSIM. "
+    f"n: photographs. A map counts as changed below {CHANGED}, and as unchanged from {ALIKE}.",
     {
         "name": "method",
         "photographs": "n",
         "first_stage": "output layer random",
-        "left": "all random",
+        "left": "residual similarity",
         "left_low": "from",
         "left_high": "to",
-        "floor": "floor",
-        "floor_low": "floor from",
-        "floor_high": "floor to",
+        "floor": "null baseline",
+        "floor_low": "null from",
+        "floor_high": "null to",
         "verdict": "verdict",
-        "ssim_verdict": "by SSIM",
+        "ssim_verdict": "verdict by SSIM",
     },
     dict.fromkeys(("first_stage", "left", "left_low", "left_high", "floor", "floor_low", "floor_high"), "{:.2f}"),
 )
 
 # %% [markdown]
-# ## Does a map depend on the category?
+# ## Does a map depend on the class?
 
 # %% tags=["remove-input"]
 run.save_table("sanity-floor", unrelated)
@@ -271,9 +271,9 @@ figures.publish_table(
     run,
     judged[["method", "name", "second", "least", "floor"]],
     "sanity-labels",
-    "Rank correlation of the map for the predicted category with the map for another, of the trained network, "
-    "mean over the photographs; 1 is the same map.",
-    {"name": "method", "second": "second most probable category", "least": "least probable category", "floor": "floor"},
+    "Trained network: rank correlation of the map for the predicted class with the map for another class, "
+    "mean over the photographs; 1 means identical ranks.",
+    {"name": "method", "second": "second most probable class", "least": "least probable class", "floor": "null baseline"},
     dict.fromkeys(("second", "least", "floor"), "{:.2f}"),
 )
 
@@ -289,18 +289,18 @@ gone = "; ".join(f"{figures.NAMES[method]} `{depth}`" for method, depth in depth
 differ = judged[judged["verdict"] != judged["ssim_verdict"]]["name"].tolist()
 display(
     Markdown(
-        (f"How far down the network must be random before the mean rank correlation is below {CHANGED}: {gone}. " if gone else "")
-        + (f"SSIM instead of rank correlation changes the verdict on {', '.join(differ)}. " if differ else "SSIM instead of rank correlation changes no verdict. ")
-        + ("The control, an edge detector, fails, as it must. " if (control["verdict"] == "fails").any() else "")
-        + f"Maps of random networks that are zero everywhere: {dark} of {len(random_maps)}. "
-        + (f"Between {redraws} draws of all the random weights, a photograph's rank correlation differs by {metrics['spread']:.2f} on average." if len(redrawn) and redraws > 1 else "")
+        (f"First stage at which the mean rank correlation is below {CHANGED}: {gone}. " if gone else "")
+        + (f"With SSIM instead of rank correlation, the verdict differs for {', '.join(differ)}. " if differ else "SSIM instead of rank correlation changes no verdict. ")
+        + ("The negative control, an edge detector, fails as expected. " if (control["verdict"] == "fails").any() else "")
+        + f"All-zero maps of random networks: {dark} of {len(random_maps)}. "
+        + (f"Between {redraws} random draws of all weights, a photograph's rank correlation differs by {metrics['spread']:.2f} on average." if len(redrawn) and redraws > 1 else "")
     )
 )
 display(
     Markdown(
-        f"The map for the least probable category is nearly (from {ALIKE} on) the map for the predicted one by {', '.join(deaf)}."
+        f"The maps for the least probable and the predicted class are nearly identical (rank correlation from {ALIKE}) for {', '.join(deaf)}."
         if deaf
-        else f"By no method is the map for the least probable category nearly (from {ALIKE} on) the map for the predicted one."
+        else f"For no method are the maps for the least probable and the predicted class nearly identical (rank correlation from {ALIKE})."
     )
 )
 
@@ -312,28 +312,28 @@ if run.failures:
 # %% [markdown]
 # ## Details
 #
-# **Random weights.** Every parameter is drawn anew from a normal distribution with its own mean and standard
-# deviation, and the running statistics of batch norms are measured anew on the photographs. PyTorch's own initial
-# values would do too, but in a deep network without fitting statistics they let the activations vanish, and a map would
-# change for that reason alone. Where the weights are drawn several times, a photograph's similarity is the mean.
+# **Random weights.** We draw every parameter from a normal distribution with the parameter's own mean and standard
+# deviation, and re-estimate the running statistics of batch norms on the photographs. With PyTorch's initialisation and
+# unsuitable statistics, activations vanish in a deep network, and a map would change for that reason alone. With several
+# random draws, a photograph's similarity is their mean.
 #
-# **Verdict.** Intervals are Student's over photographs {cite}`student1908`; the floor's, a mean over pairs that share
-# photographs, is that of the jackknife's pseudo-values {cite}`arvesen1969`. A method passes if its mean similarity at the
-# last stage is not above the floor's interval, and its own interval lies where a map has clearly changed. It fails if
-# its own interval lies above the floor's, or where two maps are the same (the table says which values these are). All
-# else is undecided; in particular, a method whose maps are alike whatever the photograph has a high floor, and does not
-# pass by that alone. A map that is zero everywhere ranks no pixel, and counts as similarity 0.
+# **Verdict.** Intervals are Student's over photographs {cite}`student1908`. The null baseline is a mean over pairs that
+# share photographs; its interval uses jackknife pseudo-values {cite}`arvesen1969`. A method passes if its mean similarity
+# at the last stage does not exceed the interval of the null baseline, and its own interval lies below the threshold for a
+# changed map. It fails if its interval lies above that of the null baseline, or above the threshold for an unchanged map
+# (the table's caption gives both thresholds). Everything else is undecided. In particular, a method whose maps are similar for
+# all photographs has a high null baseline, which is not enough to pass. An all-zero map has no ranking; its similarity
+# counts as 0.
 
 # %% [markdown]
 # ## Limits
 #
-# - Passing is necessary, not sufficient: a map of noise would pass.
-# - A random network still sees the photograph. Convolutions with random weights keep edges and brightness, so
-#   that some likeness is left even where a method does nothing wrong.
-# - Few photographs, fewest for the methods with hundreds of passes a map, whose intervals are wide for that reason; and few
-#   draws of random weights, so that the intervals are of the photographs only.
-# - LIME is random itself. Trained and random networks share superpixels, samples and seed, so that what
-#   changes between its maps is the network; with few samples its maps are noisy all the same.
+# - Passing is necessary, not sufficient: pure noise would pass.
+# - Convolutions with random weights preserve edges and brightness, so some similarity remains even for a correct method.
+# - There are few photographs, fewest for methods that need hundreds of passes per map, whose intervals are wide. The
+#   intervals cover the variation between photographs only, not between random draws of the weights.
+# - LIME is itself random. Trained and random networks share superpixels, samples and seed, so only the network differs
+#   between its maps; with few samples the maps are still noisy.
 
 # %% tags=["remove-cell"]
 run.save_metrics(metrics)

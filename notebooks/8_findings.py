@@ -88,19 +88,19 @@ metrics = {
 }
 display(
     Markdown(
-        f"**Answer.** {metrics['claims']} claims of the report that we replicate were put to {metrics['tests']} tests on "
-        f"this report's own network and {photographs} photographs, and on the published labels of units ({said}). What the report says of its own numbers is "
-        "audited on [the page on the replication](task-replication)."
+        f"**Answer.** {metrics['claims']} claims of the replicated report, {metrics['tests']} tests ({said}). The tests use "
+        f"our own network and {photographs} photographs, and the report's published unit labels. The [replication page](task-replication) "
+        "audits the report's own numbers."
     )
 )
 
 # %% [markdown]
 # ## Method
 #
-# Each claim of the text by {cite:t}`balwani2024` is put as one number that would be positive if it were true, with a 95 %
-# interval $[l, u]$: Student's over photographs {cite}`student1908`, or Newcombe's for the difference of two shares of units
-# {cite}`newcombe1998`. The verdict follows from the interval and from the p of a test (Wilcoxon's signed-rank test, or
-# Fisher's for units), adjusted for all $m$ tests of this page by Holm's rule {cite}`holm1979`:
+# Each claim by {cite:t}`balwani2024` is expressed as a statistic that is positive if the claim is true, with a 95 %
+# interval $[l, u]$: Student's over photographs {cite}`student1908`, or Newcombe's for the difference of two proportions of
+# units {cite}`newcombe1998`. The verdict depends on the interval and on the p of a test (Wilcoxon's signed-rank test, or
+# Fisher's exact test for units), adjusted for all $m$ tests of this page by Holm's method {cite}`holm1979`:
 #
 # $$
 # \text{holds: } l > 0,\ \tilde p < 0.05; \qquad \text{does not hold: } u < 0,\ \tilde p < 0.05,
@@ -110,9 +110,9 @@ display(
 # \tilde p_{(i)} = \max_{j \le i}\, \min\bigl(1, (m - j + 1)\, p_{(j)}\bigr).
 # $$
 #
-# Anything else is *undecided*. A claim of no difference, which makes two of the tests, holds if the interval lies inside a
-# stated margin and a test rules out a difference as large as that; of the two, the p in the table is of this one, unless
-# the claim does not hold.
+# Everything else is *undecided*. A claim of no difference counts as two tests. It holds if the interval lies within a
+# given margin and an equivalence test rejects a larger difference; the table shows the p of this test, unless the claim
+# does not hold.
 
 # %% [markdown]
 # ## The claims
@@ -126,16 +126,16 @@ figures.publish_table(
     run,
     shown,
     "findings",
-    f"Claims and tests. Positive numbers support the claim; intervals are over {photographs} photographs, or over "
-    "the units; p is adjusted for all tests of this page.",
+    f"Claims and tests. Positive values support the claim. Intervals are over {photographs} photographs or over "
+    "units; p is adjusted for all tests of this page.",
     {
         "claim": "claim",
         "verdict": "verdict",
-        "measure": "what is measured",
-        "value": "number",
+        "measure": "measure",
+        "value": "value",
         "interval": "95 % interval",
         "p": "adjusted p",
-        "count": "count",
+        "count": "n",
     },
     {"value": "{:+.3f}"},
 )
@@ -151,21 +151,21 @@ for word in findings.VERDICTS:
             f"- {row.claim} ({row.measure}: {row.value:+.3f}; [evidence]({row.page}))" for row in part.itertuples()
         )
         display(Markdown(f"**{word.capitalize()}**\n\n{lines}"))
-left_out = "\n".join(f"- {claim} It needs {need}." for claim, need in findings.untested(table).items())
+left_out = "\n".join(f"- {claim} Needs {need}." for claim, need in findings.untested(table).items())
 if left_out:
-    display(Markdown(f"**Left out**\n\n{left_out}"))
+    display(Markdown(f"**Not tested**\n\n{left_out}"))
 
 # %% [markdown]
 # ## Limits
 #
-# - These verdicts are about this network and these photographs. The report looked at other ones, and its claims may
-#   hold there; the [replication](task-replication) tests its own numbers.
-# - With few photographs only large differences are decided: *undecided* is no evidence that there is none.
-# - The correction for the number of tests makes chance decisions rare, not impossible, and it is strict: with more
-#   claims on the page, each needs clearer numbers. The same photographs serve all tests over photographs.
-# - Units of a network are counted as if they were independent of each other, and only those whose label is in our
-#   lexicon. What the page says of the published labels rests on them as they are.
-# - Nothing is claimed of what the report's authors saw in single pictures.
+# - The verdicts apply to this network and these photographs. The report used others, for which its claims may hold; the
+#   [replication](task-replication) tests its own numbers.
+# - With few photographs only large differences are significant: *undecided* is not evidence of no difference.
+# - Holm's correction limits false positives but is conservative: each additional test reduces power. All tests over
+#   photographs use the same photographs.
+# - Units are treated as independent, and only units whose label is in our lexicon count. We take the published labels as
+#   they are.
+# - We did not test the report's comments on individual images.
 
 # %% tags=["remove-cell"]
 run.save_metrics(metrics)

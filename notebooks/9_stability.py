@@ -15,7 +15,7 @@
 
 # %% [markdown]
 # (task-stability)=
-# # LIME again: would another run choose the same superpixels?
+# # LIME's stability: would another run select the same superpixels?
 
 # %% tags=["parameters"]
 model: str = "tf_efficientnet_lite0"  # the network of the LIME run, by the same name
@@ -125,56 +125,55 @@ metrics = {
 least, most = compared_sizes(runs)
 metrics["finding"] = (
     f"Two halves of LIME's {samples} samples share **{table['shared'].mean():.0%}** of the superpixels "
-    f"that they choose; **{metrics['stable']} of {len(table)}** masks count as stable."
+    f"that they select; **{metrics['stable']} of {len(table)}** masks count as stable."
 )
 display(
     Markdown(
-        f"**Answer.** Two runs of LIME that differ in nothing but their random samples share "
+        f"**Answer.** Two runs of LIME that differ only in their random samples share "
         f"{means.loc[least, 'shared']:.0%} of their {num_features} superpixels with {least} samples each and "
         f"{means.loc[most, 'shared']:.0%} with {most} (mean over {len(set(runs['image']))} photographs). "
-        f"Of the {len(table)} masks of this report, made of {samples} samples each, {metrics['stable']} "
-        f"{'is' if metrics['stable'] == 1 else 'are'} stable by the rule below; on average {table['sure'].mean():.1f} of the "
-        f"{num_features} superpixels are sure."
+        f"Of the {len(table)} masks in this report, with {samples} samples each, {metrics['stable']} "
+        f"{'is' if metrics['stable'] == 1 else 'are'} stable by the criterion below; on average {table['sure'].mean():.1f} of "
+        f"{num_features} superpixels are selected in at least {MIN_FREQUENCY:.0%} of half-samples."
     )
 )
 
 # %% [markdown]
 # ## Method
 #
-# LIME fits its weights to random samples {cite}`ribeiro2016`, so that another seed gives other weights, and its
-# users' oldest complaint is that two runs differ. We measure that directly, by cutting one long run into runs
-# that share no sample, and comparing every two of them. We also estimate it from a single run, from the samples that
-# it has anyway:
+# LIME fits its weights to random samples {cite}`ribeiro2016`, so another seed gives other weights: two runs differ. We
+# measure this directly, by splitting one long run into disjoint shorter runs and comparing all pairs of them. We also
+# estimate it from a single run, by splitting its samples:
 #
 # $$
 # s = \frac{|M_1 \cap M_2|}{\max(|M_1|, |M_2|)} ,
 # $$
 #
-# where $M_1$ and $M_2$ are the masks from two random halves of its samples. The halves are two real,
-# independent runs of half the length; what they share is therefore a cautious statement about the whole run.
+# where $M_1$ and $M_2$ are the masks from two random halves of the samples. The halves are independent runs of half the
+# length, so $s$ is a conservative estimate for the whole run.
 
 # %% tags=["remove-input"]
 display(
     Markdown(
-        f"A mask counts as **stable** if $s \\geq {AGREEMENT}$ in {CONFIDENCE:.0%} of the ways to split the samples, and a superpixel of "
-        f"the mask as **sure** if at least {MIN_FREQUENCY:.0%} of the halves choose it. "
-        '`explain_lime(..., num_samples="auto")` draws until the mask is stable or a cap is reached. '
-        "The interval of a weight is the bootstrap's {cite}`efron1979`: the linear model fitted again to samples drawn with replacement. "
-        "None of this needs another pass through the network."
+        f"A mask is **stable** if $s \\geq {AGREEMENT}$ in {CONFIDENCE:.0%} of the random splits. The **selection frequency** of a "
+        f"superpixel is the share of half-samples that select it; we count superpixels of the mask with at least {MIN_FREQUENCY:.0%}. "
+        '`explain_lime(..., num_samples="auto")` draws samples until the mask is stable or a maximum is reached. '
+        "Intervals of the weights are bootstrap intervals {cite}`efron1979`: the linear model is refitted to samples drawn with replacement. "
+        "None of this needs further passes through the network."
     )
 )
 
 # %% [markdown]
-# ## How far two runs agree
+# ## Agreement between runs
 
 # %% tags=["remove-input"]
 figures.publish(
     run,
     stability_figures.runs_chart(runs),
     "stability-runs",
-    f"What two runs of LIME on {model} have in common, by the number of samples of each (mean over all pairs of runs "
-    f"cut from {pool} samples of the first photograph and half as many of others). Broken lines: the estimate from a single run of twice as many samples, by its two halves.",
-    "Three line charts that rise with the number of samples. Share of superpixels in common: "
+    f"Agreement of two LIME runs on {model}, by their number of samples (mean over all pairs of disjoint runs "
+    f"from {pool} samples of the first photograph and half as many of the others). Dashed: the split-half estimate from a single run of twice as many samples.",
+    "Three line charts that rise with the number of samples. Share of common superpixels: "
     + "; ".join(f"{size} samples {row.shared:.0%}" for size, row in means.iterrows()),
     runs,
     raster=False,
@@ -182,10 +181,10 @@ figures.publish(
 said = "; ".join(
     f"*{image}*: {f'{count} samples' if count else f'not after {drawn[image]}'}" for image, count in enough.items()
 )
-display(Markdown(f"Samples after which `\"auto\"` calls the mask stable: {said}."))
+display(Markdown(f"Samples at which `\"auto\"` finds the mask stable: {said}."))
 
 # %% [markdown]
-# ## How sure each weight is
+# ## Uncertainty of the weights
 
 # %% tags=["remove-input"]
 weights_of_one = weights_table(own[0], details[0], num_features)
@@ -194,8 +193,8 @@ figures.publish(
     stability_figures.weights_chart(weights_of_one),
     "stability-weights",
     f"Every superpixel of *{own[0].image}* ({own[0].target_name}): its weight with the 95 % bootstrap interval from "
-    f"{details[0].samples} samples, filled if it is in the mask; below, how many halves of the samples choose it.",
-    f"Weights of {len(details[0].low)} superpixels with intervals, sorted; bars of how often each is chosen.",
+    f"{details[0].samples} samples (filled: in the mask); below, its selection frequency in half-samples.",
+    f"Weights of {len(details[0].low)} superpixels with intervals, sorted; bars of their selection frequencies.",
     weights_of_one,
     raster=False,
 )
@@ -212,14 +211,14 @@ figures.publish(
             ]
             for e, found in shown
         ],
-        ["view", "LIME 1", "chosen by halves"],
+        ["view", "LIME 1", "selection frequency"],
         [f"{e.image}: {'stable' if found.stable else 'not stable'}" for e, found in shown],
     ),
     "stability-gallery",
-    f"The mask of the {num_features} superpixels that support the prediction most, and how many halves of the samples choose "
-    "each superpixel, from none (dark) to all (bright). A sharp mask can hide how much of it is chance.",
-    "Grid of photographs, LIME's masks and heatmaps of how often a superpixel is chosen. "
-    + "; ".join(f"{row.image}: {row.sure} of {row.chosen} sure" for row in table.itertuples()),
+    f"The mask of the {num_features} superpixels that support the prediction most, and the selection frequency of "
+    "each superpixel, from zero (dark) to one (bright). A sharp mask can hide this uncertainty.",
+    "Grid of photographs, LIME's masks and heatmaps of selection frequencies. "
+    + "; ".join(f"{row.image}: {row.sure} of {row.chosen} superpixels above the frequency threshold" for row in table.itertuples()),
     table,
 )
 
@@ -231,17 +230,17 @@ figures.publish_table(
     run,
     table.assign(verdict=table["stable"].map({True: "stable", False: "not stable"})),
     "stability-photographs",
-    "What each explanation of the LIME page says of itself. In common, IoU and rank correlation: of two halves, mean over splits. "
-    "Samples needed: at which of its looks `\"auto\"` would have stopped, the first that finds the mask stable (a later one need "
-    "not); a dash where none does.",
+    "Split-half stability of each explanation on the LIME page. Shared superpixels, IoU and rank correlation: between two halves, mean over splits. "
+    f"Frequent: superpixels of the mask with a selection frequency of at least {MIN_FREQUENCY:.0%}. Samples needed: the first check at which `\"auto\"` "
+    "finds the mask stable (later checks may differ); a dash if none does.",
     {
         "image": "photograph",
         "samples": "samples",
         "superpixels": "superpixels",
-        "shared": "in common",
+        "shared": "shared",
         "iou": "IoU",
         "rank_correlation": "rank correlation",
-        "sure": "sure",
+        "sure": "frequent",
         "chosen": "in the mask",
         "verdict": "mask",
         "needed": "samples needed",
@@ -251,14 +250,14 @@ figures.publish_table(
 few = table.loc[table["shared"].idxmin()]
 display(
     Markdown(
-        f"Least repeatable is *{few['image']}*, with {few['superpixels']} superpixels: its halves share {few['shared']:.0%}. "
-        f"On average {metrics['sure']:.1f} of the {num_features} chosen superpixels are sure. What changes is the end of the "
-        "list, where several superpixels matter about equally and a fixed number is cut off all the same."
+        f"The least stable explanation is that of *{few['image']}*, with {few['superpixels']} superpixels: its halves share {few['shared']:.0%}. "
+        f"On average {metrics['sure']:.1f} of {num_features} superpixels are selected in at least {MIN_FREQUENCY:.0%} of half-samples. The selection varies at the "
+        "end of the ranking, where several superpixels have similar weights but the number selected is fixed."
     )
 )
 
 # %% [markdown]
-# ## Better samples for the same passes
+# ## Variance reduction at equal cost
 
 # %% tags=["remove-input"]
 if designs:
@@ -269,9 +268,9 @@ if designs:
         run,
         stability_figures.designs_chart(passes),
         "stability-designs",
-        f"Passes through the network for the same variance of a weight, compared with lime's independent samples (runs of {design_size}). "
-        "Bars: mean over photographs. Antithetic: every second sample shows what the one before hides. "
-        "Orthogonal: besides that, any two superpixels are uncorrelated within a block of samples.",
+        f"Passes needed for the same variance of a weight, relative to lime's independent samples (runs of {design_size} samples). "
+        "Bars: mean over photographs. Antithetic: every second sample is the complement of the previous one. "
+        "Orthogonal: antithetic, and any two superpixels are uncorrelated within a block of samples.",
         "Bars: " + "; ".join(f"{design} {value:.0%}" for design, value in average.items()),
         passes,
         raster=False,
@@ -279,16 +278,16 @@ if designs:
     best = average.idxmin()
     display(
         Markdown(
-            "Neither is better than independent samples here."
+            "No design is better than independent samples here."
             if best == "independent"
-            else f"Fewest passes: {best}, with {average[best]:.0%} of those of independent samples. What two superpixels "
-            "do only together drops out of the difference between a sample and its opposite. "
-            f'`explain_lime(..., design="{best}")` draws them; the report keeps lime\'s own way, to be comparable.'
+            else f"Fewest passes: {best}, with {average[best]:.0%} of those of independent samples. Pairwise interactions "
+            "cancel in the difference between a sample and its complement. "
+            f'`explain_lime(..., design="{best}")` uses this design; the report uses lime\'s independent samples, for comparability.'
         )
     )
 
 # %% [markdown]
-# ## Another cut into superpixels
+# ## Effect of the segmentation
 
 # %% tags=["remove-input"]
 cut = cuts_table(pools["independent"], cuts, num_features)
@@ -296,16 +295,16 @@ figures.publish_table(
     run,
     cut,
     "stability-cuts",
-    f"Runs of {cut_samples} samples on another cut of the view, against runs as long on the usual one ({segmentation}, seed {seed}). "
-    "Same cut: mean over pixels of the IoU of the two superpixels that a pixel is in. IoU of the masks in pixels: of the "
-    "run on the other cut with those on the usual one, and of two runs on the usual one.",
+    f"Runs of {cut_samples} samples on another segmentation, compared with runs of equal length on the default one ({segmentation}, seed {seed}). "
+    "Segmentation overlap: mean over pixels of the IoU of a pixel's two superpixels. Mask IoU: between a "
+    "run on the other segmentation and runs on the default one, and between two runs on the default one.",
     {
         "image": "photograph",
-        "cut": "other cut",
+        "cut": "other segmentation",
         "superpixels": "superpixels",
-        "same": "same cut",
-        "iou": "IoU, other cut",
-        "usual": "IoU, usual cut",
+        "same": "segmentation overlap",
+        "iou": "mask IoU, other",
+        "usual": "mask IoU, default",
         "runs": "runs",
     },
     {"same": "{:.3f}", "iou": "{:.2f}", "usual": "{:.2f}"},
@@ -317,14 +316,14 @@ metrics |= {"other_cut_same": replaced["same"], "other_cut_iou": replaced["iou"]
 display(
     Markdown(
         (
-            f"Another seed of {segmentation} gives the same cut ({reseeded['same']:.1%} of a superpixel on average), so that what "
-            f"differs between two runs is due to their samples; this run's IoU of {reseeded['iou']:.2f} with the others, whose own is "
-            f"{reseeded['usual']:.2f}, is a matter of luck."
+            f"Another seed of {segmentation} gives the same segmentation (overlap {reseeded['same']:.1%}), so two runs "
+            f"differ only in their samples: the mask IoU of {reseeded['iou']:.2f}, against {reseeded['usual']:.2f} between the other runs, "
+            "reflects sampling noise."
             if reseeded["same"] > 0.999
-            else f"Another seed of {segmentation} gives another cut: {reseeded['same']:.1%} of a superpixel is the same on average, and the "
-            f"IoU is {reseeded['iou']:.2f}, against {reseeded['usual']:.2f} on one cut."
+            else f"Another seed of {segmentation} gives another segmentation (overlap {reseeded['same']:.1%}): the mask "
+            f"IoU is {reseeded['iou']:.2f}, against {reseeded['usual']:.2f} with the same segmentation."
         )
-        + f" Another algorithm ({other}) cuts elsewhere ({replaced['same']:.1%} the same), and the IoU is {replaced['iou']:.2f}."
+        + f" With another algorithm ({other}, overlap {replaced['same']:.1%}), the mask IoU is {replaced['iou']:.2f}."
     )
 )
 
@@ -336,10 +335,9 @@ if run.failures:
 # %% [markdown]
 # ## Limits
 #
-# - Everything but the last table is about the samples alone, with one cut into superpixels.
-# - A stable mask is a repeatable one. Whether it is faithful to the network is another question, see
-#   {ref}`task-faithfulness`.
-# - The long runs are of few photographs; curves of others may lie elsewhere.
+# - All results except the last table concern sampling alone, with a fixed segmentation.
+# - A stable mask is repeatable, but not necessarily faithful to the network: see {ref}`task-faithfulness`.
+# - The long runs cover few photographs; others may behave differently.
 
 # %% tags=["remove-cell"]
 run.save_metrics(metrics)

@@ -5,6 +5,7 @@ import os
 # Before torch is imported: several workers of pytest share the cores.
 os.environ |= {"OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"}
 
+import functools
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,15 +23,25 @@ ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items):
-    """Give one worker all tests of the site, and all that share what their file makes once."""
-    for item in items:
-        scopes = {found[-1].scope for found in item._fixtureinfo.name2fixturedefs.values()}
-        if {"site", "browser"} & {*item.fixturenames}:
-            item.add_marker(pytest.mark.xdist_group("site"))
-        elif "module" in scopes and not item.get_closest_marker("xdist_group"):
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+@functools.cache
+def group(file: str) -> str:
+    """Return what the tests of a file share: the built site, what the file makes once, nothing."""
+    text = (ROOT / file).read_text(encoding="utf-8")
+    if "(page, address" in text:
+        return "site"
+    return file if 'scope="module"' in text else ""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Give one worker all tests of a group; xdist 3.8 does not see its own groups in pytest 9.2."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByGroup(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            return group(nodeid.partition("::")[0]) or nodeid
+
+    return ByGroup(config, log)
 
 
 @pytest.fixture(scope="session")

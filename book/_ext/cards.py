@@ -35,10 +35,12 @@ def _single(rows: Rows) -> pd.DataFrame:
         found.append(
             {
                 "method": name.removesuffix(", one image"),
-                "peer": peer,
-                "peer's seconds": f"{peers[peer]:.3f}",
-                **{f"ours, {precision}": f"{seconds:.3f}" for precision, seconds in ours.items()},
-                **{f"× at {p}": f"{peers[peer] / ours[p]:.1f}" for p in PRECISIONS},
+                "reference": peer,
+                "seconds, reference": f"{peers[peer]:.3f}",
+                **{
+                    f"seconds, {precision}": f"{seconds:.3f}" for precision, seconds in ours.items()
+                },
+                **{f"speed-up, {p}": f"{peers[peer] / ours[p]:.1f}" for p in PRECISIONS},
             }
         )
     return pd.DataFrame(found)
@@ -48,17 +50,17 @@ def _streams(rows: Rows) -> pd.DataFrame:
     found = []
     for name, row in rows.items():
         if "images_per_second" in row:
-            found.append({"what": name, "found": f"{row['images_per_second']:.1f} images/s"})
+            found.append({"task": name, "measured": f"{row['images_per_second']:.1f} images/s"})
             bare = [row[key] for key in row if key.startswith("bare passes")]
             if bare:
                 ratio = row["ours"] / min(bare)
-                found[-1]["found"] += f", {ratio:.2f} of the bare passes' time"
+                found[-1]["measured"] += f", {ratio:.2f} × the time of the forward passes"
         elif "resident" in row:
-            for key, where in (("resident", "on the card"), ("transferred", "with transfers")):
-                found.append({"what": f"{name}, {where}", "found": f"{row[key]:.3f} s"})
+            for key, where in (("resident", "data on the GPU"), ("transferred", "with transfers")):
+                found.append({"task": f"{name}, {where}", "measured": f"{row[key]:.3f} s"})
         elif name.startswith("notebook"):
-            found.append({"what": name, "found": f"{row['seconds']:.1f} s, imports included"})
-    return pd.DataFrame(found, columns=["what", "found"])
+            found.append({"task": name, "measured": f"{row['seconds']:.1f} s, including imports"})
+    return pd.DataFrame(found, columns=["task", "measured"])
 
 
 def _differences(rows: Rows) -> pd.DataFrame:
@@ -74,8 +76,8 @@ def _differences(rows: Rows) -> pd.DataFrame:
                     "LIME's weights": f"{row['lime_weights']:.0e}",
                     "Grad-CAM": f"{row['gradcam']:.0e}",
                     "AblationCAM": f"{row['ablationcam']:.0e}",
-                    "other superpixels": row["segments_differ"],
-                    "another mask of ten": row["other_masks"],
+                    "segmentations that differ": row["segments_differ"],
+                    "LIME masks that differ": row["other_masks"],
                 }
             )
     return pd.DataFrame(found)

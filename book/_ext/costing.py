@@ -17,7 +17,7 @@ FOLDER = Path(__file__).parents[1] / "_data/scale"  # what `benchmarks/scale.py`
 IMAGENET = 1_281_167  # training images of ImageNet-1k
 MACHINES = 64
 WHAT = {
-    "1_clip_dissect": "units labelled, images of the probe set",
+    "1_clip_dissect": "unit labels, per probe image",
     "2_lime": "LIME",
     "3_cam": "class activation maps, all methods",
 }
@@ -29,7 +29,7 @@ def texts(runs: Path, folder: Path = FOLDER) -> dict[str, str]:
     tables = [pd.read_csv(folder / f"{name}.csv") for name in ("long", "workers")]
     origin = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["runs"]
     return {
-        "cost_tasks": html(shown(found), "cost-tasks") if len(found) else "*No run is shown.*",
+        "cost_tasks": html(shown(found), "cost-tasks") if len(found) else "*No runs to show.*",
         "cost_imagenet": html(multiplied(found), "cost-imagenet") if len(found) else "",
         "cost_long": lasting(tables[0].iloc[0]),
         "cost_workers": efficiency(tables[1]),
@@ -82,8 +82,8 @@ def shown(found: pd.DataFrame) -> pd.DataFrame:
     ]
     total = [number(found["seconds"].sum()), number(found["memory"].max() / 1e6)]
     total.append(number(found["disk"].sum() / 1e6))
-    rows.append(("one after the other", "", f"{found['passes'].sum():,}", *total))
-    heads = ["task", "images", "images shown to networks", "seconds", "memory, MB", "disk, MB"]
+    rows.append(("total, run sequentially", "", f"{found['passes'].sum():,}", *total))
+    heads = ["task", "images", "forward passes (images)", "seconds", "memory, MB", "disk, MB"]
     return pd.DataFrame(rows, columns=heads)
 
 
@@ -97,7 +97,7 @@ def multiplied(found: pd.DataFrame) -> pd.DataFrame:
         rows.append(
             (WHAT[row["task"]], each, number(hours), number(hours / MACHINES), number(disk))
         )
-    heads = ["what", "seconds an image", "hours, one machine", f"hours, {MACHINES}", "disk, GB"]
+    heads = ["task", "seconds/image", "hours, 1 machine", f"hours, {MACHINES} machines", "disk, GB"]
     return pd.DataFrame(rows, columns=heads)
 
 
@@ -105,17 +105,17 @@ def lasting(row: "pd.Series[Any]") -> str:
     """Return what a long run took, in words."""
     return (
         f"{row['images']:,} images were explained by LIME in {number(row['seconds'])} s by "
-        f"{row['workers']} workers, into one table of {row['rows']:,} rows; {row['failures']} file "
-        f"that is no image was listed. A job held {number(row['first_quarter_mb'])} MB in the "
-        f"first quarter of the run and {number(row['last_quarter_mb'])} MB in the last."
+        f"{row['workers']} workers, into one table of {row['rows']:,} rows; unreadable files "
+        f"reported: {row['failures']}. Memory per job: {number(row['first_quarter_mb'])} MB in the "
+        f"first quarter of the run, {number(row['last_quarter_mb'])} MB in the last."
     )
 
 
 def efficiency(workers: pd.DataFrame) -> str:
     """Return how much faster more workers are, in words."""
     several = workers[workers["workers"] > 1].to_dict("records")
-    said = [f"{row['workers']} are {row['speedup']:.2f} times as fast as one" for row in several]
-    return f"On {workers['cores'].iloc[0]} cores, {', '.join(said)}."
+    said = [f"{row['workers']} workers {row['speedup']:.2f}" for row in several]
+    return f"Speed-up over one worker on {workers['cores'].iloc[0]} cores: {', '.join(said)}."
 
 
 def offer(app: Sphinx, config: Config) -> None:

@@ -22,9 +22,9 @@ CHANNELS_LAST = "lime, eager, channels last"
 REPORTED = ("LIME", "AblationCAM", "ScoreCAM")  # what the default report does by passes
 SHORT = 12  # letters: a column with longer words stands on the left, and may wrap
 WORDS = {
-    "ratio_to_peer": "at least {} times the peer's speed",
-    "ratio_to_limit": "at most {} of the bare limit",
-    "memory_to_peer": "less than {} of the peer's peak memory",
+    "ratio_to_peer": "speed-up of at least {}",
+    "ratio_to_limit": "at most {} × the lower bound",
+    "memory_to_peer": "less than {} × the reference's peak memory",
 }
 
 
@@ -68,8 +68,8 @@ def demands(ratios: pd.DataFrame, asked: pd.DataFrame) -> pd.DataFrame:
         rows.append(
             {
                 "comparison": f"{demand['comparison']}, {demand['network']}",
-                "asked": WORDS[column].format(number(bound)),
-                "found": number(value),
+                "target": WORDS[column].format(number(bound)),
+                "measured": number(value),
                 "same result": equal,
                 "met": met,
             }
@@ -82,12 +82,12 @@ def verdict(met: pd.DataFrame) -> str:
 
     def listed(rows: pd.DataFrame) -> str:
         return "; ".join(
-            f"{row['comparison']}: asked {row['asked']}, found {row['found']}"
+            f"{row['comparison']}: target {row['target']}, measured {row['measured']}"
             for row in rows.to_dict("records")
         )
 
     missed, open_ = met[met["met"] == "no"], met[met["met"] == "–"]
-    text = f"Of {len(met)} ratios that were asked for, {(met['met'] == 'yes').sum()} are met."
+    text = f"{(met['met'] == 'yes').sum()} of {len(met)} performance targets are met."
     if len(missed):
         text += f" **{len(missed)} not met:** {listed(missed)}."
     if len(open_):
@@ -106,17 +106,17 @@ def comparisons(ratios: pd.DataFrame) -> pd.DataFrame:
         {
             "comparison": ratios["comparison"],
             "network": ratios["network"] + " (" + ratios["weights"] + ")",
-            "peer": ratios["peer"],
-            "× the peer's speed": [spread(r, "ratio_to_peer") for _, r in ratios.iterrows()],
-            "at best": (ratios["ratio_to_peer"] * ratios["ratio_to_limit"]).map(number),
-            "× the bare limit": [spread(r, "ratio_to_limit") for _, r in ratios.iterrows()],
-            "× the usual pass": ratios["ratio_to_usual_pass"].map(number),
-            "peak memory, MB (peer)": [
+            "reference": ratios["peer"],
+            "speed-up": [spread(r, "ratio_to_peer") for _, r in ratios.iterrows()],
+            "maximum speed-up": (ratios["ratio_to_peer"] * ratios["ratio_to_limit"]).map(number),
+            "× lower bound": [spread(r, "ratio_to_limit") for _, r in ratios.iterrows()],
+            "× typical pass": ratios["ratio_to_usual_pass"].map(number),
+            "peak memory, MB (reference)": [
                 f"{ours:.0f} ({peer:.0f})"
                 for ours, peer in zip(ratios["ours_peak_mb"], ratios["peer_peak_mb"], strict=True)
             ],
             "largest difference": ratios["largest_difference"].map("{:.0e}".format),
-            "s (peer)": [
+            "s (reference)": [
                 f"{number(ours)} ({number(peer)})"
                 for ours, peer in zip(ratios["ours_seconds"], ratios["peer_seconds"], strict=True)
             ],
@@ -131,12 +131,12 @@ def together(ratios: pd.DataFrame, network: str = "tf_efficientnet_lite0") -> st
     rows = ratios[(ratios["network"] == network) & (ratios["peer"] != CHANNELS_LAST)]
     last = rows["key"].str.endswith("bn2") | (rows["key"] == "lime")
     if last.sum() < len(REPORTED):
-        return "What the default report gains as a whole is not measured yet."
+        return "The overall speed-up of the default report is not measured yet."
     ours, peers = (rows.loc[last, f"{who}_seconds"].sum() for who in ("ours", "peer"))
     return (
         f"One photograph of the default report, {network} explained by {', '.join(REPORTED)}: "
-        f"{number(ours)} s here, {number(peers)} s by the peers, **{number(peers / ours)} times** "
-        "as much."
+        f"{number(ours)} s with xailib, {number(peers)} s with the reference packages, "
+        f"a speed-up of **{number(peers / ours)}**."
     )
 
 
@@ -149,11 +149,11 @@ def exponents(growth: pd.DataFrame) -> pd.DataFrame:
         first, last = some.iloc[0], some.iloc[-1]
         rows.append(
             {
-                "what grows": what,
+                "quantity": what,
                 "method": method,
-                "from – to": f"{first['value']} – {last['value']}",
+                "range": f"{first['value']} – {last['value']}",
                 "seconds": f"{number(first['seconds'])} – {number(last['seconds'])}",
-                "time grows as its power": f"{slope:.2f}",
+                "exponent of time": f"{slope:.2f}",
                 "peak memory, MB": f"{first['peak_mb']:.0f} – {last['peak_mb']:.0f}",
                 "n": first["repeats"],
             }
@@ -172,10 +172,12 @@ def busy(*tables: pd.DataFrame) -> str:
             f"other programs used up to {number(loaded.max())} cores."
         )
     if unknown:
-        said.append(f"Of {unknown} of {len(used)} measurements it is not known what else ran.")
+        said.append(
+            f"For {unknown} of {len(used)} measurements the load of other programs is unknown."
+        )
     if not said:
-        return "Nothing else ran on the machine meanwhile."
-    return " ".join([*said, "Such figures are provisional."])
+        return "No other program used the processor noticeably during the measurements."
+    return " ".join([*said, "These figures are provisional."])
 
 
 def machines(runs: dict[str, dict[str, Any]]) -> Iterator[str]:

@@ -17,16 +17,16 @@ def cell(manifest: dict[str, Any], run: Path) -> dict[str, Any]:
     )
     task = manifest["task"]
     text = f"""(made-{task.replace("_", "-")})=
-## How this page was made
+## Provenance
 
 {_ingredients(manifest["inputs"])}
 
 Seed
-: {manifest["parameters"].get("seed", "none: nothing here is random")}
+: {manifest["parameters"].get("seed", "none (deterministic)")}
 
-Made
+Run
 : {manifest["finished"][:10]} in {manifest["seconds"]:.0f} s on {manifest["machine"]}, commit
-  `{manifest["commit"]}`, {versions}. All of it, with the hash of every file:
+  `{manifest["commit"]}`, {versions}. Full manifest, with the hash of every file:
   {{download}}`manifest.json <{place_of(run)}/manifest.json>`
 
 :::{{admonition}} Reproduce this page
@@ -59,7 +59,7 @@ def footer(folder: Path) -> str:
         *sorted(networks),
         f"{len(images)} photographs",
         f"seed {', '.join(sorted(seeds))}",
-        f"made {last['finished'][:10]}, commit {last['commit']}",
+        f"run {last['finished'][:10]}, commit {last['commit']}",
         f"xailib {last['versions']['xailib']}, torch {last['versions']['torch']}",
     ]
     return f'<p class="provenance">{escape("; ".join(words))}.</p>'
@@ -95,5 +95,5 @@ def _ingredients(inputs: dict[str, Any]) -> str:
             f"(read from: {published['source']})"
         )
     if runs := inputs.get("runs"):
-        found["Runs compared"] = ", ".join(f"`{run}`" for run in runs)
+        found["Input runs"] = ", ".join(f"`{run}`" for run in runs)
     return "\n\n".join(f"{name}\n: {text}" for name, text in found.items())

@@ -77,8 +77,8 @@ def _without_results(notebook: dict[str, Any], run: Path) -> dict[str, Any]:
     more = f"\n\nThe log: `{place_of(log_file)[1:]}`" if log_file.is_file() else ""
     text = (
         ":::{admonition} This page has no results\n:class: warning\n\n"
-        f"The notebook {run.name} could not be finished:\n\n```text\n{reason}\n```{more}\n\n"
-        "Once the cause is mended, run the same command again: it makes what is missing.\n:::\n"
+        f"The notebook {run.name} failed:\n\n```text\n{reason}\n```{more}\n\n"
+        "Fix the cause and run the same command again: it computes only what is missing.\n:::\n"
     )
     title = next(cell for cell in notebook["cells"] if cell["cell_type"] == "markdown")
     note = {"cell_type": "markdown", "id": "no-results", "metadata": {}, "source": text}

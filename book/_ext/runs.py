@@ -25,7 +25,7 @@ def failed() -> dict[str, str]:
 
 def lacks(task: str) -> str:
     """Return the line that stands for what would be shown of a task without results."""
-    return f"Not shown: {task} has no results, and its page says why."
+    return f"Not shown: {task} has no results; its page shows the reason."
 
 
 def read_numbers(folder: Path) -> dict[str, str]:

@@ -227,7 +227,7 @@ def _card(row: dict[str, Any]) -> str:
     verdict = row["verdict"].replace(" ", "-")
     return (
         f":::{{grid-item-card}} {row['verdict'].capitalize()}\n:class-card: finding {verdict}\n\n"
-        f"“{row['claim'].rstrip('.')}.”\n\n**{value}**{interval}\n\n"
+        f"{row['claim'].rstrip('.')}.\n\n**{value}**{interval}\n\n"
         f"{row['measure']}\n\n[See the evidence]({row['page']})\n:::\n"
     )
 

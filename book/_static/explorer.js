@@ -22,7 +22,7 @@
   let zoomed = null;
   function zoom(image) {
     if (!zoomed) {
-      zoomed = element("dialog", { class: "explorer-zoom", "aria-label": "Enlarged picture", onclick: () => zoomed.close() });
+      zoomed = element("dialog", { class: "explorer-zoom", "aria-label": "Enlarged image", onclick: () => zoomed.close() });
       document.body.append(zoomed);
     }
     zoomed.replaceChildren(copyOf(image), element("p", {}, image.alt), element("button", { type: "button" }, "Close"));

@@ -134,7 +134,7 @@ def test_each_figure_has_words_a_number_data_and_parameters(page, address, task)
 def test_each_task_page_answers_first_and_says_its_limits_last(page, address, task):
     page.goto(f"{address}/notebooks/{task}.html")
     text = page.locator("article").inner_text()
-    heads = ["Answer.", "\nMethod", "\nWhat we see", "\nLimits", "\nHow this page was made"]
+    heads = ["Answer.", "\nMethod", "\nWhat we see", "\nLimits", "\nProvenance"]
     places = [text.find(head) for head in heads]
     assert -1 not in places, dict(zip(heads, places, strict=True))
     assert places == sorted(places)

@@ -31,10 +31,10 @@ def test_counted_is_what_the_network_was_shown(tmp_path):
     made, seen = counted(explain_lime, photo, num_samples=30, engine="eager")
     assert made == seen
     assert 2 < made <= 1 + 30  # equal samples are shown once
-    for method, most in (("gradcam", 2), ("scorecam", 1 + 12)):
+    for method, most in (("gradcam", 1), ("scorecam", 1 + 12)):
         made, seen = counted(explain_cam, photo, method, layer="body", engine="eager")
         assert made == seen, method
-        assert 1 < made <= most, method
+        assert 1 <= made <= most, method
     made, seen = counted(record_activations, ["fc"], some_probe(), folder=tmp_path / "recording")
     assert made == seen == 5
 

@@ -164,6 +164,7 @@ def test_an_engine_is_set_up_once_and_again_when_weights_change(cheap, monkeypat
 def test_engines_die_with_their_network():
     module = seeded(Plain)
     forward_batches(module, make, 11, engine="fused")
+    gc.collect()  # of what other tests have left
     shelves = len(cache._caches)
     del module
     gc.collect()
@@ -171,7 +172,7 @@ def test_engines_die_with_their_network():
 
 
 def test_only_the_last_engines_are_kept(monkeypatch):
-    monkeypatch.setattr(kept, "MOST", 2)
+    monkeypatch.setattr(cache, "MOST", 2)
     module = seeded(Plain)
     things = cache.cache_of(module)
     for key in "abac":

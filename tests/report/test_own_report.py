@@ -130,12 +130,12 @@ def test_a_whole_report_on_own_photographs_without_boxes(project, made):
     for page in PAGES:
         assert "no results" not in words(project, page)
     findings = words(project, "notebooks/8_findings")
-    left_out = findings[findings.index("Left out") :]
-    assert "more compact on it. It needs boxes around the objects" in left_out
+    left_out = findings[findings.index("Not tested") :]
+    assert "Grad-CAM is more compact. Needs boxes around the objects" in left_out
     assert "Counting opposing superpixels" not in left_out  # which was tested
     agreement = words(project, "notebooks/4_agreement")
-    assert "None of these photographs has a box" in agreement
-    assert "Left out, since both masks are empty: plain." in agreement
+    assert "None of these photographs has a bounding box" in agreement
+    assert "Excluded because both masks are empty: plain." in agreement
     for task in ("2_lime", "3_cam", "4_agreement", "7_sanity", "9_stability", "10_explore"):
         text = words(project, f"notebooks/{task}")
         assert "kaputt.jpg" in text, task
@@ -173,5 +173,5 @@ def test_a_page_that_fails_says_why_and_the_others_are_built(project, made):
     assert all("no results" not in words(project, f"notebooks/{task}") for task in whole)
     assert numberless(words(project, "notebooks/2_lime")) == numberless(before)
     first = words(project, "book/index")
-    assert first.count("4_agreement has no results, and its page says why") == 2
-    assert first.count("8_findings has no results, and its page says why") == 1
+    assert first.count("4_agreement has no results; its page shows the reason") == 2
+    assert first.count("8_findings has no results; its page shows the reason") == 1

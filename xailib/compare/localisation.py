@@ -87,8 +87,8 @@ def localisation(
     Returns
     -------
     DataFrame
-        One row a map: image, map, box (the boxes' share of the frame, what a map that knows
-        nothing would score), pointing (1 if the highest pixel lies inside; with ties, their
+        One row a map: image, map, box (the boxes' share of the frame, the score of an
+        uninformative map), pointing (1 if the highest pixel lies inside; with ties, their
         share; Zhang et al. 2018), energy (share of the positive saliency inside; Wang et al.
         2020), precision (share of the mask inside), area.
     """

@@ -83,7 +83,7 @@ def highest_first(values: Shaped[np.ndarray, "..."]) -> Int64[np.ndarray, " valu
 def value_mask(saliency: Float32[np.ndarray, "height width"], threshold: float) -> Mask:
     """Return the pixels above `threshold` of a map scaled to [0, 1].
 
-    A scaled map's values depend on its own extremes, so the same threshold gives other areas
+    A scaled map's values depend on its own range, so the same threshold gives other areas
     from other maps; ``threshold=0`` is what the seed did.
 
     Raises

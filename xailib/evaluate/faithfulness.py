@@ -1,7 +1,7 @@
 """Faithfulness: whether the target's probability follows the pixels that a method ranks high.
 
 Curves of the probability while pixels are deleted, inserted, flipped or imputed in an
-explanation's order, beside the same for maps that know nothing of the network. What the curves
+explanation's order, beside the same for uninformative baselines. What the curves
 amount to, and whether that beats the baselines, is in `xailib.evaluate.scores`.
 """
 
@@ -50,7 +50,7 @@ def explanation_curves(
     classifier, photograph
         What was explained.
     explanations : sequence of Explanation
-        One a method. Signed maps (LIME's) are ranked by signed value: what speaks against the
+        One a method. Signed maps (LIME's) are ranked by signed value: what opposes the
         target comes last.
     steps : int
         Of each curve, at least 1.
@@ -70,7 +70,7 @@ def explanation_curves(
     -------
     DataFrame
         Columns image, target, method, measure (deletion, insertion, flipping, road_most,
-        road_least), fraction (of the image replaced, or put back) and score (the target's
+        road_least), fraction (of the image replaced, or inserted) and score (the target's
         softmax probability). Methods ``"random"`` and ``"centre"`` are the baselines.
 
     Raises

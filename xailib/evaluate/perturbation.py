@@ -101,7 +101,7 @@ class Trial:
     measure : str
         ``"deletion"``, ``"insertion"``, ``"flipping"``, ``"road_most"`` or ``"road_least"``.
     fraction : float
-        The share of the image that was replaced (for insertion: put back), 0 to 1.
+        The share of the image that was replaced (for insertion: inserted), 0 to 1.
     count : int
         The same in pixels; for flipping in regions.
     """

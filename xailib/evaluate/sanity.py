@@ -193,7 +193,7 @@ def verdict(
     Returns
     -------
     DataFrame
-        One row for each method: method, photographs, verdict; left (residual) and floor (null
+        One row for each method: method, photographs, verdict; `left` (residual) and `floor` (null
         baseline), mean similarities with their intervals (left_low, left_high, floor_low,
         floor_high).
 

@@ -23,7 +23,7 @@ from xailib.errors import InputError, unknown_name
 from xailib.explain import quickshift as on_device
 from xailib.explain import ridge
 from xailib.explain.explanation import Explanation, Superpixels, scaled
-from xailib.explain.perturbed import Draw, Perturbed, Rows, hidden
+from xailib.explain.perturbed import AnyRows, Draw, Perturbed, Rows, hidden
 from xailib.explain.record import record
 from xailib.explain.sampling import BLOCKS, DESIGNS
 from xailib.explain.stability import STEP, mask_is_stable, next_draw
@@ -194,7 +194,7 @@ class _Started:
     """Explanations that the device is making, or has made."""
 
     staged: _Staged
-    data: Sequence[Rows]
+    data: Sequence[AnyRows]
     engine: str
     stopped: Sequence[str]
     found: Callable[[], list[Any]]
@@ -267,7 +267,7 @@ class Lime:
     def _drawn(
         self,
         which: Sequence[int],
-        data: Sequence[Rows],
+        data: Sequence[AnyRows],
         segments: Sequence[Int[np.ndarray, "height width"]],
         random: Sequence[np.random.RandomState],
     ) -> Draw:
@@ -296,7 +296,7 @@ class Lime:
         best = whole.argmax(1)
         columns = [best if t is None else torch.full_like(best, t) for t in self.targets]
         targets = torch.stack(columns, dim=1)
-        data: list[Rows] = [np.empty((0, count), int) for count in staged.counts]
+        data: list[AnyRows] = [np.empty((0, count), int) for count in staged.counts]
         scores: list[list[Tensor]] = [[] for _ in data]
         stopped = ["max_samples"] * len(data)
         draw, engine = staged.draw, self.options["engine"]
@@ -322,9 +322,9 @@ class Lime:
                     break
                 draw = self._drawn(which, data, staged.segments, staged.random)
         values = [torch.cat(parts) for parts in scores]
-        found = self._fitted(staged, data, values)
+        fits = self._fitted(staged, data, values)
         probabilities = whole.gather(1, targets)
-        wait = download(targets, probabilities, torch.isfinite(logits).all(1), *found)
+        wait = download(targets, probabilities, torch.isfinite(logits).all(1), *fits)
         return _Started(staged, data, engine, stopped, wait)
 
     def _scored(
@@ -335,7 +335,7 @@ class Lime:
         engine: str,
         expected: int,
         bar: tqdm,
-    ) -> tuple[Float[Tensor, "images samples targets"], str]:
+    ) -> tuple[Float[Tensor, "drawn samples targets"], str]:
         """Return the targets' probabilities of samples, and the engine that gave them."""
 
         def make(start: int, stop: int) -> Tensor:
@@ -363,8 +363,8 @@ class Lime:
     def _fitted(
         self,
         staged: _Staged,
-        data: Sequence[Rows],
-        scores: Sequence[Float[Tensor, "samples targets"]],
+        data: Sequence[AnyRows],
+        scores: Sequence[Float[Tensor, "_ targets"]],
     ) -> list[Tensor]:
         """Return all scores, weights, intercepts and R squared, a row an image."""
         longest = max(map(len, data))
@@ -445,7 +445,7 @@ class Lime:
             "engine": started.engine,
         }
         if self.auto:
-            parameters |= {name: options[name] for name in ("max_samples", "num_features")}  # type: ignore[literal-required]
+            parameters |= {name: options[name] for name in ("max_samples", "num_features")}
             parameters["stopped"] = started.stopped[image]
         raw = parts.weights[parts.segments].astype(np.float32)
         return record(

@@ -14,6 +14,7 @@ from xailib.networks.memory import upload
 Pixels = UInt8[np.ndarray, "height width 3"]
 Segments = Int[np.ndarray, "height width"]
 Rows = Int[np.ndarray, "samples superpixels"]
+AnyRows = Int[np.ndarray, "_ _"]  # of images that differ in their numbers
 
 
 def hidden(image: Pixels, segments: Segments, colour: int | None) -> Pixels:
@@ -100,7 +101,7 @@ class Draw:
     """
 
     which: tuple[int, ...]
-    rows: Sequence[Rows]
+    rows: Sequence[AnyRows]
     shown: Bool[Tensor, "distinct superpixels"]
     owner: Int[Tensor, " distinct"]
     place: Int[Tensor, "images samples"]
@@ -109,7 +110,7 @@ class Draw:
     def of(
         cls,
         which: Sequence[int],
-        rows: Sequence[Rows],
+        rows: Sequence[AnyRows],
         superpixels: Sequence[int],
         device: torch.device,
     ) -> "Draw":

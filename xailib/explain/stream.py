@@ -150,7 +150,7 @@ def stream(
 
 def explain_many(
     classifier: Classifier,
-    images: str | Path | Iterable[str | Path] | ImageSet | Iterable[Photograph | Failure],
+    images: str | Path | Iterable[Any],
     methods: Sequence[str] = ("lime",),
     target: int | str | None = None,
     **options: Any,
@@ -239,17 +239,16 @@ def _prepared(
     explainers: Sequence[Explainer],
     image: Photograph | Stored | Failure,
 ) -> _Ready:
-    source = image
+    source = image.place.source if isinstance(image, Stored) else image.source
     try:
         if isinstance(image, Stored):
-            source = Failure(image.place.source, "")
-            source = image = image.read()
+            image = image.read()
         if isinstance(image, Failure):
             return _Ready(image)
         seen = Seen(image, classifier.view(image))
         return _Ready(image, seen, [explainer.prepare(seen) for explainer in explainers])
     except XailibError as error:
-        return _Ready(Failure(source.source, str(error)))
+        return _Ready(Failure(source, str(error)))
 
 
 def _grouped(ready: Iterable[_Ready], size: int) -> Iterator[list[_Ready]]:
@@ -270,7 +269,7 @@ def _grouped(ready: Iterable[_Ready], size: int) -> Iterator[list[_Ready]]:
 def _staged(
     side: torch.cuda.Stream | None, explainers: Sequence[Explainer], group: Sequence[_Ready]
 ) -> tuple[Sequence[_Ready], list[Any]]:
-    used = [one for one in group if one.seen is not None]
+    used = [(one.seen, one.prepared) for one in group if one.seen is not None]
     if not used:
         return group, []
     with measuring, nullcontext() if side is None else torch.cuda.stream(side):
@@ -278,8 +277,8 @@ def _staged(
             _attempt(
                 partial(
                     explainer.stage,
-                    [one.seen for one in used],
-                    [one.prepared[place] for one in used],
+                    [seen for seen, _ in used],
+                    [prepared[place] for _, prepared in used],
                 )
             )
             for place, explainer in enumerate(explainers)
@@ -303,14 +302,14 @@ def _finished(
     group: Sequence[_Ready],
     started: Sequence[Any],
 ) -> Iterator[Item]:
-    used = [one for one in group if one.seen is not None]
+    used = [one.seen.photograph for one in group if one.seen is not None]
     columns = []
     for explainer, one in zip(explainers, started, strict=False):  # none, where none is used
         found = one if isinstance(one, XailibError) else explainer.finish(one)
         if isinstance(found, XailibError) and len(used) > 1:  # whose fault is it?
             found = [
-                _attempt(partial(explain_alone, classifier, ready.image, explainer))
-                for ready in used
+                _attempt(partial(explain_alone, classifier, photograph, explainer))
+                for photograph in used
             ]
         columns.append([found] if isinstance(found, XailibError) else found)
     outcomes = iter(zip(*columns, strict=True))

@@ -121,7 +121,7 @@ def _fused(module: nn.Module, example: Tensor) -> Run:
     fused = fuse(module).to(memory_format=torch.channels_last)  # a copy
     if not example.is_cuda:
         return fused
-    further = with_relu(fuse(module)).to(memory_format=torch.channels_last)
+    further = with_relu(fuse(module)).to(memory_format=torch.channels_last)  # type: ignore[arg-type]
     try:
         quicker = seconds(further, example) < seconds(fused, example)
     except RuntimeError as error:  # cuDNN has no such kernel

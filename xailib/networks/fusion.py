@@ -25,7 +25,8 @@ class _ConvolutionReLU(nn.Module):
             batch, other = batch.to(dtype), None if other is None else other.to(dtype)
         weight = inside.weight.to(batch.dtype)
         bias = None if inside.bias is None else inside.bias.to(batch.dtype)
-        how = (inside.stride, inside.padding, inside.dilation, inside.groups)
+        padding = tuple(int(side) for side in inside.padding)
+        how = (inside.stride, padding, inside.dilation, inside.groups)
         if other is None:
             return torch.cudnn_convolution_relu(batch, weight, bias, *how)
         return torch.cudnn_convolution_add_relu(batch, weight, other, 1.0, bias, *how)

@@ -330,7 +330,7 @@ def test_without_a_network_the_page_shows_the_tables_kept(tmp_path, monkeypatch)
         command, cwd=ROOT, env=os.environ | offline, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert "own files could not be fetched here" in (tmp_path / "out.ipynb").read_text()
+    assert "report's files are unavailable here" in (tmp_path / "out.ipynb").read_text()
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert (metrics["source"], metrics["equal"], metrics["numbers"]) == ("kept", 20, 20)
     assert (tmp_path / "run" / "figures" / "steps.svg").is_file()

@@ -154,16 +154,16 @@ def test_the_page_shows_what_was_noted(tmp_path):
     assert costing.tasks(runs)["seconds"].tolist() == [3.0]
     # Nor is a cost made up where none was noted.
     (runs / "2_lime/cost.json").unlink()
-    assert costing.texts(runs)["cost_tasks"] == "*No run is shown.*"
+    assert costing.texts(runs)["cost_tasks"] == "*No runs to show.*"
 
 
 def test_imagenet_is_a_multiplication(tmp_path):
     found = costing.tasks(fake_runs(tmp_path))
     (row,) = costing.multiplied(found).to_dict("records")
     hours = 3.0 * 1_281_167 / 3600  # 3 s an image
-    assert float(row["seconds an image"]) == 3.0
-    assert float(row["hours, one machine"]) == pytest.approx(hours, rel=0.01)
-    assert float(row["hours, 64"]) == pytest.approx(hours / 64, rel=0.01)
+    assert float(row["seconds/image"]) == 3.0
+    assert float(row["hours, 1 machine"]) == pytest.approx(hours, rel=0.01)
+    assert float(row["hours, 64 machines"]) == pytest.approx(hours / 64, rel=0.01)
     assert float(row["disk, GB"]) == pytest.approx(0.5e-3 * 1_281_167, rel=0.01)
 
 

@@ -18,7 +18,7 @@ from xailib.images.probe import load_probe
 from xailib.report.params import profiles
 from xailib.report.params.profiles import load_profile
 from xailib.report.run import notebook as pipeline
-from xailib.report.run import plan, results
+from xailib.report.run import plan, results, shards
 from xailib.report.run.job import run_job
 from xailib.report.run.results import Run, read_manifest
 from xailib.report.run.scheduler import Engine, run_plan

@@ -263,7 +263,8 @@ class Cam:
         return torch.stack(columns, dim=1)
 
     def _layout(self, output: Tensor, inputs: Tensor) -> Layout:
-        return layout_of(tuple(output.shape), tuple(inputs.shape[-2:]), self.layer)
+        height, width = inputs.shape[-2:]
+        return layout_of(tuple(output.shape), (height, width), self.layer)
 
     def _gradients(
         self, inputs: Float32[Tensor, "images colours height width"]

@@ -12,8 +12,8 @@ from xailib.report.figures.style import NAMES, PALETTE, style
 
 _BASELINES = {
     "chance": ("scattered pixels", "|", "0.45"),
-    "null_mean": ("same blobs or superpixels, elsewhere", "x", PALETTE[1]),
-    "others": ("maps of the other photographs", "D", PALETTE[2]),
+    "null_mean": ("same blobs or superpixels elsewhere", "x", PALETTE[1]),
+    "others": ("maps of other photographs", "D", PALETTE[2]),
 }
 
 
@@ -92,10 +92,10 @@ def sweep_chart(sweep: pd.DataFrame) -> Figure:
                 )  # fmt: skip
             chance = sweep.groupby("area")["chance"].mean()
             axis.plot(chance.index, chance, color="0.5", ls="--", label="scattered pixels")
-            axis.set(xlabel="share of the view that is chosen", ylim=(0, 1))
+            axis.set(xlabel="selected share of the view", ylim=(0, 1))
             axis.legend(fontsize=8)
         left.set(ylabel="mean intersection over union", title=f"{_name(first)} with …")
-        right.set_title("heatmaps among themselves")
+        right.set_title("pairs of heatmaps")
     return figure
 
 

@@ -24,13 +24,13 @@ Pixels = UInt8[np.ndarray, "_ _ 3"]
 SIDE = 448  # pixels, about; maps are enlarged to it
 _DOWN, _ACROSS = ("upper", "middle", "lower"), ("left", "centre", "right")
 HEADINGS = {
-    "name": "method", "iou": "IoU with LIME", "chance": "by chance", "deletion": "deletion ↓",
+    "name": "method", "iou": "IoU with LIME", "chance": "chance level", "deletion": "deletion ↓",
     "insertion": "insertion ↑", "flipping": "region flipping ↑", "road": "ROAD ↑",
     "inside": "mask inside box",
 }  # fmt: skip
 BASELINES = {
-    "random": "random field (knows nothing)",
-    "centre": "blob in the centre (knows nothing)",
+    "random": "random field (uninformative baseline)",
+    "centre": "centred blob (uninformative baseline)",
 }
 
 
@@ -112,23 +112,23 @@ def views_of(
     chosen = mask != 0
     weights = resize(lime.saliency, fine.size, "nearest")
     found = [
-        View("", "photograph", f"The photograph {lime.image}, as the network sees it", view),
+        View("", "photograph", f"The photograph {lime.image} as the network's input", view),
         View(
             "lime",
             "LIME weights",
-            f"LIME's weights {said}: supports most in the {place(lime.saliency)}",
+            f"LIME's weights {said}: highest in the {place(lime.saliency)}",
             figures.signed_heat(view, weights),
         ),
         View(
             "lime",
             "LIME 1",
-            f"LIME 1 {said}: supporting superpixels on {chosen.mean():.0%} of the view",
+            f"LIME 1 {said}: supporting superpixels, on {chosen.mean():.0%} of the view",
             figures.outlined(view, _grown(mask, fine)),
         ),
         View(
             "lime",
             "LIME 2",
-            f"LIME 2 {said}: strongest superpixels of either sign, {(both != 0).mean():.0%} of it",
+            f"LIME 2 {said}: largest absolute weights, on {(both != 0).mean():.0%} of the view",
             figures.outlined(view, _grown(both, fine)),
         ),
     ]
@@ -147,7 +147,7 @@ def views_of(
             View(
                 cam.method,
                 f"{name} and LIME 1",
-                f"{name} {said}, cut at LIME's area: {share:.0%} of LIME 1 is chosen by both",
+                f"{name} {said}, thresholded to LIME's area: covers {share:.0%} of LIME 1",
                 figures.two_masks(view, _grown(chosen, fine), _grown(cut, fine)),
             ),
         ]
@@ -176,9 +176,9 @@ def publish_photograph(
     """Save and show one photograph's images with its table; see `publish_explorer`."""
     name = anchor(lime.image)
     caption = (
-        f"Every method on *{lime.image}*, explained as {lime.target_name} (probability "
+        f"All methods on *{lime.image}*, explained class {lime.target_name} (probability "
         f"{lime.probability:.2f}). LIME: red supports, blue opposes; LIME 1 and LIME 2 outline "
-        "the chosen superpixels. Heatmaps: bright is salient. Overlaps: white both, yellow only "
+        "the selected superpixels. Heatmaps: bright is salient. Overlaps: white both, yellow only "
         "LIME 1, red only the heatmap."
     )
     shown = {key: heading for key, heading in HEADINGS.items() if scores[key].notna().any()}

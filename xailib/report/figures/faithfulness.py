@@ -27,7 +27,7 @@ MEASURES = {
 }
 _AXES = {
     "deletion": "pixels deleted",
-    "insertion": "pixels put back",
+    "insertion": "pixels inserted",
     "flipping": "regions flipped",
 }
 _MARKERS = "os^Dv<"
@@ -83,7 +83,7 @@ def curves_chart(curves: pd.DataFrame) -> Figure:
                 _curve(axis, wide.loc[method], own.loc[method], method, place)
             axis.set(title=MEASURES[measure], xlabel=_AXES[measure])
             axis.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=PER_CENT))
-        panels[0].set(ylabel="probability of the category", ylim=(0, None))
+        panels[0].set(ylabel="probability of the class", ylim=(0, None))
         handles, names = panels[0].get_legend_handles_labels()
         figure.legend(handles, names, loc="outside lower center", ncols=len(names))
     return figure
@@ -132,10 +132,10 @@ def differences_chart(comparison: pd.DataFrame) -> Figure:
             axis.locator_params(axis="x", nbins=4)
         panels[0].set_yticks(range(len(methods)), [name_of(m) for m in methods])
         panels[0].set_ylim(len(methods) - 0.5, -0.5)
-        figure.supxlabel("gain over the baseline: right of the line is better", fontsize=9)
+        figure.supxlabel("gain over the baseline (right of the line is better)", fontsize=9)
         marks = [panels[0].plot([], [], **_look(i, True))[0] for i in range(len(baselines))]
         marks.append(panels[0].plot([], [], ls="", marker="o", mfc="white", color="0.4")[0])
-        names = [*(f"against the {name_of(b)}" for b in baselines), "undecided (hollow)"]
+        names = [*(f"vs {name_of(b)}" for b in baselines), "undecided (hollow)"]
         figure.legend(marks, names, loc="outside upper center", ncols=len(names))
     return figure
 

@@ -13,10 +13,10 @@ from xailib.report.replication.published import CAMS, LIMES, Published
 MARKERS = "os^"
 STEPS = {
     PUBLISHED: "as\npublished",
-    "edges": "+ mask\nnot grown",
-    "frame": "+ one\nframe",
+    "edges": "+ nearest\nneighbour",
+    "frame": "+ same\nframe",
     "area": "+ equal\narea",
-    "signs": "+ signs\napart",
+    "signs": "+ positive\nonly",
 }
 
 
@@ -58,7 +58,7 @@ def area_chart(steps: pd.DataFrame) -> Figure:
                 s=30, label=lime, zorder=2,
             )  # fmt: skip
         axis.set(
-            xlabel="IoU of LIME's mask with the whole picture",
+            xlabel="IoU of LIME's mask with an all-ones mask",
             ylabel="IoU with Grad-CAM, as published",
             xlim=ends,
             ylim=ends,
@@ -78,7 +78,7 @@ def step_chart(steps: pd.DataFrame) -> Figure:
         panels = figure.subplots(1, len(LIMES), sharey=True)
         for axis, lime in zip(panels, LIMES, strict=True):
             chance = _by_step(means, lime, CAMS[0])["chance"]
-            axis.bar(places, chance, color="0.86", width=0.75, label="chance (Grad-CAM)")
+            axis.bar(places, chance, color="0.86", width=0.75, label="chance level (Grad-CAM)")
             for index, cam in enumerate(CAMS):
                 values = _by_step(means, lime, cam)["iou"]
                 axis.plot(
@@ -121,9 +121,9 @@ def sweep_chart(sweep: pd.DataFrame) -> Figure:
             left.plot(part["threshold"], part["iou"], color=colour, label=NAMES[cam])
             left.plot(part["threshold"], part["chance"], color=colour, ls=":", lw=1.2)
             right.plot(part["threshold"], part["cam_area"], color=colour, label=NAMES[cam])
-        left.plot([], [], color="0.4", ls=":", label="chance, same areas")
+        left.plot([], [], color="0.4", ls=":", label="chance level, same areas")
         left.set(xlabel="threshold on the CAM", ylabel="mean IoU with LIME 1", ylim=(0, None))
-        right.set(xlabel="threshold on the CAM", ylabel="mean share of the picture", ylim=(0, 1.02))
+        right.set(xlabel="threshold on the CAM", ylabel="mean share of the image", ylim=(0, 1.02))
         for axis in (left, right):
             axis.axvline(0, color="0.4", lw=0.8)
             axis.set_xlim(-0.02, 0.97)
@@ -139,10 +139,10 @@ def corrected_chart(table: pd.DataFrame) -> Figure:
     with style():
         figure = Figure(figsize=(7.4, 1.1 + 0.32 * len(images)))
         axis = figure.subplots()
-        axis.barh(places, first["chance"], color="0.86", height=0.8, label="chance", zorder=1)
+        axis.barh(places, first["chance"], color="0.86", height=0.8, label="chance level", zorder=1)
         for name, colour, label in (
-            ("others", "0.35", "other photographs' Grad-CAM"),
-            ("centre", PALETTE[3], "disc in the middle"),
+            ("others", "0.35", "Grad-CAM of other photographs"),
+            ("centre", PALETTE[3], "centred disc"),
         ):
             axis.plot(
                 first[name], places, ls="", marker="|", ms=11, mew=2, color=colour, label=label

@@ -39,7 +39,7 @@ def stage_chart(table: pd.DataFrame, judged: pd.DataFrame, measure: str = "spear
         axes = figure.subplots(rows, 3, sharex=True, sharey=True, squeeze=False).ravel()
         for axis, line in zip(axes, judged.to_dict("records"), strict=False):
             method = line["method"]
-            label = "floor: maps of two photographs"
+            label = "null baseline: maps of two photographs"
             ends = line["floor_low"], line["floor_high"]
             if np.isnan(ends).any():  # of two photographs, without an interval
                 axis.axhline(line["floor"], color="0.7", label=label)

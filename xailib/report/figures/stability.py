@@ -12,7 +12,7 @@ from xailib.explain.stability import Stability
 from xailib.report.figures.style import PALETTE, PER_CENT, style
 
 _MEASURES = {
-    "shared": "chosen superpixels in common",
+    "shared": "shared superpixels",
     "iou": "IoU of the masks",
     "rank_correlation": "rank correlation of the weights",
 }
@@ -44,12 +44,12 @@ def runs_chart(table: pd.DataFrame) -> Figure:
             axis.tick_params(axis="x", labelrotation=60)
             axis.set_title(title)
         panels[0].set_ylim(min(0.0, float(table[list(_MEASURES)].min().min())), 1.04)
-        panels[1].set_xlabel("samples a run")
+        panels[1].set_xlabel("samples per run")
         handles, names = panels[0].get_legend_handles_labels()
         handles.append(
             panels[0].plot([], [], color="0.4", ls="--", marker="o", mfc="white", ms=4)[0]
         )
-        names.append("by the halves of one run")
+        names.append("split-half estimate")
         figure.legend(handles, names, loc="outside lower center", ncols=len(names))
     return figure
 
@@ -74,7 +74,7 @@ def weights_chart(table: pd.DataFrame) -> Figure:
         top.set_ylabel("weight")
         colours = np.where(chosen, PALETTE[0], "#B8B8B8")
         below.bar(places, table["chosen_again"], color=list(colours), width=0.8)
-        below.set(ylabel="halves that\nchoose it", ylim=(0, 1), xlabel="superpixel, by weight")
+        below.set(ylabel="selection\nfrequency", ylim=(0, 1), xlabel="superpixel, by weight")
         below.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=PER_CENT))
     return figure
 

@@ -200,7 +200,7 @@ def agreement_chart(table: pd.DataFrame) -> Figure:
             part = table[table["lime"] == lime]
             places = np.arange(len(images))
             chance = part.groupby("image", sort=False)["chance"].mean().reindex(images)
-            axis.barh(places, chance, color="0.86", height=0.8, label="chance", zorder=1)
+            axis.barh(places, chance, color="0.86", height=0.8, label="chance level", zorder=1)
             for index, cam in enumerate(cams):
                 values = part[part["cam"] == cam].set_index("image")["iou"].reindex(images)
                 axis.plot(

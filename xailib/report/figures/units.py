@@ -93,7 +93,7 @@ def spread_chart(tables: Mapping[str, pd.DataFrame]) -> Figure:
                 color=SHADES[index % len(SHADES)],
             )
             axis.set_xticks(range(len(share)), share.index)
-        axis.set(ylabel="different concepts / units", ylim=(0, 1))
+        axis.set(ylabel="distinct concepts / units", ylim=(0, 1))
         axis.grid(visible=False, axis="x")
         figure.legend(loc="outside upper center", ncols=len(tables))
     return figure

@@ -24,10 +24,10 @@ from xailib.report.replication.published import CAMS, LIMES, Published
 Mask = Bool[np.ndarray, "height width"]
 # What can be repaired, in the order in which the steps add up.
 REPAIRS = {
-    "edges": "LIME's mask enlarged without growing",
-    "frame": "both in LIME's frame",
-    "area": "CAM cut at LIME's area",
-    "signs": "opposing superpixels left out",
+    "edges": "LIME's mask resized by nearest neighbour",
+    "frame": "both maps in LIME's frame",
+    "area": "CAM thresholded to LIME's area",
+    "signs": "opposing superpixels excluded",
 }
 PUBLISHED = "published"
 BASELINES = ("chance", "others", "centre")  # columns of `corrected` that the IoU is held against

@@ -35,15 +35,15 @@ THINGS = ("object", "animal", "plant", "food")
 ABSTRACT = ("texture", "colour", "material")
 SCENES = ("scene",)
 PLACES = "places"  # in the name of a network of scenes
-LAYERS = "Early layers answer to abstract concepts, the output layer to objects."
-LEARNT = "The output layer of Places365 has learnt scenes, that of ImageNet objects."
+LAYERS = "Early layers respond to abstract concepts, the output layer to objects."
+LEARNT = "The output layer of a Places365 network represents scenes, that of ImageNet objects."
 SMOOTHER = "ScoreCAM's heatmaps are smoother than Grad-CAM's."
-LESS = "ScoreCAM highlights less than Grad-CAM."
-COMPACT = "LIME's mask covers more than the object, Grad-CAM is more compact on it."
+LESS = "ScoreCAM highlights a smaller area than Grad-CAM."
+COMPACT = "LIME's mask extends beyond the object; Grad-CAM is more compact."
 # What claims need that not every profile has.
 NEEDS = {
-    LAYERS: "units with a label of known kind in the first layer and in the last",
-    LEARNT: f"a second network (`compare`) with “{PLACES}” in its name, and units of known kind",
+    LAYERS: "units of known concept type in the first and the last layer",
+    LEARNT: f"a second network (`compare`) named “…{PLACES}…”, and units of known concept type",
     SMOOTHER: "maps of the same photographs by Grad-CAM and ScoreCAM (`methods`)",
     LESS: "maps of the same photographs by Grad-CAM and ScoreCAM (`methods`)",
     COMPACT: "boxes around the objects of these photographs (`boxes`)",
@@ -141,14 +141,14 @@ def agreement_findings(
     wide = masks[masks["cam"] == cam].pivot(index="image", columns="lime", values="iou")
     found = [
         tested(
-            "LIME and Grad-CAM agree little: no more than maps of different photographs do.",
-            "mean IoU with other photographs' maps, less the IoU with the photograph's own",
+            "LIME and Grad-CAM agree no more than maps of different photographs.",
+            "mean IoU with maps of other photographs minus IoU with the same photograph's map",
             own["others"] - own["iou"],
             "task-agreement",
         ),
         tested(
             "Counting opposing superpixels (LIME 2) does not change the agreement consistently.",
-            f"IoU of LIME 2 less that of LIME 1; none means within {MARGIN}",
+            f"IoU of LIME 2 minus IoU of LIME 1; equivalence margin {MARGIN}",
             wide["LIME 2"] - wide["LIME 1"],
             "task-agreement",
             margin=MARGIN,
@@ -159,7 +159,7 @@ def agreement_findings(
         found.append(
             tested(
                 COMPACT,
-                f"share of the mask in the object's box, {NAMES[cam]} less LIME, at equal area",
+                f"share of the mask in the object's box, {NAMES[cam]} minus LIME, at equal area",
                 share[cam] - share["lime+"],
                 "task-agreement",
             )
@@ -185,13 +185,13 @@ def smoothness_findings(maps: Mapping[str, Sequence[Explanation]]) -> list[Findi
     return [
         tested(
             SMOOTHER,
-            "mean step between neighbouring pixels, Grad-CAM's less ScoreCAM's, of Grad-CAM's",
+            "mean step between neighbouring pixels, relative reduction from Grad-CAM to ScoreCAM",
             1 - rough[known, 1] / rough[known, 0],
             "task-cam",
         ),
         tested(
             LESS,
-            "share of the view above half of the maximum, Grad-CAM's less ScoreCAM's",
+            "share of the view above half of the maximum, Grad-CAM minus ScoreCAM",
             area[:, 0] - area[:, 1],
             "task-cam",
         ),
@@ -206,7 +206,7 @@ def faithfulness_findings(scores: pd.DataFrame, cam: str = "gradcam") -> list[Fi
         gain = (wide[cam] - wide["lime"]) * (1 if better == "higher" else -1)
         found.append(
             tested(
-                "Grad-CAM gives better insight into the prediction than LIME.",
+                "Grad-CAM explains the prediction better than LIME.",
                 f"{MEASURES[str(measure)]}: gain of {NAMES[cam]} over LIME",
                 gain,
                 "task-faithfulness",
@@ -235,8 +235,8 @@ def layer_findings(counts: pd.DataFrame, whose: str, page: str) -> list[Finding]
     early, late = (_known(own[own["layer"] == layer]) for layer in (first, last))
     if first == last or early.empty or late.empty:
         return []
-    abstract = f"{whose}: share of units with a texture, colour or material, {first} less {last}"
-    things = f"{whose}: share of units with an object, animal, plant or food, {last} less {first}"
+    abstract = f"{whose}: share of units with a texture, colour or material, {first} minus {last}"
+    things = f"{whose}: share of units with an object, animal, plant or food, {last} minus {first}"
     return [
         _finding(LAYERS, abstract, _gap(early, late, ABSTRACT), page),
         _finding(LAYERS, things, _gap(late, early, THINGS), page),
@@ -260,8 +260,8 @@ def scene_findings(counts: pd.DataFrame, whose: str, page: str) -> list[Finding]
     places, objects = outputs
     if not places["units"].sum() or not objects["units"].sum():
         return []
-    scenes = f"{whose}: share of output units with a scene, Places365 less ImageNet"
-    things = f"{whose}: share with an object, animal, plant or food, ImageNet less Places365"
+    scenes = f"{whose}: share of output units with a scene, Places365 minus ImageNet"
+    things = f"{whose}: share with an object, animal, plant or food, ImageNet minus Places365"
     return [
         _finding(LEARNT, scenes, _gap(places, objects, SCENES), page),
         _finding(LEARNT, things, _gap(objects, places, THINGS), page),

@@ -30,6 +30,8 @@ from xailib.networks.counting import Passes, passed, passes
 from xailib.project import project_root
 from xailib.versions import environment, git_commit, imports_of, source_hash
 
+_File = tuple[Path, dict[str, Any]]  # of an explanation, and all that decides it
+
 MANIFEST = "manifest.json"
 METRICS = "metrics.json"
 
@@ -139,7 +141,7 @@ class Run:
                 except XailibError as error:
                     yield error
 
-        return self.streamed(photographs, method, key, explain, code)
+        return list(self.streamed(photographs, method, key, explain, code))
 
     def streamed(
         self,
@@ -148,8 +150,8 @@ class Run:
         key: Mapping[str, Any],
         explain: Callable[[Iterable[Photograph]], Iterator[Explanation | XailibError]],
         code: str = "xailib.explain",
-    ) -> list[Explanation]:
-        """Return one method's explanations of all photographs, stored or made.
+    ) -> Iterator[Explanation]:
+        """Yield one method's explanations of all photographs, stored or made, in their order.
 
         Used again is what is stored with the same `key` and all else that decides it. What is
         made is stored at once, so that an interrupted run loses little. A photograph that cannot
@@ -172,34 +174,46 @@ class Run:
         InputError
             If there is none left: the last reason.
         """
-        found: list[Explanation | None] = []
-        pending: deque[tuple[int, Photograph, tuple[Path, dict[str, Any]]]] = deque()
+        waiting: deque[tuple[Photograph | None, _File]] = deque()  # None: it is stored
+        count = 0
 
         def missing() -> Iterator[Photograph]:
             for photograph in photographs:
                 file = self._place(photograph, method, key, code)
-                found.append(self._stored(*file))
-                if found[-1] is None:
-                    pending.append((len(found) - 1, photograph, file))
+                stored = self._is_stored(*file)
+                waiting.append((None if stored else photograph, file))
+                if not stored:
                     yield photograph
+
+        def stored() -> Iterator[Explanation]:
+            while waiting and waiting[0][0] is None:
+                _, (path, _) = waiting.popleft()
+                self._note(path)
+                yield Explanation.load(path)
 
         before = passes().made
         for made in explain(missing()):
-            place, photograph, file = pending.popleft()
+            for one in stored():
+                count += 1
+                yield one
+            photograph, file = waiting.popleft()
             if isinstance(made, XailibError):
-                self.failures.append({"source": photograph.source, "reason": str(made)})
+                source = "" if photograph is None else photograph.source
+                self.failures.append({"source": source, "reason": str(made)})
             else:
                 self._store(*file, made, passes().made - before)
-                found[place] = made
+                count += 1
+                yield made
             before = passes().made
-        usable = [one for one in found if one is not None]
-        if not usable:
+        for one in stored():
+            count += 1
+            yield one
+        if not count:
             raise InputError(self.failures[-1]["reason"] if self.failures else "images: none left")
-        return usable
 
     def _place(
         self, photograph: Photograph, method: str, key: Mapping[str, Any], code: str
-    ) -> tuple[Path, dict[str, Any]]:
+    ) -> _File:
         """Return an explanation's file, and all that decides it."""
         asked = {**key, **self.inputs, "images": photograph.sha256, "method": method}
         wanted = {**asked, "versions": environment((code,)), "source": source_hash((code,))}
@@ -207,17 +221,16 @@ class Run:
         name = f"{_file_name(photograph)}.{method}.{_digest(asked)[:8]}.npz"
         return self.folder / "explanations" / name, json.loads(json.dumps(wanted))
 
-    def _stored(self, path: Path, wanted: Mapping[str, Any]) -> Explanation | None:
+    def _is_stored(self, path: Path, wanted: Mapping[str, Any]) -> bool:
+        """Tell whether a file holds what is wanted, and count what it has cost."""
         try:
             stored = json.loads(path.with_suffix(".json").read_text())
             if stored["key"] == wanted and stored["sha256"] == sha256_of(path):
-                found = Explanation.load(path)
                 passed(stored.get("passes", 0), kept=True)
-                self._note(path)
-                return found
-        except (OSError, ValueError, KeyError, InputError):
+                return True
+        except (OSError, ValueError, KeyError):
             pass  # absent, half of a pair, or damaged: made again
-        return None
+        return False
 
     def _store(self, path: Path, wanted: Mapping[str, Any], made: Explanation, cost: int) -> None:
         self._begin()

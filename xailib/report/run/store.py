@@ -1,6 +1,6 @@
 """Finished results in a place that all machines reach: a bucket, a folder (by fsspec), or bytes.
 
-A store has the layout of ``results/``. A manifest is written there last and taken away first, and
+A store has the layout of ``results/``. A manifest is written there last and removed first, and
 each file that is fetched has to have the hash that its manifest says: what is half there, or was
 changed, is as good as absent.
 """
