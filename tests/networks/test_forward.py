@@ -165,10 +165,10 @@ def test_engines_die_with_their_network():
     module = seeded(Plain)
     forward_batches(module, make, 11, engine="fused")
     gc.collect()  # of what other tests have left
-    caches = len(cache._caches)
+    shelves = len(cache._caches)
     del module
     gc.collect()
-    assert len(cache._caches) == caches - 1
+    assert len(cache._caches) == shelves - 1
 
 
 def test_only_the_last_engines_are_kept(monkeypatch):

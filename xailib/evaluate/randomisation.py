@@ -20,8 +20,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from xailib.errors import InputError, unknown_name
 from xailib.explain.cam import methods as cam
-from xailib.explain.explanation import Explanation, record, scaled
+from xailib.explain.explanation import Explanation, scaled
 from xailib.explain.lime import explain_lime_targets
+from xailib.explain.record import record
 from xailib.explain.stream import explain_alone
 from xailib.images.load import Photograph
 from xailib.networks.classifier import Classifier

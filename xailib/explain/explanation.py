@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 from zipfile import BadZipFile
 
 import numpy as np
@@ -17,10 +17,6 @@ from jaxtyping import Bool, Float, Float32, Int, Shaped
 from xailib.errors import InputError
 from xailib.files import atomic
 from xailib.images.frames import Frame
-
-if TYPE_CHECKING:  # no network is needed to read one
-    from xailib.images.load import Photograph
-    from xailib.networks.classifier import Classifier, Prediction, View
 
 Signs = Literal["positive", "negative", "both"]
 
@@ -151,33 +147,6 @@ class Explanation:
             return cls(**text, **arrays, frame=frame, superpixels=parts)
         except (OSError, LookupError, ValueError, TypeError, EOFError, BadZipFile) as error:
             raise InputError(f"explanation: cannot read {str(path)!r}: {error}") from error
-
-
-def record(
-    method: str,
-    classifier: "Classifier",
-    photograph: "Photograph",
-    target: "Prediction",
-    view: "View",
-    **found: Any,
-) -> Explanation:
-    """Return the explanation of one prediction; ``found`` is what the method itself gives.
-
-    That is ``saliency`` and ``raw``, and where they apply ``signed``, ``seed``, ``parameters``
-    and ``superpixels``: see `Explanation`.
-    """
-    return Explanation(
-        method=method,
-        image=photograph.id,
-        image_sha256=photograph.sha256,
-        classifier=classifier.id,
-        target=target.index,
-        target_name=target.name,
-        probability=target.probability,
-        frame=view.frame,
-        parameters={**found.pop("parameters", {}), "precision": classifier.precision},
-        **found,
-    )
 
 
 def scaled(

@@ -22,8 +22,9 @@ from tqdm import tqdm
 from xailib.errors import InputError, unknown_name
 from xailib.explain import quickshift as on_device
 from xailib.explain import ridge
-from xailib.explain.explanation import Explanation, Superpixels, record, scaled
+from xailib.explain.explanation import Explanation, Superpixels, scaled
 from xailib.explain.perturbed import AnyRows, Draw, Perturbed, Rows, hidden
+from xailib.explain.record import record
 from xailib.explain.sampling import BLOCKS, DESIGNS
 from xailib.explain.stability import STEP, mask_is_stable, next_draw
 from xailib.explain.stream import Outcome, Seen, explain_alone

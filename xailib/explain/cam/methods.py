@@ -24,7 +24,8 @@ from xailib.explain.cam.gradient import (
 from xailib.explain.cam.layout import Layout, layout_of, token_layer
 from xailib.explain.cam.scorecam import score_weights
 from xailib.explain.cam.tail import Tail
-from xailib.explain.explanation import Explanation, record
+from xailib.explain.explanation import Explanation
+from xailib.explain.record import record
 from xailib.explain.stream import Outcome, Seen, explain_alone
 from xailib.images.load import Photograph
 from xailib.networks.classifier import Classifier, PassOptions, as_probabilities

@@ -1,0 +1,34 @@
+"""The record of an explanation, with what every method takes from the same places."""
+
+from typing import Any
+
+from xailib.explain.explanation import Explanation
+from xailib.images.load import Photograph
+from xailib.networks.classifier import Classifier, Prediction, View
+
+
+def record(
+    method: str,
+    classifier: Classifier,
+    photograph: Photograph,
+    target: Prediction,
+    view: View,
+    **found: Any,
+) -> Explanation:
+    """Return the explanation of one prediction; ``found`` is what the method itself gives.
+
+    That is ``saliency`` and ``raw``, and where they apply ``signed``, ``seed``, ``parameters``
+    and ``superpixels``: see `Explanation`.
+    """
+    return Explanation(
+        method=method,
+        image=photograph.id,
+        image_sha256=photograph.sha256,
+        classifier=classifier.id,
+        target=target.index,
+        target_name=target.name,
+        probability=target.probability,
+        frame=view.frame,
+        parameters={**found.pop("parameters", {}), "precision": classifier.precision},
+        **found,
+    )
