@@ -95,9 +95,17 @@ def keep(file: Path, row: dict[str, Any]) -> None:
     card = torch.cuda.get_device_name()
     kept = json.loads(file.read_text()) if file.is_file() else {}
     rows = kept.setdefault(card, {"torch": torch.__version__, "cores": os.cpu_count(), "rows": {}})
-    rows["rows"][row["row"]] = row
+    rows["rows"][row["row"]] = {**row, "commit": _commit()}
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(kept, indent=1) + "\n")
+
+
+def _commit() -> str:
+    """Return the project's commit; in a bundle, the one that was packed."""
+    from xailib.versions import git_commit
+
+    packed = ROOT.parent / "commit"
+    return packed.read_text().strip() if packed.is_file() else git_commit()
 
 
 # What is timed --------------------------------------------------------------------------------
@@ -449,6 +457,7 @@ def bundle(options: argparse.Namespace) -> None:
     for file in sorted(options.images.glob("*.jpg"))[: options.stream] if options.images else ():
         _copy(file, folder / "images" / file.name)
     (folder / "run.sh").write_text(RUN)
+    (folder / "commit").write_text(_commit())
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     if size > LIMIT:
         raise SystemExit(f"gpu: the bundle has {size / 2**20:.0f} MiB; at most 64 are meant")

@@ -78,6 +78,7 @@ def _differences(rows: Rows) -> pd.DataFrame:
                     "AblationCAM": f"{row['ablationcam']:.0e}",
                     "segmentations that differ": row["segments_differ"],
                     "LIME masks that differ": row["other_masks"],
+                    "commit": row.get("commit", ""),
                 }
             )
     return pd.DataFrame(found)
