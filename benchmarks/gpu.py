@@ -216,7 +216,7 @@ def lime_rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 def stream_rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """LIME of a stream of images, by precision, against the bare passes of that precision."""
-    from xailib.explain.stream import explain_many
+    from xailib.explain import explain_many
 
     photos = photographs(options, options.stream)
     for precision in PRECISIONS:

@@ -82,4 +82,5 @@ def test_what_packages_themselves_require_is_recorded():
 
 def test_imports_are_found_wherever_they_stand():
     code = "import a.b\ndef f():\n    from c import d\n    import_module('e.f')\n"
+    code += "if TYPE_CHECKING:\n    import g\n"
     assert versions.imports_of(code) == {"a.b", "c", "e.f"}

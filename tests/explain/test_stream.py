@@ -10,7 +10,8 @@ from xailib.errors import InputError
 from xailib.explain import ridge
 from xailib.explain.cam.methods import METHODS, Cam, explain_cam, guided_backprop, guided_backprops
 from xailib.explain.lime import Lime, explain_lime, explain_lime_targets, segmentation
-from xailib.explain.stream import explain_many, stream
+from xailib.explain.requests import explain_many
+from xailib.explain.stream import stream
 from xailib.images import load
 from xailib.images.load import Failure, from_array, load_images
 from xailib.networks.classifier import Classifier

@@ -6,14 +6,15 @@ other has stored.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from xailib.errors import XailibError, unknown_name
 from xailib.explain.cam.methods import Cam, CamOptions, cam_layer_of, check_methods
 from xailib.explain.explanation import Explanation
 from xailib.explain.lime import Lime, LimeOptions
-from xailib.explain.stream import Explainer, stream
-from xailib.images.load import Photograph
+from xailib.explain.stream import Explainer, Item, sources_of, stream
+from xailib.images.load import Failure, Photograph
 from xailib.networks.classifier import Classifier
 
 
@@ -92,6 +93,57 @@ def _cam(classifier: Classifier, parameters: Mapping[str, Any]) -> list[Request]
         Request(method, key, classifier, Cam(classifier, method, (target,), layer=layer))
         for method in parameters["methods"]
     ]
+
+
+def explain_many(
+    classifier: Classifier,
+    images: str | Path | Iterable[Any],
+    methods: Sequence[str] = ("lime",),
+    target: int | str | None = None,
+    **options: Any,
+) -> Iterator[Explanation | Failure]:
+    """Explain many images by one or several methods; yield the results as they are finished.
+
+    Parameters
+    ----------
+    classifier
+        What is explained.
+    images
+        Whatever `xailib.images.load.load_images` takes, an image set, or photographs. They are read
+        when they are due: any number fits into the memory.
+    methods : sequence of str
+        ``"lime"``, or a name in `xailib.explain.cam.methods.METHODS`.
+    target : int or str, optional
+        A class's index or name; by default each image's predicted one.
+    **options
+        Of `xailib.explain.lime.LimeOptions` and of `xailib.explain.cam.methods.CamOptions`: each
+        method takes those that it knows.
+
+    Yields
+    ------
+    Explanation or Failure
+        Image by image, in their order, one for each method. An image that cannot be used is one
+        `Failure`, and a method that cannot explain one is another; the others go on.
+
+    Raises
+    ------
+    InputError
+        For an unknown method, option or target, or a value out of range, before anything is read.
+    """
+    chosen = explainers(classifier, methods, target, options)
+    return _flat(stream(classifier, sources_of(images), chosen))
+
+
+def _flat(items: Iterable[Item]) -> Iterator[Explanation | Failure]:
+    for item in items:
+        if isinstance(item.image, Failure):
+            yield item.image
+            continue
+        for found in item.found:
+            if isinstance(found, XailibError):
+                yield Failure(item.image.source, str(found))
+            else:
+                yield from found
 
 
 def explainers(

@@ -148,49 +148,8 @@ def stream(
         stager.shutdown(wait=True, cancel_futures=True)
 
 
-def explain_many(
-    classifier: Classifier,
-    images: str | Path | Iterable[Any],
-    methods: Sequence[str] = ("lime",),
-    target: int | str | None = None,
-    **options: Any,
-) -> Iterator[Explanation | Failure]:
-    """Explain many images by one or several methods; yield the results as they are finished.
-
-    Parameters
-    ----------
-    classifier
-        What is explained.
-    images
-        Whatever `xailib.images.load.load_images` takes, an image set, or photographs. They are read
-        when they are due: any number fits into the memory.
-    methods : sequence of str
-        ``"lime"``, or a name in `xailib.explain.cam.methods.METHODS`.
-    target : int or str, optional
-        A class's index or name; by default each image's predicted one.
-    **options
-        Of `xailib.explain.lime.LimeOptions` and of `xailib.explain.cam.methods.CamOptions`: each
-        method takes those that it knows.
-
-    Yields
-    ------
-    Explanation or Failure
-        Image by image, in their order, one for each method. An image that cannot be used is one
-        `Failure`, and a method that cannot explain one is another; the others go on.
-
-    Raises
-    ------
-    InputError
-        For an unknown method, option or target, or a value out of range, before anything is read.
-    """
-    from xailib.explain.requests import explainers  # which knows the methods, and they this module
-
-    chosen = explainers(classifier, methods, target, options)
-    sources = _sources(images)
-    return _flat(stream(classifier, sources, chosen))
-
-
-def _sources(images: Any) -> Iterable[Photograph | Stored | Failure]:
+def sources_of(images: Any) -> Iterable[Photograph | Stored | Failure]:
+    """Return what `stream` takes, read ahead, for whatever names images."""
     if isinstance(images, ImageSet):
         return [*images.photographs, *images.failures]
     if isinstance(images, str | Path):
@@ -204,18 +163,6 @@ def _sources(images: Any) -> Iterable[Photograph | Stored | Failure]:
 def _read_ahead(places: Iterable[Any]) -> Iterator[Photograph | Failure]:
     with ThreadPoolExecutor(_THREADS) as threads:
         yield from unique(ahead(threads, read_place, places, 2 * _THREADS))
-
-
-def _flat(items: Iterable[Item]) -> Iterator[Explanation | Failure]:
-    for item in items:
-        if isinstance(item.image, Failure):
-            yield item.image
-            continue
-        for found in item.found:
-            if isinstance(found, XailibError):
-                yield Failure(item.image.source, str(found))
-            else:
-                yield from found
 
 
 def ahead(
