@@ -27,13 +27,17 @@ def table() -> str:
 class Parameters(SphinxDirective):
     """All parameters that a profile may set: ``{parameters}``."""
 
+    text = ""
+
     def run(self) -> list[nodes.Node]:
         """Return the table."""
         self.env.note_dependency(__file__)
-        found: list[nodes.Node] = self.parse_text_to_nodes(table())
+        found: list[nodes.Node] = self.parse_text_to_nodes(self.text)
         return found
 
 
 def setup(app: Sphinx) -> None:
     """Register the directive."""
+    # Now: autodoc imports modules as a type checker does, after which pydantic makes no models.
+    Parameters.text = table()
     app.add_directive("parameters", Parameters)
