@@ -5,6 +5,8 @@ PROFILE ?= embedded
 WORKERS ?= 2
 # Tests at a time: many of them wait for a browser, a kernel or a disk.
 TESTERS ?= 4
+# Its processes are forks, which end a worker of pytest-xdist.
+ALONE   := tests/images/test_pool.py
 BIN     := .venv/bin
 SHELL   := /bin/bash
 
@@ -45,7 +47,8 @@ pair: .venv/ready
 	@$(BIN)/jupytext --quiet --sync notebooks/*.py
 
 test: .venv/ready pair lint
-	$(BIN)/python -m pytest -n $(TESTERS)
+	$(BIN)/python -m pytest -n $(TESTERS) --ignore $(ALONE)
+	$(BIN)/python -m pytest -n 0 $(ALONE)
 
 lint: .venv/ready
 	$(BIN)/ruff check .
