@@ -47,6 +47,8 @@ def tasks(runs: Path) -> pd.DataFrame:
     for note in sorted(
         runs.glob("*/cost.json"), key=lambda file: int(file.parts[-2].split("_")[0])
     ):
+        if not (note.parent / "manifest.json").is_file():  # a later attempt has failed
+            continue
         manifest = json.loads((note.parent / "manifest.json").read_text(encoding="utf-8"))
         notes = [note]
         if manifest.get("passes", {}).get("kept"):

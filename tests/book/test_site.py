@@ -141,7 +141,7 @@ def test_each_task_page_answers_first_and_says_its_limits_last(page, address, ta
     method = page.locator("#method")
     assert method.locator("mjx-container, .math").count() > 0
     assert method.locator("a[href*=bibliography]").count() > 0
-    box = page.locator("#how-this-page-was-made")
+    box = page.locator("#provenance")
     assert f"papermill notebooks/{task}.ipynb" in box.locator(".reproduce").inner_text()
     assert "torch 2" in box.inner_text()
     assert box.get_by_role("link", name="manifest.json").count() == 1
