@@ -5,8 +5,8 @@ PROFILE ?= embedded
 WORKERS ?= 2
 # Tests at a time: many of them wait for a browser, a kernel or a disk.
 TESTERS ?= 4
-# Its processes are forks, which end a worker of pytest-xdist.
-ALONE   := tests/images/test_pool.py
+# One after the other: forks, which end a worker of pytest-xdist, and runs that start processes themselves.
+ALONE   := tests/images/test_pool.py tests/report/run
 BIN     := .venv/bin
 SHELL   := /bin/bash
 
@@ -47,7 +47,7 @@ pair: .venv/ready
 	@$(BIN)/jupytext --quiet --sync notebooks/*.py
 
 test: .venv/ready pair lint
-	$(BIN)/python -m pytest -n $(TESTERS) --ignore $(ALONE)
+	$(BIN)/python -m pytest -n $(TESTERS) $(addprefix --ignore=,$(ALONE))
 	$(BIN)/python -m pytest -n 0 $(ALONE)
 
 lint: .venv/ready
