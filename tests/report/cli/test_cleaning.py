@@ -56,7 +56,22 @@ def test_what_was_interrupted_is_not_touched(run):
     assert kept(run) == ["chelsea", "coffee"]
 
 
-def test_a_folder_that_is_not_there_is_one_line(run):
-    result = CliRunner().invoke(main, ["clean", "scrach"])
+def test_what_a_finished_job_recorded_stays(run):
+    (block,) = [p for p in (run / "activations").iterdir() if p.name not in str(read_manifest(run))]
+    (block / "00.npy").write_bytes(b"rows")
+    job = run / "jobs" / "3_cam.0000"
+    job.mkdir(parents=True)
+    name = f"../../activations/{block.name}/00.npy"
+    (job / "manifest.json").write_text(json.dumps({"outputs": {name: "hash"}}))
+    (run / "jobs" / "torn").mkdir()
+    (run / "jobs" / "torn" / "manifest.json").write_text("{")
+    clean("--yes")
+    assert (block / "00.npy").is_file()
+
+
+@pytest.mark.parametrize("folder", ["scrach", "../..", "/"])
+def test_a_folder_that_is_not_there_is_one_line(run, folder):
+    result = CliRunner().invoke(main, ["clean", folder, "--yes"])
     assert result.exit_code == 2
-    assert result.output.startswith("Error: folder: 'scrach' is not below")
+    assert result.output.startswith(f"Error: folder: {folder!r} is not below")
+    assert kept(run) == ["chelsea", "coffee"]

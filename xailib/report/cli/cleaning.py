@@ -30,7 +30,7 @@ def clean(folder: str | None, yes: bool, as_json: bool) -> None:
 
     results = project_root() / "results"
     root = results / folder if folder else results
-    if folder and not root.is_dir():
+    if not root.resolve().is_relative_to(results.resolve()) or (folder and not root.is_dir()):
         raise InputError(f"folder: {folder!r} is not below {str(results)!r}")
     rows, total = [], 0
     for manifest in sorted(root.rglob(MANIFEST)):

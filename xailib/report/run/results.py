@@ -5,6 +5,7 @@ explanations (``.npz``), ``figures/`` and the executed notebook. Every file is w
 nothing; the manifest comes last, so a folder without one was interrupted.
 """
 
+import contextlib
 import hashlib
 import json
 import platform
@@ -312,16 +313,13 @@ def leftovers(folder: Path) -> list[Path]:
     except InputError:
         return []
     named = {*manifest["outputs"], *manifest.get("caches", ())}
-    named |= {name for job in folder.glob("jobs/*/manifest.json") for name in _outputs_of(job)}
+    for job in folder.glob("jobs/*"):
+        with contextlib.suppress(InputError):  # what an unfinished job has left is of nobody
+            named |= {name.removeprefix("../../") for name in read_manifest(job)["outputs"]}
+    named = {"/".join(Path(name).parts[:2]) for name in named}  # a recording is a whole folder
     places = [*folder.glob("explanations/*"), *folder.glob("activations/*")]
     places += folder.glob("embeddings/*")
     return sorted(place for place in places if str(place.relative_to(folder)) not in named)
-
-
-def _outputs_of(manifest: Path) -> set[str]:
-    """Return what a job of a task has written outside its own folder, below the task's."""
-    names = json.loads(manifest.read_text()).get("outputs", {})
-    return {name.removeprefix("../../") for name in names if name.startswith("../../")}
 
 
 def fingerprint(parameters: Mapping[str, Any], code: Collection[str]) -> dict[str, Any]:
