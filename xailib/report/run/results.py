@@ -177,10 +177,12 @@ class Run:
         """
         waiting: deque[tuple[Photograph | None, _File]] = deque()  # None: it is stored
         count = 0
+        # Once for all of them: following imports takes as long as an explanation on a GPU.
+        made_by = {"versions": environment((code,)), "source": source_hash((code,))}
 
         def missing() -> Iterator[Photograph]:
             for photograph in photographs:
-                file = self._place(photograph, method, key, code)
+                file = self._place(photograph, method, key, made_by)
                 stored = self._is_stored(*file)
                 waiting.append((None if stored else photograph, file))
                 if not stored:
@@ -213,11 +215,15 @@ class Run:
             raise InputError(self.failures[-1]["reason"] if self.failures else "images: none left")
 
     def _place(
-        self, photograph: Photograph, method: str, key: Mapping[str, Any], code: str
+        self,
+        photograph: Photograph,
+        method: str,
+        key: Mapping[str, Any],
+        made_by: Mapping[str, Any],
     ) -> _File:
         """Return an explanation's file, and all that decides it."""
         asked = {**key, **self.inputs, "images": photograph.sha256, "method": method}
-        wanted = {**asked, "versions": environment((code,)), "source": source_hash((code,))}
+        wanted = {**asked, **made_by}
         # What is asked for otherwise has another name and stays; other code takes its place.
         name = f"{_file_name(photograph)}.{method}.{_digest(asked)[:8]}.npz"
         return self.folder / "explanations" / name, json.loads(json.dumps(wanted))
