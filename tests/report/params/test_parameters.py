@@ -355,7 +355,7 @@ def test_a_function_is_looked_up_without_running_the_file(tmp_path):
         ({"methods": ["scorecam"]}, "heatmap: 'gradcam' is not among methods: scorecam"),
         ({"boxes": "mine.csv"}, "boxes: no file 'mine.csv'"),
         ({"threshold": 0.2}, "threshold: only for mask_rule value"),
-        ({"lime_run": "x"}, "unknown name 'lime_run'"),
+        ({"lime_run": "x"}, "lime_run: only for papermill"),
     ],
 )
 def test_a_profiles_values_are_checked_before_anything_runs(changes, line):

@@ -7,7 +7,7 @@ import click
 from xailib import __version__
 from xailib.errors import InputError, XailibError
 from xailib.report.cli.checking import check
-from xailib.report.cli.cleaning import clean
+from xailib.report.cli.cleaning import clean, results
 from xailib.report.cli.fetching import fetch
 from xailib.report.cli.listings import images, models
 from xailib.report.cli.running import report, run
@@ -37,6 +37,7 @@ def main() -> None:
       xailib images my-photographs/          which of them can be used
       xailib fetch --profile replication     all that a profile needs
       xailib check                           what is missing here
+      xailib results                         finished runs, with their parameters
       xailib clean                           what earlier parameters left in results
 
     \b
@@ -49,5 +50,5 @@ def main() -> None:
     """
 
 
-for command in (run, report, models, images, fetch, check, clean):
+for command in (run, report, models, images, fetch, check, results, clean):
     main.add_command(command)

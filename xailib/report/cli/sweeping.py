@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -42,6 +43,7 @@ class Options:
     store: str | None = None
     pages: bool = True
     whole: bool = False  # a task is one job, also where there are several workers
+    out: bool = False  # results go to a folder that the user names
 
     @property
     def photographs(self) -> int | None:
@@ -91,12 +93,12 @@ def pool_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def sweep(
-    profile: "Profile", only: str | None, force: bool, options: Options, as_json: bool
+    profile: "Profile", only: Sequence[str], force: bool, options: Options, as_json: bool
 ) -> dict[str, str]:
     """Do a profile's jobs, or print them; return those that are not finished now, with why."""
     from xailib.report.run.costs import estimates, longest_first
     from xailib.report.run.plan import plan
-    from xailib.report.run.preflight import check_images, check_runs
+    from xailib.report.run.preflight import check_images, check_out
     from xailib.report.run.staleness import unfinished
 
     if options.workers and options.scheduler:
@@ -105,10 +107,12 @@ def sweep(
         from xailib.report.run.store import Store
 
         Store(options.store, project_root() / "results")  # refuses what cannot be one
+    if (options.store or options.scheduler) and Path(profile.beside).is_absolute():
+        raise InputError("out: a store or a cluster takes only what is below results/")
     jobs = plan(profile, only, shard=options.photographs, pages=options.pages)
     left = unfinished(profile, jobs, force=force)
-    if not options.store:  # which may hold them
-        check_runs(profile, {job.task for job in left if job.kind == "notebook"})
+    if options.out and not force:
+        check_out(profile, left)
     if not options.scheduler:  # whose workers may see others
         check_images(profile, {job.task for job in left})
     if options.dry_run:
@@ -129,6 +133,7 @@ def sweep(
         left = longest_first(left, seconds)
     failed: dict[str, str] = {}
     reused: list[str] = []
+    folders = {job.name: job.folder(profile) for job in jobs}
     rest = _Left(left, seconds, 1 if options.scheduler else workers)
     engine = Engine(workers, options.scheduler, options.threads, options.store or "")
     for outcome in run_plan(profile, jobs, left, engine, force=force, barred=barred, bar=live()):
@@ -137,7 +142,7 @@ def sweep(
         if outcome.state == "reused" and outcome.task.count(".") and not as_json:
             reused.append(outcome.task)
         else:
-            show_outcome(outcome, as_json)
+            show_outcome(outcome, folders[outcome.task], as_json)
         rest.take(outcome)
     if reused:
         click.echo(f"{len(reused)} finished jobs were used again")
