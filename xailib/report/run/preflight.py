@@ -273,6 +273,12 @@ def _network(name: str, weights: str) -> Iterator[Artefact | str]:
             yield str(error)
 
 
+def network_is_here(parameters: Mapping[str, Any]) -> bool:
+    """Return whether the weights of a notebook's ``model`` need not be fetched."""
+    wanted = _network(str(parameters["model"]), str(parameters.get("weights") or ""))
+    return all(isinstance(need, Artefact) and need.here for need in wanted)
+
+
 def _fetched_by(name: str) -> tuple[tuple[str, str], ...]:
     """Return the published networks that a user's function says it fetches, as ``fetches``."""
     place, _, function = name.rpartition(":")
