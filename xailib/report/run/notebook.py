@@ -1,8 +1,11 @@
 """A task's notebook: what it gets, what of it decides its result, and its execution."""
 
 import hashlib
+import io
 import json
 import os
+import re
+import sys
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -13,7 +16,9 @@ from xailib.files import delete_if_only, sha256_of, storage, write_atomic
 from xailib.project import project_root
 from xailib.report.params.profiles import Profile, notebook, upstream
 from xailib.report.run.plan import LOCK, LOG
-from xailib.report.run.results import MANIFEST, read_manifest
+from xailib.report.run.results import MANIFEST, TELLS, read_manifest
+
+_LINES = re.compile(rf"{re.escape(TELLS)}[^\r\n]*")
 
 
 def parameters_of(profile: Profile, task: str) -> dict[str, Any]:
@@ -47,7 +52,7 @@ def execute(profile: Profile, task: str, request: Mapping[str, Any], *, bar: boo
     request : mapping
         What the manifest then says was asked for, see `xailib.report.run.staleness`.
     bar : bool
-        Whether to draw the progress.
+        Whether to draw the progress, with the photographs that are done.
 
     Raises
     ------
@@ -68,6 +73,7 @@ def execute(profile: Profile, task: str, request: Mapping[str, Any], *, bar: boo
             progress_bar=bar,
             cwd=str(project_root()),
             extra_arguments=["--log-level=ERROR"],  # it warns of every local connection
+            stdout_file=_Progress() if bar else None,
         )
     except papermill.PapermillExecutionError as error:
         message = (str(error.evalue).strip().splitlines() or [""])[0]
@@ -84,11 +90,36 @@ def execute(profile: Profile, task: str, request: Mapping[str, Any], *, bar: boo
             f"the notebook could not be executed: {reason[2] or reason[0]}"
         ) from error
     with storage(target):
+        write_atomic(partial, json.dumps(_without_progress(json.loads(partial.read_bytes()))))
         partial.replace(target)
     manifest = read_manifest(folder)
     manifest["request"] = dict(request)
     manifest["outputs"][target.name] = sha256_of(target)
     write_atomic(folder / MANIFEST, json.dumps(manifest, indent=1))
+
+
+class _Progress(io.StringIO):
+    """Takes what a notebook prints, and shows the lines on its progress above papermill's bar."""
+
+    def write(self, text: str) -> int:
+        """Show the last such line of a text, if it has one."""
+        from tqdm.auto import tqdm
+
+        if found := _LINES.findall(text):
+            tqdm.write(found[-1].removeprefix(TELLS), file=sys.stderr)
+        return len(text)
+
+
+def _without_progress(executed: dict[str, Any]) -> dict[str, Any]:
+    """Return an executed notebook without the lines on its progress."""
+    for cell in executed["cells"]:
+        for output in cell.get("outputs", ()):
+            if output["output_type"] == "stream":
+                output["text"] = _LINES.sub("", "".join(output["text"]))
+        kept = [one for one in cell.get("outputs", ()) if one.get("text") != ""]
+        if "outputs" in cell:
+            cell["outputs"] = kept
+    return executed
 
 
 def left_out(profile: Profile, task: str) -> str:
