@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -108,6 +109,40 @@ def test_a_pair_out_of_step_is_refused(project):
     change(notebook)
     (outcome,) = run_profile(profile, only="2_lime")
     assert "2_lime.ipynb and 2_lime.py differ; run 'make pair'" in outcome.message
+
+
+def test_of_two_edited_halves_neither_is_dropped(project):
+    """And the outputs that a notebook has stay."""
+    import jupytext
+
+    folder = project / "notebooks"
+    source, notebook = folder / "2_lime.py", folder / "2_lime.ipynb"
+    jupytext.write(jupytext.read(notebook), source, fmt="py:percent")
+    (folder / "jupytext.toml").write_text('formats = "ipynb,py:percent"')
+
+    def pair(*words, code=0):
+        result = CliRunner().invoke(main, ["pair", *words])
+        assert result.exit_code == code, result.output
+        return result.stderr
+
+    assert pair() == ""  # alike, which is stored
+    source.write_text(source.read_text() + "\n# %%\nin_the_py = 1\n")
+    before = notebook.stat().st_mtime
+    os.utime(source, (before - 99, before - 99))  # edited, though its time is the older one
+    assert pair() == ""
+    assert "in_the_py" in notebook.read_text()
+    change(notebook)
+    assert pair() == ""
+    assert "# changed" in source.read_text()
+    source.write_text(source.read_text() + "\nin_the_py = 2\n")
+    notebook.write_text(notebook.read_text().replace("# changed", "# changed otherwise"))
+    halves = source.read_text(), notebook.read_text()
+    assert says("both_halves", pair(code=1))
+    assert halves == (source.read_text(), notebook.read_text())
+    assert pair("--keep", "ipynb") == ""
+    assert "# changed otherwise" in source.read_text()
+    assert "in_the_py = 2" not in source.read_text()
+    assert pair() == ""
 
 
 def test_only_what_changed_runs_again(project):

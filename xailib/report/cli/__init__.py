@@ -10,6 +10,7 @@ from xailib.report.cli.checking import check
 from xailib.report.cli.cleaning import clean, results
 from xailib.report.cli.fetching import fetch
 from xailib.report.cli.listings import images, models
+from xailib.report.cli.pairing import pair
 from xailib.report.cli.running import report, run
 
 
@@ -39,6 +40,7 @@ def main() -> None:
       xailib check                           what is missing here
       xailib results                         finished runs, with their parameters
       xailib clean                           what earlier parameters left in results
+      xailib pair                            the .py and .ipynb of each notebook in step
 
     \b
     Exit codes: 0 all is well; 1 something failed or is unavailable, as reported above;
@@ -50,5 +52,5 @@ def main() -> None:
     """
 
 
-for command in (run, report, models, images, fetch, check, results, clean):
+for command in (run, report, models, images, fetch, check, results, clean, pair):
     main.add_command(command)

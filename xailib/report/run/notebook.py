@@ -18,6 +18,7 @@ from xailib.report.params.profiles import Profile, notebook, upstream
 from xailib.report.run.plan import LOCK, LOG
 from xailib.report.run.results import MANIFEST, TELLS, read_manifest
 
+ALIKE = ".alike.json"  # beside the notebooks: hashes of their cells
 _LINES = re.compile(rf"{re.escape(TELLS)}[^\r\n]*")
 
 
@@ -147,13 +148,50 @@ def _notebook(task: str) -> Path:
 @cache
 def _check_pair(path: Path) -> None:
     """Raise if a notebook differs from its reviewed source, so that neither runs unnoticed."""
+    source = path.with_suffix(".py")
+    if source.is_file() and _cells_hash(path) != _cells_hash(source):
+        raise InputError(f"notebook: {path.name} and {source.name} differ; run 'make pair'")
+
+
+def _cells_hash(half: Path) -> str:
     import jupytext
 
-    source = path.with_suffix(".py")
-    if source.is_file():
-        pair = [jupytext.read(half)["cells"] for half in (path, source)]
-        if [_essence(cell) for cell in pair[0]] != [_essence(cell) for cell in pair[1]]:
-            raise InputError(f"notebook: {path.name} and {source.name} differ; run 'make pair'")
+    cells = [_essence(cell) for cell in jupytext.read(half)["cells"]]
+    return hashlib.sha256(json.dumps(cells).encode()).hexdigest()
+
+
+def bring_in_step(folder: Path, keep: str = "") -> list[str]:
+    """Copy the edited half of each notebook to the other; return those of which both were edited.
+
+    What each was when its halves were last alike is stored beside them.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the notebooks.
+    keep : {"", "py", "ipynb"}
+        The half that is kept where both were edited; by default neither is changed.
+    """
+    from jupytext.cli import jupytext
+
+    record = folder / ALIKE
+    alike = json.loads(record.read_text()) if record.is_file() else {}
+    both = []
+    for source in sorted(folder.glob("*.py")):
+        halves = {"py": source, "ipynb": source.with_suffix(".ipynb")}
+        found = {kind: _cells_hash(half) for kind, half in halves.items() if half.is_file()}
+        edited = [kind for kind, now in found.items() if now != alike.get(source.stem)]
+        if len(set(found.values())) > 1 and len(edited) > 1:
+            edited = [keep] if keep else []
+        if not edited:
+            both += [source.stem] if len(set(found.values())) > 1 else []
+            continue
+        newer = halves[edited[0]]
+        newer.touch()  # jupytext copies the newer half, and leaves the outputs of alike cells
+        jupytext(["--quiet", "--sync", str(newer)])
+        alike[source.stem] = found[edited[0]]
+    write_atomic(record, json.dumps(alike, indent=1))
+    return both
 
 
 def _relative(folder: Path) -> str:
