@@ -251,17 +251,17 @@ def _changed(profile: Profile, changes: Mapping[str, Any], whole: bool) -> Profi
     if not reached:
         return changed
     text = json.dumps(dict(changes), sort_keys=True, default=str)
-    said = "+".join([profile.name, *(f"{name}={_said(changes[name])}" for name in sorted(changes))])
+    said = "+".join([profile.name, *(f"{name}={short(changes[name])}" for name in sorted(changes))])
     name = said.encode()[:100].decode(errors="ignore")  # other scripts have longer letters
     beside = f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
     return replace(changed, beside=beside, reached=TASKS if whole else tuple(reached))
 
 
-def _said(value: Any) -> str:
+def short(value: Any) -> str:
     """Return a value in the name of a folder: of paths the last part, of many the first two."""
     if isinstance(value, list):
         more = [f"{len(value) - 2}more"] if len(value) > 3 else []
-        return ",".join(map(_said, value[:2] if more else value)) + "".join(f",{m}" for m in more)
+        return ",".join(map(short, value[:2] if more else value)) + "".join(f",{m}" for m in more)
     word = value.rstrip("/").rpartition("/")[2] if isinstance(value, str) else json.dumps(value)
     return re.sub(r"[^\w.,-]+", "_", word)
 
