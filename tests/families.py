@@ -186,14 +186,6 @@ def grayscale():
     return module, gray, names
 
 
-def a_tuple():
-    return ready(Small(out=lambda scores: (scores, scores)), side=32)
-
-
-def a_dict():
-    return ready(Small(out=lambda scores: {"logits": scores}), side=32)
-
-
 def not_finite():
     return ready(Small(out=lambda scores: scores / 0), side=32)
 

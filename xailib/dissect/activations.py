@@ -144,7 +144,7 @@ def _pooled(
     class_token = _has_class_token(module)
     views: list[Crop] = []  # read, and not shown yet
     with (
-        torch.inference_mode(),
+        torch.no_grad(),
         layer_tools.evaluation(module),
         layer_tools.recorded(module, layers) as outputs,
     ):

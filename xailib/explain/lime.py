@@ -28,8 +28,7 @@ from xailib.explain.record import record
 from xailib.explain.sampling import BLOCKS, DESIGNS
 from xailib.explain.stability import STEP, mask_is_stable, next_draw
 from xailib.explain.stream import Outcome, Seen, explain_alone
-from xailib.images.load import Photograph
-from xailib.networks.classifier import Classifier, Prediction, as_probabilities
+from xailib.networks.classifier import Classifier, Prediction, check_classifier
 from xailib.networks.forward import ENGINES
 from xailib.networks.memory import download, upload
 
@@ -130,7 +129,7 @@ _DEFAULTS = LimeOptions(
 
 def explain_lime(
     classifier: Classifier,
-    photograph: Photograph,
+    photograph: Any,
     target: int | str | None = None,
     **options: Unpack[LimeOptions],
 ) -> Explanation:
@@ -141,8 +140,10 @@ def explain_lime(
 
     Parameters
     ----------
-    classifier, photograph
+    classifier : Classifier
         What is explained.
+    photograph : Photograph, str, path, PIL image, array or tensor
+        See `xailib.images.load.as_photograph`.
     target : int or str, optional
         A class's index or name; by default the predicted one.
     **options
@@ -164,7 +165,7 @@ def explain_lime(
 
 def explain_lime_targets(
     classifier: Classifier,
-    photograph: Photograph,
+    photograph: Any,
     targets: Sequence[int | str | None],
     **options: Unpack[LimeOptions],
 ) -> list[Explanation]:
@@ -226,6 +227,7 @@ class Lime:
         targets: Sequence[int | str | None] = (None,),
         **options: Unpack[LimeOptions],
     ) -> None:
+        check_classifier(classifier)
         self.classifier = classifier
         self.options = _checked(options)
         self.segment = segmentation(self.options["segments"], self.options["seed"])
@@ -292,7 +294,7 @@ class Lime:
         logits = classifier.scores(staged.perturbed.whole)
         if not self.together:
             classifier.check_finite(logits)
-        whole = as_probabilities(logits)
+        whole = classifier.as_probabilities(logits)
         best = whole.argmax(1)
         columns = [best if t is None else torch.full_like(best, t) for t in self.targets]
         targets = torch.stack(columns, dim=1)
@@ -351,7 +353,9 @@ class Lime:
             again=self.checked,
         )
         self.checked = self.together
-        probabilities = as_probabilities(found.logits).gather(1, targets[draw.owner])
+        probabilities = self.classifier.as_probabilities(found.logits).gather(
+            1, targets[draw.owner]
+        )
         return probabilities[draw.place], found.engine
 
     def _stable(self, data: Rows, scores: Float[Tensor, "samples targets"]) -> bool:
