@@ -144,7 +144,8 @@ def cascade(
     Parameters
     ----------
     classifier, photographs
-        The trained one, and what batch norms are measured on, at least one.
+        The trained one, and what batch norms are measured on, at least one; of views that differ
+        in size, those of the first one's.
     stages : int
         See `stages_of`.
     seed : int
@@ -159,6 +160,7 @@ def cascade(
     views = [classifier.view(photograph).pixels for photograph in photographs]
     if not views:
         raise InputError("photographs: none given; batch norms need at least one")
+    views = [view for view in views if view.shape == views[0].shape]
     return _cascade(classifier, classifier.input_tensor(np.stack(views)), parts, seed)
 
 

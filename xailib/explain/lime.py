@@ -45,19 +45,38 @@ Segment = Callable[[UInt8[np.ndarray, "height width 3"]], Int[np.ndarray, "heigh
 
 # lime's own settings for quickshift; the others give about as many superpixels at 224 pixels.
 _RATIO = 0.2
-_QUICKSHIFT = MappingProxyType({"kernel_size": 4, "max_dist": 200})
 _SEGMENTATIONS = MappingProxyType(
     {
-        "quickshift": lambda seed: partial(quickshift, ratio=_RATIO, rng=seed, **_QUICKSHIFT),
+        "quickshift": lambda seed: (
+            lambda pixels: quickshift(pixels, ratio=_RATIO, rng=seed, **_quickshift(pixels.shape))
+        ),
         "slic": lambda _seed: partial(slic, n_segments=60, compactness=10, start_label=0),
-        "felzenszwalb": lambda _seed: partial(felzenszwalb, scale=200, sigma=0.5, min_size=200),
+        "felzenszwalb": lambda _seed: (
+            lambda pixels: felzenszwalb(
+                pixels,
+                scale=200 * _scale(pixels.shape) ** 2,
+                sigma=0.5,
+                min_size=round(200 * _scale(pixels.shape) ** 2),
+            )
+        ),
     }
 )
+
+
+def _scale(shape: tuple[int, ...]) -> float:
+    """Return a view's side as a share of 224 pixels where it is less than half of that (CIFAR)."""
+    side = min(shape[:2])
+    return 1.0 if side >= 112 else side / 224
+
+
+def _quickshift(shape: tuple[int, ...]) -> dict[str, float]:
+    return {"kernel_size": max(1, 4 * _scale(shape)), "max_dist": 200}
 
 
 def segmentation(name: str, seed: int = 0) -> Segment:
     """Return the function that segments a view into superpixels numbered from 0.
 
+    For views under 112 pixels the settings are scaled, so that there are about as many superpixels.
     ``"quickshift"`` has lime's settings and a seed that takes effect (lime's own does not reach
     scikit-image); ``"slic"`` and ``"felzenszwalb"`` have nothing random.
 
@@ -251,7 +270,8 @@ class Lime:
     def stage(self, seen: Sequence[Seen], prepared: Sequence[Any]) -> _Staged:
         """Find superpixels, draw the first samples, and take all to the device."""
         if self.on_device:
-            options: Any = {**_QUICKSHIFT, "rng": self.options["seed"]}
+            size = seen[0].view.pixels.shape
+            options: Any = {**_quickshift(size), "rng": self.options["seed"]}
             found = on_device.quickshift(prepared, device=self.classifier.device, **options)
             prepared = list(found.cpu().numpy())
         counts = [len(np.unique(segments)) for segments in prepared]
