@@ -314,12 +314,17 @@ def from_transform(transform: Callable[[Image.Image], Tensor]) -> MeasuredPrepro
     matrix = np.stack([red - black, green - black, blue - black], axis=1)
     predicted = matrix @ (np.array([90, 160, 40], np.float32) / 255) + black
     flat = not np.abs(matrix).max() > 1e-3  # each image standardised by itself
-    if flat or np.abs(predicted - mixed).max() > 1e-2 * (1 + np.abs(mixed).max()):
+    rng = np.random.default_rng(0)
+    blobs = rng.integers(64, 192, (8, 8, 3), dtype=np.uint8).repeat(8, axis=0).repeat(8, axis=1)
+    # Half of the values are half of the way from black, unless the step looks at all pixels
+    # (an equalised histogram); the values are such that no edge overshoots.
+    away = np.abs(2 * _run(transform, blobs // 2) - _run(transform, blobs) - black[:, None, None])
+    whole = away.max() > 6 / 255 * np.abs(matrix).sum(1).max()
+    if flat or whole or np.abs(predicted - mixed).max() > 1e-2 * (1 + np.abs(mixed).max()):
         raise InputError(
             "transform: its colours are not a linear map of RGB; give its steps as a Compose, in "
             "which what resizes and crops comes first"
         )
-    rng = np.random.default_rng(0)
     noise = rng.integers(0, 256, (side, side, 3), dtype=np.uint8)
     if np.abs(_run(transform, noise) - _run(transform, noise)).max() > 0:
         raise InputError("transform: it gives another result each time; give the evaluation one")

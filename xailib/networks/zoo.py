@@ -165,9 +165,10 @@ def _from_torchvision(name: str, weights: str | Path | None, seed: int) -> Ingre
 
 
 def _from_timm(name: str, weights: str | Path | None, seed: int) -> Ingredients:
-    _, _, tag = name.partition(".")
-    if tag and timm.get_pretrained_cfg(name) is None:
-        raise unknown_name("model", name, timm.list_pretrained(f"{name.partition('.')[0]}.*"))
+    arch, _, tag = name.partition(".")
+    tagged = timm.list_pretrained(f"{arch}.*") if tag else [name]
+    if name not in tagged:
+        raise unknown_name("model", name, tagged)
     module = _build(lambda: timm.create_model(name, pretrained=False), seed)
     count = int(module.num_classes)  # type: ignore[arg-type]
     if count < 1:  # said before anything is fetched
