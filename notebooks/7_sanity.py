@@ -61,11 +61,12 @@ if first < 2 or len(photographs) < 2:
 checked = photographs[:first]
 classifier = load_classifier(model, weights or None, device, seed)
 asked = list(dict.fromkeys([*methods, *others]))
-used = usable(classifier, asked)
+used, left_out = usable(classifier, asked, layer or None)
+methods = [method for method in methods if method in used]
 few = [method for method in used if method in sparse]
 checked_by = {method: checked[:sparse_first] if method in few else checked for method in used}
-if len(used) < len(asked):
-    display(Markdown(f"Guided backpropagation is excluded: it needs ReLUs, and {model} has none."))
+for line in left_out:
+    display(Markdown(f"{line}."))
 layer_name = cam_layer_of(classifier, layer or None) if methods else None
 cascades = [cascade(classifier, checked, stages, seed + draw) for draw in range(redraws)]
 options = {"num_samples": lime_samples, "seed": seed, "layer": layer_name}
