@@ -8,6 +8,7 @@ import pandas as pd
 from docutils import nodes
 from docutils.parsers.rst import directives
 from runs import ROOT, failed, lacks, place_of, results_folder
+from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.directives.patches import Figure
 from sphinx.util.docutils import SphinxDirective
@@ -165,12 +166,32 @@ class Explorer(SphinxDirective):
             '<div class="xailib-table" tabindex="0" role="region" '
             f'aria-label="Scores of {told["explorer"]}">{told["table"]}</div>'
         )
-        legend = nodes.legend("", nodes.raw("", table, format="html"))
+        legend = nodes.legend("", nodes.raw("", table, format="html"), *_live(told))
         figure = nodes.figure("", views, caption, legend, classes=["explorer"])
         self.set_source_info(figure)
         self.options["name"] = f"figure-{told['name']}"
         self.add_name(figure)
         return [figure]
+
+
+def _live(told: dict[str, Any]) -> list[nodes.Node]:
+    """Return the scripts of a live view as downloads, which makes Sphinx copy them.
+
+    The page's own script offers to load them.
+    """
+    live = told.get("live")
+    if not live:
+        return []
+    paragraph = nodes.paragraph("", "", classes=["explorer-live"])
+    for kind in ("photograph", "network"):
+        if live[kind]:
+            link = addnodes.download_reference(
+                "", "", nodes.inline("", kind), reftarget=f"{told['run']}/{live[kind]}"
+            )
+            paragraph += link
+    if live["why"]:
+        paragraph += nodes.inline("", live["why"], classes=["why"])
+    return [paragraph]
 
 
 class ExplorerPicker(SphinxDirective):

@@ -139,6 +139,7 @@ def publish_explorer(
     views: Sequence[tuple[str, str, str, UInt8[np.ndarray, "_ _ 3"]]],
     table: pd.DataFrame,
     html: str,
+    live: Mapping[str, str] | None = None,
 ) -> None:
     """Save images of one photograph that the site shows side by side, in tabs, with a table.
 
@@ -156,6 +157,8 @@ def publish_explorer(
         The scores, with a column ``method``.
     html : str
         How they are shown, in the same order.
+    live : mapping or None
+        The entries of `xailib.report.figures.live.Live`, for the page to compute other classes.
     """
     shown = []
     for index, (method, label, alt, pixels) in enumerate(views):
@@ -170,6 +173,7 @@ def publish_explorer(
         "views": shown,
         "rows": table["method"].tolist(),
         "data": save_data(run, name, table),
+        "live": dict(live or {}),
     }
     display({"text/html": html, "text/plain": caption}, raw=True, metadata={"xailib": site})
 
