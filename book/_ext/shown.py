@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from docutils import nodes
 from docutils.parsers.rst import directives
 from runs import ROOT, failed, lacks, place_of, results_folder
@@ -12,8 +11,6 @@ from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.directives.patches import Figure
 from sphinx.util.docutils import SphinxDirective
-
-DECIDED = ("holds", "does not hold")
 
 
 def without_captions(outputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -210,49 +207,6 @@ class ExplorerPicker(SphinxDirective):
         return [items]
 
 
-class Findings(SphinxDirective):
-    """The clearest findings, as cards with their numbers: ``{findings} 3``."""
-
-    required_arguments = 1
-
-    def run(self) -> list[nodes.Node]:
-        """Return a grid of cards, computed from the run of 8_findings."""
-        if "8_findings" in failed():
-            return []  # the sentence below the cards says it
-        file = results_folder() / "8_findings" / "findings.parquet"
-        if not file.is_file():
-            message = f"no findings in {results_folder()}"
-            return [self.state.document.reporter.warning(message, line=self.lineno)]
-        for source in (str(file), __file__):
-            self.env.note_dependency(source)
-        cards = [_card(row) for row in clearest(pd.read_parquet(file), int(self.arguments[0]))]
-        text = "\n".join(["::::{grid} 1 1 3 3", ":gutter: 3", "", *cards, "::::"])
-        found: list[nodes.Node] = self.parse_text_to_nodes(text)
-        return found
-
-
-def clearest(table: pd.DataFrame, count: int) -> list[dict[str, Any]]:
-    """Return one test a claim: the decided first, those furthest from zero by their interval."""
-    width = (table["high"] - table["low"]).abs()
-    order = table.assign(
-        decided=table["verdict"].isin(DECIDED), clear=(table["value"].abs() / width).fillna(0)
-    ).sort_values(["decided", "clear"], ascending=False, kind="stable")
-    found = order.drop_duplicates("claim").head(count)
-    return [{str(k): v for k, v in row.items()} for row in found.to_dict("records")]
-
-
-def _card(row: dict[str, Any]) -> str:
-    value, low, high = (f"{row[key]:+.2f}".replace("-", "−") for key in ("value", "low", "high"))
-    whole = f"({low} to {high})".replace(" ", "\N{NO-BREAK SPACE}")  # on one line
-    interval = "" if pd.isna(row["low"]) else f" {whole}"
-    verdict = row["verdict"].replace(" ", "-")
-    return (
-        f":::{{grid-item-card}} {row['verdict'].capitalize()}\n:class-card: finding {verdict}\n\n"
-        f"{row['claim'].rstrip('.')}.\n\n**{value}**{interval}\n\n"
-        f"{row['measure']}\n\n[See the evidence]({row['page']})\n:::\n"
-    )
-
-
 def _div(classes: str, *children: nodes.Node) -> nodes.container:
     """Return a plain box: without the class of Bootstrap's that docutils gives it."""
     return nodes.container(
@@ -266,4 +220,3 @@ def setup(app: Sphinx) -> None:
     app.add_directive("result-figure", ResultFigure)
     app.add_directive("explorer", Explorer)
     app.add_directive("explorer-picker", ExplorerPicker)
-    app.add_directive("findings", Findings)

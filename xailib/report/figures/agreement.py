@@ -83,7 +83,7 @@ def sweep_chart(sweep: pd.DataFrame) -> Figure:
         for axis, part in parts:
             pairs = part.groupby(["a", "b"], sort=False)
             for index, (key, lines) in enumerate(pairs):
-                a, b = key
+                a, b = map(str, key)
                 means = lines.groupby("area")[["iou", "chance"]].mean()
                 colour = colour_of(b if axis is left else a)
                 axis.plot(
@@ -93,8 +93,8 @@ def sweep_chart(sweep: pd.DataFrame) -> Figure:
             chance = sweep.groupby("area")["chance"].mean()
             axis.plot(chance.index, chance, color="0.5", ls="--", label="scattered pixels")
             axis.set(xlabel="selected share of the view", ylim=(0, 1))
-        both = [axis.get_legend_handles_labels() for axis in (left, right)]
-        found = {name: handle for handles, names in both for handle, name in zip(handles, names, strict=True)}
+        both = (axis.get_legend_handles_labels() for axis in (left, right))
+        found = {str(n): h for handles, names in both for h, n in zip(handles, names, strict=True)}
         legend(figure, list(found.values()), list(found))
         left.set(ylabel="mean intersection over union", title=f"{_name(first)} with …")
         right.set_title("pairs of heatmaps")

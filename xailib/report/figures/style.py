@@ -57,7 +57,6 @@ COLOURS = MappingProxyType(
 )  # fmt: skip
 SHADES = ("#E69F00", "#946400", "#F3C566", "#5E4000")  # of LIME's colour: its runs, photographs
 BOTH = "#FFFFFF"  # what two masks share
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # where no method is
 SCALES = MappingProxyType(
     {
         "heat": ("inferno", (0, 1), "heatmap, relative to its maximum"),
@@ -194,9 +193,9 @@ def _say_colours(
         bar.set_label(words, fontsize=8, labelpad=-8)
         bar.ax.set_xticklabels([str(low).replace("-", "−"), str(high)], fontsize=8)
     if key:
-        marks = [Patch(facecolor=c, edgecolor="0.4", gid=KEPT, label=name) for name, c in key.items()]
+        marks = [Patch(facecolor=colour, edgecolor="0.4", gid=KEPT) for colour in key.values()]
         columns = max(1, int(figure.get_figwidth() / 1.5))
-        figure.legend(handles=marks, loc="outside lower left", ncols=columns, fontsize=8)
+        figure.legend(marks, list(key), loc="outside lower left", ncols=columns, fontsize=8)
 
 
 def panels(
