@@ -1,6 +1,7 @@
 """Figures and tables of a run as the site shows them, and the directives that draw them."""
 
 import json
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,10 @@ def as_markdown(output: dict[str, Any], run: Path) -> dict[str, Any]:
     if not published:
         return output
     place, links = place_of(run), _links(published, run)
-    if "image" in published:
+    if "gallery" in published:
+        body = json.dumps({**published, "links": links, "run": place})
+        text = f"```{{gallery}}\n{body}\n```\n"
+    elif "image" in published:
         text = (
             f"```{{run-figure}} {place}/{published['image']}\n:name: {published['name']}\n"
             f":alt: {published['alt']}\n:dark: {place}/{published['dark']}\n\n"
@@ -143,6 +147,54 @@ class ResultFigure(RunFigure):
         return super().run()
 
 
+class Gallery(SphinxDirective):
+    """Images in a grid, one row a photograph; in two columns on a phone."""
+
+    has_content = True
+
+    def run(self) -> list[nodes.Node]:
+        """Return one numbered figure of many images."""
+        told = json.loads("\n".join(self.content))
+        gallery = told["gallery"]
+        figure = nodes.figure("", classes=["gallery"])
+        figure += nodes.paragraph("", told["alt"], classes=["visually-hidden"])
+        for label, cells in gallery["rows"]:
+            row = _div("gallery-row")
+            for title, path in cells:
+                words = nodes.paragraph("", title)
+                if path:
+                    image = nodes.image(
+                        uri=f"{told['run']}/{path}", alt=f"{title}: {label}", classes=["dark-light"]
+                    )
+                    row += _div("gallery-cell", image, words)
+                else:
+                    row += _div("gallery-cell", nodes.paragraph("", "not computed"), words)
+            figure += _div("", nodes.paragraph("", label, classes=["gallery-label"]), row)
+        if gallery["key"] or gallery["scales"]:
+            figure += nodes.raw("", _key_html(gallery), format="html")
+        caption = f"{told['caption']} {told['links']}"
+        figure += nodes.caption("", "", *self.parse_inline(caption)[0])
+        self.set_source_info(figure)
+        self.options["name"] = told["name"]
+        self.add_name(figure)
+        return [figure]
+
+
+def _key_html(gallery: dict[str, Any]) -> str:
+    """Return what a gallery's colours mean: a box a colour, a bar a scale."""
+    boxes = "".join(
+        f'<span class="live-key"><i style="background: {colour}"></i>{escape(name)}</span>'
+        for name, colour in gallery["key"].items()
+    )
+    bars = "".join(
+        f'<p class="live-bar">{low}<span class="live-scale" aria-hidden="true" '
+        f'style="background: linear-gradient(to right, {", ".join(colours)})"></span>{high}'
+        f"<span>{escape(words)}</span></p>"
+        for colours, low, high, words in gallery["scales"]
+    )
+    return (f'<p class="live-bar">{boxes}</p>' if boxes else "") + bars
+
+
 class Explorer(SphinxDirective):
     """Every method's picture of one photograph, with its table: tabs where scripts run."""
 
@@ -218,5 +270,6 @@ def setup(app: Sphinx) -> None:
     """Register the directives."""
     app.add_directive("run-figure", RunFigure)
     app.add_directive("result-figure", ResultFigure)
+    app.add_directive("gallery", Gallery)
     app.add_directive("explorer", Explorer)
     app.add_directive("explorer-picker", ExplorerPicker)

@@ -17,7 +17,7 @@ from matplotlib import colormaps
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
+from matplotlib.colors import Normalize, to_hex
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch
@@ -27,7 +27,7 @@ from xailib.compare.iou import LIME_MASKS
 from xailib.compare.masks import area_mask, lime_mask
 from xailib.errors import InputError
 from xailib.explain.explanation import Explanation
-from xailib.report.figures.publish import KEPT
+from xailib.report.figures.publish import KEPT, Gallery
 from xailib.report.figures.publish import publish as publish
 from xailib.report.figures.publish import publish_table as publish_table
 
@@ -145,7 +145,7 @@ def gallery(
     *,
     key: Mapping[str, str] | None = None,
     scales: Sequence[str] = (),
-) -> Figure:
+) -> Gallery:
     """Draw images in a grid: one row a photograph, one column a method; None, not computed.
 
     Below stands what colours mean: `key` has a colour by name, `scales` names of `SCALES`.
@@ -178,7 +178,15 @@ def gallery(
                 weight="bold",
             ).set_in_layout(False)
         _say_colours(figure, axes.ravel().tolist(), key, scales)
-    return figure
+    return Gallery(figure, rows, titles, labels, key or {}, [_stops(name) for name in scales])
+
+
+def _stops(name: str) -> tuple[list[str], str, str, str]:
+    """Return a scale as the site draws it: colours from one end to the other, and words."""
+    colours, ends, words = SCALES[name]
+    stops = [to_hex(colour) for colour in colormaps[colours](np.linspace(0, 1, 9))]
+    low, high = (str(end).replace("-", "−") for end in ends)
+    return stops, low, high, words
 
 
 def _say_colours(
