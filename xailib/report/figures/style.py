@@ -110,7 +110,7 @@ def outlined(image: Pixels, mask: Int8[np.ndarray, "height width"]) -> Pixels:
     """
     shown = np.where((mask != 0)[..., None], image, image // 2 + 40).astype(np.uint8)
     for sign, colour in ((1, COLOURS["lime+"]), (-1, COLOURS["lime-"])):
-        shown[find_boundaries(mask == sign, mode="inner")] = np.round(_rgb(colour))
+        shown[find_boundaries(mask == sign, mode="thick")] = np.round(_rgb(colour))
     return shown
 
 
