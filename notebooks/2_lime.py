@@ -143,12 +143,14 @@ figures.publish(
         [figures.lime_row(v, e, num_features) for v, e in zip(views, explanations, strict=True)],
         ["view", "weights", "LIME 1", "LIME 2"],
         [figures.describe(e) + (" *" if m == "not stable" else "") for e, m in zip(explanations, table["mask"], strict=True)],
+        key={"supports": figures.COLOURS["lime+"], "opposes": figures.COLOURS["lime-"]},
+        scales=["signed"],
     ),
     "lime-gallery",
     f"LIME on {model}, {drawn} samples. Each row: the network's input; the weight of every "
     "superpixel (red supports the class, blue opposes it); "
     f"LIME 1, the {num_features} largest positive weights; LIME 2, the {num_features} largest absolute weights. "
-    "Star: unstable mask, another run may select other superpixels. Outlines: yellow supports, blue opposes; the rest is dimmed.",
+    "Star: unstable mask, another run may select other superpixels. Outlines: orange supports, blue opposes; the rest is dimmed.",
     f"Grid of {len(explanations)} photographs with LIME's weights and its two masks. "
     + "; ".join(
         f"{r.image}: mask covers {100 * r.lime1_area:.0f} percent" for r in table.itertuples()

@@ -150,6 +150,7 @@ figures.publish(
         ],
         ["view", *names],
         [figures.describe(explanation) for explanation in maps[first]],
+        scales=["heat"],
     ),
     "cam-gallery",
     f"Class activation maps of {model}, layer `{layer_name}`, for the class named above each row. "

@@ -226,6 +226,7 @@ figures.publish(
         ],
         list(names.values()),
         [figures.NAMES[method] for method in used],
+        scales=["heat"] + ["signed"] * ("lime" in used),
     ),
     "sanity-gallery",
     f"The maps of *{photograph.id}* for {ranked[photograph.id][0].name}, with trained weights and with weights randomised "

@@ -164,8 +164,10 @@ NOTEBOOKS: dict[str, tuple[str, dict[str, str]]] = {
     "8_findings": (
         "dissect_run cam_run agreement_run faithfulness_run replication_run heatmap out_dir", {}),
     "10_explore": (
-        "images lime_run cam_run agreement_run faithfulness_run num_features out_dir",
-        {"images": "the photographs of the runs"}),
+        "model weights images lime_run cam_run agreement_run faithfulness_run num_features seed "
+        "device out_dir",
+        {"model": "the network of the two runs, by the same name",
+         "images": "the photographs of the runs", "seed": "only for random weights"}),
 }
 # fmt: on
 
