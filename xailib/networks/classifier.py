@@ -457,7 +457,7 @@ def classifier_from(
     check_precision(precision)
     if not isinstance(module, nn.Module):
         raise InputError(f"module: a {type(module).__name__} is no torch.nn.Module")
-    names = zoo.check_names("class_names", class_names)
+    names = zoo.check_names("class_names: give", class_names)
     module, prepares = unwrapped(module), preprocessing_of(transform)
     name = name or type(module).__name__
     made = _tried(name, module, prepares, names, precision, outputs, live=True)
