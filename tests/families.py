@@ -27,6 +27,12 @@ def ready(module: nn.Module, categories: int = CATEGORIES, side: int = SIDE):
         if isinstance(part, nn.modules.batchnorm._BatchNorm):
             part.running_mean.uniform_(-0.1, 0.1)
             part.running_var.uniform_(0.5, 1.5)
+    for name, weight in module.named_parameters():
+        if name.rpartition(".")[2].startswith("gamma"):  # starts at 1e-5: scores like rounding
+            nn.init.uniform_(weight, 0.5, 1)
+    for part in module.modules():
+        if isinstance(part, nn.Linear) and part.out_features == categories:
+            nn.init.normal_(part.weight, std=0.5)
     return module, colour(side), [f"thing {index}" for index in range(categories)]
 
 

@@ -69,7 +69,7 @@ def _scale(shape: tuple[int, ...]) -> float:
     return 1.0 if side >= 112 else side / 224
 
 
-def _quickshift(shape: tuple[int, ...]) -> dict[str, float]:
+def _quickshift(shape: tuple[int, ...]) -> dict[str, Any]:
     return {"kernel_size": max(1, 4 * _scale(shape)), "max_dist": 200}
 
 

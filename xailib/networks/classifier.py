@@ -76,9 +76,8 @@ class _Hash:
 
 def _hash_now(module: nn.Module) -> str:
     """Return `hash_of` a network, computed again where its weights were written to."""
-    plain = [
-        t for t in module.state_dict().values() if isinstance(t, Tensor) and not t.is_quantized
-    ]
+    entries = (t for t in module.state_dict().values() if isinstance(t, Tensor))
+    plain = [t for t in entries if not (t.is_quantized or t.is_complex())]
     sums = tuple(torch.stack([t.sum(dtype=torch.float64) for t in plain]).tolist() if plain else ())
     cache = cache_of(module)  # which does not see what is written through ``.data``
     if cache.get("hash", (None,))[0] != sums:
@@ -458,7 +457,7 @@ def classifier_from(
     check_precision(precision)
     if not isinstance(module, nn.Module):
         raise InputError(f"module: a {type(module).__name__} is no torch.nn.Module")
-    names = zoo.check_names("class_names", class_names)
+    names = zoo.check_names("class_names: give", class_names)
     module, prepares = unwrapped(module), preprocessing_of(transform)
     name = name or type(module).__name__
     made = _tried(name, module, prepares, names, precision, outputs, live=True)

@@ -238,7 +238,7 @@ def _from_file(name: str, weights: str | Path | None) -> Ingredients:
             f"not {type(result).__name__}"
         )
     module = result[0]
-    class_names = check_names(f"model: {name!r}", result[2])
+    class_names = check_names(f"model: {name!r} must return", result[2])
     # The code too: it decides the transform, and what the weights mean.
     parts = [sha256_of(file) for file in (path, *beside)] + [hash_of(module), *class_names]
     sha256 = hashlib.sha256("\0".join(parts).encode()).hexdigest()
@@ -257,8 +257,8 @@ def check_names(who: str, class_names: Any) -> tuple[str, ...]:
     """
     texts = isinstance(class_names, Sequence) and not isinstance(class_names, str)
     if not texts or not class_names or not all(isinstance(one, str) for one in class_names):
-        given = type(class_names).__name__
-        raise InputError(f"{who} must return the names of its classes, a list of str, not {given}")
+        given = "" if texts and class_names else f", not {class_names!r:.40}"
+        raise InputError(f"{who} the names of its classes, a list of str{given}")
     return tuple(class_names)
 
 

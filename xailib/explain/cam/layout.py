@@ -80,8 +80,8 @@ def token_layer(module: nn.Module, image: Float[Tensor, "1 channels height width
 
     That is the norm in front of the last attention (ViT, Swin), as long as a gradient reaches its
     grid: behind the last attention only the class token counts, and the gradient of the others is
-    zero. Else the last norm, or the last other layer, that a gradient reaches; without gradients
-    the one in front of the attention. None for a network without such a layer.
+    zero. Else the last norm, or the last other layer, that a gradient reaches; where it reaches
+    none (a head of zeros), whether it does is not asked. None for a network without such a layer.
     """
     named, (found, scores) = _before_attention(module), _grids(module, image)
     weights = torch.randn(scores.shape, generator=torch.Generator().manual_seed(0)).to(scores)
@@ -94,11 +94,11 @@ def token_layer(module: nn.Module, image: Float[Tensor, "1 channels height width
             for (name, (layout, _)), one in zip(found.items(), gradients, strict=True)
             if one is not None and layout.maps(one).any()
         ]
-    if not reached or named in reached:
+    if named and (not reached or named in reached):
         return named
-    parts = dict(module.named_modules())
-    norms = [name for name in reached if "Norm" in type(parts[name]).__name__]
-    return (norms or reached)[-1]
+    parts, names = dict(module.named_modules()), reached or list(found)
+    norms = [name for name in names if "Norm" in type(parts[name]).__name__]
+    return next(iter(reversed(norms or names)), None)
 
 
 def _grids(
