@@ -366,14 +366,19 @@ def test_one_photograph_that_can_be_used_is_enough(project, monkeypatch):
     profile = load_profile("mine", {"images": ["torn.png", "one.png"]})
     seen = []
     with monkeypatch.context() as instead:
-        instead.setattr(preflight, "_check_usable", seen.append)
+        instead.setattr(preflight, "_check_usable", lambda *words: seen.append(words))
         preflight.check_images(profile, ["2_lime", "4_agreement"])
-    assert seen == [("torn.png", "one.png")]  # once, for both tasks
+    assert seen == [("images", ("torn.png", "one.png"))]  # once, for both tasks
     preflight.check_images(profile, ["2_lime"])
     with pytest.raises(InputError, match=r"none\.png"):
-        preflight._check_usable(["none.png"])
+        preflight._check_usable("images", ["none.png"])
+    Path("texts").mkdir()
+    Path("texts", "a.txt").write_text("no image")
+    monkeypatch.setattr(Profile, "values", lambda *_: {"probe": ["texts"]})
+    with pytest.raises(InputError, match=r"^probe: .* holds no image"):
+        preflight.check_images(profile, ["1_clip_dissect"])
     monkeypatch.setattr(preflight, "FEW", 1)  # more than are looked at
-    preflight._check_usable(["none.png", "one.png"])
+    preflight._check_usable("images", ["none.png", "one.png"])
 
 
 def test_the_projects_own_profiles_name_real_parameters(monkeypatch):

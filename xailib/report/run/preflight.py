@@ -71,7 +71,7 @@ def check_out(profile: Profile, jobs: Iterable[Job]) -> None:
 
 
 def check_images(profile: Profile, tasks: Collection[str]) -> None:
-    """Raise if a task could use none of its photographs.
+    """Raise if a task could use none of its photographs, or of its probe images.
 
     The first one that can be decoded ends the search. Where `FEW` cannot, or a set is still to be
     downloaded, the notebook reports it.
@@ -81,21 +81,23 @@ def check_images(profile: Profile, tasks: Collection[str]) -> None:
     InputError
         As from `xailib.images.load.load_images`.
     """
-    lists = [profile.values(task).get("images", ()) for task in tasks]
+    values = [profile.values(task) for task in tasks]
+    lists = [("images", found.get("images", ())) for found in values]
+    lists += [("probe", v.get("probe", ())) for v in values if not v.get("descriptions")]
     with contextlib.chdir(project_root()):  # where the notebooks' own paths start
-        for names in dict.fromkeys(map(tuple, lists)):
-            if names and PUBLISHED not in names:
-                _check_usable(names)
+        for name, names in dict.fromkeys((name, tuple(names)) for name, names in lists):
+            if names and not {PUBLISHED, *ARCHIVES}.intersection(names):
+                _check_usable(name, names)
 
 
-def _check_usable(names: Sequence[str]) -> None:
+def _check_usable(name: str, names: Sequence[str]) -> None:
     reasons: list[str] = []
     for found in islice(iter_images(names), FEW):
         if not isinstance(found, Failure):
             return
         reasons.append(found.reason)
     if len(reasons) < FEW:
-        raise none_usable(reasons)
+        raise InputError(f"{name}: {str(none_usable(reasons)).removeprefix('images: ')}")
 
 
 def unusable_photographs(profile: Profile, jobs: Sequence[Job]) -> tuple[list[str], int]:
