@@ -89,7 +89,7 @@
 
   // A control with its name; a slider says its value.
   function control(label, input, shown = () => "") {
-    const value = element("output", {});
+    const value = element("span", {}); // an output would take the label
     const box = element("label", { class: "live-control" }, element("span", {}, label, " ", value), input);
     return { box, input, say: () => { value.textContent = shown(input.value); } };
   }
