@@ -29,7 +29,7 @@ design: str = "independent"  # how samples are drawn, lime's way is independent 
 num_features: int = 10  # superpixels in a mask (at least 1)
 segmentation: str = "quickshift"  # how photographs are segmented into superpixels (quickshift, slic or felzenszwalb)
 hide_color: int = 0  # gray level of a hidden superpixel (from 0 to 255)
-seed: int = 0  # of superpixels and samples (from 0 to 4294967295)
+seed: int = 0  # of the samples (from 0 to 4294967295)
 device: str = "auto"  # auto, cpu, cuda or mps
 out_dir: str = "results/scratch/2_lime"  # where this run is written; relative to the project
 

@@ -103,7 +103,7 @@ FIELDS = {
     "sparse": _p(list[Method], ["lime", "scorecam"], "methods with hundreds of passes a map: made "
                  "only for the last stage, to save time", "names of methods"),
     "sparse_first": _p(int, 3, "photographs for these, the first ones", ge=2),
-    "redraws": _p(int, 2, "how often random weights are drawn; not for sparse methods", ge=1),
+    "redraws": _p(int, 5, "how often random weights are drawn; not for sparse methods", ge=1),
     "middle": _p(bool, False, "make these for the middle stage too, about a minute more"),
     "stages": _p(int, 5, "steps in which the network is randomised, from the output layer down",
                  ge=2),
@@ -139,7 +139,7 @@ NOTEBOOKS: dict[str, tuple[str, dict[str, str]]] = {
         {"seed": "of the crops and the random weights"}),
     "2_lime": (
         "model weights images target num_samples until_stable max_samples design num_features "
-        "segmentation hide_color seed device out_dir", {"seed": "of superpixels and samples"}),
+        "segmentation hide_color seed device out_dir", {"seed": "of the samples"}),
     "3_cam": (
         "model weights images target methods layer seed device out_dir",
         {"seed": "only for random weights: the maps themselves have nothing random"}),
@@ -160,7 +160,7 @@ NOTEBOOKS: dict[str, tuple[str, dict[str, str]]] = {
         "model weights images lime_run long_runs pool sizes designs design_pool design_size "
         "cut_samples num_features segmentation hide_color seed device out_dir",
         {"model": "the network of the LIME run, by the same name",
-         "images": "the photographs of the LIME run", "seed": "of superpixels and samples"}),
+         "images": "the photographs of the LIME run", "seed": "of the samples"}),
     "8_findings": (
         "dissect_run cam_run agreement_run faithfulness_run replication_run heatmap out_dir", {}),
     "10_explore": (
