@@ -69,10 +69,10 @@ FIELDS = {
     "target": _p(Annotated[int, Ge(0)] | str, "", "class to explain, by name or index, a name "
                  "that is a number in quotes; empty: each photograph's predicted one",
                  "the name or the index of a class", json_schema_extra={"type": "string"}),
-    "num_samples": _p(int, 1000, "perturbed images for each photograph", ge=10),
+    "num_samples": _p(int, 512, "perturbed images for each photograph", ge=10),
     "until_stable": _p(bool, False, "draw until the mask is stable instead, at most max_samples"),
     "max_samples": _p(int, 4000, "the most that until_stable draws", ge=10),
-    "design": _p(Design, "independent", "how samples are drawn, lime's way is independent",
+    "design": _p(Design, "orthogonal", "how samples are drawn, lime's way is independent",
                  "a design"),
     "num_features": _p(int, 10, "superpixels in a mask", ge=1),
     "segmentation": _p(Segmentation, "quickshift", "how photographs are segmented into superpixels",
@@ -93,6 +93,8 @@ FIELDS = {
     "steps": _p(int, 32, "of each curve from the whole image to none of it", ge=1),
     "road_percentiles": _p(list[Annotated[float, Gt(0), Lt(100)]], [70, 90], "ROAD imputes the "
                            "pixels above; empty: no ROAD, the slowest part"),
+    "sensitivity": _p(int, 3, "photographs that are scored again with other settings, the first "
+                      "ones", ge=1),
     "draws": _p(int, 3, "of the random baseline for each photograph, averaged", ge=1),
     "published": _p(str, "", "local folder with the report's files, in its own layout; empty: "
                     "fetched from its repository", "a folder"),
@@ -148,7 +150,8 @@ NOTEBOOKS: dict[str, tuple[str, dict[str, str]]] = {
         {"images": "the photographs of the two runs, for drawing", **_SAME,
          "seed": "of shuffled superpixels"}),
     "5_faithfulness": (
-        "model weights images lime_run cam_run steps road_percentiles draws seed device out_dir",
+        "model weights images lime_run cam_run steps road_percentiles draws sensitivity seed "
+        "device out_dir",
         {"model": "the network of the two runs, by the same name", **_SAME,
          "images": "the photographs of the two runs",
          "seed": "of the random baseline and the noise"}),
