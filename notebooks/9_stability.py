@@ -340,7 +340,13 @@ display(
         "few masks are left to draw: with the 50 superpixels of a usual segmentation it equals *antithetic*. "
         + "; ".join(f'`"auto"` with {d} samples stops after {row.samples:.0f} on average, with an error of {row.error:.1%}' for d, row in stopped.iterrows())
         + f". The exact LIME weights and the exact Shapley values have a mean rank correlation of {like:.2f}: even without sampling error they are two "
-        "different quantities. The report draws orthogonal samples; `design: independent` is lime's way."
+        "different quantities."
+        + (
+            f" With more superpixels than here the advantage grows: by the variance above, on {segmentation}'s superpixels, *{best}* takes {average[best]:.0%}."
+            if designs
+            else ""
+        )
+        + " The report draws orthogonal samples by default; `design: independent` is lime's way."
     )
 )
 
