@@ -1,0 +1,31 @@
+"""`python -m xailib.report.evidence`: the kept run, resumed where it stopped; see `make evidence`."""
+
+import argparse
+import logging
+from pathlib import Path
+
+import torch
+
+from xailib.report.evidence.jobs import Worker, load_evidence
+
+
+def main() -> None:
+    """Run the stages that are asked for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--profile", type=Path, default=Path("params/evidence.yaml"))
+    parser.add_argument("--photographs", type=Path, required=True, help="folder of the photographs")
+    parser.add_argument("--out", type=Path, default=Path("results/evidence"))
+    parser.add_argument("--weights", action="append", default=[], metavar="NETWORK=FILE")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--device", default="auto")
+    given = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    torch.set_num_threads(given.threads)
+    weights = dict(pair.split("=", 1) for pair in given.weights)
+    evidence = load_evidence(given.profile, given.photographs, weights)
+    failures = Worker(evidence, given.out, given.device).run()
+    print(f"done, {len(failures)} failures")
+
+
+if __name__ == "__main__":
+    main()
