@@ -58,7 +58,7 @@ class Evidence:
     seed, num_samples : int
         Of the photographs' order and of all that is random; of LIME.
     networks : mapping
-        By a network's name: round, photographs, and how many of these get the other parts.
+        By a network's name, for each of `PARTS`: how many photographs, and how many a turn.
     photographs : sequence of Path
         In the order in which they are explained.
     weights : mapping
@@ -67,25 +67,21 @@ class Evidence:
 
     seed: int
     num_samples: int
-    networks: Mapping[str, Mapping[str, int]]
+    networks: Mapping[str, Mapping[str, Sequence[int]]]
     photographs: Sequence[Path]
     weights: Mapping[str, str]
 
     def jobs(self) -> Iterator[Job]:
         """Yield all jobs, the networks in turn."""
         names = [path.stem for path in self.photographs]
-        turn = 0
-        while True:
+        turn, done = 0, False
+        while not done:
             done = True
-            for network, counts in self.networks.items():
-                first = turn * counts["round"]
-                for place in range(first, min(first + counts["round"], counts["photographs"])):
-                    done = False
-                    for part in PARTS:
-                        if place < counts.get(part, counts["photographs"]):
-                            yield Job(network, names[place], part)
-            if done:
-                return
+            for network, parts in self.networks.items():
+                for part, (count, step) in parts.items():
+                    chosen = names[:count][turn * step : (turn + 1) * step]
+                    done &= not chosen
+                    yield from (Job(network, name, part) for name in chosen)
             turn += 1
 
     @cached_property
@@ -117,7 +113,7 @@ def load_evidence(file: Path, folder: Path, weights: Mapping[str, str]) -> Evide
     """
     found = yaml.safe_load(file.read_text())
     paths = sorted(folder.glob("*.jpg")) + sorted(folder.glob("*.JPEG"))
-    wanted = max(counts["photographs"] for counts in found["networks"].values())
+    wanted = max(count for parts in found["networks"].values() for count, _ in parts.values())
     if len(paths) < wanted:
         raise InputError(f"photographs: {len(paths)} in {str(folder)!r}, and {wanted} are wanted")
     order = np.random.default_rng(found["seed"]).permutation(len(paths))
@@ -174,7 +170,7 @@ class Worker:
     def forgotten(self, network: str) -> Classifier:
         """Return the network with all its weights drawn at random."""
         if network not in self.randomised:
-            count = self.evidence.networks[network]["random"]
+            count, _ = self.evidence.networks[network]["random"]
             names = [path.stem for path in self.evidence.photographs[:count]]
             checked = map(self.evidence.photograph, names)
             made = list(cascade(self.classifier(network), checked, STAGES, self.evidence.seed))
@@ -183,7 +179,10 @@ class Worker:
 
     def make(self, job: Job) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Return a job's arrays and its description."""
-        classifier, photograph = self.classifier(job.network), self.evidence.photograph(job.photograph)
+        classifier, photograph = (
+            self.classifier(job.network),
+            self.evidence.photograph(job.photograph),
+        )
         ranked = classifier.predict(photograph, len(classifier.class_names))
         targets = [ranked[place].index for place in (0, 1, -1)]
         text: dict[str, Any] = {
@@ -248,7 +247,7 @@ class Worker:
     def _random(
         self, job: Job, photograph: Photograph, targets: Sequence[int]
     ) -> Iterator[tuple[str, Any, float]]:
-        trained, network = self.classifier(job.network), self.forgotten(job.network)
+        network = self.forgotten(job.network)
         first = targets[:1]
         for method in ("gradcam", "ablationcam", "scorecam"):
             cam = Cam(network, method, first)
@@ -256,11 +255,8 @@ class Worker:
         relus = guided_backprop(network, photograph, first[0])
         guided = np.abs(relus).max(2)
         yield "guided", [(guided / max(guided.max(), 1e-30)).astype(np.float16)], 0.0
-        for name, some, of in (("lime", network, first), ("trained_lime", trained, targets)):
-            yield self._timed(
-                name,
-                lambda some=some, of=of: self._lime(some, photograph, of, RANDOM_SAMPLES),
-            )
+        # The trained network's LIME of as many samples is the beginning of the stored one.
+        yield self._timed("lime", lambda: self._lime(network, photograph, first, RANDOM_SAMPLES))
 
 
 def _linear(method: str, found: Sequence[Explanation]) -> dict[str, np.ndarray]:
@@ -277,5 +273,3 @@ def _linear(method: str, found: Sequence[Explanation]) -> dict[str, np.ndarray]:
         f"{method}_intercepts": np.array([part.intercept for part in parts]),  # type: ignore[union-attr]
         f"{method}_fits": np.array([part.fit for part in parts]),  # type: ignore[union-attr]
     }
-
-
