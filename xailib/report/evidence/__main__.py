@@ -1,4 +1,4 @@
-"""`python -m xailib.report.evidence`: the kept run, resumed where it stopped; see `make evidence`."""
+"""`python -m xailib.report.evidence STAGE`: the kept run, resumed where it stopped."""
 
 import argparse
 import logging
@@ -7,11 +7,13 @@ from pathlib import Path
 import torch
 
 from xailib.report.evidence.jobs import Worker, load_evidence
+from xailib.report.evidence.scoring import score_stored
 
 
 def main() -> None:
     """Run the stages that are asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("stage", choices=["explain", "score"])
     parser.add_argument("--profile", type=Path, default=Path("params/evidence.yaml"))
     parser.add_argument("--photographs", type=Path, required=True, help="folder of the photographs")
     parser.add_argument("--out", type=Path, default=Path("results/evidence"))
@@ -23,8 +25,11 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     weights = dict(pair.split("=", 1) for pair in given.weights)
     evidence = load_evidence(given.profile, given.photographs, weights)
-    failures = Worker(evidence, given.out, given.device).run()
-    print(f"done, {len(failures)} failures")
+    worker = Worker(evidence, given.out, given.device)
+    if given.stage == "explain":
+        worker.run()
+    else:
+        score_stored(worker)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,92 @@
+"""Effects on several networks together, and how many photographs would decide one."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from scipy import stats
+
+from xailib.compare.intervals import CONFIDENCE, LEVEL
+
+POWER = 0.8  # with which `photographs_needed` decides
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """A mean effect over networks (DerSimonian and Laird 1986).
+
+    Attributes
+    ----------
+    mean, low, high : float
+        With the limits of its 95 % interval.
+    p : float
+        Two-sided, of no effect.
+    error : float
+        The mean's standard error.
+    between : float
+        Standard deviation of the effect between networks (tau).
+    heterogeneity : float
+        I squared: the share of the variation between networks that sampling does not explain.
+    """
+
+    mean: float
+    low: float
+    high: float
+    p: float
+    error: float
+    between: float
+    heterogeneity: float
+
+
+def pooled(means: Float[np.ndarray, " networks"], errors: Float[np.ndarray, " networks"]) -> Pooled:
+    """Return the random-effects mean of networks' effects, each with its standard error.
+
+    One without an error, on which all photographs are alike, has no weight that could be given.
+    Networks count as independent. Where they share photographs, as in the kept run, they are not
+    quite, and the interval is too narrow if effects go up and down together.
+    """
+    means, errors = np.asarray(means, float), np.asarray(errors, float)
+    means, errors = means[errors > 0], errors[errors > 0]
+    if not len(means):
+        return Pooled(*[float("nan")] * 7)
+    weights = errors**-2
+    fixed = np.average(means, weights=weights)
+    q, freedom = float(weights @ (means - fixed) ** 2), len(means) - 1
+    spread = weights.sum() - (weights**2).sum() / weights.sum()
+    between = max(0.0, (q - freedom) / spread) if freedom else 0.0
+    weights = 1 / (errors**2 + between)
+    mean, error = float(np.average(means, weights=weights)), float(weights.sum() ** -0.5)
+    half = float(stats.norm.ppf((1 + CONFIDENCE) / 2)) * error
+    p = float(2 * stats.norm.sf(abs(mean) / error))
+    share = max(0.0, 1 - freedom / q) if q > 0 else 0.0
+    return Pooled(mean, mean - half, mean + half, p, error, between**0.5, share)
+
+
+def photographs_needed(
+    mean: float, deviation: float, tests: int, margin: float = float("nan")
+) -> float:
+    """Return how many photographs would decide a test, in four of five repetitions.
+
+    Parameters
+    ----------
+    mean, deviation : float
+        Of the differences, as they were found: if the true effect is smaller, more are needed.
+    tests : int
+        For how many p is adjusted; the most that Holm's method may ask of one.
+    margin : float
+        NaN, or of a claim that there is no difference larger than this.
+
+    Returns
+    -------
+    float
+        By the normal distribution, and 5 % more for the signed-rank test; infinite where no
+        number would do.
+    """
+    level = LEVEL / max(tests, 1)
+    none = not np.isnan(margin)
+    effect = margin - abs(mean) if none else abs(mean)
+    if not effect > 0 or not deviation > 0:
+        return float("inf") if not effect > 0 else 2.0
+    tail = stats.norm.ppf(1 - level) if none else stats.norm.ppf(1 - level / 2)
+    wanted = ((tail + stats.norm.ppf(POWER)) * deviation / effect) ** 2 * np.pi / 3
+    return float(np.ceil(wanted))

@@ -1,0 +1,290 @@
+"""What the kept run decides: every test on its tables, by network and over networks.
+
+Tables in, a table out. All tests of the kept run are adjusted together (Holm): those of the
+replicated report's claims and those of methods against the baselines, on each network and pooled.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from xailib.compare.intervals import holm, no_more_than, paired
+from xailib.compare.pooling import photographs_needed, pooled
+from xailib.evaluate.sanity import verdict as judge
+from xailib.report.replication.findings import (
+    AGREE,
+    BETTER,
+    FAILS,
+    HOLDS,
+    LESS,
+    MARGIN,
+    SIGNS,
+    SMOOTHER,
+    UNDECIDED,
+    Finding,
+    verdict,
+)
+
+POOLED = "all networks"
+DIFFERS = "differs by network"
+POOLABLE = 10  # photographs from which on a network counts in a pooled effect
+FEW = 20  # photographs without which no verdict on sanity is given
+ORDER = ("deletion", "insertion", "flipping", "road")
+HIGHER = MappingProxyType({"deletion": -1, "insertion": 1, "flipping": 1, "road": 1})
+METHODS = (
+    "lime",
+    "lime2",
+    "gradcam",
+    "gradcam++",
+    "layercam",
+    "ablationcam",
+    "scorecam",
+    "guided",
+)
+
+Wide = Mapping[tuple[str, str], pd.Series]  # (method, measure): a value for each photograph
+
+
+@dataclass(frozen=True)
+class Test:
+    """One difference that is tested on every network.
+
+    Attributes
+    ----------
+    kind : str
+        ``"claim"`` or ``"baseline"``.
+    claim, measure : str
+        What is claimed; what the number is, whose positive values support it.
+    of : callable
+        From a network's values by (method, measure) to a difference for each photograph.
+    page : str
+        The label of the page with the evidence.
+    margin : float
+        See `xailib.report.replication.findings.Finding`.
+    """
+
+    kind: str
+    claim: str
+    measure: str
+    of: Callable[[Wide], pd.Series]
+    page: str
+    margin: float = float("nan")
+
+
+def tests() -> list[Test]:
+    """Return all tests on photographs, in the order of the pages."""
+    return [*_claims(), *_against_baselines()]
+
+
+def _claims() -> Iterator[Test]:
+    yield Test(
+        "claim",
+        SMOOTHER,
+        "mean step between neighbouring pixels, relative reduction from Grad-CAM to ScoreCAM",
+        lambda wide: 1 - wide["scorecam", "step"] / wide["gradcam", "step"],
+        "task-cam",
+    )
+    yield Test(
+        "claim",
+        LESS,
+        "share of the view above half of the maximum, Grad-CAM minus ScoreCAM",
+        lambda wide: wide["gradcam", "above_half"] - wide["scorecam", "above_half"],
+        "task-cam",
+    )
+    yield Test(
+        "claim",
+        AGREE,
+        "mean IoU with maps of other photographs minus IoU with the same photograph's map",
+        lambda wide: wide["gradcam", "iou_others"] - wide["gradcam", "iou"],
+        "task-agreement",
+    )
+    yield Test(
+        "claim",
+        SIGNS,
+        f"IoU of LIME 2 minus IoU of LIME 1; equivalence margin {MARGIN}",
+        lambda wide: wide["gradcam", "iou2"] - wide["gradcam", "iou"],
+        "task-agreement",
+        MARGIN,
+    )
+    for measure in ORDER:
+        yield Test(
+            "claim",
+            BETTER,
+            f"{measure}: gain of Grad-CAM over LIME",
+            _gain("gradcam", "lime", measure),
+            "task-faithfulness",
+        )
+
+
+def _against_baselines() -> Iterator[Test]:
+    for baseline in ("random", "centre"):
+        for method in METHODS:
+            for measure in ORDER:
+                yield Test(
+                    "baseline",
+                    f"{method} over {baseline}",
+                    measure,
+                    _gain(method, baseline, measure),
+                    "task-faithfulness",
+                )
+
+
+def _gain(method: str, other: str, measure: str) -> Callable[[Wide], pd.Series]:
+    return lambda wide: HIGHER[measure] * (wide[method, measure] - wide[other, measure])
+
+
+def verdicts(values: pd.DataFrame, others: Sequence[Finding] = ()) -> pd.DataFrame:
+    """Return every test on the kept tables, decided, beside other findings of the report.
+
+    Parameters
+    ----------
+    values : DataFrame
+        See `xailib.report.evidence.tables.collect`.
+    others : sequence of Finding
+        Tests on other material, for which p is adjusted together with those here.
+
+    Returns
+    -------
+    DataFrame
+        One row for each test and network, and where several networks have `POOLABLE`
+        photographs one for `POOLED`; one for each other finding, its network empty. Columns:
+        kind, claim, measure, page, margin, network, value, low, high, deviation (of the
+        differences; pooled: NaN), count (photographs; pooled: of the network with most), p,
+        p_none, p_adjusted, verdict, between and heterogeneity (pooled only), needed (photographs
+        that would decide what is undecided; NaN else). A pooled test that holds on one network
+        and does not on another has the verdict `DIFFERS`.
+    """
+    wides = {
+        str(network): dict(part.pivot(index="image", columns=["method", "measure"], values="value"))
+        for network, part in values.groupby("network", sort=False)
+    }
+    rows = [row for test in tests() for row in _rows(test, wides)]
+    rows += [{"kind": "claim", "network": "", **asdict(one)} for one in others]
+    table = pd.DataFrame(rows)
+    p = table[["p", "p_none"]].to_numpy(float)
+    adjusted = holm(p.ravel()).reshape(p.shape)
+    columns = table["low"], table["high"], adjusted[:, 0], table["margin"], adjusted[:, 1]
+    table["verdict"] = [verdict(*row) for row in zip(*columns, strict=True)]
+    of_none = table["margin"].notna() & (table["verdict"] != FAILS)
+    table["p_adjusted"] = np.where(of_none, adjusted[:, 1], adjusted[:, 0])
+    made = int(np.isfinite(p).sum())
+    one = (table["verdict"] == UNDECIDED) & ~table["network"].isin([POOLED])
+    table["needed"] = [
+        photographs_needed(row.value, _deviation(row), made, row.margin) if wanted else np.nan
+        for row, wanted in zip(table.itertuples(), one, strict=True)
+    ]
+    for _, part in table.groupby(["claim", "measure"], sort=False):
+        of = part[part["network"] != POOLED]
+        whole = part.index[part["network"] == POOLED]
+        if {HOLDS, FAILS} <= set(of["verdict"]):
+            table.loc[whole, "verdict"] = DIFFERS
+        if (table.loc[whole, "verdict"] == UNDECIDED).any():
+            table.loc[whole, "needed"] = of["needed"].min()
+    return table
+
+
+def _deviation(row: Any) -> float:
+    """Return the deviation of differences; from the interval, where only that is known."""
+    known = getattr(row, "deviation", np.nan)
+    if known == known:
+        return float(known)
+    half = stats.t.ppf(0.975, max(row.count - 1, 1)) if row.count > 1 else np.nan
+    return float((row.high - row.low) / 2 / half * row.count**0.5)
+
+
+def overview(table: pd.DataFrame) -> pd.DataFrame:
+    """Return one row for each test: over all networks, or on the one that has been tested.
+
+    With ``networks``, in words: the verdict, and how many photographs, network by network.
+    """
+    rows = []
+    for _, part in table.groupby(["kind", "claim", "measure"], sort=False):
+        whole = part[part["network"] == POOLED]
+        single = part.sort_values("count", ascending=False, kind="stable")
+        row = (whole if len(whole) else single).iloc[0].to_dict()
+        of = part[~part["network"].isin([POOLED, ""])]
+        words = [f"{one.network}: {one.verdict} (n = {one.count})" for one in of.itertuples()]
+        rows.append(row | {"networks": "; ".join(words)})
+    return pd.DataFrame(rows)
+
+
+def _rows(test: Test, wides: Mapping[str, Wide]) -> Iterator[dict[str, object]]:
+    common = {"kind": test.kind, "claim": test.claim, "measure": test.measure}
+    common |= {"page": test.page, "margin": test.margin}
+    found = []
+    for network, wide in wides.items():
+        try:
+            differences = test.of(wide).dropna().to_numpy(float)
+        except KeyError:  # the method was not made on this network
+            continue
+        if len(differences) < 2:
+            continue
+        one = paired(differences)
+        deviation = float(differences.std(ddof=1))
+        none = not np.isnan(test.margin)
+        p_none = no_more_than(differences, test.margin) if none else float("nan")
+        if one.count >= POOLABLE:
+            found.append((one.mean, deviation / one.count**0.5, one.count))
+        yield common | {
+            "network": network,
+            "value": one.mean,
+            "low": one.low,
+            "high": one.high,
+            "deviation": deviation,
+            "count": one.count,
+            "p": one.p,
+            "p_none": p_none,
+        }
+    if len(found) < 2:
+        return
+    means, errors, counts = (np.array(column, float) for column in zip(*found, strict=True))
+    whole = pooled(means, errors)
+    p_none = float("nan")
+    if not np.isnan(test.margin):  # of two one-sided tests the larger p
+        sides = [(whole.mean + test.margin), (test.margin - whole.mean)]
+        p_none = max(float(stats.norm.sf(side / whole.error)) for side in sides)
+    yield common | {
+        "network": POOLED,
+        "value": whole.mean,
+        "low": whole.low,
+        "high": whole.high,
+        "deviation": float("nan"),
+        "count": int(counts.max()),
+        "p": whole.p,
+        "p_none": p_none,
+        "between": whole.between,
+        "heterogeneity": whole.heterogeneity,
+    }
+
+
+def sanity(values: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
+    """Judge methods by maps of networks with random weights, as the sanity page does.
+
+    Returns
+    -------
+    DataFrame
+        One row for each network and method: network, method, photographs, verdict (undecided
+        below `FEW` photographs), left and floor with their intervals, and second and least, the
+        rank correlation with maps of other classes. See `xailib.evaluate.sanity.verdict`.
+    """
+    found = []
+    renamed = values.rename(columns={"value": "spearman"})
+    for network, own in renamed.groupby("network", sort=False):
+        last = own[own["measure"] == "random_spearman"]
+        if last.empty:
+            continue
+        one = pairs[pairs["network"] == network]
+        turned = one.rename(columns={"image": "other", "other": "image"})
+        judged = judge(last, pd.concat([one, turned]))
+        judged.loc[judged["photographs"] < FEW, "verdict"] = UNDECIDED
+        for name in ("second", "least"):
+            of = own[own["measure"] == f"{name}_spearman"].groupby("method")["spearman"].mean()
+            judged[name] = judged["method"].map(of)
+        judged.insert(0, "network", network)
+        found.append(judged)
+    return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
