@@ -6,6 +6,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "faithfulness": ["explanation_curves", "faithfulness_curves"],
+        "metrics": ["score"],
         "scores": ["compare_with_baselines", "curve_scores"],
         "randomisation": ["cascade", "explain_targets"],
         "stability": ["photographs_table"],
