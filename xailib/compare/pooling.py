@@ -62,31 +62,30 @@ def pooled(means: Float[np.ndarray, " networks"], errors: Float[np.ndarray, " ne
     return Pooled(mean, mean - half, mean + half, p, error, between**0.5, share)
 
 
-def photographs_needed(
-    mean: float, deviation: float, tests: int, margin: float = float("nan")
-) -> float:
+def photographs_needed(effect: float, deviation: float, tests: int, *, sides: int = 2) -> float:
     """Return how many photographs would decide a test, in four of five repetitions.
 
     Parameters
     ----------
-    mean, deviation : float
-        Of the differences, as they were found: if the true effect is smaller, more are needed.
+    effect : float
+        The distance of the mean difference from what is to be excluded, as it was found: if
+        the true one is smaller, more are needed. Nothing decides one that is not positive.
+    deviation : float
+        Of the differences.
     tests : int
         For how many p is adjusted; the most that Holm's method may ask of one.
-    margin : float
-        NaN, or of a claim that there is no difference larger than this.
+    sides : int
+        2, or 1 for a test in one direction.
 
     Returns
     -------
     float
-        By the normal distribution, and 5 % more for the signed-rank test; infinite where no
-        number would do.
+        By the normal distribution, and 5 % more for the signed-rank test, which needs some
+        photographs to reach so small a p at all; infinite where no number would do.
     """
-    level = LEVEL / max(tests, 1)
-    none = not np.isnan(margin)
-    effect = margin - abs(mean) if none else abs(mean)
-    if not effect > 0 or not deviation > 0:
-        return float("inf") if not effect > 0 else 2.0
-    tail = stats.norm.ppf(1 - level) if none else stats.norm.ppf(1 - level / 2)
-    wanted = ((tail + stats.norm.ppf(POWER)) * deviation / effect) ** 2 * np.pi / 3
-    return float(np.ceil(wanted))
+    if not effect > 0:
+        return float("inf")
+    level = LEVEL / max(tests, 1) / sides
+    least = np.ceil(np.log2(1 / level))  # of fewer, the smallest p is larger
+    tail = stats.norm.ppf(1 - level) + stats.norm.ppf(POWER)
+    return float(np.ceil(max(least, (tail * deviation / effect) ** 2 * np.pi / 3)))

@@ -6,14 +6,21 @@ from pathlib import Path
 
 import torch
 
+from xailib.report.evidence import tables
 from xailib.report.evidence.jobs import Worker, load_evidence
 from xailib.report.evidence.scoring import score_stored
 
+log = logging.getLogger("xailib.evidence")
+
 
 def main() -> None:
-    """Run the stages that are asked for."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("stage", choices=["explain", "score"])
+    """Run one stage."""
+    parser = argparse.ArgumentParser(prog="xailib.report.evidence", description=__doc__)
+    parser.add_argument(
+        "stage",
+        choices=["explain", "score", "compare", "keep"],
+        help="make explanations; score them; compare with the kept tables; keep these instead",
+    )
     parser.add_argument("--profile", type=Path, default=Path("params/evidence.yaml"))
     parser.add_argument("--photographs", type=Path, required=True, help="folder of the photographs")
     parser.add_argument("--out", type=Path, default=Path("results/evidence"))
@@ -25,11 +32,15 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     weights = dict(pair.split("=", 1) for pair in given.weights)
     evidence = load_evidence(given.profile, given.photographs, weights)
-    worker = Worker(evidence, given.out, given.device)
-    if given.stage == "explain":
-        worker.run()
-    else:
-        score_stored(worker)
+    if given.stage in ("explain", "score"):
+        worker = Worker(evidence, given.out, given.device)
+        (worker.run if given.stage == "explain" else lambda: score_stored(worker))()
+        return
+    found = tables.collect(evidence, given.out)
+    if given.stage == "keep":
+        tables.save(found, tables.manifest_of(evidence, given.out, found), tables.folder())
+        return
+    log.info("\n%s", tables.compare(tables.load(), found).to_string(index=False))
 
 
 if __name__ == "__main__":

@@ -261,15 +261,15 @@ class Worker:
 
 def _linear(method: str, found: Sequence[Explanation]) -> dict[str, np.ndarray]:
     """Return LIME's models of one photograph's classes: they share superpixels and samples."""
-    parts = [one.superpixels for one in found]
-    first = parts[0]
-    if first is None or first.shown is None:
+    parts = [one.superpixels for one in found if one.superpixels is not None]
+    first, scores = parts[0], [part.scores for part in parts if part.scores is not None]
+    if first.shown is None:
         raise InputError(f"evidence: {method} stores no samples")
     return {
         f"{method}_segments": first.segments.astype(np.uint16),
         f"{method}_shown": np.packbits(first.shown, axis=1),
-        f"{method}_weights": np.stack([part.weights for part in parts]),  # type: ignore[union-attr]
-        f"{method}_scores": np.stack([part.scores for part in parts]).astype(np.float32),  # type: ignore[union-attr]
-        f"{method}_intercepts": np.array([part.intercept for part in parts]),  # type: ignore[union-attr]
-        f"{method}_fits": np.array([part.fit for part in parts]),  # type: ignore[union-attr]
+        f"{method}_weights": np.stack([part.weights for part in parts]),
+        f"{method}_scores": np.stack(scores).astype(np.float32),
+        f"{method}_intercepts": np.array([part.intercept for part in parts]),
+        f"{method}_fits": np.array([part.fit for part in parts]),
     }

@@ -8,6 +8,7 @@ import gzip
 import io
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from xailib.files import write_atomic
 from xailib.images.frames import Frame
 from xailib.project import project_root
 from xailib.report.evidence.jobs import CAMS, RANDOM_SAMPLES, Evidence, Job
-from xailib.report.evidence.scoring import Stored, read, scores_file
+from xailib.report.evidence.scoring import PERCENTILES, STEPS, Stored, read, scores_file
 
 TABLES = ("values", "pairs", "photographs", "costs")
 HEATMAPS = ("gradcam", "scorecam")  # that are set against LIME
@@ -38,10 +39,15 @@ def folder() -> Path:
 
 def load(place: Path | None = None) -> dict[str, pd.DataFrame]:
     """Return the kept tables by name; none where there are none."""
-    place = place or folder()
-    if not (place / "values.csv.gz").is_file():
+    if not files(place):
         return {}
-    return {name: pd.read_csv(place / f"{name}.csv.gz") for name in TABLES}
+    return {name: pd.read_csv((place or folder()) / f"{name}.csv.gz") for name in TABLES}
+
+
+def load_manifest(place: Path | None = None) -> dict[str, Any]:
+    """Return what the kept tables say of how they were made; nothing where there are none."""
+    file = (place or folder()) / "manifest.json"
+    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
 
 
 def files(place: Path | None = None) -> list[Path]:
@@ -123,6 +129,52 @@ def collect(evidence: Evidence, results: Path) -> dict[str, pd.DataFrame]:
         "photographs": photographs.sort_values("place", ignore_index=True),
         "costs": pd.DataFrame(costs, columns=["network", "method", "photographs", "seconds"]),
     }
+
+
+def manifest_of(evidence: Evidence, results: Path, tables: Mapping[str, pd.DataFrame]) -> dict:
+    """Return what made the tables: networks, code, packages, threads, and counts of photographs."""
+    made = [job for job in evidence.jobs() if job.file(results).exists()]
+    texts = [read(job, results).text for job in made]
+    scored = [scores_file(job, results) for job in made]
+    scores = [json.loads(file.read_text()) for file in scored if file.exists()]
+    counts = tables["values"].groupby(["network", "method"])["image"].nunique()
+    return {
+        "computed": datetime.now(UTC).date().isoformat(),
+        "photographs": "EliSchwartz/imagenet-sample-images, in the order of `seed`",
+        "seed": evidence.seed,
+        "num_samples": evidence.num_samples,
+        "steps": STEPS,
+        "road_percentiles": list(PERCENTILES),
+        "networks": {text["network"]: text["classifier"] for text in texts},
+        "counts": {
+            str(network): {str(k): int(n) for k, n in part.droplevel(0).items()}
+            for network, part in counts.groupby(level=0)
+        },
+        "explained_by": _distinct(texts, ("commit", "source", "threads")),
+        "scored_by": _distinct(scores, ("commit", "source", "threads")),
+        "environment": texts[-1]["environment"] if texts else {},
+    }
+
+
+def _distinct(texts: Iterable[Mapping[str, Any]], names: Iterable[str]) -> list[dict[str, Any]]:
+    """Return what several files say of how they were made, each way once."""
+    return [dict(pairs) for pairs in {tuple((name, t[name]) for name in names): 0 for t in texts}]
+
+
+def compare(kept: Mapping[str, pd.DataFrame], again: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Return, for each network and measure, how far a run differs from the kept one.
+
+    Columns: network, measure, rows (that both have), largest (absolute difference), only_kept
+    and only_again (rows that one of them has).
+    """
+    keys = ["network", "image", "method", "measure"]
+    both = kept["values"].merge(again["values"], on=keys, how="outer", suffixes=("", "_again"))
+    both["gap"] = (both["value"] - both["value_again"]).abs()
+    both["only_kept"] = both["value_again"].isna() & both["value"].notna()
+    both["only_again"] = both["value"].isna() & both["value_again"].notna()
+    found = both.groupby(["network", "measure"], sort=False)
+    gaps = found["gap"].agg(["count", "max"]).set_axis(["rows", "largest"], axis=1)
+    return gaps.join(found[["only_kept", "only_again"]].sum()).reset_index()
 
 
 Row = tuple[str, str, str, float]

@@ -4,18 +4,20 @@ Tables in, a table out. All tests of the kept run are adjusted together (Holm): 
 replicated report's claims and those of methods against the baselines, on each network and pooled.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 from scipy import stats
 
-from xailib.compare.intervals import holm, no_more_than, paired
+from xailib.compare.intervals import LEVEL, holm, no_more_than, paired
 from xailib.compare.pooling import photographs_needed, pooled
 from xailib.evaluate.sanity import verdict as judge
+from xailib.report.figures.faithfulness import MEASURES
 from xailib.report.replication.findings import (
     AGREE,
     BETTER,
@@ -66,6 +68,9 @@ class Test:
         The label of the page with the evidence.
     margin : float
         See `xailib.report.replication.findings.Finding`.
+    least : float
+        NaN, or the smallest effect that matters: the claim does not hold if the effect is
+        shown to be smaller, whatever its sign.
     """
 
     kind: str
@@ -74,6 +79,7 @@ class Test:
     of: Callable[[Wide], pd.Series]
     page: str
     margin: float = float("nan")
+    least: float = float("nan")
 
 
 def tests() -> list[Test]:
@@ -115,9 +121,10 @@ def _claims() -> Iterator[Test]:
         yield Test(
             "claim",
             BETTER,
-            f"{measure}: gain of Grad-CAM over LIME",
+            f"{MEASURES[measure]}: gain of Grad-CAM over LIME",
             _gain("gradcam", "lime", measure),
             "task-faithfulness",
+            least=MARGIN / 2 if measure == "road" else MARGIN,  # ROAD is half a difference
         )
 
 
@@ -155,9 +162,11 @@ def verdicts(values: pd.DataFrame, others: Sequence[Finding] = ()) -> pd.DataFra
         photographs one for `POOLED`; one for each other finding, its network empty. Columns:
         kind, claim, measure, page, margin, network, value, low, high, deviation (of the
         differences; pooled: NaN), count (photographs; pooled: of the network with most), p,
-        p_none, p_adjusted, verdict, between and heterogeneity (pooled only), needed (photographs
-        that would decide what is undecided; NaN else). A pooled test that holds on one network
-        and does not on another has the verdict `DIFFERS`.
+        p_none, p_less (of the test that the effect is at least `least`), p_adjusted, verdict,
+        negligible (it does not hold because the effect is smaller than `least`),
+        between and heterogeneity (pooled only), needed (photographs that would decide what is
+        undecided; NaN else). A pooled test that holds on one network and does not on another has
+        the verdict `DIFFERS`.
     """
     wides = {
         str(network): dict(part.pivot(index="image", columns=["method", "measure"], values="value"))
@@ -166,17 +175,22 @@ def verdicts(values: pd.DataFrame, others: Sequence[Finding] = ()) -> pd.DataFra
     rows = [row for test in tests() for row in _rows(test, wides)]
     rows += [{"kind": "claim", "network": "", **asdict(one)} for one in others]
     table = pd.DataFrame(rows)
-    p = table[["p", "p_none"]].to_numpy(float)
+    p = table[["p", "p_none", "p_less"]].to_numpy(float)
     adjusted = holm(p.ravel()).reshape(p.shape)
     columns = table["low"], table["high"], adjusted[:, 0], table["margin"], adjusted[:, 1]
     table["verdict"] = [verdict(*row) for row in zip(*columns, strict=True)]
     of_none = table["margin"].notna() & (table["verdict"] != FAILS)
     table["p_adjusted"] = np.where(of_none, adjusted[:, 1], adjusted[:, 0])
+    small = (table["verdict"] == UNDECIDED) & (table["high"] < table["least"])
+    small &= adjusted[:, 2] < LEVEL
+    table.loc[small, "verdict"] = FAILS
+    table.loc[small, "p_adjusted"] = adjusted[small, 2]
+    table["negligible"] = small
     made = int(np.isfinite(p).sum())
     one = (table["verdict"] == UNDECIDED) & ~table["network"].isin([POOLED])
     table["needed"] = [
-        photographs_needed(row.value, _deviation(row), made, row.margin) if wanted else np.nan
-        for row, wanted in zip(table.itertuples(), one, strict=True)
+        _needed(row, made) if wanted else np.nan
+        for row, wanted in zip(table.to_dict("records"), one, strict=True)
     ]
     for _, part in table.groupby(["claim", "measure"], sort=False):
         of = part[part["network"] != POOLED]
@@ -188,13 +202,24 @@ def verdicts(values: pd.DataFrame, others: Sequence[Finding] = ()) -> pd.DataFra
     return table
 
 
-def _deviation(row: Any) -> float:
+def _needed(row: Mapping[Hashable, Any], tests: int) -> float:
+    """Return how many photographs would decide a test, one way or the other."""
+    value, deviation = row["value"], _deviation(row)
+    ways = [photographs_needed(abs(value), deviation, tests)]
+    if not np.isnan(row["margin"]):
+        ways.append(photographs_needed(row["margin"] - abs(value), deviation, tests, sides=1))
+    if not np.isnan(row["least"]):
+        ways.append(photographs_needed(row["least"] - value, deviation, tests, sides=1))
+    return min(ways)
+
+
+def _deviation(row: Mapping[Hashable, Any]) -> float:
     """Return the deviation of differences; from the interval, where only that is known."""
-    known = getattr(row, "deviation", np.nan)
-    if known == known:
-        return float(known)
-    half = stats.t.ppf(0.975, max(row.count - 1, 1)) if row.count > 1 else np.nan
-    return float((row.high - row.low) / 2 / half * row.count**0.5)
+    if not np.isnan(row.get("deviation", np.nan)):
+        return float(row["deviation"])
+    count = row["count"]
+    half = stats.t.ppf(0.975, count - 1) if count > 1 else np.nan
+    return float((row["high"] - row["low"]) / 2 / half * count**0.5)
 
 
 def overview(table: pd.DataFrame) -> pd.DataFrame:
@@ -213,9 +238,28 @@ def overview(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def agreement_table(values: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
+    """Return LIME's overlap with Grad-CAM by network, and whether it is more than a habit's.
+
+    Columns: network, photographs, iou, chance, others (maps of other photographs), iou2 (of LIME
+    2), and more: ``"yes"``, ``"no"`` or ``"undecided"``, as `verdicts` has it.
+    """
+    words = {FAILS: "yes", HOLDS: "no"}
+    asked = table[(table["claim"] == AGREE) & (table["network"] != POOLED)]
+    rows = []
+    for row in asked.to_dict("records"):
+        own = values[(values["network"] == row["network"]) & (values["method"] == "gradcam")]
+        means = own.groupby("measure")["value"].mean()
+        found = {"network": row["network"], "photographs": row["count"]}
+        names = {"iou": "iou", "iou_chance": "chance", "iou_others": "others", "iou2": "iou2"}
+        found |= {name: means[measure] for measure, name in names.items()}
+        rows.append(found | {"more": words.get(row["verdict"], UNDECIDED)})
+    return pd.DataFrame(rows)
+
+
 def _rows(test: Test, wides: Mapping[str, Wide]) -> Iterator[dict[str, object]]:
-    common = {"kind": test.kind, "claim": test.claim, "measure": test.measure}
-    common |= {"page": test.page, "margin": test.margin}
+    common: dict[str, object] = {"kind": test.kind, "claim": test.claim, "measure": test.measure}
+    common |= {"page": test.page, "margin": test.margin, "least": test.least}
     found = []
     for network, wide in wides.items():
         try:
@@ -239,6 +283,7 @@ def _rows(test: Test, wides: Mapping[str, Wide]) -> Iterator[dict[str, object]]:
             "count": one.count,
             "p": one.p,
             "p_none": p_none,
+            "p_less": _less(differences, test.least),
         }
     if len(found) < 2:
         return
@@ -257,9 +302,18 @@ def _rows(test: Test, wides: Mapping[str, Wide]) -> Iterator[dict[str, object]]:
         "count": int(counts.max()),
         "p": whole.p,
         "p_none": p_none,
+        "p_less": float(stats.norm.sf((test.least - whole.mean) / whole.error)),
         "between": whole.between,
         "heterogeneity": whole.heterogeneity,
     }
+
+
+def _less(differences: Float[np.ndarray, " photographs"], least: float) -> float:
+    """Return p of the test that an effect is, in the middle, no smaller than this."""
+    below = differences - least
+    if np.isnan(least) or not below.any():
+        return float("nan")
+    return float(stats.wilcoxon(below, alternative="less").pvalue)
 
 
 def sanity(values: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
