@@ -10,5 +10,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "scores": ["compare_with_baselines", "curve_scores"],
         "randomisation": ["cascade", "explain_targets"],
         "stability": ["photographs_table"],
+        "truth": ["design_errors", "exact_lime", "exact_shapley"],
     },
 )
