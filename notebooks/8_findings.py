@@ -38,7 +38,7 @@ from IPython.display import Markdown, display
 from xailib.errors import unknown_name
 from xailib.images.load import ImageSet
 from xailib.report.evidence import tables as kept_tables
-from xailib.report.evidence.verdicts import overview, verdicts
+from xailib.report.evidence.verdicts import needed, overview, verdicts
 from xailib.report.figures import evidence as kept_figures
 from xailib.report.figures import style as figures
 from xailib.report.replication import findings
@@ -83,10 +83,14 @@ of_photographs = [
 ]
 own = findings.findings_table([*of_units, *of_photographs])
 if leads:
-    boxed = [one for one in of_photographs if one.claim == findings.COMPACT]
-    every = verdicts(kept["values"], [*of_units, *boxed])
-    table = overview(every[every["kind"] == "claim"])
+    every = verdicts(kept["values"])
     run.save_table("kept-verdicts", every)
+    boxed = [one for one in of_photographs if one.claim == findings.COMPACT]
+    rest = findings.findings_table([*of_units, *boxed]).assign(network="", networks="")
+    left = rest["verdict"] == findings.UNDECIDED
+    tests = int(rest[["p", "p_none"]].notna().to_numpy().sum())
+    rest["needed"] = [needed(row, tests) if asked else float("nan") for row, asked in zip(rest.to_dict("records"), left, strict=True)]
+    table = pd.concat([overview(every[every["kind"] == "claim"]), rest], ignore_index=True)
 else:
     table = own.assign(network="", networks="", needed=float("nan"))
 photographs = len(cams[heatmap])
@@ -142,7 +146,8 @@ if leads:
 # Each claim by {cite:t}`balwani2024` is expressed as a statistic that is positive if the claim is true, with a 95 %
 # interval $[l, u]$: Student's over photographs {cite}`student1908`, or Newcombe's for the difference of two proportions of
 # units {cite}`newcombe1998`. The verdict depends on the interval and on the p of a test (Wilcoxon's signed-rank test, or
-# Fisher's exact test for units), adjusted for all $m$ tests together by Holm's method {cite}`holm1979`:
+# Fisher's exact test for units), adjusted by Holm's method {cite}`holm1979` for all $m$ tests of one table: those of the
+# kept run, or those of units and boxes:
 #
 # $$
 # \text{holds: } l > 0,\ \tilde p < 0.05; \qquad \text{does not hold: } u < 0,\ \tilde p < 0.05,
@@ -195,7 +200,7 @@ figures.publish_table(
     "findings",
     "Claims and tests. Positive values support the claim. "
     + ("n: photographs on the network with most, or units. " if leads else f"Intervals are over {photographs} photographs or over units. ")
-    + "p is adjusted for all tests together.",
+    + "p is adjusted for all tests on the same material.",
     columns | ({"networks": "by network"} if leads else {}),
     {"value": "{:+.3f}"},
 )

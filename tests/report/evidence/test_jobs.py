@@ -31,7 +31,7 @@ def evidence_of(folder, profile=PROFILE, photographs=5):
     for number in range(photographs):
         Image.fromarray(photograph(number).pixels).save(pictures / f"p{number}.jpg", quality=95)
     file = folder / "evidence.yaml"
-    file.write_text(yaml.safe_dump(profile))
+    file.write_text(yaml.safe_dump(profile, sort_keys=False))
     return load_evidence(file, pictures, {})
 
 
@@ -56,7 +56,7 @@ def test_networks_take_turns_and_photographs_are_nested(tmp_path):
         ("other", "maps", 1),
         ("net", "random", 2),
     ]
-    with pytest.raises(InputError, match="5 in .* and 6 are wanted"):
+    with pytest.raises(InputError, match=r"5 in .* and 6 are wanted"):
         evidence_of_more = {**PROFILE, "networks": {"net": {"maps": [6, 1]}}}
         (tmp_path / "evidence.yaml").write_text(yaml.safe_dump(evidence_of_more))
         load_evidence(tmp_path / "evidence.yaml", tmp_path / "pictures", {})

@@ -4,8 +4,8 @@ Tables in, a table out. All tests of the kept run are adjusted together (Holm): 
 replicated report's claims and those of methods against the baselines, on each network and pooled.
 """
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -28,7 +28,6 @@ from xailib.report.replication.findings import (
     SIGNS,
     SMOOTHER,
     UNDECIDED,
-    Finding,
     verdict,
 )
 
@@ -145,22 +144,19 @@ def _gain(method: str, other: str, measure: str) -> Callable[[Wide], pd.Series]:
     return lambda wide: HIGHER[measure] * (wide[method, measure] - wide[other, measure])
 
 
-def verdicts(values: pd.DataFrame, others: Sequence[Finding] = ()) -> pd.DataFrame:
-    """Return every test on the kept tables, decided, beside other findings of the report.
+def verdicts(values: pd.DataFrame) -> pd.DataFrame:
+    """Return every test on the kept tables, decided.
 
     Parameters
     ----------
     values : DataFrame
         See `xailib.report.evidence.tables.collect`.
-    others : sequence of Finding
-        Tests on other material, for which p is adjusted together with those here.
 
     Returns
     -------
     DataFrame
         One row for each test and network, and where several networks have `POOLABLE`
-        photographs one for `POOLED`; one for each other finding, its network empty. Columns:
-        kind, claim, measure, page, margin, network, value, low, high, deviation (of the
+        photographs one for `POOLED`. Columns: kind, claim, measure, page, margin, network, value, low, high, deviation (of the
         differences; pooled: NaN), count (photographs; pooled: of the network with most), p,
         p_none, p_less (of the test that the effect is at least `least`), p_adjusted, verdict,
         negligible (it does not hold because the effect is smaller than `least`),
@@ -173,7 +169,6 @@ def verdicts(values: pd.DataFrame, others: Sequence[Finding] = ()) -> pd.DataFra
         for network, part in values.groupby("network", sort=False)
     }
     rows = [row for test in tests() for row in _rows(test, wides)]
-    rows += [{"kind": "claim", "network": "", **asdict(one)} for one in others]
     table = pd.DataFrame(rows)
     p = table[["p", "p_none", "p_less"]].to_numpy(float)
     adjusted = holm(p.ravel()).reshape(p.shape)
@@ -189,7 +184,7 @@ def verdicts(values: pd.DataFrame, others: Sequence[Finding] = ()) -> pd.DataFra
     made = int(np.isfinite(p).sum())
     one = (table["verdict"] == UNDECIDED) & ~table["network"].isin([POOLED])
     table["needed"] = [
-        _needed(row, made) if wanted else np.nan
+        needed(row, made) if wanted else np.nan
         for row, wanted in zip(table.to_dict("records"), one, strict=True)
     ]
     for _, part in table.groupby(["claim", "measure"], sort=False):
@@ -202,24 +197,24 @@ def verdicts(values: pd.DataFrame, others: Sequence[Finding] = ()) -> pd.DataFra
     return table
 
 
-def _needed(row: Mapping[Hashable, Any], tests: int) -> float:
-    """Return how many photographs would decide a test, one way or the other."""
-    value, deviation = row["value"], _deviation(row)
+def needed(row: Mapping[Hashable, Any], tests: int) -> float:
+    """Return how many photographs, or units, would decide a test one way or the other.
+
+    ``row`` holds value, margin and least, and a deviation, or else the interval and count that
+    it is taken from.
+    """
+    value, margin = row["value"], row["margin"]
+    least, deviation = row.get("least", np.nan), row.get("deviation", np.nan)
+    if np.isnan(deviation):
+        freedom = max(row["count"] - 1, 1)
+        half = (row["high"] - row["low"]) / 2
+        deviation = half / float(stats.t.ppf(0.975, freedom)) * row["count"] ** 0.5
     ways = [photographs_needed(abs(value), deviation, tests)]
-    if not np.isnan(row["margin"]):
-        ways.append(photographs_needed(row["margin"] - abs(value), deviation, tests, sides=1))
-    if not np.isnan(row["least"]):
-        ways.append(photographs_needed(row["least"] - value, deviation, tests, sides=1))
+    if not np.isnan(margin):
+        ways.append(photographs_needed(margin - abs(value), deviation, tests, sides=1))
+    if not np.isnan(least):
+        ways.append(photographs_needed(least - value, deviation, tests, sides=1))
     return min(ways)
-
-
-def _deviation(row: Mapping[Hashable, Any]) -> float:
-    """Return the deviation of differences; from the interval, where only that is known."""
-    if not np.isnan(row.get("deviation", np.nan)):
-        return float(row["deviation"])
-    count = row["count"]
-    half = stats.t.ppf(0.975, count - 1) if count > 1 else np.nan
-    return float((row["high"] - row["low"]) / 2 / half * count**0.5)
 
 
 def overview(table: pd.DataFrame) -> pd.DataFrame:
