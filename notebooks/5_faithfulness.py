@@ -48,6 +48,9 @@ from xailib.evaluate.perturbation import centred_blob, deleted
 from xailib.evaluate.scores import PAGE, compare_with_baselines, curve_scores
 from xailib.images.load import load_images
 from xailib.networks.classifier import load_classifier
+from xailib.report.evidence import tables as kept_tables
+from xailib.report.evidence.verdicts import verdicts
+from xailib.report.figures import evidence as kept_figures
 from xailib.report.figures import faithfulness as faithfulness_figures
 from xailib.report.figures import style as figures
 from xailib.report.run.results import load_explanations, project_root, run_digest, start_run
@@ -78,7 +81,7 @@ run = start_run(
         "seed": seed,
     },
     photographs,
-    classifier.files,
+    [*classifier.files, *kept_tables.files()],
     weights=classifier.identity,
     runs={folder: run_digest(project_root() / folder) for folder in (lime_run, cam_run)},
 )
@@ -116,6 +119,17 @@ for baseline, name in rivals.items():
     answer += "" if missing else "Every method outperforms it on every measure. "
     answer += "" if won else "No method is shown to outperform it on any measure. "
 display(Markdown(answer))
+kept, manifest = kept_tables.load(), kept_tables.load_manifest()
+if kept:
+    decided = verdicts(kept["values"])
+    undecided = kept_figures.undecided_methods(decided)
+    lines = "\n".join(f"- {line}." for line in kept_figures.decided_lines(decided))
+    display(
+        Markdown(
+            f"**On the kept run**, many photographs on three networks, of every method by every measure against the centred blob:\n\n{lines}\n\n"
+            + (f"Decided on no network by no measure: {', '.join(undecided)}." if undecided else "Every method is decided on at least one network.")
+        )
+    )
 if metrics["images"] < 6:
     display(
         Markdown("With fewer than six photographs no comparison can be significant: the signed-rank test has too few pairs.")
@@ -302,6 +316,37 @@ run.failures += [
 if run.failures:
     lines = "\n".join(f"- `{failure['source']}`: {failure['reason']}" for failure in run.failures)
     display(Markdown(f"**Excluded:**\n\n{lines}"))
+
+# %% [markdown]
+# ## The kept run
+#
+# The figures above are of this run's photographs. Below are the same measures on the kept run: more photographs, three
+# networks, explained once (`make evidence` repeats it); curves have 16 steps there.
+
+# %% tags=["remove-input"]
+if kept:
+    largest = max(manifest["counts"], key=lambda name: manifest["counts"][name].get("lime", 0))
+    figures.publish(
+        run,
+        faithfulness_figures.differences_chart(kept_figures.comparison(decided, largest)),
+        "faithfulness-kept",
+        f"The kept run on {kept_figures.network_name(largest)}: gain over each baseline with its 95 % interval; filled marks "
+        "are significant. " + f"Photographs explained by LIME: {kept_figures.sample(manifest)}; by ScoreCAM: {kept_figures.sample(manifest, 'scorecam')}.",
+        f"Dots with intervals by method, one panel a measure, of the kept run on {kept_figures.network_name(largest)}.",
+        decided[decided["kind"] == "baseline"],
+        raster=False,
+    )
+    gains = kept_figures.gains(decided, "centre")
+    figures.publish_table(
+        run,
+        gains,
+        "faithfulness-kept-gains",
+        "The kept run: mean gain over the centred blob, by method and network (n photographs). + better, − worse behind a number: "
+        "significant; no mark: undecided. LIME, absolute: superpixels ranked by absolute weight (LIME 2).",
+        {name: name for name in gains},
+    )
+else:
+    display(Markdown("No kept run is part of this project."))
 
 # %% [markdown]
 # ## Details

@@ -52,6 +52,9 @@ from xailib.evaluate.sanity import ALIKE, AREA, CHANGED, ENOUGH, compare, null_b
 from xailib.explain.cam.methods import cam_layer_of
 from xailib.images.load import load_images
 from xailib.networks.classifier import load_classifier
+from xailib.report.evidence import tables as kept_tables
+from xailib.report.evidence.verdicts import FEW, sanity
+from xailib.report.figures import evidence as kept_figures
 from xailib.report.figures import style as figures
 from xailib.report.figures.sanity import overlay, stage_chart
 from xailib.report.run.results import start_run
@@ -75,7 +78,7 @@ run = start_run(
     "7_sanity",
     {"model": model, "images": images, "first": first, "methods": used, "sparse": sparse, "sparse_first": sparse_first, "redraws": redraws, "middle": middle, "stages": stages, **options},
     photographs,
-    classifier.files,
+    [*classifier.files, *kept_tables.files()],
     weights=classifier.identity,
 )
 
@@ -136,9 +139,18 @@ unrelated = null_baseline({method: by_kind[method, "predicted"] for method in us
 run.save_table("sanity-draws", last)
 judged = verdict(last, unrelated)
 judged_ssim = verdict(last, unrelated, "ssim").set_index("method")["verdict"]
+# What few photographs cannot say is not said: the verdict on a sparse method is the kept run's, if
+# that is of this network and has enough photographs.
+kept, manifest = kept_tables.load(), kept_tables.load_manifest()
+by_kept = sanity(kept["values"], kept["pairs"]) if kept else None
+same = [name for name, known in manifest.get("networks", {}).items() if known == classifier.id]
+for method in few:
+    if len(checked_by[method]) < FEW:
+        rows = by_kept[by_kept["network"].isin(same) & (by_kept["method"] == method)] if kept else ()
+        judged.loc[judged["method"] == method, "verdict"] = rows["verdict"].iloc[0] if len(rows) else "undecided"
 labels = compare(by_kind, "predicted", "category", {"target"})
 of_labels = labels.groupby(["method", "category"], sort=False)["spearman"].mean().unstack()
-judged["ssim_verdict"] = judged["method"].map(judged_ssim)
+judged["ssim_verdict"] = judged["method"].map(judged_ssim).mask(judged["method"].isin(few), "–")
 judged["first_stage"] = judged["method"].map(
     table[table["stage_index"] == 1].groupby("method")["spearman"].mean()
 )
@@ -265,6 +277,36 @@ figures.publish_table(
     dict.fromkeys(("first_stage", "left", "left_low", "left_high", "floor", "floor_low", "floor_high"), "{:.2f}"),
 )
 
+# %% tags=["remove-input"]
+if few and any(len(checked_by[method]) < FEW for method in few):
+    display(
+        Markdown(
+            f"The verdicts on {', '.join(figures.NAMES[m] for m in few)} come from the kept run below, not from these few photographs; "
+            f"with fewer than {FEW} photographs there, they are undecided."
+        )
+    )
+if kept:
+    figures.publish_table(
+        run,
+        by_kept.assign(network=by_kept["network"].map(kept_figures.network_name), name=by_kept["method"].map(figures.NAMES)),
+        "sanity-kept",
+        "The kept run: the same with all weights random, one draw of them, more photographs; LIME with 200 samples. "
+        f"Below {FEW} photographs every method is undecided.",
+        {
+            "network": "network",
+            "name": "method",
+            "photographs": "n",
+            "left": "residual similarity",
+            "left_low": "from",
+            "left_high": "to",
+            "floor": "null baseline",
+            "floor_low": "null from",
+            "floor_high": "null to",
+            "verdict": "verdict",
+        },
+        dict.fromkeys(("left", "left_low", "left_high", "floor", "floor_low", "floor_high"), "{:.2f}"),
+    )
+
 # %% [markdown]
 # ## Does a map depend on the class?
 
@@ -290,7 +332,7 @@ dark = sum(not e.saliency.any() for e in random_maps)
 means = table[~table["method"].isin([*few, "edges"])].groupby(["method", "stage_index"], sort=False)["spearman"].mean()
 depths = {m: next((names[i] for i, v in means[m].items() if v < CHANGED), "never") for m in means.index.unique(0)}
 gone = "; ".join(f"{figures.NAMES[method]} `{depth}`" for method, depth in depths.items())
-differ = judged[judged["verdict"] != judged["ssim_verdict"]]["name"].tolist()
+differ = judged[(judged["verdict"] != judged["ssim_verdict"]) & (judged["ssim_verdict"] != "–")]["name"].tolist()
 display(
     Markdown(
         (f"First stage at which the mean rank correlation is below {CHANGED}: {gone}. " if gone else "")
