@@ -384,8 +384,8 @@ if run.failures:
 # 3. *Maps of other photographs:* the agreement of a method that merely marks where objects usually are.
 #
 # **Intervals and tests.** Differences are paired by photograph. Intervals of the mean are Student's
-# {cite}`student1908`, not adjusted; p is from Wilcoxon's signed-rank test, adjusted for the number of pairs compared with
-# the same null model {cite}`holm1979`. A pair agrees significantly more if both interval and test say so.
+# {cite}`student1908`, not adjusted; p is from Wilcoxon's signed-rank test, adjusted for all pairs and null models of
+# this page {cite}`holm1979`. A pair agrees significantly more if both interval and test say so.
 
 # %% [markdown]
 # ## The kept run
