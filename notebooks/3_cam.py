@@ -41,6 +41,7 @@ from IPython.display import Markdown, display
 from scipy.stats import spearmanr
 
 from xailib.explain.cam.methods import guided_backprops
+from xailib.explain.preflight import workable
 from xailib.explain.requests import requests_of
 from xailib.images.load import load_images
 from xailib.networks.classifier import load_classifier
@@ -49,6 +50,7 @@ from xailib.report.run.results import start_run
 
 photographs = load_images(images)
 classifier = load_classifier(model, weights or None, device, seed)
+methods, left_out = workable(classifier, methods, layer or None)
 works = requests_of("3_cam", classifier, globals())
 layer_name = works[0].key["layer"]
 run = start_run(
@@ -149,6 +151,7 @@ figures.publish(
         ],
         ["view", *names],
         [figures.describe(explanation) for explanation in maps[first]],
+        scales=["heat"],
     ),
     "cam-gallery",
     f"Class activation maps of {label}, layer `{layer_name}`, for the class named above each row. "
@@ -218,6 +221,8 @@ figures.publish_table(
 )
 
 # %% tags=["remove-input"]
+for line in left_out:
+    display(Markdown(f"{line}."))
 if run.failures:
     lines = "\n".join(f"- `{failure['source']}`: {failure['reason']}" for failure in run.failures)
     display(Markdown(f"**Not explained:**\n\n{lines}"))

