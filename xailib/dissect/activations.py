@@ -27,8 +27,8 @@ def networks_of(parameters: Mapping[str, Any]) -> dict[str, tuple[Classifier, li
     Parameters
     ----------
     parameters : mapping
-        ``model``, ``weights``, ``layers``, ``compare``, ``compare_weights``, ``control``,
-        ``seed`` and ``device``, as in the notebook; other names do not matter.
+        ``model``, ``weights``, ``layers``, ``compare``, ``compare_weights``, ``compare_layers``,
+        ``control``, ``seed`` and ``device``, as in the notebook; other names do not matter.
 
     Returns
     -------
@@ -51,7 +51,10 @@ def networks_of(parameters: Mapping[str, Any]) -> dict[str, tuple[Classifier, li
     if compare:
         second = load_classifier(compare, parameters["compare_weights"] or None, device, seed)
         name = compare if compare != model else f"{compare}, {second.weights}"
-        found[name] = (second, list(second.dissect_layers))
+        others = list(parameters.get("compare_layers") or second.dissect_layers)
+        for layer in others:
+            second.layer(layer)
+        found[name] = (second, others)
     if parameters["control"] and ".py:" not in model:
         found["random weights"] = (load_classifier(model, "random", device, seed), layers)
     return found
