@@ -193,8 +193,8 @@ def made_ready(
     module : torch.nn.Module
         On the device of the inputs.
     class_names : tuple of str
-        One for each output; for a single output one (of what speaks for it) or two (of what
-        speaks against it, and for it).
+        One for each output; for a single output one (of the class that it supports) or two (of
+        the class that it opposes, and of that one).
     inputs : (2, channels, height, width)
         Two different images.
     outputs : str
