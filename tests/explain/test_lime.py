@@ -8,6 +8,7 @@ import pytest
 import torch
 from lime import lime_image
 from nets import CATEGORIES, Plain, classifier, photograph
+from PIL import Image
 
 from xailib.errors import InputError
 from xailib.explain.lime import (
@@ -17,6 +18,7 @@ from xailib.explain.lime import (
     superpixels_of,
 )
 from xailib.explain.lime_engine import LimeImageExplainer
+from xailib.images.load import load_images
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
@@ -238,3 +240,11 @@ def test_modes_are_restored():
     modes = [part.training for part in net.module.modules()]
     explain_lime(net, photograph(), num_samples=20)
     assert [part.training for part in net.module.modules()] == modes
+
+
+@pytest.mark.parametrize("name", ["quickshift", "slic", "felzenszwalb"])
+@pytest.mark.parametrize("side", [32, 64, 128])
+def test_small_views_have_superpixels_enough(name, side):
+    """lime's own settings make one of 32 pixels, and five of 64."""
+    pixels = np.array(Image.fromarray(load_images("chelsea")[0].pixels).resize((side, side)))
+    assert 12 <= len(np.unique(segmentation(name)(pixels))) <= 80

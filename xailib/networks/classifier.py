@@ -430,9 +430,9 @@ def classifier_from(
     """Return a classifier made of a live module, ready to be explained.
 
     The module stays yours: it is used on the device where it is, in eval mode while it runs, and
-    left in the mode that it was in. The classifier's id follows its weights, so that maps from before
-    and after training are not compared by mistake. DataParallel and torch.compile are looked
-    through, and a module in half precision computes in float32.
+    left in the mode that it was in. The classifier's id follows its weights, so that maps from
+    before and after training are not compared by mistake. DataParallel and torch.compile are
+    looked through, and a module in half precision computes in float32.
 
     Parameters
     ----------

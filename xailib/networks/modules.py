@@ -23,7 +23,7 @@ _WRAPPERS = ("DataParallel", "DistributedDataParallel", "OptimizedModule")
 _COMPILED = "_torchdynamo_orig_callable"  # how torch.compile marks what it has wrapped
 _SAME = 1e-4  # of the largest score: what may differ when an image is shown again
 _BATCH = 0.05  # and when it is shown in a batch; dynamic quantisation takes a batch's range
-# Operations of a graph that hand on what they are given, weighted or side by side.
+# Operations of a graph that pass on what they are given, weighted or side by side.
 _HAND_ON = (
     "View",
     "Unsafe",
