@@ -9,8 +9,8 @@ from xailib.explain.cam.gradient import guided_gradient, layer_pass
 from xailib.explain.cam.layout import layout_of
 from xailib.explain.cam.methods import METHODS, cam_layer_of
 from xailib.explain.cam.tail import Tail
-from xailib.networks.cache import cache_of
 from xailib.networks.classifier import Classifier
+from xailib.networks.engines import cache_of
 
 ALL = ("lime", *METHODS, "guided")
 
