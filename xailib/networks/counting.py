@@ -3,8 +3,8 @@
 A pass is one image shown to a network, or to the part of it behind a layer. Not counted are the
 images by which a network is loaded, a method is tried, an engine or a shortcut is chosen and
 checked, and the memory of a pass is measured (`xailib.networks.memory.fitting_batch`, one image
-where many follow). A run counts from its start: the order in which layers are used is looked up before
-(`xailib.evaluate.randomisation`).
+where many follow). A run counts from its start: the order in which layers are used is looked up
+before (`xailib.evaluate.randomisation`).
 """
 
 import threading
