@@ -163,14 +163,14 @@ def test_several_targets_from_one_sampling():
 
 def test_explanation_is_lime_s():
     net, photo = classifier(), photograph()
-    found = explain_lime(net, photo, 1, num_samples=50, seed=7, hide_color=128)
+    found = explain_lime(net, photo, 1, num_samples=40, seed=7, hide_color=128)
     expected = peer(
         net.view(photo).pixels,
         net.probabilities,
         labels=(1,),
         top_labels=None,
         hide_color=128,
-        num_samples=50,
+        num_samples=40,
         segmentation_fn=segmentation("quickshift", 7),
     )
     parts = superpixels_of(expected, 1)
