@@ -15,7 +15,7 @@ SHELL   := /bin/bash
 # Exact versions of what looks after the versions themselves.
 TOOLS   := .venv/tools/bin
 
-.PHONY: report pdf run test lint pair lab links bench bench-gpu fuzz lock audit licences hooks clean
+.PHONY: report pdf run test lint pair lab links bench bench-gpu evidence fuzz lock audit licences hooks clean
 .DELETE_ON_ERROR:
 
 report: .venv/ready pair
@@ -82,6 +82,13 @@ bench: .venv/ready
 # Ours against the peers on this machine's card; with --bundle, for a machine without network.
 bench-gpu: .venv/ready
 	$(BIN)/python benchmarks/gpu.py $(GPU)
+
+# The kept run again, resumed where it stopped, beside the kept tables. PHOTOGRAPHS=folder of the 1,000
+# photographs; WEIGHTS="resnet18=FILE resnet50=FILE" where published ones cannot be fetched.
+evidence: .venv/ready
+	for stage in explain score compare; do \
+	  $(BIN)/python -m xailib.report.evidence $$stage --photographs $(PHOTOGRAPHS) \
+	    $(addprefix --weights ,$(WEIGHTS)) || exit; done
 
 fuzz: .venv/ready
 	nice $(BIN)/python tests/fuzz.py --seconds 300

@@ -122,14 +122,18 @@ display(
 # boxes.
 
 # %% tags=["remove-input"]
-layer = cams[shown[0]][0].parameters["layer"]
-files = explorable(
-    run, classifier, [pairs[key] for key in shown], [limes[key] for key in shown], layer=layer, num_features=num_features
-)
+networks = {one.classifier for key in shown for one in (limes[key], *cams[key])}
+if len(networks) == 1:
+    layer = cams[shown[0]][0].parameters["layer"]
+    chosen = [pairs[key] for key in shown], [limes[key] for key in shown]
+    files = [asdict(live) for live in explorable(run, classifier, *chosen, layer=layer, num_features=num_features)]
+else:
+    files = [None for _ in shown]
+    display(Markdown(f"No other class can be chosen: LIME and the heatmaps explain two networks, {', '.join(sorted(networks))}."))
 for key, live in zip(shown, files, strict=True):
     views = explorer.views_of(pairs[key].pixels, limes[key], cams[key], num_features)
     own = explorer.scores_of(key[0], agreement, scores, localised)
-    explorer.publish_photograph(run, limes[key], views, own, asdict(live))
+    explorer.publish_photograph(run, limes[key], views, own, live)
 
 # %% [markdown]
 # ## What we see

@@ -23,14 +23,14 @@ weights: str = ""  # file with a state dict, name of torchvision weights, or ran
 label: str = ""  # short name of the network in captions; empty: model, without folders
 images: list = ["bull-mastiff", "dalmatian", "goose", "bald-eagle", "leafhopper", "dung-beetle", "strawberry", "cannon", "jeep-blue", "drum"]  # packaged names, files or folders
 target: str = ""  # class to explain, by name or index, a name that is a number in quotes; empty: each photograph's predicted one
-num_samples: int = 1000  # perturbed images for each photograph (at least 10)
+num_samples: int = 512  # perturbed images for each photograph (at least 10)
 until_stable: bool = False  # draw until the mask is stable instead, at most max_samples
 max_samples: int = 4000  # the most that until_stable draws (at least 10)
-design: str = "independent"  # how samples are drawn, lime's way is independent (independent, antithetic or orthogonal)
+design: str = "orthogonal"  # how samples are drawn, lime's way is independent (independent, antithetic or orthogonal)
 num_features: int = 10  # superpixels in a mask (at least 1)
 segmentation: str = "quickshift"  # how photographs are segmented into superpixels (quickshift, slic or felzenszwalb)
 hide_color: int = 0  # gray level of a hidden superpixel (from 0 to 255)
-seed: int = 0  # of superpixels and samples (from 0 to 4294967295)
+seed: int = 0  # of the samples (from 0 to 4294967295)
 device: str = "auto"  # auto, cpu, cuda or mps
 out_dir: str = "results/scratch/2_lime"  # where this run is written; relative to the project
 

@@ -11,14 +11,24 @@
     heat: "0000040b0724210c4a3d096557106e71196e8a226aa32c61bc3754d24644e45a31f1731df98e09fcac11f9cb35f2ea69fcffa4",
     signed: "0530611752902a71b23f8ec06bacd19bc9e0c2ddece0ecf3f7f6f6fbe5d8fbccb4f5aa89e48066d05548ba2832930e2667001f",
   };
-  const steps = Object.fromEntries(Object.entries(SCALES).map(([name, text]) => [name, text.match(/.{6}/g).map(rgb)]));
-
   function rgb(hex) { return [0, 2, 4].map((at) => parseInt(hex.replace("#", "").slice(at, at + 2), 16)); }
 
-  function coloured(scale, value) {
-    const place = Math.min(Math.max(value, 0), 1) * (steps[scale].length - 1), from = Math.min(Math.floor(place), steps[scale].length - 2);
-    return steps[scale][from].map((one, i) => one + (place - from) * (steps[scale][from + 1][i] - one));
+  // A scale's colours, from one end to the other.
+  const SHADES = 256;
+  function shades(text) {
+    const stops = text.match(/.{6}/g).map(rgb), found = new Float32Array(3 * SHADES);
+    for (let i = 0; i < SHADES; i++) {
+      const place = (i / (SHADES - 1)) * (stops.length - 1), from = Math.min(Math.floor(place), stops.length - 2);
+      for (let c = 0; c < 3; c++) found[3 * i + c] = stops[from][c] + (place - from) * (stops[from + 1][c] - stops[from][c]);
+    }
+    return found;
   }
+  // Maps over the photograph in gray, as `heat` and `signed_heat` of style.py have them: where a
+  // value is on the scale, how much of its colour is seen, and the gray below.
+  const LOOKS = {
+    heat: { colours: shades(SCALES.heat), at: (value) => value, strength: (value) => 0.25 + 0.6 * value, dark: 0.15, light: 0.75 },
+    signed: { colours: shades(SCALES.signed), at: (value) => (value + 1) / 2, strength: (value) => 0.2 + 0.65 * Math.abs(value), dark: 0.2, light: 0.7 },
+  };
 
   const number = (value, digits = 2) => {
     if (Number.isNaN(value)) return "–";
@@ -27,12 +37,6 @@
   };
   const percent = (value) => `${Math.round(100 * value)}\u00a0%`;
 
-  // Maps over the photograph in gray, as `heat` and `signed_heat` of style.py have them.
-  const blends = {
-    heat: (gray, value) => [0.25 + 0.6 * value, 0.15 + 0.75 * gray, coloured("heat", value)],
-    signed: (gray, value) => [0.2 + 0.65 * Math.abs(value), 0.2 + 0.7 * gray, coloured("signed", (value + 1) / 2)],
-  };
-
   function panel(title) {
     const canvas = element("canvas", { role: "img", "aria-label": title });
     const bar = element("p", { class: "live-bar" }), words = element("p", { class: "explorer-said" });
@@ -40,27 +44,31 @@
   }
 
   function paint(into, photo, kind, values, title, ends, unit) {
-    draw(into.canvas, photo, (gray, at) => {
-      const [strength, ground, colour] = blends[kind](gray, values[at]);
-      return colour.map((one) => (1 - strength) * 255 * ground + strength * one);
-    });
+    const { colours, at, strength, dark, light } = LOOKS[kind], tints = new Float32Array(4 * values.length);
+    for (let i = 0; i < values.length; i++) {
+      const from = 3 * Math.round((SHADES - 1) * Math.min(Math.max(at(values[i]), 0), 1)), seen = strength(values[i]);
+      for (let c = 0; c < 3; c++) tints[4 * i + c] = seen * colours[from + c];
+      tints[4 * i + 3] = 1 - seen;
+    }
+    draw(into.canvas, photo, tints, dark, light);
     into.canvas.setAttribute("aria-label", `${title}, ${unit}: ${ends.join(" to ")}`);
-    const stops = Array.from({ length: 9 }, (_, i) => `rgb(${coloured(kind, i / 8).map(Math.round)})`);
+    const stops = SCALES[kind].match(/.{6}/g).map((colour) => `#${colour}`);
     const scale = element("span", { class: "live-scale", style: `background: linear-gradient(to right, ${stops})`, "aria-hidden": "true" });
     into.bar.replaceChildren(ends[0], scale, ends[1]);
     into.words.replaceChildren(element("strong", {}, title), `: ${unit}`);
   }
 
-  function draw(canvas, photo, colour) {
-    const { width, height, grays, times } = photo, image = new ImageData(width, height);
-    for (let y = 0, i = 0; y < height; y++) {
-      for (let x = 0; x < width; x++, i++) {
-        const found = colour(grays[i], Math.floor(y / times) * photo.columns + Math.floor(x / times));
-        image.data.set(found, 4 * i);
-        image.data[4 * i + 3] = 255;
-      }
+  // Colours that are there already, and below them as much of the gray as the fourth number says.
+  function draw(canvas, photo, tints, dark, light) {
+    const { width, height, grays, places } = photo, image = new ImageData(width, height), { data } = image;
+    for (let i = 0; i < grays.length; i++) {
+      const from = 4 * places[i], ground = 255 * (dark + light * grays[i]) * tints[from + 3];
+      data[4 * i] = tints[from] + ground;
+      data[4 * i + 1] = tints[from + 1] + ground;
+      data[4 * i + 2] = tints[from + 2] + ground;
+      data[4 * i + 3] = 255;
     }
-    Object.assign(canvas, { width, height });
+    if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
     canvas.getContext("2d").putImageData(image, 0, 0);
   }
 
@@ -71,13 +79,17 @@
     const { naturalWidth: width, naturalHeight: height } = image, canvas = element("canvas", { width, height });
     canvas.getContext("2d").drawImage(image, 0, 0);
     const { data } = canvas.getContext("2d").getImageData(0, 0, width, height);
-    const grays = Float32Array.from({ length: width * height }, (_, i) => (data[4 * i] + data[4 * i + 1] + data[4 * i + 2]) / 765);
-    return { width, height, grays, times: width / shown.size[1], columns: shown.size[1] };
+    const grays = new Float32Array(width * height), places = new Uint32Array(width * height), times = width / shown.size[1];
+    for (let i = 0; i < grays.length; i++) {
+      grays[i] = (data[4 * i] + data[4 * i + 1] + data[4 * i + 2]) / 765;
+      places[i] = Math.floor(Math.floor(i / width) / times) * shown.size[1] + Math.floor((i % width) / times); // on a map
+    }
+    return { width, height, grays, places };
   }
 
   // A control with its name; a slider says its value.
   function control(label, input, shown = () => "") {
-    const value = element("output", {});
+    const value = element("span", {}); // an output would take the label
     const box = element("label", { class: "live-control" }, element("span", {}, label, " ", value), input);
     return { box, input, say: () => { value.textContent = shown(input.value); } };
   }
@@ -201,7 +213,11 @@
     const raw = (method, index) => remembered(`${method} ${index}`, () => live.heatmap(method, shown, network, index));
     const model = (index, s) => columns.has(index) && remembered(`lime ${index} ${s.samples} ${s.width}`,
       () => live.ridge(lime, columns.get(index), { count: s.samples, width: s.width }));
-    const onPixels = (values) => Float64Array.from(lime.segments.values, (part) => values[part] || 0);
+    function onPixels(values) {
+      const parts = lime.segments.values, found = new Float64Array(parts.length);
+      for (let i = 0; i < parts.length; i++) found[i] = values[parts[i]] || 0; // never hidden: no weight
+      return found;
+    }
 
     function refresh() {
       const s = state(), mine = ++latest;
@@ -256,11 +272,13 @@
       const one = own ? live.limeMask(lime, live.supporters(own, s.features)) : empty, size = live.area(one);
       const pixels = s.rule === "area" ? Math.round((s.area / 100) * empty.length) : size;
       const other = !map ? empty : s.rule === "threshold" ? live.thresholdMask(map, s.threshold) : live.areaMask(map, pixels);
-      const tints = [null, rgb(COLOURS.lime), rgb(COLOURS[s.heatmap]), rgb(COLOURS.both)];
-      draw(masks.canvas, photo, (gray, at) => {
-        const tint = tints[one[at] + 2 * other[at]], ground = 255 * (0.08 + 0.5 * gray);
-        return tint ? tint.map((value) => 0.35 * ground + 0.65 * value) : [ground, ground, ground];
-      });
+      const colours = [[0, 0, 0], rgb(COLOURS.lime), rgb(COLOURS[s.heatmap]), rgb(COLOURS.both)], tints = new Float32Array(4 * one.length);
+      for (let i = 0; i < one.length; i++) {
+        const colour = colours[one[i] + 2 * other[i]], seen = one[i] | other[i] ? 0.65 : 0;
+        for (let c = 0; c < 3; c++) tints[4 * i + c] = seen * colour[c];
+        tints[4 * i + 3] = 1 - seen;
+      }
+      draw(masks.canvas, photo, tints, 0.08, 0.5);
       const key = (colour, words) => element("span", { class: "live-key" }, element("i", { style: `background: ${colour}` }), words);
       masks.bar.replaceChildren(...(map && own ? [key(COLOURS.both, "both")] : []), ...(own ? [key(COLOURS.lime, map ? "only LIME" : "LIME")] : []),
         ...(map ? [key(COLOURS[s.heatmap], `only ${NAMES[s.heatmap].split(" ")[0]}`)] : []));

@@ -96,26 +96,37 @@
       const place = Math.min(Math.max(((i + 0.5) * few) / many - 0.5, 0), few - 1);
       return [Math.floor(place), Math.min(Math.floor(place) + 1, few - 1), place - Math.floor(place)];
     });
-    const across = steps(width, columns);
-    steps(height, rows).forEach(([top, bottom, down], y) => across.forEach(([left, right, along], x) => {
-      const upper = values[top * columns + left] * (1 - along) + values[top * columns + right] * along;
-      const lower = values[bottom * columns + left] * (1 - along) + values[bottom * columns + right] * along;
-      found[y * width + x] = upper * (1 - down) + lower * down;
-    }));
+    const across = steps(width, columns), line = new Float64Array(columns);
+    steps(height, rows).forEach(([top, bottom, down], y) => {
+      for (let x = 0; x < columns; x++) line[x] = values[top * columns + x] * (1 - down) + values[bottom * columns + x] * down;
+      for (let x = 0; x < width; x++) {
+        const step = across[x];
+        found[y * width + x] = line[step[0]] * (1 - step[2]) + line[step[1]] * step[2];
+      }
+    });
     return found;
   }
 
-  const highest = (values) => values.reduce((a, b) => Math.max(a, b), -Infinity);
-  const lowest = (values) => values.reduce((a, b) => Math.min(a, b), Infinity);
+  function highest(values) {
+    let found = -Infinity;
+    for (let i = 0; i < values.length; i++) if (values[i] > found) found = values[i];
+    return found;
+  }
+  function lowest(values) {
+    let found = Infinity;
+    for (let i = 0; i < values.length; i++) if (values[i] < found) found = values[i];
+    return found;
+  }
 
   function unit(values) {
-    const low = lowest(values), span = 1e-7 + highest(values) - low;
-    return values.map((value) => (value - low) / span);
+    const low = lowest(values), span = 1e-7 + highest(values) - low, found = new Float64Array(values.length);
+    for (let i = 0; i < values.length; i++) found[i] = (values[i] - low) / span;
+    return found;
   }
 
   // As grad-cam shows a map: negative parts clipped, scaled, enlarged, scaled again.
   function saliency(raw, size) {
-    const clipped = { values: unit(raw.values.map((value) => Math.max(value, 0))), grid: raw.grid };
+    const clipped = { values: unit(raw.values.map((value) => Math.max(value, 0))), grid: raw.grid }; // a few cells
     return unit(enlarged(clipped, size));
   }
 
@@ -205,28 +216,49 @@
   }
 
   function limeMask(lime, chosen) {
-    const inside = new Uint8Array(highest(lime.segments.values) + 1);
+    const parts = lime.segments.values, inside = new Uint8Array(highest(parts) + 1), mask = new Uint8Array(parts.length);
     chosen.forEach((part) => { inside[part] = 1; });
-    return Uint8Array.from(lime.segments.values, (part) => inside[part]);
+    for (let i = 0; i < parts.length; i++) mask[i] = inside[parts[i]];
+    return mask;
+  }
+
+  // The value that only so many others reach: those of one of many bins are sorted, not all.
+  function nth(values, rank) {
+    const low = lowest(values), scale = 4095 / (highest(values) - low || 1), bins = new Uint32Array(4096), same = [];
+    for (let i = 0; i < values.length; i++) bins[Math.floor((values[i] - low) * scale)] += 1;
+    let bin = 4095, above = 0;
+    while (above + bins[bin] < rank) { above += bins[bin]; bin -= 1; }
+    for (let i = 0; i < values.length; i++) if (Math.floor((values[i] - low) * scale) === bin) same.push(values[i]);
+    return Float64Array.from(same).sort()[same.length - (rank - above)];
   }
 
   // Exactly so many of the highest pixels; ties, such as zeros, are broken at random.
   function areaMask(values, area) {
     const count = values.length, mask = new Uint8Array(count);
     if (area <= 0) return mask;
-    const cut = values.slice().sort()[count - Math.min(area, count)], ties = [];
     let left = Math.min(area, count);
+    const cut = nth(values, left), ties = [];
     for (let i = 0; i < count; i++) {
       if (values[i] > cut) { mask[i] = 1; left -= 1; } else if (values[i] === cut) ties.push(i);
     }
-    const random = generator(1), order = new Map(ties.map((i) => [i, random()]));
-    if (left < ties.length) ties.sort((a, b) => order.get(a) - order.get(b));
-    ties.slice(0, left).forEach((i) => { mask[i] = 1; });
+    const random = generator(1), keys = new Float64Array(ties.length);
+    for (let i = 0; i < keys.length; i++) keys[i] = random() + i * 1e-12; // no two alike
+    const last = left === keys.length ? Infinity : nth(keys, keys.length - left + 1);
+    for (let i = 0; i < keys.length; i++) if (keys[i] <= last) mask[ties[i]] = 1;
     return mask;
   }
 
-  const thresholdMask = (values, threshold) => Uint8Array.from(values, (value) => (value > threshold ? 1 : 0));
-  const area = (mask) => mask.reduce((sum, one) => sum + one, 0);
+  function thresholdMask(values, threshold) {
+    const mask = new Uint8Array(values.length);
+    for (let i = 0; i < mask.length; i++) mask[i] = values[i] > threshold ? 1 : 0;
+    return mask;
+  }
+
+  function area(mask) {
+    let sum = 0;
+    for (let i = 0; i < mask.length; i++) sum += mask[i];
+    return sum;
+  }
 
   function iou(one, other) {
     let both = 0, either = 0;

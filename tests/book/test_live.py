@@ -10,6 +10,7 @@ from xailib.report.figures.style import COLOURS
 
 pytestmark = pytest.mark.site
 EXPLORE = "notebooks/10_explore.html"
+SLOW = 60_000  # ms: other work on the machine is not ours
 
 
 @pytest.fixture
@@ -49,7 +50,7 @@ def test_what_was_chosen_is_in_the_address_and_comes_back(live):
     page.get_by_role("tab", name="any class").locator("visible=true").click()
     view = view_of(page)
     view.get_by_role("button", name=re.compile("Load")).click()
-    expect(view.locator("canvas")).to_have_count(3)
+    expect(view.locator("canvas")).to_have_count(3, timeout=SLOW)
     assert re.search(r"IoU 0\.\d\d; chance level 0\.\d\d", view.inner_text())
     first = values_of(page)
     view.get_by_label("Class", exact=True).fill("tabby")
@@ -65,7 +66,7 @@ def test_what_was_chosen_is_in_the_address_and_comes_back(live):
     for part in ("view=any-class", "class=281", "heatmap=ablationcam", "threshold=0.7", "other=99"):
         assert part in page.url
     again = live("#" + page.url.split("#")[1])
-    expect(view_of(again).locator("canvas")).to_have_count(3)
+    expect(view_of(again).locator("canvas")).to_have_count(3, timeout=SLOW)
     assert values_of(again) == said
     assert again.wrong == []
 
@@ -73,7 +74,7 @@ def test_what_was_chosen_is_in_the_address_and_comes_back(live):
 def test_a_class_that_is_none_is_said(live):
     page = live("#x&view=any-class&class=3")
     view = view_of(page)
-    expect(view.locator("canvas")).to_have_count(3)
+    expect(view.locator("canvas")).to_have_count(3, timeout=SLOW)
     view.get_by_label("Class", exact=True).fill("no such thing")
     view.get_by_label("Class", exact=True).press("Enter")
     expect(view.get_by_role("status")).to_contain_text("No class is called")
@@ -82,14 +83,14 @@ def test_a_class_that_is_none_is_said(live):
 def test_limes_settings_change_its_map_and_the_bootstrap_says_how_sure_it_is(live):
     page = live("#x&view=any-class&class=251")
     view = view_of(page)
-    expect(view.locator("canvas")).to_have_count(3)
+    expect(view.locator("canvas")).to_have_count(3, timeout=SLOW)
     before = values_of(page)
     for label, value in (("LIME's samples", "20"), ("Kernel width", "0.5"), ("Superpixels", "3")):
         view.get_by_label(label).fill(value)
         assert values_of(page) != before
         before = values_of(page)
     view.get_by_label("Bootstrap").check()
-    expect(view.locator(".live-chart")).to_be_visible()
+    expect(view.locator(".live-chart")).to_be_visible(timeout=SLOW)
     assert re.search(r"\d of the \d+ selected superpixels", view.inner_text())
     view.get_by_role("button", name="Reset").click()
     assert "samples" not in page.url
@@ -114,7 +115,7 @@ def test_the_open_view_breaks_no_rule_of_accessibility(live, mode, width):
     if not AXE.is_file():
         pytest.skip("axe-core is not installed: 'npm ci --prefix tests' does it")
     page = live("#x&view=any-class&class=251&bootstrap=1&rule=area", width, mode)
-    expect(view_of(page).locator(".live-chart")).to_be_visible()
+    expect(view_of(page).locator(".live-chart")).to_be_visible(timeout=SLOW)
     page.add_script_tag(path=AXE)
     assert page.evaluate(VIOLATIONS) == []
     assert page.evaluate("document.documentElement.scrollWidth") <= width
@@ -126,7 +127,7 @@ def test_the_open_view_breaks_no_rule_of_accessibility(live, mode, width):
 def test_the_keyboard_reaches_every_control(live):
     page = live("#x&view=any-class&class=251")
     view = view_of(page)
-    expect(view.locator("canvas")).to_have_count(3)
+    expect(view.locator("canvas")).to_have_count(3, timeout=SLOW)
     controls = view.locator("input:visible, select:visible, button:visible")
     controls.first.focus()
     seen = 1

@@ -45,6 +45,9 @@ Segment = Callable[[UInt8[np.ndarray, "height width 3"]], Int[np.ndarray, "heigh
 
 # lime's own settings for quickshift; the others give about as many superpixels at 224 pixels.
 _RATIO = 0.2
+# Of quickshift's noise, which breaks ties: scikit-image's default, which lime always has, since
+# the seed that it draws does not reach scikit-image.
+SEGMENT_SEED = 42
 _SEGMENTATIONS = MappingProxyType(
     {
         "quickshift": lambda seed: (
@@ -69,13 +72,12 @@ def _quickshift(shape: tuple[int, ...]) -> dict[str, Any]:
     return {"kernel_size": max(1, 4 * _scale(shape)), "max_dist": 200}
 
 
-def segmentation(name: str, seed: int = 0) -> Segment:
+def segmentation(name: str, seed: int = SEGMENT_SEED) -> Segment:
     """Return the function that segments a view into superpixels numbered from 0.
 
-    For views under 224 pixels (CIFAR's 32) the settings are scaled with them: with lime's own,
-    one or two superpixels would be left.
-    ``"quickshift"`` has lime's settings and a seed that takes effect (lime's own does not reach
-    scikit-image); ``"slic"`` and ``"felzenszwalb"`` have nothing random.
+    ``"quickshift"`` has lime's settings, and its seed; ``"slic"`` and ``"felzenszwalb"`` have
+    nothing random. For views under 224 pixels (CIFAR's 32) the settings are scaled with them:
+    lime's own leave one or two superpixels.
 
     Raises
     ------
@@ -108,7 +110,9 @@ class LimeOptions(TypedDict, total=False):
     hide_color : int or None
         The gray level, 0 to 255, of hidden superpixels; None for each superpixel's mean colour.
     seed : int
-        Of the superpixels and of the samples.
+        Of the samples.
+    segment_seed : int
+        Of quickshift; by default that of lime, whose superpixels do not depend on its own seed.
     batch_size : int, optional
         Images a forward pass; by default as many as bring something and fit.
     engine : str
@@ -124,6 +128,7 @@ class LimeOptions(TypedDict, total=False):
     segments: str
     hide_color: int | None
     seed: int
+    segment_seed: int
     batch_size: int | None
     engine: str
     progress: bool
@@ -137,6 +142,7 @@ _DEFAULTS = LimeOptions(
     segments="quickshift",
     hide_color=0,
     seed=0,
+    segment_seed=SEGMENT_SEED,
     batch_size=None,
     engine="auto",
     progress=False,
@@ -246,7 +252,7 @@ class Lime:
         check_classifier(classifier)
         self.classifier = classifier
         self.options = _checked(options)
-        self.segment = segmentation(self.options["segments"], self.options["seed"])
+        self.segment = segmentation(self.options["segments"], self.options["segment_seed"])
         if not targets:
             raise InputError("targets: none given; name at least one class, or None")
         self.targets = [None if t is None else classifier.class_index(t) for t in targets]
@@ -268,13 +274,13 @@ class Lime:
         """Find superpixels, draw the first samples, and take all to the device."""
         if self.on_device:
             size = seen[0].view.pixels.shape
-            options: Any = {**_quickshift(size), "rng": self.options["seed"]}
+            options: Any = {**_quickshift(size), "rng": self.options["segment_seed"]}
             found = on_device.quickshift(prepared, device=self.classifier.device, **options)
             prepared = list(found.cpu().numpy())
         counts = [len(np.unique(segments)) for segments in prepared]
         random = [np.random.RandomState(self.options["seed"]) for _ in seen]
         for rng in random:
-            rng.randint(0, high=1000)  # lime's seed for superpixels, which we choose otherwise
+            rng.randint(0, high=1000)  # lime's seed for superpixels, which does not reach them
         images = [one.view.pixels for one in seen]
         colour = self.options["hide_color"]
         blanks = [hidden(*pair, colour) for pair in zip(images, prepared, strict=True)]
@@ -462,6 +468,7 @@ class Lime:
             "num_samples": options["num_samples"],
             "design": options["design"],
             "segmentation": options["segments"],
+            "segment_seed": options["segment_seed"],
             "hide_color": options["hide_color"],
             "engine": started.engine,
         }

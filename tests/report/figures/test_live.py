@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 from conftest import ROOT
+from faults_table import shown as told
 from nets import CATEGORIES, Plain, Skipping, classifier, photograph
 from sklearn.linear_model import Ridge
 
@@ -183,7 +184,7 @@ def test_without_pool_and_linear_only_lime_is_live(tmp_path):
 def test_another_network_is_refused(tmp_path):
     lime = explain_lime(classifier(Skipping), photograph(), **LIME)
     run = start_run(tmp_path, "10_explore", {}, ImageSet(()))
-    with pytest.raises(InputError, match="not what LIME explained"):
+    with pytest.raises(InputError, match=told("live_other_network")):
         explorable(run, classifier(Plain), [photograph()], [lime])
 
 

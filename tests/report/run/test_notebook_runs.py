@@ -14,7 +14,7 @@ from xailib.errors import InputError, XailibError
 from xailib.files import delete_if_only
 from xailib.report.cli import main
 from xailib.report.params import profiles
-from xailib.report.params.profiles import Profile, load_profile
+from xailib.report.params.profiles import Profile, load_profile, profile_names
 from xailib.report.run import job as doing
 from xailib.report.run import notebook as pipeline
 from xailib.report.run import plan, preflight, scheduler, staleness
@@ -383,8 +383,8 @@ def test_one_photograph_that_can_be_used_is_enough(project, monkeypatch):
 
 def test_the_projects_own_profiles_name_real_parameters(monkeypatch):
     monkeypatch.chdir(ROOT)
-    for file in sorted((ROOT / "params").glob("*.yaml")):
-        assert isinstance(load_profile(file), Profile)
+    for name in profile_names():
+        assert isinstance(load_profile(ROOT / "params" / f"{name}.yaml"), Profile)
 
 
 def test_a_notebook_that_is_missing_says_so(project):

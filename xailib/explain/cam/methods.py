@@ -254,7 +254,7 @@ class Cam:
                             seen.photograph,
                             self.classifier.prediction(target, probabilities[image, target]),
                             seen.view,
-                            saliency=_saliency(one, seen.view.frame.size),
+                            saliency=saliency_of(one, seen.view.frame.size),
                             raw=one,
                             parameters=started.parameters[image],
                         )
@@ -387,7 +387,7 @@ def _weighted(
     return torch.einsum("itc,ichw->ithw", weights.double(), maps.double()).float()
 
 
-def _saliency(
+def saliency_of(
     raw: Float32[np.ndarray, "rows columns"], size: tuple[int, int]
 ) -> Float32[np.ndarray, "height width"]:
     """Return a map as grad-cam shows it: negative parts clipped, scaled, enlarged, scaled again."""

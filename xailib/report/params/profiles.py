@@ -23,6 +23,7 @@ from xailib.report.params.checks import looks_like_path
 from xailib.report.params.schema import MANAGED, NOTEBOOKS, RUNS, check, meant, typed_as_text
 
 TASKS = tuple(NOTEBOOKS)
+KEPT = "evidence"  # no profile: what `make evidence` consists of, see `xailib.report.evidence`
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,8 @@ class Profile:
 
 def profile_names() -> list[str]:
     """Return the names of the profiles in the project."""
-    return sorted(file.stem for file in (project_root() / "params").glob("*.yaml"))
+    found = (file.stem for file in (project_root() / "params").glob("*.yaml"))
+    return sorted(name for name in found if name != KEPT)
 
 
 def load_profile(

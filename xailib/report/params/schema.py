@@ -72,10 +72,10 @@ FIELDS = {
     "target": _p(Annotated[int, Ge(0)] | str, "", "class to explain, by name or index, a name "
                  "that is a number in quotes; empty: each photograph's predicted one",
                  "the name or the index of a class", json_schema_extra={"type": "string"}),
-    "num_samples": _p(int, 1000, "perturbed images for each photograph", ge=10),
+    "num_samples": _p(int, 512, "perturbed images for each photograph", ge=10),
     "until_stable": _p(bool, False, "draw until the mask is stable instead, at most max_samples"),
     "max_samples": _p(int, 4000, "the most that until_stable draws", ge=10),
-    "design": _p(Design, "independent", "how samples are drawn, lime's way is independent",
+    "design": _p(Design, "orthogonal", "how samples are drawn, lime's way is independent",
                  "a design"),
     "num_features": _p(int, 10, "superpixels in a mask", ge=1),
     "segmentation": _p(Segmentation, "quickshift", "how photographs are segmented into superpixels",
@@ -96,6 +96,8 @@ FIELDS = {
     "steps": _p(int, 32, "of each curve from the whole image to none of it", ge=1),
     "road_percentiles": _p(list[Annotated[float, Gt(0), Lt(100)]], [70, 90], "ROAD imputes the "
                            "pixels above; empty: no ROAD, the slowest part"),
+    "sensitivity": _p(int, 3, "photographs that are scored again with other settings, the first "
+                      "ones", ge=1),
     "draws": _p(int, 3, "of the random baseline for each photograph, averaged", ge=1),
     "published": _p(str, "", "local folder with the report's files, in its own layout; empty: "
                     "fetched from its repository", "a folder"),
@@ -106,7 +108,7 @@ FIELDS = {
     "sparse": _p(list[Method], ["lime", "scorecam"], "methods with hundreds of passes a map: made "
                  "only for the last stage, to save time", "names of methods"),
     "sparse_first": _p(int, 3, "photographs for these, the first ones", ge=2),
-    "redraws": _p(int, 2, "how often random weights are drawn; not for sparse methods", ge=1),
+    "redraws": _p(int, 5, "how often random weights are drawn; not for sparse methods", ge=1),
     "middle": _p(bool, False, "make these for the middle stage too, about a minute more"),
     "stages": _p(int, 5, "steps in which the network is randomised, from the output layer down",
                  ge=2),
@@ -143,7 +145,7 @@ NOTEBOOKS: dict[str, tuple[str, dict[str, str]]] = {
     "2_lime": (
         "model weights label images target num_samples until_stable max_samples design "
         "num_features segmentation hide_color seed device out_dir",
-        {"seed": "of superpixels and samples"}),
+        {"seed": "of the samples"}),
     "3_cam": (
         "model weights label images target methods layer seed device out_dir",
         {"seed": "only for random weights: the maps themselves have nothing random"}),
@@ -152,7 +154,8 @@ NOTEBOOKS: dict[str, tuple[str, dict[str, str]]] = {
         {"images": "the photographs of the two runs, for drawing", **_SAME,
          "seed": "of shuffled superpixels"}),
     "5_faithfulness": (
-        "model weights images lime_run cam_run steps road_percentiles draws seed device out_dir",
+        "model weights images lime_run cam_run steps road_percentiles draws sensitivity seed "
+        "device out_dir",
         {"model": "the network of the two runs, by the same name", **_SAME,
          "images": "the photographs of the two runs",
          "seed": "of the random baseline and the noise"}),
@@ -165,7 +168,7 @@ NOTEBOOKS: dict[str, tuple[str, dict[str, str]]] = {
         "model weights label images lime_run long_runs pool sizes designs design_pool design_size "
         "cut_samples num_features segmentation hide_color seed device out_dir",
         {"model": "the network of the LIME run, by the same name",
-         "images": "the photographs of the LIME run", "seed": "of superpixels and samples"}),
+         "images": "the photographs of the LIME run", "seed": "of the samples"}),
     "8_findings": (
         "dissect_run cam_run agreement_run faithfulness_run replication_run heatmap out_dir", {}),
     "10_explore": (
