@@ -56,10 +56,7 @@ _SEGMENTATIONS = MappingProxyType(
         "slic": lambda _seed: partial(slic, n_segments=60, compactness=10, start_label=0),
         "felzenszwalb": lambda _seed: (
             lambda pixels: felzenszwalb(
-                pixels,
-                scale=200 * _scale(pixels.shape) ** 2,
-                sigma=0.5,
-                min_size=round(200 * _scale(pixels.shape) ** 2),
+                pixels, scale=200, sigma=0.5, min_size=round(200 * _scale(pixels.shape) ** 2)
             )
         ),
     }
@@ -67,9 +64,8 @@ _SEGMENTATIONS = MappingProxyType(
 
 
 def _scale(shape: tuple[int, ...]) -> float:
-    """Return a view's side as a share of 224 pixels where it is less than half of that (CIFAR)."""
-    side = min(shape[:2])
-    return 1.0 if side >= 112 else side / 224
+    """Return a view's side as a share of 224 pixels, at most 1."""
+    return min(1.0, min(shape[:2]) / 224)
 
 
 def _quickshift(shape: tuple[int, ...]) -> dict[str, Any]:
@@ -79,9 +75,9 @@ def _quickshift(shape: tuple[int, ...]) -> dict[str, Any]:
 def segmentation(name: str, seed: int = SEGMENT_SEED) -> Segment:
     """Return the function that segments a view into superpixels numbered from 0.
 
-    For views under 112 pixels the settings are scaled, so that there are about as many superpixels.
     ``"quickshift"`` has lime's settings, and its seed; ``"slic"`` and ``"felzenszwalb"`` have
-    nothing random.
+    nothing random. For views under 224 pixels (CIFAR's 32) the settings are scaled with them:
+    lime's own leave one or two superpixels.
 
     Raises
     ------

@@ -48,7 +48,7 @@ def fitting_batch(
     most : int, optional
         At least 1; by default what is `enough` for the device.
     things, part
-        Where the memory of an image is cached, see `xailib.networks.cache.cache_of`, and of which
+        Where the memory of an image is cached, see `xailib.networks.engines.cache_of`, and of which
         part of the network it is.
     """
     most = most or enough(example.device)

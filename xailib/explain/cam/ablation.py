@@ -21,8 +21,8 @@ from xailib.errors import InputError, unknown_name
 from xailib.explain.cam.gradient import layer_pass
 from xailib.explain.cam.layout import Layout
 from xailib.explain.cam.tail import Tail
-from xailib.networks.cache import cache_of
 from xailib.networks.classifier import BATCH, Classifier, PassOptions
+from xailib.networks.engines import cache_of
 from xailib.networks.forward import forward_batches
 
 RULES = ("centred", "gradcam")

@@ -27,8 +27,8 @@ from xailib.explain.cam.tail import Tail
 from xailib.explain.explanation import Explanation
 from xailib.explain.record import record
 from xailib.explain.stream import Outcome, Seen, explain_alone
-from xailib.networks.cache import cache_of
 from xailib.networks.classifier import Classifier, PassOptions, check_classifier
+from xailib.networks.engines import cache_of
 from xailib.networks.forward import ENGINES, halving
 from xailib.networks.layers import hookable
 from xailib.networks.memory import download

@@ -29,7 +29,7 @@ from xailib.explain.explanation import Explanation
 from xailib.explain.perturbed import Draw, Perturbed, hidden
 from xailib.files import atomic
 from xailib.images.load import Photograph
-from xailib.networks.classifier import Classifier, as_probabilities
+from xailib.networks.classifier import Classifier
 from xailib.report.figures.explorer import anchor, enlarged
 from xailib.report.run.results import Run
 
@@ -198,7 +198,7 @@ def _scored(
     def make(start: int, stop: int) -> Tensor:
         return perturbed.batch(draw.shown[start:stop], draw.owner[start:stop])
 
-    found = as_probabilities(classifier.forward_batches(make, len(draw.shown)).logits)
+    found = classifier.as_probabilities(classifier.forward_batches(make, len(draw.shown)).logits)
     return found[draw.place[0]].cpu().numpy()
 
 
