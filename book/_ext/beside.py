@@ -39,11 +39,11 @@ def texts(folder: Path = FOLDER) -> dict[str, str]:
 
 def beside(published: pd.DataFrame, values: pd.DataFrame) -> pd.DataFrame:
     """Return the published numbers with ours: mean, low, high and n; NaN where we have none."""
-    rows = []
-    for one in published.to_dict("records"):
-        own = _own(values, one["network"], one["method"], one["measure"])
-        rows.append({**one, **own})
-    return pd.DataFrame(rows)
+    own = [
+        _own(values, one.network, one.method, one.measure)  # type: ignore[arg-type]
+        for one in published.itertuples()
+    ]
+    return published.join(pd.DataFrame(own, index=published.index))
 
 
 def _own(values: pd.DataFrame, network: str, method: str, measure: str) -> dict[str, float]:

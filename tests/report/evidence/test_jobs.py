@@ -93,7 +93,7 @@ def test_tables_hold_what_the_methods_give(run):
     direct = lime_cam_agreement([lime], cams)
     for row in direct.itertuples():
         measure = "iou" if row.lime == "LIME 1" else "iou2"
-        assert values["net", first, row.cam, measure] == pytest.approx(row.iou, abs=1e-6)
+        assert values["net", first, row.cam, measure] == pytest.approx(row.iou, abs=1e-6, nan_ok=True)
     maps = {"lime": lime.saliency, **{cam.method: cam.saliency for cam in cams}}
     options = {"measures": scoring.MEASURES, "steps": scoring.STEPS, "seed": 0}
     scores = score(net, photo, maps, lime.target, **options)
@@ -111,7 +111,7 @@ def test_random_networks_are_compared_with_the_trained_one(run):
     full = dict.fromkeys(("lime", "gradcam", "ablationcam", "guided"), 3)
     assert counts == {**full, "scorecam": 2}
     assert random["value"].between(-1, 1).all()
-    assert (random["value"] < 0.999).all()
+    assert random.groupby("method")["value"].mean().max() < 0.95
     assert set(found["pairs"].groupby("method").size()) == {3, 1}  # of 3 maps, and of 2
 
 

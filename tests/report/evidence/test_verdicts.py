@@ -129,7 +129,7 @@ def test_pooling_follows_the_formulas_and_its_limits():
     assert np.isnan(pooled(np.array([1.0]), np.array([0.0])).mean)
 
 
-@pytest.mark.parametrize(("effect", "sides"), [(0.8, 2), (1.1, 1)])
+@pytest.mark.parametrize(("effect", "sides"), [(0.4, 2), (0.5, 1)])
 def test_so_many_photographs_decide_in_four_of_five_repetitions(effect, sides):
     rng = np.random.default_rng(3)
     count = int(photographs_needed(effect, 1.0, 10, sides=sides))

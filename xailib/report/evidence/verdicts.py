@@ -156,13 +156,13 @@ def verdicts(values: pd.DataFrame) -> pd.DataFrame:
     -------
     DataFrame
         One row for each test and network, and where several networks have `POOLABLE`
-        photographs one for `POOLED`. Columns: kind, claim, measure, page, margin, network, value, low, high, deviation (of the
-        differences; pooled: NaN), count (photographs; pooled: of the network with most), p,
-        p_none, p_less (of the test that the effect is at least `least`), p_adjusted, verdict,
-        negligible (it does not hold because the effect is smaller than `least`),
-        between and heterogeneity (pooled only), needed (photographs that would decide what is
-        undecided; NaN else). A pooled test that holds on one network and does not on another has
-        the verdict `DIFFERS`.
+        photographs one for `POOLED`. Columns: kind, claim, measure, page, margin, least, network,
+        value, low, high, deviation (of the differences; pooled: NaN), count (photographs; pooled:
+        of the network with most), p, p_none (that there is a difference), p_less (that the
+        effect is at least `least`), p_adjusted, verdict, negligible (it does not hold because
+        the effect is smaller than `least`), between and heterogeneity (pooled only), needed
+        (photographs that would decide what is undecided; NaN else). A pooled test that holds on
+        one network and does not on another has the verdict `DIFFERS`.
     """
     wides = {
         str(network): dict(part.pivot(index="image", columns=["method", "measure"], values="value"))
