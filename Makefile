@@ -54,9 +54,9 @@ endif
 	$(BIN)/jupytext-config --settings-file .venv/etc/jupyter/labconfig/default_setting_overrides.json set-default-viewer python
 	touch $@
 
-# The .py and the .ipynb of each notebook, brought in step; the newer one wins.
+# The .py and the .ipynb of each notebook, brought in step; if both were edited, it says so.
 pair: .venv/ready
-	@$(BIN)/jupytext --quiet --sync notebooks/*.py
+	@$(BIN)/xailib pair
 
 test: .venv/ready pair lint
 	$(BIN)/python -m pytest -n $(TESTERS) $(addprefix --ignore=,$(ALONE))

@@ -20,9 +20,10 @@
 # %% tags=["parameters"]
 model: str = "tf_efficientnet_lite0"  # a name that load_classifier knows, or path/to/file.py:function
 weights: str = ""  # file with a state dict, name of torchvision weights, or random; empty: the published ones
+label: str = ""  # short name of the network in captions; empty: model, without folders
 images: list = ["bull-mastiff", "dalmatian", "goose", "bald-eagle", "leafhopper", "dung-beetle", "strawberry", "cannon", "jeep-blue", "drum"]  # packaged names, files or folders
 first: int = 6  # how many of these photographs are checked, the first ones (at least 2)
-methods: list = ["gradcam", "ablationcam", "scorecam"]  # heatmaps, gradcam first (any of gradcam, gradcam++, xgradcam, hirescam, layercam, ablationcam or scorecam)
+methods: list = ["gradcam", "ablationcam", "scorecam"]  # heatmaps that are checked (any of gradcam, gradcam++, xgradcam, hirescam, layercam, ablationcam or scorecam)
 others: list = ["lime", "guided", "edges"]  # beside them: guided is backpropagation, edges a control that must fail (any of lime, gradcam, gradcam++, xgradcam, hirescam, layercam, ablationcam, scorecam, guided or edges)
 sparse: list = ["lime", "scorecam"]  # methods with hundreds of passes a map: made only for the last stage, to save time (any of lime, gradcam, gradcam++, xgradcam, hirescam, layercam, ablationcam, scorecam, guided or edges)
 sparse_first: int = 3  # photographs for these, the first ones (at least 2)
@@ -65,11 +66,12 @@ if first < 2 or len(photographs) < 2:
 checked = photographs[:first]
 classifier = load_classifier(model, weights or None, device, seed)
 asked = list(dict.fromkeys([*methods, *others]))
-used = usable(classifier, asked)
+used, left_out = usable(classifier, asked, layer or None)
+methods = [method for method in methods if method in used]
 few = [method for method in used if method in sparse]
 checked_by = {method: checked[:sparse_first] if method in few else checked for method in used}
-if len(used) < len(asked):
-    display(Markdown(f"Guided backpropagation is excluded: it needs ReLUs, and {model} has none."))
+for line in left_out:
+    display(Markdown(f"{line}."))
 layer_name = cam_layer_of(classifier, layer or None) if methods else None
 cascades = [cascade(classifier, checked, stages, seed + draw) for draw in range(redraws)]
 options = {"num_samples": lime_samples, "seed": seed, "layer": layer_name}
@@ -218,7 +220,7 @@ figures.publish(
     run,
     stage_chart(table, judged),
     "sanity-stages",
-    f"Similarity of the maps to the trained network's, by the lowest randomised block of {model} "
+    f"Similarity of the maps to the trained network's, by the lowest randomised block of {label} "
     f"({len(checked)} photographs). Gray: interval of the null baseline. IoU: of the highest "
     f"{AREA:.0%} of the pixels. The edge detector does not depend on the network: it is a negative control. "
     f"Not computed at every stage, to save time: {', '.join(figures.NAMES[m] for m in few) or 'no method'}.",
@@ -241,6 +243,7 @@ figures.publish(
         ],
         list(names.values()),
         [figures.NAMES[method] for method in used],
+        scales=["heat"] + ["signed"] * ("lime" in used),
     ),
     "sanity-gallery",
     f"The maps of *{photograph.id}* for {ranked[photograph.id][0].name}, with trained weights and with weights randomised "

@@ -80,7 +80,9 @@ def test_the_crossed_interval_is_a_literal_one():
     half = stats.t.ppf(0.975, freedom) * variance**0.5
     mean = values.mean()
     assert crossed_interval(values) == pytest.approx((mean - half, mean + half))
-    assert crossed_interval(values[:, :1]) == pytest.approx(mean_interval(values[:, 0]))
+    assert crossed_interval(values[:, :1]) == pytest.approx(
+        tuple(map(float, mean_interval(values[:, 0])))
+    )
     assert crossed_interval(np.full((3, 2), 0.5)) == (0.5, 0.5)
     assert np.isnan(crossed_interval(values[:1])).all()
 

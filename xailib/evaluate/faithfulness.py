@@ -28,7 +28,7 @@ from xailib.evaluate.perturbation import (
 from xailib.explain.explanation import Explanation
 from xailib.images.frames import change_frame
 from xailib.images.load import Photograph
-from xailib.networks.classifier import Classifier, as_probabilities
+from xailib.networks.classifier import Classifier
 from xailib.networks.memory import enough
 
 BASELINES = ("random", "centre")  # the names under which their curves stand
@@ -182,7 +182,7 @@ def faithfulness_curves(
     trials = plan(maps, classifier.view(photograph).frame.size, steps, percentiles, side)
     options: Any = {"seed": seed, "side": side, "ties": ties, "blur": blur}
     logits = logits_of(classifier, photograph, maps, trials, batch_size, engine, **options)
-    probabilities = as_probabilities(logits)[:, index].tolist()
+    probabilities = classifier.as_probabilities(logits)[:, index].tolist()
     return pd.DataFrame(
         {
             "image": photograph.id,
@@ -243,7 +243,12 @@ def logits_of(
 
 
 def neutral_colour(classifier: Classifier) -> UInt8[np.ndarray, " 3"]:
-    """Return the colour that the network sees as zero, which deleted pixels have."""
+    """Return the colour that the network sees as zero, which deleted pixels have.
+
+    Mid-gray, where no colour is always zero.
+    """
+    if not classifier.preprocessing.pixelwise:
+        return np.full(3, 128, np.uint8)
     basis = np.concatenate([np.zeros((1, 3)), 255 * np.eye(3)]).astype(np.uint8)
     seen = classifier.input_tensor(basis[:, None, None]).flatten(1).cpu().numpy()
     shares = np.linalg.lstsq((seen[1:] - seen[0]).T, -seen[0], rcond=None)[0]

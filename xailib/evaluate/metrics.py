@@ -12,7 +12,7 @@ from xailib.evaluate.faithfulness import logits_of
 from xailib.evaluate.perturbation import BLUR, CELLS, REGION, Saliency, cell_numbers, plan
 from xailib.evaluate.scores import BETTER, values_of
 from xailib.images.load import Photograph
-from xailib.networks.classifier import Classifier, as_probabilities
+from xailib.networks.classifier import Classifier
 
 # The curves that each measure is made of.
 _NEEDS = MappingProxyType(
@@ -111,7 +111,7 @@ def score(
     trials = plan(maps, size, steps, percentiles, side, {*curves, "whole"})
     options: Any = {"seed": seed, "side": side, "ties": ties, "blur": blur}
     logits = logits_of(classifier, photograph, maps, trials, batch_size, engine, **options)
-    probabilities = as_probabilities(logits)[:, index].double().cpu().numpy()
+    probabilities = classifier.as_probabilities(logits)[:, index].double().cpu().numpy()
     scores = logits[:, index].double().cpu().numpy()
     owner = np.array([trial.method for trial in trials])
     kind = np.array([trial.measure for trial in trials])

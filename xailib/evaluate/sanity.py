@@ -10,6 +10,7 @@ import pandas as pd
 from jaxtyping import Float32
 from scipy.stats import spearmanr
 from skimage.metrics import structural_similarity
+from skimage.transform import resize
 
 from xailib.compare.chance import chance_iou
 from xailib.compare.intervals import crossed_interval, mean_interval, pseudo_values
@@ -157,7 +158,10 @@ def null_baseline(maps: Mapping[str, Sequence[Explanation]]) -> pd.DataFrame:
             raise InputError(f"images: {len(explanations)} for {method}; a null baseline needs two")
         for number, a in enumerate(explanations):
             for b in explanations[:number]:
-                alike = similarity(a.saliency, b.saliency, signed=a.signed)
+                other = b.saliency
+                if other.shape != a.saliency.shape:  # a network that does not resize
+                    other = resize(other, a.saliency.shape, order=1).astype(np.float32)
+                alike = similarity(a.saliency, other, signed=a.signed)
                 rows += [
                     {"method": method, "image": one.image, "other": two.image, **alike}
                     for one, two in ((a, b), (b, a))
