@@ -220,12 +220,11 @@ if leads:
 
 # %% tags=["remove-input"]
 said_table = pd.DataFrame(
-    {
-        "claim": claim,
-        "words": f"“{findings.WORDS[claim]}”" if claim in findings.WORDS else "–",
-        "ours": findings.OURS.get(claim, "As the report says it."),
-    }
-    for claim in dict.fromkeys(table["claim"])
+    [
+        {"claim": claim, "words": f"“{words}”", "ours": ours or "As the report says it."}
+        for claim, (words, ours) in findings.WORDS.items()
+        if claim in set(table["claim"])
+    ]
 )
 figures.publish_table(
     run,

@@ -91,7 +91,7 @@ def score(
     Returns
     -------
     DataFrame
-        Columns method, measure, value: a row for each map and measure; which values speak for a
+        Columns method, measure, value: a row for each map and measure; which values support a
         map is in `xailib.evaluate.scores.BETTER`.
 
     Raises

@@ -317,9 +317,9 @@ def sanity(values: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row for each network and method: network, method, photographs, verdict (undecided
-        below `FEW` photographs), left and floor with their intervals, and second and least, the
-        rank correlation with maps of other classes. See `xailib.evaluate.sanity.verdict`.
+        One row for each network and method: network, the columns of
+        `xailib.evaluate.sanity.verdict`, where a method is undecided below `FEW` photographs,
+        and second and least, the rank correlation with maps of other classes.
     """
     found = []
     renamed = values.rename(columns={"value": "spearman"})
