@@ -190,7 +190,11 @@ def _stops(name: str) -> tuple[list[str], str, str, str]:
 
 
 def _say_colours(
-    figure: Figure, axes: Sequence[Axes], key: Mapping[str, str] | None, scales: Sequence[str]
+    figure: Figure,
+    axes: Sequence[Axes],
+    key: Mapping[str, str] | None,
+    scales: Sequence[str],
+    size: float = 8,
 ) -> None:
     for name in scales:
         colours, (low, high), words = SCALES[name]
@@ -198,12 +202,12 @@ def _say_colours(
         bar = figure.colorbar(
             shade, ax=axes, location="bottom", ticks=[low, high], aspect=40, shrink=0.4, pad=0.01
         )
-        bar.set_label(words, fontsize=8, labelpad=-8)
-        bar.ax.set_xticklabels([str(low).replace("-", "−"), str(high)], fontsize=8)
+        bar.set_label(words, fontsize=size, labelpad=-size)
+        bar.ax.set_xticklabels([str(low).replace("-", "−"), str(high)], fontsize=size)
     if key:
         marks = [Patch(facecolor=colour, edgecolor="0.4", gid=KEPT) for colour in key.values()]
-        columns = max(1, int(figure.get_figwidth() / 1.5))
-        figure.legend(marks, list(key), loc="outside lower left", ncols=columns, fontsize=8)
+        columns = max(1, int(figure.get_figwidth() / (0.19 * size)))
+        figure.legend(marks, list(key), loc="outside lower left", ncols=columns, fontsize=size)
 
 
 def panels(
@@ -225,7 +229,7 @@ def panels(
         for axis, image, title in zip(axes, images, titles, strict=False):
             _show(axis, image)
             axis.set_title(title, fontsize=13)
-        _say_colours(figure, axes.tolist(), key, scales)
+        _say_colours(figure, axes.tolist(), key, scales, 13)
     return figure
 
 
