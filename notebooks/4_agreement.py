@@ -45,7 +45,10 @@ from xailib.compare.pairs import SUPPORTS, maps_of, pair_table, summary, sweep_t
 from xailib.errors import InputError
 from xailib.images.load import load_images
 from xailib.images.packaged import packaged
+from xailib.report.evidence import tables as kept_tables
+from xailib.report.evidence.verdicts import agreement_table, verdicts
 from xailib.report.figures import agreement as pair_figures
+from xailib.report.figures import evidence as kept_figures
 from xailib.report.figures import style as figures
 from xailib.report.run.results import load_explanations, project_root, run_digest, start_run
 
@@ -76,7 +79,7 @@ run = start_run(
         "seed": seed,
     },
     photographs,
-    [boxes] if boxes not in ("", "packaged") else [],
+    [*([boxes] if boxes not in ("", "packaged") else []), *kept_tables.files()],
     runs={folder: run_digest(project_root() / folder) for folder in (lime_run, cam_run)},
 )
 
@@ -406,8 +409,40 @@ if run.failures:
 # 3. *Maps of other photographs:* the agreement of a method that merely marks where objects usually are.
 #
 # **Intervals and tests.** Differences are paired by photograph. Intervals of the mean are Student's
-# {cite}`student1908`, not adjusted; p is from Wilcoxon's signed-rank test, adjusted for the number of pairs compared with
-# the same null model {cite}`holm1979`. A pair agrees significantly more if both interval and test say so.
+# {cite}`student1908`, not adjusted; p is from Wilcoxon's signed-rank test, adjusted for all pairs and null models of
+# this page {cite}`holm1979`. A pair agrees significantly more if both interval and test say so.
+
+# %% [markdown]
+# ## The kept run
+#
+# All of the above is of this run's photographs. The kept run repeats the first comparison with more photographs, on
+# three networks.
+
+# %% tags=["remove-input"]
+kept = kept_tables.load()
+if kept:
+    agreement = agreement_table(kept["values"], verdicts(kept["values"]))
+    figures.publish_table(
+        run,
+        agreement.assign(network=agreement["network"].map(kept_figures.network_name)),
+        "agreement-kept",
+        "The kept run: mean IoU of LIME 1 with Grad-CAM at equal area, beside random masks of the same areas and Grad-CAM's maps of "
+        "other photographs; the IoU of LIME 2; and whether the maps of one photograph agree more than those of different ones.",
+        {
+            "network": "network",
+            "photographs": "n",
+            "iou": "IoU",
+            "chance": "chance",
+            "others": "other photographs",
+            "iou2": "IoU of LIME 2",
+            "more": "agree more",
+        },
+        dict.fromkeys(("iou", "chance", "others", "iou2"), "{:.3f}"),
+    )
+    if (agreement["more"] == "yes").any():
+        display(Markdown(kept_figures.RECONCILED))
+else:
+    display(Markdown("No kept run is part of this project."))
 
 # %% [markdown]
 # ## Limits

@@ -105,6 +105,37 @@ def designs_chart(table: pd.DataFrame) -> Figure:
     return figure
 
 
+def truth_chart(errors: pd.DataFrame, stops: pd.DataFrame, samples: int) -> Figure:
+    """Draw LIME's mean error by samples, one line a design, and where ``"auto"`` stops.
+
+    Parameters
+    ----------
+    errors, stops
+        From `xailib.evaluate.truth.design_errors` and `stable_errors`.
+    samples : int
+        Independent ones, whose error the broken line marks.
+    """
+    mean = errors.groupby(["design", "samples"], sort=False)["error"].mean().unstack("samples")
+    with style():
+        figure = Figure(figsize=(6.2, 3.4))
+        axis = figure.subplots()
+        for place, (design, row) in enumerate(mean.iterrows()):
+            look = {"color": PALETTE[place % len(PALETTE)], "marker": "os^Dv<"[place % 6]}
+            axis.plot(row.index, row, ms=4, label=str(design), **look)
+            own = stops[stops["design"] == design]
+            if len(own):
+                middle = own[["samples", "error"]].mean()
+                axis.plot(*middle, ls="", ms=9, mfc="white", **look)
+        axis.axhline(mean.loc["independent", samples], color="0.4", ls="--", lw=0.9)
+        axis.set(xscale="log", yscale="log", xlabel="samples", ylabel="relative error of a weight")
+        for line, values in ((axis.xaxis, mean.columns), (axis.yaxis, (0.03, 0.05, 0.1, 0.2, 0.3))):
+            line.set_major_locator(FixedLocator([float(value) for value in values]))
+            line.set_minor_locator(NullLocator())
+            line.set_major_formatter(ScalarFormatter())
+        figure.legend(loc="outside right center")
+    return figure
+
+
 def selection_map(one: Explanation, found: Stability) -> Float32[np.ndarray, "height width"]:
     """Return for each pixel the share of halves that select its superpixel, in [0, 1]."""
     return found.selection_frequency[lime_superpixels(one).segments].astype(np.float32)

@@ -34,6 +34,7 @@ from xailib.report.figures.publish import publish_table as publish_table
 Pixels = UInt8[np.ndarray, "height width 3"]
 NAMES = {
     "lime": "LIME",
+    "lime2": "LIME, absolute",
     "lime+": "LIME, supporting",
     "lime-": "LIME, opposing",
     "gradcam": "Grad-CAM",
