@@ -93,7 +93,9 @@ def test_tables_hold_what_the_methods_give(run):
     direct = lime_cam_agreement([lime], cams)
     for row in direct.itertuples():
         measure = "iou" if row.lime == "LIME 1" else "iou2"
-        assert values["net", first, row.cam, measure] == pytest.approx(row.iou, abs=1e-6, nan_ok=True)
+        assert values["net", first, row.cam, measure] == pytest.approx(
+            row.iou, abs=1e-6, nan_ok=True
+        )
     maps = {"lime": lime.saliency, **{cam.method: cam.saliency for cam in cams}}
     options = {"measures": scoring.MEASURES, "steps": scoring.STEPS, "seed": 0}
     scores = score(net, photo, maps, lime.target, **options)

@@ -58,6 +58,8 @@ COLOURS = MappingProxyType(
 )  # fmt: skip
 SHADES = ("#E69F00", "#946400", "#F3C566", "#5E4000")  # of LIME's colour: its runs, photographs
 BOTH = "#FFFFFF"  # what two masks share
+# Of networks and photographs: none is a method's (Tol's muted scheme).
+PALETTE = ("#CC6677", "#44AA99", "#AA4499", "#DDCC77", "#88CCEE", "#117733")
 SCALES = MappingProxyType(
     {
         "heat": ("inferno", (0, 1), "heatmap, relative to its maximum"),
@@ -200,9 +202,8 @@ def _say_colours(
     for name in scales:
         colours, (low, high), words = SCALES[name]
         shade = ScalarMappable(Normalize(low, high), colours)
-        bar = figure.colorbar(
-            shade, ax=axes, location="bottom", ticks=[low, high], aspect=40, shrink=0.4, pad=0.01
-        )
+        place: Any = {"location": "bottom", "aspect": 5 * size, "shrink": size / 20, "pad": 0.01}
+        bar = figure.colorbar(shade, ax=axes, ticks=[low, high], **place)
         bar.set_label(words, fontsize=size, labelpad=-size)
         bar.ax.set_xticklabels([str(low).replace("-", "−"), str(high)], fontsize=size)
     if key:
