@@ -184,7 +184,7 @@ def _key_html(gallery: dict[str, Any]) -> str:
     """Return what a gallery's colours mean: a box a colour, a bar a scale."""
     boxes = "".join(
         f'<span class="live-key"><i style="background: {colour}"></i>{escape(name)}</span>'
-        for name, colour in gallery["key"].items()
+        for name, colour in gallery["key"]  # pairs: a notebook sorts what has names
     )
     bars = "".join(
         f'<p class="live-bar">{low}<span class="live-scale" aria-hidden="true" '

@@ -106,7 +106,8 @@ def explorable(
         name = anchor(lime.image)
         path = f"figures/{name}-live.js"
         samples["features"] = num_features
-        _write(run, path, name, {**_view(photograph, lime), **maps, "lime": samples})
+        labels = {"independent": classifier.outputs == "multilabel"}
+        _write(run, path, name, {**_view(photograph, lime), **labels, **maps, "lime": samples})
         found.append(Live(path, "" if why else NETWORK, why))
     linear = _last_linear(classifier)
     if linear is not None and any(live.network for live in found):

@@ -123,7 +123,7 @@ def _cells(run: Run, figure: Gallery, name: str) -> dict[str, Any]:
                 _save_image(run, path, pixels)
             cells.append([title, path])
         rows.append([label, cells])
-    return {"rows": rows, "key": dict(figure.key), "scales": list(figure.scales)}
+    return {"rows": rows, "key": list(figure.key.items()), "scales": list(figure.scales)}
 
 
 def _save_image(run: Run, path: str, pixels: UInt8[np.ndarray, "_ _ 3"]) -> None:

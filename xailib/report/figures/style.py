@@ -58,6 +58,8 @@ COLOURS = MappingProxyType(
 )  # fmt: skip
 SHADES = ("#E69F00", "#946400", "#F3C566", "#5E4000")  # of LIME's colour: its runs, photographs
 BOTH = "#FFFFFF"  # what two masks share
+# Of networks and photographs: none is a method's (Tol's muted scheme).
+PALETTE = ("#CC6677", "#44AA99", "#AA4499", "#DDCC77", "#88CCEE", "#117733")
 SCALES = MappingProxyType(
     {
         "heat": ("inferno", (0, 1), "heatmap, relative to its maximum"),
@@ -191,20 +193,23 @@ def _stops(name: str) -> tuple[list[str], str, str, str]:
 
 
 def _say_colours(
-    figure: Figure, axes: Sequence[Axes], key: Mapping[str, str] | None, scales: Sequence[str]
+    figure: Figure,
+    axes: Sequence[Axes],
+    key: Mapping[str, str] | None,
+    scales: Sequence[str],
+    size: float = 8,
 ) -> None:
     for name in scales:
         colours, (low, high), words = SCALES[name]
         shade = ScalarMappable(Normalize(low, high), colours)
-        bar = figure.colorbar(
-            shade, ax=axes, location="bottom", ticks=[low, high], aspect=40, shrink=0.4, pad=0.01
-        )
-        bar.set_label(words, fontsize=8, labelpad=-8)
-        bar.ax.set_xticklabels([str(low).replace("-", "−"), str(high)], fontsize=8)
+        place: Any = {"location": "bottom", "aspect": 5 * size, "shrink": size / 20, "pad": 0.01}
+        bar = figure.colorbar(shade, ax=axes, ticks=[low, high], **place)
+        bar.set_label(words, fontsize=size, labelpad=-size)
+        bar.ax.set_xticklabels([str(low).replace("-", "−"), str(high)], fontsize=size)
     if key:
         marks = [Patch(facecolor=colour, edgecolor="0.4", gid=KEPT) for colour in key.values()]
-        columns = max(1, int(figure.get_figwidth() / 1.5))
-        figure.legend(marks, list(key), loc="outside lower left", ncols=columns, fontsize=8)
+        columns = max(1, int(figure.get_figwidth() / (0.19 * size)))
+        figure.legend(marks, list(key), loc="outside lower left", ncols=columns, fontsize=size)
 
 
 def panels(
@@ -226,7 +231,7 @@ def panels(
         for axis, image, title in zip(axes, images, titles, strict=False):
             _show(axis, image)
             axis.set_title(title, fontsize=13)
-        _say_colours(figure, axes.tolist(), key, scales)
+        _say_colours(figure, axes.tolist(), key, scales, 13)
     return figure
 
 
