@@ -48,11 +48,14 @@ import pandas as pd
 from IPython.display import Markdown, display
 
 from xailib.dissect import kinds
-from xailib.dissect.activations import networks_of, record_activations
+from xailib.dissect.activations import networks_of, record_activations, record_embeddings
 from xailib.dissect.concepts import lexicon, load_concepts
-from xailib.dissect.descriptions import read_descriptions
-from xailib.dissect.embeddings import record_embeddings
-from xailib.dissect.label import check_measure, evaluate_output_units, label_units
+from xailib.dissect.label import (
+    check_measure,
+    evaluate_output_units,
+    label_units,
+    read_descriptions,
+)
 from xailib.encoders.load import load_encoder
 from xailib.images.load import ImageSet
 from xailib.images.probe import load_probe

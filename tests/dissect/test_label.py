@@ -5,8 +5,12 @@ import pandas as pd
 import pytest
 
 from xailib.dissect.concepts import from_names
-from xailib.dissect.descriptions import read_descriptions
-from xailib.dissect.label import check_measure, evaluate_output_units, label_units
+from xailib.dissect.label import (
+    check_measure,
+    evaluate_output_units,
+    label_units,
+    read_descriptions,
+)
 from xailib.dissect.similarity import MEASURES, soft_wpmi
 from xailib.errors import InputError
 

@@ -10,8 +10,7 @@ One correction stands for the whole room: Benjamini and Yekutieli's (2001), whic
 of wrong certificates among those given, however units depend on each other.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from types import MappingProxyType
 
 import numpy as np
@@ -161,3 +160,214 @@ SCORES: MappingProxyType[str, Callable[[Activations, Masks], Scores]] = MappingP
         "iou": _iou,
     }
 )
+
+
+def untrained_view(
+    activations: Activations, components: int = 20
+) -> Float64[np.ndarray, "probe components"]:
+    """Return what an untrained network sees in images: its units' first principal components.
+
+    Units of a network with random weights follow brightness, colour and texture, and so they
+    follow "sky" or "bamboo forest" better than most trained units follow anything. What these
+    components explain is taken out of activations and concepts before a label is certified.
+
+    Parameters
+    ----------
+    activations : (probe, units)
+        Of one or more layers of a network with random weights.
+    components : int
+        How many, at most the number of units.
+    """
+    ranks = _ranked(activations)
+    return np.linalg.svd(ranks - ranks.mean(0), full_matrices=False)[0][:, :components]
+
+
+def beyond(
+    values: Float[np.ndarray, "probe columns"], view: Float[np.ndarray, "probe _"] | None
+) -> Float64[np.ndarray, "probe columns"]:
+    """Return what is left of columns once a constant and the columns of `view` are fitted."""
+    ones = np.ones((len(values), 1))
+    basis = np.linalg.qr(ones if view is None else np.hstack([ones, view]))[0]
+    return values - basis @ (basis.T @ values)
+
+
+def partial_ranks(
+    activations: Activations, masks: Masks, view: Float[np.ndarray, "probe _"] | None = None
+) -> Scores:
+    """Return the correlation of ranks with concepts, of what `view` does not explain of either."""
+    left = beyond(masks.T.astype(np.float64), view)
+    # A concept that the view explains entirely has nothing left but rounding errors.
+    left[:, (left**2).sum(0) < 1e-9 * masks.sum(1)] = 0
+    return (_standard(beyond(_ranked(activations), view)).T @ _standard(left)).numpy()
+
+
+def of_each(activations: Activations, masks: Bool[np.ndarray, "probe units"]) -> pd.DataFrame:
+    """Score each unit against a concept of its own, by the five scores that pass NeuronEval.
+
+    Returns
+    -------
+    DataFrame
+        One row for each unit: correlation, cosine, auprc, f1, iou; NaN where no image is of the
+        concept.
+    """
+    values, own = np.asarray(activations, np.float64), masks.astype(np.float64)
+    sizes = own.sum(0)
+    centred, shifted = values - values.mean(0), own - own.mean(0)
+    order = np.argsort(-values, axis=0, kind="stable")
+    hits = np.take_along_axis(own, order, axis=0)
+    precision = hits.cumsum(0) / np.arange(1, len(own) + 1)[:, None]
+    on = active(values)
+    both = (on & masks).sum(0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        table = {
+            "correlation": (centred * shifted).sum(0)
+            / np.sqrt((centred**2).sum(0) * (shifted**2).sum(0)),
+            "cosine": (values * own).sum(0) / np.sqrt((values**2).sum(0) * sizes),
+            "auprc": (precision * hits).sum(0) / sizes,
+            "f1": 2 * both / (on.sum(0) + sizes),
+            "iou": both / (on | masks).sum(0),
+        }
+    return pd.DataFrame(table).where(sizes[:, None] > 0)
+
+
+def halves(count: int, seed: int = 0) -> tuple[Int64[np.ndarray, " _"], Int64[np.ndarray, " _"]]:
+    """Return two disjoint halves of the probe images, drawn at random, each in rising order."""
+    order = np.random.default_rng(seed).permutation(count)
+    return np.sort(order[: count // 2]), np.sort(order[count // 2 :])
+
+
+def certify(
+    activations: Activations,
+    untrained: Activations,
+    masks: Masks,
+    *,
+    view: Float[np.ndarray, "probe _"] | None = None,
+    seed: int = 0,
+    draws: int = 200,
+) -> pd.DataFrame:
+    """Label the units of a layer on one half of the probe images, and test it on the other.
+
+    Parameters
+    ----------
+    activations : (probe, units)
+        Of one layer.
+    untrained : (probe, others)
+        Of the same layer of a network with random weights, which made no part of `view`: the
+        null of random units. They are labelled the same way.
+    masks : (concepts, probe)
+        Which images belong to each concept.
+    view : (probe, components), optional
+        From `untrained_view` of yet another network with random weights.
+    seed : int
+        Of the halves and the interval.
+    draws : int
+        Resamples of the held-out images for the interval of `score`.
+
+    Returns
+    -------
+    DataFrame
+        One row for each unit: unit, concept (a row of `masks`, chosen on the first half), score
+        (`partial_ranks` on the second) with its 95 % interval low and high (bootstrap), zscore
+        (against the unit's scores for all concepts on the second half), the five of `of_each` on
+        the second half, p_label (of random labels: one-sided, of no correlation), p_unit (of
+        random units: how many of `untrained` score as high with their own labels), p (the larger),
+        again (the concept that the second half would choose), dead (constant on either half:
+        no label). `adjust` tells from p which labels are certified.
+
+    Raises
+    ------
+    InputError
+        For tables that do not fit each other.
+    """
+    if len(untrained) != len(activations):
+        raise InputError(f"untrained: {len(untrained)} rows for {len(activations)} probe images")
+    first, second = halves(len(activations), seed)
+    known = masks[:, first].any(1) & masks[:, second].any(1)
+    if not known.any():
+        raise InputError("masks: no concept has images in both halves of the probe set")
+
+    def compare(table: Activations, half: Int64[np.ndarray, " _"]) -> Scores:
+        seen = None if view is None else view[half]
+        return np.where(known, partial_ranks(table[half], masks[:, half], seen), -np.inf)
+
+    concept, testing = compare(activations, first).argmax(1), compare(activations, second)
+    units = np.arange(len(concept))
+    score, inside = testing[units, concept], testing[:, known]
+    spread = inside.std(1)
+    others = compare(untrained, first).argmax(1)
+    null = np.sort(compare(untrained, second)[np.arange(len(others)), others])
+    freedom = len(second) - 2 - (0 if view is None else view.shape[1])
+    t = score * np.sqrt(freedom / (1 - np.minimum(score**2, 1 - 1e-9)))
+    p_label = stats.t.sf(t, freedom)
+    p_unit = (1 + len(null) - np.searchsorted(null, score)) / (1 + len(null))
+    dead = np.any([np.ptp(activations[half], axis=0) == 0 for half in (first, second)], axis=0)
+    own = masks[concept][:, second]
+    low, high = _bootstrap(
+        beyond(_ranked(activations[second]), None if view is None else view[second]),
+        beyond(own.T.astype(float), None if view is None else view[second]),
+        draws,
+        seed,
+    )
+    centred = score - inside.mean(1)
+    return pd.DataFrame(
+        {
+            "unit": units,
+            "concept": concept,
+            "score": score,
+            "low": low,
+            "high": high,
+            "zscore": np.divide(centred, spread, out=np.zeros(len(score)), where=spread > 0),
+            **of_each(activations[second], own.T),
+            "p_label": p_label,
+            "p_unit": p_unit,
+            "p": np.where(dead, 1.0, np.maximum(p_label, p_unit)),
+            "again": testing.argmax(1),
+            "dead": dead,
+        }
+    )
+
+
+def _bootstrap(
+    ours: Float[np.ndarray, "probe units"],
+    theirs: Float[np.ndarray, "probe units"],
+    draws: int,
+    seed: int,
+) -> Float64[np.ndarray, "2 units"]:
+    """Return 95 % intervals of the correlation of columns with mean zero, by resampled rows."""
+    count = len(ours)
+    weights = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), draws)
+    drawn = torch.from_numpy(weights).float()
+    both, one, other = (
+        (drawn @ torch.from_numpy(table).float()).numpy()
+        for table in (ours * theirs, ours**2, theirs**2)
+    )
+    found = both / np.sqrt(np.maximum(one * other, 1e-30))
+    return np.asarray(np.quantile(found, [0.025, 0.975], axis=0))
+
+
+def adjust(p: Float[np.ndarray, " tests"]) -> Float64[np.ndarray, " tests"]:
+    """Return p adjusted for all tests that are made together (Benjamini & Yekutieli 2001)."""
+    return np.asarray(stats.false_discovery_control(p, method="by"))
+
+
+def agreement(
+    first: Int64[np.ndarray, " units"],
+    second: Int64[np.ndarray, " units"],
+    related: Bool[np.ndarray, "concepts concepts"],
+) -> dict[str, float]:
+    """Return how often two labellings of the same units agree, as shares of the units.
+
+    Returns
+    -------
+    dict
+        same (the same concept), related (also parent and child, or children of one parent), and
+        the chance level of both, of two labellings that use their concepts as often, but of
+        other units.
+    """
+    shares = [np.bincount(one, minlength=len(related)) / len(one) for one in (first, second)]
+    return {
+        "same": float((first == second).mean()),
+        "same_chance": float(shares[0] @ shares[1]),
+        "related": float(related[first, second].mean()),
+        "related_chance": float(shares[0] @ related @ shares[1]),
+    }

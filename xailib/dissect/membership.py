@@ -9,13 +9,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from itertools import permutations
 from types import MappingProxyType
 
 import numpy as np
 import timm.data
-import torch
-from jaxtyping import Bool, Float, Float32, Int64
-from torch import Tensor
+from jaxtyping import Bool
 
 from xailib.dissect.kinds import UNKNOWN
 from xailib.errors import InputError
@@ -37,7 +36,7 @@ _KINDS = MappingProxyType(
         "n00021939": "object",  # artifact
     }
 )
-_UNITS = 64  # at a time
+_PAIRED = 300  # concepts of which all pairs are composed
 
 
 @dataclass(frozen=True)
@@ -103,12 +102,10 @@ def membership_of(probe: ProbeSet, least: int = 10, most: float = 0.5) -> Member
     InputError
         If no concept is left.
     """
-    members: dict[str, list[int]] = {}
-    for row, image in enumerate(probe.images):
-        for concept in _concepts_of(image):
-            members.setdefault(concept, []).append(row)
     kept: dict[tuple[int, ...], str] = {}
-    for concept, rows in members.items():  # an image's own concepts come most specific first
+    for concept, rows in rows_by_concept(
+        probe
+    ).items():  # an image's own concepts come most specific first
         if least <= len(rows) <= most * len(probe):
             kept.setdefault(tuple(rows), concept)
     if not kept:
@@ -121,6 +118,15 @@ def membership_of(probe: ProbeSet, least: int = 10, most: float = 0.5) -> Member
         mask[list(rows)] = True
     ids = tuple(kept.values())
     return Membership(_unique_names(ids), ids, tuple(map(_kind, ids)), masks)
+
+
+def rows_by_concept(probe: ProbeSet) -> dict[str, list[int]]:
+    """Return each concept's probe images, by its id as in `Membership`, however many it has."""
+    members: dict[str, list[int]] = {}
+    for row, image in enumerate(probe.images):
+        for concept in _concepts_of(image):
+            members.setdefault(concept, []).append(row)
+    return members
 
 
 @cache
@@ -178,3 +184,39 @@ def _kind(one: str) -> str:
     if one.startswith("scene:"):
         return "scene"
     return next((kind for above, kind in _KINDS.items() if above in lineage(one)), UNKNOWN)
+
+
+def compositions(members: Membership, least: int = 10, most: float = 0.5) -> Membership:
+    """Return all distinct compositions of two concepts: ``OR``, ``AND`` and ``AND NOT``.
+
+    INVERT (Bykov et al., NeurIPS 2023) searches these step by step; of up to some hundred concepts
+    all can be scored, so that nothing is missed. What equals a concept or another composition is
+    left out, and what has too few or too many images, as in `membership_of`.
+
+    Raises
+    ------
+    InputError
+        For more than 300 concepts.
+    """
+    if len(members) > _PAIRED:
+        raise InputError(
+            f"members: {len(members)} concepts make too many pairs; at most {_PAIRED} are composed"
+        )
+    masks = members.masks
+    known = {mask.tobytes() for mask in masks}
+    names, ids, kinds, rows = [], [], [], []
+    for one, other in permutations(range(len(members)), 2):
+        ways = [("AND NOT", masks[one] & ~masks[other])]
+        if one < other:
+            ways += [("OR", masks[one] | masks[other]), ("AND", masks[one] & masks[other])]
+        for word, mask in ways:
+            if not least <= mask.sum() <= most * len(mask) or mask.tobytes() in known:
+                continue
+            known.add(mask.tobytes())
+            names.append(f"{members.names[one]} {word} {members.names[other]}")
+            ids.append(f"{members.ids[one]} {word} {members.ids[other]}")
+            same = word == "AND NOT" or members.kinds[one] == members.kinds[other]
+            kinds.append(members.kinds[one] if same else UNKNOWN)
+            rows.append(mask)
+    found = np.array(rows) if rows else np.zeros((0, masks.shape[1]), bool)
+    return Membership(tuple(names), tuple(ids), tuple(kinds), found)
