@@ -152,9 +152,8 @@ def made(rng, units, strength):
 
 
 def untrained(rng, brightness, units):
-    return brightness @ rng.normal(size=(2, units)) + 0.8 * rng.normal(
-        size=(len(brightness), units)
-    )
+    noise = 0.8 * rng.normal(size=(len(brightness), units))
+    return brightness @ rng.normal(size=(2, units)) + noise
 
 
 def test_units_that_follow_concepts_are_certified_and_random_ones_are_not():

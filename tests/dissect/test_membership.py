@@ -94,7 +94,7 @@ def test_of_equal_sets_the_most_specific_stays_and_small_or_large_ones_go():
 
 
 def test_names_are_unique_over_all_classes():
-    found = membership_of(probe_of(*range(1000)), least=1, most=1)
+    found = membership_of(probe_of(*range(1000)), least=1, most=1.0)
     assert len(set(found.names)) == len(found) > 1300
     assert sum(name.startswith("crane (") for name in found.names) == 2
 

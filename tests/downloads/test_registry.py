@@ -44,7 +44,7 @@ def test_a_set_states_one_licence():
     by_set: dict[str, set[str]] = {}
     for one in artefacts():
         by_set.setdefault(one.name.partition(":")[0], set()).add(one.licence)
-    assert set(by_set) == {*ARCHIVES, "20k", PLACES365, "clip", "published"}
+    assert set(by_set) == {*ARCHIVES, "20k", PLACES365, "clip", "published", "cosy"}
     assert all(len(licences) == 1 for licences in by_set.values())
 
 

@@ -30,7 +30,9 @@ Masks = Bool[np.ndarray, "concepts probe"]
 Scores = Float32[np.ndarray, "units concepts"]
 
 
-def score_all(activations: Activations, masks: Masks, score: str = "ranks") -> Scores:
+def score_all(
+    activations: Activations, masks: Bool[np.ndarray, "concepts _"], score: str = "ranks"
+) -> Scores:
     """Score every unit against every concept.
 
     Parameters
@@ -75,7 +77,7 @@ def _standard(values: Float[np.ndarray, "probe _"]) -> Float32[Tensor, "probe _"
 
 
 def _correlation(activations: Activations, masks: Masks) -> Scores:
-    return (_standard(activations).T @ _standard(masks.T)).numpy()
+    return (_standard(activations).T @ _standard(masks.T.astype(np.float32))).numpy()
 
 
 def _ranked(activations: Activations) -> Float64[np.ndarray, "probe units"]:
@@ -238,7 +240,7 @@ def halves(count: int, seed: int = 0) -> tuple[Int64[np.ndarray, " _"], Int64[np
 
 def certify(
     activations: Activations,
-    untrained: Activations,
+    untrained: Float[np.ndarray, "_ others"],
     masks: Masks,
     *,
     view: Float[np.ndarray, "probe _"] | None = None,

@@ -161,8 +161,9 @@ def _concepts_of(image: ProbeImage) -> Iterator[str]:
         yield from lineage(class_ids()[image.class_index])
     elif image.label:
         word = image.label.split("/")[0].replace("_", " ")
-        scenes = [s for s in zoo.places365_scenes() if s.name == word]
-        scenes = scenes or [s for s in zoo.places365_scenes() if s.name.startswith(word)]
+        starts = (f"{word}$", f"{word}/", f"{word} ")  # the scene itself, its forms, what has it
+        found = ([s for s in zoo.places365_scenes() if f"{s.name}$".startswith(w)] for w in starts)
+        scenes = next(filter(None, found), [])
         yield f"scene:{word}"
         for said in ("group", "setting"):  # where all scenes of that name agree
             words = {getattr(scene, said) for scene in scenes}

@@ -43,6 +43,7 @@ def publish(
     data: pd.DataFrame,
     *,
     raster: bool = True,
+    tab: str = "",
 ) -> None:
     """Save a figure with its data, and show it with its caption.
 
@@ -67,6 +68,8 @@ def publish(
         What the figure shows, for download.
     raster : bool
         False for charts: lines stay sharp at any size.
+    tab : str
+        The site shows neighbouring figures with such a name as tabs.
     """
     kind = "webp" if raster else "svg"
     files = {"image": f"figures/{name}.{kind}", "dark": f"figures/{name}-dark.{kind}"}
@@ -75,7 +78,7 @@ def publish(
     with darkened(figure):
         _save(run, figure, files["dark"])
     files["data"] = save_data(run, name, data)
-    site = {"name": name, "caption": caption, "alt": alt, **files}
+    site = {"name": name, "caption": caption, "alt": alt, "tab": tab, **files}
     display({"image/png": shown, "text/plain": alt}, raw=True, metadata={"xailib": site})
     display(Markdown(f"*{caption}*"), metadata={"xailib": {"caption_of": name}})
 
