@@ -49,7 +49,8 @@ from xailib.versions import environment, git_commit
 ROOT = Path(__file__).parents[1]
 KEPT = ROOT / "book" / "_data" / "dissect"
 RECORDED = ROOT / "results" / "scratch" / "units"
-VIEW, NULL, CONTROL = 1, 2, 3  # seeds of the networks with random weights
+# Seeds of the networks with random weights.
+RANDOM = {"view": (1, 2), "null": (3, 4), "control": (5,)}
 BINS = 12  # of a unit's histogram
 SHOWN = 20  # concepts of a layer, as the replicated report counts them
 FIVE = ["correlation", "cosine", "auprc", "f1", "iou"]
@@ -73,16 +74,16 @@ def recorded(classifier: Classifier, layers: list[str], probe: ProbeSet) -> Reco
 
 
 def label(
-    name: str, recordings: dict[str, Recording], layers: list[str], members: Membership
+    name: str, recordings: dict[str, list[Recording]], layers: list[str], members: Membership
 ) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, np.ndarray]]:
     """Return a network's units, its layers, and each layer's `untrained_view`."""
     both, views = compositions(members), {}
     parts: dict[str, list[pd.DataFrame]] = {"own": [], "control": []}
     for layer in layers:
-        views[layer] = tests.untrained_view(recordings["view"][layer].astype(np.float32))
-        null = recordings["null"][layer].astype(np.float32)
+        views[layer] = tests.untrained_view(side_by_side(recordings["view"], layer))
+        null = side_by_side(recordings["null"], layer)
         for kind, found in parts.items():
-            table = recordings[kind][layer].astype(np.float32)
+            table = side_by_side(recordings[kind], layer)
             part = tests.certify(table, null, members.masks, view=views[layer])
             if kind == "own":
                 part = pd.concat([part, composed(table, views[layer], both), shown(table)], axis=1)
@@ -98,13 +99,18 @@ def label(
     return units.assign(network=name), pd.DataFrame(rows).assign(network=name), views
 
 
+def side_by_side(recordings: list[Recording], layer: str) -> np.ndarray:
+    """Return a layer's activations of one or more networks, (probe, units)."""
+    return np.hstack([one[layer].astype(np.float32) for one in recordings])
+
+
 def composed(activations: np.ndarray, view: np.ndarray, both: Membership) -> pd.DataFrame:
     """Return each unit's best composition of two concepts and its held-out score."""
     first, second = tests.halves(len(activations))
     known = both.masks[:, first].any(1) & both.masks[:, second].any(1)
     masks, names = both.masks[known], np.array(both.names)[known]
-    best = tests.partial_ranks(activations[first], masks[:, first], view[first]).argmax(1)
-    held_out = tests.partial_ranks(activations[second], masks[:, second], view[second])
+    best = tests.partial(activations[first], masks[:, first], view[first]).argmax(1)
+    held_out = tests.partial(activations[second], masks[:, second], view[second])
     score = held_out[np.arange(len(best)), best]
     return pd.DataFrame({"composition": names[best], "composition_score": score})
 
@@ -233,9 +239,9 @@ def masks_of(labels: list[str], rows: dict[str, list[int]], count: int) -> np.nd
 
 
 def aligned_ranks(values: np.ndarray, masks: np.ndarray, view: np.ndarray) -> np.ndarray:
-    """Return `partial_ranks` of each unit with its own concept only."""
+    """Return `partial` of each unit with its own concept only."""
     found, where = np.unique(masks.T, axis=0, return_inverse=True)
-    return tests.partial_ranks(values, found, view)[np.arange(len(where)), where.ravel()]
+    return tests.partial(values, found, view)[np.arange(len(where)), where.ravel()]
 
 
 def published_tables(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -274,19 +280,20 @@ def main() -> None:
     used = {}
     for name, model, weights, names in options.network:
         classifier, layers = load_classifier(model, weights or None, "cpu"), names.split(",")
-        nets = {"own": classifier}
-        for kind, seed in (("view", VIEW), ("null", NULL), ("control", CONTROL)):
-            nets[kind] = untrained(classifier, seed)
-        recordings = {kind: recorded(net, layers, probe) for kind, net in nets.items()}
+        recordings = {"own": [recorded(classifier, layers, probe)]}
+        for kind, seeds in RANDOM.items():
+            nets = [untrained(classifier, seed) for seed in seeds]
+            recordings[kind] = [recorded(net, layers, probe) for net in nets]
+        (own,) = recordings["own"]
         units, rows, views = label(name, recordings, layers, members)
         if len(classifier.class_names) == 1000:
-            values = recordings["own"][layers[-1]].astype(np.float32)
+            values = own[layers[-1]].astype(np.float32)
             rows.loc[rows.index[-1], list(own_class(values, probe))] = own_class(
                 values, probe
             ).values()
             if options.cosy:
                 tables["methods"] = [
-                    compare_methods(options.cosy, layers, recordings["own"], views, probe, members)
+                    compare_methods(options.cosy, layers, own, views, probe, members)
                 ]
         tables["units"].append(units)
         tables["layers"].append(rows)
@@ -303,7 +310,7 @@ def main() -> None:
         "networks": used,
         "probe": {"images": len(probe), "sha256": probe.sha256},
         "concepts": len(members),
-        "seeds": {"view": VIEW, "null": NULL, "control": CONTROL},
+        "seeds": RANDOM,
         "published": {"repository": REPOSITORY, "commit": COMMIT},
         "files": {
             f"{path.parent.name}/{path.name}": sha256_of(path)

@@ -248,8 +248,8 @@ for tab, table in shown_labels.items():
         run,
         unit_figures.similarity_scatter(table),
         f"score-scatter-{tab.lower()}",
-        f"Held-out score of each unit of {long_names[tab]} (rank correlation of its activations with its concept, beyond what an untrained network "
-        "sees); the twenty most frequent certified concepts are coloured, units without a reliable label are gray.",
+        f"Held-out score of each unit of {long_names[tab]} (top-down correlation of its activations with its concept, beyond what untrained networks "
+        "see); the twenty most frequent certified concepts are coloured, units without a reliable label are gray.",
         f"Scatter plots of the held-out score by unit for the layers {', '.join(table['layer'].unique())}.",
         table[["layer", "unit", "concept", "score"]],
         tab=tab,
@@ -284,10 +284,11 @@ figures.publish(
 # %% [markdown]
 # ## Which labels are reliable
 #
-# Each unit is labelled on one half of the photographs and tested on the other. Its score is the correlation of its ranked activations with
-# membership in the concept, after removing what the units of an untrained network (20 principal components) explain: such units follow
-# brightness and texture, and so "sky". A label is *certified* if the score beats random labels and the units of another untrained network,
-# corrected for all units of the network {cite}`benjamini2001`. The control is a third untrained network, treated the same way.
+# Each unit is labelled on one half of the photographs and tested on the other. Its score is the top-down correlation {cite}`iman1987` of its
+# activations with membership in the concept: of ranks, the most activating photographs weighing most. What the units of two untrained
+# networks explain (80 principal components) is removed first: such units follow brightness and texture, and so "sky". A label is *certified*
+# if its score beats random labels and the units of two other untrained networks, corrected for all units of the network {cite}`benjamini2001`.
+# The control is a fifth untrained network, treated the same way. NeuronEval's sanity tests {cite}`oikarinen2025` run on all scores.
 
 # %% tags=["remove-input"]
 table = layers_kept.assign(
@@ -312,6 +313,13 @@ display(
         "the photograph of their own class activates them most among those of all classes."
     )
 )
+
+# %% [markdown]
+# ### Other methods' labels
+#
+# CLIP-Dissect, INVERT {cite}`bykov2023` and MILAN have published labels of ResNet-18. Labels that are single classes have one photograph
+# here: their score cannot exceed 0.2, while AUPRC can reach 1. Labels of hidden units score like random concepts for all three methods, as if
+# the units of our weights, which were decoded from a compressed release, stood in another order: only the output layer can be compared.
 
 # %% tags=["remove-input"]
 methods = kept["methods"]

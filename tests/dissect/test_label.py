@@ -54,7 +54,9 @@ def test_of_a_photographs_crops_only_the_most_activating_is_named(case):
     activations, images, texts, concepts = case
     photographs = np.repeat(np.arange(100), 4)
     ids = [f"{place}-{crop}" for place in range(100) for crop in range(4)]
-    table = label_units(activations, images, texts, concepts, ids=ids, photographs=photographs)
+    table = label_units(
+        activations, images, texts, concepts, ids=ids, photographs=photographs.tolist()
+    )
     for row in table.itertuples():
         values = activations[row.layer][:, row.unit].reshape(100, 4)
         order = np.argsort(-values.max(1), kind="stable")[:5]

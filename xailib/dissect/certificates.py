@@ -2,15 +2,16 @@
 
 All units and all concepts are compared at once. Of the scores here correlation, cosine, AUPRC, F1
 and IoU pass the sanity tests of NeuronEval (Oikarinen, Yan & Weng, ICML 2025): they fall when
-half of a concept's images are left out or as many wrong ones added. So does the correlation of
-ranks, by which labels are chosen: it is AUROC, INVERT's score, made comparable between rare and
-frequent concepts, and a few extreme activations do not decide it.
+half of a concept's images are left out or as many wrong ones added. So does the top-down
+correlation (Iman & Conover 1987), by which labels are chosen: of memberships and of Savage's scores
+of the activations' ranks. Like AUROC, INVERT's score, it takes ranks only, so that no few extreme
+values decide it; unlike it, it weighs the most activating images most.
 
 One correction stands for the whole room: Benjamini and Yekutieli's (2001), which bounds the share
 of wrong certificates among those given, however units depend on each other.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import MappingProxyType
 
 import numpy as np
@@ -31,7 +32,7 @@ Scores = Float32[np.ndarray, "units concepts"]
 
 
 def score_all(
-    activations: Activations, masks: Bool[np.ndarray, "concepts _"], score: str = "ranks"
+    activations: Activations, masks: Bool[np.ndarray, "concepts _"], score: str = "top_down"
 ) -> Scores:
     """Score every unit against every concept.
 
@@ -42,8 +43,8 @@ def score_all(
     masks : (concepts, probe)
         Which images belong to each concept.
     score : str
-        ``"ranks"`` (the correlation of the activations' ranks), or one of ``"correlation"``,
-        ``"cosine"``, ``"auroc"``, ``"auprc"``, ``"f1"`` and ``"iou"``.
+        One of ``"top_down"``, ``"correlation"``, ``"cosine"``, ``"auroc"``, ``"auprc"``, ``"f1"``
+        and ``"iou"``.
 
     Returns
     -------
@@ -84,8 +85,13 @@ def _ranked(activations: Activations) -> Float64[np.ndarray, "probe units"]:
     return np.asarray(stats.rankdata(activations, axis=0))
 
 
-def _rank_correlation(activations: Activations, masks: Masks) -> Scores:
-    return _correlation(_ranked(activations), masks)
+def top_down(activations: Activations) -> Float64[np.ndarray, "probe units"]:
+    """Return Savage's scores, ``-log(1 - rank / (images + 1))``; ties have their mean rank."""
+    return -np.log1p(-_ranked(activations) / (len(activations) + 1))
+
+
+def _top_down_correlation(activations: Activations, masks: Masks) -> Scores:
+    return _correlation(top_down(activations), masks)
 
 
 def _cosine(activations: Activations, masks: Masks) -> Scores:
@@ -153,7 +159,7 @@ def _auprc(activations: Activations, masks: Masks) -> Scores:
 
 SCORES: MappingProxyType[str, Callable[[Activations, Masks], Scores]] = MappingProxyType(
     {
-        "ranks": _rank_correlation,
+        "top_down": _top_down_correlation,
         "correlation": _correlation,
         "cosine": _cosine,
         "auroc": _auroc,
@@ -165,9 +171,9 @@ SCORES: MappingProxyType[str, Callable[[Activations, Masks], Scores]] = MappingP
 
 
 def untrained_view(
-    activations: Activations, components: int = 20
+    activations: Activations, components: int = 80
 ) -> Float64[np.ndarray, "probe components"]:
-    """Return what an untrained network sees in images: its units' first principal components.
+    """Return what untrained networks see in images: their units' first principal components.
 
     Units of a network with random weights follow brightness, colour and texture, and so they
     follow "sky" or "bamboo forest" better than most trained units follow anything. What these
@@ -176,12 +182,13 @@ def untrained_view(
     Parameters
     ----------
     activations : (probe, units)
-        Of one or more layers of a network with random weights.
+        Of a layer of one or more networks with random weights, side by side.
     components : int
         How many, at most the number of units.
     """
-    ranks = _ranked(activations)
-    return np.linalg.svd(ranks - ranks.mean(0), full_matrices=False)[0][:, :components]
+    seen = top_down(activations)
+    seen = (seen - seen.mean(0)) / np.maximum(seen.std(0), 1e-12)
+    return np.linalg.svd(seen, full_matrices=False)[0][:, :components]
 
 
 def beyond(
@@ -193,14 +200,14 @@ def beyond(
     return values - basis @ (basis.T @ values)
 
 
-def partial_ranks(
+def partial(
     activations: Activations, masks: Masks, view: Float[np.ndarray, "probe _"] | None = None
 ) -> Scores:
-    """Return the correlation of ranks with concepts, of what `view` does not explain of either."""
+    """Return the top-down correlation with concepts, of what `view` does not explain of either."""
     left = beyond(masks.T.astype(np.float64), view)
     # A concept that the view explains entirely has nothing left but rounding errors.
     left[:, (left**2).sum(0) < 1e-9 * masks.sum(1)] = 0
-    return (_standard(beyond(_ranked(activations), view)).T @ _standard(left)).numpy()
+    return (_standard(beyond(top_down(activations), view)).T @ _standard(left)).numpy()
 
 
 def of_each(activations: Activations, masks: Bool[np.ndarray, "probe units"]) -> pd.DataFrame:
@@ -229,7 +236,9 @@ def of_each(activations: Activations, masks: Bool[np.ndarray, "probe units"]) ->
             "f1": 2 * both / (on.sum(0) + sizes),
             "iou": both / (on | masks).sum(0),
         }
-    return pd.DataFrame(table).where(sizes[:, None] > 0)
+    found = pd.DataFrame(table)
+    found.loc[sizes == 0] = np.nan
+    return found
 
 
 def halves(count: int, seed: int = 0) -> tuple[Int64[np.ndarray, " _"], Int64[np.ndarray, " _"]]:
@@ -245,7 +254,7 @@ def certify(
     *,
     view: Float[np.ndarray, "probe _"] | None = None,
     seed: int = 0,
-    draws: int = 200,
+    draws: int = 1000,
 ) -> pd.DataFrame:
     """Label the units of a layer on one half of the probe images, and test it on the other.
 
@@ -254,25 +263,26 @@ def certify(
     activations : (probe, units)
         Of one layer.
     untrained : (probe, others)
-        Of the same layer of a network with random weights, which made no part of `view`: the
-        null of random units. They are labelled the same way.
+        Of the same layer of networks with random weights, which made no part of `view`: the null
+        of random units. They are labelled the same way.
     masks : (concepts, probe)
         Which images belong to each concept.
     view : (probe, components), optional
-        From `untrained_view` of yet another network with random weights.
+        From `untrained_view` of other networks with random weights.
     seed : int
         Of the halves and the interval.
     draws : int
-        Resamples of the held-out images for the interval of `score`.
+        Shuffles of the label for p_label, and resamples of the images for the interval.
 
     Returns
     -------
     DataFrame
         One row for each unit: unit, concept (a row of `masks`, chosen on the first half), score
-        (`partial_ranks` on the second) with its 95 % interval low and high (bootstrap), zscore
+        (`partial` on the second) with its 95 % interval low and high (bootstrap), zscore
         (against the unit's scores for all concepts on the second half), the five of `of_each` on
-        the second half, p_label (of random labels: one-sided, of no correlation), p_unit (of
-        random units: how many of `untrained` score as high with their own labels), p (the larger),
+        the second half, p_label (of random labels: how many shuffles of the label score as high),
+        p_unit (of random units: how many of `untrained` exceed what such units score for their
+        own label's concept by as many standard deviations), p (the larger),
         again (the concept that the second half would choose), dead (constant on either half:
         no label). `adjust` tells from p which labels are certified.
 
@@ -290,26 +300,24 @@ def certify(
 
     def compare(table: Activations, half: Int64[np.ndarray, " _"]) -> Scores:
         seen = None if view is None else view[half]
-        return np.where(known, partial_ranks(table[half], masks[:, half], seen), -np.inf)
+        return np.where(known, partial(table[half], masks[:, half], seen), -np.inf)
 
     concept, testing = compare(activations, first).argmax(1), compare(activations, second)
     units = np.arange(len(concept))
     score, inside = testing[units, concept], testing[:, known]
     spread = inside.std(1)
     others = compare(untrained, first).argmax(1)
-    null = np.sort(compare(untrained, second)[np.arange(len(others)), others])
-    freedom = len(second) - 2 - (0 if view is None else view.shape[1])
-    t = score * np.sqrt(freedom / (1 - np.minimum(score**2, 1 - 1e-9)))
-    p_label = stats.t.sf(t, freedom)
-    p_unit = (1 + len(null) - np.searchsorted(null, score)) / (1 + len(null))
-    dead = np.any([np.ptp(activations[half], axis=0) == 0 for half in (first, second)], axis=0)
+    chance = np.where(known, compare(untrained, second), 0)
+    usual, width = chance.mean(0), np.maximum(chance.std(0), 1e-12)
+    null = np.sort((chance[np.arange(len(others)), others] - usual[others]) / width[others])
+    above = np.searchsorted(null, (score - usual[concept]) / width[concept])
+    p_unit = (1 + len(null) - above) / (1 + len(null))
+    seen = None if view is None else view[second]
     own = masks[concept][:, second]
-    low, high = _bootstrap(
-        beyond(_ranked(activations[second]), None if view is None else view[second]),
-        beyond(own.T.astype(float), None if view is None else view[second]),
-        draws,
-        seed,
-    )
+    ours, theirs = beyond(top_down(activations[second]), seen), beyond(own.T.astype(float), seen)
+    p_label = _shuffled(ours, theirs, draws, seed)
+    low, high = _bootstrap(ours, theirs, draws, seed)
+    dead = np.any([np.ptp(activations[half], axis=0) == 0 for half in (first, second)], axis=0)
     centred = score - inside.mean(1)
     return pd.DataFrame(
         {
@@ -327,6 +335,21 @@ def certify(
             "dead": dead,
         }
     )
+
+
+def _shuffled(
+    ours: Float[np.ndarray, "probe units"],
+    theirs: Float[np.ndarray, "probe units"],
+    draws: int,
+    seed: int,
+) -> Float64[np.ndarray, " units"]:
+    """Return how often the product of columns is as large when the rows of one are shuffled."""
+    rng, found = np.random.default_rng(seed), (ours * theirs).sum(0)
+    one, other = torch.from_numpy(ours).float(), torch.from_numpy(theirs).float()
+    limit, count = torch.from_numpy(found - 1e-9 * np.abs(found)).float(), torch.ones(len(found))
+    for _ in range(draws):
+        count += (one[rng.permutation(len(one))] * other).sum(0) >= limit
+    return (count / (1 + draws)).numpy().astype(float)
 
 
 def _bootstrap(
@@ -347,9 +370,11 @@ def _bootstrap(
     return np.asarray(np.quantile(found, [0.025, 0.975], axis=0))
 
 
-def adjust(p: Float[np.ndarray, " tests"]) -> Float64[np.ndarray, " tests"]:
+def adjust(
+    p: Sequence[float] | Float[np.ndarray, " tests"] | pd.Series,
+) -> Float64[np.ndarray, " tests"]:
     """Return p adjusted for all tests that are made together (Benjamini & Yekutieli 2001)."""
-    return np.asarray(stats.false_discovery_control(p, method="by"))
+    return np.asarray(stats.false_discovery_control(np.asarray(p), method="by"))
 
 
 def agreement(

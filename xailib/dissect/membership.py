@@ -5,6 +5,7 @@ Each such set of probe images is a concept, and a unit's label is the concept, o
 of two, that its activations follow best.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -103,9 +104,7 @@ def membership_of(probe: ProbeSet, least: int = 10, most: float = 0.5) -> Member
         If no concept is left.
     """
     kept: dict[tuple[int, ...], str] = {}
-    for concept, rows in rows_by_concept(
-        probe
-    ).items():  # an image's own concepts come most specific first
+    for concept, rows in rows_by_concept(probe).items():  # an image's most specific come first
         if least <= len(rows) <= most * len(probe):
             kept.setdefault(tuple(rows), concept)
     if not kept:
@@ -114,8 +113,8 @@ def membership_of(probe: ProbeSet, least: int = 10, most: float = 0.5) -> Member
             "name folders by ImageNet's ids or by scenes, or lower `least`"
         )
     masks = np.zeros((len(kept), len(probe)), bool)
-    for mask, rows in zip(masks, kept, strict=True):
-        mask[list(rows)] = True
+    for mask, own in zip(masks, kept, strict=True):
+        mask[list(own)] = True
     ids = tuple(kept.values())
     return Membership(_unique_names(ids), ids, tuple(map(_kind, ids)), masks)
 
@@ -174,11 +173,15 @@ def _unique_names(ids: Sequence[str]) -> tuple[str, ...]:
     def name(one: str) -> str:
         return one.removeprefix("scene:") if one.startswith("scene:") else hypernyms()[one][0]
 
-    names = [name(one) for one in ids]
-    for index, one in enumerate(ids):
-        if names.count(name(one)) > 1 and not one.startswith("scene:"):
-            names[index] = f"{name(one)} ({name(hypernyms()[one][1][0])})"
-    return tuple(names)
+    def longer(one: str) -> str:
+        scene = one.startswith("scene:")
+        return name(one) if scene else f"{name(one)} ({name(hypernyms()[one][1][0])})"
+
+    short, long = Counter(map(name, ids)), Counter(map(longer, ids))
+    return tuple(
+        name(one) if short[name(one)] == 1 else longer(one) if long[longer(one)] == 1 else one
+        for one in ids
+    )
 
 
 def _kind(one: str) -> str:
