@@ -174,8 +174,8 @@ def _unique_names(ids: Sequence[str]) -> tuple[str, ...]:
         return one.removeprefix("scene:") if one.startswith("scene:") else hypernyms()[one][0]
 
     def longer(one: str) -> str:
-        scene = one.startswith("scene:")
-        return name(one) if scene else f"{name(one)} ({name(hypernyms()[one][1][0])})"
+        above = () if one.startswith("scene:") else hypernyms()[one][1]
+        return f"{name(one)} ({name(above[0])})" if above else name(one)
 
     short, long = Counter(map(name, ids)), Counter(map(longer, ids))
     return tuple(

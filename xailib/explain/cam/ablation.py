@@ -57,6 +57,7 @@ def ablation_weights(
     *,
     rule: str = "centred",
     precision: str = "exact",
+    independent: bool = False,
     **options: Unpack[PassOptions],
 ) -> Ablation:
     """Return by what share the target's score drops without each channel.
@@ -79,6 +80,9 @@ def ablation_weights(
         ``"gradcam"``: as the grad-cam package has it, with the plain logit; and where the
         layer's smallest value is not exactly zero, the i-th channel of a batch is set to that
         value minus ``i * 1e7`` (so its result depends on the batch size).
+    independent : bool
+        For ``"centred"``: whether each class has a sigmoid of its own. Then its score is the plain
+        logit, which other classes' logits do not change.
     precision, **options
         See `xailib.networks.forward.forward_batches`.
 
@@ -101,8 +105,34 @@ def ablation_weights(
             tail, layout, changed, values, precision, options
         )
     targets = torch.as_tensor(target, device=output.device).reshape(-1)
-    weights = _drop(tail.logits.double(), logits, targets, rule)
+    weights = _drop(tail.logits.double(), logits, targets, rule, independent)
     return Ablation(weights if isinstance(target, Tensor) else weights[0], how, used)
+
+
+def way_of(tail: Tail, layout: Layout, precision: str) -> str:
+    """Return what has to be computed for each channel, as in `Ablation`, after trying it."""
+    output = tail.output
+    count = output.shape[layout.axis]
+    values = _values(output, count, "centred", BATCH)
+    changed = torch.nonzero((output.movedim(layout.axis, 0).flatten(1) != 0).any(1))[:, 0]
+    without = _replacing(tail, layout, values)
+    return _tried(tail, layout, changed, values, precision, without) or "whole network"
+
+
+def _replacing(
+    tail: Tail, layout: Layout, values: Float[Tensor, " channels"]
+) -> Callable[[Int[Tensor, " some"]], Tensor]:
+    """Return the function from channels to the layer's output, each time without one of them."""
+
+    def without(some: Int[Tensor, " some"]) -> Tensor:
+        batch = tail.output.expand(len(some), *tail.output.shape[1:]).clone()
+        rows = torch.arange(len(some), device=some.device)
+        batch.movedim(layout.axis, 1)[rows, some] = values[some].reshape(
+            -1, *[1] * (batch.ndim - 2)
+        )
+        return batch
+
+    return without
 
 
 def shortcut(network: nn.Module, layer: str, precision: str, size: tuple[int, ...]) -> str:
@@ -167,6 +197,7 @@ def closed_weights(
     maps = layout.maps(found.output)
     weights, agree = [], []
     weight, precision = linear.weight.detach().double(), classifier.precision
+    independent = classifier.outputs == "multilabel"
     every = torch.arange(maps.shape[1], device=maps.device)
     for image in range(len(inputs)):
         here = slice(image, image + 1)
@@ -175,7 +206,7 @@ def closed_weights(
         changed = (maps[image].flatten(1) != values[:, None]).any(1)
         ablated = _without(logits, means, weight, every, values)
         ablated = torch.where(changed[:, None], ablated, logits)
-        weights.append(_drop(logits, ablated, targets[image], rule))
+        weights.append(_drop(logits, ablated, targets[image], rule, independent))
         agree.append(
             _near(pooled[here].double(), means, precision)
             & _near(scores[here].double(), logits, precision)
@@ -198,11 +229,12 @@ def _drop(
     ablated: Float[Tensor, "channels classes"],
     targets: Int[Tensor, " targets"],
     rule: str,
+    independent: bool,
 ) -> Float[Tensor, "targets channels"]:
     before, after = whole[0].index_select(0, targets)[:, None], ablated.index_select(1, targets).T
     if rule == "gradcam":
         return (before - after) / before
-    if whole.shape[1] > 1:  # of one class the score is a sigmoid's: relative to nothing
+    if not independent:
         before, after = before - whole.mean(), after - ablated.mean(1)
     # By its size: for a target below the mean, a drop is a drop all the same.
     return (before - after) / before.abs().clamp(min=torch.finfo(whole.dtype).tiny)
@@ -217,15 +249,7 @@ def _ablated_logits(
     options: PassOptions,
 ) -> tuple[Float[Tensor, "changed classes"], str, str]:
     """Return the scores without each of these channels, in the cheapest way that is exact."""
-
-    def without(some: Int[Tensor, " some"]) -> Tensor:
-        batch = tail.output.expand(len(some), *tail.output.shape[1:]).clone()
-        rows = torch.arange(len(some), device=some.device)
-        batch.movedim(layout.axis, 1)[rows, some] = values[some].reshape(
-            -1, *[1] * (batch.ndim - 2)
-        )
-        return batch
-
+    without = _replacing(tail, layout, values)
     size = tuple(tail.image.shape[1:])
     known = shortcut(tail.network, tail.layer, precision, size)
     alone = bool(known)

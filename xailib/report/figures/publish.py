@@ -8,6 +8,7 @@ import io
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -30,13 +31,40 @@ from xailib.report.run.results import Run
 
 GROUND = "#121212"  # of the site's dark mode
 KEPT = "kept"  # the gid of an artist on an image: its colour stays as it is
+LONG = 12  # rows of a table that are shown unfolded
 _NUMBERS = re.compile(r"(?<=>)[+-]?\d[\d.]*( to [+-]?\d[\d.]*)?(?=<)")  # a cell of one or two
 _SIGNED_ZERO = re.compile(r"[+-](?=0(\.0+)?(?![\d.]))")
 
 
+@dataclass(frozen=True)
+class Gallery:
+    """Images in a grid. A notebook shows the whole figure, the site each image, as many as fit.
+
+    Attributes
+    ----------
+    figure : Figure
+        All of it.
+    rows : sequence of sequences of (height, width, 3) uint8 or None
+        One row a photograph; None, not computed.
+    titles, labels : sequence of str
+        Of the columns, and of the rows.
+    key : mapping
+        Colours by what they mean.
+    scales : sequence of (colours, low, high, words)
+        Of maps.
+    """
+
+    figure: Figure
+    rows: Sequence[Sequence[UInt8[np.ndarray, "_ _ 3"] | None]]
+    titles: Sequence[str]
+    labels: Sequence[str]
+    key: Mapping[str, str]
+    scales: Sequence[tuple[list[str], str, str, str]]
+
+
 def publish(
     run: Run,
-    figure: Figure,
+    figure: Figure | Gallery,
     name: str,
     caption: str,
     alt: str,
@@ -48,15 +76,15 @@ def publish(
     """Save a figure with its data, and show it with its caption.
 
     Writes ``figures/name.webp`` at twice screen resolution (``.svg`` unless `raster`), the same
-    for a dark page as ``figures/name-dark``, and ``figures/name.csv``. In a notebook the figure
-    appears with its caption below; the site shows the saved file as a numbered figure with
-    alternative text and a link to the data.
+    for a dark page as ``figures/name-dark`` (of a `Gallery` each image, ``figures/name-N.webp``),
+    and ``figures/name.csv``. In a notebook the figure appears with its caption below; the site
+    shows the saved file as a numbered figure with alternative text and a link to the data.
 
     Parameters
     ----------
     run : Run
         Where it is saved.
-    figure : Figure
+    figure : Figure or Gallery
         What is shown.
     name : str
         Letters, digits and hyphens: also the anchor on the page.
@@ -71,16 +99,39 @@ def publish(
     tab : str
         The site shows neighbouring figures with such a name as tabs.
     """
-    kind = "webp" if raster else "svg"
-    files = {"image": f"figures/{name}.{kind}", "dark": f"figures/{name}-dark.{kind}"}
-    _save(run, figure, files["image"])
-    shown = _png(figure, dpi=100).getvalue()
-    with darkened(figure):
-        _save(run, figure, files["dark"])
-    files["data"] = save_data(run, name, data)
-    site = {"name": name, "caption": caption, "alt": alt, "tab": tab, **files}
+    site: dict[str, Any] = {"name": name, "caption": caption, "alt": alt, "tab": tab}
+    if isinstance(figure, Gallery):
+        shown = _png(figure.figure, dpi=100).getvalue()
+        site["gallery"] = _cells(run, figure, name)
+    else:
+        shown = _png(figure, dpi=100).getvalue()
+        kind = "webp" if raster else "svg"
+        site |= {"image": f"figures/{name}.{kind}", "dark": f"figures/{name}-dark.{kind}"}
+        _save(run, figure, site["image"])
+        with darkened(figure):
+            _save(run, figure, site["dark"])
+    site["data"] = save_data(run, name, data)
     display({"image/png": shown, "text/plain": alt}, raw=True, metadata={"xailib": site})
     display(Markdown(f"*{caption}*"), metadata={"xailib": {"caption_of": name}})
+
+
+def _cells(run: Run, figure: Gallery, name: str) -> dict[str, Any]:
+    """Save a gallery's images, and return how they stand together."""
+    rows = []
+    for place, (row, label) in enumerate(zip(figure.rows, figure.labels, strict=True)):
+        cells = []
+        for column, (pixels, title) in enumerate(zip(row, figure.titles, strict=True)):
+            path = f"figures/{name}-{place}-{column}.webp" if pixels is not None else ""
+            if pixels is not None:
+                _save_image(run, path, pixels)
+            cells.append([title, path])
+        rows.append([label, cells])
+    return {"rows": rows, "key": dict(figure.key), "scales": list(figure.scales)}
+
+
+def _save_image(run: Run, path: str, pixels: UInt8[np.ndarray, "_ _ 3"]) -> None:
+    with run.open(path) as file:
+        Image.fromarray(pixels).save(file, "WEBP", quality=80, method=6)
 
 
 def publish_table(
@@ -94,10 +145,19 @@ def publish_table(
     """Save a table whole, and show the columns named in `headings` under these names.
 
     Writes ``name.parquet`` and ``figures/name.csv``; the site shows the caption and a link to
-    the data. `formats` has a format specification by column, such as ``"{:.2f}"``.
+    the data. `formats` has a format specification by column, such as ``"{:.2f}"``. A table of
+    more than `LONG` rows is folded, below its means by the column that is headed ``method``.
     """
     run.save_table(name, table)
     html = table_html(table, name, headings, formats)
+    if len(table) > LONG:
+        html = f"<details><summary>All {len(table)} rows</summary>\n{html}</details>"
+        if by := [column for column, heading in headings.items() if heading == "method"]:
+            shown = table[list(headings)].groupby(by, sort=False)
+            means = shown.mean(numeric_only=True).reset_index()
+            columns = {column: headings[column] for column in headings if column in means}
+            kept = {column: form for column, form in (formats or {}).items() if column in means}
+            html = f"{table_html(means, f'{name}-means', columns, kept)}\n{html}"
     site = {"name": name, "caption": caption, "data": save_data(run, name, table)}
     display({"text/html": html, "text/plain": caption}, raw=True, metadata={"xailib": site})
 
@@ -142,6 +202,7 @@ def publish_explorer(
     views: Sequence[tuple[str, str, str, UInt8[np.ndarray, "_ _ 3"]]],
     table: pd.DataFrame,
     html: str,
+    live: Mapping[str, str] | None = None,
 ) -> None:
     """Save images of one photograph that the site shows side by side, in tabs, with a table.
 
@@ -159,12 +220,13 @@ def publish_explorer(
         The scores, with a column ``method``.
     html : str
         How they are shown, in the same order.
+    live : mapping or None
+        The entries of `xailib.report.figures.live.Live`, for the page to compute other classes.
     """
     shown = []
     for index, (method, label, alt, pixels) in enumerate(views):
         path = f"figures/{name}-{index}.webp"
-        with run.open(path) as file:
-            Image.fromarray(pixels).save(file, "WEBP", quality=80, method=6)
+        _save_image(run, path, pixels)
         shown.append({"image": path, "method": method, "label": label, "alt": alt})
     site = {
         "name": name,
@@ -173,6 +235,7 @@ def publish_explorer(
         "views": shown,
         "rows": table["method"].tolist(),
         "data": save_data(run, name, table),
+        "live": dict(live or {}),
     }
     display({"text/html": html, "text/plain": caption}, raw=True, metadata={"xailib": site})
 
