@@ -406,7 +406,7 @@ else:
     )
     metrics["halves_percent"] = 100 * float((stability["same"] * stability["units"])[stability["network"] == model].sum() / len(labels))
     few = int(labels["certified"].sum())
-    text = f"Both halves agree on the label of {few} of {len(labels)} units. The others are shown as *{unit_figures.NO_LABEL}*: photographs so few cannot tell what a unit responds to."
+    text = f"Both halves agree on the label of {few} of {len(labels)} units. The others are shown as *{unit_figures.NO_LABEL}*: so few photographs cannot support a label."
     if measure in ("soft_wpmi", "wpmi"):
         bound = int(saturated(labels).sum())
         text += f" {bound} units are at the bound of the measure, the logarithm of their layer's number of units: their values cannot be compared."
