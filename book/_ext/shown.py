@@ -2,6 +2,7 @@
 
 import json
 from html import escape
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,26 @@ def sections(outputs: list[dict[str, Any]], run: Path) -> list[dict[str, Any]]:
     ]
 
 
+def as_outputs(outputs: list[dict[str, Any]], run: Path) -> list[dict[str, Any]]:
+    """Return a cell's outputs as the site shows them, neighbours with a tab's name as tabs."""
+
+    def tab(output: dict[str, Any]) -> str:
+        return output.get("metadata", {}).get("xailib", {}).get("tab", "")
+
+    shown: list[dict[str, Any]] = []
+    for tabbed, group in groupby(outputs, lambda output: bool(tab(output))):
+        if not tabbed:
+            shown += [as_markdown(output, run) for output in group]
+            continue
+        items = [
+            f":::::{{tab-item}} {tab(output)}\n:sync: {tab(output)}\n\n"
+            f"{as_markdown(output, run)['data']['text/markdown']}\n:::::\n"
+            for output in group
+        ]
+        shown.append(_markdown("::::::{tab-set}\n" + "\n".join(items) + "\n::::::\n"))
+    return shown
+
+
 def as_markdown(output: dict[str, Any], run: Path) -> dict[str, Any]:
     """Return a published figure or table as Markdown, anything else as it is."""
     published = output.get("metadata", {}).get("xailib")
@@ -74,6 +95,10 @@ def as_markdown(output: dict[str, Any], run: Path) -> dict[str, Any]:
             f'aria-label="Table: {label}">\n\n{table}\n\n'
             f"</div>\n\n{{.table-caption}}\n{published['caption']} {links}\n"
         )
+    return _markdown(text)
+
+
+def _markdown(text: str) -> dict[str, Any]:
     return {"output_type": "display_data", "metadata": {}, "data": {"text/markdown": text}}
 
 

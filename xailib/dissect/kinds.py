@@ -8,9 +8,11 @@ import pandas as pd
 from scipy.stats import fisher_exact
 from scipy.stats.contingency import odds_ratio
 
+from xailib.compare.intervals import share_interval
 from xailib.errors import InputError, unknown_name
 
 UNKNOWN = "not in the lexicon"
+_EXAMPLES = 5  # concepts named
 
 
 def kinds_of(labels: pd.DataFrame, kinds: Mapping[str, str]) -> pd.DataFrame:
@@ -124,6 +126,48 @@ def compare_kind(
         odds_high=float(interval.high),
         p=float(fisher_exact(table).pvalue),
     )
+
+
+def compare_concepts(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
+    """Compare the concepts of two networks' labels, layer by layer in their order.
+
+    Parameters
+    ----------
+    first, second : DataFrame
+        layer and concept of each unit; a missing concept is no label.
+
+    Returns
+    -------
+    DataFrame
+        One row for each pair of layers: layer (both names), concepts_first, concepts_second and
+        shared (distinct ones), and for each network the share of its labelled units whose concept
+        the other has too, with Wilson's interval: share_first, low_first, high_first, and so on;
+        only_first, only_second: the most frequent concepts that the other has not.
+    """
+    layers = zip(*(dict.fromkeys(table["layer"]) for table in (first, second)), strict=False)
+    rows = []
+    for pair in layers:
+        named = [
+            table.loc[table["layer"] == layer, "concept"].dropna()
+            for table, layer in zip((first, second), pair, strict=True)
+        ]
+        sets = [set(names) for names in named]
+        row: dict[str, float | str] = {"layer": " and ".join(dict.fromkeys(pair))}
+        row["shared"] = len(sets[0] & sets[1])
+        for which, names, other in zip(("first", "second"), named, reversed(sets), strict=True):
+            inside = int(names.isin(other).sum())
+            low, high = share_interval(inside, len(names)) if len(names) else (np.nan, np.nan)
+            row |= {
+                f"concepts_{which}": names.nunique(),
+                f"share_{which}": inside / max(len(names), 1),
+                f"low_{which}": low,
+                f"high_{which}": high,
+                f"only_{which}": ", ".join(
+                    names[~names.isin(other)].value_counts().head(_EXAMPLES).index
+                ),
+            }
+        rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def _alive(labels: pd.DataFrame) -> pd.DataFrame:

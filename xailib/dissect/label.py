@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from inspect import signature
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ from xailib.dissect.similarity import MEASURES, check_top_k, extremes, top_image
 from xailib.encoders.load import Encoder
 from xailib.errors import InputError, unknown_name
 
+_PUBLISHED = ["layer", "unit", "description", "similarity"]
+_BOUND = 1e-3  # so near to the bound is at it
 _ROWS = 64  # units at a time: with 20,000 concepts 10 MB
 
 
@@ -30,6 +33,7 @@ def label_units(
     ids: Sequence[str] | None = None,
     measure: str = "soft_wpmi",
     top_count: int = 5,
+    photographs: Sequence[int] | None = None,
     device: str | torch.device = "auto",
     **parameters: Any,
 ) -> pd.DataFrame:
@@ -53,6 +57,9 @@ def label_units(
         A key of `xailib.dissect.similarity.MEASURES`.
     top_count : int
         How many of a unit's most activating probe images to name.
+    photographs : sequence of int, optional
+        Of which photograph each probe image is, rising: of one photograph's crops only the most
+        activating is named.
     device : str or torch.device
         Where to compute, as in `xailib.networks.classifier.load_classifier`.
     **parameters
@@ -83,7 +90,9 @@ def label_units(
     parts = scores.split([table.shape[1] for table in tables.values()])
     return pd.concat(
         [
-            unit_table(layer, part, concepts, _top_ids(table, ids, top_count), dead[layer])
+            unit_table(
+                layer, part, concepts, _top_ids(table, ids, top_count, photographs), dead[layer]
+            )
             for (layer, table), part in zip(tables.items(), parts, strict=True)
         ],
         ignore_index=True,
@@ -138,6 +147,16 @@ def unit_table(
             "top_images": [list(images) for images in top],
         }
     )
+
+
+def saturated(labels: pd.DataFrame) -> pd.Series:
+    """Return which units' soft-WPMI is at its bound, the logarithm of their layer's units.
+
+    There a value says that no other unit of the layer fits the concept, not how well this one
+    does: it cannot be compared.
+    """
+    bound = np.log(labels.groupby("layer")["unit"].transform("size"))
+    return (labels["similarity"] > bound - _BOUND).rename("saturated")
 
 
 def check_measure(measure: str, probe: int, **parameters: Any) -> None:
@@ -312,9 +331,52 @@ def _dead(layer: str, table: Shaped[Tensor, "_ units"]) -> Bool[np.ndarray, " un
 
 
 def _top_ids(
-    values: Shaped[Tensor, "probe units"], ids: Sequence[str] | None, count: int
+    values: Shaped[Tensor, "probe units"],
+    ids: Sequence[str] | None,
+    count: int,
+    photographs: Sequence[int] | None,
 ) -> list[list[str]]:
     """Return the ids of each unit's most activating images, the most activating first."""
     images = range(len(values)) if ids is None else ids
-    top = top_images(values, min(count, len(values))).T.tolist()  # (units, top)
-    return [[str(images[row]) for row in rows] for rows in top]
+    if photographs is None:
+        top = top_images(values, min(count, len(values))).T.tolist()  # (units, top)
+        return [[str(images[row]) for row in unit] for unit in top]
+    _, sizes = torch.unique_consecutive(torch.tensor(list(photographs)), return_counts=True)
+    best = [part.max(0) for part in values.cpu().split(sizes.tolist())]  # of each photograph
+    first = sizes.cumsum(0) - sizes
+    shown = top_images(torch.stack([one.values for one in best]), min(count, len(best)))
+    rows = torch.stack([one.indices for one in best]) + first[:, None]  # (photographs, units)
+    return [[str(images[row]) for row in unit] for unit in rows.gather(0, shown).T.tolist()]
+
+
+def read_descriptions(path: str | Path) -> pd.DataFrame:
+    """Read labels as CLIP-Dissect publishes them: a CSV with layer, unit, description, similarity.
+
+    Returns
+    -------
+    DataFrame
+        layer, unit, concept and similarity, as `xailib.dissect.label.label_units` names them; what
+        is not in the file is not in the table.
+
+    Raises
+    ------
+    InputError
+        If there is no such file, a column is missing, a value is not a number, or a unit
+        comes twice.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise InputError(f"descriptions: no file {str(path)!r}")
+    try:  # "nan", "null" and "none" are words here
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+        missing = [name for name in _PUBLISHED if name not in table.columns]
+        if missing:
+            raise InputError(f"descriptions: {path.name!r} has no column {', '.join(missing)}")
+        table = table[_PUBLISHED].astype({"unit": "int64", "similarity": "float64"})
+    except InputError:
+        raise
+    except ValueError as error:  # pandas' own errors of parsing are among these
+        raise InputError(f"descriptions: {path.name!r} cannot be read: {error}") from error
+    if table.empty or table.duplicated(["layer", "unit"]).any():
+        raise InputError(f"descriptions: {path.name!r} is empty or names a unit twice")
+    return table.rename(columns={"description": "concept"})

@@ -71,6 +71,7 @@ def publish(
     data: pd.DataFrame,
     *,
     raster: bool = True,
+    tab: str = "",
 ) -> None:
     """Save a figure with its data, and show it with its caption.
 
@@ -95,8 +96,10 @@ def publish(
         What the figure shows, for download.
     raster : bool
         False for charts: lines stay sharp at any size.
+    tab : str
+        The site shows neighbouring figures with such a name as tabs.
     """
-    site: dict[str, Any] = {"name": name, "caption": caption, "alt": alt}
+    site: dict[str, Any] = {"name": name, "caption": caption, "alt": alt, "tab": tab}
     if isinstance(figure, Gallery):
         shown = _png(figure.figure, dpi=100).getvalue()
         site["gallery"] = _cells(run, figure, name)

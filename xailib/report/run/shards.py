@@ -18,10 +18,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from xailib.dissect.activations import networks_of, record_activations
+from xailib.dissect.activations import networks_of, record_activations, record_embeddings
 from xailib.dissect.blocks import Recording, files_of
 from xailib.dissect.concepts import load_concepts
-from xailib.dissect.embeddings import record_embeddings
 from xailib.dissect.label import check_measure
 from xailib.dissect.top_images import RunningTop, label_tops
 from xailib.encoders.load import Encoder, load_encoder
