@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import numpy as np
+
 from xailib.explain.explanation import Explanation
 from xailib.images.load import Photograph
 from xailib.networks.classifier import Classifier, Prediction, View
@@ -17,9 +19,11 @@ def record(
 ) -> Explanation:
     """Return the explanation of one prediction; ``found`` is what the method itself gives.
 
-    That is ``saliency`` and ``raw``, and where they apply ``signed``, ``seed``, ``parameters``
-    and ``superpixels``: see `Explanation`.
+    That is ``saliency`` and ``raw``, and where they apply ``signed``, ``seed``, ``parameters``,
+    ``superpixels`` and ``no_signal``: see `Explanation`.
     """
+    if found.get("no_signal"):
+        found["saliency"] = np.zeros_like(found["saliency"])
     return Explanation(
         method=method,
         image=photograph.id,

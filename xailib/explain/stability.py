@@ -21,6 +21,7 @@ from torch import Tensor
 
 from xailib.errors import InputError
 from xailib.explain.explanation import Superpixels
+from xailib.explain.signal import FLOAT32, exact_to
 
 REFITS = 100
 _PAIRS = 2**18  # samples times pairs of superpixels at a time: 2 MB stay in the cache
@@ -60,6 +61,9 @@ class Stability:
         The share that two halves reach with the confidence `CONFIDENCE`.
     rank_correlation : float
         Mean Spearman correlation of the weights from two halves.
+    choice : bool
+        Whether there is anything to choose: more superpixels than the mask is to hold, and a
+        score that is not constant.
     """
 
     samples: int
@@ -70,11 +74,12 @@ class Stability:
     shared: float
     shared_low: float
     rank_correlation: float
+    choice: bool = True
 
     @property
     def stable(self) -> bool:
         """Whether two runs of half the length choose much the same: see `AGREEMENT`."""
-        return self.shared_low >= AGREEMENT
+        return self.choice and self.shared_low >= AGREEMENT
 
 
 def stability(
@@ -118,7 +123,14 @@ def stability(
         float(part.mean()),
         float(np.quantile(part, 1 - CONFIDENCE)),
         float(rank_correlation(one, other).mean()),
+        choosable(shown, scores, num_features),
     )
+
+
+def choosable(shown: Shown, scores: Scores, num_features: int) -> bool:
+    """Return whether there is anything to choose, see `Stability`."""
+    varies = np.ptp(scores) > exact_to(scores, FLOAT32)
+    return bool(varies) and num_features < shown.shape[1]
 
 
 def mask_is_stable(
@@ -130,6 +142,8 @@ def mask_is_stable(
     device: Device = "cpu",
 ) -> bool:
     """Return whether the mask that these samples give is stable, as `Stability.stable`."""
+    if not choosable(shown, scores, num_features):
+        return False
     part = shared_by_halves(shown, scores, num_features, block, seed, device)
     return bool(np.quantile(part, 1 - CONFIDENCE) >= AGREEMENT)
 

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from types import MappingProxyType
 
 import torch
+from jaxtyping import Float64, Shaped
+from torch import Tensor
 
 from xailib.errors import unknown_name
 
@@ -76,3 +78,9 @@ def _fp32(name: str) -> Iterator[None]:
     finally:
         for place, value in zip(places, before, strict=True):
             place.fp32_precision = value
+
+
+def double(tensor: Shaped[Tensor, "*shape"]) -> Float64[Tensor, "*shape"]:
+    """Return a tensor in float64, on the host where its device has none (Apple's GPU)."""
+    here = tensor.cpu() if tensor.device.type == "mps" else tensor
+    return here.to(torch.float64)
