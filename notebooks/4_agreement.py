@@ -52,7 +52,7 @@ around = load_boxes(boxes)
 limes, cams = load_explanations(lime_run), load_explanations(cam_run)
 photographs = load_images(images)
 pictures_of = {photograph.sha256: photograph.pixels for photograph in photographs}
-limes = [lime for lime in limes if lime.image_sha256 in pictures_of]
+limes = limes_found = [lime for lime in limes if lime.image_sha256 in pictures_of]
 if not limes:
     raise InputError("images: none of these photographs is in the two runs; give the same images")
 table = lime_cam_agreement(limes, cams, num_features=num_features, rule=mask_rule, threshold=threshold, allow=allow)
@@ -61,7 +61,11 @@ if table["iou"].isna().any():
     table, limes = table[~table["image"].isin(empty)], [lime for lime in limes if lime.image not in empty]
     if table.empty:
         raise InputError("images: in every photograph both masks are empty: no superpixel supports the target")
-    display(Markdown(f"Excluded because both masks are empty: {', '.join(sorted(empty))}."))
+    display(Markdown(f"Excluded because both masks are empty: {', '.join(map(figures.verbatim, sorted(empty)))}."))
+limes = [lime for lime in limes if lime.image in set(table["image"])]
+nothing = figures.left_out(e for e in [*limes_found, *cams] if e.image_sha256 in pictures_of)
+if nothing:
+    display(Markdown(nothing))
 run = start_run(
     out_dir,
     "4_agreement",
@@ -139,7 +143,7 @@ display(
         f"({metrics['iou1_least']:.2f} to {metrics['iou1_most']:.2f}); random masks of the same areas reach "
         f"{metrics['chance1']:.2f}. "
         + (
-            f"At or below chance: {', '.join(below)}."
+            f"At or below chance: {', '.join(map(figures.verbatim, below))}."
             if below
             else "In every photograph the agreement exceeds that of random masks."
         )
@@ -164,7 +168,7 @@ targets = [lime.image for lime in limes if any(c.image == lime.image and c.targe
 if len(networks) > 1:
     display(Markdown(f"**This run compares two networks**, as `allow` permits: {', '.join(sorted(networks))}."))
 if targets:
-    display(Markdown(f"**LIME and the heatmaps explain different classes** in {', '.join(targets)}."))
+    display(Markdown(f"**LIME and the heatmaps explain different classes** in {', '.join(map(figures.verbatim, targets))}."))
 
 # %% [markdown]
 # ## Method
@@ -186,7 +190,7 @@ by_image = {lime.image: lime for lime in limes}
 drawn = list(dict.fromkeys(table["image"]))
 cam_names = list(dict.fromkeys(table["cam"]))
 cam_of = {(cam.image, cam.method): cam for cam in cams}
-scores = table.set_index(["image", "lime", "cam"])["iou"]
+scores = {(row.image, row.lime, row.cam): f"{row.iou:.2f}" for row in table.itertuples()}
 pictures, labels = [], []
 for image in drawn:
     lime = by_image[image]
@@ -194,9 +198,14 @@ for image in drawn:
     mask = lime_mask(lime, num_features, "positive")
     pictures.append(
         [view, figures.outlined(view, mask)]
-        + [figures.overlap(view, mask, in_frame_of(cam_of[image, cam], lime)) for cam in cam_names]
+        + [
+            figures.overlap(view, mask, in_frame_of(cam, lime))
+            if cam and not cam.no_signal
+            else cam and figures.drawn(view, cam)
+            for cam in (cam_of.get((image, name)) for name in cam_names)
+        ]
     )
-    ious = ", ".join(f"{scores[image, 'LIME 1', cam]:.2f}" for cam in cam_names)
+    ious = ", ".join(scores.get((image, "LIME 1", cam), "–") for cam in cam_names)
     labels.append(f"{image}: {lime.target_name}; IoU {ious}")
 cam_titles = [figures.NAMES[cam] for cam in cam_names]
 figures.publish(
@@ -344,16 +353,17 @@ best = metrics["iou1_best_image"]
 lime = by_image[best]
 view = lime.frame.show(pictures_of[lime.image_sha256])
 mask = lime_mask(lime, num_features, "positive")
-heats = [figures.heat(view, in_frame_of(cam_of[best, cam], lime)) for cam in cam_names]
+best_cams = [cam for cam in cam_names if not cam_of[best, cam].no_signal]
+heats = [figures.heat(view, in_frame_of(cam_of[best, cam], lime)) for cam in best_cams]
 agreed = figures.overlap(view, mask, in_frame_of(cam_of[best, first], lime))
 figures.publish(
     run,
     figures.panels(
         [view, figures.outlined(view, mask), *heats, agreed],
-        [lime.target_name, "LIME 1", *cam_titles, "overlap"],
+        [lime.target_name, "LIME 1", *(figures.NAMES[cam] for cam in best_cams), "overlap"],
     ),
     "side-by-side",
-    f"One photograph, one prediction ({lime.target_name}), {1 + len(cam_names)} explanations. Last: agreement (white) of "
+    f"One photograph, one prediction ({figures.verbatim(lime.target_name)}), {1 + len(best_cams)} explanations. Last: agreement (white) of "
     f"LIME 1 and {figures.NAMES[first]}, thresholded to LIME's area. This is the photograph with the highest IoU of "
     f"{metrics['images']}: {metrics['iou1_most']:.2f}, {rule_text}.",
     f"A row of images of {best}: the view, LIME's mask, heatmaps by {', '.join(cam_titles)}, and the overlap.",

@@ -66,7 +66,7 @@ from xailib.report.figures import style as figures
 from xailib.report.run.results import load_explanations, project_root, run_digest, start_run
 
 photographs = load_images(images)
-own = [e for e in load_explanations(lime_run) if e.method == "lime"]
+own = [e for e in load_explanations(lime_run) if e.method == "lime" and not e.no_signal]
 if not any((p.id, p.sha256) == (e.image, e.image_sha256) for p in photographs for e in own):
     raise InputError("images: none of these photographs is in the LIME run; give the same images")
 classifier = load_classifier(model, weights or None, device, seed)
@@ -94,8 +94,10 @@ pools = {"independent": []}
 for photograph in long:
     with suppress(InputError):  # is among the run's failures; the other photographs are enough
         pools["independent"] += sampled("independent", pool if photograph is long[0] else pool // 2, [photograph])
+pools["independent"] = [e for e in pools["independent"] if not e.no_signal]
 if not pools["independent"]:
-    raise InputError(run.failures[-1]["reason"])
+    nothing = "explanations: none says anything about its class"
+    raise InputError(run.failures[-1]["reason"] if run.failures else nothing)
 long = [p for p in long if p.sha256 in {e.image_sha256 for e in pools["independent"]}]
 pools |= {design: sampled(design, design_pool, long, design=design) for design in designs}
 other = "slic" if segmentation != "slic" else "quickshift"

@@ -1,6 +1,7 @@
 """Figures and tables of a run as the site shows them, and the directives that draw them."""
 
 import json
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def sections(outputs: list[dict[str, Any]], run: Path) -> list[dict[str, Any]]:
             {**published, "table": "".join(output["data"]["text/html"]), "run": place_of(run)}
         )
         texts.append(
-            f"({published['name']})=\n## {published['explorer']}\n\n"
+            f"({published['name']})=\n## {published['heading']}\n\n"
             f"```{{explorer}}\n{body}\n```\n\n{_links(published, run)}\n"
         )
     if found:
@@ -163,7 +164,7 @@ class Explorer(SphinxDirective):
         caption = nodes.caption("", "", *self.parse_inline(told["caption"])[0])
         table = (
             '<div class="xailib-table" tabindex="0" role="region" '
-            f'aria-label="Scores of {told["explorer"]}">{told["table"]}</div>'
+            f'aria-label="Scores of {escape(told["explorer"])}">{told["table"]}</div>'
         )
         legend = nodes.legend("", nodes.raw("", table, format="html"))
         figure = nodes.figure("", views, caption, legend, classes=["explorer"])

@@ -89,7 +89,8 @@ def compare(
     Parameters
     ----------
     maps : mapping from (method, key) to explanations
-        Those of each photograph; one that the reference lacks is left out.
+        Those of each photograph; one that the reference lacks is left out, and so is a map that
+        says nothing (`xailib.explain.signal`).
     reference : key
         Which of them, one a photograph, the others are compared with: it is among the rows, with
         similarity 1.
@@ -113,12 +114,14 @@ def compare(
     """
     rows = []
     for (method, key), explanations in maps.items():
-        trained = {e.image_sha256: e for e in maps[method, reference]}
+        trained = {e.image_sha256: e for e in maps[method, reference] if not e.no_signal}
         for other in explanations:
             first = trained.get(other.image_sha256)
             if first is None:
                 continue
             check_comparable(first, other, allow)
+            if other.no_signal:
+                continue
             labels = {"image": other.image, "method": method, column: key}
             alike = similarity(first.saliency, in_frame_of(other, first), signed=first.signed)
             rows.append({**labels, "target": other.target_name, **alike})
@@ -138,7 +141,8 @@ def null_baseline(maps: Mapping[str, Sequence[Explanation]]) -> pd.DataFrame:
     Parameters
     ----------
     maps : mapping from method to explanations
-        Of the trained network, one for each of at least two photographs.
+        Of the trained network, one for each of at least two photographs. Maps that say nothing
+        are left out; the same photograph under two names is no pair.
 
     Returns
     -------
@@ -154,13 +158,18 @@ def null_baseline(maps: Mapping[str, Sequence[Explanation]]) -> pd.DataFrame:
     for method, explanations in maps.items():
         if len(explanations) < 2:
             raise InputError(f"images: {len(explanations)} for {method}; a null baseline needs two")
-        for number, a in enumerate(explanations):
-            for b in explanations[:number]:
+        said = [one for one in explanations if not one.no_signal]
+        for number, a in enumerate(said):
+            for b in said[:number]:
+                if a.image_sha256 == b.image_sha256:
+                    continue
                 alike = similarity(a.saliency, b.saliency, signed=a.signed)
                 rows += [
                     {"method": method, "image": one.image, "other": two.image, **alike}
                     for one, two in ((a, b), (b, a))
                 ]
+    if not rows:
+        raise InputError("maps: no method has two maps of different photographs that say anything")
     return pd.DataFrame(rows)
 
 
@@ -193,27 +202,27 @@ def verdict(
     Returns
     -------
     DataFrame
-        One row for each method: method, photographs, verdict; `left` (residual) and `floor` (null
-        baseline), mean similarities with their intervals (left_low, left_high, floor_low,
-        floor_high).
+        One row for each method of which maps say anything: method, photographs, verdict; `left`
+        (residual) and `floor` (null baseline), mean similarities with their intervals (left_low,
+        left_high, floor_low, floor_high).
 
     Raises
     ------
     InputError
-        For an unknown measure, several rows for one method and photograph, or none.
+        For an unknown measure, several rows for one method and photograph, or no method that
+        can be judged.
     """
     if measure not in MEASURES:
         raise unknown_name("measure", measure, MEASURES)
     if table.duplicated(["method", "image"]).any():
         raise InputError("table: several rows for one method and photograph; give one stage")
-    rows = []
+    rows, lacking = [], ""
     for method, part in table.groupby("method", sort=False):
         pairs = unrelated[unrelated["method"] == method]
         left = part[measure].dropna().to_numpy(float)
         if pairs.empty or not len(left):
-            raise InputError(
-                f"table: nothing to judge {method!r} by; it needs {measure} and a null baseline"
-            )
+            lacking = str(method)
+            continue
         square = pairs.pivot(index="image", columns="other", values=measure).to_numpy(float)
         each = pseudo_values(square)
         # Student's intervals do not know that no similarity is beyond these.
@@ -228,4 +237,8 @@ def verdict(
         middle = pairs[measure].mean() if np.isnan(each).any() else each.mean()
         found |= {"floor": middle, "floor_low": floor_low, "floor_high": floor_high}
         rows.append(found)
+    if not rows:
+        raise InputError(
+            f"table: nothing to judge {lacking!r} by; it needs {measure} and a null baseline"
+        )
     return pd.DataFrame(rows)

@@ -395,7 +395,7 @@ class Lime:
             fits = ridge.fit(shown, together, near * upload(used, device))
             return [together, fits.weights, fits.intercept, fits.fit]
         (rows,), (rng,) = data, staged.random  # alone
-        found = ridge.fit_as_lime(rows, scores[0].numpy(), rng)
+        found = ridge.fit_as_lime(rows, scores[0].cpu().numpy(), rng)
         return [
             together,
             *(torch.tensor(np.array(part))[None] for part in zip(*found, strict=True)),

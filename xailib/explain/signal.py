@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float
 
 from xailib.networks.classifier import Classifier
+from xailib.networks.precision import ROUNDING
 
-FLOAT32 = 8 * 2.0**-23  # sums in another order differ by some roundings
 _PRECISIONS = MappingProxyType({"exact": 0.0, "tf32": 2.0**-10, "half": 2.0**-7})
 
 
@@ -20,7 +20,7 @@ def rounding(classifier: Classifier) -> float:
     """Return how exact a network's scores are, relative to the largest of them."""
     kinds = {p.dtype for p in classifier.module.parameters() if p.is_floating_point()}
     coarse = [torch.finfo(kind).eps for kind in kinds if torch.finfo(kind).bits < 32]
-    return max(FLOAT32, _PRECISIONS[classifier.precision], *coarse)
+    return max(ROUNDING, _PRECISIONS[classifier.precision], *coarse)
 
 
 def exact_to(
@@ -38,7 +38,7 @@ def no_signal(
     moved: float = np.inf,
     exact_to: float = 0.0,
     terms: float = 0.0,
-    relative: float = FLOAT32,
+    relative: float = ROUNDING,
     what: str = "score",
 ) -> str:
     """Return why a map says nothing about its target; an empty string if it says something.
@@ -64,7 +64,8 @@ def no_signal(
     if moved <= exact_to:
         exactly = moved == 0
         if what == "gradient":
-            return f"the gradient is {'exactly zero' if exactly else 'below the rounding'}"
+            how = "exactly zero" if exactly else "below the score's rounding"
+            return f"gradient times activation is {how}"
         return f"the score is constant{'' if exactly else ' within its rounding'}"
     least = relative * max(terms, float(np.abs(raw).max()))
     if least == 0:

@@ -21,7 +21,8 @@ from torch import Tensor
 
 from xailib.errors import InputError
 from xailib.explain.explanation import Superpixels
-from xailib.explain.signal import FLOAT32, exact_to
+from xailib.explain.signal import exact_to
+from xailib.networks.precision import ROUNDING
 
 REFITS = 100
 _PAIRS = 2**18  # samples times pairs of superpixels at a time: 2 MB stay in the cache
@@ -129,7 +130,7 @@ def stability(
 
 def choosable(shown: Shown, scores: Scores, num_features: int) -> bool:
     """Return whether there is anything to choose, see `Stability`."""
-    varies = np.ptp(scores) > exact_to(scores, FLOAT32)
+    varies = np.ptp(scores) > exact_to(scores, ROUNDING)
     return bool(varies) and num_features < shown.shape[1]
 
 
@@ -203,6 +204,7 @@ def _sums(shown: Shown, scores: Scores, counts: Counts, device: Device) -> Float
     superpixel times the score, of the score, and of nothing (the weights themselves).
     """
     place, double = torch.device(device), torch.float64
+    place = torch.device("cpu") if place.type == "mps" else place  # which has no float64
     columns = torch.from_numpy(shown).to(place, double)
     values = torch.from_numpy(scores - scores.mean()).to(place, double)[:, None]
     weights = torch.from_numpy(counts * closeness(shown)).to(place)

@@ -19,6 +19,7 @@ from xailib.errors import unknown_name
 # score (at least 1): further away it is another network.
 TOLERANCES: Mapping[str, float] = MappingProxyType({"exact": 1e-3, "tf32": 5e-3, "half": 5e-2})
 PRECISIONS = tuple(TOLERANCES)
+ROUNDING = 8 * 2.0**-23  # of float32: sums in another order differ by some of its roundings
 
 
 def check_precision(precision: str) -> str:

@@ -240,6 +240,11 @@ class Cam:
                 made = []
                 for place, target in enumerate(targets[image]):
                     one = raw[image, place]
+                    if not np.isfinite(one).all():
+                        raise InputError(
+                            f"layer: features or gradients of {self.layer!r} overflow for "
+                            f"{seen.photograph.id!r}; name another layer"
+                        )
                     nothing = no_signal(
                         one,
                         signed=False,

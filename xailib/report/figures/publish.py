@@ -31,7 +31,15 @@ from xailib.report.run.results import Run
 GROUND = "#121212"  # of the site's dark mode
 KEPT = "kept"  # the gid of an artist on an image: its colour stays as it is
 _NUMBERS = re.compile(r"(?<=>)[+-]?\d[\d.]*( to [+-]?\d[\d.]*)?(?=<)")  # a cell of one or two
+# What Markdown reads as markup; within a word an underscore is none.
+_MARKS = re.compile(r"[\\`*\[\]{}<>$|~^&]|(?<![^\W_])_|_(?![^\W_])")
 _SIGNED_ZERO = re.compile(r"[+-](?=0(\.0+)?(?![\d.]))")
+
+
+def verbatim(name: str) -> str:
+    """Return a name of a file or class as Markdown that shows it as it is."""
+    escaped = _MARKS.sub(r"\\\g<0>", name)
+    return " ".join(escaped.split())
 
 
 def publish(
@@ -166,6 +174,7 @@ def publish_explorer(
     site = {
         "name": name,
         "explorer": title,
+        "heading": verbatim(title),
         "caption": caption,
         "views": shown,
         "rows": table["method"].tolist(),
