@@ -231,7 +231,7 @@ def evaluate_output_units(
     encoder : Encoder
         Whose text side measures how near a label is to the truth.
     only : collection of int, optional
-        Judge these units, of those that are not dead, such as the classes known to be in the probe set.
+        Judge these units, such as the classes known to be in the probe set; dead ones never.
     confidence : float
         Of the intervals.
 

@@ -19,7 +19,7 @@ from skimage.segmentation import felzenszwalb, quickshift, slic
 from torch import Tensor
 from tqdm import tqdm
 
-from xailib.errors import InputError, unknown_name
+from xailib.errors import InputError, alone, unknown_name
 from xailib.explain import quickshift as on_device
 from xailib.explain import ridge
 from xailib.explain.explanation import Explanation, Superpixels, scaled
@@ -426,7 +426,7 @@ class Lime:
                     )
                 ]
             except InputError as error:
-                outcomes.append(error)
+                outcomes.append(alone(error))
             else:
                 outcomes.append(made)
         return outcomes

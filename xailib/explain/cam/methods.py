@@ -12,7 +12,7 @@ from pytorch_grad_cam import AblationCAM, ScoreCAM
 from pytorch_grad_cam.utils.image import scale_cam_image
 from torch import Tensor
 
-from xailib.errors import InputError, unknown_name
+from xailib.errors import InputError, alone, unknown_name
 from xailib.explain.cam.ablation import RULES, ablation_weights, closed_weights, shortcut
 from xailib.explain.cam.gradient import (
     GRADIENT_METHODS,
@@ -268,7 +268,7 @@ class Cam:
                         )
                     )
             except InputError as error:
-                outcomes.append(error)
+                outcomes.append(alone(error))
             else:
                 outcomes.append(made)
         return outcomes
