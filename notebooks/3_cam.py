@@ -97,7 +97,7 @@ medians = table.groupby("method", sort=False)[
     ["above_half", "above_zero", "rank_correlation"]
 ].median().reindex(methods)
 metrics = {
-    "images": len(maps[first]),
+    "images": table["image"].nunique(),
     "layer": layer_name,
     **{
         f"{method.replace('+', 'p')}_{column}": float(medians.loc[method, column])

@@ -51,7 +51,7 @@ HEADING = 0.2  # inches above it
 _SCRIPTS = (
     "Noto Sans CJK JP", "Noto Sans CJK SC", "WenQuanYi Zen Hei", "Hiragino Sans", "PingFang SC",
     "Yu Gothic", "Microsoft YaHei", "Malgun Gothic", "Noto Sans Arabic", "Noto Sans Hebrew",
-    "Noto Sans Devanagari", "Noto Sans Thai", "Arial Unicode MS", "Last Resort High-Efficiency",
+    "Noto Sans Devanagari", "Noto Sans Thai", "Arial Unicode MS",
 )  # fmt: skip
 PER_CENT = "\N{NO-BREAK SPACE}%"  # as the site writes it behind a number
 
@@ -79,7 +79,7 @@ def style() -> AbstractContextManager[None]:
 def _fonts() -> list[str]:
     """Return matplotlib's own font, and behind it those installed for other scripts.
 
-    The last one has a box for every character that no other has.
+    What none has is a box: matplotlib's own last resort.
     """
     found = {font.name for font in fontManager.ttflist}
     return ["DejaVu Sans", *(name for name in _SCRIPTS if name in found)]
