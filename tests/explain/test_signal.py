@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import explanation, lime_explanation
+from faults_table import shown
 from nets import CATEGORIES, Plain, Skipping, classifier, photograph, vit
 from torch import nn
 
@@ -132,25 +133,25 @@ def test_rounding_follows_the_type_of_the_weights_and_the_precision():
     exact.module.half()
     assert rounding(exact) == torch.finfo(torch.float16).eps
     # A probability near one is exact to its own last digits, whatever the scores.
-    assert exact_to(np.array([1.0]), 1e-6, 50) == pytest.approx(1e-6)
-    assert exact_to(np.array([0.5]), 1e-6, 50) == pytest.approx(1.3e-5)
+    assert exact_to(np.array([1.0]), 1e-6, 50.0) == pytest.approx(1e-6)
+    assert exact_to(np.array([0.5]), 1e-6, 50.0) == pytest.approx(1.3e-5)
 
 
 def test_drawing_until_stable_never_ends_as_stable_on_noise():
     lime = explain_lime(untrained_head(), PHOTO, **{**FEW, "num_samples": "auto"}, max_samples=2000)
     assert lime.parameters["stopped"] == "no signal"
     assert len(lime.superpixels.shown) == 250  # at the first look
-    shown = RNG.random((400, 12)) < 0.5
-    shown[0] = True
+    samples = RNG.random((400, 12)) < 0.5
+    samples[0] = True
     noise = 0.7 + 1e-8 * RNG.random(400).astype(np.float32)
-    clear = shown @ np.linspace(1, 2, 12)
-    assert not mask_is_stable(shown, noise, 3)
-    assert not mask_is_stable(shown, np.full(400, 0.5), 3)
-    assert mask_is_stable(shown, clear, 3)
+    clear = samples @ np.linspace(1, 2, 12)
+    assert not mask_is_stable(samples, noise, 3)
+    assert not mask_is_stable(samples, np.full(400, 0.5), 3)
+    assert mask_is_stable(samples, clear, 3)
     # With fewer superpixels than are asked for there is no choice that could be stable.
-    assert not mask_is_stable(shown, clear, 12)
+    assert not mask_is_stable(samples, clear, 12)
     parts = lime_explanation(np.arange(12).reshape(3, 4), [0.0] * 12).superpixels
-    parts = replace(parts, shown=shown, scores=clear)
+    parts = replace(parts, shown=samples, scores=clear)
     assert [stability(parts, count).stable for count in (3, 12, 40)] == [True, False, False]
 
 
@@ -178,7 +179,7 @@ def limes(count, silent=()):
 def test_tables_leave_out_what_says_nothing():
     some, cams = limes(4, {1}), [blob(n, no_signal="x" if n == 2 else "") for n in range(4)]
     assert set(lime_cam_agreement(some, cams, num_features=3)["image"]) == {"p0", "p3"}
-    with pytest.raises(InputError, match="that says anything; in 'p0': the score is constant"):
+    with pytest.raises(InputError, match=shown("no_signal")):
         lime_cam_agreement(limes(1, {0}), cams[:1])
     maps = [one for pair in zip(some, cams, strict=True) for one in maps_of(pair, 3)]
     assert [(one.image, one.name) for one in maps if one.image in ("p1", "p2")] == [
@@ -231,6 +232,23 @@ def test_guided_backpropagation_of_a_dead_network_says_nothing():
     assert found.no_signal == "the map is exactly zero"
     flat = replace(PHOTO, pixels=np.full_like(PHOTO.pixels, 90))
     assert explain_targets(net, flat, "edges", [0])[0].no_signal
+
+
+class Overflowing(Plain):
+    """Features beyond all numbers, whose classes are told apart all the same."""
+
+    def forward(self, x):
+        features = self.body(self.stem(x))
+        return self.fc(torch.flatten(self.pool(features), 1).clamp(-1, 1))
+
+
+def test_a_layer_that_overflows_is_named():
+    net = classifier(Overflowing)
+    net.module.body[1].bias.data[0] = float("inf")
+    assert np.isfinite(net.logits(net.view(PHOTO).pixels[None])).all()
+    for method in ("gradcam", "ablationcam"):
+        with pytest.raises(InputError, match=shown("overflowing_layer")):
+            explain_cam(net, PHOTO, method)
 
 
 class Broken(Plain):
