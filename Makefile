@@ -1,4 +1,5 @@
 # make report   environment, notebooks, site        make test   environment, whole test suite
+# make pdf      the last report as one PDF file (needs Chromium)
 PYTHON  ?= python3
 PROFILE ?= embedded
 # Notebooks at a time. Empty: one after the other, each with all cores and its progress shown.
@@ -7,17 +8,28 @@ WORKERS ?= 2
 TESTERS ?= 4
 # One after the other: forks, which end a worker of pytest-xdist, and runs that start processes themselves.
 ALONE   := tests/images/test_pool.py tests/report/run
+BROWSER ?= $(or $(CHROMIUM),$(shell command -v chromium || command -v google-chrome))
 BIN     := .venv/bin
 SHELL   := /bin/bash
 
 # Exact versions of what looks after the versions themselves.
 TOOLS   := .venv/tools/bin
 
-.PHONY: report run test lint pair lab links bench bench-gpu fuzz lock audit licences hooks clean
+.PHONY: report pdf run test lint pair lab links bench bench-gpu fuzz lock audit licences hooks clean
 .DELETE_ON_ERROR:
 
 report: .venv/ready pair
 	$(BIN)/xailib report $(PROFILE) $(addprefix --workers=,$(WORKERS))
+
+# The report of the last `make report` as one file, printed by a browser. Its page lies in book/, but
+# asks for images from the folder above.
+pdf: .venv/ready
+	XAILIB_PROFILE=$(PROFILE) $(BIN)/jupyter-book build . --builder singlehtml --path-output _build/pdf
+	cp _build/pdf/_build/singlehtml/book/index.html _build/pdf/_build/singlehtml/report.html
+	$(BROWSER) --headless --no-sandbox --disable-gpu --user-data-dir=$$(mktemp -d) --no-pdf-header-footer \
+	  --virtual-time-budget=60000 --print-to-pdf=_build/$(PROFILE).pdf \
+	  file://$(CURDIR)/_build/pdf/_build/singlehtml/report.html
+	@echo _build/$(PROFILE).pdf
 
 run: .venv/ready pair
 	$(BIN)/xailib run $(PROFILE)

@@ -3,11 +3,15 @@
 import importlib.util
 import re
 import shutil
+import textwrap
 from functools import cache
+from html import escape, unescape
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+from docutils import nodes
+from PIL import Image, ImageOps
+from runs import results_folder
 from sphinx.application import Sphinx
 from sphinx.util import logging
 from sphinx.util.fileutil import copy_asset
@@ -70,6 +74,43 @@ def drop_thebe(
         return "thebe" in str(file).lower() or "THEBE" in body
 
     context["script_files"] = [f for f in context.get("script_files", []) if not asks_thebe(f)]
+
+
+def describe(
+    app: Sphinx,
+    pagename: str,
+    templatename: str,
+    context: dict[str, Any],
+    doctree: nodes.document | None,
+) -> None:
+    """Say in a page's head what it is about, for search engines and for links that are shared."""
+    if doctree is None:
+        return
+    paragraphs = (node.astext() for node in doctree.findall(nodes.paragraph))
+    text = textwrap.shorten(next(paragraphs, ""), 200, placeholder=" …")
+    tags = {
+        "description": text,
+        "og:title": unescape(re.sub("<[^>]*>", "", context.get("title", ""))),
+        "og:description": text,
+        "og:type": "article",
+        "twitter:card": "summary_large_image",
+    }
+    if app.config.html_baseurl:
+        tags["og:image"] = f"{app.config.html_baseurl.rstrip('/')}/_static/card.png"
+    context["metatags"] = context.get("metatags", "") + "".join(
+        f'<meta {"property" if name.startswith("og:") else "name"}="{name}" '
+        f'content="{escape(value)}" />\n'
+        for name, value in tags.items()
+    )
+
+
+def draw_card(app: Sphinx, error: Exception | None) -> None:
+    """Make the image of links that are shared, 1200 x 630 pixels, of the first figure."""
+    first = results_folder() / "4_agreement" / "figures" / "side-by-side.webp"
+    if error is None and app.builder.format == "html" and first.is_file():
+        with Image.open(first) as figure:
+            card = ImageOps.pad(figure.convert("RGB"), (1200, 630), color="white")
+        card.save(Path(app.outdir, "_static", "card.png"), optimize=True)
 
 
 def copy_mathjax(app: Sphinx, error: Exception | None) -> None:
@@ -164,6 +205,8 @@ def setup(app: Sphinx) -> None:
     app.connect("autodoc-process-docstring", keep_together, priority=400)  # before napoleon
     app.connect("config-inited", serve_mathjax, priority=100)
     app.connect("html-page-context", drop_thebe, priority=900)
+    app.connect("html-page-context", describe)
+    app.connect("build-finished", draw_card)
     app.connect("build-finished", copy_mathjax)
     app.connect("build-finished", mend_pages)
     app.connect("build-finished", drop_unused)

@@ -7,24 +7,27 @@ from pathlib import Path
 from typing import Any
 
 from runs import failed, place_of
+from sphinx.config import Config
 
 
-def cell(manifest: dict[str, Any], run: Path) -> dict[str, Any]:
+def cell(manifest: dict[str, Any], run: Path, config: Config) -> dict[str, Any]:
     """Return the notebook cell that says what made a page."""
     versions = ", ".join(
         f"{name} {manifest['versions'][name]}"
         for name in ("xailib", "python", "torch", "torchvision", "lime", "grad-cam")
     )
     task = manifest["task"]
+    drawn = manifest["parameters"].get("seed")
+    seed = "" if drawn is None else f"Seed\n: {drawn}\n\n"
+    clone = ""
+    if address := config.html_theme_options.get("repository_url"):
+        clone = f"git clone {address} xailib && cd xailib && make .venv/ready\n"
     text = f"""(made-{task.replace("_", "-")})=
 ## Provenance
 
 {_ingredients(manifest["inputs"])}
 
-Seed
-: {manifest["parameters"].get("seed", "none (deterministic)")}
-
-Run
+{seed}Run
 : {manifest["finished"][:10]} in {manifest["seconds"]:.0f} s on {manifest["machine"]}, commit
   `{manifest["commit"]}`, {versions}. Full manifest, with the hash of every file:
   {{download}}`manifest.json <{place_of(run)}/manifest.json>`
@@ -33,7 +36,7 @@ Run
 :class: tip reproduce
 
 ```bash
-papermill notebooks/{task}.ipynb out.ipynb {_words(manifest)}
+{clone}.venv/bin/papermill notebooks/{task}.ipynb out.ipynb {_words(manifest)}
 ```
 :::
 """

@@ -7,11 +7,14 @@ show, with why, in JSON. Numbers in ``metrics.json`` become substitutions
 `provenance`, what is mended in the built pages in `pages`.
 """
 
+import base64
+import io
 import json
 import sys
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.util import logging
@@ -36,7 +39,14 @@ def add_numbers(app: Sphinx, config: Config) -> None:
         "profile": results_folder().name,
     }
     config.xailib_failed = failed()
-    config.html_theme_options["extra_footer"] = provenance.footer(results_folder())
+    theme = config.html_theme_options
+    if theme.get("repository_url"):
+        theme["use_repository_button"] = True
+        theme["launch_buttons"] = {
+            "notebook_interface": "jupyterlab",
+            "binderhub_url": "https://mybinder.org",
+        }
+    theme["extra_footer"] = provenance.footer(results_folder())
 
 
 def show_run(app: Sphinx, docname: str, source: list[str]) -> None:
@@ -58,15 +68,17 @@ def show_run(app: Sphinx, docname: str, source: list[str]) -> None:
     if notebook["metadata"].get("papermill", {}).get("exception"):
         log.warning("the run of %s failed", task, location=docname)
     cells = []
+    code: list[str] = []
     for cell in notebook["cells"]:
         _hide_parameters(cell)
         if cell["cell_type"] == "code":
+            _fold(cell, code)
             outputs = shown.without_captions(cell["outputs"])
             cells += shown.sections(outputs, run)
             cell["outputs"] = [shown.as_markdown(output, run) for output in outputs]
         cells.append(cell)
     manifest = json.loads((run / "manifest.json").read_text())
-    notebook["cells"] = [*cells, provenance.cell(manifest, run)]
+    notebook["cells"] = [*cells, provenance.cell(manifest, run, app.config)]
     source[0] = json.dumps(notebook)
 
 
@@ -85,6 +97,20 @@ def _without_results(notebook: dict[str, Any], run: Path) -> dict[str, Any]:
     return {**notebook, "cells": [title, note]}
 
 
+def _fold(cell: dict[str, Any], code: list[str]) -> None:
+    """Fold the code of a cell that shows a figure or table, below that of the cells before it."""
+    tags = cell["metadata"].get("tags", [])
+    if "remove-input" not in tags:
+        return
+    source = "".join(cell["source"])
+    if "check_notebook(" not in source:  # what parameters may be says the page on all of them
+        code.append(source)
+    if any("xailib" in output.get("metadata", {}) for output in cell["outputs"]):
+        cell["source"] = "\n\n".join(code)
+        cell["metadata"]["tags"] = [*(tag for tag in tags if tag != "remove-input"), "hide-input"]
+        code.clear()
+
+
 def _hide_parameters(cell: dict[str, Any]) -> None:
     """Leave out the parameters: the provenance at the page's end says them all."""
     tags = cell["metadata"].setdefault("tags", [])
@@ -92,11 +118,36 @@ def _hide_parameters(cell: dict[str, Any]) -> None:
         tags.append("remove-cell")
 
 
+def offer_executed(app: Sphinx, error: Exception | None) -> None:
+    """Have the download button give the notebook as it was executed, with its outputs.
+
+    Its images are JPEG here: as PNG they would be a third of the site.
+    """
+    if error is None and app.builder.format == "html":
+        for page in Path(app.outdir, "_sources", "notebooks").glob("*.ipynb"):
+            executed = results_folder() / page.stem / page.name
+            if page.stem not in failed() and executed.is_file():
+                notebook = json.loads(executed.read_text(encoding="utf-8"))
+                for cell in notebook["cells"]:
+                    for output in cell.get("outputs", ()):
+                        if png := output.get("data", {}).pop("image/png", None):
+                            output["data"]["image/jpeg"] = _as_jpeg("".join(png))
+                page.write_text(json.dumps(notebook), encoding="utf-8")
+
+
+def _as_jpeg(png: str) -> str:
+    data = io.BytesIO()
+    with Image.open(io.BytesIO(base64.b64decode(png))) as image:
+        image.convert("RGB").save(data, "JPEG", quality=80, optimize=True)
+    return base64.b64encode(data.getvalue()).decode()
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register everything with Sphinx."""
     app.add_config_value("xailib_failed", {}, "env")  # a change has every page read again
     app.connect("config-inited", add_numbers, priority=100)
     app.connect("source-read", show_run, priority=10)
+    app.connect("build-finished", offer_executed)
     shown.setup(app)
     pages.setup(app)
     rooms.setup(app)

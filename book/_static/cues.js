@@ -17,6 +17,11 @@
     });
   }
 
+  // On paper nothing can be unfolded.
+  window.addEventListener("beforeprint", () => {
+    document.querySelectorAll(".xailib-table details").forEach((rows) => { rows.open = true; });
+  });
+
   // Equations come last: MathJax draws them once the page is there.
   window.addEventListener("load", () => Promise.resolve(window.MathJax?.startup?.promise).then(watch));
 })();

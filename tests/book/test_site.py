@@ -1,5 +1,6 @@
 """What each page of the built site promises its readers, in a real browser."""
 
+import json
 import re
 from pathlib import Path
 
@@ -39,6 +40,39 @@ def test_the_first_page_shows_a_figure_and_numbers(page, address):
         assert re.search(r"[+−-]\d\.\d\d", card.inner_text())
         link = card.get_by_role("link", name="See the evidence").get_attribute("href")
         assert link.startswith("../notebooks/")
+
+
+@pytest.mark.parametrize("task", ["2_lime", "3_cam", "5_faithfulness"])
+def test_the_code_of_a_figure_is_one_click_away(page, address, task):
+    page.goto(f"{address}/notebooks/{task}.html")
+    folds = page.locator(".cell details.hide")
+    assert folds.count() >= 2
+    code = folds.first.locator("pre").first
+    expect(code).to_be_hidden()
+    folds.first.locator("summary").click()
+    expect(code).to_contain_text("load_images")  # all that the figure needs, not its own cell only
+    assert "check_notebook" not in page.locator("article").inner_html()
+
+
+def test_the_notebook_that_the_button_gives_has_its_outputs(site):
+    given = json.loads((site / "_sources" / "notebooks" / "2_lime.ipynb").read_text())
+    shown = [o["data"] for cell in given["cells"] for o in cell.get("outputs", ()) if "data" in o]
+    assert any("image/jpeg" in data for data in shown)
+    assert not any("image/png" in data for data in shown)
+
+
+def test_a_page_says_what_it_is_about(site):
+    texts = {}
+    for name in PAGES:
+        html = (site / f"{name}.html").read_text()
+        found = re.search(r'<meta name="description" content="([^"]*)"', html)
+        texts[name] = found[1] if found else ""
+        assert f'property="og:description" content="{texts[name]}"' in html
+    results = [text for name, text in texts.items() if name.startswith("notebooks/")]
+    assert min(map(len, results)) > 60
+    assert len(set(results)) == len(results)
+    with Image.open(site / "_static" / "card.png") as card:
+        assert card.size == (1200, 630)
 
 
 def test_equations_are_drawn(page, address):
@@ -152,7 +186,8 @@ def test_the_site_is_small(site):
     assert sum(sizes.values()) < 25e6
     # The default profile shows more photographs than this one. What stands for each figure is what
     # it takes by its area, and the rest of the site is the same whatever the profile.
-    figures = {file for file in sizes if file.parent.name in ("_images", "_downloads")}
+    folders = {"_images", "_downloads", "_sources"}
+    figures = {file for file in sizes if folders & {folder.name for folder in file.parents}}
     assert sum(size for file, size in sizes.items() if file not in figures) < 8e6
     assert {file.suffix for file in sizes}.isdisjoint({".map", ".ttf", ".po", ".mo"})
     for file in figures:

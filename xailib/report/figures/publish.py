@@ -30,6 +30,7 @@ from xailib.report.run.results import Run
 
 GROUND = "#121212"  # of the site's dark mode
 KEPT = "kept"  # the gid of an artist on an image: its colour stays as it is
+LONG = 12  # rows of a table that are shown unfolded
 _NUMBERS = re.compile(r"(?<=>)[+-]?\d[\d.]*( to [+-]?\d[\d.]*)?(?=<)")  # a cell of one or two
 # What Markdown reads as markup; within a word an underscore is none.
 _MARKS = re.compile(r"[\\`*\[\]{}<>$|~^&]|(?<![^\W_])_|_(?![^\W_])")
@@ -99,10 +100,19 @@ def publish_table(
     """Save a table whole, and show the columns named in `headings` under these names.
 
     Writes ``name.parquet`` and ``figures/name.csv``; the site shows the caption and a link to
-    the data. `formats` has a format specification by column, such as ``"{:.2f}"``.
+    the data. `formats` has a format specification by column, such as ``"{:.2f}"``. A table of
+    more than `LONG` rows is folded, below its means by the column that is headed ``method``.
     """
     run.save_table(name, table)
     html = table_html(table, name, headings, formats)
+    if len(table) > LONG:
+        html = f"<details><summary>All {len(table)} rows</summary>\n{html}</details>"
+        if by := [column for column, heading in headings.items() if heading == "method"]:
+            shown = table[list(headings)].groupby(by, sort=False)
+            means = shown.mean(numeric_only=True).reset_index()
+            columns = {column: headings[column] for column in headings if column in means}
+            kept = {column: form for column, form in (formats or {}).items() if column in means}
+            html = f"{table_html(means, f'{name}-means', columns, kept)}\n{html}"
     site = {"name": name, "caption": caption, "data": save_data(run, name, table)}
     display({"text/html": html, "text/plain": caption}, raw=True, metadata={"xailib": site})
 
