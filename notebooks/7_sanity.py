@@ -230,7 +230,7 @@ figures.publish(
         [figures.NAMES[method] for method in used],
     ),
     "sanity-gallery",
-    f"The maps of *{photograph.id}* for {ranked[photograph.id][0].name}, with trained weights and with weights randomised "
+    f"The maps of *{figures.verbatim(photograph.id)}* for {figures.verbatim(ranked[photograph.id][0].name)}, with trained weights and with weights randomised "
     "down to the block above each column. Each map is scaled to its own range and clipped at its 99th percentile. LIME's maps "
     "are signed: red supports, blue opposes.",
     f"Grid of maps of {photograph.id}: {len(used)} methods in rows, trained and {stages} random networks in columns.",

@@ -181,7 +181,7 @@ figures.publish(
     raster=False,
 )
 said = "; ".join(
-    f"*{image}*: {f'{count} samples' if count else f'not after {drawn[image]}'}" for image, count in enough.items()
+    f"*{figures.verbatim(image)}*: {f'{count} samples' if count else f'not after {drawn[image]}'}" for image, count in enough.items()
 )
 display(Markdown(f"Samples at which `\"auto\"` finds the mask stable: {said}."))
 
@@ -194,7 +194,7 @@ figures.publish(
     run,
     stability_figures.weights_chart(weights_of_one),
     "stability-weights",
-    f"Every superpixel of *{own[0].image}* ({own[0].target_name}): its weight with the 95 % bootstrap interval from "
+    f"Every superpixel of *{figures.verbatim(own[0].image)}* ({figures.verbatim(own[0].target_name)}): its weight with the 95 % bootstrap interval from "
     f"{details[0].samples} samples (filled: in the mask); below, its selection frequency in half-samples.",
     f"Weights of {len(details[0].low)} superpixels with intervals, sorted; bars of their selection frequencies.",
     weights_of_one,
@@ -252,7 +252,7 @@ figures.publish_table(
 few = table.loc[table["shared"].idxmin()]
 display(
     Markdown(
-        f"The least stable explanation is that of *{few['image']}*, with {few['superpixels']} superpixels: its halves share {few['shared']:.0%}. "
+        f"The least stable explanation is that of *{figures.verbatim(few['image'])}*, with {few['superpixels']} superpixels: its halves share {few['shared']:.0%}. "
         f"On average {metrics['sure']:.1f} of {num_features} superpixels are selected in at least {MIN_FREQUENCY:.0%} of half-samples. The selection varies at the "
         "end of the ranking, where several superpixels have similar weights but the number selected is fixed."
     )

@@ -23,7 +23,6 @@ from xailib.explain.cam import methods as cam
 from xailib.explain.explanation import Explanation, scaled
 from xailib.explain.lime import explain_lime_targets
 from xailib.explain.record import record
-from xailib.explain.signal import no_signal
 from xailib.explain.stream import explain_alone
 from xailib.images.load import Photograph
 from xailib.networks.classifier import Classifier
@@ -286,5 +285,4 @@ def _pixel_map(
         view,
         saliency=scaled(raw, signed=False),
         raw=raw,
-        no_signal=no_signal(raw, signed=False),
     )
