@@ -4,6 +4,7 @@ Maps use perceptually uniform scales that the colour-blind can read: a sequentia
 in [0, 1], one that diverges around zero for signed ones. Nothing here sees a network.
 """
 
+import logging
 import textwrap
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
@@ -48,10 +49,11 @@ SUPPORTS, OPPOSES = "#FFD54A", "#3DA5FF"  # yellow as in the seed; blue against 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe & Ito
 CELL = 1.6  # inches an image in a gallery
 HEADING = 0.2  # inches above it
+_LAST = "Last Resort High-Efficiency"  # matplotlib's own: a box for any character
 _SCRIPTS = (
     "Noto Sans CJK JP", "Noto Sans CJK SC", "WenQuanYi Zen Hei", "Hiragino Sans", "PingFang SC",
     "Yu Gothic", "Microsoft YaHei", "Malgun Gothic", "Noto Sans Arabic", "Noto Sans Hebrew",
-    "Noto Sans Devanagari", "Noto Sans Thai", "Arial Unicode MS",
+    "Noto Sans Devanagari", "Noto Sans Thai", "Arial Unicode MS", _LAST,
 )  # fmt: skip
 PER_CENT = "\N{NO-BREAK SPACE}%"  # as the site writes it behind a number
 
@@ -79,8 +81,10 @@ def style() -> AbstractContextManager[None]:
 def _fonts() -> list[str]:
     """Return matplotlib's own font, and behind it those installed for other scripts.
 
-    What none has is a box: matplotlib's own last resort.
+    What none has is a box. That the font of boxes is not bold in headings is not worth a warning.
     """
+    log = logging.getLogger("matplotlib.font_manager")
+    log.addFilter(lambda record: _LAST not in record.getMessage())
     found = {font.name for font in fontManager.ttflist}
     return ["DejaVu Sans", *(name for name in _SCRIPTS if name in found)]
 
