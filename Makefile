@@ -15,7 +15,7 @@ SHELL   := /bin/bash
 # Exact versions of what looks after the versions themselves.
 TOOLS   := .venv/tools/bin
 
-.PHONY: report pdf run test lint pair lab links bench bench-gpu fuzz lock audit licences hooks clean
+.PHONY: report pdf run test lint pair lab links bench bench-gpu evidence fuzz lock audit licences hooks clean
 .DELETE_ON_ERROR:
 
 report: .venv/ready pair
@@ -54,9 +54,9 @@ endif
 	$(BIN)/jupytext-config --settings-file .venv/etc/jupyter/labconfig/default_setting_overrides.json set-default-viewer python
 	touch $@
 
-# The .py and the .ipynb of each notebook, brought in step; the newer one wins.
+# The .py and the .ipynb of each notebook, brought in step; if both were edited, it says so.
 pair: .venv/ready
-	@$(BIN)/jupytext --quiet --sync notebooks/*.py
+	@$(BIN)/xailib pair
 
 test: .venv/ready pair lint
 	$(BIN)/python -m pytest -n $(TESTERS) $(addprefix --ignore=,$(ALONE))
@@ -82,6 +82,13 @@ bench: .venv/ready
 # Ours against the peers on this machine's card; with --bundle, for a machine without network.
 bench-gpu: .venv/ready
 	$(BIN)/python benchmarks/gpu.py $(GPU)
+
+# The kept run again, resumed where it stopped, beside the kept tables. PHOTOGRAPHS=folder of the 1,000
+# photographs; WEIGHTS="resnet18=FILE resnet50=FILE" where published ones cannot be fetched.
+evidence: .venv/ready
+	for stage in explain score compare; do \
+	  $(BIN)/python -m xailib.report.evidence $$stage --photographs $(PHOTOGRAPHS) \
+	    $(addprefix --weights ,$(WEIGHTS)) || exit; done
 
 fuzz: .venv/ready
 	nice $(BIN)/python tests/fuzz.py --seconds 300

@@ -102,7 +102,7 @@ def lime_case(net: Classifier, photo: Photograph, samples: int, *, fast: bool = 
                 top_labels=None,
                 hide_color=0,
                 num_samples=samples,
-                segmentation_fn=segmentation("quickshift", 0),
+                segmentation_fn=segmentation("quickshift"),
             )
         return superpixels_of(found, target.index).weights
 

@@ -200,7 +200,7 @@ def lime_rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
                 hide_color=0,
                 num_samples=SAMPLES,
                 batch_size=batch_size,
-                segmentation_fn=segmentation("quickshift", 0),
+                segmentation_fn=segmentation("quickshift"),
             )
 
     ways: dict[str, Callable[[], Any]] = {

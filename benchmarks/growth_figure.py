@@ -7,9 +7,7 @@ from drawing import keep
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from xailib.report.figures.style import PALETTE, style
-
-METHODS = ("LIME", "ScoreCAM", "AblationCAM")
+from xailib.report.figures.style import colour_of, legend, style
 
 
 def draw(folder: Path) -> None:
@@ -21,7 +19,7 @@ def draw(folder: Path) -> None:
         axes = figure.subplots(2, len(groups), sharex="col", sharey="row", squeeze=False)
         for (what, group), (time, memory) in zip(groups, axes.T, strict=True):
             for method, some in group.groupby("method", sort=False):
-                line = {"marker": "o", "markersize": 3, "color": PALETTE[METHODS.index(method)]}
+                line = {"marker": "o", "markersize": 3, "color": colour_of(str(method).lower())}
                 time.plot(some["value"], some["seconds"], label=method, **line)
                 memory.plot(some["value"], some["peak_mb"], **line)
             for axis in (time, memory):
@@ -36,5 +34,5 @@ def draw(folder: Path) -> None:
         handles = {
             t: h for a in axes[0] for h, t in zip(*a.get_legend_handles_labels(), strict=True)
         }
-        figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=3)
+        legend(figure, list(handles.values()), list(handles))
         keep(folder, "growth", figure)

@@ -30,6 +30,7 @@ measure: str = "soft_wpmi"  # how units and concepts are compared (soft_wpmi, wp
 top_k: int = 20  # for soft_wpmi: the most activating probe images that decide a label, at most their number (at least 1)
 compare: str = ""  # a second network to set beside the first: names as for model; empty: none
 compare_weights: str = ""  # its weights, as for weights
+compare_layers: list = []  # its layers, as for layers
 control: bool = True  # also label the same network with random weights, which must fail
 descriptions: str = ""  # a published descriptions.csv to draw instead of computing; empty: compute
 seed: int = 0  # of the crops and the random weights (from 0 to 4294967295)
@@ -73,6 +74,7 @@ parameters = {
     "top_k": top_k,
     "compare": compare,
     "compare_weights": compare_weights,
+    "compare_layers": compare_layers,
     "control": control,
     "seed": seed,
     "descriptions": descriptions,

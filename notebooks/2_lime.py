@@ -20,16 +20,17 @@
 # %% tags=["parameters"]
 model: str = "tf_efficientnet_lite0"  # a name that load_classifier knows, or path/to/file.py:function
 weights: str = ""  # file with a state dict, name of torchvision weights, or random; empty: the published ones
+label: str = ""  # short name of the network in captions; empty: model, without folders
 images: list = ["bull-mastiff", "dalmatian", "goose", "bald-eagle", "leafhopper", "dung-beetle", "strawberry", "cannon", "jeep-blue", "drum"]  # packaged names, files or folders
 target: str = ""  # class to explain, by name or index, a name that is a number in quotes; empty: each photograph's predicted one
-num_samples: int = 1000  # perturbed images for each photograph (at least 10)
+num_samples: int = 512  # perturbed images for each photograph (at least 10)
 until_stable: bool = False  # draw until the mask is stable instead, at most max_samples
 max_samples: int = 4000  # the most that until_stable draws (at least 10)
-design: str = "independent"  # how samples are drawn, lime's way is independent (independent, antithetic or orthogonal)
+design: str = "orthogonal"  # how samples are drawn, lime's way is independent (independent, antithetic or orthogonal)
 num_features: int = 10  # superpixels in a mask (at least 1)
 segmentation: str = "quickshift"  # how photographs are segmented into superpixels (quickshift, slic or felzenszwalb)
 hide_color: int = 0  # gray level of a hidden superpixel (from 0 to 255)
-seed: int = 0  # of superpixels and samples (from 0 to 4294967295)
+seed: int = 0  # of the samples (from 0 to 4294967295)
 device: str = "auto"  # auto, cpu, cuda or mps
 out_dir: str = "results/scratch/2_lime"  # where this run is written; relative to the project
 
@@ -159,12 +160,14 @@ figures.publish(
         [figures.lime_row(v, e, num_features) for v, e in zip(views, explanations, strict=True)],
         ["view", "weights", "LIME 1", "LIME 2"],
         [figures.describe(e) + (" *" if e.image in unstable else "") for e in explanations],
+        key={"supports": figures.COLOURS["lime+"], "opposes": figures.COLOURS["lime-"]},
+        scales=["signed"],
     ),
     "lime-gallery",
-    f"LIME on {model}, {drawn} samples. Each row: the network's input; the weight of every "
+    f"LIME on {label}, {drawn} samples. Each row: the network's input; the weight of every "
     "superpixel (red supports the class, blue opposes it); "
     f"LIME 1, the {asked} largest positive weights; LIME 2, the {asked} largest absolute weights. "
-    "Star: unstable mask, another run may select other superpixels. Outlines: yellow supports, blue opposes; the rest is dimmed.",
+    "Star: unstable mask, another run may select other superpixels. Outlines: orange supports, blue opposes; the rest is dimmed.",
     f"Grid of {len(explanations)} photographs with LIME's weights and its two masks. "
     + "; ".join(
         f"{r.image}: mask covers {100 * r.lime1_area:.0f} percent" for r in table.itertuples()

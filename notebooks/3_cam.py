@@ -20,9 +20,10 @@
 # %% tags=["parameters"]
 model: str = "tf_efficientnet_lite0"  # a name that load_classifier knows, or path/to/file.py:function
 weights: str = ""  # file with a state dict, name of torchvision weights, or random; empty: the published ones
+label: str = ""  # short name of the network in captions; empty: model, without folders
 images: list = ["bull-mastiff", "dalmatian", "goose", "bald-eagle", "leafhopper", "dung-beetle", "strawberry", "cannon", "jeep-blue", "drum"]  # packaged names, files or folders
 target: str = ""  # class to explain, by name or index, a name that is a number in quotes; empty: each photograph's predicted one
-methods: list = ["gradcam", "ablationcam", "scorecam"]  # heatmaps, gradcam first (any of gradcam, gradcam++, xgradcam, hirescam, layercam, ablationcam or scorecam)
+methods: list = ["gradcam", "ablationcam", "scorecam"]  # heatmaps; the others are compared with the first (any of gradcam, gradcam++, xgradcam, hirescam, layercam, ablationcam or scorecam)
 layer: str = ""  # layer whose maps are weighted, as in named_modules; empty: the last with feature maps
 seed: int = 0  # only for random weights: the maps themselves have nothing random (from 0 to 4294967295)
 device: str = "auto"  # auto, cpu, cuda or mps
@@ -41,6 +42,7 @@ from scipy.stats import spearmanr
 
 from xailib.errors import InputError
 from xailib.explain.cam.methods import guided_backprops
+from xailib.explain.preflight import workable
 from xailib.explain.requests import requests_of
 from xailib.images.load import load_images
 from xailib.networks.classifier import load_classifier
@@ -49,6 +51,7 @@ from xailib.report.run.results import start_run
 
 photographs = load_images(images)
 classifier = load_classifier(model, weights or None, device, seed)
+methods, left_out = workable(classifier, methods, layer or None)
 works = requests_of("3_cam", classifier, globals())
 layer_name = works[0].key["layer"]
 run = start_run(
@@ -162,9 +165,10 @@ figures.publish(
         ],
         ["view", *names],
         [figures.describe(explanation) for explanation in maps[first]],
+        scales=["heat"],
     ),
     "cam-gallery",
-    f"Class activation maps of {model}, layer `{layer_name}`, for the class named above each row. "
+    f"Class activation maps of {label}, layer `{layer_name}`, for the class named above each row. "
     "Bright is salient. Each map is scaled to its own range: brightness is comparable within a map, "
     "not between maps.",
     f"Grid of {len(views)} photographs with heatmaps by {', '.join(names)}. {figures.NAMES[first]} exceeds half of its "
@@ -200,7 +204,7 @@ if gradients:
             [figures.describe(explanation) for explanation in maps[first]],
         ),
         "guided-gallery",
-        f"Guided backpropagation on {model}, and its product with {figures.NAMES[first]}; gray is zero.",
+        f"Guided backpropagation on {label}, and its product with {figures.NAMES[first]}; gray is zero.",
         f"Grid of {len(gradients)} photographs with guided gradients, alone and times the heatmap.",
         pd.DataFrame(
             {
@@ -234,6 +238,8 @@ figures.publish_table(
 )
 
 # %% tags=["remove-input"]
+for line in left_out:
+    display(Markdown(f"{line}."))
 if run.failures:
     lines = "\n".join(f"- `{failure['source']}`: {failure['reason']}" for failure in run.failures)
     display(Markdown(f"**Not explained:**\n\n{lines}"))

@@ -44,7 +44,11 @@ from xailib.compare.masks import lime_mask
 from xailib.compare.pairs import SUPPORTS, maps_of, pair_table, summary, sweep_table
 from xailib.errors import InputError
 from xailib.images.load import load_images
+from xailib.images.packaged import packaged
+from xailib.report.evidence import tables as kept_tables
+from xailib.report.evidence.verdicts import agreement_table, verdicts
 from xailib.report.figures import agreement as pair_figures
+from xailib.report.figures import evidence as kept_figures
 from xailib.report.figures import style as figures
 from xailib.report.run.results import load_explanations, project_root, run_digest, start_run
 
@@ -79,7 +83,7 @@ run = start_run(
         "seed": seed,
     },
     photographs,
-    [boxes] if boxes not in ("", "packaged") else [],
+    [*([boxes] if boxes not in ("", "packaged") else []), *kept_tables.files()],
     runs={folder: run_digest(project_root() / folder) for folder in (lime_run, cam_run)},
 )
 
@@ -132,6 +136,17 @@ rule_text = (
     if mask_rule == "area"
     else f"thresholded at {threshold:g} of its maximum"
 )
+overlap = (
+    f"On {metrics['images']} photographs, LIME and {figures.NAMES[first]} select pixels that overlap with a mean IoU of "
+    f"**{metrics['iou1']:.2f}**. Random masks of the same areas reach {metrics['chance1']:.2f}"
+)
+if metrics["images"] > 1:
+    side = int(decided(*(main_pair[f"others_{name}"] for name in ("low", "high", "adjusted"))))
+    verdict = "They agree less than that" if side < 0 else "They agree, but on a part of the pixels only"
+    overlap += f", heatmaps of *other* photographs {metrics['pair_others']:.2f}. " + (
+        verdict if side else "Whether they agree more than that is undecided with so few photographs"
+    )
+metrics["answer"] = f"{overlap}."
 metrics["finding"] = (
     f"LIME and {figures.NAMES[first]}, {rule_text}: mean overlap (IoU) **{metrics['iou1']:.2f}**; "
     f"chance level {metrics['chance1']:.2f}."
@@ -199,7 +214,7 @@ for image in drawn:
     pictures.append(
         [view, figures.outlined(view, mask)]
         + [
-            figures.overlap(view, mask, in_frame_of(cam, lime))
+            figures.overlap(view, mask, in_frame_of(cam, lime), cam.method)
             if cam and not cam.no_signal
             else cam and figures.drawn(view, cam)
             for cam in (cam_of.get((image, name)) for name in cam_names)
@@ -210,10 +225,9 @@ for image in drawn:
 cam_titles = [figures.NAMES[cam] for cam in cam_names]
 figures.publish(
     run,
-    figures.gallery(pictures, ["view", "LIME 1", *cam_titles], labels),
+    figures.gallery(pictures, ["view", "LIME 1", *cam_titles], labels, key=figures.overlap_key(cam_names)),
     "overlap-gallery",
-    "Pixels selected by LIME 1 and by each heatmap, thresholded to LIME's area: white both, yellow only LIME, "
-    "red only the heatmap. IoU values in column order"
+    "Pixels selected by LIME 1 and by each heatmap, thresholded to LIME's area. IoU values in column order"
     + ("." if mask_rule == "area" else f", for heatmaps {rule_text}."),
     f"Grid of {len(drawn)} photographs: LIME's mask, and its overlap with {', '.join(cam_titles)}. " + "; ".join(labels),
     table,
@@ -349,25 +363,39 @@ display(
 )
 
 # %% tags=["remove-input"]
-best = metrics["iou1_best_image"]
-lime = by_image[best]
+# The median photograph of those that the network gets right, as far as that is known: neither the best nor the worst.
+labelled = {name: place.class_index for name, place in packaged().items()}
+right = one[[labelled.get(image) == by_image[image].target for image in one["image"]]]
+ranked = (right if len(right) else one).sort_values(["iou", "image"])
+typical = ranked.iloc[(len(ranked) - 1) // 2]
+image = typical["image"]
+lime = by_image[image]
+said = f"{lime.target_name}, probability {lime.probability:.2f}" + (", which is right" if len(right) else "")
+metrics |= {"shown_target": lime.target_name, "shown_iou": typical["iou"], "shown_chance": typical["chance"]}
 view = lime.frame.show(pictures_of[lime.image_sha256])
 mask = lime_mask(lime, num_features, "positive")
-best_cams = [cam for cam in cam_names if not cam_of[best, cam].no_signal]
-heats = [figures.heat(view, in_frame_of(cam_of[best, cam], lime)) for cam in best_cams]
-agreed = figures.overlap(view, mask, in_frame_of(cam_of[best, first], lime))
+shown_cams = [cam for cam in cam_names if not cam_of[image, cam].no_signal]
+heats = [figures.heat(view, in_frame_of(cam_of[image, cam], lime)) for cam in shown_cams]
+agreed = figures.overlap(view, mask, in_frame_of(cam_of[image, first], lime), first)
 figures.publish(
     run,
     figures.panels(
         [view, figures.outlined(view, mask), *heats, agreed],
-        [lime.target_name, "LIME 1", *(figures.NAMES[cam] for cam in best_cams), "overlap"],
+        [
+            f"{lime.target_name} {lime.probability:.2f}",
+            "LIME 1",
+            *(figures.NAMES[cam] for cam in shown_cams),
+            f"IoU {typical['iou']:.2f}, chance {typical['chance']:.2f}",
+        ],
+        key=figures.overlap_key([first]),
+        scales=["heat"],
     ),
     "side-by-side",
-    f"One photograph, one prediction ({figures.verbatim(lime.target_name)}), {1 + len(best_cams)} explanations. Last: agreement (white) of "
-    f"LIME 1 and {figures.NAMES[first]}, thresholded to LIME's area. This is the photograph with the highest IoU of "
-    f"{metrics['images']}: {metrics['iou1_most']:.2f}, {rule_text}.",
-    f"A row of images of {best}: the view, LIME's mask, heatmaps by {', '.join(cam_titles)}, and the overlap.",
-    table[table["image"] == best],
+    f"One photograph, one prediction ({figures.verbatim(said)}), {1 + len(shown_cams)} explanations. Last: the overlap of LIME 1 and "
+    f"{figures.NAMES[first]}, {rule_text}. Of {len(ranked)} photographs{' that the network gets right' * bool(len(right))} "
+    "this is the one with the median IoU.",
+    f"Images of {image}: the view, LIME's mask, heatmaps by {', '.join(cam_titles)}, and the overlap.",
+    table[table["image"] == image],
 )
 
 # %% tags=["remove-input"]
@@ -391,8 +419,40 @@ if run.failures:
 # 3. *Maps of other photographs:* the agreement of a method that merely marks where objects usually are.
 #
 # **Intervals and tests.** Differences are paired by photograph. Intervals of the mean are Student's
-# {cite}`student1908`, not adjusted; p is from Wilcoxon's signed-rank test, adjusted for the number of pairs compared with
-# the same null model {cite}`holm1979`. A pair agrees significantly more if both interval and test say so.
+# {cite}`student1908`, not adjusted; p is from Wilcoxon's signed-rank test, adjusted for all pairs and null models of
+# this page {cite}`holm1979`. A pair agrees significantly more if both interval and test say so.
+
+# %% [markdown]
+# ## The kept run
+#
+# All of the above is of this run's photographs. The kept run repeats the first comparison with more photographs, on
+# three networks.
+
+# %% tags=["remove-input"]
+kept = kept_tables.load()
+if kept:
+    agreement = agreement_table(kept["values"], verdicts(kept["values"]))
+    figures.publish_table(
+        run,
+        agreement.assign(network=agreement["network"].map(kept_figures.network_name)),
+        "agreement-kept",
+        "The kept run: mean IoU of LIME 1 with Grad-CAM at equal area, beside random masks of the same areas and Grad-CAM's maps of "
+        "other photographs; the IoU of LIME 2; and whether the maps of one photograph agree more than those of different ones.",
+        {
+            "network": "network",
+            "photographs": "n",
+            "iou": "IoU",
+            "chance": "chance",
+            "others": "other photographs",
+            "iou2": "IoU of LIME 2",
+            "more": "agree more",
+        },
+        dict.fromkeys(("iou", "chance", "others", "iou2"), "{:.3f}"),
+    )
+    if (agreement["more"] == "yes").any():
+        display(Markdown(kept_figures.RECONCILED))
+else:
+    display(Markdown("No kept run is part of this project."))
 
 # %% [markdown]
 # ## Limits

@@ -312,11 +312,11 @@ if cases:
     labels = [f"{case.image}: {case.iou1:.2f}, corrected {scores[case.image, CAMS[0]]:.2f}" for case in shown]
     figures.publish(
         run,
-        figures.gallery([audit_figures.row(case, pixels[case.image]) for case in shown], audit_figures.TITLES, labels),
+        figures.gallery([audit_figures.row(case, pixels[case.image]) for case in shown], audit_figures.TITLES, labels, key=figures.overlap_key(CAMS)),
         "replication-gallery",
         "The two photographs with the lowest and the two with the highest agreement, with the published IoU1 and the corrected IoU with "
-        "Grad-CAM. Columns: LIME 1 and LIME 2 (yellow supports, blue opposes); LIME 1 and Grad-CAM as the report compares them; LIME 1 and "
-        "each CAM in the same frame at equal area. White both, yellow only LIME, red only the CAM.",
+        "Grad-CAM. Columns: LIME 1 and LIME 2 (orange supports, blue opposes); LIME 1 and Grad-CAM as the report compares them; LIME 1 and "
+        "each CAM in the same frame at equal area.",
         f"Four photographs ({', '.join(case.image for case in shown)}) with LIME's masks, the published comparison, and three corrected ones.",
         corrected[corrected["image"].isin([case.image for case in shown])],
     )

@@ -20,13 +20,14 @@
 # %% tags=["parameters"]
 model: str = "tf_efficientnet_lite0"  # a name that load_classifier knows, or path/to/file.py:function
 weights: str = ""  # file with a state dict, name of torchvision weights, or random; empty: the published ones
+label: str = ""  # short name of the network in captions; empty: model, without folders
 images: list = ["bull-mastiff", "dalmatian", "goose", "bald-eagle", "leafhopper", "dung-beetle", "strawberry", "cannon", "jeep-blue", "drum"]  # packaged names, files or folders
 first: int = 6  # how many of these photographs are checked, the first ones (at least 2)
-methods: list = ["gradcam", "ablationcam", "scorecam"]  # heatmaps, gradcam first (any of gradcam, gradcam++, xgradcam, hirescam, layercam, ablationcam or scorecam)
+methods: list = ["gradcam", "ablationcam", "scorecam"]  # heatmaps that are checked (any of gradcam, gradcam++, xgradcam, hirescam, layercam, ablationcam or scorecam)
 others: list = ["lime", "guided", "edges"]  # beside them: guided is backpropagation, edges a control that must fail (any of lime, gradcam, gradcam++, xgradcam, hirescam, layercam, ablationcam, scorecam, guided or edges)
 sparse: list = ["lime", "scorecam"]  # methods with hundreds of passes a map: made only for the last stage, to save time (any of lime, gradcam, gradcam++, xgradcam, hirescam, layercam, ablationcam, scorecam, guided or edges)
 sparse_first: int = 3  # photographs for these, the first ones (at least 2)
-redraws: int = 2  # how often random weights are drawn; not for sparse methods (at least 1)
+redraws: int = 5  # how often random weights are drawn; not for sparse methods (at least 1)
 middle: bool = False  # make these for the middle stage too, about a minute more
 stages: int = 5  # steps in which the network is randomised, from the output layer down (at least 2)
 lime_samples: int = 200  # LIME's perturbed images, of trained and random networks alike (at least 10)
@@ -43,14 +44,18 @@ check_notebook("7_sanity", globals())
 # %% tags=["remove-input"]
 from functools import cache
 
+import numpy as np
 from IPython.display import Markdown, display
 
 from xailib.errors import InputError
 from xailib.evaluate.randomisation import cascade, explain_targets, usable
-from xailib.evaluate.sanity import ALIKE, AREA, CHANGED, compare, null_baseline, verdict
+from xailib.evaluate.sanity import ALIKE, AREA, CHANGED, ENOUGH, compare, null_baseline, verdict
 from xailib.explain.cam.methods import cam_layer_of
 from xailib.images.load import load_images
 from xailib.networks.classifier import load_classifier
+from xailib.report.evidence import tables as kept_tables
+from xailib.report.evidence.verdicts import FEW, sanity
+from xailib.report.figures import evidence as kept_figures
 from xailib.report.figures import style as figures
 from xailib.report.figures.sanity import overlay, stage_chart
 from xailib.report.run.results import start_run
@@ -61,11 +66,12 @@ if first < 2 or len(photographs) < 2:
 checked = photographs[:first]
 classifier = load_classifier(model, weights or None, device, seed)
 asked = list(dict.fromkeys([*methods, *others]))
-used = usable(classifier, asked)
+used, left_out = usable(classifier, asked, layer or None)
+methods = [method for method in methods if method in used]
 few = [method for method in used if method in sparse]
 checked_by = {method: checked[:sparse_first] if method in few else checked for method in used}
-if len(used) < len(asked):
-    display(Markdown(f"Guided backpropagation is excluded: it needs ReLUs, and {model} has none."))
+for line in left_out:
+    display(Markdown(f"{line}."))
 layer_name = cam_layer_of(classifier, layer or None) if methods else None
 cascades = [cascade(classifier, checked, stages, seed + draw) for draw in range(redraws)]
 options = {"num_samples": lime_samples, "seed": seed, "layer": layer_name}
@@ -74,7 +80,7 @@ run = start_run(
     "7_sanity",
     {"model": model, "images": images, "first": first, "methods": used, "sparse": sparse, "sparse_first": sparse_first, "redraws": redraws, "middle": middle, "stages": stages, **options},
     photographs,
-    classifier.files,
+    [*classifier.files, *kept_tables.files()],
     weights=classifier.identity,
 )
 
@@ -106,6 +112,7 @@ names = {0: "trained"}
 by_stage = {(method, 0): by_kind[method, "predicted"] for method in used}
 made_sparsely = {stages, (stages + 1) // 2} if middle else {stages}
 for draw, networks in enumerate(cascades):
+    own = options | {"seed": seed + draw}  # LIME's samples are drawn again with the weights
     for stage, network in networks:
         names[stage.index] = stage.name
         for method in used:
@@ -117,25 +124,36 @@ for draw, networks in enumerate(cascades):
                 run.explanations(
                     checked_by[method],
                     f"{method}.stage{stage.index}.draw{draw}",
-                    {"network": network.identity, **options},
-                    lambda p, network=network, method=method: explain_targets(
-                        network, p, method, [ranked[p.id][0].index], **options
+                    {"network": network.identity, **own},
+                    lambda p, network=network, method=method, own=own: explain_targets(
+                        network, p, method, [ranked[p.id][0].index], **own
                     )[0],
                     code="xailib.evaluate",
                 )
             )
 
 # %% tags=["remove-input"]
-table = compare(by_stage, 0, "stage_index", {"classifier"})
+each = compare(by_stage, 0, "stage_index", {"classifier"})
+last = each[each["stage_index"] == stages]
+table = each.groupby(["image", "method", "stage_index", "target"], sort=False).mean().drop(columns="draw").reset_index()
 table.insert(2, "stage", table["stage_index"].map(names))
 unrelated = null_baseline({method: by_kind[method, "predicted"] for method in used})
 nothing = figures.left_out(e for found in [*by_kind.values(), *by_stage.values()] for e in found)
-last = table[table["stage_index"] == stages]
+run.save_table("sanity-draws", last)
 judged = verdict(last, unrelated)
 judged_ssim = verdict(last, unrelated, "ssim").set_index("method")["verdict"]
+# What few photographs cannot say is not said: the verdict on a sparse method is the kept run's, if
+# that is of this network and has enough photographs.
+kept, manifest = kept_tables.load(), kept_tables.load_manifest()
+by_kept = sanity(kept["values"], kept["pairs"]) if kept else None
+same = [name for name, known in manifest.get("networks", {}).items() if known == classifier.id]
+for method in few:
+    if len(checked_by[method]) < FEW:
+        rows = by_kept[by_kept["network"].isin(same) & (by_kept["method"] == method)] if kept else ()
+        judged.loc[judged["method"] == method, "verdict"] = rows["verdict"].iloc[0] if len(rows) else "undecided"
 labels = compare(by_kind, "predicted", "category", {"target"})
 of_labels = labels.groupby(["method", "category"], sort=False)["spearman"].mean().unstack()
-judged["ssim_verdict"] = judged["method"].map(judged_ssim)
+judged["ssim_verdict"] = judged["method"].map(judged_ssim).mask(judged["method"].isin(few), "–")
 judged["first_stage"] = judged["method"].map(
     table[table["stage_index"] == 1].groupby("method")["spearman"].mean()
 )
@@ -146,7 +164,7 @@ real = judged[judged["method"] != "edges"]
 words = {word: real[real["verdict"] == word]["name"].tolist() for word in ("passes", "fails", "undecided")}
 deaf = real[real["least"] >= ALIKE]["name"].tolist()
 control = judged[judged["method"] == "edges"]
-redrawn = last[~last["method"].isin([*few, "edges"])]["spread"]
+redrawn = last[~last["method"].isin([*few, "edges"])].groupby(["method", "image"])["spearman"].agg(np.ptp)
 metrics = {
     "images": len(checked),
     "redraws": redraws,
@@ -161,7 +179,7 @@ metrics = {
 said = {
     "passes": "**Pass** (with random weights the maps become no more similar than maps of unrelated images)",
     "fails": "**Fail** (the maps remain more similar than that: they show the photograph in part, not the network)",
-    "undecided": "**Undecided** (the residual similarity is not separable from the null baseline, or there are too few photographs)",
+    "undecided": f"**Undecided** (the residual similarity is not separable from the null baseline, or there are fewer than {ENOUGH} photographs)",
 }
 exceptions = "".join(f"; {', '.join(words[word])} {word}" for word in ("fails", "undecided") if words[word])
 metrics["finding"] = (
@@ -205,7 +223,7 @@ figures.publish(
     run,
     stage_chart(table, judged),
     "sanity-stages",
-    f"Similarity of the maps to the trained network's, by the lowest randomised block of {model} "
+    f"Similarity of the maps to the trained network's, by the lowest randomised block of {label} "
     f"({len(checked)} photographs). Gray: interval of the null baseline. IoU: of the highest "
     f"{AREA:.0%} of the pixels. The edge detector does not depend on the network: it is a negative control. "
     f"Not computed at every stage, to save time: {', '.join(figures.NAMES[m] for m in few) or 'no method'}.",
@@ -228,6 +246,7 @@ figures.publish(
         ],
         list(names.values()),
         [figures.NAMES[method] for method in used],
+        scales=["heat"] + ["signed"] * ("lime" in used),
     ),
     "sanity-gallery",
     f"The maps of *{figures.verbatim(photograph.id)}* for {figures.verbatim(ranked[photograph.id][0].name)}, with trained weights and with weights randomised "
@@ -246,8 +265,8 @@ figures.publish_table(
     judged,
     "sanity-verdicts",
     "Rank correlation with the trained network's map: with a random output layer, with all weights "
-    "random (residual similarity), and the null baseline, with 95 % intervals (clipped to [−1, 1]); the verdict, and the verdict by SSIM. "
-    f"n: photographs. A map counts as changed below {CHANGED}, and as unchanged from {ALIKE}.",
+    "random (residual similarity), and the null baseline, with 95 % intervals (clipped to [−1, 1]); the verdict, and the verdict by SSIM "
+    f"(windows of 7 × 7 pixels). n: photographs; below {ENOUGH} there is no verdict. A map counts as changed below {CHANGED}, and as unchanged from {ALIKE}.",
     {
         "name": "method",
         "photographs": "n",
@@ -263,6 +282,36 @@ figures.publish_table(
     },
     dict.fromkeys(("first_stage", "left", "left_low", "left_high", "floor", "floor_low", "floor_high"), "{:.2f}"),
 )
+
+# %% tags=["remove-input"]
+if few and any(len(checked_by[method]) < FEW for method in few):
+    display(
+        Markdown(
+            f"The verdicts on {', '.join(figures.NAMES[m] for m in few)} come from the kept run below, not from these few photographs; "
+            f"with fewer than {FEW} photographs there, they are undecided."
+        )
+    )
+if kept:
+    figures.publish_table(
+        run,
+        by_kept.assign(network=by_kept["network"].map(kept_figures.network_name), name=by_kept["method"].map(figures.NAMES)),
+        "sanity-kept",
+        "The kept run: the same with all weights random, one draw of them, more photographs; LIME with 200 samples. "
+        f"Below {FEW} photographs every method is undecided.",
+        {
+            "network": "network",
+            "name": "method",
+            "photographs": "n",
+            "left": "residual similarity",
+            "left_low": "from",
+            "left_high": "to",
+            "floor": "null baseline",
+            "floor_low": "null from",
+            "floor_high": "null to",
+            "verdict": "verdict",
+        },
+        dict.fromkeys(("left", "left_low", "left_high", "floor", "floor_low", "floor_high"), "{:.2f}"),
+    )
 
 # %% [markdown]
 # ## Does a map depend on the class?
@@ -289,7 +338,7 @@ dark = sum(bool(e.no_signal) for e in random_maps)
 means = table[~table["method"].isin([*few, "edges"])].groupby(["method", "stage_index"], sort=False)["spearman"].mean()
 depths = {m: next((names[i] for i, v in means[m].items() if v < CHANGED), "never") for m in means.index.unique(0)}
 gone = "; ".join(f"{figures.NAMES[method]} `{depth}`" for method, depth in depths.items())
-differ = judged[judged["verdict"] != judged["ssim_verdict"]]["name"].tolist()
+differ = judged[(judged["verdict"] != judged["ssim_verdict"]) & (judged["ssim_verdict"] != "–")]["name"].tolist()
 display(
     Markdown(
         (f"First stage at which the mean rank correlation is below {CHANGED}: {gone}. " if gone else "")
@@ -320,7 +369,9 @@ if run.failures:
 # unsuitable statistics, activations vanish in a deep network, and a map would change for that reason alone. With several
 # random draws, a photograph's similarity is their mean.
 #
-# **Verdict.** Intervals are Student's over photographs {cite}`student1908`. The null baseline is a mean over pairs that
+# **Verdict.** Photographs and draws of the weights are both samples, and the photographs share the draws: the interval of
+# the residual similarity is that of a two-way table with random rows and columns, by Student's distribution
+# {cite}`student1908` with Satterthwaite's degrees of freedom. With a single draw it covers the photographs only. The null baseline is a mean over pairs that
 # share photographs; its interval uses jackknife pseudo-values {cite}`arvesen1969`. A method passes if its mean similarity
 # at the last stage does not exceed the interval of the null baseline, and its own interval lies below the threshold for a
 # changed map. It fails if its interval lies above that of the null baseline, or above the threshold for an unchanged map
@@ -333,10 +384,10 @@ if run.failures:
 #
 # - Passing is necessary, not sufficient: pure noise would pass.
 # - Convolutions with random weights preserve edges and brightness, so some similarity remains even for a correct method.
-# - There are few photographs, fewest for methods that need hundreds of passes per map, whose intervals are wide. The
-#   intervals cover the variation between photographs only, not between random draws of the weights.
-# - LIME is itself random. Trained and random networks share superpixels, samples and seed, so only the network differs
-#   between its maps; with few samples the maps are still noisy.
+# - There are few photographs, fewest for methods that need hundreds of passes per map; these are made for a single draw
+#   of the weights and too few photographs for a verdict.
+# - LIME is itself random. Trained and random networks share superpixels; each draw of the weights has samples of its own,
+#   the first draw those of the trained network. With few samples the maps are noisy.
 
 # %% tags=["remove-cell"]
 run.save_metrics(metrics)

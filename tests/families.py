@@ -5,7 +5,7 @@ and depths are the constructors' own arguments.
 """
 
 import timm
-from timm.models import convnext, densenet, regnet, resnet, swin_transformer, vgg
+from timm.models import convnext, densenet, mlp_mixer, regnet, resnet, swin_transformer, vgg
 from timm.models import vision_transformer as vit
 from torch import Tensor, nn
 from torchvision import models as tv
@@ -27,6 +27,12 @@ def ready(module: nn.Module, categories: int = CATEGORIES, side: int = SIDE):
         if isinstance(part, nn.modules.batchnorm._BatchNorm):
             part.running_mean.uniform_(-0.1, 0.1)
             part.running_var.uniform_(0.5, 1.5)
+    for name, weight in module.named_parameters():
+        if name.rpartition(".")[2].startswith("gamma"):  # starts at 1e-5: scores like rounding
+            nn.init.uniform_(weight, 0.5, 1)
+    for part in module.modules():
+        if isinstance(part, nn.Linear) and part.out_features == categories:
+            nn.init.normal_(part.weight, std=0.5)
     return module, colour(side), [f"thing {index}" for index in range(categories)]
 
 
@@ -145,6 +151,69 @@ def timm_swin():
     )
 
 
+def timm_by_name(name: str, **options):
+    sizes = {"img_size": SIDE, "depth": 2, "embed_dim": 24, "num_heads": 2, **options}
+    sizes = {key: value for key, value in sizes.items() if value is not None}
+    return ready(timm.create_model(name, num_classes=CATEGORIES, **sizes))
+
+
+def timm_cait():
+    return timm_by_name("cait_xxs24_224")
+
+
+def timm_convit():
+    return timm_by_name("convit_tiny", local_up_to_layer=1)
+
+
+def timm_xcit():
+    return timm_by_name("xcit_nano_12_p16_224")
+
+
+def timm_distilled():
+    return timm_by_name("deit_tiny_distilled_patch16_224")
+
+
+def timm_beit():
+    return timm_by_name("beit_base_patch16_224")
+
+
+def timm_pooled_vit():
+    return timm_by_name("vit_tiny_patch16_224", class_token=False, global_pool="avg")
+
+
+def timm_visformer():
+    return timm_by_name("visformer_tiny", init_channels=8, depth=(1, 1, 1))
+
+
+def timm_pvt():
+    widths = {"depths": (1,) * 4, "embed_dims": (8, 8, 16, 16), "num_heads": (1, 1, 2, 2)}
+    return timm_by_name("pvt_v2_b0", img_size=None, depth=None, embed_dim=None, **widths)
+
+
+def timm_twins():
+    widths = {"depths": (1,) * 4, "embed_dims": (8, 8, 16, 16), "num_heads": (1, 1, 2, 2)}
+    return timm_by_name("twins_svt_small", depth=None, embed_dim=None, **widths)
+
+
+def timm_swin_v2():
+    sizes = {"depths": (1, 1), "embed_dim": 12, "num_heads": (2, 2), "window_size": 4}
+    return timm_by_name("swinv2_tiny_window8_256", depth=None, **sizes)
+
+
+def timm_mixer():
+    return ready(
+        mlp_mixer.MlpMixer(CATEGORIES, img_size=SIDE, patch_size=16, num_blocks=2, embed_dim=24)
+    )
+
+
+def timm_nfnet():
+    return ready(timm.create_model("test_nfnet", num_classes=CATEGORIES))
+
+
+def timm_byobnet():
+    return ready(timm.create_model("test_byobnet", num_classes=CATEGORIES))
+
+
 def gray(image) -> Tensor:
     """What a network with one colour channel is given."""
     return F.to_tensor(F.rgb_to_grayscale(F.resize(image, [32, 32]))) * 2 - 0.4
@@ -186,14 +255,6 @@ def grayscale():
     return module, gray, names
 
 
-def a_tuple():
-    return ready(Small(out=lambda scores: (scores, scores)), side=32)
-
-
-def a_dict():
-    return ready(Small(out=lambda scores: {"logits": scores}), side=32)
-
-
 def not_finite():
     return ready(Small(out=lambda scores: scores / 0), side=32)
 
@@ -211,4 +272,8 @@ def raising():
     raise KeyError("where are my weights?")
 
 
-FAMILIES = [name for name in dict(globals()) if name.startswith(("torchvision_", "timm_"))]
+FAMILIES = [
+    name
+    for name in dict(globals())
+    if name.startswith(("torchvision_", "timm_")) and name != "timm_by_name"
+]

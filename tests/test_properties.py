@@ -56,7 +56,8 @@ def ours(action):
 def known(target):
     """Tell whether the net has this category."""
     names = [name.lower() for name in NET.class_names]
-    return target is None or target in range(len(names)) or str(target).lower() in names
+    number = str(target).isdecimal() and int(target) in range(len(names))
+    return target is None or number or str(target).lower() in names
 
 
 @given(SIDES, SIDES, st.sampled_from(MODES), st.sampled_from(KINDS), st.integers(0, 2**32 - 1))

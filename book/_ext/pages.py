@@ -42,10 +42,10 @@ _MENDED = (
     ),
     (r'role="doc-biblioentry"', 'role="listitem"'),
 )
-# What no reader sees as words, and the blank, if any, between a number and its per cent sign.
+# What no reader sees as words; the blank, if any, between a number and its per cent sign; a minus.
 _PER_CENT = re.compile(
     r"<(script|style|pre|code|kbd|samp|textarea)\b.*?</\1>|<!--.*?-->"
-    r"|<(?:\"[^\"]*\"|'[^']*'|[^'\">])*>|(?<=\d)\s?%(?!\w)",
+    r"|<(?:\"[^\"]*\"|'[^']*'|[^'\">])*>|(?<=\d)\s?%(?!\w)|(?<=[\s(>])-(?=\d)",
     re.DOTALL,
 )
 _NAMES = re.compile(r"^\s*\w+(, \w+)+(?= : )")
@@ -155,7 +155,8 @@ def mend(html: str, folder: Path) -> str:
     - Names for a screen reader: of the arrows in the table of contents, of the search field's
       button, which the theme calls otherwise than it reads, and of the bibliography's entries.
       What scrolls can be reached by keyboard.
-    - A number and its per cent sign stand apart and on one line, however a page wrote them.
+    - A number and its per cent sign stand apart and on one line, however a page wrote them, and a
+      negative number has a minus.
     """
     for pattern, mended in _MENDED:
         html = re.sub(pattern, mended, html)
@@ -180,6 +181,8 @@ def _apart(found: re.Match[str]) -> str:
     part = found[0]
     if part.startswith("<img "):
         return _ALT.sub(lambda alt: _PER_CENT.sub(_apart, alt[0]), part)
+    if part == "-":
+        return "\N{MINUS SIGN}"
     return part if part.startswith("<") else "\N{NO-BREAK SPACE}%"
 
 

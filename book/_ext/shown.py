@@ -5,15 +5,13 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from docutils import nodes
 from docutils.parsers.rst import directives
 from runs import ROOT, failed, lacks, place_of, results_folder
+from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.directives.patches import Figure
 from sphinx.util.docutils import SphinxDirective
-
-DECIDED = ("holds", "does not hold")
 
 
 def without_captions(outputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -55,7 +53,10 @@ def as_markdown(output: dict[str, Any], run: Path) -> dict[str, Any]:
     if not published:
         return output
     place, links = place_of(run), _links(published, run)
-    if "image" in published:
+    if "gallery" in published:
+        body = json.dumps({**published, "links": links, "run": place})
+        text = f"```{{gallery}}\n{body}\n```\n"
+    elif "image" in published:
         text = (
             f"```{{run-figure}} {place}/{published['image']}\n:name: {published['name']}\n"
             f":alt: {published['alt']}\n:dark: {place}/{published['dark']}\n\n"
@@ -146,6 +147,54 @@ class ResultFigure(RunFigure):
         return super().run()
 
 
+class Gallery(SphinxDirective):
+    """Images in a grid, one row a photograph; in two columns on a phone."""
+
+    has_content = True
+
+    def run(self) -> list[nodes.Node]:
+        """Return one numbered figure of many images."""
+        told = json.loads("\n".join(self.content))
+        gallery = told["gallery"]
+        figure = nodes.figure("", classes=["gallery"])
+        figure += nodes.paragraph("", told["alt"], classes=["visually-hidden"])
+        for label, cells in gallery["rows"]:
+            row = _div("gallery-row")
+            for title, path, said in cells:
+                words = nodes.paragraph("", title)
+                if path:
+                    image = nodes.image(
+                        uri=f"{told['run']}/{path}", alt=f"{title}: {label}", classes=["dark-light"]
+                    )
+                    row += _div("gallery-cell", image, words)
+                else:
+                    row += _div("gallery-cell", nodes.paragraph("", said), words)
+            figure += _div("", nodes.paragraph("", label, classes=["gallery-label"]), row)
+        if gallery["key"] or gallery["scales"]:
+            figure += nodes.raw("", _key_html(gallery), format="html")
+        caption = f"{told['caption']} {told['links']}"
+        figure += nodes.caption("", "", *self.parse_inline(caption)[0])
+        self.set_source_info(figure)
+        self.options["name"] = told["name"]
+        self.add_name(figure)
+        return [figure]
+
+
+def _key_html(gallery: dict[str, Any]) -> str:
+    """Return what a gallery's colours mean: a box a colour, a bar a scale."""
+    boxes = "".join(
+        f'<span class="live-key"><i style="background: {colour}"></i>{escape(name)}</span>'
+        for name, colour in gallery["key"].items()
+    )
+    bars = "".join(
+        f'<p class="live-bar">{low}<span class="live-scale" aria-hidden="true" '
+        f'style="background: linear-gradient(to right, {", ".join(colours)})"></span>{high}'
+        f"<span>{escape(words)}</span></p>"
+        for colours, low, high, words in gallery["scales"]
+    )
+    return (f'<p class="live-bar">{boxes}</p>' if boxes else "") + bars
+
+
 class Explorer(SphinxDirective):
     """Every method's picture of one photograph, with its table: tabs where scripts run."""
 
@@ -166,12 +215,32 @@ class Explorer(SphinxDirective):
             '<div class="xailib-table" tabindex="0" role="region" '
             f'aria-label="Scores of {escape(told["explorer"])}">{told["table"]}</div>'
         )
-        legend = nodes.legend("", nodes.raw("", table, format="html"))
+        legend = nodes.legend("", nodes.raw("", table, format="html"), *_live(told))
         figure = nodes.figure("", views, caption, legend, classes=["explorer"])
         self.set_source_info(figure)
         self.options["name"] = f"figure-{told['name']}"
         self.add_name(figure)
         return [figure]
+
+
+def _live(told: dict[str, Any]) -> list[nodes.Node]:
+    """Return the scripts of a live view as downloads, which makes Sphinx copy them.
+
+    The page's own script offers to load them.
+    """
+    live = told.get("live")
+    if not live:
+        return []
+    paragraph = nodes.paragraph("", "", classes=["explorer-live"])
+    for kind in ("photograph", "network"):
+        if live[kind]:
+            link = addnodes.download_reference(
+                "", "", nodes.inline("", kind), reftarget=f"{told['run']}/{live[kind]}"
+            )
+            paragraph += link
+    if live["why"]:
+        paragraph += nodes.inline("", live["why"], classes=["why"])
+    return [paragraph]
 
 
 class ExplorerPicker(SphinxDirective):
@@ -190,49 +259,6 @@ class ExplorerPicker(SphinxDirective):
         return [items]
 
 
-class Findings(SphinxDirective):
-    """The clearest findings, as cards with their numbers: ``{findings} 3``."""
-
-    required_arguments = 1
-
-    def run(self) -> list[nodes.Node]:
-        """Return a grid of cards, computed from the run of 8_findings."""
-        if "8_findings" in failed():
-            return []  # the sentence below the cards says it
-        file = results_folder() / "8_findings" / "findings.parquet"
-        if not file.is_file():
-            message = f"no findings in {results_folder()}"
-            return [self.state.document.reporter.warning(message, line=self.lineno)]
-        for source in (str(file), __file__):
-            self.env.note_dependency(source)
-        cards = [_card(row) for row in clearest(pd.read_parquet(file), int(self.arguments[0]))]
-        text = "\n".join(["::::{grid} 1 1 3 3", ":gutter: 3", "", *cards, "::::"])
-        found: list[nodes.Node] = self.parse_text_to_nodes(text)
-        return found
-
-
-def clearest(table: pd.DataFrame, count: int) -> list[dict[str, Any]]:
-    """Return one test a claim: the decided first, those furthest from zero by their interval."""
-    width = (table["high"] - table["low"]).abs()
-    order = table.assign(
-        decided=table["verdict"].isin(DECIDED), clear=(table["value"].abs() / width).fillna(0)
-    ).sort_values(["decided", "clear"], ascending=False, kind="stable")
-    found = order.drop_duplicates("claim").head(count)
-    return [{str(k): v for k, v in row.items()} for row in found.to_dict("records")]
-
-
-def _card(row: dict[str, Any]) -> str:
-    value, low, high = (f"{row[key]:+.2f}".replace("-", "−") for key in ("value", "low", "high"))
-    whole = f"({low} to {high})".replace(" ", "\N{NO-BREAK SPACE}")  # on one line
-    interval = "" if pd.isna(row["low"]) else f" {whole}"
-    verdict = row["verdict"].replace(" ", "-")
-    return (
-        f":::{{grid-item-card}} {row['verdict'].capitalize()}\n:class-card: finding {verdict}\n\n"
-        f"{row['claim'].rstrip('.')}.\n\n**{value}**{interval}\n\n"
-        f"{row['measure']}\n\n[See the evidence]({row['page']})\n:::\n"
-    )
-
-
 def _div(classes: str, *children: nodes.Node) -> nodes.container:
     """Return a plain box: without the class of Bootstrap's that docutils gives it."""
     return nodes.container(
@@ -244,6 +270,6 @@ def setup(app: Sphinx) -> None:
     """Register the directives."""
     app.add_directive("run-figure", RunFigure)
     app.add_directive("result-figure", ResultFigure)
+    app.add_directive("gallery", Gallery)
     app.add_directive("explorer", Explorer)
     app.add_directive("explorer-picker", ExplorerPicker)
-    app.add_directive("findings", Findings)

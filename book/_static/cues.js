@@ -11,6 +11,8 @@
 
   const sizes = new ResizeObserver((entries) => entries.forEach((entry) => mark(entry.target.closest(BOXES))));
   function watch() {
+    // A formula in a line is read with it; only what scrolls is a stop of its own.
+    document.querySelectorAll("mjx-container:not([display])").forEach((formula) => formula.removeAttribute("tabindex"));
     document.querySelectorAll(BOXES).forEach((box) => {
       box.addEventListener("scroll", () => mark(box), { passive: true });
       [box, ...box.children].forEach((part) => sizes.observe(part));
@@ -20,6 +22,17 @@
   // On paper nothing can be unfolded.
   window.addEventListener("beforeprint", () => {
     document.querySelectorAll(".xailib-table details").forEach((rows) => { rows.open = true; });
+  });
+
+  // The theme's button says which of its three states it has.
+  function name(button) {
+    const mode = document.documentElement.dataset.mode || "auto";
+    button.setAttribute("aria-label", `Colours: ${mode === "auto" ? "as the system has them" : mode}; change`);
+  }
+  document.addEventListener("DOMContentLoaded", () => {
+    const buttons = document.querySelectorAll(".theme-switch-button"), all = () => buttons.forEach(name);
+    new MutationObserver(all).observe(document.documentElement, { attributeFilter: ["data-mode"] });
+    all();
   });
 
   // Equations come last: MathJax draws them once the page is there.

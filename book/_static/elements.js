@@ -1,4 +1,4 @@
-// Making elements, for the scripts that stand after this one.
+// Making elements, and what the address says, for the scripts that stand after this one.
 window.xailib = {
   element(tag, attributes, ...children) {
     const made = document.createElement(tag);
@@ -8,5 +8,17 @@ window.xailib = {
     }
     made.append(...children);
     return made;
+  },
+
+  // What the reader chose stands behind an anchor, which works from a disk, too: #explore-goose&view=lime-1
+  address: {
+    read() {
+      const [name, ...rest] = location.hash.slice(1).split("&");
+      return { name: decodeURIComponent(name), chosen: new URLSearchParams(rest.join("&")) };
+    },
+    write(name, chosen, how = "replaceState") {
+      const said = chosen.toString();
+      history[how](null, "", `#${encodeURIComponent(name)}${said && "&"}${said}`);
+    },
   },
 };

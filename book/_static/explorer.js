@@ -2,7 +2,17 @@
 // Without this script the page shows every picture of every photograph, each with its words.
 (function () {
   "use strict";
-  const { element } = window.xailib;
+  const { address, element } = window.xailib;
+  // Chosen once, for every photograph, and said in the address.
+  const state = { name: "", chosen: new URLSearchParams() };
+  const slug = (label) => label.toLowerCase().replace(/\+/g, "p").replace(/[^a-z0-9]+/g, "-");
+
+  function say(changes, how) {
+    for (const [key, value] of Object.entries(changes)) {
+      if (value === "") state.chosen.delete(key); else state.chosen.set(key, value);
+    }
+    address.write(state.name, state.chosen, how);
+  }
 
   // Arrow keys, Home and End move between the tabs of a list.
   function moveBetween(tabs, event) {
@@ -60,6 +70,7 @@
   }
 
   function start(figure) {
+    const { id } = figure;
     const boxes = [...figure.querySelectorAll(".explorer-view")];
     const views = boxes.map((box) => ({
       box, image: box.querySelector("img"), label: box.querySelector("p").textContent,
@@ -67,36 +78,41 @@
     }));
     const [photograph, ...maps] = views;
     const all = figure.querySelector(".explorer-views");
-    const id = figure.id;
     all.id = `${id}-panel`;
     all.setAttribute("role", "tabpanel");
     const panel = element("div", { class: "explorer-panel", hidden: "" });
+    const offered = figure.querySelector(".explorer-live");
+    const live = offered && window.xailib.liveView(id.replace("figure-", ""), offered, state.chosen, say);
     const rows = [...figure.querySelectorAll("tbody tr")];
 
-    function choose(index) {
+    function choose(index, said = true) {
       tabs.forEach((tab, place) => {
         tab.setAttribute("aria-selected", String(place === index));
         tab.tabIndex = place === index ? 0 : -1;
       });
       const view = index ? maps[index - 1] : null;
-      all.hidden = Boolean(view);
+      const open = live && index === tabs.length - 1;
+      all.hidden = index > 0;
       panel.hidden = !view;
+      if (live) live.box.hidden = !open;
+      if (said) say({ view: index ? slug(tabs[index].textContent) : "" });
+      if (open) live.show();
       panel.replaceChildren(...(view ? comparator(photograph, view) : []));
       rows.forEach((row, place) => row.classList.toggle("chosen", Boolean(view) && String(place) === view.row));
     }
 
-    const tabs = ["side by side", ...maps.map((view) => view.label)].map((label, index) => element("button", {
+    const tabs = ["side by side", ...maps.map((view) => view.label), ...(live ? ["any class"] : [])].map((label, index) => element("button", {
       type: "button", role: "tab", id: `${id}-tab-${index}`, onclick: () => choose(index),
     }, label));
     const list = element("div", { role: "tablist", class: "explorer-tabs", "aria-label": `Methods on ${photograph.image.alt}`,
       onkeydown: (event) => moveBetween(tabs, event) }, ...tabs);
     panel.setAttribute("role", "tabpanel");
     panel.id = `${id}-map`;
-    tabs.forEach((tab, index) => tab.setAttribute("aria-controls", index ? panel.id : all.id));
+    tabs.forEach((tab, index) => tab.setAttribute("aria-controls", !index ? all.id : index > maps.length ? live.box.id : panel.id));
     all.setAttribute("aria-labelledby", tabs[0].id);
     panel.setAttribute("aria-label", "One map over the photograph");
     all.before(list);
-    all.after(panel);
+    all.after(panel, ...(live ? [live.box] : []));
     views.forEach((view) => {
       view.image.addEventListener("click", () => zoom(view.image));
       view.box.append(zoomButton(view.image));
@@ -107,23 +123,44 @@
       if (index >= 0) cell.replaceChildren(element("button", { type: "button", class: "explorer-link",
         onclick: () => { choose(index + 1); list.scrollIntoView({ block: "nearest" }); } }, cell.textContent.trim()));
     });
-    choose(0);
+    return (view) => choose(Math.max(0, tabs.findIndex((tab) => slug(tab.textContent) === view)), false);
   }
 
-  function pick(figures) {
-    const links = [...document.querySelectorAll(".explorer-picker a")];
+  // The photographs stand above theirs, and stay in sight while one of them is looked at.
+  function pick(figures, choosers) {
+    const picker = document.querySelector(".explorer-picker");
+    const links = [...picker.querySelectorAll("a")];
+    const names = links.map((link) => decodeURIComponent(link.hash.slice(1)));
     const sections = figures.map((figure) => figure.closest("section"));
-    function follow() {
-      const name = decodeURIComponent(location.hash.slice(1));
-      const wanted = name ? document.getElementById(name) : null;
-      const asked = sections.findIndex((section) => wanted && section.contains(wanted));
-      if (asked < 0 && sections.some((section) => !section.hidden) && sections.some((section) => section.hidden)) return;
-      const shown = Math.max(0, asked);
+    const frame = element("div", {});
+    sections[0].before(frame);
+    frame.append(picker, ...sections);
+
+    function show(shown) {
+      state.name = names[shown];
       sections.forEach((section, index) => { section.hidden = index !== shown; });
       links.forEach((link, index) => {
         if (index === shown) link.setAttribute("aria-current", "true");
         else link.removeAttribute("aria-current");
       });
+      choosers[shown](state.chosen.get("view"));
+    }
+    links.forEach((link, index) => link.addEventListener("click", (event) => {
+      event.preventDefault();
+      show(index);
+      say({}, "pushState");
+      // What is below stays where it is, unless it is out of sight.
+      if (sections[index].getBoundingClientRect().bottom < picker.getBoundingClientRect().bottom) sections[index].scrollIntoView();
+    }));
+
+    function follow() {
+      const { name, chosen } = address.read();
+      const wanted = name ? document.getElementById(name) : null;
+      const asked = sections.findIndex((section) => wanted && section.contains(wanted));
+      if (asked < 0 && sections.some((section) => section.hidden)) return; // a place elsewhere on the page
+      [...state.chosen.keys()].forEach((key) => state.chosen.delete(key));
+      chosen.forEach((value, key) => state.chosen.set(key, value));
+      show(Math.max(0, asked));
       if (asked >= 0) wanted.scrollIntoView();
     }
     window.addEventListener("hashchange", follow);
@@ -132,7 +169,6 @@
 
   document.addEventListener("DOMContentLoaded", () => {
     const figures = [...document.querySelectorAll("figure.explorer")];
-    figures.forEach(start);
-    if (figures.length) pick(figures);
+    if (figures.length) pick(figures, figures.map(start));
   });
 })();

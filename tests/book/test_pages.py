@@ -21,6 +21,8 @@ import pages
         ("<pre>95% <b>5 %</b></pre>", None),
         ('<script>\n"5%"</script>', None),
         ('<a title="a > b" style="top: 5%">x</a>', None),
+        ("<td>-0.2</td> (-1 to +2)", "<td>−0.2</td> (−1 to +2)"),
+        ("<code>-1</code> a-1, 2026-11-26, make -j2", None),
         ("<!-- 5% --><p>https://h/a1%20b</p>", None),
     ],
 )  # fmt: skip

@@ -6,6 +6,7 @@ from scipy import stats
 
 from xailib.compare.intervals import (
     compared_shares,
+    crossed_interval,
     decided,
     holm,
     mean_interval,
@@ -53,6 +54,37 @@ def test_the_interval_is_students():
     np.testing.assert_allclose([low, high], [peer.low, peer.high])
     assert [float(end) for end in mean_interval(np.full(4, 0.5))] == [0.5, 0.5]
     assert all(np.isnan(end).all() and end.shape == (2,) for end in mean_interval(values[:1]))
+
+
+@pytest.mark.parametrize(("spread", "least"), [(0.0, 0.94), (0.5, 0.9), (2.0, 0.93)])
+def test_draws_that_photographs_share_are_part_of_the_interval(spread, least):
+    """The reviewers' counterexample: over photographs alone, one draw's luck looks certain."""
+    rng = np.random.default_rng(0)
+    shape = 1000, 6, 5
+    values = rng.normal(size=shape) + rng.normal(size=(1000, 6, 1))
+    values += spread * rng.normal(size=(1000, 1, 5))
+    ours = held(np.array([crossed_interval(one) for one in values]).T)
+    alone = held(mean_interval(values.mean(axis=2).T))
+    assert ours >= least
+    assert alone < (0.75 if spread == 2 else 1)
+
+
+def test_the_crossed_interval_is_a_literal_one():
+    values = np.random.default_rng(1).normal(size=(6, 4)) + np.arange(6)[:, None]
+    rows = 4 * ((values.mean(1) - values.mean()) ** 2).sum() / 5
+    columns = 6 * ((values.mean(0) - values.mean()) ** 2).sum() / 3
+    additive = values.mean(1)[:, None] + values.mean(0) - values.mean()
+    rest = ((values - additive) ** 2).sum() / 15
+    variance = max(rows + columns - rest, rows, columns) / 24
+    freedom = variance**2 / ((rows / 24) ** 2 / 5 + (columns / 24) ** 2 / 3)
+    half = stats.t.ppf(0.975, freedom) * variance**0.5
+    mean = values.mean()
+    assert crossed_interval(values) == pytest.approx((mean - half, mean + half))
+    assert crossed_interval(values[:, :1]) == pytest.approx(
+        tuple(map(float, mean_interval(values[:, 0])))
+    )
+    assert crossed_interval(np.full((3, 2), 0.5)) == (0.5, 0.5)
+    assert np.isnan(crossed_interval(values[:1])).all()
 
 
 def test_a_paired_difference():

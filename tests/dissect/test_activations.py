@@ -14,7 +14,7 @@ from conftest import ROOT
 from torch import nn
 
 from xailib.dissect import activations, blocks
-from xailib.dissect.activations import record_activations
+from xailib.dissect.activations import networks_of, record_activations
 from xailib.errors import InputError, StorageError
 from xailib.images.probe import load_probe, probe_of
 from xailib.networks.classifier import BATCH
@@ -316,3 +316,18 @@ def test_hooks_and_modes_are_as_before(tmp_path, probe):
     record_activations(net, ["body"], probe, folder=tmp_path / "a")
     assert net.module.training
     assert not any(part._forward_hooks for part in net.module.modules())
+
+
+def test_a_second_network_has_its_own_layers(monkeypatch):
+    monkeypatch.setattr(activations, "load_classifier", lambda *_: nets.classifier())
+    words = dict.fromkeys(("weights", "compare_weights"), "") | {"seed": 0, "device": "cpu"}
+    words |= {"model": "first", "compare": "second", "control": False, "layers": ["stem"]}
+    found = networks_of({**words, "compare_layers": ["fc", "body"]})
+    assert {name: layers for name, (_, layers) in found.items()} == {
+        "first": ["stem"],
+        "second": ["fc", "body"],
+    }
+    default = networks_of({**words, "compare_layers": []})["second"]
+    assert default[1] == list(default[0].dissect_layers)
+    with pytest.raises(InputError, match="nowhere"):
+        networks_of({**words, "compare_layers": ["nowhere"]})

@@ -148,6 +148,15 @@ def test_openclip_from_a_file(tmp_path):
         load_encoder("openclip:RN5O")
     with pytest.raises(InputError, match="weights of openclip:RN50: unknown name 'opneai'"):
         load_encoder("openclip:RN50/opneai")
+    with pytest.raises(InputError, match="weights of openclip:RN50: unknown name 'opneai'"):
+        load_encoder("openclip:RN50/opneai", tmp_path / "rn50.pt")
+    # A tag brings its own activation and colours, also where its weights are a local file.
+    tagged = load_encoder("openclip:RN50/openai", tmp_path / "rn50.pt", "cpu")
+    kinds = [{type(part).__name__ for part in one.module.modules()} for one in (tagged, encoder)]
+    assert "QuickGELU" in kinds[0] - kinds[1]
+    assert tagged.preprocessing.mean == tuple(
+        open_clip.get_pretrained_cfg("RN50", "openai")["mean"]
+    )
 
 
 @pytest.fixture(scope="module")

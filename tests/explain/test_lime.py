@@ -17,6 +17,7 @@ from xailib.explain.lime import (
     superpixels_of,
 )
 from xailib.explain.lime_engine import LimeImageExplainer
+from xailib.images.load import from_array
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
@@ -159,8 +160,18 @@ def test_several_targets_from_one_sampling():
         assert found.superpixels.fit == alone.superpixels.fit
 
 
-def test_explanation_is_lime_s():
+def squares():
+    """Four flat squares: quickshift cuts them where its noise says."""
+    colours = np.random.default_rng(1).choice(np.array([0, 255]), (2, 2, 3)).astype(np.uint8)
+    return from_array(colours.repeat(16, 0).repeat(16, 1), "squares")
+
+
+@pytest.mark.parametrize("shown", ["blobs", "ties"])
+def test_explanation_is_lime_s(shown):
+    """The reviewers' counterexample: where ties abound, another seed cuts other superpixels."""
     net, photo = classifier(), photograph()
+    if shown == "ties":
+        photo = squares()
     found = explain_lime(net, photo, 1, num_samples=50, seed=7, hide_color=128)
     expected = peer(
         net.view(photo).pixels,
@@ -169,9 +180,9 @@ def test_explanation_is_lime_s():
         top_labels=None,
         hide_color=128,
         num_samples=50,
-        segmentation_fn=segmentation("quickshift", 7),
     )
     parts = superpixels_of(expected, 1)
+    np.testing.assert_array_equal(found.superpixels.segments, expected.segments)
     np.testing.assert_allclose(found.superpixels.weights, parts.weights, atol=1e-6)
     np.testing.assert_allclose(found.raw, parts.weights[parts.segments], atol=1e-6)
     assert found.superpixels.fit == pytest.approx(parts.fit, abs=1e-4)
@@ -188,12 +199,14 @@ def test_same_again_and_another_seed_another_result():
     assert not np.array_equal(first.raw, other.raw)
 
 
-def test_the_seed_reaches_quickshift():
-    """lime's own does not: scikit-image 0.26 calls the argument ``rng``."""
-    pixels = np.full((64, 64, 3), 120, np.uint8)  # all ties, which only the seed breaks
-    first, again, other = (segmentation("quickshift", seed)(pixels) for seed in (0, 0, 1))
-    np.testing.assert_array_equal(first, again)
-    assert not np.array_equal(first, other)
+def test_only_the_segments_own_seed_reaches_quickshift():
+    net = classifier()
+    cut, same, other = (
+        explain_lime(net, squares(), num_samples=10, **seeds).superpixels.segments
+        for seeds in ({"seed": 0}, {"seed": 1}, {"segment_seed": 1})
+    )
+    np.testing.assert_array_equal(cut, same)
+    assert not np.array_equal(cut, other)
 
 
 def test_progress_bar_only_when_asked(capsys):

@@ -308,7 +308,7 @@ def test_quickshift_on_the_device_serves_lime(monkeypatch):
     for photo, item in zip(PHOTOS, items, strict=True):
         found = item.found[0][0].superpixels
         np.testing.assert_array_equal(
-            found.segments, segmentation("quickshift", 0)(net.view(photo).pixels)
+            found.segments, segmentation("quickshift")(net.view(photo).pixels)
         )
         expected = explain_lime(net, photo, **options).superpixels
         np.testing.assert_allclose(found.weights, expected.weights, rtol=1e-5, atol=1e-7)

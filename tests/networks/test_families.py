@@ -8,16 +8,20 @@ import pytest
 import torch
 from faults_table import shown
 from PIL import Image
+from torch.nn.functional import interpolate
 
 from xailib.dissect.activations import record_activations
 from xailib.dissect.concepts import from_names
 from xailib.dissect.label import label_units
 from xailib.errors import InputError
-from xailib.explain.cam.methods import METHODS, cam_layer_of, explain_cam
+from xailib.explain.cam.layout import layout_of
+from xailib.explain.cam.methods import METHODS, cam_layer_of, explain_cam, guided_backprop
 from xailib.explain.lime import explain_lime
+from xailib.explain.preflight import preflight
 from xailib.images.load import from_array
 from xailib.images.probe import load_probe
 from xailib.networks.classifier import Classifier, load_classifier
+from xailib.networks.layers import recorded
 
 FILE = Path(families.__file__)
 ODD = [
@@ -52,20 +56,103 @@ def probe(tmp_path_factory):
     return load_probe(folder)
 
 
+class Literal:
+    """Each method's weighted sum of a layer's maps by plain hooks and full passes.
+
+    Scores are the classifier's logits; channels first, last and of tokens are read by `axis`.
+    """
+
+    def __init__(self, net, photograph):
+        self.net, self.layer = net, net.layer(cam_layer_of(net))
+        self.image = net.input_tensor(net.view(photograph).pixels[None])
+        output = self.passed(self.image)[1]
+        self.layout = layout_of(tuple(output.shape), tuple(self.image.shape[-2:]), "layer")
+        self.maps = self.layout.maps(output).detach()
+        self.target = int(self.passed(self.image)[0].argmax())
+
+    def passed(self, images, zeroed=None, gradients=False):
+        """Return scores and the layer's output; of each image another channel may be zeroed."""
+        held = []
+
+        def hook(_layer, _inputs, output):
+            held.append(output if gradients else output.detach())
+            output = output.clone()
+            for row, channel in enumerate(() if zeroed is None else zeroed):
+                output[row].select(self.layout.axis - (self.layout.axis > 0), channel)[...] = 0
+            return output
+
+        handle = self.layer.register_forward_hook(hook)
+        before = torch.backends.mha.get_fastpath_enabled()
+        torch.backends.mha.set_fastpath_enabled(False)
+        try:
+            with torch.set_grad_enabled(gradients):
+                images = images.clone().requires_grad_(gradients)
+                return self.net.module(images), held[0]
+        finally:
+            handle.remove()
+            torch.backends.mha.set_fastpath_enabled(before)
+
+    def summed(self, weights):
+        return (weights[:, None, None] * self.maps[0]).sum(0).numpy()
+
+    def gradcam(self):
+        scores, output = self.passed(self.image, gradients=True)
+        (gradient,) = torch.autograd.grad(scores[0, self.target], output)
+        return self.summed(self.layout.maps(gradient)[0].mean((1, 2)))
+
+    def ablationcam(self):
+        whole, _ = self.passed(self.image)
+        every = range(self.maps.shape[1])
+        images = self.image.expand(len(every), *self.image.shape[1:])
+        scores, _ = self.passed(images, every)
+        before, after = (s[:, self.target] - s.mean(1) for s in (whole, scores))
+        return self.summed((before - after) / before.abs())
+
+    def scorecam(self):
+        size = tuple(self.image.shape[-2:])
+        large = interpolate(self.maps, size, mode="bilinear", align_corners=True)[0]
+        low, high = large.amin((1, 2), True), large.amax((1, 2), True)
+        masked = self.image * ((large - low) / (high - low + 1e-8))[:, None]
+        scores, _ = self.passed(masked)
+        return self.summed(scores[:, self.target].softmax(0))
+
+
+def relus_used(net):
+    """Return which ReLUs of a network are called; some have one that is not."""
+    used, kinds = [], (torch.nn.ReLU, torch.nn.ReLU6)
+    parts = [part for part in net.module.modules() if isinstance(part, kinds)]
+    handles = [part.register_forward_hook(lambda part, *_: used.append(part)) for part in parts]
+    net.scores(net.trial())
+    for handle in handles:
+        handle.remove()
+    return used
+
+
 @pytest.mark.parametrize("name", [*families.FAMILIES, *ODD])
 def test_every_family_is_explained_and_dissected(name, photograph, probe, tmp_path):
     net = load(name)
     before = {key: value.clone() for key, value in net.module.state_dict().items()}
     size = net.view(photograph).frame.size
+    literal = Literal(net, photograph)
+    answers = {answer.method: answer for answer in preflight(net)}
     for method in METHODS:
+        assert answers[method].works, answers[method]
         found = explain_cam(net, photograph, method, engine="eager", batch_size=64)
         assert found.saliency.shape == size
         assert min(found.raw.shape) > 1
         assert np.isfinite(found.raw).all()
         assert np.ptp(found.raw) > 0, method
+        if hasattr(literal, method) and literal.maps.shape[1] <= 128:
+            expected = getattr(literal, method)()
+            np.testing.assert_allclose(found.raw, expected, atol=1e-3 * np.abs(expected).max())
     lime = explain_lime(net, photograph, num_samples=40, segments="slic", engine="eager")
     assert lime.saliency.shape == size
     assert np.abs(lime.raw).max() > 0
+    if answers["guided"].works:
+        assert np.abs(guided_backprop(net, photograph)).max() > 0
+    else:
+        assert not relus_used(net)
+        assert answers["guided"].how.endswith("has no ReLU, which guided backprop needs")
     units = record_activations(net, net.dissect_layers, probe, folder=tmp_path / "units")
     rng = np.random.default_rng(0)
     images, texts = rng.normal(size=(4, 8)).astype(np.float32), np.eye(8, dtype=np.float32)
@@ -76,14 +163,19 @@ def test_every_family_is_explained_and_dissected(name, photograph, probe, tmp_pa
     torch.testing.assert_close(dict(net.module.state_dict()), before, rtol=0, atol=0)
 
 
-def test_a_single_category_is_a_sigmoids(photograph):
-    """A softmax over one category would be 1 for every picture, and LIME's weights 0."""
-    net = load("one_category")
-    logit = net.logits(net.view(photograph).pixels[None])[0, 0]
-    probability = net.predict(photograph)[0].probability
-    np.testing.assert_allclose(probability, 1 / (1 + np.exp(-logit)), rtol=1e-5)
-    assert explain_cam(net, photograph).probability == pytest.approx(probability)
-    assert explain_lime(net, photograph, num_samples=10).probability == pytest.approx(probability)
+@pytest.mark.parametrize("name", ["timm_vit", "timm_cait", "timm_pooled_vit"])
+def test_units_are_read_from_the_class_token_where_there_is_one(name, probe, tmp_path):
+    """CaiT has a class token, but not in the blocks that see patches alone."""
+    net = load(name)
+    layer = "blocks.1"
+    found = record_activations(net, [layer], probe, folder=tmp_path / "u", dtype="float32")[layer]
+    with torch.no_grad(), recorded(net.module, [layer]) as outputs:
+        photographs = list(probe.photographs())
+        net.module(net.input_tensor(np.stack([net.view(p).pixels for p in photographs])))
+    tokens = outputs[layer]
+    assert tokens.shape[1] == (17 if name == "timm_vit" else 16)
+    expected = tokens[:, 0] if name == "timm_vit" else tokens.mean(1)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
 def test_a_network_in_gray_sees_the_gray_of_the_photograph(photograph):
@@ -118,9 +210,7 @@ def test_a_network_in_training_mode_is_put_back(method, photograph):
     assert [part.training for part in net.module.modules()] == modes
 
 
-@pytest.mark.parametrize(
-    "key", ["a_tuple", "a_dict", "not_finite", "another_input", "names_as_numbers", "raising"]
-)
+@pytest.mark.parametrize("key", ["not_finite", "another_input", "names_as_numbers", "raising"])
 def test_an_odd_network_is_refused_in_one_line(key):
     with pytest.raises(InputError, match=shown(key)):
         load(key)

@@ -163,7 +163,7 @@ def test_a_page_that_fails_says_why_and_the_others_are_built(project, made):
     assert all(task in failed.stderr.splitlines()[-1] for task in ("8_findings", "10_explore"))
     text = words(project, "notebooks/4_agreement")
     assert text.startswith("Agreement")
-    assert "ValueError: `13` is <unlucky> (see results/mine+images-" in text
+    assert "ValueError: `13` is <unlucky> (see results/mine+images=album-" in text
     partial = project / re.search(r"\(see (\S+)\)", text)[1]
     assert "unlucky" in json.dumps(json.loads(partial.read_text()))
     assert "IoU" not in text  # nothing of the earlier run

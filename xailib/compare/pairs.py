@@ -192,7 +192,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
 
     Columns: a, b, images, iou, spearman, and for each baseline (chance, null_mean, others) its
     mean, the mean difference from it with its interval (``_over``, ``_low``, ``_high``),
-    Wilcoxon's p (``_p``), and that p adjusted for the number of pairs (``_adjusted``, Holm);
+    Wilcoxon's p (``_p``), and that p adjusted for all tests of the table (``_adjusted``, Holm);
     surpassed: photographs whose IoU is above the null's central 95 %.
     """
     rows = []
@@ -211,8 +211,8 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
             row |= {f"{name}_low": test.low, f"{name}_high": test.high}
         rows.append(row)
     found = pd.DataFrame(rows)
-    for name in BASELINES:
-        found[f"{name}_adjusted"] = holm(found[f"{name}_p"].to_numpy(float))
+    p = found[[f"{name}_p" for name in BASELINES]].to_numpy(float)
+    found[[f"{name}_adjusted" for name in BASELINES]] = holm(p.ravel()).reshape(p.shape)
     return found
 
 

@@ -1,7 +1,7 @@
 """Activations of units on probe images, recorded once, resumable, and safe to use again."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from xailib.dissect.blocks import Recording, record
 from xailib.errors import InputError
+from xailib.explain.cam.layout import Layout, layout_of
 from xailib.images.pool import Crop, crops
 from xailib.images.probe import ProbeSet
 from xailib.networks import layers as layer_tools
@@ -26,8 +27,8 @@ def networks_of(parameters: Mapping[str, Any]) -> dict[str, tuple[Classifier, li
     Parameters
     ----------
     parameters : mapping
-        ``model``, ``weights``, ``layers``, ``compare``, ``compare_weights``, ``control``,
-        ``seed`` and ``device``, as in the notebook; other names do not matter.
+        ``model``, ``weights``, ``layers``, ``compare``, ``compare_weights``, ``compare_layers``,
+        ``control``, ``seed`` and ``device``, as in the notebook; other names do not matter.
 
     Returns
     -------
@@ -50,7 +51,10 @@ def networks_of(parameters: Mapping[str, Any]) -> dict[str, tuple[Classifier, li
     if compare:
         second = load_classifier(compare, parameters["compare_weights"] or None, device, seed)
         name = compare if compare != model else f"{compare}, {second.weights}"
-        found[name] = (second, list(second.dissect_layers))
+        others = list(parameters.get("compare_layers") or second.dissect_layers)
+        for layer in others:
+            second.layer(layer)
+        found[name] = (second, others)
     if parameters["control"] and ".py:" not in model:
         found["random weights"] = (load_classifier(model, "random", device, seed), layers)
     return found
@@ -69,8 +73,8 @@ def record_activations(
 ) -> Recording:
     """Record the activations of units on each probe image, in one forward pass for all layers.
 
-    Feature maps are pooled over space. Layers of tokens give the class token where the network
-    has one, else the pooled tokens. Rows of scores are stored as they are. Only blocks that the
+    Feature maps are pooled over space. Layers of tokens give the class token where they have
+    one, else the pooled tokens. Rows of scores are stored as they are. Only blocks that the
     folder does not hold yet are recorded, see `xailib.dissect.blocks`.
 
     Parameters
@@ -145,29 +149,32 @@ def _pooled(
     class_token = _has_class_token(module)
     views: list[Crop] = []  # read, and not shown yet
     with (
-        torch.inference_mode(),
+        torch.no_grad(),
         layer_tools.evaluation(module),
         layer_tools.recorded(module, layers) as outputs,
     ):
 
-        def run(first: int, last: int) -> dict[str, Float[np.ndarray, "batch units"]]:
+        def run(first: int, last: int) -> dict[str, list[np.ndarray]]:
             count = last - first
             views.extend(islice(images, max(0, count - len(views))))
-            outputs.clear()
-            module(classifier.input_tensor(np.stack([view.pixels for view in views[:count]])))
-            missing = [name for name in layers if name not in outputs]
-            if missing:
-                raise InputError(f"layers: the network does not use {', '.join(missing)}")
-            rows = {}
-            for name in layers:
-                values = _pool(name, outputs[name], count, pool, class_token).float().cpu()
-                _check_finite(name, values, [view.id for view in views[:count]])
-                rows[name] = values.numpy()
+            rows: dict[str, list[np.ndarray]] = {name: [] for name in layers}
+            for size, some in groupby(views[:count], lambda view: view.pixels.shape[:2]):
+                part = list(some)
+                outputs.clear()
+                module(classifier.input_tensor(np.stack([view.pixels for view in part])))
+                missing = [name for name in layers if name not in outputs]
+                if missing:
+                    raise InputError(f"layers: the network does not use {', '.join(missing)}")
+                for name in layers:
+                    shape = (len(part), *size)
+                    values = _pool(name, outputs[name], shape, pool, class_token).float().cpu()
+                    _check_finite(name, values, [view.id for view in part])
+                    rows[name].append(values.numpy())
             del views[:count]  # only now: where memory runs out they are shown again, fewer a pass
             return rows
 
         for _, _, rows in halving(run, total, batch_size):
-            yield rows
+            yield {name: np.concatenate(parts) for name, parts in rows.items()}
 
 
 def _has_class_token(module: nn.Module) -> bool:
@@ -176,8 +183,14 @@ def _has_class_token(module: nn.Module) -> bool:
     return bool(names & {"class_token", "cls_token"})
 
 
-def _pool(name: str, output: Tensor, count: int, pool: str, class_token: bool) -> Tensor:
-    """Return one value for each image and unit of a layer's output."""
+def _pool(
+    name: str, output: Tensor, shape: tuple[int, int, int], pool: str, class_token: bool
+) -> Tensor:
+    """Return one value for each image and unit of a layer's output.
+
+    The shape is that of the input: images, height, width.
+    """
+    count = shape[0]
     if output.ndim not in (2, 3, 4) or len(output) != count:
         raise InputError(
             f"layers: {name!r} outputs {tuple(output.shape)} for {count} images, which is "
@@ -185,13 +198,14 @@ def _pool(name: str, output: Tensor, count: int, pool: str, class_token: bool) -
         )
     if output.ndim == 2:
         return output
-    if output.ndim == 3:
-        if class_token:
-            return output[:, 0]
-        return output.mean(1) if pool == "avg" else output.amax(1)
-    # Square maps show which axes are space: Swin puts its units last.
-    last = output.shape[1] == output.shape[2] != output.shape[3]
-    space = (1, 2) if last else (2, 3)
+    try:
+        layout = layout_of(tuple(output.shape), shape[1:], name)
+    except InputError:  # no grid: a class token alone, or tokens that stand for nothing in space
+        layout = Layout(1 if output.ndim == 4 else -1, (0, 0), prefix=output.ndim == 3)
+    if output.ndim == 3 and class_token and layout.prefix:  # a part may see the grid alone
+        return output[:, 0]
+    space = (1,) if output.ndim == 3 else (2, 3) if layout.axis == 1 else (1, 2)
+    output = output[:, layout.prefix :] if layout.grid[0] else output
     return output.mean(space) if pool == "avg" else output.amax(space)
 
 

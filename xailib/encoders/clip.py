@@ -137,15 +137,20 @@ def _check_clip(module: Any, name: str, file: Path) -> None:
         raise InputError(f"weights: {file.name!r} is {found}, not CLIP's {name}")
 
 
-def _create_openclip(open_clip: Any, arch: str, source: str, device: Any, tag: str) -> nn.Module:
+def _create_openclip(
+    open_clip: Any, arch: str, source: str, device: Any, config: dict[str, Any], tag: str
+) -> nn.Module:
     """Build one of OpenCLIP's networks, with weights from a file or, under a tag, from the hub.
+
+    With the activation that the tag's configuration states, of which OpenCLIP itself only warns.
 
     Raises
     ------
     UnavailableError
         If they are not here and their host is out of reach: at once, not after many tries.
     """
-    config = open_clip.get_pretrained_cfg(arch, tag) if tag else {}
+    quick = bool(config.get("quick_gelu"))
+    config = config if tag else {}
     repository, _, name = config.get("hf_hub", "").rpartition("/")
     names = [name] if name else ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"]
     here = bool(repository) and hub.in_their_cache(repository, names) is not None
@@ -154,7 +159,13 @@ def _create_openclip(open_clip: Any, arch: str, source: str, device: Any, tag: s
     if problem:
         raise UnavailableError(problem)
     with hub.offline() if here else nullcontext():
-        return open_clip.create_model(arch, pretrained=source, device=device, precision="fp32")
+        return open_clip.create_model(
+            arch,
+            pretrained=source,
+            device=device,
+            precision="fp32",
+            **({"force_quick_gelu": True} if quick else {}),
+        )
 
 
 def load_openclip(rest: str, weights: str | Path | None, device: str) -> ClipEncoder:
@@ -164,18 +175,21 @@ def load_openclip(rest: str, weights: str | Path | None, device: str) -> ClipEnc
     if arch not in open_clip.list_models():
         raise unknown_name("encoder: openclip", arch, open_clip.list_models())
     tags = open_clip.list_pretrained_tags_by_model(arch)
-    if weights is None and tag not in tags:
+    if (weights is None or tag) and tag not in tags:
         raise unknown_name(f"encoder: weights of openclip:{arch}", tag, tags)
     chosen = models._device(device)
     source = str(Path(weights).expanduser()) if weights else tag
+    of_tag = open_clip.get_pretrained_cfg(arch, tag) if tag else {}
     try:
-        module = _create_openclip(open_clip, arch, source, chosen, "" if weights else tag)
+        module = _create_openclip(open_clip, arch, source, chosen, of_tag, "" if weights else tag)
     except (OSError, RuntimeError) as error:
         raise UnavailableError(
             f"weights: could not fetch OpenCLIP {rest} ({(str(error).splitlines() or ['?'])[0]}); "
             "download it elsewhere and give weights=PATH"
         ) from error
     config = open_clip.get_model_preprocess_cfg(module)
+    own = ("mean", "std", "interpolation", "resize_mode")
+    config |= {name: of_tag[name] for name in own if of_tag.get(name)}
     size = config["size"] if isinstance(config["size"], (tuple, list)) else (config["size"],) * 2
     squash = config.get("resize_mode") == "squash"
     file = Path(source)

@@ -3,7 +3,7 @@
 import importlib
 import warnings
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import groupby, islice
 from typing import Any
 
 import numpy as np
@@ -38,10 +38,10 @@ def import_optional(module: str, package: str) -> Any:
 
 
 def batches(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
-    """Yield `size` items at a time, the last ones together."""
-    iterator = iter(items)
-    while batch := list(islice(iterator, size)):
-        yield batch
+    """Yield up to `size` items at a time that follow one another: texts, or images of one size."""
+    for _, alike in groupby(items, lambda item: getattr(item, "shape", None)):
+        while batch := list(islice(alike, size)):
+            yield batch
 
 
 def unit_rows(rows: list[Tensor], argument: str) -> Rows:

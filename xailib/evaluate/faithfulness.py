@@ -6,17 +6,21 @@ amount to, and whether that beats the baselines, is in `xailib.evaluate.scores`.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import UInt8
+from jaxtyping import Float32, UInt8
+from torch import Tensor
 
 from xailib.compare.iou import check_comparable
 from xailib.errors import InputError
 from xailib.evaluate.perturbation import (
+    BLUR,
     REGION,
     Perturbed,
     Saliency,
+    Trial,
     centred_blob,
     plan,
     random_field,
@@ -24,7 +28,7 @@ from xailib.evaluate.perturbation import (
 from xailib.explain.explanation import Explanation
 from xailib.images.frames import change_frame
 from xailib.images.load import Photograph
-from xailib.networks.classifier import Classifier, as_probabilities
+from xailib.networks.classifier import Classifier
 from xailib.networks.memory import enough
 
 BASELINES = ("random", "centre")  # the names under which their curves stand
@@ -40,6 +44,8 @@ def explanation_curves(
     draws: int = 3,
     seed: int = 0,
     side: int = REGION,
+    ties: str = "random",
+    blur: float = BLUR,
     batch_size: int | None = None,
     engine: str = "auto",
 ) -> pd.DataFrame:
@@ -64,6 +70,11 @@ def explanation_curves(
         Of everything random.
     side : int
         Pixels a side of the flipped regions.
+    ties : str
+        In which order pixels of one value come, see `xailib.evaluate.perturbation.TIES`.
+    blur : float
+        Standard deviation of the blur that insertion starts from, in pixels of a view of 224;
+        by default RISE's.
     batch_size, engine
         See `xailib.networks.forward.forward_batches`.
 
@@ -96,6 +107,8 @@ def explanation_curves(
         percentiles=percentiles,
         seed=seed,
         side=side,
+        ties=ties,
+        blur=blur,
         batch_size=batch_size,
         engine=engine,
     )
@@ -153,6 +166,8 @@ def faithfulness_curves(
     percentiles: Sequence[int | float] = (70, 90),
     seed: int = 0,
     side: int = REGION,
+    ties: str = "random",
+    blur: float = BLUR,
     batch_size: int | None = None,
     engine: str = "auto",
 ) -> pd.DataFrame:
@@ -166,29 +181,11 @@ def faithfulness_curves(
     InputError
         For a map of another size or with NaN, an unknown target, a parameter out of range.
     """
-    view = classifier.view(photograph)
-    size = view.frame.size
-    for method, saliency in maps.items():
-        if saliency.shape != size:
-            raise InputError(f"maps: {method} is {saliency.shape}, not the view's {size}")
-        if not np.isfinite(saliency).all():
-            raise InputError(f"maps: {method} is not finite")
-    if not maps:
-        raise InputError("maps: none given")
     index = classifier.class_index(target)
-    trials = plan(maps, size, steps, percentiles, side)
-    noise = np.random.default_rng(seed).integers(0, 256, view.pixels.shape, np.uint8)
-    image, replaced = (classifier.input_tensor(p[None]) for p in (view.pixels, noise))
-    perturbed = Perturbed(image, replaced, maps, seed, side)
-    distinct = list({trial.key: trial for trial in trials}.values())
-    found = classifier.forward_batches(
-        lambda start, stop: perturbed.batch(distinct[start:stop]),
-        len(distinct),
-        batch_size=enough(classifier.device) if batch_size is None else batch_size,
-        engine=engine,
-    )
-    probabilities = as_probabilities(found.logits)[:, index].tolist()
-    score = {trial.key: p for trial, p in zip(distinct, probabilities, strict=True)}
+    trials = plan(maps, classifier.view(photograph).frame.size, steps, percentiles, side)
+    options: Any = {"seed": seed, "side": side, "ties": ties, "blur": blur}
+    logits = logits_of(classifier, photograph, maps, trials, batch_size, engine, **options)
+    probabilities = classifier.as_probabilities(logits)[:, index].tolist()
     return pd.DataFrame(
         {
             "image": photograph.id,
@@ -196,13 +193,65 @@ def faithfulness_curves(
             "method": [trial.method for trial in trials],
             "measure": [trial.measure for trial in trials],
             "fraction": [trial.fraction for trial in trials],
-            "score": [score[trial.key] for trial in trials],
+            "score": probabilities,
         }
     )
 
 
+def logits_of(
+    classifier: Classifier,
+    photograph: Photograph,
+    maps: Mapping[str, Saliency],
+    trials: Sequence[Trial],
+    batch_size: int | None = None,
+    engine: str = "auto",
+    *,
+    seed: int = 0,
+    **options: Any,
+) -> Float32[Tensor, "trials classes"]:
+    """Return the network's scores of perturbed images; each different one is passed once.
+
+    ``options`` are those of `xailib.evaluate.perturbation.Perturbed`.
+
+    Raises
+    ------
+    InputError
+        As `faithfulness_curves`.
+    """
+    view = classifier.view(photograph)
+    for method, saliency in maps.items():
+        if saliency.shape != view.frame.size:
+            raise InputError(
+                f"maps: {method} is {saliency.shape}, not the view's {view.frame.size}"
+            )
+        if not np.isfinite(saliency).all():
+            raise InputError(f"maps: {method} is not finite")
+    if not maps:
+        raise InputError("maps: none given")
+    noise = np.random.default_rng(seed).integers(0, 256, view.pixels.shape, np.uint8)
+    image, replaced = (classifier.input_tensor(p[None]) for p in (view.pixels, noise))
+    perturbed = Perturbed(image, replaced, maps, seed, **options)
+    distinct: dict[tuple, Trial] = {}
+    for trial in trials:
+        distinct.setdefault(trial.key, trial)
+    images = list(distinct.values())
+    found = classifier.forward_batches(
+        lambda start, stop: perturbed.batch(images[start:stop]),
+        len(images),
+        batch_size=enough(classifier.device) if batch_size is None else batch_size,
+        engine=engine,
+    )
+    place = {key: number for number, key in enumerate(distinct)}
+    return found.logits[[place[trial.key] for trial in trials]]
+
+
 def neutral_colour(classifier: Classifier) -> UInt8[np.ndarray, " 3"]:
-    """Return the colour that the network sees as zero, which deleted pixels have."""
+    """Return the colour that the network sees as zero, which deleted pixels have.
+
+    Mid-gray, where no colour is always zero.
+    """
+    if not classifier.preprocessing.pixelwise:
+        return np.full(3, 128, np.uint8)
     basis = np.concatenate([np.zeros((1, 3)), 255 * np.eye(3)]).astype(np.uint8)
     seen = classifier.input_tensor(basis[:, None, None]).flatten(1).cpu().numpy()
     shares = np.linalg.lstsq((seen[1:] - seen[0]).T, -seen[0], rcond=None)[0]

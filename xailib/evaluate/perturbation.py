@@ -2,26 +2,28 @@
 
 Deletion, insertion, region flipping and ROAD read nothing of a saliency map but the order in
 which it ranks the pixels. Nothing here sees a network.
+
+**Ties**, which superpixels and ReLUs make, are broken in one of the ways of `TIES`.
 """
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from types import MappingProxyType
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float32, Float64, Int32, Int64, UInt8
+from jaxtyping import Bool, Float, Float32, Float64, Int32, Int64, UInt8
 from pytorch_grad_cam.metrics.road import neighbors_weights
+from scipy.ndimage import gaussian_filter1d
 from scipy.sparse import csc_matrix
 from scipy.sparse.linalg import splu
 from torch import Tensor
-from torch.nn.functional import pad
-from torchvision.transforms.functional import gaussian_blur
+from torch.nn.functional import conv2d, pad
 
 from xailib.compare.masks import highest_first
-from xailib.errors import InputError
+from xailib.errors import InputError, unknown_name
 from xailib.images.frames import resize
 
 Saliency = Float32[np.ndarray, "height width"]
@@ -29,31 +31,68 @@ Order = Int32[np.ndarray, "height width"]
 
 REGION = 8  # pixels a side of the regions that are flipped
 FLIPPED = 0.16  # share of them: 100 regions of 9 x 9 in 227 x 227 pixels, as Samek et al.
-BLUR = 5 / 224  # standard deviation as a share of the side, truncated at one: RISE's 11 x 11 kernel
+BLUR = 5.0  # standard deviation at 224 pixels a side, of RISE's kernel of 11 x 11 pixels
+CELLS = 4  # a side of the grid of which single cells are deleted: IDSDS's
 ROAD_NOISE = 0.01  # grad-cam's own, on the normalised image
 _RESIDUAL = 1e-9  # of ROAD's equations on a GPU: pixels are then within 1e-5 of their solution
 _MASKS = 64  # imputed at once there
-CELLS = 7  # a side of the random baseline: as coarse as the last feature maps of most networks
+COARSE = 7  # a side of the random baseline: as coarse as the last feature maps of most networks
 # What replaces the first pixels of the order, and what the other pixels show.
 _SWAPS = MappingProxyType(
     {
         "deletion": ("gray", "image"),
+        "least_first": ("gray", "image"),
         "insertion": ("image", "blurred"),
         "flipping": ("noise", "image"),
+        "cell": ("gray", "image"),
+        "whole": ("gray", "image"),
     }
 )
+CURVES = ("deletion", "insertion", "flipping", "road_most", "road_least")
+# By a draw that the map's own ranks seed, as in masks of equal area; or by the distance from the
+# centre of the pixels of that value: superpixels are then replaced as patches, not as noise.
+TIES = ("random", "centre")
 
 
-def pixel_order(saliency: Saliency) -> Order:
+def pixel_order(saliency: Float[np.ndarray, "height width"], ties: str = "random") -> Order:
     """Return each pixel's place, 0 for the most salient.
 
-    Ties are broken by the same random draws as in `xailib.compare.masks.area_mask`, so that the
-    pixels of places below `n` are its mask of `n` pixels.
+    With random ties, the pixels of places below `n` are the mask of `n` pixels of
+    `xailib.compare.masks.area_mask`.
+
+    Raises
+    ------
+    InputError
+        If `ties` is none of `TIES`.
     """
-    return _places(saliency.ravel()).reshape(saliency.shape)
+    if ties not in TIES:
+        raise unknown_name("ties", ties, TIES)
+    if ties == "random":
+        order = highest_first(saliency)
+    else:
+        flat = saliency.ravel()
+        _, group = np.unique(flat, return_inverse=True)
+        size = np.bincount(group)
+        apart = np.zeros(flat.size)
+        for axis in np.indices(saliency.shape).reshape(2, -1):
+            apart += (axis - (np.bincount(group, axis) / size)[group]) ** 2
+        order = np.lexsort((apart, -flat))
+    places = np.empty(saliency.size, np.int32)
+    places[order] = np.arange(saliency.size, dtype=np.int32)
+    return places.reshape(saliency.shape)
 
 
-def region_order(saliency: Saliency, side: int = REGION) -> Order:
+def cell_numbers(size: tuple[int, int], cells: int = CELLS) -> Order:
+    """Return each pixel's cell of a grid of equal ones, row by row; -1 for pixels left over."""
+    down, across = (
+        np.where(np.arange(n) < n // cells * cells, np.arange(n) // max(1, n // cells), -1)
+        for n in size
+    )
+    inside = (down[:, None] >= 0) & (across >= 0)
+    return np.where(inside, cells * down[:, None] + across, -1).astype(np.int32)
+
+
+def region_order(saliency: Saliency, side: int = REGION, ties: str = "random") -> Order:
     """Return the place of each pixel's region, 0 for the region of highest mean saliency.
 
     The view is divided into squares of about `side` pixels; those of a side that it does not divide
@@ -64,16 +103,10 @@ def region_order(saliency: Saliency, side: int = REGION) -> Order:
     )
     region = rows[:, None] * (columns[-1] + 1) + columns
     means = np.bincount(region.ravel(), saliency.ravel()) / np.bincount(region.ravel())
-    return _places(means)[region]
+    return pixel_order(means.reshape(rows[-1] + 1, columns[-1] + 1), ties).ravel()[region]
 
 
-def _places(values: np.ndarray) -> np.ndarray:
-    places = np.empty(values.size, np.int32)
-    places[highest_first(values)] = np.arange(values.size, dtype=np.int32)
-    return places
-
-
-def random_field(size: tuple[int, int], seed: Sequence[int], cells: int = CELLS) -> Saliency:
+def random_field(size: tuple[int, int], seed: Sequence[int], cells: int = COARSE) -> Saliency:
     """Return a random map as smooth as a heatmap: `cells` x `cells` draws, enlarged bilinearly.
 
     Single random pixels would be no fair opponent: deleted ones are scattered over the whole
@@ -99,11 +132,13 @@ class Trial:
     method : str
         Whose order of the pixels.
     measure : str
-        ``"deletion"``, ``"insertion"``, ``"flipping"``, ``"road_most"`` or ``"road_least"``.
+        ``"deletion"``, ``"least_first"`` (deletion from the other end), ``"insertion"``,
+        ``"flipping"``, ``"road_most"``, ``"road_least"``, ``"cell"`` (one cell of a grid deleted),
+        ``"masked"`` (the image times the map) or ``"whole"`` (the image as it is).
     fraction : float
         The share of the image that was replaced (for insertion: inserted), 0 to 1.
     count : int
-        The same in pixels; for flipping in regions.
+        The same in pixels; for flipping in regions; which cell.
     """
 
     method: str
@@ -112,10 +147,13 @@ class Trial:
     count: int
 
     @property
-    def key(self) -> tuple[str | float, ...]:
-        """What image this is: where nothing or all is replaced, the same for every method."""
-        who = () if self.fraction in (0, 1) else (self.method,)
-        return (self.measure, self.fraction, *who)
+    def key(self) -> tuple[str | float | int, ...]:
+        """What image this is: the same for all methods and measures that need it."""
+        if self.measure == "cell":
+            return ("cell", self.count)
+        if self.measure in _SWAPS and self.fraction in (0, 1):
+            return (_SWAPS[self.measure][0 if self.fraction else 1],)
+        return (self.measure, self.fraction, self.method)
 
 
 def plan(
@@ -124,6 +162,7 @@ def plan(
     steps: int = 32,
     percentiles: Sequence[int | float] = (70, 90),
     side: int = REGION,
+    curves: Collection[str] = CURVES,
 ) -> list[Trial]:
     """Return the images that are needed, method by method.
 
@@ -145,17 +184,26 @@ def plan(
     regions = int(region_order(np.zeros(size, np.float32), side).max()) + 1
     parts = np.linspace(0, 1, steps + 1)
     swapped = _counts(pixels * parts)
-    flipped = _counts(FLIPPED * regions * parts)
     # grad-cam's rule: all pixels at or above the percentile.
     removed = [pixels - int(np.ceil(round(p / 100 * (pixels - 1), 6))) for p in percentiles]
-    trials = []
-    for method in methods:
-        for measure in ("deletion", "insertion"):
-            trials += [Trial(method, measure, n / pixels, n) for n in swapped]
-        trials += [Trial(method, "flipping", n / regions, n) for n in flipped]
-        for measure in ("road_most", "road_least"):
-            trials += [Trial(method, measure, n / pixels, n) for n in removed]
-    return trials
+    every = {
+        "deletion": [(n / pixels, n) for n in swapped],
+        "least_first": [(n / pixels, n) for n in swapped],
+        "insertion": [(n / pixels, n) for n in swapped],
+        "flipping": [(n / regions, n) for n in _counts(FLIPPED * regions * parts)],
+        "road_most": [(n / pixels, n) for n in removed],
+        "road_least": [(n / pixels, n) for n in removed],
+        "cell": [(1 / CELLS**2, n) for n in range(CELLS**2)],
+        "masked": [(1.0, pixels)],
+        "whole": [(0.0, 0)],
+    }
+    return [
+        Trial(method, measure, *part)
+        for method in methods
+        for measure, parts in every.items()
+        if measure in curves
+        for part in parts
+    ]
 
 
 def _counts(shares: np.ndarray) -> list[int]:
@@ -177,6 +225,10 @@ class Perturbed:
         Of ROAD's noise.
     side : int
         Pixels a side of the flipped regions.
+    ties : str
+        See `TIES`.
+    blur : float
+        See `blurred`.
     """
 
     def __init__(
@@ -186,54 +238,91 @@ class Perturbed:
         maps: Mapping[str, Saliency],
         seed: int = 0,
         side: int = REGION,
+        ties: str = "random",
+        blur: float = BLUR,
     ) -> None:
         self.grounds = {
             "image": image.contiguous(),
             "gray": torch.zeros_like(image).contiguous(),  # RISE's: normalised zero
-            "blurred": blurred(image).contiguous(),
+            "blurred": blurred(image, blur).contiguous(),
             "noise": noise.contiguous(),
         }
         place = image.device
-        self.pixels = {m: torch.from_numpy(pixel_order(s)).to(place) for m, s in maps.items()}
+        self.pixels = {m: torch.from_numpy(pixel_order(s, ties)).to(place) for m, s in maps.items()}
         self.regions = {
-            m: torch.from_numpy(region_order(s, side)).to(place) for m, s in maps.items()
+            m: torch.from_numpy(region_order(s, side, ties)).to(place) for m, s in maps.items()
         }
+        height, width = image.shape[2:]
+        self.cells = torch.from_numpy(cell_numbers((height, width))).to(place)
+        self.shares = {m: torch.from_numpy(share_of(s)).to(place) for m, s in maps.items()}
         source = torch.Generator().manual_seed(seed)
         self.speckles = ROAD_NOISE * torch.randn(image.shape, generator=source).to(place)
 
     def batch(self, trials: Sequence[Trial]) -> Float32[Tensor, "trials channels height width"]:
         """Return these images as the network's input."""
         parts = [
-            self._swapped(measure, list(same)) if measure in _SWAPS else self._imputed(list(same))
+            self._made(measure, list(same))
             for measure, same in groupby(trials, key=lambda trial: trial.measure)
         ]
         return torch.cat(parts).contiguous(memory_format=torch.channels_last)
 
-    def _swapped(
+    def _made(
         self, measure: str, trials: Sequence[Trial]
     ) -> Float32[Tensor, "trials channels height width"]:
-        orders = self.regions if measure == "flipping" else self.pixels
-        first = torch.stack([orders[trial.method] < trial.count for trial in trials])[:, None]
-        on, under = (self.grounds[name] for name in _SWAPS[measure])
-        return torch.where(first, on, under)
+        image = self.grounds["image"]
+        if measure == "masked":
+            return image * torch.stack([self.shares[trial.method] for trial in trials])[:, None]
+        first = torch.stack([self._replaced(trial) for trial in trials])
+        if measure in _SWAPS:
+            on, under = (self.grounds[name] for name in _SWAPS[measure])
+            return torch.where(first[:, None], on, under)
+        return imputed(image[0], ~first) + self.speckles * first[:, None]
 
-    def _imputed(self, trials: Sequence[Trial]) -> Float32[Tensor, "trials channels height width"]:
-        kept = []
-        for trial in trials:
-            order = self.pixels[trial.method]
-            most = trial.measure == "road_most"
-            kept.append(order >= trial.count if most else order < order.numel() - trial.count)
-        masks = torch.stack(kept)
-        return imputed(self.grounds["image"][0], masks) + self.speckles * ~masks[:, None]
+    def _replaced(self, trial: Trial) -> Bool[Tensor, "height width"]:
+        if trial.measure == "cell":
+            return self.cells == trial.count
+        if trial.measure == "flipping":
+            return self.regions[trial.method] < trial.count
+        order = self.pixels[trial.method]
+        if trial.measure in ("least_first", "road_least"):
+            return order >= order.numel() - trial.count
+        return order < trial.count
+
+
+def share_of(saliency: Saliency) -> Saliency:
+    """Return what of each pixel the map lets through, 0 to 1: TorchCAM's scaling.
+
+    What is negative opposes the class and counts as 0; a map without a positive value lets
+    nothing through.
+    """
+    positive = saliency.clip(min=0)
+    low, high = positive.min(), positive.max()
+    return ((positive - low) / (high - low if high > low else 1)).astype(np.float32)
 
 
 def blurred(
-    image: Float32[Tensor, "1 channels height width"],
+    image: Float32[Tensor, "1 channels height width"], deviation: float = BLUR
 ) -> Float32[Tensor, "1 channels height width"]:
-    """Return the image that insertion starts from, blurred as in RISE (Petsiuk et al. 2018)."""
-    deviation = BLUR * min(image.shape[2:])
-    width = 2 * max(1, round(deviation)) + 1
-    return gaussian_blur(image, [width, width], [deviation, deviation])
+    """Return the image that insertion starts from, blurred as in RISE (Petsiuk et al. 2018).
+
+    Its kernel is a Gaussian of `deviation` pixels, which reflects at the borders of a square 2.2
+    times as wide and so sums to 1; beyond the image all is zero, which darkens its rim. Both
+    are lengths at 224 pixels a side, and scaled with the view.
+
+    Raises
+    ------
+    InputError
+        If `deviation` is not above 0.
+    """
+    if not deviation > 0:
+        raise InputError(f"blur: {deviation:g} is not above 0")
+    scale = min(image.shape[2:]) / 224
+    reach = max(1, round(deviation * scale))
+    point = np.zeros(2 * reach + 1)
+    point[reach] = 1
+    line = gaussian_filter1d(point, deviation * scale)
+    kernel = torch.from_numpy(np.outer(line, line)).to(image).expand(len(image[0]), 1, -1, -1)
+    return conv2d(image, kernel, padding=reach, groups=len(kernel))
 
 
 def imputed(

@@ -22,12 +22,13 @@ from xailib.errors import InputError, unknown_name
 from xailib.explain.cam import methods as cam
 from xailib.explain.explanation import Explanation, scaled
 from xailib.explain.lime import explain_lime_targets
+from xailib.explain.preflight import workable
 from xailib.explain.record import record
 from xailib.explain.stream import explain_alone
 from xailib.images.load import Photograph
 from xailib.networks.classifier import Classifier
 from xailib.networks.counting import passed
-from xailib.networks.layers import evaluation
+from xailib.networks.layers import evaluation, hookable
 from xailib.networks.weights import hash_of
 
 METHODS = ("lime", *cam.METHODS, "guided", "edges")
@@ -91,19 +92,20 @@ def _in_order_of_use(classifier: Classifier) -> list[str]:
 
         return part.register_forward_pre_hook(note)
 
-    parts = dict(classifier.module.named_modules())
+    parts = hookable(classifier.module)
+    if not any(True for part in parts.values() for _ in part.parameters(recurse=False)):
+        raise InputError(f"model: {classifier.name} has no layers that could be randomised")
     handles = [watch(name, part) for name, part in parts.items()]
     try:
-        black = classifier.preprocessing.crop(np.zeros((256, 256, 3), np.uint8))
-        classifier.logits(black[None])
+        classifier.scores(classifier.trial())
     finally:
         for handle in handles:
             handle.remove()
 
     def place(name: str) -> int:
-        while name not in started:  # used by its parent, without a call of its own
+        while name and name not in started:  # used by its parent, without a call of its own
             name = name.rpartition(".")[0]
-        return started[name]
+        return started.get(name, 0)
 
     owners = [name for name, part in parts.items() if any(True for _ in part.parameters(False))]
     return sorted(owners, key=place)
@@ -142,7 +144,8 @@ def cascade(
     Parameters
     ----------
     classifier, photographs
-        The trained one, and what batch norms are measured on, at least one.
+        The trained one, and what batch norms are measured on, at least one; of views that differ
+        in size, those of the first one's.
     stages : int
         See `stages_of`.
     seed : int
@@ -157,6 +160,7 @@ def cascade(
     views = [classifier.view(photograph).pixels for photograph in photographs]
     if not views:
         raise InputError("photographs: none given; batch norms need at least one")
+    views = [view for view in views if view.shape == views[0].shape]
     return _cascade(classifier, classifier.input_tensor(np.stack(views)), parts, seed)
 
 
@@ -175,7 +179,7 @@ def _cascade(
             for parameter in module.get_submodule(name).parameters(recurse=False):
                 _redraw(parameter, generator)
         _measure_norms(module, names, images)
-        with torch.inference_mode(), evaluation(module):
+        with torch.no_grad(), evaluation(module):
             passed(len(images))
             if not module(images).isfinite().all():
                 raise InputError(f"stages: scores are not finite when random down to {stage.name}")
@@ -207,8 +211,10 @@ def _measure_norms(module: nn.Module, names: Iterable[str], images: Tensor) -> N
             norm.momentum = momentum
 
 
-def usable(classifier: Classifier, methods: Sequence[str]) -> list[str]:
-    """Return those of the methods that the network has: guided backprop needs a ReLU.
+def usable(
+    classifier: Classifier, methods: Sequence[str], layer: str | None = None
+) -> tuple[list[str], list[str]]:
+    """Return those of the methods that work with a network, and a line for each that does not.
 
     Raises
     ------
@@ -218,11 +224,7 @@ def usable(classifier: Classifier, methods: Sequence[str]) -> list[str]:
     for method in methods:
         if method not in METHODS:
             raise unknown_name("methods", method, METHODS)
-    relu = any(isinstance(part, nn.ReLU | nn.ReLU6) for part in classifier.module.modules())
-    found = [method for method in dict.fromkeys(methods) if relu or method != "guided"]
-    if not found:
-        raise InputError(f"methods: none of {list(methods)} can be used; allowed: {METHODS}")
-    return found
+    return workable(classifier, list(dict.fromkeys(methods)), layer)
 
 
 def explain_targets(

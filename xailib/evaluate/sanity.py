@@ -10,9 +10,10 @@ import pandas as pd
 from jaxtyping import Float32
 from scipy.stats import spearmanr
 from skimage.metrics import structural_similarity
+from skimage.transform import resize
 
 from xailib.compare.chance import chance_iou
-from xailib.compare.intervals import mean_interval, pseudo_values
+from xailib.compare.intervals import crossed_interval, mean_interval, pseudo_values
 from xailib.compare.iou import check_comparable, in_frame_of, iou
 from xailib.compare.masks import area_mask
 from xailib.errors import InputError, unknown_name
@@ -28,6 +29,7 @@ MEASURES = {
 AREA = 0.2  # of the view: at most so many pixels are compared by IoU
 ALIKE = 0.9  # similarity from which two maps count as the same
 CHANGED = 0.5  # and below which a map has clearly changed
+ENOUGH = 6  # photographs from which a method is judged at all
 
 
 def similarity(
@@ -102,10 +104,9 @@ def compare(
     Returns
     -------
     DataFrame
-        One row for each method, key and photograph: image, method, `column`, target, what
-        `similarity` returns, and spread. Where several maps of a photograph have one key, as
-        of several draws of random weights, these are means, and spread is the largest rank
-        correlation minus the smallest; else it is 0.
+        One row for each map: image, method, `column`, target, draw, and what `similarity`
+        returns. Where several maps of a photograph have one key, as of several draws of random
+        weights, draw counts them from 0, in the order given.
 
     Raises
     ------
@@ -127,9 +128,10 @@ def compare(
             rows.append({**labels, "target": other.target_name, **alike})
     if not rows:
         raise InputError("maps: there is nothing to compare")
-    groups = pd.DataFrame(rows).groupby(["image", "method", column, "target"], sort=False)
-    spread = groups["spearman"].max() - groups["spearman"].min()
-    return groups.mean().assign(spread=spread).reset_index()
+    table = pd.DataFrame(rows)
+    draw = table.groupby(["image", "method", column], sort=False).cumcount()
+    table.insert(4, "draw", draw)
+    return table
 
 
 def null_baseline(maps: Mapping[str, Sequence[Explanation]]) -> pd.DataFrame:
@@ -163,7 +165,10 @@ def null_baseline(maps: Mapping[str, Sequence[Explanation]]) -> pd.DataFrame:
             for b in said[:number]:
                 if a.image_sha256 == b.image_sha256:
                     continue
-                alike = similarity(a.saliency, b.saliency, signed=a.signed)
+                other = b.saliency
+                if other.shape != a.saliency.shape:  # a network that does not resize
+                    other = resize(other, a.saliency.shape, order=1).astype(np.float32)
+                alike = similarity(a.saliency, other, signed=a.signed)
                 rows += [
                     {"method": method, "image": one.image, "other": two.image, **alike}
                     for one, two in ((a, b), (b, a))
@@ -180,20 +185,21 @@ def verdict(
 ) -> pd.DataFrame:
     """Judge each method by its residual similarity (column left); tables in, table out.
 
-    Means over photographs, with 95 % intervals of `xailib.compare.intervals.mean_interval`, clipped
-    to -1 and 1; that of the null baseline, a mean over pairs, needs three photographs, and without
-    it no method passes. Where pairs lack a value, the baseline is the mean of
-    `xailib.compare.intervals.pseudo_values`, as its interval.
+    Means over photographs and draws, with 95 % intervals of
+    `xailib.compare.intervals.crossed_interval`, clipped to -1 and 1. That of the null baseline, a
+    mean over pairs, needs three photographs, and without it no method passes. Where pairs lack a
+    value, the baseline is the mean of `xailib.compare.intervals.pseudo_values`, as its interval.
     A method **passes** if the mean similarity is not above the baseline's interval, and its own
     interval lies below `CHANGED`. It **fails** if its own interval lies above the baseline's, or
     above `ALIKE`. All else is **undecided**: among it a method whose maps are much alike
-    whatever the photograph, for which a high baseline must not excuse a map that hardly changes.
+    whatever the photograph, for which a high baseline must not excuse a map that hardly changes,
+    and every method with fewer than `ENOUGH` photographs.
 
     Parameters
     ----------
     table : DataFrame
-        From `compare`, only the rows to judge: one for each method and photograph, such as
-        those of the last stage.
+        From `compare`, only the rows to judge, such as those of the last stage: one for each
+        method, photograph and draw. Without the column draw there is one.
     unrelated : DataFrame
         From `null_baseline`.
     measure : str
@@ -209,26 +215,29 @@ def verdict(
     Raises
     ------
     InputError
-        For an unknown measure, several rows for one method and photograph, or no method that
-        can be judged.
+        For an unknown measure, several rows for one method, photograph and draw, or no method
+        that can be judged.
     """
     if measure not in MEASURES:
         raise unknown_name("measure", measure, MEASURES)
-    if table.duplicated(["method", "image"]).any():
-        raise InputError("table: several rows for one method and photograph; give one stage")
+    table = table if "draw" in table else table.assign(draw=0)
+    if table.duplicated(["method", "image", "draw"]).any():
+        raise InputError("table: several rows for one method, photograph and draw; give one stage")
     rows, lacking = [], ""
     for method, part in table.groupby("method", sort=False):
         pairs = unrelated[unrelated["method"] == method]
-        left = part[measure].dropna().to_numpy(float)
+        left = part.pivot(index="image", columns="draw", values=measure).dropna().to_numpy(float)
         if pairs.empty or not len(left):
             lacking = str(method)
             continue
         square = pairs.pivot(index="image", columns="other", values=measure).to_numpy(float)
         each = pseudo_values(square)
         # Student's intervals do not know that no similarity is beyond these.
-        low, high = map(float, np.clip(mean_interval(left), -1, 1))
+        low, high = map(float, np.clip(crossed_interval(left), -1, 1))
         floor_low, floor_high = map(float, np.clip(mean_interval(each), -1, 1))
-        if low > floor_high or low >= ALIKE:
+        if len(left) < ENOUGH:
+            word = "undecided"
+        elif low > floor_high or low >= ALIKE:
             word = "fails"
         else:
             word = "passes" if left.mean() <= floor_high and high < CHANGED else "undecided"

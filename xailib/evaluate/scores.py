@@ -3,30 +3,73 @@
 Tables in, tables out; nothing here sees a network.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
+import numpy as np
 import pandas as pd
+from jaxtyping import Float
 from scipy.integrate import trapezoid
-from scipy.stats import false_discovery_control
+from scipy.stats import rankdata
 
-from xailib.compare.intervals import decided, paired
+from xailib.compare.intervals import decided, holm, paired
 from xailib.errors import InputError
 
 # Each measure, and which values of it speak for an explanation.
 BETTER = MappingProxyType(
-    {"deletion": "lower", "insertion": "higher", "flipping": "higher", "road": "higher"}
+    {
+        "deletion": "lower",
+        "least_first": "higher",
+        "relevance_gain": "higher",
+        "pixel_flipping": "lower",
+        "insertion": "higher",
+        "flipping": "higher",
+        "road": "higher",
+        "single_deletion": "higher",
+        "average_drop": "lower",
+        "confidence_increase": "higher",
+    }
 )
+PAGE = ("deletion", "insertion", "flipping", "road")  # of which the report draws curves
+Curve = Float[np.ndarray, "2 _"]  # fractions, and the target's probabilities
+
+
+def values_of(curves: Mapping[str, Curve]) -> dict[str, float]:
+    """Return what one map's curves amount to, by measure; see `xailib.evaluate.metrics.score`.
+
+    Fractions rise. Of ``"masked"`` the two points are the whole image and the masked one; of
+    ``"cell"`` the columns are what the map gives a cell, and what the target's score loses
+    without it.
+    """
+    area = {
+        name: float(trapezoid(curves[name][1], curves[name][0]))
+        for name in ("deletion", "least_first", "insertion")
+        if name in curves
+    }
+    values = dict(area)
+    if {"deletion", "least_first"} <= area.keys():
+        values["relevance_gain"] = area["least_first"] - area["deletion"]
+    if "deletion" in curves and len(curves["deletion"][1]) > 2:
+        steps = curves["deletion"][1][1:]  # Quantus leaves the whole image out
+        values["pixel_flipping"] = float(trapezoid(steps)) / (len(steps) - 1)
+    if "flipping" in curves:
+        scores = curves["flipping"][1]
+        values["flipping"] = float((scores[0] - scores).mean())
+    if "road_most" in curves:
+        values["road"] = float((curves["road_least"][1] - curves["road_most"][1]).mean()) / 2
+    if "cell" in curves:
+        given, lost = (rankdata(part) for part in curves["cell"])
+        flat = np.ptp(given) == 0 or np.ptp(lost) == 0
+        values["single_deletion"] = 0.0 if flat else float(np.corrcoef(given, lost)[0, 1])
+    if "masked" in curves:
+        whole, masked = curves["masked"][1]
+        values["average_drop"] = float(max(whole - masked, 0) / (whole + 1e-7))
+        values["confidence_increase"] = float(masked > whole)
+    return {measure: values[measure] for measure in BETTER if measure in values}
 
 
 def curve_scores(curves: pd.DataFrame) -> pd.DataFrame:
     """Return one score for each photograph, method and measure.
-
-    - ``deletion``, ``insertion``: the area under the curve (Petsiuk et al. 2018), 0 to 1;
-    - ``flipping``: the area over it, AOPC, the mean of the probability lost over all steps
-      including none (Samek et al. 2017), -1 to 1;
-    - ``road``: the mean over the percentiles of half the difference between removing the least
-      and the most relevant pixels, grad-cam's ``ROADCombined`` (Rong et al. 2022), -0.5 to 0.5.
 
     Parameters
     ----------
@@ -36,23 +79,17 @@ def curve_scores(curves: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Columns image, target, method, measure, better (``"lower"`` or ``"higher"``), value.
+        Columns image, target, method, measure (of `PAGE`, see `xailib.evaluate.metrics.score`),
+        better (``"lower"`` or ``"higher"``), value.
     """
     rows = []
     for (image, target, method), part in curves.groupby(["image", "target", "method"], sort=False):
-        found = {str(m): c.sort_values("fraction") for m, c in part.groupby("measure")}
-        values: dict[str, float] = {}
-        for measure in ("deletion", "insertion"):
-            if measure in found:
-                curve = found[measure]
-                values[measure] = float(trapezoid(curve["score"], curve["fraction"]))
-        if "flipping" in found:
-            scores = found["flipping"]["score"].to_numpy()
-            values["flipping"] = float((scores[0] - scores).mean())
-        if "road_most" in found:
-            least, most = (found[f"road_{end}"]["score"].mean() for end in ("least", "most"))
-            values["road"] = float(least - most) / 2
-        rows += [(image, target, method, m, BETTER[m], value) for m, value in values.items()]
+        found = {
+            str(name): curve.sort_values("fraction")[["fraction", "score"]].to_numpy(float).T
+            for name, curve in part.groupby("measure")
+        }
+        values = values_of(found)
+        rows += [(image, target, method, m, BETTER[m], values[m]) for m in PAGE if m in values]
     columns = ["image", "target", "method", "measure", "better", "value"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -75,8 +112,8 @@ def compare_with_baselines(
     DataFrame
         One row for each measure, method and baseline: measure, better, method, baseline, images
         (with both), mean and baseline_mean, difference (mean of method minus baseline), low,
-        high and p (see `xailib.compare.intervals.paired`), p_adjusted (Benjamini and Hochberg, over
-        all rows with a p), and verdict: ``"better"`` or ``"worse"`` where
+        high and p (see `xailib.compare.intervals.paired`), p_adjusted (over all rows, see
+        `xailib.compare.intervals.holm`), and verdict: ``"better"`` or ``"worse"`` where
         `xailib.compare.intervals.decided` says so of the interval and the adjusted p, else
         ``"undecided"``.
 
@@ -113,8 +150,7 @@ def compare_with_baselines(
     if not rows:
         raise InputError("scores: nothing to compare; the table holds only one baseline")
     table = pd.DataFrame(rows)
-    made = table["p"].dropna()  # without a photograph that both have, there is no test to count
-    table["p_adjusted"] = pd.Series(false_discovery_control(made), made.index, float)
+    table["p_adjusted"] = holm(table["p"].to_numpy(float))
     side = decided(*(table[name].to_numpy(float) for name in ("low", "high", "p_adjusted")))
     gain = pd.Series(side, table.index) * table["better"].map({"higher": 1, "lower": -1})
     table["verdict"] = gain.map({1: "better", -1: "worse", 0: "undecided"})

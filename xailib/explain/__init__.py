@@ -8,6 +8,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "explanation": ["Explanation", "Superpixels"],
         "lime": ["explain_lime", "explain_lime_targets"],
         "lime_engine": ["LimeImageExplainer"],
+        "preflight": ["Answer", "workable"],
         "requests": ["explain_many"],
         "cam.methods": ["explain_cam"],
         "cam.gradient": ["guided_backprop", "guided_backprops"],

@@ -29,8 +29,7 @@ from xailib.explain.sampling import BLOCKS, DESIGNS
 from xailib.explain.signal import exact_to, no_signal, rounding
 from xailib.explain.stability import STEP, mask_is_stable, next_draw
 from xailib.explain.stream import Outcome, Seen, explain_alone
-from xailib.images.load import Photograph
-from xailib.networks.classifier import Classifier, Prediction, as_probabilities
+from xailib.networks.classifier import Classifier, Prediction, check_classifier
 from xailib.networks.forward import ENGINES
 from xailib.networks.memory import download, upload
 
@@ -47,21 +46,43 @@ Segment = Callable[[UInt8[np.ndarray, "height width 3"]], Int[np.ndarray, "heigh
 
 # lime's own settings for quickshift; the others give about as many superpixels at 224 pixels.
 _RATIO = 0.2
-_QUICKSHIFT = MappingProxyType({"kernel_size": 4, "max_dist": 200})
+# Of quickshift's noise, which breaks ties: scikit-image's default, which lime always has, since
+# the seed that it draws does not reach scikit-image.
+SEGMENT_SEED = 42
 _SEGMENTATIONS = MappingProxyType(
     {
-        "quickshift": lambda seed: partial(quickshift, ratio=_RATIO, rng=seed, **_QUICKSHIFT),
+        "quickshift": lambda seed: (
+            lambda pixels: quickshift(pixels, ratio=_RATIO, rng=seed, **_quickshift(pixels.shape))
+        ),
         "slic": lambda _seed: partial(slic, n_segments=60, compactness=10, start_label=0),
-        "felzenszwalb": lambda _seed: partial(felzenszwalb, scale=200, sigma=0.5, min_size=200),
+        "felzenszwalb": lambda _seed: (
+            lambda pixels: felzenszwalb(
+                pixels,
+                scale=200 * _scale(pixels.shape) ** 2,
+                sigma=0.5,
+                min_size=round(200 * _scale(pixels.shape) ** 2),
+            )
+        ),
     }
 )
 
 
-def segmentation(name: str, seed: int = 0) -> Segment:
+def _scale(shape: tuple[int, ...]) -> float:
+    """Return a view's side as a share of 224 pixels where it is less than half of that (CIFAR)."""
+    side = min(shape[:2])
+    return 1.0 if side >= 112 else side / 224
+
+
+def _quickshift(shape: tuple[int, ...]) -> dict[str, Any]:
+    return {"kernel_size": max(1, 4 * _scale(shape)), "max_dist": 200}
+
+
+def segmentation(name: str, seed: int = SEGMENT_SEED) -> Segment:
     """Return the function that segments a view into superpixels numbered from 0.
 
-    ``"quickshift"`` has lime's settings and a seed that takes effect (lime's own does not reach
-    scikit-image); ``"slic"`` and ``"felzenszwalb"`` have nothing random.
+    For views under 112 pixels the settings are scaled, so that there are about as many superpixels.
+    ``"quickshift"`` has lime's settings, and its seed; ``"slic"`` and ``"felzenszwalb"`` have
+    nothing random.
 
     Raises
     ------
@@ -95,7 +116,9 @@ class LimeOptions(TypedDict, total=False):
     hide_color : int or None
         The gray level, 0 to 255, of hidden superpixels; None for each superpixel's mean colour.
     seed : int
-        Of the superpixels and of the samples.
+        Of the samples.
+    segment_seed : int
+        Of quickshift; by default that of lime, whose superpixels do not depend on its own seed.
     batch_size : int, optional
         Images a forward pass; by default as many as bring something and fit.
     engine : str
@@ -111,6 +134,7 @@ class LimeOptions(TypedDict, total=False):
     segments: str
     hide_color: int | None
     seed: int
+    segment_seed: int
     batch_size: int | None
     engine: str
     progress: bool
@@ -124,6 +148,7 @@ _DEFAULTS = LimeOptions(
     segments="quickshift",
     hide_color=0,
     seed=0,
+    segment_seed=SEGMENT_SEED,
     batch_size=None,
     engine="auto",
     progress=False,
@@ -132,7 +157,7 @@ _DEFAULTS = LimeOptions(
 
 def explain_lime(
     classifier: Classifier,
-    photograph: Photograph,
+    photograph: Any,
     target: int | str | None = None,
     **options: Unpack[LimeOptions],
 ) -> Explanation:
@@ -143,8 +168,10 @@ def explain_lime(
 
     Parameters
     ----------
-    classifier, photograph
+    classifier : Classifier
         What is explained.
+    photograph : Photograph, str, path, PIL image, array or tensor
+        See `xailib.images.load.as_photograph`.
     target : int or str, optional
         A class's index or name; by default the predicted one.
     **options
@@ -166,7 +193,7 @@ def explain_lime(
 
 def explain_lime_targets(
     classifier: Classifier,
-    photograph: Photograph,
+    photograph: Any,
     targets: Sequence[int | str | None],
     **options: Unpack[LimeOptions],
 ) -> list[Explanation]:
@@ -228,9 +255,10 @@ class Lime:
         targets: Sequence[int | str | None] = (None,),
         **options: Unpack[LimeOptions],
     ) -> None:
+        check_classifier(classifier)
         self.classifier = classifier
         self.options = _checked(options)
-        self.segment = segmentation(self.options["segments"], self.options["seed"])
+        self.segment = segmentation(self.options["segments"], self.options["segment_seed"])
         if not targets:
             raise InputError("targets: none given; name at least one class, or None")
         self.targets = [None if t is None else classifier.class_index(t) for t in targets]
@@ -251,13 +279,14 @@ class Lime:
     def stage(self, seen: Sequence[Seen], prepared: Sequence[Any]) -> _Staged:
         """Find superpixels, draw the first samples, and take all to the device."""
         if self.on_device:
-            options: Any = {**_QUICKSHIFT, "rng": self.options["seed"]}
+            size = seen[0].view.pixels.shape
+            options: Any = {**_quickshift(size), "rng": self.options["segment_seed"]}
             found = on_device.quickshift(prepared, device=self.classifier.device, **options)
             prepared = list(found.cpu().numpy())
         counts = [len(np.unique(segments)) for segments in prepared]
         random = [np.random.RandomState(self.options["seed"]) for _ in seen]
         for rng in random:
-            rng.randint(0, high=1000)  # lime's seed for superpixels, which we choose otherwise
+            rng.randint(0, high=1000)  # lime's seed for superpixels, which does not reach them
         images = [one.view.pixels for one in seen]
         colour = self.options["hide_color"]
         blanks = [hidden(*pair, colour) for pair in zip(images, prepared, strict=True)]
@@ -294,7 +323,7 @@ class Lime:
         logits = classifier.scores(staged.perturbed.whole)
         if not self.together:
             classifier.check_finite(logits)
-        whole = as_probabilities(logits)
+        whole = classifier.as_probabilities(logits)
         best = whole.argmax(1)
         columns = [best if t is None else torch.full_like(best, t) for t in self.targets]
         targets = torch.stack(columns, dim=1)
@@ -354,7 +383,9 @@ class Lime:
             again=self.checked,
         )
         self.checked = self.together
-        probabilities = as_probabilities(found.logits).gather(1, targets[draw.owner])
+        probabilities = self.classifier.as_probabilities(found.logits).gather(
+            1, targets[draw.owner]
+        )
         return probabilities[draw.place], found.engine
 
     def _stopped(
@@ -462,6 +493,7 @@ class Lime:
             "num_samples": options["num_samples"],
             "design": options["design"],
             "segmentation": options["segments"],
+            "segment_seed": options["segment_seed"],
             "hide_color": options["hide_color"],
             "engine": started.engine,
         }

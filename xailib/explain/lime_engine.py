@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from xailib.explain.perturbed import Perturbed, distinct
 from xailib.explain.sampling import independent
-from xailib.networks.classifier import BATCH, Classifier, as_probabilities
+from xailib.networks.classifier import BATCH, Classifier
 from xailib.networks.memory import upload
 
 
@@ -88,7 +88,7 @@ def _scored(
         return perturbed.batch(rows[start:stop], owner[start:stop])
 
     found = classifier.forward_batches(make, len(shown), batch_size=batch_size, engine=engine)
-    return as_probabilities(found.logits).cpu().numpy(), found.engine
+    return classifier.as_probabilities(found.logits).cpu().numpy(), found.engine
 
 
 def _called(

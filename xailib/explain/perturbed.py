@@ -47,8 +47,8 @@ def distinct(
 class Perturbed:
     """Several images of one size, of which any superpixels can be hidden.
 
-    Normalising works pixel by pixel: it is done once for each image and once for what hidden
-    superpixels show, then pixels are only chosen.
+    Where normalising works pixel by pixel it is done once for each image and once for what hidden
+    superpixels show, then pixels are only chosen; else each perturbed image is normalised.
 
     Attributes
     ----------
@@ -64,14 +64,19 @@ class Perturbed:
         segments: Sequence[Segments],
     ) -> None:
         self.whole = classifier.input_tensor(np.stack(images))
-        self.blank = classifier.input_tensor(np.stack(blanks))
+        self.preprocessing = classifier.preprocessing
+        if self.preprocessing.pixelwise:
+            self._colours = self.whole, classifier.input_tensor(np.stack(blanks))
+        else:
+            both = (upload(np.stack(some), classifier.device) for some in (images, blanks))
+            self._colours = tuple(some.movedim(-1, 1) for some in both)
         self.places = upload(np.stack(segments).astype(np.int64), classifier.device)
 
     def batch(
         self, shown: Bool[Tensor, "batch superpixels"], owner: Int[Tensor, " batch"]
     ) -> Float32[Tensor, "batch channels height width"]:
         """Return the network's input for samples, each of the image that `owner` says."""
-        whole, blank, places = self.whole, self.blank, self.places
+        (whole, blank), places = self._colours, self.places
         size = places.shape[1:]
         if len(whole) == 1:
             pixels = shown.index_select(1, places.flatten()).unflatten(1, size)
@@ -79,6 +84,8 @@ class Perturbed:
             whole, blank = whole[owner], blank[owner]
             pixels = shown.gather(1, places[owner].flatten(1)).unflatten(1, size)
         batch = torch.where(pixels[:, None], whole, blank)
+        if not self.preprocessing.pixelwise:
+            batch = self.preprocessing.normalise(batch.movedim(1, -1).contiguous())
         return batch.contiguous(memory_format=torch.channels_last)
 
 

@@ -13,6 +13,7 @@ from xailib.errors import XailibError, unknown_name
 from xailib.explain.cam.methods import Cam, CamOptions, cam_layer_of, check_methods
 from xailib.explain.explanation import Explanation
 from xailib.explain.lime import Lime, LimeOptions
+from xailib.explain.preflight import workable
 from xailib.explain.stream import Explainer, Item, sources_of, stream
 from xailib.images.load import Failure, Photograph
 from xailib.networks.classifier import Classifier
@@ -87,11 +88,12 @@ def _lime(classifier: Classifier, parameters: Mapping[str, Any]) -> list[Request
 def _cam(classifier: Classifier, parameters: Mapping[str, Any]) -> list[Request]:
     check_methods(parameters["methods"])
     target = _target(classifier, parameters)
+    methods, _ = workable(classifier, parameters["methods"], parameters["layer"] or None)
     layer = cam_layer_of(classifier, parameters["layer"] or None)
     key = {"target": parameters["target"], "layer": layer}
     return [
         Request(method, key, classifier, Cam(classifier, method, (target,), layer=layer))
-        for method in parameters["methods"]
+        for method in methods
     ]
 
 

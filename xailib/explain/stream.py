@@ -24,6 +24,7 @@ from xailib.images.load import (
     ImageSet,
     Photograph,
     Stored,
+    as_photograph,
     find_images,
     read_place,
     unique,
@@ -90,9 +91,10 @@ class _Ready:
 
 
 def explain_alone(
-    classifier: Classifier, photograph: Photograph, explainer: Explainer
+    classifier: Classifier, photograph: Any, explainer: Explainer
 ) -> list[Explanation]:
     """Return the explanations of one photograph, or raise why there are none."""
+    photograph = as_photograph(photograph)
     seen = Seen(photograph, classifier.view(photograph))
     staged = explainer.stage([seen], [explainer.prepare(seen)])
     (found,) = explainer.finish(explainer.start(staged))
@@ -154,6 +156,8 @@ def sources_of(images: Any) -> Iterable[Photograph | Stored | Failure]:
         return [*images.photographs, *images.failures]
     if isinstance(images, str | Path):
         return _read_ahead(find_images(images))
+    if getattr(images, "ndim", 0) in (2, 3) or not isinstance(images, Iterable):
+        return [as_photograph(images)]  # an array, a tensor, a PIL image
     some = list(images) if isinstance(images, Sequence) else images
     if isinstance(some, list) and all(isinstance(one, str | Path) for one in some):
         return _read_ahead(find_images(some))
@@ -186,12 +190,13 @@ def _prepared(
     explainers: Sequence[Explainer],
     image: Photograph | Stored | Failure,
 ) -> _Ready:
-    source = image.place.source if isinstance(image, Stored) else image.source
+    source = image.place.source if isinstance(image, Stored) else getattr(image, "source", "image")
     try:
         if isinstance(image, Stored):
             image = image.read()
         if isinstance(image, Failure):
             return _Ready(image)
+        image = as_photograph(image)
         seen = Seen(image, classifier.view(image))
         return _Ready(image, seen, [explainer.prepare(seen) for explainer in explainers])
     except XailibError as error:

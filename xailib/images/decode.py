@@ -124,6 +124,21 @@ def _heif() -> tuple[str, ...]:
     return ("HEIF",)
 
 
+def upright(image: Image.Image, name: str) -> Pixels:
+    """Return the pixels of an image in memory, as `read_file` returns those of a file.
+
+    Raises
+    ------
+    InputError
+        If it is too large or too small, or damaged.
+    """
+    check_size(name, image.size)
+    try:
+        return _to_rgb(ImageOps.exif_transpose(image))
+    except Exception as error:  # a decoder may raise anything for damaged bytes
+        raise InputError(f"images: {name!r} is damaged: {error}") from error
+
+
 def check_size(name: str, size: tuple[int, int]) -> None:
     """Raise unless a photograph of this (width, height) shows something and fits in memory."""
     width, height = size

@@ -12,11 +12,12 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Shaped, UInt8
+from PIL import Image
 
 from xailib.downloads.registry import Artefact, artefacts
 from xailib.errors import InputError, near_matches, unknown_name
-from xailib.images.decode import check_size, frozen, read_file
+from xailib.images.decode import check_size, frozen, read_file, upright
 from xailib.images.packaged import PACKAGES, Place, packaged
 
 SUFFIXES = frozenset(
@@ -255,6 +256,68 @@ def from_array(pixels: UInt8[np.ndarray, "height width 3"], name: str) -> Photog
     """
     check_size(name, (pixels.shape[1], pixels.shape[0]))
     return Photograph(name, frozen(pixels), "array", hashlib.sha256(pixels.tobytes()).hexdigest())
+
+
+def as_photograph(image: object) -> Photograph:
+    """Return whatever stands for one image as a photograph.
+
+    Parameters
+    ----------
+    image : Photograph, str, path, PIL image, array or tensor
+        A name or file that `load_images` knows; a PIL image; an array (height, width, 3), or
+        (height, width) of grays; a tensor (3, height, width). Numbers are uint8, or floating from
+        0 to 1: the photograph, not what a transform has made of it.
+
+    Raises
+    ------
+    InputError
+        For anything else, and for several photographs.
+    """
+    if isinstance(image, Photograph):
+        return image
+    if isinstance(image, str | Path):
+        found = load_images(image)
+        if len(found) + len(found.failures) > 1:
+            raise InputError(f"image: {str(image)!r} holds {len(found)} photographs; name one")
+        return found[0]
+    name = "image"
+    if isinstance(image, Image.Image):
+        name = Path(getattr(image, "filename", "") or name).stem
+        pixels = upright(image, name)
+    elif hasattr(image, "detach") and hasattr(image, "movedim"):  # a tensor, without torch
+        array = image.detach().cpu().float() if image.is_floating_point() else image.cpu()
+        array = array[0] if array.ndim == 4 and len(array) == 1 else array
+        pixels = _pixels(array.movedim(0, -1).numpy() if array.ndim == 3 else array.numpy())
+    elif isinstance(image, np.ndarray):
+        pixels = _pixels(image)
+    else:
+        raise InputError(
+            f"image: a {type(image).__name__} is none; allowed: a path, a packaged name, a PIL "
+            "image, an array (height, width, 3), a tensor (3, height, width)"
+        )
+    found = from_array(pixels, name)
+    return replace(found, id=f"{name}-{found.sha256[:8]}")
+
+
+def _pixels(values: Shaped[np.ndarray, "..."]) -> UInt8[np.ndarray, "height width 3"]:
+    """Return an array of colours or grays as 8-bit RGB."""
+    if values.ndim == 2:
+        values = values[..., None]
+    if values.ndim != 3 or values.shape[-1] not in (1, 3):
+        raise InputError(
+            f"image: the shape {values.shape} is not (height, width, 3); of a tensor, "
+            "(3, height, width)"
+        )
+    low, high = values.min(initial=0), values.max(initial=0)
+    floating = np.issubdtype(values.dtype, np.floating)
+    top = 1 if floating or values.dtype == bool else 255
+    if not (low >= 0 and high <= top):
+        raise InputError(
+            f"image: values from {low:.4g} to {high:.4g} are not within 0 to {top}; give the "
+            "photograph itself, not what a transform has made of it"
+        )
+    scaled = np.round(values * (255 / top)).astype(np.uint8)
+    return np.ascontiguousarray(np.broadcast_to(scaled, (*values.shape[:2], 3)))
 
 
 def places_of(name: object) -> list[Place]:

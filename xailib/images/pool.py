@@ -21,7 +21,8 @@ from xailib.images.probe import ProbeSet
 from xailib.project import cores
 
 Cropping = Callable[[UInt8[np.ndarray, "_ _ 3"]], UInt8[np.ndarray, "_ _ 3"]]
-Chunk = tuple[UInt8[Tensor, "crops height width 3"], str]  # and why there are no more, or ""
+# Crops, in a list where they differ in size, and why there are no more, or "".
+Chunk = tuple[UInt8[Tensor, "crops height width 3"] | list[UInt8[Tensor, "height width 3"]], str]
 
 _CHUNK = 16  # images a task: what passing them on costs is then a tenth of what reading them does
 _AHEAD = 2  # finished chunks of each process that wait
@@ -62,7 +63,7 @@ def crops(
     probe : ProbeSet
         Its images are read when they are needed, or a few chunks ahead.
     crop : callable
-        A network's ``preprocessing.crop``: all crops are of one size.
+        A network's ``preprocessing.crop``.
     device : torch.device
         Where the network computes.
     workers : int, optional
@@ -87,8 +88,8 @@ def crops(
     chunk = max(1, min(chunk, -(-len(probe) // workers)))
     place = 0
     for pixels, reason in _loaded(_Chunks(probe, crop, chunk), workers):
-        for one in pixels.numpy():
-            yield Crop(probe.images[place].id, one)
+        for one in pixels:
+            yield Crop(probe.images[place].id, one.numpy())
             place += 1
         if reason:
             raise InputError(reason)
@@ -113,8 +114,9 @@ class _Chunks(Dataset[Chunk]):
                 found.append(self.crop(photograph.pixels))
         except InputError as error:  # as a value: torch would wrap a traceback around it
             reason = str(error)
-        shape = (0, 1, 1, 3)
-        return torch.from_numpy(np.stack(found) if found else np.empty(shape, np.uint8)), reason
+        if len({one.shape for one in found}) == 1:
+            return torch.from_numpy(np.stack(found)), reason
+        return list(map(torch.from_numpy, found)), reason
 
 
 def _loaded(chunks: _Chunks, workers: int) -> Iterator[Chunk]:

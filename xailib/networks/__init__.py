@@ -5,7 +5,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "classifier": ["Classifier", "Prediction", "View", "load_classifier"],
+        "classifier": ["Classifier", "Prediction", "View", "classifier_from", "load_classifier"],
         "names": ["networks"],
         "published": ["published_weights"],
         "zoo": ["imagenet_classes"],

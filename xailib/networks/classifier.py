@@ -1,23 +1,28 @@
 """Classifiers: a network in eval mode with its own preprocessing and class names."""
 
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypedDict, Unpack
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, UInt8
 from torch import Tensor, nn
 
-from xailib.errors import InputError, first_line, unknown_name
+from xailib.errors import InputError, XailibError, first_line, unknown_name
 from xailib.images.frames import Frame
-from xailib.images.load import Photograph
+from xailib.images.load import Photograph, as_photograph
 from xailib.networks import forward, layers, zoo
+from xailib.networks.cache import cache_of
 from xailib.networks.counting import passed
 from xailib.networks.memory import enough
+from xailib.networks.modules import Ready, made_ready, unwrapped
 from xailib.networks.precision import check_precision, computing
-from xailib.networks.preprocessing import Prepares
+from xailib.networks.preprocessing import Prepares, preprocessing_of
+from xailib.networks.weights import hash_of
 
 BATCH = 16  # images of a pass, where no device's memory is asked
 
@@ -49,21 +54,38 @@ class View:
 
 @dataclass(frozen=True)
 class Prediction:
-    """A class with its probability; see `as_probabilities`."""
+    """A class with its probability; see `Classifier.as_probabilities`."""
 
     index: int
     name: str
     probability: float
 
 
-def as_probabilities(
-    logits: Float32[Tensor, "images classes"],
-) -> Float32[Tensor, "images classes"]:
-    """Return scores as probabilities: by softmax, or of a single class by the sigmoid.
+class _Hash:
+    """The hash of a classifier's weights: as it was given, or if empty of what they are now."""
 
-    A softmax over one class is 1 whatever the image shows.
-    """
-    return logits.softmax(dim=1) if logits.shape[1] > 1 else logits.sigmoid()
+    def __get__(self, classifier: "Classifier | None", owner: type) -> str:
+        if classifier is None:
+            raise AttributeError  # a field without a default
+        given: str = classifier.__dict__["sha256"]
+        return given or _hash_now(classifier.module)
+
+    def __set__(self, classifier: "Classifier", value: str) -> None:
+        classifier.__dict__["sha256"] = value
+
+
+def _hash_now(module: nn.Module) -> str:
+    """Return `hash_of` a network, computed again where its weights were written to."""
+    entries = (t for t in module.state_dict().values() if isinstance(t, Tensor))
+    plain = [t for t in entries if not (t.is_quantized or t.is_complex())]
+    # Apple's GPU has no float64; a change of any weight shows in the sum all the same.
+    exact = torch.float32 if plain and plain[0].device.type == "mps" else torch.float64
+    sums = tuple(torch.stack([t.sum(dtype=exact) for t in plain]).tolist() if plain else ())
+    cache = cache_of(module)  # which does not see what is written through ``.data``
+    if cache.get("hash", (None,))[0] != sums:
+        cache["hash"] = sums, hash_of(module)
+    found: str = cache["hash"][1]
+    return found
 
 
 @dataclass(frozen=True)
@@ -83,17 +105,21 @@ class Classifier:
     weights : str
         What its weights are called.
     sha256 : str
-        The hash of its weights.
+        The hash of its weights; of a live module (`classifier_from`), of what they are now.
     device : torch.device
         Where it computes.
     cam_layer : str or None
-        The last layer with feature maps; None where there is none (token models).
+        The layer for maps: the one that was named, or the last with feature maps; None where
+        there is none (token models).
     dissect_layers : tuple of str
         The last two stages of feature maps and the output layer.
     files : tuple of Path
         What it was made from: the weights' file, a user's own code.
     precision : str
         How it computes, see `xailib.networks.precision`.
+    outputs : str
+        What the network's own output means, see `load_classifier`. Here it is logits in any case:
+        of probabilities the logarithm, of a single output one logit for each side.
     """
 
     name: str
@@ -101,12 +127,13 @@ class Classifier:
     preprocessing: Prepares = field(repr=False)
     class_names: tuple[str, ...] = field(repr=False)
     weights: str
-    sha256: str
+    sha256: str = _Hash()  # type: ignore[assignment, misc]
     device: torch.device
     cam_layer: str | None
     dissect_layers: tuple[str, ...]
     files: tuple[Path, ...] = ()
     precision: str = "exact"
+    outputs: str = "logits"
 
     @property
     def id(self) -> str:
@@ -127,8 +154,48 @@ class Classifier:
         """Return the context in which passes have this classifier's precision."""
         return computing(self.precision, self.device)
 
-    def view(self, photograph: Photograph) -> View:
-        """Return the photograph as this classifier sees it."""
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Let the network run: in eval mode, at its precision, and what it raises is one line.
+
+        Raises
+        ------
+        InputError
+            For whatever a network may raise, but a lack of memory.
+        """
+        try:
+            with layers.evaluation(self.module), self.computing():
+                yield
+        except XailibError:
+            raise
+        except Exception as error:
+            if forward.out_of_memory(error):
+                raise
+            raise InputError(f"model: {self.name!r} fails: {first_line(error)}") from error
+
+    def check_differentiable(self) -> None:
+        """Raise if gradients would be wrong: PyTorch passes through quantised layers by chance.
+
+        Raises
+        ------
+        InputError
+            Naming what needs no gradient.
+        """
+        if any("quantized" in type(part).__module__ for part in self.module.modules()):
+            raise InputError(
+                f"model: {self.name!r} has quantised layers, which have no gradient; lime, "
+                "ablationcam and scorecam need none"
+            )
+
+    def as_probabilities(
+        self, logits: Float32[Tensor, "images classes"]
+    ) -> Float32[Tensor, "images classes"]:
+        """Return scores as probabilities: by softmax, or of independent labels by sigmoids."""
+        return logits.sigmoid() if self.outputs == "multilabel" else logits.softmax(dim=1)
+
+    def view(self, photograph: Any) -> View:
+        """Return the photograph, or what `as_photograph` takes, as this classifier sees it."""
+        photograph = as_photograph(photograph)
         pixels = self.preprocessing.crop(photograph.pixels)
         return View(pixels, self.preprocessing.frame(*photograph.size))
 
@@ -139,6 +206,10 @@ class Classifier:
         batch = torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device)
         return self.preprocessing.normalise(batch).contiguous(memory_format=torch.channels_last)
 
+    def trial(self) -> Float32[Tensor, "1 channels height width"]:
+        """Return a made-up image as the network's input, to try the network with."""
+        return _trial(self.preprocessing, (0,), self.device)
+
     def forward_batches(
         self, make: forward.Make, count: int, **options: Unpack[PassOptions]
     ) -> forward.Scores:
@@ -147,9 +218,10 @@ class Classifier:
         ``make(start, stop)`` builds a part of them, on `device`; see
         `xailib.networks.forward.forward_batches` for the options and the errors.
         """
-        return forward.forward_batches(
-            self.module, make, count, precision=self.precision, **options
-        )
+        with self.running():
+            return forward.forward_batches(
+                self.module, make, count, precision=self.precision, **options
+            )
 
     def logits(
         self, pixels: UInt8[np.ndarray, "images height width 3"], batch_size: int | None = None
@@ -166,7 +238,7 @@ class Classifier:
             return self.module(self.input_tensor(pixels[start:stop])).float()
 
         size = batch_size or enough(self.device)
-        with torch.inference_mode(), layers.evaluation(self.module), self.computing():
+        with torch.no_grad(), self.running():
             parts = [found for _, _, found in forward.halving(run, len(pixels), size)]
         found = torch.cat(parts).cpu()
         self.check_finite(found)
@@ -187,7 +259,7 @@ class Classifier:
         self, inputs: Float32[Tensor, "images channels height width"]
     ) -> Float32[Tensor, "images classes"]:
         """Return the network's scores for a few inputs in one pass, where they are computed."""
-        with torch.inference_mode(), layers.evaluation(self.module), self.computing():
+        with torch.no_grad(), self.running():
             found = self.module(inputs).float()
         passed(len(inputs))
         return found
@@ -200,9 +272,9 @@ class Classifier:
         self, pixels: UInt8[np.ndarray, "images height width 3"], batch_size: int | None = None
     ) -> Float32[np.ndarray, "images classes"]:
         """Return probabilities for views; what lime calls a ``classifier_fn``."""
-        return as_probabilities(torch.from_numpy(self.logits(pixels, batch_size))).numpy()
+        return self.as_probabilities(torch.from_numpy(self.logits(pixels, batch_size))).numpy()
 
-    def predict(self, photograph: Photograph, top: int = 5) -> list[Prediction]:
+    def predict(self, photograph: Any, top: int = 5) -> list[Prediction]:
         """Return the `top` most probable classes, best first."""
         probabilities = self.probabilities(self.view(photograph).pixels[None])[0]
         best = np.argsort(-probabilities, kind="stable")[:top]
@@ -222,28 +294,61 @@ class Classifier:
         probability = self.probabilities(self.view(photograph).pixels[None])[0, index]
         return self.prediction(index, probability)
 
-    def class_index(self, target: int | np.integer | str) -> int:
-        """Return the index of a class given by index or by name (case is ignored).
+    def class_index(self, target: Any) -> int:
+        """Return the index of a class given by index or by name.
+
+        A number is an index. A text is a name: the very name if there is one, else the one that
+        differs in case only, else, where no class is named by a number, an index.
 
         Raises
         ------
         InputError
-            For an index out of range or an unknown name.
+            For an index out of range, an unknown name, or one that several classes have.
         """
-        if not isinstance(target, str):
-            target = int(target)  # numpy's too
-            if not 0 <= target < len(self.class_names):
-                last = len(self.class_names) - 1
-                raise InputError(f"target: index {target} is not between 0 and {last}")
-            return target
-        names = [name.lower() for name in self.class_names]
-        if target.lower() not in names:
-            raise unknown_name("target", target, self.class_names)
-        return names.index(target.lower())
+        if isinstance(target, str):
+            same = [i for i, name in enumerate(self.class_names) if name == target]
+            found = same or [
+                i for i, n in enumerate(self.class_names) if _plain(n) == _plain(target)
+            ]
+            if len(found) > 1:
+                candidates = " and ".join(f"{self.class_names[i]!r} ({i})" for i in found)
+                raise InputError(f"target: {target!r} may be {candidates}; give the index")
+            if found:
+                return found[0]
+            if not target.isdecimal() or any(name.isdecimal() for name in self.class_names):
+                raise unknown_name("target", target, self.class_names)
+        elif isinstance(target, bool) or not isinstance(target, int | np.integer):
+            kind = type(target).__name__
+            raise InputError(f"target: a {kind} is neither the index nor the name of a class")
+        index = int(target)  # numpy's too
+        if not 0 <= index < len(self.class_names):
+            last = len(self.class_names) - 1
+            raise InputError(f"target: index {index} is not between 0 and {last}")
+        return index
 
     def layer(self, name: str) -> nn.Module:
         """Return the layer with this `named_modules` name, or raise with the nearest names."""
         return layers.get_layer(self.module, name)
+
+
+def _plain(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def check_classifier(classifier: object) -> None:
+    """Raise unless this is a classifier.
+
+    Raises
+    ------
+    InputError
+        With what to do with a module.
+    """
+    if not isinstance(classifier, Classifier):
+        kind = type(classifier).__name__
+        raise InputError(
+            f"classifier: a {kind} is none; make one by classifier_from(module, transform, "
+            "class_names) or load_classifier(name)"
+        )
 
 
 def load_classifier(
@@ -252,6 +357,9 @@ def load_classifier(
     device: str = "auto",
     seed: int = 0,
     precision: str = "exact",
+    *,
+    outputs: str = "auto",
+    preprocessing: Prepares | Callable | str | None = None,
 ) -> Classifier:
     """Load a classifier by name, ready to be explained.
 
@@ -259,13 +367,15 @@ def load_classifier(
     ----------
     name : str
         ``tf_efficientnet_lite0``, ``1`` or ``2`` (weights come with a package), any torchvision
-        classification model, ``resnet18_places365``, any timm model, or
-        ``path/to/file.py:function`` for your own: a function that returns (module, transform
-        from PIL image to tensor, class names).
+        classification model, ``resnet18_places365``, any timm model, with a tag or without
+        (``resnet50.a1_in1k``), or ``path/to/file.py:function`` for your own: a function that
+        returns (module, transform from PIL image to tensor, class names), or what
+        `classifier_from` returns.
     weights : str or path, optional
-        A file with a state dict; a member of torchvision's weights enum, such as
-        ``"IMAGENET1K_V1"``; ``"random"`` for untrained weights; by default the published ones
-        (torchvision's ``DEFAULT``).
+        A file with a state dict, also inside a training checkpoint (of several sets the moving
+        average); a member of torchvision's weights enum, such as ``"IMAGENET1K_V1"``;
+        ``"random"`` for untrained weights; by default the published ones (torchvision's
+        ``DEFAULT``).
     device : str
         ``"auto"`` (a GPU if there is one), ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``.
     seed : int
@@ -273,6 +383,14 @@ def load_classifier(
     precision : str
         ``"exact"`` (float32), ``"tf32"`` (on a GPU, products of 10-bit factors) or ``"half"``
         (bfloat16); see `xailib.networks.precision`.
+    outputs : str
+        What the network's output means: ``"logits"`` (softmax makes probabilities of them),
+        ``"probabilities"`` (that add up to 1), ``"multilabel"`` (each label has a sigmoid of its
+        own), or ``"binary"`` (a single output). ``"auto"`` notices a network that ends in softmax
+        or sigmoid and one with a single output; logits of independent labels must be stated.
+    preprocessing : callable or str, optional
+        Another transform than the weights' own, or the name of the torchvision weights whose
+        transform it is.
 
     Raises
     ------
@@ -285,50 +403,115 @@ def load_classifier(
     check_precision(precision)
     chosen = _device(device)
     found = zoo.find(name, weights, seed)
-    module = found.module.eval().to(chosen).to(memory_format=torch.channels_last)
-    with computing(precision, chosen):
-        traces = _check(name, module, found, chosen)
-    count = len(found.class_names)
+    if isinstance(found.made, Classifier):
+        module = found.made.module.to(chosen)
+        its = {"weights": found.weights, "sha256": found.sha256, "files": found.files}
+        return replace(
+            found.made, name=name, module=module, device=chosen, precision=precision, **its
+        )
+    prepares = found.preprocessing
+    if isinstance(preprocessing, str):
+        prepares = zoo.preprocessing_named(name, preprocessing)
+    elif preprocessing is not None:
+        prepares = preprocessing_of(preprocessing)
+    module = found.module.eval().to(chosen)
+    its = {"weights": found.weights, "sha256": found.sha256, "files": found.files}
+    return _tried(name, module, prepares, found.class_names, precision, outputs, **its)
+
+
+def classifier_from(
+    module: nn.Module,
+    transform: Prepares | Callable,
+    class_names: Sequence[str],
+    layer: str | None = None,
+    *,
+    outputs: str = "auto",
+    precision: str = "exact",
+    name: str = "",
+) -> Classifier:
+    """Return a classifier made of a live module, ready to be explained.
+
+    The module stays yours: it is used on the device where it is, in eval mode while it runs, and
+    put back into its mode. The classifier's id follows its weights, so that maps from before
+    and after training are not compared by mistake. DataParallel and torch.compile are looked
+    through, and a module in half precision computes in float32.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        From a batch of images to one row of scores each.
+    transform : callable
+        From PIL RGB image to (channels, height, width) float tensor: the one of your evaluation.
+    class_names : sequence of str
+        The names of its outputs, in order.
+    layer : str, optional
+        The layer for class activation maps; by default the last with feature maps.
+    outputs, precision : str
+        See `load_classifier`.
+    name : str
+        What to call it; by default as its class.
+
+    Raises
+    ------
+    InputError
+        For a module that cannot be explained, or an argument of another type: what to give.
+    """
+    check_precision(precision)
+    if not isinstance(module, nn.Module):
+        raise InputError(f"module: a {type(module).__name__} is no torch.nn.Module")
+    names = zoo.check_names("class_names: give", class_names)
+    module, prepares = unwrapped(module), preprocessing_of(transform)
+    name = name or type(module).__name__
+    made = _tried(name, module, prepares, names, precision, outputs, live=True)
+    if layer is not None:
+        made.layer(layer)
+    return replace(made, cam_layer=layer or made.cam_layer, sha256="")
+
+
+def _tried(
+    name: str,
+    module: nn.Module,
+    preprocessing: Prepares,
+    class_names: tuple[str, ...],
+    precision: str,
+    outputs: str,
+    *,
+    weights: str = "as they are in memory",
+    sha256: str = "",
+    files: tuple[Path, ...] = (),
+    live: bool = False,
+) -> Classifier:
+    """Try a network on two images, and return the classifier."""
+    device = forward.device_of(module)
+    inputs = _trial(preprocessing, (0, 1), device)
+    with computing(precision, device):
+        ready: Ready = made_ready(name, module, class_names, inputs, outputs, live=live)
+    count = len(ready.class_names)
     return Classifier(
         name=name,
-        module=module,
-        preprocessing=found.preprocessing,
-        class_names=found.class_names,
-        weights=found.weights,
-        sha256=found.sha256,
-        device=chosen,
-        cam_layer=layers.default_cam_layer(module, traces, count),
-        dissect_layers=layers.default_dissect_layers(module, traces, count),
-        files=found.files,
+        module=ready.module,
+        preprocessing=preprocessing,
+        class_names=ready.class_names,
+        weights=weights,
+        sha256=sha256,
+        device=device,
+        cam_layer=layers.default_cam_layer(ready.module, ready.traces, count),
+        dissect_layers=layers.default_dissect_layers(ready.module, ready.traces, count),
+        files=files,
         precision=precision,
+        outputs=ready.outputs,
     )
 
 
-def _check(
-    name: str, module: nn.Module, found: zoo.Ingredients, device: torch.device
-) -> list[layers.Trace]:
-    """Send one black image through, and return the layers' outputs."""
-    side = np.zeros((256, 256, 3), np.uint8)
-    example = found.preprocessing.normalise(
-        torch.from_numpy(found.preprocessing.crop(side)[None]).to(device)
-    )
-    try:
-        with torch.inference_mode():
-            output = module(example)
-    except Exception as error:  # a network may raise anything
-        raise InputError(
-            f"model: {name!r} fails on its own input, {tuple(example.shape)}: {first_line(error)}"
-        ) from error
-    if not isinstance(output, Tensor) or output.shape != (1, len(found.class_names)):
-        kind = type(output).__name__
-        shape = f" of shape {tuple(output.shape)}" if isinstance(output, Tensor) else ""
-        raise InputError(
-            f"model: {name!r} outputs a {kind}{shape}; a classifier must output a tensor "
-            f"(batch, {len(found.class_names)}), one score for each class name"
-        )
-    if not torch.isfinite(output).all():
-        raise InputError(f"model: {name!r} gives scores that are not finite")
-    return layers.trace(module, example)
+def _trial(
+    preprocessing: Prepares, seeds: Sequence[int], device: torch.device
+) -> Float32[Tensor, "images channels height width"]:
+    """Return made-up images of blobs as a network's input."""
+    seen = []
+    for seed in seeds:
+        blobs = np.random.default_rng(seed).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+        seen.append(preprocessing.crop(blobs.repeat(16, axis=0).repeat(16, axis=1)))
+    return preprocessing.normalise(torch.from_numpy(np.stack(seen)).to(device))
 
 
 def _device(name: str) -> torch.device:

@@ -142,7 +142,7 @@ def forward_batches(
             if found is not None:
                 return found
         chosen = choose(work, engine, precision)
-        with torch.inference_mode():
+        with torch.no_grad():
             return Scores(_all(chosen.run, make, count, size), chosen.name)
 
 
@@ -160,7 +160,7 @@ def _by_kept_engine(
     found = cached.get(_key(usable[0], work, example)) if usable else None
     if found is None:
         return None
-    with torch.inference_mode():
+    with torch.no_grad():
         logits = _all(found.run, work.make, count, size)
         if not again:
             wanted = work.module(example).float()
@@ -271,7 +271,7 @@ def _set_up(name: str, module: nn.Module, example: Tensor, *, forced: bool) -> E
 
 
 def _difference(run: Run, example: Tensor, wanted: Tensor, precision: str) -> float:
-    with torch.inference_mode():
+    with torch.no_grad():
         return _far(run(example).float(), wanted, precision)
 
 
@@ -290,7 +290,7 @@ def _allowed(wanted: Tensor, precision: str) -> float:
 
 
 def _faster(run: Run, module: nn.Module, example: Tensor) -> bool:
-    with torch.inference_mode():
+    with torch.no_grad():
         return seconds(run, example) < seconds(module, example)
 
 
@@ -325,7 +325,7 @@ def halving(
         try:
             found = run(start, stop)
         except (RuntimeError, MemoryError) as error:
-            if not _out_of_memory(error):
+            if not out_of_memory(error):
                 raise
             if stop - start == 1:
                 raise UnavailableError(
@@ -344,6 +344,7 @@ def halving(
             torch.cuda.empty_cache()
 
 
-def _out_of_memory(error: Exception) -> bool:
+def out_of_memory(error: Exception) -> bool:
+    """Return whether an error says that memory ran out, on any device."""
     known = isinstance(error, MemoryError | torch.OutOfMemoryError)
     return known or "can't allocate memory" in str(error)  # what the CPU's allocator says

@@ -1,7 +1,8 @@
 """Layers by name: find one, record what they output, and which to use where none is named."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import torch
@@ -38,15 +39,27 @@ def get_layer(module: nn.Module, name: str) -> nn.Module:
     layers = dict(module.named_modules())
     if not name or name not in layers:
         raise unknown_name("layer", name, [key for key in layers if key])
+    if isinstance(layers[name], torch.jit.ScriptModule):
+        raise InputError(
+            f"layer: {name!r} is TorchScript, which takes no hooks; give the module as it was "
+            "before torch.jit"
+        )
     return layers[name]
+
+
+def hookable(module: nn.Module) -> dict[str, nn.Module]:
+    """Return the layers that take hooks, by name: all but TorchScript's."""
+    script = torch.jit.ScriptModule
+    return {name: part for name, part in module.named_modules() if not isinstance(part, script)}
 
 
 @contextmanager
 def evaluation(module: nn.Module) -> Iterator[nn.Module]:
     """Put a network in eval mode; afterwards every part is in the mode it was in."""
     modes = {part: part.training for part in module.modules()}
-    module.eval()
     try:
+        with suppress(NotImplementedError):  # of a module from torch.export, which has no modes
+            module.eval()
         yield module
     finally:
         for part, training in modes.items():
@@ -92,11 +105,11 @@ def trace(module: nn.Module, example: Tensor) -> list[Trace]:
                 else None
             )
         )
-        for name, part in module.named_modules()
+        for name, part in hookable(module).items()
         if name
     ]
     try:
-        with torch.inference_mode(), evaluation(module):
+        with torch.no_grad(), evaluation(module):
             module(example)
     finally:
         for handle in handles:
@@ -107,20 +120,32 @@ def trace(module: nn.Module, example: Tensor) -> list[Trace]:
 def spatial_layers(module: nn.Module, traces: Sequence[Trace], classes: int) -> list[Trace]:
     """Return the layers that output feature maps (batch, units, height, width), in order.
 
-    Left out are pools and dropouts, which only pass maps on, maps of a single pixel, and maps
-    that already are the classes' scores: as many as classes, and no weights behind them.
+    Left out are pools and dropouts, which only pass maps on, what comes before the first layer
+    that computes (an input's normalisation), layers that are used several times, maps of a single
+    pixel, and maps that already are the classes' scores: as many as classes, and no weights behind
+    them.
     """
-    layers = dict(module.named_modules())
+    layers = hookable(module)
     weighted = [bool(layers[t.name]._parameters) for t in traces]
     last = max((place for place, has in enumerate(weighted) if has), default=-1)
+    times = Counter(t.name for t in traces)
+    first = next((p for p, t in enumerate(traces) if _computes(layers[t.name], t)), 0)
     return [
         t
         for place, t in enumerate(traces)
         if len(t.shape) == 4
+        and place >= first
+        and times[t.name] == 1
         and min(t.shape[2:]) > 1
         and (t.shape[1] != classes or place < last)
         and not isinstance(layers[t.name], _POOLS)
     ]
+
+
+def _computes(layer: nn.Module, found: Trace) -> bool:
+    """Return whether a layer has more weights than a mean and a deviation for each channel."""
+    own = sum(weight.numel() for weight in layer.parameters(recurse=False))
+    return len(found.shape) < 2 or own > 2 * found.shape[1]
 
 
 def default_cam_layer(module: nn.Module, traces: Sequence[Trace], classes: int) -> str | None:
@@ -140,13 +165,21 @@ def default_dissect_layers(
     """Return the last two stages of feature maps and the output layer, as the seed chose them.
 
     A stage is the last layer, at most two names deep, with maps of one size; for a ResNet
-    these are ``layer3``, ``layer4`` and ``fc``.
+    these are ``layer3``, ``layer4`` and ``fc``. Names of wrappers do not count: of modules with
+    one part that has weights.
     """
+    layers = hookable(module)
+    parts = {
+        name: sum(any(True for _ in part.parameters()) for part in layer.children())
+        for name, layer in layers.items()
+    }
     stages: dict[tuple[int, ...], str] = {}
     for t in spatial_layers(module, traces, classes):
-        if t.name.count(".") < 2:
+        names = t.name.split(".")
+        above = [".".join(names[:depth]) for depth in range(len(names))]
+        if sum(parts.get(name, 2) != 1 for name in above) <= 2:
             stages[t.shape[2:]] = t.name
-    linear = [n for n, part in module.named_modules() if isinstance(part, nn.Linear)]
+    linear = [n for n, part in layers.items() if isinstance(part, nn.Linear)]
     return (*list(stages.values())[-2:], *linear[-1:])
 
 

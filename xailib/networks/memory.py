@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor, nn
 
+from xailib.networks.layers import hookable
+
 # Images a pass beyond which more bring nothing, by device: measured with ResNet-50 at 224 pixels.
 _ENOUGH = {"cpu": 16, "cuda": 256}
 _SHARE = 0.5  # of the free memory: the rest is for what is not counted, and for others
@@ -79,7 +81,7 @@ def bytes_of_pass(module: nn.Module, image: Tensor) -> int:
         total += sum(part.nbytes for part in _tensors(output))
 
     with contextlib.ExitStack() as hooks, torch.no_grad():
-        for part in module.modules():
+        for part in hookable(module).values():
             if next(part.children(), None) is None:
                 hooks.callback(part.register_forward_hook(add).remove)
         module(image)

@@ -1,13 +1,14 @@
 """What a network does to a photograph before it sees it: resize, crop, normalise.
 
-Two kinds serve a classifier alike. `Preprocessing` is stated by numbers; `from_transform`
+Three kinds serve a classifier alike. `Preprocessing` is stated by numbers; `from_transform`
 measures the same two things, the geometry and the colour map, of a transform that is only
-known as a function.
+known as a function; and where steps follow that are no map of single colours (a standardisation
+of each image), these are run themselves.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as F  # noqa: N812
 
-from xailib.errors import InputError
+from xailib.errors import InputError, XailibError, first_line
 from xailib.images.frames import Frame
 
 MAX_ASPECT = 100  # beyond this a resized photograph needs gigabytes
@@ -26,7 +27,15 @@ Pixels = UInt8[np.ndarray, "height width 3"]
 
 @runtime_checkable
 class Prepares(Protocol):
-    """Resize, crop and normalise, with the frame that leads back to the photograph."""
+    """Resize, crop and normalise, with the frame that leads back to the photograph.
+
+    Attributes
+    ----------
+    pixelwise : bool
+        Whether `normalise` maps each pixel's colour alone, whatever the others are.
+    """
+
+    pixelwise: ClassVar[bool]
 
     def frame(self, height: int, width: int) -> Frame:
         """Return the frame of the network's input for a photograph of this size."""
@@ -56,6 +65,7 @@ class Preprocessing:
         Of the resizing, with antialiasing as Pillow does it.
     """
 
+    pixelwise: ClassVar[bool] = True
     size: tuple[int, int]
     resize: int | tuple[int, int]
     mean: tuple[float, float, float]
@@ -110,6 +120,7 @@ class MeasuredPreprocessing:
         The colour map's constant part: the input for black.
     """
 
+    pixelwise: ClassVar[bool] = True
     transform: Callable[[Image.Image], Tensor]
     matrix: Float32[np.ndarray, "channels 3"]
     offset: Float32[np.ndarray, " channels"]
@@ -177,6 +188,107 @@ class MeasuredPreprocessing:
         return ((seen[best] - self.offset[best]) / slope[best]).mean(axis=1 - axis)
 
 
+@dataclass(frozen=True)
+class SteppedPreprocessing:
+    """Steps that resize and crop, and steps behind them that see the whole image.
+
+    Attributes
+    ----------
+    first : MeasuredPreprocessing
+        The steps with a geometry and a colour map.
+    rest : sequence of callable
+        The others, run for each image: they must leave its size as it is.
+    as_image : bool
+        Whether these take a PIL image, not a tensor.
+    """
+
+    pixelwise: ClassVar[bool] = False
+    first: MeasuredPreprocessing
+    rest: Sequence[Callable]
+    as_image: bool
+
+    def frame(self, height: int, width: int) -> Frame:
+        """Return the frame of the network's input for a photograph of this size."""
+        return self.first.frame(height, width)
+
+    def crop(self, pixels: Pixels) -> UInt8[np.ndarray, "input_height input_width 3"]:
+        """Return the photograph as the first steps leave it."""
+        return self.first.crop(pixels)
+
+    def normalise(
+        self, batch: UInt8[Tensor, "batch height width 3"]
+    ) -> Float32[Tensor, "batch channels height width"]:
+        """Return cropped images as the network's input, each by the other steps themselves."""
+        inputs = batch.cpu() if self.as_image else self.first.normalise(batch.cpu())
+        found = []
+        for one in inputs:
+            seen: Any = Image.fromarray(one.numpy()) if self.as_image else one
+            for step in self.rest:
+                seen = step(seen)
+            if not isinstance(seen, Tensor) or seen.shape[-2:] != batch.shape[1:3]:
+                raise InputError("transform: steps behind the first colours change the size")
+            found.append(seen.float())
+        return torch.stack(found).to(batch.device)
+
+
+def preprocessing_of(transform: Any) -> Prepares:
+    """Return the preprocessing that a person gives: as it is, or measured by trying it.
+
+    Of steps in a row (``Compose``, ``nn.Sequential``) as many as possible are measured, and those
+    behind them are run.
+
+    Raises
+    ------
+    InputError
+        For what is no transform, or one that cannot be measured.
+    """
+    if isinstance(transform, Prepares):
+        return transform
+    if not callable(transform) or isinstance(transform, type):
+        raise InputError(
+            f"transform: {transform!r} is none; give a function from a PIL RGB image to a "
+            "(channels, height, width) tensor"
+        )
+    try:
+        return from_transform(transform)
+    except InputError as error:
+        steps = getattr(transform, "transforms", None) or list(
+            getattr(transform, "children", list)()
+        )
+        for count in range(len(steps) - 1, 0, -1):
+            try:
+                return _stepped(steps, count)
+            except InputError:
+                continue
+        raise error
+
+
+def _stepped(steps: Sequence[Callable], count: int) -> SteppedPreprocessing:
+    """Measure the first steps, and try the others."""
+
+    def run(image: Any) -> Any:
+        for step in steps[:count]:
+            image = step(image)
+        return image
+
+    example = np.random.default_rng(0).integers(0, 256, (300, 256, 3), dtype=np.uint8)
+    try:
+        as_image = isinstance(run(Image.fromarray(example)), Image.Image)
+    except Exception as error:
+        raise InputError(f"transform: fails: {first_line(error)}") from error
+    first = from_transform((lambda image: F.to_tensor(run(image))) if as_image else run)
+    found = SteppedPreprocessing(first, tuple(steps[count:]), as_image)
+    try:
+        inputs = [found.normalise(torch.from_numpy(first.crop(example)[None])) for _ in range(2)]
+    except XailibError:
+        raise
+    except Exception as error:
+        raise InputError(f"transform: fails: {first_line(error)}") from error
+    if not torch.equal(*inputs):
+        raise InputError("transform: it gives another result each time; give the evaluation one")
+    return found
+
+
 def from_transform(transform: Callable[[Image.Image], Tensor]) -> MeasuredPreprocessing:
     """Measure a transform that resizes, crops and maps colours linearly.
 
@@ -192,15 +304,27 @@ def from_transform(transform: Callable[[Image.Image], Tensor]) -> MeasuredPrepro
     plain = []
     for colour in ((0, 0, 0), (255, 0, 0), (0, 255, 0), (0, 0, 255), (90, 160, 40)):
         seen = _run(transform, np.full((side, side, 3), colour, np.uint8))
-        if np.ptp(seen, axis=(1, 2)).max() > 1e-3:
-            raise InputError("transform: it does not leave a plain colour plain; unsupported")
+        if not np.ptp(seen, axis=(1, 2)).max() <= 1e-3:  # also NaN
+            raise InputError(
+                "transform: it does not leave a plain colour plain; give its steps as a Compose, "
+                "in which what resizes and crops comes first"
+            )
         plain.append(seen.mean((1, 2)))
     black, red, green, blue, mixed = np.array(plain, np.float32)
     matrix = np.stack([red - black, green - black, blue - black], axis=1)
     predicted = matrix @ (np.array([90, 160, 40], np.float32) / 255) + black
-    if np.abs(predicted - mixed).max() > 1e-2 * (1 + np.abs(mixed).max()):
-        raise InputError("transform: its colours are not a linear map of RGB; unsupported")
+    flat = not np.abs(matrix).max() > 1e-3  # each image standardised by itself
     rng = np.random.default_rng(0)
+    blobs = rng.integers(64, 192, (8, 8, 3), dtype=np.uint8).repeat(8, axis=0).repeat(8, axis=1)
+    # Half of the values are half of the way from black, unless the step looks at all pixels
+    # (an equalised histogram); the values are such that no edge overshoots.
+    away = np.abs(2 * _run(transform, blobs // 2) - _run(transform, blobs) - black[:, None, None])
+    whole = away.max() > 6 / 255 * np.abs(matrix).sum(1).max()
+    if flat or whole or np.abs(predicted - mixed).max() > 1e-2 * (1 + np.abs(mixed).max()):
+        raise InputError(
+            "transform: its colours are not a linear map of RGB; give its steps as a Compose, in "
+            "which what resizes and crops comes first"
+        )
     noise = rng.integers(0, 256, (side, side, 3), dtype=np.uint8)
     if np.abs(_run(transform, noise) - _run(transform, noise)).max() > 0:
         raise InputError("transform: it gives another result each time; give the evaluation one")
@@ -220,7 +344,13 @@ def from_torchvision(preset: Any) -> Preprocessing:
 
 
 def _run(transform: Callable[[Image.Image], Tensor], pixels: Pixels) -> np.ndarray:
-    seen = transform(Image.fromarray(pixels))
+    try:
+        seen = transform(Image.fromarray(pixels))
+    except XailibError:
+        raise
+    except Exception as error:  # a user's code may raise anything
+        size = f"{pixels.shape[1]} x {pixels.shape[0]}"
+        raise InputError(f"transform: fails on {size} pixels: {first_line(error)}") from error
     if not isinstance(seen, Tensor) or seen.ndim != 3:
         shape = tuple(getattr(seen, "shape", ()))
         raise InputError(

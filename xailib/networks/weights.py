@@ -1,11 +1,14 @@
-"""Weights: read as tensors only, fitted strictly, hashed."""
+"""Weights: read as tensors only, found in whatever is stored with them, fitted strictly, hashed."""
 
 import hashlib
+import io
 import pickle
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file as load_safetensors
@@ -26,14 +29,64 @@ _UNREADABLE = (
 )
 
 
+class _Inert:
+    """What stands for any object beside the weights: nothing of its own code is imported or run."""
+
+    def __init__(self, *_args: object, **_named: object) -> None:
+        self.state: Any = {}
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+    def __setitem__(self, key: object, value: object) -> None: ...  # of a dictionary's kind
+
+    def append(self, value: object) -> None: ...
+
+    def extend(self, values: object) -> None: ...
+
+
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     """Read a state dict, also one inside a training checkpoint; only tensors are unpickled.
 
     Raises
     ------
     InputError
-        If there is no such file, or it is not a state dict.
+        If there is no such file, or it holds none.
     """
+    (_, state), *_ = sorted(_sets_in(path), key=lambda found: -len(found[1]))
+    return _renamed(state, next(iter(state)).removeprefix("module.").replace("_orig_mod.", ""))
+
+
+def load_file(module: nn.Module, path: Path) -> str:
+    """Load the weights in a file that fit a network, and return what to call them.
+
+    They may be stored beside anything else, inside dictionaries or a whole module, under the
+    names that DataParallel, torch.compile or Lightning give them. Where several sets of them fit,
+    a moving average (``ema``) is taken, as timm does.
+
+    Raises
+    ------
+    InputError
+        If there is no such file, none fit, or several do of which none is an average.
+    """
+    own = module.state_dict()
+    longest = max(own, key=lambda key: key.count("."), default="")  # seldom another's end
+    sets = [(place, _renamed(state, longest)) for place, state in _sets_in(path)]
+    fits = {place: sum(key in state for key in own) for place, state in sets}
+    best = max(fits.values())
+    fitting = [(place, state) for place, state in sets if fits[place] == best]
+    averages = [one for one in fitting if re.search(r"(^|[._])ema([._]|$)", one[0])]
+    chosen = averages if len(fitting) > 1 and len(averages) == 1 else fitting
+    if len(chosen) > 1:
+        names = " and ".join(place for place, _ in chosen)
+        raise InputError(f"weights: {path.name} holds {names}, which both fit; save one of them")
+    place, state = chosen[0]
+    load_strictly(module, state, path.name)
+    return path.name if len(fitting) == 1 else f"{path.name} ({place})"
+
+
+def _sets_in(path: str | Path) -> list[tuple[str, dict[str, Tensor]]]:
+    """Return the sets of named tensors in a file, each with its place."""
     path = Path(path).expanduser()
     if not path.is_file():
         raise InputError(f"weights: no file {str(path)!r}")
@@ -41,16 +94,62 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             found: Any = load_safetensors(path)
         else:
-            found = torch.load(path, map_location="cpu", weights_only=True)
+            found = _unpickled(path)
     except _UNREADABLE as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"weights: {str(path)!r} is not a PyTorch state dict: {reason}") from error
-    if isinstance(found, Mapping) and isinstance(found.get("state_dict"), Mapping):
-        found = found["state_dict"]
-    tensors = isinstance(found, Mapping) and all(isinstance(v, Tensor) for v in found.values())
-    if not tensors or not found:
-        raise InputError(f"weights: {str(path)!r} holds {type(found).__name__}, not a state dict")
-    return {key.removeprefix("module."): value for key, value in found.items()}
+    sets = list(_sets(found))
+    if not sets:
+        kind = type(found).__name__.replace("_Inert", "another object")
+        raise InputError(f"weights: {str(path)!r} is not a PyTorch state dict: it holds {kind}")
+    return sets
+
+
+def _unpickled(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+        with torch.serialization.safe_globals([(_Inert, name) for name in names]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _sets(found: Any, place: str = "") -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """Yield each dictionary with tensors by name, and each whole module as one."""
+    if isinstance(found, _Inert):
+        found = dict(_entries_of(found)) if "_modules" in dict(found.state or {}) else {}
+    if not isinstance(found, Mapping) or place.count(".") > 3:
+        return
+    named = {key: value for key, value in found.items() if isinstance(key, str)}
+    if any(isinstance(value, Tensor) for value in named.values()):
+        yield place, named
+    for key, value in named.items():
+        if isinstance(value, Mapping | _Inert):
+            yield from _sets(value, f"{place}.{key}".removeprefix("."))
+
+
+def _entries_of(module: _Inert, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Yield the entries of a module that was stored whole."""
+    state = module.state
+    for own in ("_parameters", "_buffers"):
+        for name, value in state.get(own, {}).items():
+            if isinstance(value, Tensor) and name not in state.get(
+                "_non_persistent_buffers_set", ()
+            ):
+                yield prefix + name, value
+    for name, part in state.get("_modules", {}).items():
+        if isinstance(part, _Inert):
+            yield from _entries_of(part, f"{prefix}{name}.")
+
+
+def _renamed(state: Mapping[str, Tensor], known: str) -> dict[str, Tensor]:
+    """Return entries without what a wrapper has put before their names, given a name without."""
+    plain = {key.replace("_orig_mod.", ""): value for key, value in state.items()}
+    before = [key.removesuffix(known) for key in plain if key.endswith(f".{known}")]
+    if known in plain or not before:
+        return plain
+    prefix = min(before, key=len)
+    return {key[len(prefix) :]: value for key, value in plain.items() if key.startswith(prefix)}
 
 
 def load_strictly(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
@@ -66,9 +165,9 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor], what: str) -> 
     missing = [k for k in own if k not in state and not k.endswith("num_batches_tracked")]
     unexpected = [k for k in state if k not in own]
     shapes = [
-        f"{k} {tuple(state[k].shape)} for {tuple(own[k].shape)}"
+        f"{k} {_shape(state[k])} for {_shape(own[k])}"
         for k in own
-        if k in state and state[k].shape != own[k].shape
+        if k in state and _shape(state[k]) != _shape(own[k])
     ]
     problems = [
         f"{len(found)} {kind} ({', '.join(found[:3])}{', ...' if len(found) > 3 else ''})"
@@ -80,13 +179,44 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor], what: str) -> 
     module.load_state_dict(dict(state), strict=False)
 
 
+def _shape(entry: object) -> tuple[int, ...] | None:
+    return tuple(entry.shape) if isinstance(entry, Tensor) else None  # a module's extra state
+
+
 def hash_of(module: nn.Module) -> str:
-    """Return the SHA-256 of a network's entries: names, shapes, types and values."""
+    """Return the SHA-256 of a network's entries: names, shapes, types and values.
+
+    Also of what is no tensor: the state of quantised layers, a module's extra state.
+    """
     digest = hashlib.sha256()
     for key, value in module.state_dict().items():
-        digest.update(f"{key} {tuple(value.shape)} {value.dtype}".encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        _add(digest, key, value)
     return digest.hexdigest()
+
+
+def _add(digest: Any, key: str, value: object) -> None:
+    if isinstance(value, Tensor):
+        digest.update(f"{key} {tuple(value.shape)} {value.dtype}".encode())
+        if value.is_quantized:
+            value = value.dequantize()  # with its scale
+        if value.layout != torch.strided:
+            value = value.to_dense()
+        value = value.detach().cpu().contiguous().flatten()
+        digest.update(value.view(torch.uint8).numpy())
+    elif isinstance(value, Mapping):
+        for name, entry in value.items():
+            _add(digest, f"{key} {name}", entry)
+    elif isinstance(value, list | tuple):
+        for place, entry in enumerate(value):
+            _add(digest, f"{key} {place}", entry)
+    elif isinstance(value, io.BytesIO):
+        digest.update(key.encode() + value.getvalue())
+    elif value is None or isinstance(value, str | bytes | int | float | torch.dtype | np.generic):
+        digest.update(f"{key} {value!r}".encode())
+    elif isinstance(value, np.ndarray):
+        digest.update(f"{key} {value.shape} {value.dtype}".encode() + value.tobytes())
+    else:  # whatever it holds; its address is none of it
+        _add(digest, f"{key} {type(value).__name__}", getattr(value, "__dict__", None))
 
 
 def existing_file(weights: str | Path, members: Iterable[str] = ()) -> Path:

@@ -9,7 +9,7 @@ import importlib.util
 import inspect
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -24,13 +24,19 @@ from torch import nn
 from xailib.errors import InputError, UnavailableError, XailibError, first_line, unknown_name
 from xailib.files import sha256_of
 from xailib.networks.names import PACKAGED, PLACES365
-from xailib.networks.preprocessing import Prepares, Preprocessing, from_torchvision, from_transform
+from xailib.networks.preprocessing import (
+    Prepares,
+    Preprocessing,
+    from_torchvision,
+    from_transform,
+    preprocessing_of,
+)
 from xailib.networks.published import published_weights
 from xailib.networks.weights import (
     RANDOM,
     existing_file,
     hash_of,
-    load_strictly,
+    load_file,
     read_state_dict,
 )
 from xailib.versions import imports_of
@@ -54,6 +60,8 @@ class Ingredients:
         Hash of the weights' file, or of the values where there is no single file.
     files : tuple of Path
         What it was made from: the weights' file, a user's own code.
+    made : Classifier or None
+        What a user's own code returns, if it is that.
     """
 
     module: nn.Module
@@ -62,6 +70,7 @@ class Ingredients:
     weights: str
     sha256: str
     files: tuple[Path, ...] = ()
+    made: Any = None
 
 
 def find(name: str, weights: str | Path | None, seed: int) -> Ingredients:
@@ -84,7 +93,7 @@ def find(name: str, weights: str | Path | None, seed: int) -> Ingredients:
         return _from_torchvision(name, weights, seed)
     if name == PLACES365:
         return _places365(weights, seed)
-    if name in timm.list_models():
+    if name.partition(".")[0] in timm.list_models():
         return _from_timm(name, weights, seed)
     short = [*PACKAGED, *_torchvision_names(), PLACES365]
     raise unknown_name("model", name, [*short, *timm.list_models()])
@@ -138,24 +147,32 @@ def _from_torchvision(name: str, weights: str | Path | None, seed: int) -> Ingre
     elif weights is None or str(weights) in members:
         recipe = members[str(weights or "DEFAULT")]
         file = published_weights(name, recipe.name)[0].fetch()
-        load_strictly(module, read_state_dict(file), recipe.url)
+        load_file(module, file)
         files = (file,)
         label, sha256 = recipe.name, sha256_of(file)
     else:
         file = existing_file(weights, members)
         files = (file,)
-        load_strictly(module, read_state_dict(file), file.name)
-        label, sha256 = file.name, sha256_of(file)
-        # torchvision ends each file's name with the start of its hash, so a published file
-        # shows which recipe it needs; for any other it is the first, plain one.
-        published = {Path(m.url).stem.rsplit("-", 1)[-1]: m for m in members.values()}
-        recipe = published.get(sha256[:8], recipe)
+        label, sha256 = load_file(module, file), sha256_of(file)
+        # torchvision ends each file's name with the start of its hash: a published file, or one
+        # that is called so, shows which recipe it needs; for any other it is the first, plain one.
+        by_hash = {Path(m.url).stem.rsplit("-", 1)[-1]: m for m in members.values()}
+        by_name = {Path(m.url).stem: m for m in members.values()}
+        recipe = by_hash.get(sha256[:8]) or by_name.get(file.stem) or recipe
+        label += f", with the preprocessing of {recipe.name}" if len(members) > 1 else ""
     names = tuple(recipe.meta.get("categories") or imagenet_classes())
     return Ingredients(module, from_torchvision(recipe.transforms()), names, label, sha256, files)
 
 
 def _from_timm(name: str, weights: str | Path | None, seed: int) -> Ingredients:
+    arch, _, tag = name.partition(".")
+    tagged = timm.list_pretrained(f"{arch}.*") if tag else [name]
+    if name not in tagged:
+        raise unknown_name("model", name, tagged)
     module = _build(lambda: timm.create_model(name, pretrained=False), seed)
+    count = int(module.num_classes)  # type: ignore[arg-type]
+    if count < 1:  # said before anything is fetched
+        raise InputError(f"model: {name!r} has no classes, it only computes features")
     files: tuple[Path, ...] = ()
     if weights == RANDOM:
         label, sha256 = _random_weights(module, seed)
@@ -166,9 +183,7 @@ def _from_timm(name: str, weights: str | Path | None, seed: int) -> Ingredients:
     else:
         file = existing_file(weights)
         files = (file,)
-        load_strictly(module, read_state_dict(file), file.name)
-        label, sha256 = file.name, sha256_of(file)
-    count = int(module.num_classes)  # type: ignore[arg-type]
+        label, sha256 = load_file(module, file), sha256_of(file)
     names = imagenet_classes() if count == 1000 else _numbered(count)
     return Ingredients(module, _timm_preprocessing(module), names, label, sha256, files)
 
@@ -181,7 +196,7 @@ def _places365(weights: str | Path | None, seed: int) -> Ingredients:
         return Ingredients(module, from_torchvision(preset), _numbered(365), label, sha256)
     published, categories = published_weights(PLACES365)
     file = published.fetch() if weights is None else existing_file(weights)
-    load_strictly(module, read_state_dict(file), file.name)
+    load_file(module, file)
     beside = file.with_name(categories.path)
     names_file = beside if beside.is_file() else categories.fetch()
     lines = names_file.read_text(encoding="utf-8").splitlines()  # "/a/airfield 0"
@@ -214,21 +229,53 @@ def _from_file(name: str, weights: str | Path | None) -> Ingredients:
     arguments = {} if weights is None else {"weights": existing_file(weights)}
     with _importable(path.parent, beside):
         result = _own_code(path, lambda: getattr(code, function)(**arguments))
+    made = result if hasattr(result, "class_names") else None  # a Classifier
+    if made is not None:
+        result = made.module, made.preprocessing, made.class_names
     if not (isinstance(result, tuple) and len(result) == 3 and isinstance(result[0], nn.Module)):
         raise InputError(
             f"model: {name!r} must return (module, transform, class names), "
             f"not {type(result).__name__}"
         )
-    module, transform, class_names = result
-    if isinstance(class_names, str) or not all(isinstance(one, str) for one in class_names):
-        raise InputError(f"model: {name!r} must return the names of its classes, a list of str")
-    preparing = transform if isinstance(transform, Preprocessing) else from_transform(transform)
+    module = result[0]
+    class_names = check_names(f"model: {name!r} must return", result[2])
     # The code too: it decides the transform, and what the weights mean.
     parts = [sha256_of(file) for file in (path, *beside)] + [hash_of(module), *class_names]
     sha256 = hashlib.sha256("\0".join(parts).encode()).hexdigest()
     label = f"{path.name}:{function}"
     files = (path, *beside, *arguments.values())
-    return Ingredients(module, preparing, tuple(class_names), label, sha256, files)
+    return Ingredients(module, preprocessing_of(result[1]), class_names, label, sha256, files, made)
+
+
+def check_names(who: str, class_names: Any) -> tuple[str, ...]:
+    """Return the names of classes.
+
+    Raises
+    ------
+    InputError
+        Unless they are texts in a row.
+    """
+    texts = isinstance(class_names, Sequence) and not isinstance(class_names, str)
+    if not texts or not class_names or not all(isinstance(one, str) for one in class_names):
+        given = "" if texts and class_names else f", not {class_names!r:.40}"
+        raise InputError(f"{who} the names of its classes, a list of str{given}")
+    return tuple(class_names)
+
+
+def preprocessing_named(network: str, weights: str) -> Preprocessing:
+    """Return the preprocessing of a set of torchvision's weights.
+
+    Raises
+    ------
+    InputError
+        For an unknown name, or a network of which torchvision has no weights.
+    """
+    if network not in _torchvision_names():
+        raise InputError(f"preprocessing: {network!r} has no torchvision weights; give a transform")
+    members = torchvision.models.get_model_weights(network).__members__
+    if weights not in members:
+        raise unknown_name("preprocessing", weights, members)
+    return from_torchvision(members[weights].transforms())
 
 
 def _neighbours(path: Path) -> tuple[Path, ...]:
@@ -302,13 +349,17 @@ def _numbered(count: int) -> tuple[str, ...]:
     return tuple(f"category {index}" for index in range(count))
 
 
-def _timm_preprocessing(module: nn.Module) -> Preprocessing:
+def _timm_preprocessing(module: nn.Module) -> Prepares:
+    """Return what timm's own evaluation transform does."""
     config = timm.data.resolve_data_config({}, model=module)
     height, width = config["input_size"][1:]
-    short = int(min(height, width) / config["crop_pct"])
+    scaled = [int(side / config["crop_pct"]) for side in (height, width)]
+    squash = config["crop_mode"] == "squash"
+    if config["crop_mode"] not in ("squash", "center") or (height != width and not squash):
+        return from_transform(timm.data.create_transform(**config))
     return Preprocessing(
         size=(height, width),
-        resize=(height, width) if config["crop_mode"] == "squash" else short,
+        resize=(scaled[0], scaled[1]) if squash else scaled[0],
         mean=tuple(config["mean"]),
         std=tuple(config["std"]),
         interpolation=config["interpolation"],

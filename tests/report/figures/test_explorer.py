@@ -105,7 +105,7 @@ def test_anchors_are_plain_and_each_photographs_own():
 
 
 def test_grays_turn_over_for_the_dark_and_back():
-    figure = figures.gallery([[PIXELS]], ["view"], ["a label"])
+    figure = figures.gallery([[PIXELS]], ["view"], ["a label"]).figure
     axis = figure.axes[0]
     kept = axis.text(0, 0, "on the picture", color="white", gid=KEPT)
     line = axis.plot([0, 1], [0, 1], color="#0072B2")[0]
@@ -132,7 +132,7 @@ def test_ticks_that_another_layout_brings_back_are_turned_too():
 
 
 def test_a_picture_that_was_not_computed_is_a_word_that_turns_with_the_ground():
-    figure = figures.gallery([[PIXELS, None]], ["trained", "random"], ["a label"])
+    figure = figures.gallery([[PIXELS, None]], ["trained", "random"], ["a label"]).figure
     shown, missing = figure.axes
     assert len(shown.images) == 1
     assert not missing.images

@@ -230,6 +230,7 @@ WRONG = [
     ("9_stability", "designs = ['antithetical']", "did you mean antithetic"),
     ("2_lime", "max_samples = 50", "max_samples: only with until_stable"),
     ("6_replication", "published = 'nowhere'", "published: no folder 'nowhere'"),
+    ("1_clip_dissect", "compare_layers = ['fc']", "compare_layers: given without compare"),
     ("8_findings", "heatmap = 'gradcamm'", "did you mean gradcam"),
 ]
 
@@ -333,6 +334,13 @@ def test_a_function_is_looked_up_without_running_the_file(tmp_path):
     file.write_text("raise SystemExit\nfrom os import path as given\nif True:\n  def load(): ...\n")
     for function in ("load", "given"):
         check("2_lime", {"model": f"{file}:{function}"})
+    with pytest.raises(InputError, match=r"unknown name 'givn'; allowed: load$"):  # not an import
+        check("2_lime", {"model": f"{file}:givn"})
+    named = {"model": f"{file}:load", "weights": "", "label": ""}
+    check_notebook("2_lime", named)
+    assert named["label"] == "mine.py:load"  # what captions say
+    check_notebook("2_lime", other := {**named, "label": "ours"})
+    assert other["label"] == "ours"
     with pytest.raises(InputError, match=r"function in mine\.py: unknown name 'laod'; did you"):
         check("2_lime", {"model": f"{file}:laod"})
     with pytest.raises(InputError, match="'random' is for networks by name"):
@@ -355,7 +363,7 @@ def test_a_function_is_looked_up_without_running_the_file(tmp_path):
         ({"methods": ["scorecam"]}, "heatmap: 'gradcam' is not among methods: scorecam"),
         ({"boxes": "mine.csv"}, "boxes: no file 'mine.csv'"),
         ({"threshold": 0.2}, "threshold: only for mask_rule value"),
-        ({"lime_run": "x"}, "unknown name 'lime_run'"),
+        ({"lime_run": "x"}, "lime_run: only for papermill"),
     ],
 )
 def test_a_profiles_values_are_checked_before_anything_runs(changes, line):

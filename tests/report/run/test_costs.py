@@ -15,11 +15,16 @@ sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "book" / "_ext")]
 import costing  # noqa: E402
 import scale  # noqa: E402
 
+from xailib.explain.cam import explain_cam  # noqa: E402
+from xailib.images.load import load_images  # noqa: E402
+from xailib.networks.classifier import load_classifier  # noqa: E402
+from xailib.networks.counting import passes  # noqa: E402
 from xailib.report.cli import sweeping  # noqa: E402
 from xailib.report.params.profiles import load_profile  # noqa: E402
 from xailib.report.run import costs, plan  # noqa: E402
-from xailib.report.run.costs import Cost, estimate, estimates, longest_first, units, wall  # noqa: E402
+from xailib.report.run.costs import Cost, estimates, longest_first, units, wall  # noqa: E402
 from xailib.report.run.plan import Job  # noqa: E402
+from xailib.report.run.timing import Pace, paces_of  # noqa: E402
 
 
 @pytest.fixture
@@ -31,10 +36,15 @@ def profile(monkeypatch, tmp_path):
     return found
 
 
+def estimate(profile, job):
+    return estimates(profile, [job])[job.name]
+
+
 def note(folder, **found):
     """What a job has left of its cost."""
     folder.mkdir(parents=True, exist_ok=True)
     whole = {"kind": "2_lime explain", "units": 100, "seconds": 8.0, "memory": 5e8, "disk": 1e6}
+    whole["network"] = "tf_efficientnet_lite0"
     (folder / "cost.json").write_text(json.dumps({**whole, **found}))
 
 
@@ -51,10 +61,12 @@ def test_where_nothing_has_run_an_estimate_is_a_line_of_the_table(profile):
         assert getattr(estimate(profile, one), name) == row[name] + 50 * row[f"{name}_each"]
     # Of those that explain the first images alone, these count.
     embedded = load_profile("embedded")
-    for task, count in (("5_faithfulness", 10), ("7_sanity", 6), ("9_stability", 2)):
-        (job,) = plan.plan(embedded, task)
+    samples = 8000 + 4000 + 2 * (2 * 1024 + 2 * 250)  # of long runs, designs and segmentations
+    for task, count in (("5_faithfulness", 10), ("7_sanity", 6), ("9_stability", samples)):
+        job = plan.plan(embedded, task)[-1]
         assert units(embedded, job) == count
-    assert units(replace(embedded, parameters={"images": ["chelsea"]}), job) == 1
+    one_image = replace(embedded, parameters={"images": ["chelsea"]})
+    assert units(one_image, job) == 8000 + 2 * 1024 + 2 * 250
     # A task in one piece is its explanations and its page.
     (whole,), (*parts, page) = (plan.plan(profile, "3_cam", shard=size) for size in (None, 3))
     assert (units(profile, parts[0]), units(profile, page)) == (9, 3)  # heatmaps, and images
@@ -82,6 +94,9 @@ def test_what_has_run_takes_as_long_as_last_time(profile):
     # A whole notebook that has run is no page that finds all explained.
     note(page.folder(profile), kind="2_lime notebook")
     assert estimate(profile, page) == before
+    # Nor does another network take as long.
+    other = replace(profile, parameters={**profile.parameters, "model": "resnet18"})
+    assert not estimate(other, first).here
     # Nor is what is torn used.
     (first.folder(profile) / "cost.json").write_text("{")
     assert estimate(profile, first).seconds == pytest.approx(14.0)
@@ -118,15 +133,92 @@ def test_what_has_no_estimate_is_told_in_words(profile, monkeypatch, capsys):
     monkeypatch.setattr(costs, "_table", lambda: known)
     jobs = [Job("2_lime", "2_lime"), Job("9_stability", "9_stability")]
     for model in ("tf_efficientnet_lite0", "resnet18"):
-        sweeping._show(load_profile("embedded", {"model": model}), jobs, jobs, 1, False)
+        sweeping._show(load_profile("embedded", {"model": model}), jobs, jobs, 1, False, {})
         output = capsys.readouterr().out
         (line,) = [line for line in output.splitlines() if line.startswith("9_stability")]
         assert line.count("no estimate") == 3
         assert "To do: 2 of 2 jobs (no estimate: 9_stability, not counted); about" in output
         assert "1 times are of one processor, as measured on" in output
         assert "?" not in output
-        others = "Of other networks, the time may be many times as much: resnet18."
+        others = "Not here, so not timed; may take many times as much: resnet18."
         assert (others in output) == (model == "resnet18")
+
+
+# The network's passes, timed here.
+
+
+NETWORK = """
+from torch import nn
+from torchvision import transforms
+
+def load(weights=None):
+    layers = nn.Conv2d(3, 8, 3, 2, 1), nn.SiLU(), nn.Conv2d(8, 12, 3, 2, 1), nn.SiLU()
+    net = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, 4))
+    steps = transforms.Resize(48), transforms.CenterCrop(48), transforms.ToTensor()
+    return net.eval(), transforms.Compose(steps), ["a", "b", "c", "d"]
+"""
+
+
+@pytest.fixture
+def own(profile, tmp_path):
+    """The profile with a network of its own."""
+    (tmp_path / "net.py").write_text(NETWORK)
+    return replace(profile, parameters={**profile.parameters, "model": f"{tmp_path}/net.py:load"})
+
+
+def test_a_heatmap_is_estimated_by_the_passes_that_it_makes(own):
+    found, wrong = paces_of(own, ["2_lime", "3_cam", "4_agreement"])
+    assert (set(found), wrong) == ({"2_lime", "3_cam"}, {})  # the third has no network
+    assert min(found["3_cam"].eager, found["3_cam"].fast, found["3_cam"].tail) >= 0
+    classifier = load_classifier(own.parameters["model"])
+    before = passes().made
+    explain_cam(classifier, load_images("chelsea")[0], "scorecam")
+    made = passes().made - before - 1  # one for the maps and the target
+    pace = Pace(eager=0.5, fast=2.0, tail=0.25, channels=found["3_cam"].channels)
+    assert pace.channels == 12
+    assert made == 12
+    assert pace.heatmap("scorecam") == 12 * 2.0
+    assert pace.heatmap("ablationcam") == 0.5 + 12 * 0.25
+    assert pace.heatmap("gradcam") == 1.5
+    # Twice the pace is twice the passes' time; pages are drawn as before.
+    own = replace(own, parameters={**own.parameters, "methods": ["scorecam"]})
+    jobs = [*plan.plan(own, "2_lime", shard=2), *plan.plan(own, "3_cam", shard=2)]
+    slow = {task: replace(pace, fast=4.0) for task in ("2_lime", "3_cam")}
+    first, second = (
+        estimates(own, jobs, paces) for paces in (dict.fromkeys(("2_lime", "3_cam"), pace), slow)
+    )
+    more = {name: second[name].seconds - first[name].seconds for name in first}
+    assert more["2_lime.0000"] == pytest.approx(2 * 50 * 2.0)  # images, samples, seconds
+    assert more["3_cam.0000"] == pytest.approx(2 * 12 * 2.0)
+    assert more["2_lime"] == more["3_cam"] == 0
+
+
+@pytest.mark.parametrize(
+    ("task", "values", "line"),
+    [
+        ("2_lime", {"target": "no such class"}, "target: unknown name 'no such class'"),
+        ("3_cam", {"layer": "nowhere"}, "nowhere"),
+        ("2_lime", {"model": "resnet18", "weights": __file__}, "test_costs.py"),
+    ],
+)
+def test_what_only_the_loaded_network_can_tell_is_told_before_a_kernel_starts(
+    own, tmp_path, task, values, line
+):
+    found, wrong = paces_of(replace(own, parameters={**own.parameters, **values}), [task])
+    assert found == {}
+    assert line in wrong[task]
+
+
+def test_what_takes_long_is_told_with_what_would_be_shorter(capsys):
+    jobs = [Job("2_lime", "2_lime"), Job("3_cam", "3_cam"), Job("10_explore", "10_explore")]
+    seconds = {"2_lime": 50.0, "3_cam": 400.0, "10_explore": 9.0}
+    sweeping._warn_of_time(jobs[:1], seconds, 1)
+    assert capsys.readouterr().err == ""
+    sweeping._warn_of_time(jobs, seconds, 1)
+    assert capsys.readouterr().err == (
+        "About 8 min: 3_cam 7 min, 2_lime 50 s, 10_explore 9 s. Shorter: fewer images; "
+        "-p methods=[gradcam] (3_cam); num_samples=200 (2_lime).\n"
+    )
 
 
 # The page.

@@ -35,8 +35,7 @@ from xailib.report.run.staleness import unfinished
 def project(tmp_path, monkeypatch):
     sweeps.make(tmp_path, 3)
     monkeypatch.chdir(tmp_path)
-    for module in (plan, profiles):
-        monkeypatch.setattr(module, "TASKS", sweeps.TASKS)
+    monkeypatch.setattr(profiles, "TASKS", sweeps.TASKS)
     shards._classifier.cache_clear()
     yield tmp_path
     profiles._declared.cache_clear()
@@ -67,7 +66,7 @@ def test_a_plan_is_a_graph_of_jobs(project):
     assert [len(job.photographs) for job in shared[:2]] == [3, 1]
     assert shared[0].photographs[0] == ("bad", "blobs/bad.png")
     assert names(plan.plan(profile, pages=False)) == ["2_lime.0000", "2_lime.table"]
-    assert names(plan.plan(profile, "4_agreement", shard=3)) == ["4_agreement"]
+    assert names(plan.plan(profile, "4_agreement", shard=3)) == names(shared)
     for wrong in ({"only": "5_none"}, {"only": "4_agreement", "pages": False}, {"shard": 0}):
         with pytest.raises(InputError):
             plan.plan(profile, **wrong)
@@ -449,8 +448,8 @@ def test_a_report_by_workers_says_as_much_as_one_without(project, monkeypatch):
     found = CliRunner().invoke(main, ["report", "mine", "--workers", "8"])
     assert found.exit_code == 1  # without a book there is no site
     assert found.stdout.splitlines() == [
-        "2_lime         done in 1 s: not explained: a.png (torn)",
-        "4_agreement    done in 1 s: not explained: a.png (torn)",
+        "2_lime         done in 1 s: not explained: a.png (torn)  results/mine/2_lime",
+        "4_agreement    done in 1 s: not explained: a.png (torn)  results/mine/4_agreement",
     ]
     lines = ["0 of 2 jobs, about 9 s left", "1 of 2 jobs, about 3 s left", "2 of 2 jobs"]
     assert found.stderr.splitlines()[:3] == lines

@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from xailib.errors import InputError, XailibError
 from xailib.files import delete_if_only
 from xailib.report.cli import main
 from xailib.report.params import profiles
-from xailib.report.params.profiles import Profile, load_profile
+from xailib.report.params.profiles import Profile, load_profile, profile_names
 from xailib.report.run import job as doing
 from xailib.report.run import notebook as pipeline
 from xailib.report.run import plan, preflight, scheduler, staleness
@@ -60,8 +61,7 @@ def project(tmp_path, monkeypatch, picture):
     profile = {"images": [str(tmp_path / "one.png")], "num_samples": 17}
     (tmp_path / "params" / "mine.yaml").write_text(yaml.safe_dump(profile))
     monkeypatch.chdir(tmp_path)
-    for module in (plan, profiles):
-        monkeypatch.setattr(module, "TASKS", ("2_lime", "4_agreement"))
+    monkeypatch.setattr(profiles, "TASKS", ("2_lime", "4_agreement"))
     yield tmp_path
     profiles._declared.cache_clear()
     pipeline._check_pair.cache_clear()
@@ -111,6 +111,40 @@ def test_a_pair_out_of_step_is_refused(project):
     assert "2_lime.ipynb and 2_lime.py differ; run 'make pair'" in outcome.message
 
 
+def test_of_two_edited_halves_neither_is_dropped(project):
+    """And the outputs that a notebook has stay."""
+    import jupytext
+
+    folder = project / "notebooks"
+    source, notebook = folder / "2_lime.py", folder / "2_lime.ipynb"
+    jupytext.write(jupytext.read(notebook), source, fmt="py:percent")
+    (folder / "jupytext.toml").write_text('formats = "ipynb,py:percent"')
+
+    def pair(*words, code=0):
+        result = CliRunner().invoke(main, ["pair", *words])
+        assert result.exit_code == code, result.output
+        return result.stderr
+
+    assert pair() == ""  # alike, which is stored
+    source.write_text(source.read_text() + "\n# %%\nin_the_py = 1\n")
+    before = notebook.stat().st_mtime
+    os.utime(source, (before - 99, before - 99))  # edited, though its time is the older one
+    assert pair() == ""
+    assert "in_the_py" in notebook.read_text()
+    change(notebook)
+    assert pair() == ""
+    assert "# changed" in source.read_text()
+    source.write_text(source.read_text() + "\nin_the_py = 2\n")
+    notebook.write_text(notebook.read_text().replace("# changed", "# changed otherwise"))
+    halves = source.read_text(), notebook.read_text()
+    assert says("both_halves", pair(code=1))
+    assert halves == (source.read_text(), notebook.read_text())
+    assert pair("--keep", "ipynb") == ""
+    assert "# changed otherwise" in source.read_text()
+    assert "in_the_py = 2" not in source.read_text()
+    assert pair() == ""
+
+
 def test_only_what_changed_runs_again(project):
     profile = load_profile("mine")
     assert states(profile) == ["done", "done"]
@@ -138,7 +172,7 @@ def test_values_changed_for_once_leave_the_profiles_own_results(project):
     changed = load_profile("mine", {"num_samples": 18})
     assert pending(changed) == ["2_lime", "4_agreement"]
     assert states(changed, only="2_lime") == ["done"]
-    assert changed.folder("2_lime").parent.name.startswith("mine+num_samples-")
+    assert changed.folder("2_lime").parent.name.startswith("mine+num_samples=18-")
     assert pending(load_profile("mine", {"num_samples": 18})) == ["4_agreement"]
     assert load_profile("mine", {"num_samples": 19}).beside != changed.beside
     # Of the tasks that a change does not reach there are no second results.
@@ -151,7 +185,7 @@ def test_values_changed_for_once_leave_the_profiles_own_results(project):
 def test_what_would_run_is_known_before(project):
     profile = load_profile("mine")
     assert pending(profile) == ["2_lime", "4_agreement"]
-    assert pending(profile, only="4_agreement") == ["4_agreement"]
+    assert pending(profile, only="4_agreement") == ["2_lime", "4_agreement"]
     assert states(profile) == ["done", "done"]
     assert pending(profile) == []
     assert pending(profile, "2_lime", force=True) == ["2_lime"]
@@ -187,7 +221,7 @@ def test_a_profile_with_a_wrong_name_says_what_is_near(project):
         load_profile("mine", {"num_sample": 5})
     with pytest.raises(InputError, match="did you mean mine"):
         load_profile("mien")
-    with pytest.raises(InputError, match="unknown name 'out_dir'"):
+    with pytest.raises(InputError, match=r"out_dir: .* --out FOLDER"):
         load_profile("mine", {"out_dir": "elsewhere"})  # the pipeline decides where
     (project / "params" / "odd.yaml").write_text("- a\n- b")
     with pytest.raises(InputError, match="parameter: value"):
@@ -214,15 +248,16 @@ def test_the_command_says_what_became_of_each_task(project, monkeypatch):
     assert "2_lime         done in 3 s" in result.output
     assert "failed in 1 s: because" in result.output
     assert "Changed" not in result.output
-    words = ["run", "mine", "--only", "2_lime", "-p", "steps=4"]  # of another task
-    assert "Changed" not in CliRunner().invoke(main, words).output
 
 
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
         (["run", "mine", "-p", "num_sample=5"], "did you mean num_samples"),
-        (["run", "mine", "--only", "2_lime", "-p", "steps=4"], "2_lime has no 'steps'; it is of"),
+        (
+            ["run", "mine", "--only", "2_lime", "-p", "steps=4"],
+            "2_lime: none has 'steps'; it",
+        ),
         (["run", "absent"], "profile"),
         (["run", "mine", "--only", "9_x"], "allowed: 2_lime, 4_agreement"),
         (["run", "mine", "-p", "nonsense"], "not NAME=VALUE"),
@@ -247,25 +282,66 @@ def test_changes_take_yaml_and_say_where_the_results_are(project):
     assert list(manifest["inputs"]["images"]) == ["chelsea", "coffee"]
 
 
-@pytest.mark.parametrize("more", [[], ["--dry-run"], ["--workers", "2"], ["-p", "steps=4"]])
-def test_a_run_that_is_missing_is_told_before_a_kernel_starts(project, monkeypatch, more):
-    monkeypatch.setattr(doing, "execute", None)
-    words = ["run", "mine", "--only", "4_agreement", *more]
-    result = CliRunner().invoke(main, words)
-    assert result.exit_code == 2
-    assert says("missing_run", result.stderr)
+def lines(words):
+    """What a run says of each task, as scripts read it."""
+    result = CliRunner().invoke(main, ["run", "mine", *words, "--json"])
+    assert result.exit_code == 0, result.output
+    return {line["task"]: line for line in map(json.loads, result.stdout.splitlines())}
+
+
+def files(folder):
+    return {p: p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.suffix != ".txt"}
+
+
+def test_one_task_brings_what_it_reads_and_leaves_earlier_runs(project):
+    first = lines(["--only", "4_agreement"])
+    assert [line["state"] for line in first.values()] == ["done", "done"]
+    assert [Path(line["folder"]) for line in first.values()] == [
+        project / "results" / "mine" / task for task in ("2_lime", "4_agreement")
+    ]
+    before = files(project / "results")
+    again = lines(["--only", "4_agreement", "--only", "2_lime"])
+    assert [line["state"] for line in again.values()] == ["reused", "reused"]
+    other = lines(["--only", "4_agreement", "-p", "num_samples=19", "-p", "steps=4"])
+    assert {line["state"] for line in other.values()} == {"done"}
+    assert "/mine+num_samples=19+steps=4-" in other["2_lime"]["folder"]
+    assert before.items() <= files(project / "results").items()
+    # For people, each finished line ends with its folder.
+    text = CliRunner().invoke(main, ["run", "mine"]).stdout
+    assert [line.split()[-1] for line in text.splitlines()] == [
+        f"results/mine/{task}" for task in ("2_lime", "4_agreement")
+    ]
+    listed = CliRunner().invoke(main, ["results"]).stdout.splitlines()[1:]
+    assert [line.split()[0].split("/")[1][:16] for line in listed] == [
+        "mine", "mine", *["mine+num_samples"] * 2
+    ]  # fmt: skip
+
+
+def test_a_folder_of_ones_own_is_filled_and_never_overwritten_unasked(project, tmp_path):
+    own = tmp_path / "elsewhere" / "mine"
+    found = lines(["--only", "4_agreement", "--out", str(own)])
+    assert {Path(line["folder"]) for line in found.values()} == {
+        own / "2_lime", own / "4_agreement"
+    }  # fmt: skip
     assert not (project / "results").exists()
-
-
-def test_what_to_run_first_is_told_in_order_and_with_which_values(monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    reads = {"5_faithfulness": ["3_cam"], "3_cam": ["2_lime", "1_clip_dissect"]}
-    monkeypatch.setattr(preflight, "upstream", lambda task: dict(enumerate(reads.get(task, ()))))
-    profile = Profile("mine", {}, beside="mine+x", reached=("3_cam", "5_faithfulness"))
-    line = "results/mine and results/mine.x; run first: 1_clip_dissect, 2_lime, 3_cam with the same"
-    with pytest.raises(InputError, match=line):
-        preflight.check_runs(profile, ["5_faithfulness"])
-    preflight.check_runs(profile, ["1_clip_dissect", "2_lime", "3_cam", "5_faithfulness"])
+    assert {line["state"] for line in lines(["--out", str(own)]).values()} == {"reused"}
+    before = files(own)
+    words = ["run", "mine", "--out", str(own), "-p", "num_samples=19"]
+    refused = CliRunner().invoke(main, words)
+    assert refused.exit_code == 2
+    assert says("out_other", refused.stderr)
+    assert files(own) == before
+    assert CliRunner().invoke(main, [*words, "--force"]).exit_code == 0
+    (run, *_) = json.loads(CliRunner().invoke(main, ["results", str(own), "--json"]).stdout)
+    assert run["task"] == "2_lime"
+    assert run["parameters"]["num_samples"] == 19
+    # Below results/ it is a name, which other machines know too.
+    assert load_profile("mine", out="results/x").beside == "x"
+    for wrong, line in (("one.png", "is a file"), (str(own), "takes only what is below results/")):
+        more = ["--store", "memory://x"] if line.startswith("takes") else []
+        refused = CliRunner().invoke(main, ["run", "mine", "--out", wrong, *more])
+        assert refused.exit_code == 2
+        assert line in refused.stderr
 
 
 @pytest.mark.parametrize("more", [[], ["--dry-run"], ["--workers", "2"]])
@@ -290,20 +366,25 @@ def test_one_photograph_that_can_be_used_is_enough(project, monkeypatch):
     profile = load_profile("mine", {"images": ["torn.png", "one.png"]})
     seen = []
     with monkeypatch.context() as instead:
-        instead.setattr(preflight, "_check_usable", seen.append)
+        instead.setattr(preflight, "_check_usable", lambda *words: seen.append(words))
         preflight.check_images(profile, ["2_lime", "4_agreement"])
-    assert seen == [("torn.png", "one.png")]  # once, for both tasks
+    assert seen == [("images", ("torn.png", "one.png"))]  # once, for both tasks
     preflight.check_images(profile, ["2_lime"])
     with pytest.raises(InputError, match=r"none\.png"):
-        preflight._check_usable(["none.png"])
+        preflight._check_usable("images", ["none.png"])
+    Path("texts").mkdir()
+    Path("texts", "a.txt").write_text("no image")
+    monkeypatch.setattr(Profile, "values", lambda *_: {"probe": ["texts"]})
+    with pytest.raises(InputError, match=r"^probe: .* holds no image"):
+        preflight.check_images(profile, ["1_clip_dissect"])
     monkeypatch.setattr(preflight, "FEW", 1)  # more than are looked at
-    preflight._check_usable(["none.png", "one.png"])
+    preflight._check_usable("images", ["none.png", "one.png"])
 
 
 def test_the_projects_own_profiles_name_real_parameters(monkeypatch):
     monkeypatch.chdir(ROOT)
-    for file in sorted((ROOT / "params").glob("*.yaml")):
-        assert isinstance(load_profile(file), Profile)
+    for name in profile_names():
+        assert isinstance(load_profile(ROOT / "params" / f"{name}.yaml"), Profile)
 
 
 def test_a_notebook_that_is_missing_says_so(project):

@@ -1,13 +1,15 @@
 import json
 
+import nbformat.v4 as nbf
 import numpy as np
 import pandas as pd
 import pytest
 from conftest import explanation
+from PIL import Image
 
 from xailib.errors import InputError
 from xailib.images.load import load_images
-from xailib.report.run import results
+from xailib.report.run import notebook, results
 from xailib.report.run.results import (
     intact,
     leftovers,
@@ -157,3 +159,26 @@ def test_a_manifest_is_json_that_people_can_read(tmp_path, photographs):
     text = (tmp_path / "manifest.json").read_text()
     assert text.count("\n") > 10
     assert json.loads(text)["task"] == "2_lime"
+
+
+def test_a_notebook_tells_how_far_it_is_and_keeps_no_line_of_it(
+    tmp_path, picture, monkeypatch, capsys
+):
+    for name in "abc":
+        Image.fromarray(picture).save(tmp_path / f"{name}.png")
+    photographs = load_images([tmp_path / f"{name}.png" for name in "abc"])
+    run = start(tmp_path / "run", photographs)
+    run.explanations(photographs, "lime", {}, make)
+    assert capsys.readouterr().out == ""  # not in a notebook
+    monkeypatch.setattr("IPython.get_ipython", lambda: "a shell")
+    monkeypatch.setattr(results, "_PAUSE", 0.0)
+    run.explanations(photographs, "cam", {}, make)
+    told = capsys.readouterr().out
+    assert told == "".join(f"\r· cam: {count} of 3 photographs" for count in (1, 2, 3))
+    notebook._Progress().write(f"warmed up{told}")
+    assert capsys.readouterr().err == "cam: 3 of 3 photographs\n"
+    streams = [nbf.new_output("stream", name="stdout", text=text) for text in (told, f"{told}\rx")]
+    cells = [nbf.new_code_cell(outputs=streams), nbf.new_markdown_cell("words")]
+    first, second = notebook._without_progress(nbf.new_notebook(cells=cells))["cells"]
+    assert [output["text"] for output in first["outputs"]] == ["\rx"]
+    assert second["source"] == "words"

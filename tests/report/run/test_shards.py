@@ -88,8 +88,7 @@ def project(tmp_path, monkeypatch):
     )
     monkeypatch.setattr(shards, "load_encoder", lambda *_: nets.Colours())
     monkeypatch.setattr(blocks, "IMAGES", 16)
-    for module in (plan, profiles):
-        monkeypatch.setattr(module, "TASKS", (TASK, *sweeps.TASKS))
+    monkeypatch.setattr(profiles, "TASKS", (TASK, *sweeps.TASKS))
     forget()
     yield tmp_path
     profiles._declared.cache_clear()

@@ -274,8 +274,7 @@ def test_what_holds_no_finished_result_is_not_shared(tmp_path):
 
 @pytest.fixture
 def projects(tmp_path, monkeypatch):
-    for module in (plan, profiles):
-        monkeypatch.setattr(module, "TASKS", sweeps.TASKS)
+    monkeypatch.setattr(profiles, "TASKS", sweeps.TASKS)
     found = []
     for name in ("client", "first", "second", "late"):
         (tmp_path / name).mkdir()

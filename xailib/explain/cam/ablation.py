@@ -61,6 +61,7 @@ def ablation_weights(
     *,
     rule: str = "centred",
     precision: str = "exact",
+    independent: bool = False,
     **options: Unpack[PassOptions],
 ) -> Ablation:
     """Return by what share the target's score drops without each channel.
@@ -83,6 +84,9 @@ def ablation_weights(
         ``"gradcam"``: as the grad-cam package has it, with the plain logit; and where the
         layer's smallest value is not exactly zero, the i-th channel of a batch is set to that
         value minus ``i * 1e7`` (so its result depends on the batch size).
+    independent : bool
+        For ``"centred"``: whether each class has a sigmoid of its own. Then its score is the plain
+        logit, which other classes' logits do not change.
     precision, **options
         See `xailib.networks.forward.forward_batches`.
 
@@ -105,10 +109,36 @@ def ablation_weights(
         found, how, used = _ablated_logits(tail, layout, changed, values, precision, options)
         logits[changed.to(logits.device)] = found
     targets = torch.as_tensor(target, device=whole.device).reshape(-1)
-    weights, level = _drop(whole, logits, targets, rule)
+    weights, level = _drop(whole, logits, targets, rule, independent)
     if not isinstance(target, Tensor):
         weights, level = weights[0], level[0]
     return Ablation(weights, level, how, used)
+
+
+def way_of(tail: Tail, layout: Layout, precision: str) -> str:
+    """Return what has to be computed for each channel, as in `Ablation`, after trying it."""
+    output = tail.output
+    count = output.shape[layout.axis]
+    values = _values(output, count, "centred", BATCH)
+    changed = torch.nonzero((output.movedim(layout.axis, 0).flatten(1) != 0).any(1))[:, 0]
+    without = _replacing(tail, layout, values)
+    return _tried(tail, layout, changed, values, precision, without) or "whole network"
+
+
+def _replacing(
+    tail: Tail, layout: Layout, values: Float[Tensor, " channels"]
+) -> Callable[[Int[Tensor, " some"]], Tensor]:
+    """Return the function from channels to the layer's output, each time without one of them."""
+
+    def without(some: Int[Tensor, " some"]) -> Tensor:
+        batch = tail.output.expand(len(some), *tail.output.shape[1:]).clone()
+        rows = torch.arange(len(some), device=some.device)
+        batch.movedim(layout.axis, 1)[rows, some] = values[some].reshape(
+            -1, *[1] * (batch.ndim - 2)
+        )
+        return batch
+
+    return without
 
 
 def shortcut(network: nn.Module, layer: str, precision: str, size: tuple[int, ...]) -> str:
@@ -175,6 +205,7 @@ def closed_weights(
     maps = layout.maps(found.output)
     weights, levels, agree = [], [], []
     weight, precision = double(linear.weight.detach()), classifier.precision
+    independent = classifier.outputs == "multilabel"
     every = torch.arange(maps.shape[1], device=maps.device)
     for image in range(len(inputs)):
         here = slice(image, image + 1)
@@ -183,7 +214,8 @@ def closed_weights(
         changed = (maps[image].flatten(1) != values[:, None]).any(1)
         ablated = _without(logits, means, weight, every, values)
         ablated = torch.where(changed.to(logits.device)[:, None], ablated, logits)
-        lost, level = _drop(logits, ablated, targets[image].to(logits.device), rule)
+        whose = targets[image].to(logits.device)
+        lost, level = _drop(logits, ablated, whose, rule, independent)
         weights.append(lost)
         levels.append(level)
         agree.append(
@@ -209,12 +241,13 @@ def _drop(
     ablated: Float[Tensor, "channels classes"],
     targets: Int[Tensor, " targets"],
     rule: str,
+    independent: bool,
 ) -> tuple[Float[Tensor, "targets channels"], Float[Tensor, " targets"]]:
     """Return what each target loses without each channel, as a share of its score, and that."""
     before, after = whole[0].index_select(0, targets)[:, None], ablated.index_select(1, targets).T
     if rule == "gradcam":
         return (before - after) / before, before[:, 0].abs()
-    if whole.shape[1] > 1:  # of one class the score is a sigmoid's: relative to nothing
+    if not independent:
         before, after = before - whole.mean(), after - ablated.mean(1)
     # By its size: for a target below the mean, a drop is a drop all the same.
     level = before.abs()
@@ -231,15 +264,7 @@ def _ablated_logits(
     options: PassOptions,
 ) -> tuple[Float[Tensor, "changed classes"], str, str]:
     """Return the scores without each of these channels, in the cheapest way that is exact."""
-
-    def without(some: Int[Tensor, " some"]) -> Tensor:
-        batch = tail.output.expand(len(some), *tail.output.shape[1:]).clone()
-        rows = torch.arange(len(some), device=some.device)
-        batch.movedim(layout.axis, 1)[rows, some] = values[some].reshape(
-            -1, *[1] * (batch.ndim - 2)
-        )
-        return batch
-
+    without = _replacing(tail, layout, values)
     size = tuple(tail.image.shape[1:])
     known = shortcut(tail.network, tail.layer, precision, size)
     alone = bool(known)

@@ -4,24 +4,24 @@ The formulas are the grad-cam package's own code; the network is left as it was 
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
 from types import MappingProxyType, SimpleNamespace
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, Int
 from pytorch_grad_cam import GradCAM, GradCAMPlusPlus, HiResCAM, LayerCAM, XGradCAM
 from torch import Tensor, nn
+from torch.autograd.graph import Node
 
 from xailib.errors import InputError
 from xailib.explain.cam.tail import once
-from xailib.images.load import Photograph
-from xailib.networks.classifier import Classifier
+from xailib.networks.classifier import Classifier, check_classifier
 from xailib.networks.counting import passed
 from xailib.networks.forward import halving
-from xailib.networks.layers import evaluation
 from xailib.networks.memory import enough
 
 GRADIENT_METHODS = MappingProxyType(
@@ -33,7 +33,6 @@ GRADIENT_METHODS = MappingProxyType(
         "layercam": LayerCAM,
     }
 )
-_RELUS = (nn.ReLU, nn.ReLU6)
 
 
 @dataclass
@@ -78,18 +77,30 @@ def layer_pass(
     InputError
         For a layer that does not output one tensor, once.
     """
+    if gradients:
+        classifier.check_differentiable()
+    found = _passed(classifier, layer, inputs, torch.no_grad() if gradients else None)
+    if gradients and not found.logits.requires_grad:  # the network switches gradients off in part
+        found = _passed(classifier, layer, inputs, torch.enable_grad())
+    return found
+
+
+def _passed(
+    classifier: Classifier, layer: str, inputs: Tensor, mode: AbstractContextManager | None
+) -> LayerPass:
+    """Send images through, with a mode in front of the layer; None: without any gradient."""
     found = LayerPass()
     seen: list[Tensor] = []
 
     def replace(_part: nn.Module, _inputs: object, output: object) -> Tensor:
         seen.append(once(layer, output, bool(seen)).detach())
-        if not gradients:
+        if mode is None:
             return seen[0].clone()
-        found.output = seen[0].requires_grad_()
+        seen[0].requires_grad_()
         torch.set_grad_enabled(True)  # until the end of the block below
-        return found.output.clone()  # an in-place operation behind the layer may follow
+        return seen[0].clone()  # an in-place operation behind the layer may follow
 
-    with torch.no_grad(), evaluation(classifier.module), classifier.computing():
+    with mode or torch.no_grad(), classifier.running():
         handle = classifier.layer(layer).register_forward_hook(replace)
         try:
             found.logits = classifier.module(inputs).float()
@@ -116,13 +127,13 @@ def combined(
 
 
 def guided_backprop(
-    classifier: Classifier, photograph: Photograph, target: int | str | None = None
+    classifier: Classifier, photograph: Any, target: int | str | None = None
 ) -> Float32[np.ndarray, "height width channels"]:
     """Return the guided gradient of the target's logit (Springenberg et al. 2015).
 
     The gradient with respect to the network's input, where every ReLU also stops negative
-    gradients on their way back. Unlike grad-cam's, this reaches ReLU6 and leaves the network
-    as it was.
+    gradients on their way back. Unlike grad-cam's, this reaches ReLU6, a ReLU that is called as a
+    function, and one in front of an operation in place; and it leaves the network as it was.
 
     Raises
     ------
@@ -133,7 +144,7 @@ def guided_backprop(
 
 
 def guided_backprops(
-    classifier: Classifier, photographs: Iterable[Photograph], target: int | str | None = None
+    classifier: Classifier, photographs: Iterable[Any], target: int | str | None = None
 ) -> Iterator[Float32[np.ndarray, "height width channels"]]:
     """Yield `guided_backprop` of many photographs; on a GPU several are computed at once.
 
@@ -142,63 +153,77 @@ def guided_backprops(
     InputError
         As for one.
     """
-    relus = [part for part in classifier.module.modules() if isinstance(part, _RELUS)]
-    if not relus:
-        raise InputError(f"model: {classifier.name} has no ReLU, which guided backprop needs")
+    check_classifier(classifier)
+    classifier.check_differentiable()
     index = None if target is None else classifier.class_index(target)
     most = enough(classifier.device) if classifier.device.type == "cuda" else 1
     group: list[np.ndarray] = []
     for photograph in photographs:
         pixels = classifier.view(photograph).pixels
         if len(group) == most or (group and group[0].shape != pixels.shape):
-            yield from _guided_gradients(classifier, relus, group, index)
+            yield from _guided_gradients(classifier, group, index)
             group = []
         group.append(pixels)
     if group:
-        yield from _guided_gradients(classifier, relus, group, index)
+        yield from _guided_gradients(classifier, group, index)
 
 
 def _guided_gradients(
-    classifier: Classifier,
-    relus: Sequence[nn.ReLU | nn.ReLU6],
-    views: Sequence[np.ndarray],
-    index: int | None,
+    classifier: Classifier, views: Sequence[np.ndarray], index: int | None
 ) -> Iterator[Float32[np.ndarray, "height width channels"]]:
     inputs = classifier.input_tensor(np.stack(views))
+    gradients, logits = _guided(classifier, inputs, index)
+    classifier.check_finite(logits)
+    yield from gradients.movedim(1, -1).numpy()
+
+
+def guided_gradient(classifier: Classifier) -> Float32[Tensor, "1 channels height width"]:
+    """Return the guided gradient of a made-up image, to try it."""
+    classifier.check_differentiable()
+    return _guided(classifier, classifier.trial(), None)[0]
+
+
+def _guided(
+    classifier: Classifier,
+    inputs: Float32[Tensor, "images channels height width"],
+    index: int | None,
+) -> tuple[Float32[Tensor, "images channels height width"], Float32[Tensor, "images classes"]]:
+    """Return guided gradients and logits, in the host's memory."""
 
     def run(start: int, stop: int) -> Tensor:
         batch = inputs[start:stop].detach().requires_grad_()
-        with torch.enable_grad(), classifier.computing():
-            logits = classifier.module(batch).float()
-            best = (
-                logits.argmax(1) if index is None else torch.full_like(logits[:, 0], index).long()
-            )
-            score = logits.gather(1, best[:, None]).sum()
-            (gradient,) = torch.autograd.grad(score, batch)
+        logits = classifier.module(batch).float()
+        if not logits.requires_grad:
+            raise InputError(f"model: no gradient reaches the input of {classifier.name!r}")
+        relus = list(_relus(logits))
+        if not relus:
+            raise InputError(f"model: {classifier.name} has no ReLU, which guided backprop needs")
+        for relu in relus:
+            relu.register_prehook(lambda gradients: (gradients[0].clamp(min=0),))
+        best = logits.argmax(1) if index is None else torch.full_like(logits[:, 0], index).long()
+        score = logits.gather(1, best[:, None]).sum()
+        (gradient,) = torch.autograd.grad(score, batch, allow_unused=True)
+        if gradient is None:
+            raise InputError(f"model: no gradient reaches the input of {classifier.name!r}")
         return torch.cat([gradient.flatten(1), logits.detach()], dim=1)
 
-    with evaluation(classifier.module), _guided(relus):
+    with torch.enable_grad(), classifier.running():
         found = torch.cat([part for _, _, part in halving(run, len(inputs), len(inputs))]).cpu()
     gradients, logits = found.split([inputs[0].numel(), found.shape[1] - inputs[0].numel()], dim=1)
-    classifier.check_finite(logits)
-    yield from gradients.unflatten(1, inputs.shape[1:]).movedim(1, -1).numpy()
+    return gradients.unflatten(1, inputs.shape[1:]), logits
 
 
-@contextmanager
-def _guided(relus: Sequence[nn.ReLU | nn.ReLU6]) -> Iterator[None]:
-    in_place = [relu.inplace for relu in relus]
-    handles = []
-    try:
-        for relu in relus:
-            relu.inplace = False  # a backward hook cannot see through an in-place operation
-            handles.append(
-                relu.register_full_backward_hook(
-                    lambda _module, gradients, _outputs: (gradients[0].clamp(min=0),)  # type: ignore[index]
-                )
-            )
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-        for relu, value in zip(relus, in_place, strict=True):
-            relu.inplace = value
+def _relus(scores: Tensor) -> Iterator[Node]:
+    """Yield the steps back through a ReLU or ReLU6, wherever in the graph of the scores."""
+    waiting, seen = [scores.grad_fn], set()
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        kind = type(node).__name__
+        if kind.startswith("Relu") or (
+            kind.startswith("Hardtanh") and node._saved_min_val == 0  # type: ignore[attr-defined]
+        ):
+            yield node
+        waiting += [before for before, _ in node.next_functions]

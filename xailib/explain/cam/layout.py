@@ -1,11 +1,14 @@
 """Where a layer's output holds its feature maps: in channels, channels last, or tokens."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from xailib.errors import InputError
+from xailib.networks.layers import evaluation, hookable
 
 
 @dataclass(frozen=True)
@@ -72,13 +75,61 @@ def layout_of(shape: tuple[int, ...], size: tuple[int, int], layer: str) -> Layo
     )
 
 
-def token_layer(module: nn.Module) -> str | None:
-    """Return the norm in front of the last attention: where a ViT's or Swin's CAM is taken.
+def token_layer(module: nn.Module, image: Float[Tensor, "1 channels height width"]) -> str | None:
+    """Return the layer of tokens where a CAM is taken: a norm whose every token the scores use.
 
-    Behind the last attention only the class token counts, so the gradient of every other token
-    is zero there. None for a network without such a layer.
+    That is the norm in front of the last attention (ViT, Swin), as long as a gradient reaches its
+    grid: behind the last attention only the class token counts, and the gradient of the others is
+    zero. Else the last norm, or the last other layer, that a gradient reaches; where it reaches
+    none (a head of zeros), whether it does is not asked. None for a network without such a layer.
     """
-    parts = dict(module.named_modules())
+    named, (found, scores) = _before_attention(module), _grids(module, image)
+    weights = torch.randn(scores.shape, generator=torch.Generator().manual_seed(0)).to(scores)
+    reached: list[str] = []
+    if scores.requires_grad and found:
+        outputs = [output for _, output in found.values()]
+        gradients = torch.autograd.grad((scores * weights).sum(), outputs, allow_unused=True)
+        reached = [
+            name
+            for (name, (layout, _)), one in zip(found.items(), gradients, strict=True)
+            if one is not None and layout.maps(one).any()
+        ]
+    if named and (not reached or named in reached):
+        return named
+    parts, names = dict(module.named_modules()), reached or list(found)
+    norms = [name for name in names if "Norm" in type(parts[name]).__name__]
+    return next(iter(reversed(norms or names)), None)
+
+
+def _grids(
+    module: nn.Module, image: Float[Tensor, "1 channels height width"]
+) -> tuple[dict[str, tuple[Layout, Tensor]], Tensor]:
+    """Return the layers that output a grid of tokens, in order, and the scores, with graphs."""
+    found: dict[str, tuple[Layout, Tensor]] = {}
+
+    def note(name: str, output: object) -> None:
+        tokens = isinstance(output, Tensor) and output.ndim == 3 and output.requires_grad
+        if tokens:
+            with suppress(InputError):
+                layout = layout_of(tuple(output.shape), tuple(image.shape[-2:]), name)
+                found[name] = layout, output
+
+    handles = [
+        part.register_forward_hook(lambda _p, _i, output, name=name: note(name, output))
+        for name, part in hookable(module).items()
+        if name
+    ]
+    try:
+        with evaluation(module), torch.enable_grad():
+            return found, module(image.detach().requires_grad_())
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _before_attention(module: nn.Module) -> str | None:
+    """Return the first norm beside the last attention."""
+    parts = hookable(module)
     attentions = [name for name, part in parts.items() if "Attention" in type(part).__name__]
     if not attentions:
         return None

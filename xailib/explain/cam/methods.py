@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TypedDict, Unpack
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 import torch
@@ -28,10 +28,10 @@ from xailib.explain.explanation import Explanation
 from xailib.explain.record import record
 from xailib.explain.signal import no_signal, rounding
 from xailib.explain.stream import Outcome, Seen, explain_alone
-from xailib.images.load import Photograph
-from xailib.networks.classifier import Classifier, PassOptions, as_probabilities
+from xailib.networks.cache import cache_of
+from xailib.networks.classifier import Classifier, PassOptions, check_classifier
 from xailib.networks.forward import ENGINES, halving
-from xailib.networks.layers import evaluation
+from xailib.networks.layers import hookable
 from xailib.networks.memory import download
 from xailib.networks.precision import double
 
@@ -68,15 +68,23 @@ def check_methods(methods: Sequence[str]) -> None:
 def cam_layer_of(classifier: Classifier, layer: str | None = None) -> str:
     """Return the layer to use: the one named, or the classifier's own.
 
-    That is its last layer with feature maps; where tokens follow these (ViT, Swin), the norm in
-    front of the last attention.
+    That is its last layer with feature maps; where tokens follow these (ViT, Swin), see
+    `xailib.explain.cam.layout.token_layer`.
 
     Raises
     ------
     InputError
         For an unknown name, or where none is named and the network has neither.
     """
-    name = layer or classifier.cam_layer or token_layer(classifier.module)
+    name = layer or classifier.cam_layer
+    if name is None:
+        cache = cache_of(classifier.module)
+        if "token layer" not in cache:
+            with classifier.running():
+                cache["token layer"] = token_layer(classifier.module, classifier.trial())
+        name = cache["token layer"]
+    if name is None and not hookable(classifier.module):
+        raise InputError(f"layer: {classifier.name} is TorchScript, which takes no hooks")
     if name is None:
         raise InputError(
             f"layer: {classifier.name} has neither feature maps nor attention over tokens; "
@@ -111,7 +119,7 @@ class CamOptions(TypedDict, total=False):
 
 def explain_cam(
     classifier: Classifier,
-    photograph: Photograph,
+    photograph: Any,
     method: str = "gradcam",
     target: int | str | None = None,
     **options: Unpack[CamOptions],
@@ -120,8 +128,10 @@ def explain_cam(
 
     Parameters
     ----------
-    classifier, photograph
+    classifier : Classifier
         What is explained.
+    photograph : Photograph, str, path, PIL image, array or tensor
+        See `xailib.images.load.as_photograph`.
     method : str
         A name in `METHODS`.
     target : int or str, optional
@@ -176,6 +186,7 @@ class Cam:
         targets: Sequence[int | str | None] = (None,),
         **options: Unpack[CamOptions],
     ) -> None:
+        check_classifier(classifier)
         for name in options:
             if name not in CamOptions.__annotations__:
                 raise unknown_name("option", name, CamOptions.__annotations__)
@@ -226,7 +237,7 @@ class Cam:
     def finish(self, started: _Started) -> list[Outcome]:
         """Wait for the device, and return for each image its targets' explanations."""
         logits, targets, *found = started.found()
-        probabilities = as_probabilities(torch.from_numpy(logits)).numpy()
+        probabilities = self.classifier.as_probabilities(torch.from_numpy(logits)).numpy()
         what = "score"
         if self.method in GRADIENT_METHODS:
             found, what = self._combined(*found), "gradient"
@@ -261,7 +272,7 @@ class Cam:
                             seen.photograph,
                             self.classifier.prediction(target, probabilities[image, target]),
                             seen.view,
-                            saliency=_saliency(one, seen.view.frame.size),
+                            saliency=saliency_of(one, seen.view.frame.size),
                             raw=one,
                             parameters=started.parameters[image],
                             no_signal=nothing,
@@ -320,7 +331,7 @@ class Cam:
             activations = layout.maps(part.output.detach()).float()
             return [part.logits.detach(), targets, activations, torch.stack(gradients, dim=1)]
 
-        with self.classifier.computing():  # backwards, too
+        with self.classifier.running():  # backwards, too
             parts = [found for _, _, found in halving(run, len(inputs), len(inputs), counted=True)]
         logits, targets, activations, gradients = (
             column[0] if len(parts) == 1 else torch.cat(column)
@@ -339,7 +350,7 @@ class Cam:
         classifier, layer, size = self.classifier, self.layer, tuple(inputs.shape[1:])
         rows: list[list[Tensor]] = []
         parameters: list[dict[str, str]] = []
-        with evaluation(classifier.module), classifier.computing():
+        with classifier.running():
             for image in range(len(inputs)):
                 rest = inputs[image:]
                 if shortcut(classifier.module, layer, classifier.precision, size) == "closed form":
@@ -358,6 +369,7 @@ class Cam:
                     targets[0],
                     rule=self.rule,
                     precision=classifier.precision,
+                    independent=classifier.outputs == "multilabel",
                     **self.passes,
                 )
                 raw, terms = _weighted(found.weights[None], layout.maps(tail.output))
@@ -423,7 +435,7 @@ def _weighted(
     return raw, terms.amax((2, 3))
 
 
-def _saliency(
+def saliency_of(
     raw: Float32[np.ndarray, "rows columns"], size: tuple[int, int]
 ) -> Float32[np.ndarray, "height width"]:
     """Return a map as grad-cam shows it: negative parts clipped, scaled, enlarged, scaled again."""

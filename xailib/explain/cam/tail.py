@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from xailib.errors import InputError
 from xailib.networks.counting import passed
-from xailib.networks.layers import get_layer
+from xailib.networks.layers import get_layer, hookable
 
 Batch = Float[Tensor, "batch ..."]
 
@@ -122,12 +122,16 @@ def answering(
     computed too, and their results dropped. Afterwards every part is as it was.
     """
     patched: list[tuple[nn.Module, Callable | None]] = []
+    # With it, `nn.TransformerEncoderLayer` computes its parts itself and calls none of them.
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
     try:
         for part, values in answers.items():
             patched.append((part, part.__dict__.get("forward")))
             part.forward = _answer(part.forward, list(values), compute=compute)
         yield
     finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
         for part, before in patched:
             if before is None:
                 part.__dict__.pop("forward", None)
@@ -169,7 +173,7 @@ def _record(
 
     handles = []
     try:
-        for part in network.modules():
+        for part in hookable(network).values():
             if part is not network:
                 handles.append(part.register_forward_pre_hook(enter))
                 handles.append(part.register_forward_hook(leave))

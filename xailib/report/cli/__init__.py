@@ -7,9 +7,10 @@ import click
 from xailib import __version__
 from xailib.errors import InputError, XailibError
 from xailib.report.cli.checking import check
-from xailib.report.cli.cleaning import clean
+from xailib.report.cli.cleaning import clean, results
 from xailib.report.cli.fetching import fetch
 from xailib.report.cli.listings import images, models
+from xailib.report.cli.pairing import pair
 from xailib.report.cli.running import report, run
 
 
@@ -37,7 +38,9 @@ def main() -> None:
       xailib images my-photographs/          which of them can be used
       xailib fetch --profile replication     all that a profile needs
       xailib check                           what is missing here
+      xailib results                         finished runs, with their parameters
       xailib clean                           what earlier parameters left in results
+      xailib pair                            the .py and .ipynb of each notebook in step
 
     \b
     Exit codes: 0 all is well; 1 something failed or is unavailable, as reported above;
@@ -49,5 +52,5 @@ def main() -> None:
     """
 
 
-for command in (run, report, models, images, fetch, check, clean):
+for command in (run, report, models, images, fetch, check, results, clean, pair):
     main.add_command(command)

@@ -1,11 +1,76 @@
-"""``xailib clean``: files in results that belong to no finished run."""
+"""``xailib results`` and ``clean``: finished runs, and files that belong to none."""
 
 import shutil
 from pathlib import Path
 
 import click
 
-from xailib.report.cli.common import json_option, show_json, show_table, size
+from xailib.report.cli.common import from_here, json_option, show_json, show_table, size
+
+
+@click.command()
+@click.argument("folder", required=False)
+@json_option
+def results(folder: str | None, as_json: bool) -> None:
+    """List finished runs: folder, time, photographs, and parameters other than the default.
+
+    FOLDER is one below results/, or any other; by default all of results/ is looked at. The book's
+    page "Run it on your own data" says how to read a run with pandas and numpy. With --json, all
+    parameters and the files of each run.
+
+    \b
+    Examples:
+      xailib results
+      xailib results embedded
+      xailib results my-results --json
+    """
+    from xailib.errors import InputError
+    from xailib.project import project_root
+    from xailib.report.params.schema import NOTEBOOKS, parameters
+    from xailib.report.run.results import MANIFEST, read_manifest
+
+    root = project_root() / "results"
+    if folder:
+        root = next((p for p in (root / folder, Path(folder).absolute()) if p.is_dir()), root)
+        if root.name != Path(folder).name:
+            raise InputError(f"folder: no {folder!r}, neither here nor in {str(root)!r}")
+    runs, rows = [], []
+    for file in sorted(root.rglob(MANIFEST)):
+        manifest = read_manifest(file.parent)
+        if (task := manifest.get("task")) not in NOTEBOOKS:
+            continue  # a part of one
+        spec, given = parameters(task), manifest.get("request", manifest)["parameters"]
+        changed = {
+            name: value
+            for name, value in given.items()
+            if name in spec.keys() - {"out_dir"} and value != spec[name]["default"]
+        }
+        words = [f"{name}={value}" for name, value in changed.items() if not name.endswith("_run")]
+        runs.append(
+            {
+                "run": str(file.parent),
+                "task": task,
+                "finished": manifest["finished"],
+                "images": list(manifest["inputs"]["images"]),
+                "failures": manifest["failures"],
+                "parameters": given,
+                "files": list(manifest["outputs"]),
+            }
+        )
+        rows.append(
+            {
+                "run": from_here(file.parent),
+                "finished": manifest["finished"][:16].replace("T", " "),
+                "images": len(manifest["inputs"]["images"]),
+                "parameters": " ".join(words) or "default",
+            }
+        )
+    if as_json:
+        show_json(runs)
+    elif rows:
+        show_table(rows)
+    else:
+        click.echo(f"No finished run in {from_here(root)}.")
 
 
 @click.command()

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -54,9 +55,10 @@ profile_option = click.option(
 only_option = click.option(
     "--only",
     metavar="TASK",
+    multiple=True,
     is_eager=True,  # so that the help which follows knows it
     shell_complete=_tasks,
-    help="Run one task, such as 2_lime.",
+    help="Run this task and those that it reads, such as 2_lime; can be repeated.",
 )
 changes_option = click.option(
     "-p",
@@ -90,14 +92,22 @@ def _cell(value: object) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def show_outcome(outcome: "Outcome", as_json: bool) -> None:
-    """Report the outcome of a task or a job."""
+def show_outcome(outcome: "Outcome", folder: Path, as_json: bool) -> None:
+    """Report the outcome of a task or a job, and of a finished one where its results are."""
+    finished = outcome.state in ("done", "reused")
     if as_json:
-        show_json(asdict(outcome), line=True)
+        show_json({**asdict(outcome), "folder": str(folder) if finished else None}, line=True)
         return
     took = f" in {outcome.seconds:.0f} s" if outcome.seconds else ""
     why = f": {outcome.message}" if outcome.message else ""
-    click.echo(f"{outcome.task:14} {outcome.state}{took}{why}")
+    where = f"  {from_here(folder)}" if finished else ""
+    click.echo(f"{outcome.task:14} {outcome.state}{took}{why}{where}")
+
+
+def from_here(folder: Path) -> str:
+    """Return a folder as a user types it here: within the current one by a relative path."""
+    here = Path.cwd()
+    return str(folder.relative_to(here) if folder.is_relative_to(here) else folder)
 
 
 def warn_of_lacks(profile: "Profile", tasks: Iterable[str]) -> dict[str, str]:

@@ -23,18 +23,24 @@ def models(pattern: str | None, layers: bool | None, as_json: bool) -> None:
     """List networks: where they come from, input size, weights, layers for CAM and dissection.
 
     Without PATTERN, those whose weights are here. PATTERN is a part of a name, or one with * and
-    ? for any letters. Nothing is fetched.
+    ? for any letters; nothing is fetched. Of your own network, file.py:function, each method is
+    tried, and the answers are listed.
 
     \b
     Examples:
       xailib models
       xailib models 'resnet?0' --layers
       xailib models vit_base --json
+      xailib models my.py:load
     """
     from fnmatch import fnmatch
 
     from xailib.networks import names
 
+    if pattern and ".py:" in pattern:
+        rows = _tried(pattern)
+        (show_json if as_json else show_table)(rows)
+        return
     every = names.networks()
     if pattern:
         chosen = [n for n in every if pattern in n or fnmatch(n, pattern)]
@@ -51,6 +57,19 @@ def models(pattern: str | None, layers: bool | None, as_json: bool) -> None:
         show_table(
             [{k: ", ".join(v) if isinstance(v, list) else v for k, v in r.items()} for r in rows]
         )
+
+
+def _tried(name: str) -> list[dict[str, object]]:
+    """Load an own network, and return what works with it."""
+    from xailib.explain.preflight import preflight
+    from xailib.networks.classifier import load_classifier
+
+    classifier = load_classifier(name)
+    layers = ", ".join(classifier.dissect_layers)
+    answers = [(one.method, one.works, one.how) for one in preflight(classifier)]
+    answers += [("dissection", bool(layers), layers or "no layer that could be recorded")]
+    answers += [("outputs", True, f"{classifier.outputs}, {len(classifier.class_names)} classes")]
+    return [{"what": what, "works": "yes" if ok else "no", "how": how} for what, ok, how in answers]
 
 
 def _describe(name: str) -> dict[str, object]:

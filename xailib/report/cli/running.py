@@ -37,11 +37,11 @@ class _WithParameters(click.Command):
         }
         title = "Parameters of each task (--only TASK --help explains them)"
         rows = [(task, " ".join(spec)) for task, spec in own.items()]
-        if (only := ctx.params.get("only")) in own:
-            title = f"Parameters of {only}"
+        if only := [task for task in ctx.params.get("only", ()) if task in own]:
+            title = f"Parameters of {', '.join(only)}"
             rows = [
                 (name, f"{explained(spec)}  [default: {json.dumps(spec['default'])}]")
-                for name, spec in own[only].items()
+                for name, spec in {k: v for task in only for k, v in own[task].items()}.items()
             ]
         with formatter.section(title):
             formatter.write_dl(rows)
@@ -50,6 +50,7 @@ class _WithParameters(click.Command):
 @click.command(cls=_WithParameters)
 @profile_argument
 @only_option
+@click.option("--out", metavar="FOLDER", help="Write all results there, a folder for each task.")
 @click.option("--force", is_flag=True, help="Run also what is up to date.")
 @engine_options
 @changes_option
@@ -58,7 +59,8 @@ class _WithParameters(click.Command):
 def run(
     ctx: click.Context,
     profile: str,
-    only: str | None,
+    only: tuple[str, ...],
+    out: str | None,
     force: bool,
     changes: tuple[str, ...],
     as_json: bool,
@@ -72,19 +74,22 @@ def run(
     (target, layer, device). With --json, one line for each task as it ends.
 
     Results go to results/PROFILE. With -p, those of the tasks that get another value by it go to
-    a folder beside it, which is named first: the profile's own stay as they are.
+    a folder beside it: the profile's own stay as they are. -p holds for every task that has the
+    parameter. What --only names reads the results of other tasks: those that are not up to date
+    run first. Each finished line ends with the folder of its results; "xailib results" lists all.
 
     \b
     Examples:
       xailib run
       xailib run --only 2_lime --help
-      xailib run embedded --only 2_lime -p images=my.jpg -p num_samples=200
+      xailib run --only 2_lime -p images=my.jpg -p num_samples=200
+      xailib run --only 4_agreement -p 'images=[a.jpg, b.jpg]' --out my-results
       xailib run mine --force --json
       xailib run mine --workers 4 --dry-run
       xailib run mine --scheduler tcp://10.0.0.1:8786 --store s3://bucket/mine
     """
-    loaded = _load(profile, changes, only)
-    if sweep(loaded, only, force, Options(pages=not tables, **where), as_json):
+    loaded = _load(profile, changes, only, out=out or "")
+    if sweep(loaded, only, force, Options(pages=not tables, out=bool(out), **where), as_json):
         ctx.exit(1)
 
 
@@ -119,10 +124,10 @@ def report(
     from xailib.project import project_root
     from xailib.report.params.profiles import TASKS
 
-    loaded = _load(profile, changes, None, whole=True)
+    loaded = _load(profile, changes, (), whole=True)
     root = project_root()
     target = Path(site).absolute() if site else root
-    failed = sweep(loaded, None, False, Options(whole=True, **where), as_json)
+    failed = sweep(loaded, (), False, Options(whole=True, **where), as_json)
     if len(failed) == len(TASKS):
         click.echo("No site was built: no page has results.", err=True)
         ctx.exit(1)
@@ -146,13 +151,18 @@ def report(
 
 
 def _load(
-    profile: str, changes: Sequence[str], only: str | None, *, whole: bool = False
+    profile: str,
+    changes: Sequence[str],
+    only: Sequence[str],
+    *,
+    whole: bool = False,
+    out: str = "",
 ) -> "Profile":
     """Return a profile with its overrides, and report where its results go."""
-    from xailib.report.params.profiles import TASKS, load_profile
+    from xailib.report.params.profiles import load_profile, selected
 
-    loaded = load_profile(profile, yaml_changes(changes), only, whole=whole)
-    if not set(loaded.reached).isdisjoint((only,) if only else TASKS):
+    loaded = load_profile(profile, yaml_changes(changes), only, whole=whole, out=out)
+    if not out and not set(loaded.reached).isdisjoint(selected(only)):
         line = f"Changed values: results/{loaded.beside}; those in results/{loaded.name} stay"
         click.echo(line, err=True)
     return loaded

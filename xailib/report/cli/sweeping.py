@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -24,8 +25,18 @@ if TYPE_CHECKING:
     from xailib.report.params.profiles import Profile
     from xailib.report.run.costs import Cost
     from xailib.report.run.plan import Job, Outcome
+    from xailib.report.run.timing import Pace
 
 
+_LONG = 300.0  # seconds, above which what takes longest is told, and what would make it shorter
+_SHORTER = {  # by task: the parameters that decide its time
+    "1_clip_dissect": "crops=0, control=false",
+    "2_lime": "num_samples=200",
+    "3_cam": "methods=[gradcam]",
+    "5_faithfulness": "road_percentiles=[], steps=16",
+    "7_sanity": "first=2, sparse=[], others=[guided,edges]",
+    "9_stability": "pool=2000, sizes=[100,200,500]",
+}
 _PAUSE = 10.0  # seconds between two messages on what remains
 _LINES = 20  # of images that cannot be used, more are counted; and of what is left
 
@@ -42,6 +53,7 @@ class Options:
     store: str | None = None
     pages: bool = True
     whole: bool = False  # a task is one job, also where there are several workers
+    out: bool = False  # results go to a folder that the user names
 
     @property
     def photographs(self) -> int | None:
@@ -91,12 +103,12 @@ def pool_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def sweep(
-    profile: "Profile", only: str | None, force: bool, options: Options, as_json: bool
+    profile: "Profile", only: Sequence[str], force: bool, options: Options, as_json: bool
 ) -> dict[str, str]:
     """Do a profile's jobs, or print them; return those that are not finished now, with why."""
     from xailib.report.run.costs import estimates, longest_first
     from xailib.report.run.plan import plan
-    from xailib.report.run.preflight import check_images, check_runs
+    from xailib.report.run.preflight import check_images, check_out
     from xailib.report.run.staleness import unfinished
 
     if options.workers and options.scheduler:
@@ -105,30 +117,37 @@ def sweep(
         from xailib.report.run.store import Store
 
         Store(options.store, project_root() / "results")  # refuses what cannot be one
+    if (options.store or options.scheduler) and Path(profile.beside).is_absolute():
+        raise InputError("out: a store or a cluster takes only what is below results/")
     jobs = plan(profile, only, shard=options.photographs, pages=options.pages)
     left = unfinished(profile, jobs, force=force)
-    if not options.store:  # which may hold them
-        check_runs(profile, {job.task for job in left if job.kind == "notebook"})
+    if options.out and not force:
+        check_out(profile, left)
     if not options.scheduler:  # whose workers may see others
         check_images(profile, {job.task for job in left})
+    workers = options.workers
+    if workers and options.whole:  # a last notebook has all cores
+        workers = min(workers, len(left) or 1)
+    paces, barred = ({}, {}) if options.scheduler else _paces(profile, left, workers or 1, options)
     if options.dry_run:
-        _show(profile, jobs, left, options.workers or 1, as_json)
+        _show(profile, jobs, left, options.workers or 1, as_json, paces)
         warn_of_lacks(profile, (job.task for job in left))
+        for task, line in barred.items():
+            click.echo(f"Will fail: {task}: {line}", err=True)
         _show_unusable(profile, left)
         return {}
     from xailib.report.run.scheduler import Engine, run_plan
 
-    barred = warn_of_lacks(profile, (job.task for job in left)) if left else {}
+    barred |= warn_of_lacks(profile, (job.task for job in left)) if left else {}
     if options.scheduler or options.store:
         barred = {}  # other machines may have it, or have finished what needs it
-    workers = options.workers
-    if workers and options.whole:  # a last notebook has all cores
-        workers = min(workers, len(left) or 1)
-    seconds = _seconds(left, estimates(profile, left))
+    seconds = _seconds(left, estimates(profile, left, paces))
+    _warn_of_time([job for job in left if job.task not in barred], seconds, workers or 1)
     if workers:
         left = longest_first(left, seconds)
     failed: dict[str, str] = {}
     reused: list[str] = []
+    folders = {job.name: job.folder(profile) for job in jobs}
     rest = _Left(left, seconds, 1 if options.scheduler else workers)
     engine = Engine(workers, options.scheduler, options.threads, options.store or "")
     for outcome in run_plan(profile, jobs, left, engine, force=force, barred=barred, bar=live()):
@@ -137,11 +156,47 @@ def sweep(
         if outcome.state == "reused" and outcome.task.count(".") and not as_json:
             reused.append(outcome.task)
         else:
-            show_outcome(outcome, as_json)
+            show_outcome(outcome, folders[outcome.task], as_json)
         rest.take(outcome)
     if reused:
         click.echo(f"{len(reused)} finished jobs were used again")
     return failed
+
+
+def _paces(
+    profile: "Profile", left: Sequence["Job"], workers: int, options: Options
+) -> tuple[dict[str, "Pace"], dict[str, str]]:
+    """Time the networks of tasks that have not run here with them, as `paces_of`."""
+    from xailib.report.run.costs import estimates
+
+    before = estimates(profile, left)
+    tasks = [job.task for job in left if not ((cost := before[job.name]) and cost.here)]
+    if not any("model" in profile.values(task) for task in tasks):
+        return {}, {}
+    from xailib.report.run.job import limited
+    from xailib.report.run.timing import paces_of
+
+    cores = os.cpu_count() or 1
+    threads = options.threads or (max(1, cores // workers) if options.workers else None)
+    with limited(threads):
+        return paces_of(profile, list(dict.fromkeys(tasks)))
+
+
+def _warn_of_time(jobs: Sequence["Job"], seconds: Mapping[str, float], workers: int) -> None:
+    """Say what will take long, and what would make it shorter."""
+    from xailib.report.run.costs import wall
+
+    known = [job for job in jobs if job.name in seconds]
+    total = wall(known, {job.name: seconds[job.name] for job in known}, workers)
+    if total < _LONG:
+        return
+    each: dict[str, float] = {}
+    for job in known:
+        each[job.task] = each.get(job.task, 0.0) + seconds[job.name]
+    longest = sorted(each, key=lambda task: -each[task])[:3]
+    parts = ", ".join(f"{task} {duration(each[task])}" for task in longest)
+    ways = "; ".join(f"{_SHORTER[task]} ({task})" for task in longest if task in _SHORTER)
+    click.echo(f"About {duration(total)}: {parts}. Shorter: fewer images; -p {ways}.", err=True)
 
 
 class _Left:
@@ -203,13 +258,18 @@ def _show_unusable(profile: "Profile", left: Sequence["Job"]) -> None:
 
 
 def _show(
-    profile: "Profile", jobs: Sequence["Job"], left: Sequence["Job"], workers: int, as_json: bool
+    profile: "Profile",
+    jobs: Sequence["Job"],
+    left: Sequence["Job"],
+    workers: int,
+    as_json: bool,
+    paces: Mapping[str, "Pace"],
 ) -> None:
     """Print the plan: a line for each job, alike jobs together, and what is left to do."""
     from xailib.report.run.costs import MACHINE, NETWORK, estimates, longest_first, took, wall
 
     to_do = {job.name for job in left}
-    costs = estimates(profile, jobs)
+    costs = estimates(profile, jobs, paces)
     rows = [
         {
             "job": job.name,
@@ -242,10 +302,15 @@ def _show(
             f"{len(new)} times are of one processor, as measured on {MACHINE}; this machine has "
             f"{os.cpu_count()}, and a job that uses several takes less."
         )
+    timed = {
+        str(profile.values(task)["model"]): f"{1e3 * pace.fast:.0f} ms an image"
+        for task, pace in paces.items()
+    }
+    for name, said in timed.items():
+        click.echo(f"Timed here: {name}, {said}.")
     networks = {str(profile.values(job.task).get("model", "")) for job in new} - {"", NETWORK}
-    if networks:
-        others = ", ".join(sorted(networks))
-        click.echo(f"Of other networks, the time may be many times as much: {others}.")
+    if others := ", ".join(sorted(networks - timed.keys())):
+        click.echo(f"Not here, so not timed; may take many times as much: {others}.")
 
 
 def _parts(cost: Mapping[str, float]) -> dict[str, float | None]:

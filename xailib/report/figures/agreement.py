@@ -8,12 +8,12 @@ from matplotlib.figure import Figure
 
 from xailib.compare.pairs import SUPPORTS
 from xailib.report.figures.publish import KEPT
-from xailib.report.figures.style import NAMES, PALETTE, style
+from xailib.report.figures.style import NAMES, colour_of, legend, style
 
 _BASELINES = {
     "chance": ("scattered pixels", "|", "0.45"),
-    "null_mean": ("same blobs or superpixels elsewhere", "x", PALETTE[1]),
-    "others": ("maps of other photographs", "D", PALETTE[2]),
+    "null_mean": ("same blobs or superpixels elsewhere", "x", "0.3"),
+    "others": ("maps of other photographs", "D", "0.05"),
 }
 
 
@@ -54,7 +54,7 @@ def baseline_chart(summary: pd.DataFrame) -> Figure:
     with style():
         figure = Figure(figsize=(7.4, 1.3 + 0.3 * len(summary)))
         axis = figure.subplots()
-        axis.barh(places, summary["iou"], color=PALETTE[0], alpha=0.35, height=0.7, label="IoU")
+        axis.barh(places, summary["iou"], color="0.8", height=0.7, label="IoU")
         for column, (label, marker, colour) in _BASELINES.items():
             axis.plot(
                 summary[column], places, ls="", marker=marker, ms=7, mew=1.8, color=colour,
@@ -63,7 +63,7 @@ def baseline_chart(summary: pd.DataFrame) -> Figure:
         axis.set_yticks(places, labels)
         axis.invert_yaxis()
         axis.set(xlim=(0, 1), xlabel="mean intersection over union")
-        figure.legend(loc="outside lower center", ncols=2)
+        legend(figure, *axis.get_legend_handles_labels())
     return figure
 
 
@@ -83,17 +83,19 @@ def sweep_chart(sweep: pd.DataFrame) -> Figure:
         for axis, part in parts:
             pairs = part.groupby(["a", "b"], sort=False)
             for index, (key, lines) in enumerate(pairs):
-                a, b = key
+                a, b = map(str, key)
                 means = lines.groupby("area")[["iou", "chance"]].mean()
-                name = _name(b) if axis is left else f"{_name(a)} × {_name(b)}"
+                colour = colour_of(b if axis is left else a)
                 axis.plot(
-                    means.index, means["iou"], color=PALETTE[index % len(PALETTE)],
-                    marker="os^Dv<"[index % 6], ms=4, label=name,
+                    means.index, means["iou"], color=colour, mfc=colour_of(b),
+                    marker="os^Dv<"[index % 6], ms=5, label=f"{_name(a)} × {_name(b)}",
                 )  # fmt: skip
             chance = sweep.groupby("area")["chance"].mean()
             axis.plot(chance.index, chance, color="0.5", ls="--", label="scattered pixels")
             axis.set(xlabel="selected share of the view", ylim=(0, 1))
-            axis.legend(fontsize=8)
+        both = (axis.get_legend_handles_labels() for axis in (left, right))
+        found = {str(n): h for handles, names in both for h, n in zip(handles, names, strict=True)}
+        legend(figure, list(found.values()), list(found))
         left.set(ylabel="mean intersection over union", title=f"{_name(first)} with …")
         right.set_title("pairs of heatmaps")
     return figure

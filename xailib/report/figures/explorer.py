@@ -4,7 +4,7 @@ Tables and explanations of finished runs in, images with words out; nothing here
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -105,7 +105,7 @@ def views_of(
     All are in the frame of LIME's explanation, enlarged to about `SIDE` pixels. Of an explanation
     that says nothing, the view in gray and the reason in words.
     """
-    fine = _enlarged(lime.frame)
+    fine = enlarged(lime.frame)
     view = fine.show(pixels)
     mask = lime_mask(lime, num_features, "positive")
     both = lime_mask(lime, num_features, "both")
@@ -158,7 +158,7 @@ def views_of(
                     cam.method,
                     f"{name} and LIME 1",
                     f"{name} {said}, thresholded to LIME's area: covers {share:.0%} of LIME 1",
-                    figures.two_masks(view, _grown(chosen, fine), _grown(cut, fine)),
+                    figures.two_masks(view, _grown(chosen, fine), _grown(cut, fine), cam.method),
                 )
             )
     return found
@@ -189,7 +189,11 @@ def anchor(image: str) -> str:
 
 
 def publish_photograph(
-    run: Run, lime: Explanation, views: Sequence[View], scores: pd.DataFrame
+    run: Run,
+    lime: Explanation,
+    views: Sequence[View],
+    scores: pd.DataFrame,
+    live: Mapping[str, str] | None = None,
 ) -> None:
     """Save and show one photograph's images with its table; see `publish_explorer`."""
     name = anchor(lime.image)
@@ -197,18 +201,19 @@ def publish_photograph(
         f"All methods on *{figures.verbatim(lime.image)}*, explained class "
         f"{figures.verbatim(lime.target_name)} (probability "
         f"{lime.probability:.2f}). LIME: red supports, blue opposes; LIME 1 and LIME 2 outline "
-        "the selected superpixels. Heatmaps: bright is salient. Overlaps: white both, yellow only "
-        "LIME 1, red only the heatmap."
+        "the selected superpixels. Heatmaps: bright is salient. Overlaps: white both, orange only "
+        "LIME 1, any other colour only the heatmap."
     )
     shown = {key: heading for key, heading in HEADINGS.items() if scores[key].notna().any()}
     html = table_html(
         scores, name, shown, dict.fromkeys([key for key in shown if key != "name"], "{:.2f}")
     )
     rows = [(view.method, view.label, view.alt, view.pixels) for view in views]
-    publish_explorer(run, name, lime.image, caption, rows, scores, html)
+    publish_explorer(run, name, lime.image, caption, rows, scores, html, live)
 
 
-def _enlarged(frame: Frame) -> Frame:
+def enlarged(frame: Frame) -> Frame:
+    """Return a frame of the same part of the photograph, of about `SIDE` pixels."""
     times = max(1, round(SIDE / max(frame.size)))
     top, left, height, width = (times * value for value in frame.crop)
     resized = (times * frame.resized[0], times * frame.resized[1])

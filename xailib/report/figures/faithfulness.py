@@ -15,7 +15,7 @@ from matplotlib.ticker import PercentFormatter
 
 from xailib.compare.intervals import mean_interval
 from xailib.errors import InputError
-from xailib.report.figures.style import NAMES, PALETTE, PER_CENT, style
+from xailib.report.figures.style import NAMES, PER_CENT, colour_of, legend, style
 
 Pixels = UInt8[np.ndarray, "height width 3"]
 BASELINE_NAMES = {"random": "random field", "centre": "centred blob"}
@@ -84,8 +84,7 @@ def curves_chart(curves: pd.DataFrame) -> Figure:
             axis.set(title=MEASURES[measure], xlabel=_AXES[measure])
             axis.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=PER_CENT))
         panels[0].set(ylabel="probability of the class", ylim=(0, None))
-        handles, names = panels[0].get_legend_handles_labels()
-        figure.legend(handles, names, loc="outside lower center", ncols=len(names))
+        legend(figure, *panels[0].get_legend_handles_labels())
     return figure
 
 
@@ -94,7 +93,7 @@ def _curve(axis: Axes, wide: pd.DataFrame, own: pd.DataFrame, method: str, place
     mean = wide.mean().to_numpy(float)
     low, high = (end - own.mean().to_numpy(float) for end in mean_interval(own.to_numpy(float)))
     baseline = method in BASELINE_NAMES
-    colour = "0.45" if baseline else PALETTE[place % len(PALETTE)]
+    colour = colour_of(method)
     axis.fill_between(fractions, mean + low, mean + high, color=colour, alpha=0.13, lw=0)
     axis.plot(
         fractions,
@@ -133,24 +132,24 @@ def differences_chart(comparison: pd.DataFrame) -> Figure:
         panels[0].set_yticks(range(len(methods)), [name_of(m) for m in methods])
         panels[0].set_ylim(len(methods) - 0.5, -0.5)
         figure.supxlabel("gain over the baseline (right of the line is better)", fontsize=9)
-        marks = [panels[0].plot([], [], **_look(i, True))[0] for i in range(len(baselines))]
+        marks = [panels[0].plot([], [], **_look(i, True, "0.4"))[0] for i in range(len(baselines))]
         marks.append(panels[0].plot([], [], ls="", marker="o", mfc="white", color="0.4")[0])
         names = [*(f"vs {name_of(b)}" for b in baselines), "undecided (hollow)"]
-        figure.legend(marks, names, loc="outside upper center", ncols=len(names))
+        legend(figure, marks, names)
     return figure
 
 
 def _gains(axis: Axes, rows: pd.DataFrame, places: Sequence[float], index: int) -> None:
     sign = np.where(rows["better"] == "higher", 1.0, -1.0)
     ends = np.sort([sign * rows["low"], sign * rows["high"]], axis=0)
-    colour = _look(index, True)["color"]
-    axis.hlines(places, *ends, color=colour, lw=1.4, zorder=2)
-    for x, y, verdict in zip(sign * rows["difference"], places, rows["verdict"], strict=True):
-        axis.plot(x, y, zorder=3, **_look(index, verdict != "undecided"))
+    colours = [colour_of(method) for method in rows["method"]]
+    axis.hlines(places, *ends, color=colours, lw=1.4, zorder=2)
+    drawn = zip(sign * rows["difference"], places, rows["verdict"], colours, strict=True)
+    for x, y, verdict, colour in drawn:
+        axis.plot(x, y, zorder=3, **_look(index, verdict != "undecided", colour))
 
 
-def _look(index: int, decided: bool) -> dict[str, Any]:
-    colour = PALETTE[index % len(PALETTE)]
+def _look(index: int, decided: bool, colour: str) -> dict[str, Any]:
     fill = colour if decided else "white"
     return {"ls": "", "marker": "oD"[index % 2], "ms": 5, "color": colour, "mfc": fill}
 

@@ -8,6 +8,7 @@ import io
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -43,9 +44,35 @@ def verbatim(name: str) -> str:
     return " ".join(escaped.split())
 
 
+@dataclass(frozen=True)
+class Gallery:
+    """Images in a grid. A notebook shows the whole figure, the site each image, as many as fit.
+
+    Attributes
+    ----------
+    figure : Figure
+        All of it.
+    rows : sequence of sequences of (height, width, 3) uint8, str or None
+        One row a photograph; words in place of an image; None, not computed.
+    titles, labels : sequence of str
+        Of the columns, and of the rows.
+    key : mapping
+        Colours by what they mean.
+    scales : sequence of (colours, low, high, words)
+        Of maps.
+    """
+
+    figure: Figure
+    rows: Sequence[Sequence[UInt8[np.ndarray, "_ _ 3"] | str | None]]
+    titles: Sequence[str]
+    labels: Sequence[str]
+    key: Mapping[str, str]
+    scales: Sequence[tuple[list[str], str, str, str]]
+
+
 def publish(
     run: Run,
-    figure: Figure,
+    figure: Figure | Gallery,
     name: str,
     caption: str,
     alt: str,
@@ -56,15 +83,15 @@ def publish(
     """Save a figure with its data, and show it with its caption.
 
     Writes ``figures/name.webp`` at twice screen resolution (``.svg`` unless `raster`), the same
-    for a dark page as ``figures/name-dark``, and ``figures/name.csv``. In a notebook the figure
-    appears with its caption below; the site shows the saved file as a numbered figure with
-    alternative text and a link to the data.
+    for a dark page as ``figures/name-dark`` (of a `Gallery` each image, ``figures/name-N.webp``),
+    and ``figures/name.csv``. In a notebook the figure appears with its caption below; the site
+    shows the saved file as a numbered figure with alternative text and a link to the data.
 
     Parameters
     ----------
     run : Run
         Where it is saved.
-    figure : Figure
+    figure : Figure or Gallery
         What is shown.
     name : str
         Letters, digits and hyphens: also the anchor on the page.
@@ -77,16 +104,41 @@ def publish(
     raster : bool
         False for charts: lines stay sharp at any size.
     """
-    kind = "webp" if raster else "svg"
-    files = {"image": f"figures/{name}.{kind}", "dark": f"figures/{name}-dark.{kind}"}
-    _save(run, figure, files["image"])
-    shown = _png(figure, dpi=100).getvalue()
-    with darkened(figure):
-        _save(run, figure, files["dark"])
-    files["data"] = save_data(run, name, data)
-    site = {"name": name, "caption": caption, "alt": alt, **files}
+    site: dict[str, Any] = {"name": name, "caption": caption, "alt": alt}
+    if isinstance(figure, Gallery):
+        shown = _png(figure.figure, dpi=100).getvalue()
+        site["gallery"] = _cells(run, figure, name)
+    else:
+        shown = _png(figure, dpi=100).getvalue()
+        kind = "webp" if raster else "svg"
+        site |= {"image": f"figures/{name}.{kind}", "dark": f"figures/{name}-dark.{kind}"}
+        _save(run, figure, site["image"])
+        with darkened(figure):
+            _save(run, figure, site["dark"])
+    site["data"] = save_data(run, name, data)
     display({"image/png": shown, "text/plain": alt}, raw=True, metadata={"xailib": site})
     display(Markdown(f"*{caption}*"), metadata={"xailib": {"caption_of": name}})
+
+
+def _cells(run: Run, figure: Gallery, name: str) -> dict[str, Any]:
+    """Save a gallery's images, and return how they stand together."""
+    rows = []
+    for place, (row, label) in enumerate(zip(figure.rows, figure.labels, strict=True)):
+        cells = []
+        for column, (pixels, title) in enumerate(zip(row, figure.titles, strict=True)):
+            if pixels is None or isinstance(pixels, str):
+                cells.append([title, "", pixels or "not computed"])
+                continue
+            path = f"figures/{name}-{place}-{column}.webp"
+            _save_image(run, path, pixels)
+            cells.append([title, path, ""])
+        rows.append([label, cells])
+    return {"rows": rows, "key": dict(figure.key), "scales": list(figure.scales)}
+
+
+def _save_image(run: Run, path: str, pixels: UInt8[np.ndarray, "_ _ 3"]) -> None:
+    with run.open(path) as file:
+        Image.fromarray(pixels).save(file, "WEBP", quality=80, method=6)
 
 
 def publish_table(
@@ -157,6 +209,7 @@ def publish_explorer(
     views: Sequence[tuple[str, str, str, UInt8[np.ndarray, "_ _ 3"]]],
     table: pd.DataFrame,
     html: str,
+    live: Mapping[str, str] | None = None,
 ) -> None:
     """Save images of one photograph that the site shows side by side, in tabs, with a table.
 
@@ -174,12 +227,13 @@ def publish_explorer(
         The scores, with a column ``method``.
     html : str
         How they are shown, in the same order.
+    live : mapping or None
+        The entries of `xailib.report.figures.live.Live`, for the page to compute other classes.
     """
     shown = []
     for index, (method, label, alt, pixels) in enumerate(views):
         path = f"figures/{name}-{index}.webp"
-        with run.open(path) as file:
-            Image.fromarray(pixels).save(file, "WEBP", quality=80, method=6)
+        _save_image(run, path, pixels)
         shown.append({"image": path, "method": method, "label": label, "alt": alt})
     site = {
         "name": name,
@@ -189,6 +243,7 @@ def publish_explorer(
         "views": shown,
         "rows": table["method"].tolist(),
         "data": save_data(run, name, table),
+        "live": dict(live or {}),
     }
     display({"text/html": html, "text/plain": caption}, raw=True, metadata={"xailib": site})
 

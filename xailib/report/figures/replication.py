@@ -6,7 +6,16 @@ from jaxtyping import UInt8
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from xailib.report.figures.style import NAMES, PALETTE, Pixels, outlined, style, two_masks
+from xailib.report.figures.style import (
+    NAMES,
+    SHADES,
+    Pixels,
+    colour_of,
+    legend,
+    outlined,
+    style,
+    two_masks,
+)
 from xailib.report.replication.audit import PUBLISHED, lime_frame, masks
 from xailib.report.replication.published import CAMS, LIMES, Published
 
@@ -23,8 +32,10 @@ STEPS = {
 def row(case: Published, image: Pixels) -> list[UInt8[np.ndarray, "_ _ 3"]]:
     """Return a photograph's line in the gallery; see `TITLES`."""
     view = lime_frame(case).show(image)
-    published = _squared(two_masks(image, *masks(case, LIMES[0], CAMS[0])))
-    repaired = [two_masks(view, *masks(case, LIMES[0], cam, ("frame", "area"))) for cam in CAMS]
+    published = _squared(two_masks(image, *masks(case, LIMES[0], CAMS[0]), CAMS[0]))
+    repaired = [
+        two_masks(view, *masks(case, LIMES[0], cam, ("frame", "area")), cam) for cam in CAMS
+    ]
     limes = [outlined(view, case.limes[lime]) for lime in LIMES]
     return [*limes, published, *repaired]
 
@@ -54,7 +65,7 @@ def area_chart(steps: pd.DataFrame) -> Figure:
         for index, lime in enumerate(LIMES):
             part = table[table["lime"] == lime]
             axis.scatter(
-                part["lime_area"], part["iou"], marker=MARKERS[index], color=PALETTE[index],
+                part["lime_area"], part["iou"], marker=MARKERS[index], color=SHADES[index],
                 s=30, label=lime, zorder=2,
             )  # fmt: skip
         axis.set(
@@ -64,7 +75,7 @@ def area_chart(steps: pd.DataFrame) -> Figure:
             ylim=ends,
             aspect="equal",
         )
-        axis.legend(loc="lower right")
+        legend(figure, *axis.get_legend_handles_labels())
     return figure
 
 
@@ -82,7 +93,7 @@ def step_chart(steps: pd.DataFrame) -> Figure:
             for index, cam in enumerate(CAMS):
                 values = _by_step(means, lime, cam)["iou"]
                 axis.plot(
-                    places, values, marker=MARKERS[index], ms=5, lw=1.2, color=PALETTE[index],
+                    places, values, marker=MARKERS[index], ms=5, lw=1.2, color=colour_of(cam),
                     label=NAMES[cam],
                 )  # fmt: skip
                 if index == 0:
@@ -91,8 +102,7 @@ def step_chart(steps: pd.DataFrame) -> Figure:
             axis.set_xticklabels(list(STEPS.values()), fontsize=8)
             axis.grid(visible=False, axis="x")
         panels[0].set_ylabel("mean intersection over union")
-        handles, names = panels[0].get_legend_handles_labels()
-        figure.legend(handles, names, loc="outside lower center", ncols=len(names))
+        legend(figure, *panels[0].get_legend_handles_labels())
     return figure
 
 
@@ -115,9 +125,9 @@ def sweep_chart(sweep: pd.DataFrame) -> Figure:
     with style():
         figure = Figure(figsize=(8.2, 3.3))
         left, right = figure.subplots(1, 2)
-        for index, cam in enumerate(CAMS):
+        for cam in CAMS:
             part = sweep[sweep["cam"] == cam]
-            colour = PALETTE[index]
+            colour = colour_of(cam)
             left.plot(part["threshold"], part["iou"], color=colour, label=NAMES[cam])
             left.plot(part["threshold"], part["chance"], color=colour, ls=":", lw=1.2)
             right.plot(part["threshold"], part["cam_area"], color=colour, label=NAMES[cam])
@@ -127,7 +137,7 @@ def sweep_chart(sweep: pd.DataFrame) -> Figure:
         for axis in (left, right):
             axis.axvline(0, color="0.4", lw=0.8)
             axis.set_xlim(-0.02, 0.97)
-        left.legend()
+        legend(figure, *left.get_legend_handles_labels())
     return figure
 
 
@@ -142,7 +152,7 @@ def corrected_chart(table: pd.DataFrame) -> Figure:
         axis.barh(places, first["chance"], color="0.86", height=0.8, label="chance level", zorder=1)
         for name, colour, label in (
             ("others", "0.35", "Grad-CAM of other photographs"),
-            ("centre", PALETTE[3], "centred disc"),
+            ("centre", "0.65", "centred disc"),
         ):
             axis.plot(
                 first[name], places, ls="", marker="|", ms=11, mew=2, color=colour, label=label
@@ -150,12 +160,12 @@ def corrected_chart(table: pd.DataFrame) -> Figure:
         for index, cam in enumerate(CAMS):
             values = table[table["cam"] == cam].set_index("image")["iou"].reindex(images)
             axis.plot(
-                values, places, ls="", marker=MARKERS[index], ms=5, color=PALETTE[index],
+                values, places, ls="", marker=MARKERS[index], ms=5, color=colour_of(cam),
                 label=NAMES[cam], zorder=3,
             )  # fmt: skip
         axis.set(xlabel="intersection over union with LIME 1", xlim=(0, None))
         axis.set_yticks(places, images)
         axis.invert_yaxis()
         axis.grid(visible=False, axis="y")
-        figure.legend(loc="outside lower center", ncols=3)
+        legend(figure, *axis.get_legend_handles_labels())
     return figure

@@ -46,7 +46,7 @@ def stage_chart(table: pd.DataFrame, judged: pd.DataFrame, measure: str = "spear
                 axis.axhline(line["floor"], color="0.7", label=label)
             else:
                 axis.axhspan(*ends, color="0.85", label=label)
-            _curves(axis, table[table["method"] == method], measure)
+            _curves(axis, table[table["method"] == method], measure, figures.colour_of(method))
             axis.set_title(f"{figures.NAMES.get(method, method)}: {line['verdict']}", loc="left")
         for number, axis in enumerate(axes):
             axis.set_visible(number < len(judged))
@@ -56,20 +56,18 @@ def stage_chart(table: pd.DataFrame, judged: pd.DataFrame, measure: str = "spear
         axes[0].set_ylim(min(-0.5, table[measure].min() - 0.05), 1.05)
         figure.supylabel("similarity to the trained network's map", fontsize=9)
         handles, labels = axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper center", ncols=3)
+        figures.legend(figure, handles, labels)
     return figure
 
 
-def _curves(axis: Axes, part: pd.DataFrame, measure: str) -> None:
+def _curves(axis: Axes, part: pd.DataFrame, measure: str, color: str) -> None:
     means = part.groupby("stage_index")[list(MEASURES)].mean()
     for number, (_, own) in enumerate(part.groupby("image", sort=False)):
         own = own.sort_values("stage_index")
         label = f"{MEASURES[measure]}, by photograph" if number == 0 else None
-        color = figures.PALETTE[0]
         axis.plot(own["stage_index"], own[measure], color=color, lw=0.8, alpha=0.7, label=label)
     label = f"{MEASURES[measure]}, mean"
-    axis.plot(means[measure], color=figures.PALETTE[0], marker="o", ms=4, label=label)
-    for index, (other, style) in enumerate((("ssim", "--"), ("iou", ":")), 1):
+    axis.plot(means[measure], color=color, marker="o", ms=4, label=label)
+    for other, style in (("ssim", "--"), ("iou", ":")):
         if other != measure:
-            color = figures.PALETTE[index]
-            axis.plot(means[other], style, color=color, lw=1.2, label=f"{MEASURES[other]}, mean")
+            axis.plot(means[other], style, color="0.4", lw=1.2, label=f"{MEASURES[other]}, mean")

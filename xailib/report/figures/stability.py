@@ -9,7 +9,7 @@ from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter, Scala
 from xailib.compare.masks import lime_superpixels
 from xailib.explain.explanation import Explanation
 from xailib.explain.stability import Stability
-from xailib.report.figures.style import PALETTE, PER_CENT, style
+from xailib.report.figures.style import PER_CENT, SHADES, legend, style
 
 _MEASURES = {
     "shared": "shared superpixels",
@@ -30,7 +30,7 @@ def runs_chart(table: pd.DataFrame) -> Figure:
         panels = figure.subplots(1, len(_MEASURES), sharey=True)
         for axis, (measure, title) in zip(panels, _MEASURES.items(), strict=True):
             for place, (image, rows) in enumerate(table.groupby("image", sort=False)):
-                look = {"color": PALETTE[place % len(PALETTE)], "ms": 4}
+                look = {"color": SHADES[place % len(SHADES)], "ms": 4}
                 mark = "os^D"[place % 4]
                 axis.plot(rows["samples"], rows[measure], marker=mark, label=str(image), **look)
                 if measure == "shared":
@@ -50,7 +50,7 @@ def runs_chart(table: pd.DataFrame) -> Figure:
             panels[0].plot([], [], color="0.4", ls="--", marker="o", mfc="white", ms=4)[0]
         )
         names.append("split-half estimate")
-        figure.legend(handles, names, loc="outside lower center", ncols=len(names))
+        legend(figure, handles, names)
     return figure
 
 
@@ -65,14 +65,14 @@ def weights_chart(table: pd.DataFrame) -> Figure:
         figure = Figure(figsize=(7.6, 3.6))
         top, below = figure.subplots(2, 1, sharex=True, height_ratios=(2.4, 1))
         top.axhline(0, color="0.3", lw=0.8)
-        top.vlines(places, table["low"], table["high"], color=PALETTE[0], lw=1.2)
-        for part, fill in ((chosen, PALETTE[0]), (~chosen, "white")):
+        top.vlines(places, table["low"], table["high"], color=SHADES[0], lw=1.2)
+        for part, fill in ((chosen, SHADES[0]), (~chosen, "white")):
             top.plot(
                 places[part], table["weight"][part], ls="", marker="o", ms=4.5,
-                color=PALETTE[0], mfc=fill,
+                color=SHADES[0], mfc=fill,
             )  # fmt: skip
         top.set_ylabel("weight")
-        colours = np.where(chosen, PALETTE[0], "#B8B8B8")
+        colours = np.where(chosen, SHADES[0], "#B8B8B8")
         below.bar(places, table["chosen_again"], color=list(colours), width=0.8)
         below.set(ylabel="selection\nfrequency", ylim=(0, 1), xlabel="superpixel, by weight")
         below.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=PER_CENT))
@@ -91,7 +91,7 @@ def designs_chart(table: pd.DataFrame) -> Figure:
                 [designs.index(design) for design in rows["design"]],
                 ls="",
                 marker="os^D"[place % 4],
-                color=PALETTE[place % len(PALETTE)],
+                color=SHADES[place % len(SHADES)],
                 label=str(image),
             )
         means = table.groupby("design", sort=False)["passes"].mean()
@@ -101,6 +101,37 @@ def designs_chart(table: pd.DataFrame) -> Figure:
         axis.set_xlim(0, None)
         axis.invert_yaxis()
         axis.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=PER_CENT))
+        legend(figure, *axis.get_legend_handles_labels())
+    return figure
+
+
+def truth_chart(errors: pd.DataFrame, stops: pd.DataFrame, samples: int) -> Figure:
+    """Draw LIME's mean error by samples, one line a design, and where ``"auto"`` stops.
+
+    Parameters
+    ----------
+    errors, stops
+        From `xailib.evaluate.truth.design_errors` and `stable_errors`.
+    samples : int
+        Independent ones, whose error the broken line marks.
+    """
+    mean = errors.groupby(["design", "samples"], sort=False)["error"].mean().unstack("samples")
+    with style():
+        figure = Figure(figsize=(6.2, 3.4))
+        axis = figure.subplots()
+        for place, (design, row) in enumerate(mean.iterrows()):
+            look = {"color": PALETTE[place % len(PALETTE)], "marker": "os^Dv<"[place % 6]}
+            axis.plot(row.index, row, ms=4, label=str(design), **look)
+            own = stops[stops["design"] == design]
+            if len(own):
+                middle = own[["samples", "error"]].mean()
+                axis.plot(*middle, ls="", ms=9, mfc="white", **look)
+        axis.axhline(mean.loc["independent", samples], color="0.4", ls="--", lw=0.9)
+        axis.set(xscale="log", yscale="log", xlabel="samples", ylabel="relative error of a weight")
+        for line, values in ((axis.xaxis, mean.columns), (axis.yaxis, (0.03, 0.05, 0.1, 0.2, 0.3))):
+            line.set_major_locator(FixedLocator([float(value) for value in values]))
+            line.set_minor_locator(NullLocator())
+            line.set_major_formatter(ScalarFormatter())
         figure.legend(loc="outside right center")
     return figure
 

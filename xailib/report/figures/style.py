@@ -6,26 +6,32 @@ in [0, 1], one that diverges around zero for signed ones. Nothing here sees a ne
 
 import logging
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cache
+from types import MappingProxyType
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float32, Int8, UInt8
+from jaxtyping import Bool, Float, Float32, Int8, UInt8
 from matplotlib import colormaps
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize, to_hex
 from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.patches import Patch
 from skimage.segmentation import find_boundaries
 
 from xailib.compare.iou import LIME_MASKS
 from xailib.compare.masks import area_mask, lime_mask
 from xailib.errors import InputError
 from xailib.explain.explanation import Explanation
+from xailib.report.figures.publish import KEPT, Gallery
 from xailib.report.figures.publish import publish as publish
 from xailib.report.figures.publish import publish_table as publish_table
 from xailib.report.figures.publish import verbatim as verbatim
@@ -33,6 +39,7 @@ from xailib.report.figures.publish import verbatim as verbatim
 Pixels = UInt8[np.ndarray, "height width 3"]
 NAMES = {
     "lime": "LIME",
+    "lime2": "LIME, absolute",
     "lime+": "LIME, supporting",
     "lime-": "LIME, opposing",
     "gradcam": "Grad-CAM",
@@ -45,8 +52,23 @@ NAMES = {
     "guided": "Guided backprop",
     "edges": "Edge detector",
 }
-SUPPORTS, OPPOSES = "#FFD54A", "#3DA5FF"  # yellow as in the seed; blue against it
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe & Ito
+# Each method has one colour, in every figure: those of Okabe & Ito, and others between them.
+COLOURS = MappingProxyType(
+    {
+        "lime": "#E69F00", "lime+": "#E69F00", "lime-": "#56B4E9",
+        "gradcam": "#0072B2", "ablationcam": "#009E73", "scorecam": "#CC79A7",
+        "gradcam++": "#7B6FD0", "xgradcam": "#1FA2A8", "hirescam": "#B0487A",
+        "layercam": "#999933", "guided": "#D55E00", "edges": "#8C8C8C",
+    }
+)  # fmt: skip
+SHADES = ("#E69F00", "#946400", "#F3C566", "#5E4000")  # of LIME's colour: its runs, photographs
+BOTH = "#FFFFFF"  # what two masks share
+SCALES = MappingProxyType(
+    {
+        "heat": ("inferno", (0, 1), "heatmap, relative to its maximum"),
+        "signed": ("RdBu_r", (-1, 1), "LIME's weight, relative to the largest"),
+    }
+)
 CELL = 1.6  # inches an image in a gallery
 HEADING = 0.2  # inches above it
 _LAST = "Last Resort High-Efficiency"  # matplotlib's own: a box for any character
@@ -110,12 +132,11 @@ def signed_heat(image: Pixels, saliency: Float32[np.ndarray, "height width"]) ->
 def outlined(image: Pixels, mask: Int8[np.ndarray, "height width"]) -> Pixels:
     """Return the image with the mask's superpixels outlined and the rest dimmed.
 
-    Yellow outlines support the target, blue ones oppose it.
+    Orange outlines support the target, blue ones oppose it.
     """
     shown = np.where((mask != 0)[..., None], image, image // 2 + 40).astype(np.uint8)
-    for sign, colour in ((1, SUPPORTS), (-1, OPPOSES)):
-        edge = find_boundaries(mask == sign, mode="inner")
-        shown[edge] = np.round(255 * np.array(mpl.colors.to_rgb(colour)))
+    for sign, colour in ((1, COLOURS["lime+"]), (-1, COLOURS["lime-"])):
+        shown[find_boundaries(mask == sign, mode="thick")] = np.round(_rgb(colour))
     return shown
 
 
@@ -146,17 +167,41 @@ def left_out(explanations: Iterable[Explanation]) -> str:
     return f"**No signal**, left out of all means and counts: {said}." if said else ""
 
 
+def colour_of(method: str) -> str:
+    """Return a method's colour; of what is none, such as a baseline, a gray."""
+    return COLOURS.get(method, "0.45")
+
+
+def legend(figure: Figure, handles: Sequence[Artist], names: Sequence[str]) -> None:
+    """Put a legend below the plots, from the left, no wider than a phone shows of a figure."""
+    columns = max(1, min(len(names), 46 // (5 + max(map(len, names), default=0))))
+    figure.legend(handles, names, loc="outside lower left", ncols=columns)
+
+
+def overlap_key(methods: Sequence[str]) -> dict[str, str]:
+    """Return what the colours of overlaps with these heatmaps mean."""
+    only = {f"only {NAMES.get(method, method)}": colour_of(method) for method in methods}
+    return {"both": BOTH, "only LIME": COLOURS["lime"], **only}
+
+
 def gallery(
-    rows: Sequence[Sequence[Pixels | str | None]], titles: Sequence[str], labels: Sequence[str]
-) -> Figure:
+    rows: Sequence[Sequence[Pixels | str | None]],
+    titles: Sequence[str],
+    labels: Sequence[str],
+    *,
+    key: Mapping[str, str] | None = None,
+    scales: Sequence[str] = (),
+) -> Gallery:
     """Draw images in a grid: one row a photograph, one column a method.
 
-    Words stand in place of an image; None, not computed.
+    Words stand in place of an image; None, not computed. Below stands what colours mean: `key`
+    has a colour by name, `scales` names of `SCALES`.
     """
     if not rows or any(len(row) != len(titles) for row in rows) or len(rows) != len(labels):
         raise InputError("gallery: needs one label a row and one title a column")
     with style():
         height = (CELL + 0.22) * len(rows) + HEADING
+        height += 0.3 * bool(key) + 0.55 * len(scales)
         figure = Figure(figsize=(CELL * len(titles), height))
         axes = figure.subplots(len(rows), len(titles), squeeze=False)
         # Room for the headings, which stand above the rows' own labels.
@@ -179,14 +224,47 @@ def gallery(
                 ha="center",
                 weight="bold",
             ).set_in_layout(False)
-    return figure
+        _say_colours(figure, axes.ravel().tolist(), key, scales)
+    return Gallery(figure, rows, titles, labels, key or {}, [_stops(name) for name in scales])
 
 
-def panels(images: Sequence[Pixels], titles: Sequence[str], columns: int = 3) -> Figure:
-    """Draw a few large images in rows of `columns`, each under its own title."""
+def _stops(name: str) -> tuple[list[str], str, str, str]:
+    """Return a scale as the site draws it: colours from one end to the other, and words."""
+    colours, ends, words = SCALES[name]
+    stops = [to_hex(colour) for colour in colormaps[colours](np.linspace(0, 1, 9))]
+    low, high = (str(end).replace("-", "−") for end in ends)
+    return stops, low, high, words
+
+
+def _say_colours(
+    figure: Figure, axes: Sequence[Axes], key: Mapping[str, str] | None, scales: Sequence[str]
+) -> None:
+    for name in scales:
+        colours, (low, high), words = SCALES[name]
+        shade = ScalarMappable(Normalize(low, high), colours)
+        bar = figure.colorbar(
+            shade, ax=axes, location="bottom", ticks=[low, high], aspect=40, shrink=0.4, pad=0.01
+        )
+        bar.set_label(words, fontsize=8, labelpad=-8)
+        bar.ax.set_xticklabels([str(low).replace("-", "−"), str(high)], fontsize=8)
+    if key:
+        marks = [Patch(facecolor=colour, edgecolor="0.4", gid=KEPT) for colour in key.values()]
+        columns = max(1, int(figure.get_figwidth() / 1.5))
+        figure.legend(marks, list(key), loc="outside lower left", ncols=columns, fontsize=8)
+
+
+def panels(
+    images: Sequence[Pixels],
+    titles: Sequence[str],
+    columns: int = 3,
+    key: Mapping[str, str] | None = None,
+    scales: Sequence[str] = (),
+) -> Figure:
+    """Draw a few large images in rows of `columns`, each under its own title; see `gallery`."""
     rows = -(-len(images) // columns)
     with style():
-        figure = Figure(figsize=(2.5 * columns, 2.72 * rows))
+        height = 2.72 * rows + 0.3 * bool(key) + 0.55 * len(scales)
+        figure = Figure(figsize=(2.5 * columns, height))
         axes = figure.subplots(rows, columns, squeeze=False).ravel()
         figure.set_layout_engine(ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03))
         for axis in axes[len(images) :]:
@@ -194,6 +272,7 @@ def panels(images: Sequence[Pixels], titles: Sequence[str], columns: int = 3) ->
         for axis, image, title in zip(axes, images, titles, strict=False):
             _show(axis, image)
             axis.set_title(title, fontsize=13)
+        _say_colours(figure, axes.tolist(), key, scales)
     return figure
 
 
@@ -217,27 +296,33 @@ def overlap(
     image: Pixels,
     lime: Int8[np.ndarray, "height width"],
     saliency: Float32[np.ndarray, "height width"],
+    method: str,
 ) -> Pixels:
-    """Return where LIME's mask and a heatmap thresholded to its area agree.
-
-    White in both, yellow only LIME, red only the heatmap; the rest is dimmed.
-    """
+    """Return where LIME's mask and a method's heatmap thresholded to its area agree."""
     chosen = lime != 0
-    return two_masks(image, chosen, area_mask(saliency, int(chosen.sum())))
+    return two_masks(image, chosen, area_mask(saliency, int(chosen.sum())), method)
 
 
 def two_masks(
-    image: Pixels, lime: Bool[np.ndarray, "height width"], cam: Bool[np.ndarray, "height width"]
+    image: Pixels,
+    lime: Bool[np.ndarray, "height width"],
+    cam: Bool[np.ndarray, "height width"],
+    method: str,
 ) -> Pixels:
-    """Return the dimmed image with two masks: white both, yellow only LIME, red only the CAM."""
-    shown = (image.mean(axis=2, keepdims=True) * 0.45).repeat(3, axis=2)
+    """Return the dimmed image in gray with two masks in the methods' colours; white is both."""
+    gray = 255 * 0.08 + 0.5 * image.mean(axis=2, keepdims=True).repeat(3, axis=2)
+    shown = gray.copy()
     for where, colour in (
-        (lime & cam, (255, 255, 255)),
-        (lime & ~cam, (255, 213, 74)),
-        (~lime & cam, (226, 74, 51)),
+        (lime & cam, BOTH),
+        (lime & ~cam, COLOURS["lime"]),
+        (~lime & cam, colour_of(method)),
     ):
-        shown[where] = 0.45 * image[where] + 0.55 * np.array(colour)
+        shown[where] = 0.35 * gray[where] + 0.65 * _rgb(colour)
     return np.round(shown).astype(np.uint8)
+
+
+def _rgb(colour: str) -> Float[np.ndarray, "3"]:
+    return 255 * np.array(mpl.colors.to_rgb(colour))
 
 
 def agreement_chart(table: pd.DataFrame) -> Figure:
@@ -261,7 +346,7 @@ def agreement_chart(table: pd.DataFrame) -> Figure:
                     ls="",
                     marker="os^Dv<"[index % 6],
                     ms=5,
-                    color=PALETTE[index % len(PALETTE)],
+                    color=colour_of(cam),
                     label=NAMES.get(cam, cam),
                     zorder=2,
                 )
@@ -269,7 +354,7 @@ def agreement_chart(table: pd.DataFrame) -> Figure:
             axis.set_yticks(places, images)
         panels[0].invert_yaxis()
         handles, names = panels[0].get_legend_handles_labels()
-        figure.legend(handles, names, loc="outside lower center", ncols=len(names))
+        legend(figure, handles, names)
     return figure
 
 

@@ -55,10 +55,11 @@ def _function(name: str, word: str) -> None:
         table = symtable.symtable(source, place, "exec")
     except (OSError, SyntaxError, ValueError) as error:
         raise InputError(f"{name}: {place!r} is not a Python file: {error}") from error
-    # A function is assigned too.
-    bound = [s.get_name() for s in table.get_symbols() if s.is_assigned() or s.is_imported()]
-    if function not in bound and "import *" not in source:
-        raise unknown_name(f"{name}: function in {Path(place).name}", function, bound)
+    # A function is assigned too, and may come from a neighbour; what is near is the file's own.
+    own = [s.get_name() for s in table.get_symbols() if s.is_assigned() and not s.is_imported()]
+    imported = [s.get_name() for s in table.get_symbols() if s.is_imported()]
+    if function not in (*own, *imported) and "import *" not in source:
+        raise unknown_name(f"{name}: function in {Path(place).name}", function, own)
 
 
 def weights_of(name: str, word: str, of: str) -> None:
@@ -178,6 +179,8 @@ def together(found: Mapping[str, Any], changed: Collection[str]) -> None:
             if not found[of]:
                 raise InputError(f"{name}: given without {of}; name the network too")
             weights_of(name, found[name], found[of])
+    if found.get("compare_layers") and not found["compare"]:
+        raise InputError("compare_layers: given without compare; name the network too")
     if "threshold" in changed and found["mask_rule"] == "area":
         raise InputError("threshold: only for mask_rule value; mask_rule is 'area'")
     if "max_samples" in changed and not found["until_stable"]:

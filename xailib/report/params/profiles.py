@@ -28,6 +28,7 @@ _PATHS = frozenset(
     {"model", "weights", "compare", "compare_weights", "encoder_weights", "images", "probe"}
     | {"concepts", "boxes", "descriptions", "published"}
 )
+KEPT = "evidence"  # no profile: what `make evidence` consists of, see `xailib.report.evidence`
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,9 @@ class Profile:
     tasks : dict
         From a task to parameters of its own.
     beside : str
-        Where values were changed for once: the folder for the tasks that these reach, so that
-        the profile's own results stay.
+        The folder below ``results/``, or an absolute path, for the results of the tasks in
+        `reached`: where values were changed for once, so that the profile's own results stay, or
+        where another folder was asked for.
     reached : sequence of str
         These tasks.
     """
@@ -72,15 +74,17 @@ class Profile:
 
 def profile_names() -> list[str]:
     """Return the names of the profiles in the project."""
-    return sorted(file.stem for file in (project_root() / "params").glob("*.yaml"))
+    found = (file.stem for file in (project_root() / "params").glob("*.yaml"))
+    return sorted(name for name in found if name != KEPT)
 
 
 def load_profile(
     path: str | Path,
     changes: Mapping[str, Any] | None = None,
-    only: str | None = None,
+    only: str | Collection[str] | None = None,
     *,
     whole: bool = False,
+    out: str = "",
 ) -> Profile:
     """Read a profile and check its parameters, with `changes` on top.
 
@@ -93,10 +97,13 @@ def load_profile(
     changes : mapping, optional
         Values that hold for every task which has the parameter. The results of tasks that get
         another value by them, or read such results, go to a folder beside the profile's.
-    only : str, optional
-        The one task that will run: what others could not use does not matter then.
+    only : str or collection of str, optional
+        The tasks that will run, with those that they read: what others could not use does not
+        matter then.
     whole : bool
         Whether all results of a changed profile go to that folder, which a site is made of.
+    out : str
+        The folder for all results, instead of one below ``results/``.
 
     Raises
     ------
@@ -115,15 +122,40 @@ def load_profile(
         _check_names(f"parameter of {task}", own[task], declared(task))
     everywhere = {name for task in TASKS for name in declared(task)}
     _check_names("parameter", [*found, *(changes or {})], everywhere)
-    if only in TASKS:
-        _check_reach(changes or {}, only)
+    chosen = selected(only)
+    _check_reach(changes or {}, chosen)
     own_folder = path.resolve().parent
     bases = [base for base in (Path.cwd(), own_folder) if base != project_root()]
     tasks = {task: _placed(_meant(one), bases) for task, one in own.items()}
     profile = Profile(path.name.removesuffix(".yaml"), _placed(_meant(found), bases), tasks)
     profile = _changed(profile, _placed(_meant(changes or {}), bases), whole)
-    _check_values(profile, (only,) if only in TASKS else TASKS)
-    return profile
+    _check_values(profile, chosen)
+    if not out:
+        return profile
+    folder = Path(out).expanduser().absolute()
+    if folder.is_file():
+        raise InputError(f"out: {out!r} is a file; name a folder")
+    results = project_root() / "results"
+    beside = folder.relative_to(results) if folder.is_relative_to(results) else folder
+    return replace(profile, beside=str(beside), reached=TASKS)
+
+
+def selected(only: str | Collection[str] | None) -> tuple[str, ...]:
+    """Return tasks and those whose results they read, in their order; of None or none, all.
+
+    Raises
+    ------
+    InputError
+        For a name that is no task's.
+    """
+    named = [only] if isinstance(only, str) else list(only or TASKS)
+    for task in named:
+        if task not in TASKS:
+            raise unknown_name("task", task, TASKS)
+    for task in reversed(TASKS):  # each before those that it reads
+        if task in named:
+            named += upstream(task).values()
+    return tuple(task for task in TASKS if task in named)
 
 
 def _file(given: str | Path) -> Path:
@@ -231,19 +263,19 @@ def _is_name(word: str) -> bool:
 
 def _check_names(what: str, names: Iterable[Any], known: Collection[str]) -> None:
     for name in names:
-        if name not in known or name in MANAGED:
+        if name in MANAGED:
+            raise InputError(f"{name}: only for papermill; the folder of results is --out FOLDER")
+        if name not in known:
             raise unknown_name(what, str(name), sorted(set(known) - MANAGED))
 
 
-def _check_reach(changes: Mapping[str, Any], only: str) -> None:
-    """Raise for a value that neither a task nor what it reads could use."""
-    reached = {only}
-    for task in reversed(TASKS):
-        reached |= set(upstream(task).values()) if task in reached else set()
+def _check_reach(changes: Mapping[str, Any], tasks: Sequence[str]) -> None:
+    """Raise for a value that none of these tasks could use."""
     for name in changes:
         users = [task for task in TASKS if name in declared(task)]
-        if reached.isdisjoint(users):
-            raise InputError(f"parameter: {only} has no {name!r}; it is of {', '.join(users)}")
+        if set(tasks).isdisjoint(users):
+            line = f"{', '.join(tasks)}: none has {name!r}; it is of {', '.join(users)}"
+            raise InputError(f"parameter: {line}")
 
 
 def _changed(profile: Profile, changes: Mapping[str, Any], whole: bool) -> Profile:
@@ -262,9 +294,19 @@ def _changed(profile: Profile, changes: Mapping[str, Any], whole: bool) -> Profi
     if not reached:
         return changed
     text = json.dumps(dict(changes), sort_keys=True, default=str)
-    name = f"{profile.name}+{'+'.join(sorted(changes))}"[:80]
+    said = "+".join([profile.name, *(f"{name}={_said(changes[name])}" for name in sorted(changes))])
+    name = said.encode()[:100].decode(errors="ignore")  # other scripts have longer letters
     beside = f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
     return replace(changed, beside=beside, reached=TASKS if whole else tuple(reached))
+
+
+def _said(value: Any) -> str:
+    """Return a value in the name of a folder: of paths the last part, of many the first two."""
+    if isinstance(value, list):
+        more = [f"{len(value) - 2}more"] if len(value) > 3 else []
+        return ",".join(map(_said, value[:2] if more else value)) + "".join(f",{m}" for m in more)
+    word = value.rstrip("/").rpartition("/")[2] if isinstance(value, str) else json.dumps(value)
+    return re.sub(r"[^\w.,-]+", "_", word)
 
 
 def _check_values(profile: Profile, tasks: Iterable[str]) -> None:

@@ -42,6 +42,8 @@ FIELDS = {
                 "path/to/file.py:function", "the name of a network", **_NAMED),
     "weights": _p(str, "", "file with a state dict, name of torchvision weights, or random; empty: "
                   "the published ones", "a file or the name of weights"),
+    "label": _p(str, "", "short name of the network in captions; empty: model, without folders",
+                "a name"),
     "layers": _p(Texts, [], "layers as in named_modules; empty: the last two stages and the output "
                  "layer", "names of layers"),
     "encoder": _p(str, "conse:tf_efficientnet_lite1", "clip:ViT-B/16, openclip:ARCH/PRETRAINED, or "
@@ -60,6 +62,7 @@ FIELDS = {
     "compare": _p(str, "", "a second network to set beside the first: names as for model; empty: "
                   "none", "the name of a network"),
     "compare_weights": _p(str, "", "its weights, as for weights", "a file or the name of weights"),
+    "compare_layers": _p(Texts, [], "its layers, as for layers", "names of layers"),
     "control": _p(bool, True, "also label the same network with random weights, which must fail"),
     "descriptions": _p(str, "", "a published descriptions.csv to draw instead of computing; empty: "
                        "compute", "a file"),
@@ -69,17 +72,17 @@ FIELDS = {
     "target": _p(Annotated[int, Ge(0)] | str, "", "class to explain, by name or index, a name "
                  "that is a number in quotes; empty: each photograph's predicted one",
                  "the name or the index of a class", json_schema_extra={"type": "string"}),
-    "num_samples": _p(int, 1000, "perturbed images for each photograph", ge=10),
+    "num_samples": _p(int, 512, "perturbed images for each photograph", ge=10),
     "until_stable": _p(bool, False, "draw until the mask is stable instead, at most max_samples"),
     "max_samples": _p(int, 4000, "the most that until_stable draws", ge=10),
-    "design": _p(Design, "independent", "how samples are drawn, lime's way is independent",
+    "design": _p(Design, "orthogonal", "how samples are drawn, lime's way is independent",
                  "a design"),
     "num_features": _p(int, 10, "superpixels in a mask", ge=1),
     "segmentation": _p(Segmentation, "quickshift", "how photographs are segmented into superpixels",
                        "a segmentation"),
     "hide_color": _p(int, 0, "gray level of a hidden superpixel", ge=0, le=255),
-    "methods": _p(list[Heatmap], ["gradcam", "ablationcam", "scorecam"], "heatmaps, gradcam first",
-                  "names of heatmaps"),
+    "methods": _p(list[Heatmap], ["gradcam", "ablationcam", "scorecam"], "heatmaps; the others are "
+                  "compared with the first", "names of heatmaps"),
     "layer": _p(str, "", "layer whose maps are weighted, as in named_modules; empty: the last with "
                 "feature maps", "the name of a layer"),
     "mask_rule": _p(Literal["area", "value"], "area", "as many pixels as the LIME mask has, or all "
@@ -93,6 +96,8 @@ FIELDS = {
     "steps": _p(int, 32, "of each curve from the whole image to none of it", ge=1),
     "road_percentiles": _p(list[Annotated[float, Gt(0), Lt(100)]], [70, 90], "ROAD imputes the "
                            "pixels above; empty: no ROAD, the slowest part"),
+    "sensitivity": _p(int, 3, "photographs that are scored again with other settings, the first "
+                      "ones", ge=1),
     "draws": _p(int, 3, "of the random baseline for each photograph, averaged", ge=1),
     "published": _p(str, "", "local folder with the report's files, in its own layout; empty: "
                     "fetched from its repository", "a folder"),
@@ -103,7 +108,7 @@ FIELDS = {
     "sparse": _p(list[Method], ["lime", "scorecam"], "methods with hundreds of passes a map: made "
                  "only for the last stage, to save time", "names of methods"),
     "sparse_first": _p(int, 3, "photographs for these, the first ones", ge=2),
-    "redraws": _p(int, 2, "how often random weights are drawn; not for sparse methods", ge=1),
+    "redraws": _p(int, 5, "how often random weights are drawn; not for sparse methods", ge=1),
     "middle": _p(bool, False, "make these for the middle stage too, about a minute more"),
     "stages": _p(int, 5, "steps in which the network is randomised, from the output layer down",
                  ge=2),
@@ -135,37 +140,42 @@ _SAME = {"cam_run": "a finished run of 3_cam, same network and targets"}
 NOTEBOOKS: dict[str, tuple[str, dict[str, str]]] = {
     "1_clip_dissect": (
         "model weights layers encoder encoder_weights probe crops concepts measure top_k compare "
-        "compare_weights control descriptions seed device out_dir",
+        "compare_weights compare_layers control descriptions seed device out_dir",
         {"seed": "of the crops and the random weights"}),
     "2_lime": (
-        "model weights images target num_samples until_stable max_samples design num_features "
-        "segmentation hide_color seed device out_dir", {"seed": "of superpixels and samples"}),
+        "model weights label images target num_samples until_stable max_samples design "
+        "num_features segmentation hide_color seed device out_dir",
+        {"seed": "of the samples"}),
     "3_cam": (
-        "model weights images target methods layer seed device out_dir",
+        "model weights label images target methods layer seed device out_dir",
         {"seed": "only for random weights: the maps themselves have nothing random"}),
     "4_agreement": (
         "images lime_run cam_run num_features mask_rule threshold allow boxes seed out_dir",
         {"images": "the photographs of the two runs, for drawing", **_SAME,
          "seed": "of shuffled superpixels"}),
     "5_faithfulness": (
-        "model weights images lime_run cam_run steps road_percentiles draws seed device out_dir",
+        "model weights images lime_run cam_run steps road_percentiles draws sensitivity seed "
+        "device out_dir",
         {"model": "the network of the two runs, by the same name", **_SAME,
          "images": "the photographs of the two runs",
          "seed": "of the random baseline and the noise"}),
     "6_replication": ("published store out_dir", {}),
     "7_sanity": (
-        "model weights images first methods others sparse sparse_first redraws middle stages "
-        "lime_samples layer seed device out_dir", {"seed": "of random weights and LIME's samples"}),
+        "model weights label images first methods others sparse sparse_first redraws middle stages "
+        "lime_samples layer seed device out_dir",
+        {"methods": "heatmaps that are checked", "seed": "of random weights and LIME's samples"}),
     "9_stability": (
-        "model weights images lime_run long_runs pool sizes designs design_pool design_size "
+        "model weights label images lime_run long_runs pool sizes designs design_pool design_size "
         "cut_samples num_features segmentation hide_color seed device out_dir",
         {"model": "the network of the LIME run, by the same name",
-         "images": "the photographs of the LIME run", "seed": "of superpixels and samples"}),
+         "images": "the photographs of the LIME run", "seed": "of the samples"}),
     "8_findings": (
         "dissect_run cam_run agreement_run faithfulness_run replication_run heatmap out_dir", {}),
     "10_explore": (
-        "images lime_run cam_run agreement_run faithfulness_run num_features out_dir",
-        {"images": "the photographs of the runs"}),
+        "model weights images lime_run cam_run agreement_run faithfulness_run num_features seed "
+        "device out_dir",
+        {"model": "the network of the two runs, by the same name",
+         "images": "the photographs of the runs", "seed": "only for random weights"}),
 }
 # fmt: on
 
@@ -330,7 +340,8 @@ def _refusal(task: str, found: Mapping[str, Any], wrong: Mapping[str, Any]) -> I
 def check_notebook(task: str, namespace: MutableMapping[str, Any]) -> str | None:
     """Check the parameters of the notebook that calls this, with what papermill put in.
 
-    `namespace` is the notebook's ``globals()``; its parameters are then as they are `meant`.
+    `namespace` is the notebook's ``globals()``; its parameters are then as they are `meant`, and
+    its ``label`` is never empty.
     Returns one line if parameters were given that only other notebooks have, as a profile's are.
 
     Raises
@@ -347,4 +358,6 @@ def check_notebook(task: str, namespace: MutableMapping[str, Any]) -> str | None
         if name not in FIELDS and name != "tasks":
             raise unknown_name("parameter", name, sorted(own))
     namespace.update(check(task, {n: namespace[n] for n in parameters(task) if n in namespace}))
+    if namespace.get("label") == "" and "label" in parameters(task):
+        namespace["label"] = namespace["model"].rpartition("/")[2]
     return f"Not parameters of this notebook: {', '.join(unused)}." if unused else None

@@ -40,6 +40,36 @@ LEARNT = "The output layer of a Places365 network represents scenes, that of Ima
 SMOOTHER = "ScoreCAM's heatmaps are smoother than Grad-CAM's."
 LESS = "ScoreCAM highlights a smaller area than Grad-CAM."
 COMPACT = "LIME's mask extends beyond the object; Grad-CAM is more compact."
+AGREE = "LIME and Grad-CAM agree no more than maps of different photographs."
+SIGNS = "Counting opposing superpixels (LIME 2) does not change the agreement consistently."
+BETTER = "Grad-CAM explains the prediction better than LIME."
+# What the report says, letter by letter, of which each claim is our operational form.
+WORDS = {
+    LAYERS: "The fc showed a high frequency of neurons associated with specific object categories. "
+    "Lower layers(layer3, layer4) contained neurons responding to more abstract features.",
+    LEARNT: "The fc layer learned scene categories. […] Unlike the ImageNet model, where its "
+    "primary focus is on object identification",
+    SMOOTHER: "Scorecam provides a smoother heatmap and highlight lesser features.",
+    LESS: "Scorecam provides a smoother heatmap and highlight lesser features.",
+    COMPACT: "LIME predicts are larger area and also focuses on more features in the image than "
+    "just the object where as GradCam […] generated a more compact region",
+    AGREE: "The agreement between LIME and Grad-CAM is generally low",
+    SIGNS: "Including both positive and negative features in LIME (LIME 2) does not consistently "
+    "lead to better or worse alignment with Grad-CAM.",
+    BETTER: "GradCam provide better insights than LIME by marking a more compact and useful area "
+    "which is used by model to make prediction",
+}
+# Where our form says more, or less, than these words.
+OURS = {
+    LESS: "“Lesser features” may mean fewer or weaker ones; that it means area is our reading.",
+    AGREE: "“Low” has no scale: that it is no more than the agreement of maps of different "
+    "photographs is our own claim. The report does not make it.",
+    SIGNS: "That “not consistently” means a mean difference inside the margin is our reading.",
+    BETTER: "“Better insights” is no measure: that they are these measures of faithfulness is our "
+    "own claim.",
+    COMPACT: "That “compact” means a larger share inside a box around the object is our reading.",
+    LAYERS: "Which words are abstract is by our lexicon.",
+}
 # What claims need that not every profile has.
 NEEDS = {
     LAYERS: "units of known concept type in the first and the last layer",
@@ -141,13 +171,13 @@ def agreement_findings(
     wide = masks[masks["cam"] == cam].pivot(index="image", columns="lime", values="iou")
     found = [
         tested(
-            "LIME and Grad-CAM agree no more than maps of different photographs.",
+            AGREE,
             "mean IoU with maps of other photographs minus IoU with the same photograph's map",
             own["others"] - own["iou"],
             "task-agreement",
         ),
         tested(
-            "Counting opposing superpixels (LIME 2) does not change the agreement consistently.",
+            SIGNS,
             f"IoU of LIME 2 minus IoU of LIME 1; equivalence margin {MARGIN}",
             wide["LIME 2"] - wide["LIME 1"],
             "task-agreement",
@@ -206,7 +236,7 @@ def faithfulness_findings(scores: pd.DataFrame, cam: str = "gradcam") -> list[Fi
         gain = (wide[cam] - wide["lime"]) * (1 if better == "higher" else -1)
         found.append(
             tested(
-                "Grad-CAM explains the prediction better than LIME.",
+                BETTER,
                 f"{MEASURES[str(measure)]}: gain of {NAMES[cam]} over LIME",
                 gain,
                 "task-faithfulness",

@@ -1,7 +1,8 @@
 """What jobs cost: noted as they run, and estimated from what they took last time.
 
 Where nothing like it has run here, the short table ``costs.csv`` says what a job of its kind took
-elsewhere: a fixed part, and one for each unit of work.
+elsewhere: a fixed part, and one for each unit of work. What networks take is timed here
+(`xailib.report.run.timing`): explanations by the passes that they make, the rest in proportion.
 """
 
 import contextlib
@@ -12,7 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from xailib.files import write_atomic
 from xailib.project import project_root
@@ -20,16 +22,21 @@ from xailib.report.params.profiles import Profile
 from xailib.report.run.plan import COST, SHARDS, Job, explained, probe_size
 from xailib.report.run.results import peak_memory, read_manifest
 
+if TYPE_CHECKING:
+    from xailib.report.run.timing import Pace  # which brings torch along
+
 TABLE = Path(__file__).with_name("costs.csv")  # no result depends on it
 NETWORK = "tf_efficientnet_lite0"  # that the table is of,
-MACHINE = "one of 2 cores of an AMD EPYC"  # and where
+MACHINE = "one of 2 cores of an AMD EPYC"  # and where;
+PASS = 0.0096  # seconds that a pass of it takes there
+_SEGMENTED = 0.5  # seconds to find a photograph's superpixels, and to fit LIME's model
 
 
 @dataclass(frozen=True)
 class Cost:
     """Of one job: seconds, bytes of memory at most, bytes of disk.
 
-    Seconds are a clock's for what ran here, and those of one processor for what the table says.
+    Seconds are a clock's for what ran or was timed here, and those of one processor for the rest.
     """
 
     seconds: float
@@ -38,32 +45,35 @@ class Cost:
     here: bool = False
 
 
-def estimates(profile: Profile, jobs: Iterable[Job]) -> dict[str, Cost | None]:
+def estimates(
+    profile: Profile, jobs: Iterable[Job], paces: Mapping[str, "Pace"] = MappingProxyType({})
+) -> dict[str, Cost | None]:
     """Return the estimated cost of jobs, by name; None for a task that was never measured.
 
     A job takes as long as last time, or, a part of a task, as long as the other parts did: seconds
-    and disk in proportion to the units of work. What has not run is looked up in the table.
+    and disk in proportion to the units of work. What has not run with this network is looked up in
+    the table, and what the network takes is told by the task's pace, where that is known.
     """
     found: dict[str, Cost | None] = {}
     parts: dict[tuple[Path, str], list[dict[str, Any]]] = {}
     with contextlib.chdir(project_root()):  # where the notebooks' own paths start
         for job in jobs:
             kind, folder = kind_of(job), job.folder(profile)
-            last = [one for one in (_noted(folder),) if one and one["kind"] == kind]
+            same = {"kind": kind, "network": network_of(profile, job)}
+            last = [one for one in (_noted(folder),) if one and same.items() <= one.items()]
             if not last and folder.parent.name == "jobs":
                 if (folder.parent, kind) not in parts:
                     others = map(_noted, folder.parent.glob("*"))
-                    parts[folder.parent, kind] = [o for o in others if o and o["kind"] == kind]
+                    parts[folder.parent, kind] = [
+                        o for o in others if o and same.items() <= o.items()
+                    ]
                 last = parts[folder.parent, kind]
             found[job.name] = (
-                _as_before(last, units(profile, job)) if last else _look_up(profile, job)
+                _as_before(last, units(profile, job))
+                if last
+                else _look_up(profile, job, paces.get(job.task))
             )
     return found
-
-
-def estimate(profile: Profile, job: Job) -> Cost | None:
-    """Return the estimated cost of one job, see `estimates`."""
-    return estimates(profile, [job])[job.name]
 
 
 def took(profile: Profile, job: Job) -> float | None:
@@ -79,7 +89,7 @@ def _as_before(noted: Sequence[Mapping[str, Any]], count: int) -> Cost:
     return Cost(seconds, max(one["memory"] for one in noted), disk, here=True)
 
 
-def _look_up(profile: Profile, job: Job) -> Cost | None:
+def _look_up(profile: Profile, job: Job, pace: "Pace | None") -> Cost | None:
     parts = [job]
     if kind_of(job) not in _table() and job.kind == "notebook" and job.task in SHARDS:
         # A whole task is its parts and its page.
@@ -91,9 +101,31 @@ def _look_up(profile: Profile, job: Job) -> Cost | None:
         if row is None:
             return None
         count = units(profile, part)
-        costs.append([row[n] + row[f"{n}_each"] * count for n in ("seconds", "memory", "disk")])
+        each = {name: row[f"{name}_each"] * count for name in ("seconds", "memory", "disk")}
+        if pace:
+            each["seconds"] = _timed(profile, part, each["seconds"], count, pace)
+        costs.append([row[name] + each[name] for name in each])
     seconds, memory, disk = zip(*costs, strict=True)
     return Cost(sum(seconds), max(memory), sum(disk))
+
+
+def _timed(profile: Profile, job: Job, seconds: float, count: int, pace: "Pace") -> float:
+    """Return what the units of a job take at a network's pace, of the table's seconds for them."""
+    parameters = profile.values(job.task)
+    images = len(job.photographs) or explained(parameters)
+    if kind_of(job).endswith("page"):
+        return seconds  # to draw
+    if job.task == "2_lime":
+        return count * pace.fast + images * _SEGMENTED
+    if job.task == "3_cam":
+        return images * math.fsum(map(pace.heatmap, parameters["methods"]))
+    return seconds * pace.fast / PASS
+
+
+def network_of(profile: Profile, job: Job) -> str:
+    """Return the words by which a job's network is loaded; empty for a job without one."""
+    parameters = profile.values(job.task)
+    return " ".join(str(parameters[n]) for n in ("model", "weights") if parameters.get(n))
 
 
 def kind_of(job: Job) -> str:
@@ -112,6 +144,9 @@ def units(profile: Profile, job: Job) -> int:
         images = len(job.photographs) or probe_size(parameters)
         return int(networks * images * (1 + int(parameters.get("crops", 0))))
     count = len(job.photographs) or explained(parameters)
+    if job.task == "9_stability":  # LIME's samples: the first long run is twice as long as others
+        pool, designs = parameters["pool"], len(parameters["designs"]) * parameters["design_pool"]
+        return int(pool / 2 + count * (pool / 2 + designs + 2 * parameters["cut_samples"]))
     if job.task == "2_lime" and not kind_of(job).endswith("page"):
         most = "max_samples" if parameters.get("until_stable") else "num_samples"
         count *= int(parameters.get(most, 1))
@@ -173,7 +208,7 @@ def _noted(folder: Path) -> dict[str, Any] | None:
     try:
         found = json.loads((folder / COST).read_text())
         numbers = {name: float(found[name]) for name in ("seconds", "memory", "disk", "units")}
-        return {**numbers, "kind": str(found["kind"])}
+        return {**numbers, "kind": str(found["kind"]), "network": str(found["network"])}
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -181,14 +216,16 @@ def _noted(folder: Path) -> dict[str, Any] | None:
 def note_cost(profile: Profile, job: Job, seconds: float) -> None:
     """Store what a finished job took beside its result, as ``cost.json``.
 
-    That is, with the kind of the job and its units: seconds, bytes of memory at most (of the
-    notebook's own process, or of this one so far), and of the files that the manifest names.
+    That is, with the kind of the job, its network and its units: seconds, bytes of memory at most
+    (of the notebook's own process, or of this one so far), and of the files that the manifest
+    names.
     """
     folder = job.folder(profile)
     manifest = read_manifest(folder)
     cost = {
         "job": job.name,
         "kind": kind_of(job),
+        "network": network_of(profile, job),
         "units": units(profile, job),
         "seconds": round(seconds, 2),
         "memory": manifest.get("memory") or peak_memory(),

@@ -1,8 +1,11 @@
 """A task's notebook: what it gets, what of it decides its result, and its execution."""
 
 import hashlib
+import io
 import json
 import os
+import re
+import sys
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -13,7 +16,10 @@ from xailib.files import delete_if_only, sha256_of, storage, write_atomic
 from xailib.project import project_root
 from xailib.report.params.profiles import Profile, notebook, upstream
 from xailib.report.run.plan import LOCK, LOG
-from xailib.report.run.results import MANIFEST, read_manifest
+from xailib.report.run.results import MANIFEST, TELLS, read_manifest
+
+ALIKE = ".alike.json"  # beside the notebooks: hashes of their cells
+_LINES = re.compile(rf"{re.escape(TELLS)}[^\r\n]*")
 
 
 def parameters_of(profile: Profile, task: str) -> dict[str, Any]:
@@ -47,7 +53,7 @@ def execute(profile: Profile, task: str, request: Mapping[str, Any], *, bar: boo
     request : mapping
         What the manifest then says was asked for, see `xailib.report.run.staleness`.
     bar : bool
-        Whether to draw the progress.
+        Whether to draw the progress, with the photographs that are done.
 
     Raises
     ------
@@ -69,6 +75,7 @@ def execute(profile: Profile, task: str, request: Mapping[str, Any], *, bar: boo
             cwd=str(project_root()),
             extra_arguments=["--log-level=ERROR"],  # it warns of every local connection
             kernel_manager_class=_own_kernel(),
+            stdout_file=_Progress() if bar else None,
         )
     except papermill.PapermillExecutionError as error:
         message = (str(error.evalue).strip().splitlines() or [""])[0]
@@ -85,6 +92,7 @@ def execute(profile: Profile, task: str, request: Mapping[str, Any], *, bar: boo
             f"the notebook could not be executed: {reason[2] or reason[0]}"
         ) from error
     with storage(target):
+        write_atomic(partial, json.dumps(_without_progress(json.loads(partial.read_bytes()))))
         partial.replace(target)
     manifest = read_manifest(folder)
     manifest["request"] = dict(request)
@@ -105,6 +113,30 @@ def _own_kernel() -> type:
             return KernelSpec(**get_kernel_dict())
 
     return OwnKernel
+
+
+class _Progress(io.StringIO):
+    """Takes what a notebook prints, and shows the lines on its progress above papermill's bar."""
+
+    def write(self, text: str) -> int:
+        """Show the last such line of a text, if it has one."""
+        from tqdm.auto import tqdm
+
+        if found := _LINES.findall(text):
+            tqdm.write(found[-1].removeprefix(TELLS), file=sys.stderr)
+        return len(text)
+
+
+def _without_progress(executed: dict[str, Any]) -> dict[str, Any]:
+    """Return an executed notebook without the lines on its progress."""
+    for cell in executed["cells"]:
+        for output in cell.get("outputs", ()):
+            if output["output_type"] == "stream":
+                output["text"] = _LINES.sub("", "".join(output["text"]))
+        kept = [one for one in cell.get("outputs", ()) if one.get("text") != ""]
+        if "outputs" in cell:
+            cell["outputs"] = kept
+    return executed
 
 
 def left_out(profile: Profile, task: str) -> str:
@@ -132,13 +164,50 @@ def _notebook(task: str) -> Path:
 @cache
 def _check_pair(path: Path) -> None:
     """Raise if a notebook differs from its reviewed source, so that neither runs unnoticed."""
+    source = path.with_suffix(".py")
+    if source.is_file() and _cells_hash(path) != _cells_hash(source):
+        raise InputError(f"notebook: {path.name} and {source.name} differ; run 'make pair'")
+
+
+def _cells_hash(half: Path) -> str:
     import jupytext
 
-    source = path.with_suffix(".py")
-    if source.is_file():
-        pair = [jupytext.read(half)["cells"] for half in (path, source)]
-        if [_essence(cell) for cell in pair[0]] != [_essence(cell) for cell in pair[1]]:
-            raise InputError(f"notebook: {path.name} and {source.name} differ; run 'make pair'")
+    cells = [_essence(cell) for cell in jupytext.read(half)["cells"]]
+    return hashlib.sha256(json.dumps(cells).encode()).hexdigest()
+
+
+def bring_in_step(folder: Path, keep: str = "") -> list[str]:
+    """Copy the edited half of each notebook to the other; return those of which both were edited.
+
+    What each was when its halves were last alike is stored beside them.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the notebooks.
+    keep : {"", "py", "ipynb"}
+        The half that is kept where both were edited; by default neither is changed.
+    """
+    from jupytext.cli import jupytext
+
+    record = folder / ALIKE
+    alike = json.loads(record.read_text()) if record.is_file() else {}
+    both = []
+    for source in sorted(folder.glob("*.py")):
+        halves = {"py": source, "ipynb": source.with_suffix(".ipynb")}
+        found = {kind: _cells_hash(half) for kind, half in halves.items() if half.is_file()}
+        edited = [kind for kind, now in found.items() if now != alike.get(source.stem)]
+        if len(set(found.values())) > 1 and len(edited) > 1:
+            edited = [keep] if keep else []
+        if not edited:
+            both += [source.stem] if len(set(found.values())) > 1 else []
+            continue
+        newer = halves[edited[0]]
+        newer.touch()  # jupytext copies the newer half, and leaves the outputs of alike cells
+        jupytext(["--quiet", "--sync", str(newer)])
+        alike[source.stem] = found[edited[0]]
+    write_atomic(record, json.dumps(alike, indent=1))
+    return both
 
 
 def _relative(folder: Path) -> str:

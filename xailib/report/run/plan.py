@@ -20,7 +20,7 @@ from xailib.images.archives import ARCHIVES
 from xailib.images.load import PUBLISHED, places_of, published_photographs
 from xailib.images.packaged import Place, packaged, packaged_names
 from xailib.project import project_root
-from xailib.report.params.profiles import TASKS, Profile, upstream
+from xailib.report.params.profiles import Profile, selected, upstream
 
 LOG, COST, LOCK = "log.txt", "cost.json", ".job.lock"
 SHARD = 10  # images of a job, where tasks are sharded
@@ -92,7 +92,11 @@ class Outcome:
 
 
 def plan(
-    profile: Profile, only: str | None = None, *, shard: int | None = None, pages: bool = True
+    profile: Profile,
+    only: str | Collection[str] | None = None,
+    *,
+    shard: int | None = None,
+    pages: bool = True,
 ) -> list[Job]:
     """Return the jobs of a profile, each behind those that it needs.
 
@@ -100,8 +104,8 @@ def plan(
     ----------
     profile : Profile
         What is to run.
-    only : str, optional
-        One task.
+    only : str or collection of str, optional
+        Some of its tasks; those whose results they read come before them.
     shard : int, optional
         Photographs a job, at least 1; by default a task is one job. Of a probe set more, so that
         a job records whole blocks.
@@ -112,23 +116,25 @@ def plan(
     Raises
     ------
     InputError
-        If `only` names no task, or none that has a table; if `shard` is below 1; without
+        If `only` names what is no task, or one without a table; if `shard` is below 1; without
         pages, for a measure that needs all activations at once, or a probe set still to fetch.
     """
-    allowed = TASKS if pages else [task for task in TASKS if task in SHARDS]
-    if only is not None and only not in allowed:
-        raise unknown_name("task", only, allowed)
+    chosen = selected(only)
+    if not pages:
+        for task in chosen if only else ():
+            if task not in SHARDS:
+                raise unknown_name("task", task, SHARDS)
+        chosen = tuple(task for task in chosen if task in SHARDS)
     if shard is not None and shard < 1:
         raise InputError(f"shard: {shard} photographs are not at least 1")
     size = shard if pages else shard or SHARD
     jobs: list[Job] = []
-    for task in (only,) if only else allowed:
+    for task in chosen:
         parts = _shards(profile, task, size, pages) if size and task in SHARDS else []
         names = tuple(job.name for job in parts)
         jobs += parts
         if pages:
-            others = [one for one in upstream(task).values() if one in {job.name for job in jobs}]
-            jobs.append(Job(task, task, needs=(*names, *others)))
+            jobs.append(Job(task, task, needs=(*names, *upstream(task).values())))
         elif parts:
             kind = "table" if SHARDS[task] == "explain" else "label"
             jobs.append(Job(f"{task}.table", task, kind, names))

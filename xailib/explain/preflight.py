@@ -1,0 +1,131 @@
+"""What a network can be explained by: each method is tried on a made-up image, before any work."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from xailib.errors import InputError, XailibError
+from xailib.explain.cam.ablation import way_of
+from xailib.explain.cam.gradient import guided_gradient, layer_pass
+from xailib.explain.cam.layout import layout_of
+from xailib.explain.cam.methods import METHODS, cam_layer_of
+from xailib.explain.cam.tail import Tail
+from xailib.networks.cache import cache_of
+from xailib.networks.classifier import Classifier
+
+ALL = ("lime", *METHODS, "guided")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Whether a method works with a network.
+
+    Attributes
+    ----------
+    method : str
+        As in `Explanation`, or ``"guided"``.
+    works : bool
+        Whether it gave something.
+    how : str
+        In which way, or why not.
+    """
+
+    method: str
+    works: bool
+    how: str
+
+
+def preflight(
+    classifier: Classifier, methods: Sequence[str] = ALL, layer: str | None = None
+) -> list[Answer]:
+    """Try methods on a made-up image: a few passes each, whatever the number of channels.
+
+    Parameters
+    ----------
+    classifier : Classifier
+        What is to be explained.
+    methods : sequence of str
+        Of `ALL`; others are taken to work.
+    layer : str, optional
+        For class activation maps, see `xailib.explain.cam.methods.cam_layer_of`.
+    """
+    cache = cache_of(classifier.module)
+    found = []
+    for method in methods:
+        key = ("preflight", method, layer, classifier.precision)
+        if key not in cache:
+            cache[key] = _answer(classifier, method, layer)
+        found.append(cache[key])
+    return found
+
+
+def workable(
+    classifier: Classifier, methods: Sequence[str], layer: str | None = None
+) -> tuple[list[str], list[str]]:
+    """Return the methods that work with a network, and a line for each that does not.
+
+    Raises
+    ------
+    InputError
+        If none works: why the first does not.
+    """
+    answers = preflight(classifier, methods, layer)
+    works = [answer.method for answer in answers if answer.works]
+    if methods and not works:
+        raise InputError(f"methods: none works; {answers[0].method}: {answers[0].how}")
+    return works, [f"{one.method} is left out: {one.how}" for one in answers if not one.works]
+
+
+def _answer(classifier: Classifier, method: str, layer: str | None) -> Answer:
+    try:
+        if method == "lime":
+            height, width = classifier.trial().shape[-2:]
+            return Answer(method, True, f"on the {height} x {width} input")
+        if method == "guided":
+            gradient = guided_gradient(classifier)
+            zero = not bool((gradient != 0).any())
+            how = "the guided gradient is exactly zero" if zero else "by the network's ReLUs"
+            return Answer(method, not zero, how)
+        if method not in METHODS:
+            return Answer(method, True, "")
+        name = cam_layer_of(classifier, layer)
+        return Answer(
+            method, True, f"layer {name}: {_WAYS.get(method, _gradient)(classifier, name)}"
+        )
+    except XailibError as error:
+        return Answer(method, False, str(error))
+
+
+def _gradient(classifier: Classifier, layer: str) -> str:
+    """Return the size of the maps; raise without a gradient, or with one that is zero."""
+    image = classifier.trial()
+    with classifier.running():
+        found = layer_pass(classifier, layer, image)
+        layout = layout_of(tuple(found.output.shape), tuple(image.shape[-2:]), layer)
+        gradient = found.gradient(found.logits.argmax(1))
+    if gradient is None:
+        raise InputError(f"no gradient reaches layer {layer}")
+    if not layout.maps(gradient).any():
+        raise InputError(f"the gradient is exactly zero at layer {layer}")
+    return f"maps of {layout.grid[0]} x {layout.grid[1]}"
+
+
+def _ablation(classifier: Classifier, layer: str) -> str:
+    image = classifier.trial()
+    with classifier.running():
+        tail = Tail(classifier.module, layer, image)
+        layout = layout_of(tuple(tail.output.shape), tuple(image.shape[-2:]), layer)
+        way = way_of(tail, layout, classifier.precision)
+    count = tail.output.shape[layout.axis]
+    if way == "closed form":
+        return "one pass by the closed form"
+    return f"{count} passes of the {way}"
+
+
+def _score(classifier: Classifier, layer: str) -> str:
+    image = classifier.trial()
+    found = layer_pass(classifier, layer, image, gradients=False)
+    layout = layout_of(tuple(found.output.shape), tuple(image.shape[-2:]), layer)
+    return f"up to {found.output.shape[layout.axis]} passes"
+
+
+_WAYS: dict[str, Callable[[Classifier, str], str]] = {"ablationcam": _ablation, "scorecam": _score}

@@ -1,0 +1,427 @@
+"""Modules as people have them: unwrapped, in float32, with a row of scores whatever they output.
+
+What is noticed is either done (a wrapper taken off, a softmax undone) or refused in one line. A
+module given is not changed: what it lacks is added around it by `Adapted`, under its own names.
+"""
+
+import contextlib
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float32
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from xailib.errors import InputError, first_line, unknown_name
+from xailib.networks.layers import Trace, evaluation, trace
+
+OUTPUTS = ("auto", "logits", "probabilities", "multilabel", "binary")
+_WRAPPERS = ("DataParallel", "DistributedDataParallel", "OptimizedModule")
+_COMPILED = "_torchdynamo_orig_callable"  # how torch.compile marks what it has wrapped
+_SAME = 1e-4  # of the largest score: what may differ when an image is shown again
+_BATCH = 0.05  # and when it is shown in a batch; dynamic quantisation takes a batch's range
+# Operations of a graph that hand on what they are given, weighted or side by side.
+_HAND_ON = (
+    "View",
+    "Unsafe",
+    "Reshape",
+    "Squeeze",
+    "Unsqueeze",
+    "Select",
+    "Slice",
+    "Clone",
+    "ToCopy",
+)
+_HAND_ON += ("Expand", "Permute", "Transpose", "TBackward", "Alias", "Index", "Mul", "Div", "Add")
+_HAND_ON += ("Mean", "Sum", "Stack", "Cat", "Unbind", "Split", "AsStrided", "Copy")
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How a network's output becomes a row of scores.
+
+    Attributes
+    ----------
+    place : tuple of str or int
+        Where in the output the tensor is: keys, attributes or numbers; empty for a tensor.
+    undo : {"", "log", "logit"}
+        What turns it into logits: the inverse of a softmax (up to a constant) or of sigmoids.
+    flat : bool
+        Whether it has other axes than images and classes.
+    sides : {0, 1, 2}
+        For a single output z, the classes' logits: 1 for (z/2, -z/2), 2 for (-z/2, z/2).
+    """
+
+    place: tuple[str | int, ...] = ()
+    undo: str = ""
+    flat: bool = False
+    sides: int = 0
+
+    def of(self, output: Any) -> Tensor:
+        """Return the scores, (batch, classes)."""
+        found = _entry(output, self.place)
+        found = _rows(found) if self.flat else found
+        tiny = torch.finfo(found.dtype).tiny
+        if self.undo == "log":
+            found = found.clamp(min=tiny).log()
+        elif self.undo == "logit":
+            found = found.clamp(min=tiny).log() - (1 - found).clamp(min=tiny).log()
+        if self.sides:
+            half = found / 2
+            found = torch.cat([half, -half] if self.sides == 1 else [-half, half], dim=1)
+        return found
+
+
+class Adapted(nn.Module):
+    """A module with what it lacks, whose parts have the names that they have in the module itself.
+
+    Parameters
+    ----------
+    inner : torch.nn.Module
+        Shares its parts, parameters and mode with this one.
+    scores : Scores or None
+        How its output is read; None: as it is.
+    contiguous : bool
+        Give it inputs in PyTorch's default memory format.
+    cast : bool
+        Compute with its weights in float32; they stay as they are.
+    eager : bool
+        Do not let ``torch.compile`` skip hooks.
+    """
+
+    def __init__(
+        self,
+        inner: nn.Module,
+        scores: Scores | None,
+        *,
+        contiguous: bool = False,
+        cast: bool = False,
+        eager: bool = False,
+    ) -> None:
+        training = inner.training
+        self.__dict__["inner"] = [inner]  # in a list: no part, whose name the others would carry
+        super().__init__()
+        if isinstance(inner, torch.jit.ScriptModule):
+            self.inner = inner
+        else:
+            own = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
+            self.__dict__.update({name: inner.__dict__[name] for name in own})
+        self.training = training
+        self.scores, self.contiguous, self.cast, self.eager = scores, contiguous, cast, eager
+
+    @property  # type: ignore[override]
+    def training(self) -> bool:
+        """The module's own mode."""
+        return self._given.training
+
+    @training.setter
+    def training(self, mode: bool) -> None:
+        self._given.training = mode
+
+    @property
+    def _given(self) -> nn.Module:
+        found = self.__dict__.get("inner")
+        return found[0] if found else self.inner  # type: ignore[return-value]
+
+    def train(self, mode: bool = True) -> "Adapted":
+        """Set the mode, by the module's own method."""
+        self._given.train(mode)
+        return self
+
+    def forward(self, batch: Tensor) -> Any:  # noqa: D102
+        inner = self._given
+        with _eager() if self.eager else contextlib.nullcontext():
+            if self.contiguous:
+                batch = batch.contiguous()
+            if self.cast:
+                every = {**dict(inner.named_parameters()), **dict(inner.named_buffers())}
+                floats = {n: t.float() for n, t in every.items() if t.is_floating_point()}
+                output = functional_call(inner, floats, (batch,))
+            else:
+                output = inner(batch)
+        return self.scores.of(output) if self.scores else output
+
+
+def unwrapped(module: nn.Module) -> nn.Module:
+    """Return the module that DataParallel, DistributedDataParallel or torch.compile wraps."""
+    while type(module).__name__ in _WRAPPERS:
+        parts = dict(module.named_children())
+        module = parts.get("module", parts.get("_orig_mod"))
+    return module
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A network that has been tried.
+
+    Attributes
+    ----------
+    module : torch.nn.Module
+        From input to logits, (batch, classes).
+    class_names : tuple of str
+        Of its classes; of a single output, two.
+    outputs : str
+        What the output means, one of `OUTPUTS`, not ``"auto"``.
+    traces : list of Trace
+        The layers' outputs for one image.
+    """
+
+    module: nn.Module
+    class_names: tuple[str, ...]
+    outputs: str
+    traces: list[Trace]
+
+
+def made_ready(
+    name: str,
+    module: nn.Module,
+    class_names: tuple[str, ...],
+    inputs: Float32[Tensor, "2 channels height width"],
+    outputs: str,
+    *,
+    live: bool,
+) -> Ready:
+    """Try a network on two images, and return it with what it lacks.
+
+    Parameters
+    ----------
+    name : str
+        For errors.
+    module : torch.nn.Module
+        On the device of the inputs.
+    class_names : tuple of str
+        One for each output; for a single output one (of what speaks for it) or two (of what
+        speaks against it, and for it).
+    inputs : (2, channels, height, width)
+        Two different images.
+    outputs : str
+        See `xailib.networks.classifier.load_classifier`.
+    live : bool
+        Whether the module is still the caller's: then its weights are left as they are.
+
+    Raises
+    ------
+    InputError
+        For a network that fails, is not deterministic, mixes the images of a batch, or whose
+        output is not one row of finite scores.
+    """
+    if outputs not in OUTPUTS:
+        raise unknown_name("outputs", outputs, OUTPUTS)
+    module = unwrapped(module)
+    _usable_by_autograd(module)
+    other = any(p.is_floating_point() and p.dtype != torch.float32 for p in module.parameters())
+    if not live:
+        module = module.float() if other else module
+        _channels_last(module)
+    how: dict[str, bool] = {"cast": other and live, "eager": _is_compiled(module)}
+    one, both = inputs[:1], inputs.contiguous(memory_format=torch.channels_last)
+    with evaluation(module), torch.no_grad():  # no tensor that is cached now may lack gradients
+        try:
+            found = Adapted(module, None, **how)(one)
+        except Exception:  # noqa: BLE001  a network may raise anything
+            how["contiguous"] = True
+            try:
+                found = Adapted(module, None, **how)(one)
+            except Exception as error:
+                shape = tuple(one.shape)
+                raise InputError(
+                    f"model: {name!r} fails on its own input, {shape}: {first_line(error)}"
+                ) from error
+        place = _place(name, found, class_names)
+        flat = _entry(found, place).ndim != 2
+        network = _adapted(module, Scores(place, flat=flat), **how)
+        first = network(one)
+        kinds, second = _kinds(network, inputs[1:])
+        alone = torch.cat([first, second]).float()
+        if not torch.isfinite(alone).all():
+            raise InputError(f"model: {name!r} gives scores that are not finite")
+        _check_repeats(name, network, both, alone)
+    meant, undo = _meaning(name, alone, kinds, outputs, len(class_names))
+    sides = 0
+    if meant == "binary":
+        sides = len(class_names)
+        class_names = class_names if sides == 2 else (class_names[0], f"not {class_names[0]}")
+    network = _adapted(module, Scores(place, undo, flat, sides), **how)
+    return Ready(network, class_names, meant, trace(network, one))
+
+
+def _adapted(module: nn.Module, scores: Scores, **how: bool) -> nn.Module:
+    """Return the module itself where it lacks nothing."""
+    return Adapted(module, scores, **how) if scores != Scores() or any(how.values()) else module
+
+
+def _usable_by_autograd(module: nn.Module) -> None:
+    """Replace tensors that were made in inference mode, which no gradient can pass."""
+    for part in module.modules():
+        if isinstance(part, torch.jit.ScriptModule):
+            continue
+        for own in (part._parameters, part._buffers, part.__dict__):
+            for name, value in own.items():
+                if isinstance(value, Tensor) and value.is_inference():
+                    own[name] = (
+                        type(value)(value.clone()) if own is part._parameters else value.clone()
+                    )
+
+
+def _channels_last(module: nn.Module) -> None:
+    """Store the weights of 2-D convolutions channels last, the faster format."""
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d) and not isinstance(part, torch.jit.ScriptModule):
+            for weight in part.parameters(recurse=False):
+                if weight.ndim == 4:
+                    weight.data = weight.data.contiguous(memory_format=torch.channels_last)
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    """Return whether torch.compile has wrapped a part, or a function that a part calls."""
+    if "torch._dynamo" not in sys.modules:
+        return False
+    return any(
+        type(part).__name__ == "OptimizedModule"
+        or getattr(part, "_compiled_call_impl", None) is not None
+        or any(hasattr(value, _COMPILED) for value in [type(part).forward, *vars(part).values()])
+        for part in module.modules()
+        if not isinstance(part, torch.jit.ScriptModule)
+    )
+
+
+def _eager() -> contextlib.AbstractContextManager[Any]:
+    return torch.compiler.set_stance("force_eager")
+
+
+def _tensors(output: Any, place: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple, Tensor]]:
+    """Yield each tensor of an output with the steps that lead to it."""
+    if isinstance(output, Tensor):
+        yield place, output
+    elif isinstance(output, Mapping):
+        for key, value in output.items():
+            yield from _tensors(value, (*place, key))
+    elif isinstance(output, tuple | list):
+        names = getattr(output, "_fields", range(len(output)))
+        for key, value in zip(names, output, strict=True):
+            yield from _tensors(value, (*place, key))
+    elif is_dataclass(output):
+        for entry in fields(output):
+            yield from _tensors(getattr(output, entry.name), (*place, entry.name))
+
+
+def _entry(output: Any, place: tuple[str | int, ...]) -> Tensor:
+    for key in place:
+        plain = isinstance(output, Mapping) or isinstance(key, int)
+        output = output[key] if plain else getattr(output, str(key))
+    return output
+
+
+def _rows(scores: Tensor) -> Tensor:
+    """Return scores with one row an image: of a network without a last axis, or with axes of 1."""
+    if scores.ndim == 1:
+        return scores[:, None]
+    alone = scores.ndim > 2 and scores.numel() == scores.shape[0] * scores.shape[1]
+    return scores.flatten(1) if alone else scores
+
+
+def _place(name: str, output: Any, class_names: tuple[str, ...]) -> tuple[str | int, ...]:
+    """Return which tensor of an output has the scores.
+
+    The output itself, the entry called ``logits``, or the only one of the right shape.
+    """
+    count = len(class_names)
+    found = list(_tensors(output))
+    fitting = [place for place, tensor in found if _fits(tensor, count)]
+    named = [place for place in fitting if place and str(place[-1]).lower() == "logits"]
+    if len(named) == 1 or len(fitting) == 1:
+        return (named or fitting)[0]
+    kind = type(output).__name__
+    wanted = f"a classifier must output a tensor (batch, {count}), one score for each class name"
+    if len(fitting) > 1:
+        places = " and ".join(".".join(map(str, place)) for place in fitting)
+        raise InputError(
+            f"model: {name!r} outputs a {kind} with {len(fitting)} tensors (1, {count}): {places}; "
+            "return only the one to explain, or call it logits"
+        )
+    shapes = ", ".join(str(tuple(tensor.shape)) for _, tensor in found[:4])
+    shape = f" of shape {shapes}" if shapes else ""
+    raise InputError(f"model: {name!r} outputs a {kind}{shape}; {wanted}")
+
+
+def _fits(tensor: Tensor, count: int) -> bool:
+    if tensor.ndim < 1 or not tensor.is_floating_point() or len(tensor) != 1:
+        return False
+    rows = _rows(tensor)
+    return rows.ndim == 2 and rows.shape[1] in {count, 1 if count == 2 else count}
+
+
+def _check_repeats(name: str, network: nn.Module, both: Tensor, alone: Tensor) -> None:
+    """Raise unless scores are the same each time, and the same in a batch."""
+    top = float(alone.abs().max().clamp(min=1e-6))
+    if float((network(both[:1]).float() - alone[:1]).abs().max()) > _SAME * top:
+        raise InputError(
+            f"model: {name!r} gives another score each time it is shown an image; dropout or noise "
+            "must be off in eval mode"
+        )
+    try:
+        found = network(both).float()
+    except Exception as error:
+        raise InputError(
+            f"model: {name!r} takes one image at a time, and fails on a batch of two: "
+            f"{first_line(error)}"
+        ) from error
+    if found.shape != alone.shape or float((found - alone).abs().max()) > _BATCH * top:
+        raise InputError(
+            f"model: {name!r} gives an image another score in a batch than alone; its images must "
+            "not see each other"
+        )
+
+
+def _kinds(network: nn.Module, image: Tensor) -> tuple[set[str], Tensor]:
+    """Return which operations a network ends with, as far as its graph shows it, and the scores."""
+    try:
+        with torch.enable_grad():
+            scores = network(image.detach().requires_grad_())
+        waiting, kinds, seen = [scores.grad_fn], set(), set()
+    except Exception:  # noqa: BLE001  what cannot be differentiated still has scores
+        return set(), network(image)
+    while waiting and len(seen) < 1000:
+        node = waiting.pop()
+        if node is None or node in seen or type(node).__name__ == "AccumulateGrad":
+            continue
+        seen.add(node)
+        kind = type(node).__name__
+        if kind.startswith(_HAND_ON):
+            waiting += [before for before, _ in node.next_functions]
+        else:
+            kinds.add(kind.partition("Backward")[0])
+    return kinds, scores.detach()
+
+
+def _meaning(
+    name: str, scores: Tensor, kinds: set[str], outputs: str, names: int
+) -> tuple[str, str]:
+    """Return what the output means, and what undoes its last step."""
+    single = scores.shape[1] == 1
+    shares = bool((scores > -1e-6).all() and (scores < 1 + 1e-6).all())
+    whole = shares and not single and bool(((scores.sum(1) - 1).abs() < 1e-3).all())
+    sigmoids = shares and bool(kinds) and kinds <= {"Sigmoid", "Hardsigmoid"}
+    unknown = shares and not kinds and bool(scores.std() > 0)  # no graph to see it in
+    if outputs == "probabilities" and not (whole or (single and shares)):
+        raise InputError(f"outputs: those of {name!r} are no probabilities that add up to 1")
+    if outputs == "binary" and not single:
+        raise InputError(
+            f"outputs: 'binary' is for a single output; {name!r} has {scores.shape[1]}"
+        )
+    if outputs == "auto" and unknown and not whole:
+        raise InputError(
+            f"outputs: those of {name!r} lie between 0 and 1 and do not add up to 1; give outputs="
+            "'multilabel' or 'binary' if they are probabilities, else 'logits'"
+        )
+    undo = "logit" if (sigmoids or unknown) and outputs != "logits" else ""
+    if single and (outputs != "multilabel" or names > 1):
+        return "binary", undo
+    if outputs == "probabilities" or (outputs == "auto" and whole):
+        return "probabilities", "log"
+    if outputs == "auto":
+        outputs = "multilabel" if sigmoids else "logits"
+    return outputs, undo

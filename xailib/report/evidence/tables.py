@@ -1,0 +1,292 @@
+"""The kept run's tables: a row for each network, photograph, method and measure; no photographs.
+
+They are made of the files that the jobs have left, and lie in ``book/_data/evidence/``, from
+where the report's pages and tests read them.
+"""
+
+import gzip
+import io
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.stats import spearmanr
+
+from xailib.compare.iou import lime_cam_agreement
+from xailib.compare.pairs import SUPPORTS, maps_of, pair_table
+from xailib.explain.explanation import Explanation, Superpixels
+from xailib.explain.ridge import fit_as_lime
+from xailib.files import write_atomic
+from xailib.images.frames import Frame
+from xailib.project import project_root
+from xailib.report.evidence.jobs import CAMS, RANDOM_SAMPLES, Evidence, Job
+from xailib.report.evidence.scoring import PERCENTILES, STEPS, Stored, read, scores_file
+
+TABLES = ("values", "pairs", "photographs", "costs")
+HEATMAPS = ("gradcam", "scorecam")  # that are set against LIME
+_DRAWS = 200  # of shuffled superpixels, which no verdict uses
+
+
+def folder() -> Path:
+    """Return where the kept tables are."""
+    return project_root() / "book" / "_data" / "evidence"
+
+
+def load(place: Path | None = None) -> dict[str, pd.DataFrame]:
+    """Return the kept tables by name; none where there are none."""
+    if not files(place):
+        return {}
+    return {name: pd.read_csv((place or folder()) / f"{name}.csv.gz") for name in TABLES}
+
+
+def load_manifest(place: Path | None = None) -> dict[str, Any]:
+    """Return what the kept tables say of how they were made; nothing where there are none."""
+    file = (place or folder()) / "manifest.json"
+    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
+
+
+def files(place: Path | None = None) -> list[Path]:
+    """Return the files of the kept tables: what pages that draw from them depend on."""
+    return sorted((place or folder()).glob("*.csv.gz"))
+
+
+def save(tables: Mapping[str, pd.DataFrame], manifest: Mapping[str, Any], place: Path) -> None:
+    """Write the tables, the same bytes for the same tables, and their manifest."""
+    for name, table in tables.items():
+        data = io.BytesIO()
+        with gzip.GzipFile(fileobj=data, mode="wb", mtime=0) as file:
+            file.write(table.to_csv(index=False, float_format="%.6g").encode())
+        write_atomic(place / f"{name}.csv.gz", data.getvalue())
+    write_atomic(place / "manifest.json", json.dumps(manifest, indent=1) + "\n")
+
+
+def explanations(stored: Stored, job: Job, methods: Iterable[str]) -> Iterator[Explanation]:
+    """Yield what was stored of the likeliest class as explanations."""
+    text = stored.text
+    frame = Frame(**{name: tuple(value) for name, value in text["frame"].items()})
+    for method in methods:
+        parts = None
+        if method == "lime":
+            arrays = stored.arrays
+            parts = Superpixels(
+                arrays["lime_segments"].astype(int),
+                arrays["lime_weights"][0],
+                float(arrays["lime_intercepts"][0]),
+                float(arrays["lime_fits"][0]),
+            )
+        saliency = stored.saliency(method)
+        yield Explanation(
+            method=method,
+            image=job.photograph,
+            image_sha256=text["image_sha256"],
+            classifier=text["classifier"],
+            target=text["targets"][0],
+            target_name=text["names"][0],
+            probability=text["probabilities"][0],
+            frame=frame,
+            saliency=saliency,
+            raw=saliency,
+            signed=method == "lime",
+            superpixels=parts,
+        )
+
+
+def collect(evidence: Evidence, results: Path) -> dict[str, pd.DataFrame]:
+    """Return the tables of all that has been made and scored.
+
+    Returns
+    -------
+    dict
+        ``values``: network, image, method, measure, value. ``pairs``: network, image, other,
+        method, spearman, of the maps of two photographs. ``photographs``: image, sha256, place.
+        ``costs``: network, method, photographs, seconds (the median).
+    """
+    made = [job for job in evidence.jobs() if job.file(results).exists()]
+    values, pairs, costs = [], [], []
+    for network in evidence.networks:
+        own = [job for job in made if job.network == network]
+        stored = {(job.part, job.photograph): read(job, results) for job in own}
+        rows = [*_scores(own, results), *_of_maps(own, stored), *_agreement(own, stored)]
+        rows += _randomised(stored)
+        values.append(pd.DataFrame(rows, columns=["image", "method", "measure", "value"]))
+        values[-1].insert(0, "network", network)
+        pairs.append(_pairs(network, stored))
+        costs += _costs(network, own, stored, results)
+    places = {path.stem: place for place, path in enumerate(evidence.photographs)}
+    hashes = {job.photograph: read(job, results).text["image_sha256"] for job in made}
+    photographs = pd.DataFrame(
+        [(name, sha, places[name]) for name, sha in hashes.items()],
+        columns=["image", "sha256", "place"],
+    )
+    return {
+        "values": pd.concat(values, ignore_index=True),
+        "pairs": pd.concat(pairs, ignore_index=True),
+        "photographs": photographs.sort_values("place", ignore_index=True),
+        "costs": pd.DataFrame(costs, columns=["network", "method", "photographs", "seconds"]),
+    }
+
+
+def manifest_of(evidence: Evidence, results: Path, tables: Mapping[str, pd.DataFrame]) -> dict:
+    """Return what made the tables: networks, code, packages, threads, and counts of photographs."""
+    made = [job for job in evidence.jobs() if job.file(results).exists()]
+    texts = [read(job, results).text for job in made]
+    scored = [scores_file(job, results) for job in made]
+    scores = [json.loads(file.read_text()) for file in scored if file.exists()]
+    counts = tables["values"].groupby(["network", "method"])["image"].nunique()
+    return {
+        "computed": datetime.now(UTC).date().isoformat(),
+        "photographs": "EliSchwartz/imagenet-sample-images, in the order of `seed`",
+        "seed": evidence.seed,
+        "num_samples": evidence.num_samples,
+        "steps": STEPS,
+        "road_percentiles": list(PERCENTILES),
+        "networks": {text["network"]: text["classifier"] for text in texts},
+        "counts": {
+            str(network): {str(k): int(n) for k, n in part.droplevel(0).items()}
+            for network, part in counts.groupby(level=0)
+        },
+        "explained_by": _distinct(texts, ("commit", "source", "threads")),
+        "scored_by": _distinct(scores, ("commit", "source", "threads")),
+        "environment": texts[-1]["environment"] if texts else {},
+    }
+
+
+def _distinct(texts: Iterable[Mapping[str, Any]], names: Iterable[str]) -> list[dict[str, Any]]:
+    """Return what several files say of how they were made, each way once."""
+    return [dict(pairs) for pairs in {tuple((name, t[name]) for name in names): 0 for t in texts}]
+
+
+def compare(kept: Mapping[str, pd.DataFrame], again: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Return, for each network and measure, how far a run differs from the kept one.
+
+    Columns: network, measure, rows (that both have), largest (absolute difference), only_kept
+    and only_again (rows that one of them has).
+    """
+    keys = ["network", "image", "method", "measure"]
+    both = kept["values"].merge(again["values"], on=keys, how="outer", suffixes=("", "_again"))
+    both["gap"] = (both["value"] - both["value_again"]).abs()
+    both["only_kept"] = both["value_again"].isna() & both["value"].notna()
+    both["only_again"] = both["value"].isna() & both["value_again"].notna()
+    found = both.groupby(["network", "measure"], sort=False)
+    gaps = found["gap"].agg(["count", "max"]).set_axis(["rows", "largest"], axis=1)
+    return gaps.join(found[["only_kept", "only_again"]].sum()).reset_index()
+
+
+Row = tuple[str, str, str, float]
+Parts = Mapping[tuple[str, str], Stored]
+
+
+def _scores(jobs: Iterable[Job], results: Path) -> Iterator[Row]:
+    for job in jobs:
+        file = scores_file(job, results)
+        if file.exists():
+            for method, measure, value in json.loads(file.read_text())["rows"]:
+                yield job.photograph, method, measure, value
+
+
+def _of_maps(jobs: Iterable[Job], stored: Parts) -> Iterator[Row]:
+    """Yield what heatmaps and linear models are like, without any pass."""
+    for job in jobs:
+        one = stored[job.part, job.photograph]
+        for method in {"maps": CAMS, "scorecam": ("scorecam",)}.get(job.part, ()):
+            saliency = one.saliency(method)
+            steps = [np.abs(np.diff(saliency, axis=axis)).mean() for axis in (0, 1)]
+            yield job.photograph, method, "step", float(np.mean(steps))
+            yield job.photograph, method, "above_half", float((saliency > 0.5).mean())
+        if job.part == "maps":
+            yield job.photograph, "lime", "fit", float(one.arrays["lime_fits"][0])
+            yield job.photograph, "lime", "superpixels", float(one.arrays["lime_weights"].shape[1])
+            yield job.photograph, "target", "probability", float(one.text["probabilities"][0])
+
+
+def _agreement(jobs: Iterable[Job], stored: Parts) -> Iterator[Row]:
+    """Yield the IoU of LIME's masks with heatmaps at equal area, and of other photographs' maps."""
+    limes, cams, maps = [], [], []
+    for job in jobs:
+        if job.part != "maps":
+            continue
+        own = list(explanations(stored["maps", job.photograph], job, ("lime", "gradcam")))
+        if ("scorecam", job.photograph) in stored:
+            more = stored["scorecam", job.photograph]
+            own += explanations(more, job, ("scorecam",))
+        limes.append(own[0])
+        cams += own[1:]
+        maps += maps_of(own[:2])
+    if not limes:
+        return
+    for row in lime_cam_agreement(limes, cams).itertuples():
+        measure = {"LIME 1": "iou", "LIME 2": "iou2"}[str(row.lime)]
+        yield str(row.image), str(row.cam), measure, float(row.iou)  # type: ignore[arg-type]
+    wanted = pair_table([one for one in maps if one.name != "lime-"], draws=_DRAWS)
+    for row in wanted[wanted["a"] == SUPPORTS].itertuples():
+        for measure in ("chance", "others", "spearman"):
+            yield str(row.image), str(row.b), f"iou_{measure}", float(getattr(row, measure))
+
+
+def _randomised(stored: Parts) -> Iterator[Row]:
+    """Yield how alike maps of the trained network and of one with random weights are, by ranks."""
+    for (part, image), one in stored.items():
+        if part != "random":
+            continue
+        for method in ("lime", "gradcam", "ablationcam", "scorecam", "guided"):
+            whose = stored.get(("scorecam" if method == "scorecam" else "maps", image))
+            if whose is not None:
+                trained = _few(whose) if method == "lime" else whose.saliency(method)
+                found = _ranks(trained, one.saliency(method))
+                yield image, method, "random_spearman", found
+    for (part, image), one in stored.items():
+        methods = {"maps": ("lime", *CAMS, "guided"), "scorecam": ("scorecam",)}.get(part, ())
+        for method in methods:
+            for place, name in ((1, "second"), (2, "least")):
+                found = _ranks(one.saliency(method), one.saliency(method, place))
+                yield image, method, f"{name}_spearman", found
+
+
+def _few(one: Stored) -> np.ndarray:
+    """Return LIME's map by its first samples, as many as random networks get."""
+    count = one.arrays["lime_weights"].shape[1]
+    shown = np.unpackbits(one.arrays["lime_shown"], axis=1, count=count)[:RANDOM_SAMPLES]
+    scores = one.arrays["lime_scores"][0, :RANDOM_SAMPLES, None]
+    weights, _, _ = fit_as_lime(shown.astype(int), scores, np.random.RandomState(0))[0]
+    return weights[one.arrays["lime_segments"]]
+
+
+def _pairs(network: str, stored: Parts) -> pd.DataFrame:
+    """Return how alike the maps of different photographs are, of those with random networks."""
+    images = [image for part, image in stored if part == "random"]
+    rows = []
+    for method in ("lime", "gradcam", "ablationcam", "scorecam", "guided"):
+        part = "scorecam" if method == "scorecam" else "maps"
+        some = {image: stored[part, image] for image in images if (part, image) in stored}
+        maps = {i: _few(s) if method == "lime" else s.saliency(method) for i, s in some.items()}
+        rows += [
+            (network, a, b, method, _ranks(maps[a], maps[b])) for a, b in combinations(maps, 2)
+        ]
+    return pd.DataFrame(rows, columns=["network", "image", "other", "method", "spearman"])
+
+
+def _ranks(a: np.ndarray, b: np.ndarray) -> float:
+    """Return the rank correlation of two maps; 0 where one ranks nothing."""
+    if np.ptp(a) == 0 or np.ptp(b) == 0:
+        return 0.0
+    return float(spearmanr(a.ravel(), b.ravel()).statistic)
+
+
+def _costs(
+    network: str, jobs: Iterable[Job], stored: Parts, results: Path
+) -> list[tuple[str, str, int, float]]:
+    seconds: dict[str, list[float]] = {}
+    for job in jobs:
+        prefix = "random: " if job.part == "random" else ""
+        for method, found in stored[job.part, job.photograph].text["methods"].items():
+            seconds.setdefault(prefix + method, []).append(found["seconds"])
+        file = scores_file(job, results)
+        if file.exists():
+            found = json.loads(file.read_text())
+            seconds.setdefault(f"scores of {job.part}", []).append(found["seconds"])
+    return [(network, m, len(some), float(np.median(some))) for m, some in seconds.items()]

@@ -1,0 +1,339 @@
+"""What the kept run decides: every test on its tables, by network and over networks.
+
+Tables in, a table out. All tests of the kept run are adjusted together (Holm): those of the
+replicated report's claims and those of methods against the baselines, on each network and pooled.
+"""
+
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from scipy import stats
+
+from xailib.compare.intervals import LEVEL, holm, no_more_than, paired
+from xailib.compare.pooling import photographs_needed, pooled
+from xailib.evaluate.sanity import verdict as judge
+from xailib.report.figures.faithfulness import MEASURES
+from xailib.report.replication.findings import (
+    AGREE,
+    BETTER,
+    FAILS,
+    HOLDS,
+    LESS,
+    MARGIN,
+    SIGNS,
+    SMOOTHER,
+    UNDECIDED,
+    verdict,
+)
+
+POOLED = "all networks"
+DIFFERS = "differs by network"
+POOLABLE = 10  # photographs from which on a network counts in a pooled effect
+FEW = 20  # photographs without which no verdict on sanity is given
+ORDER = ("deletion", "insertion", "flipping", "road")
+HIGHER = MappingProxyType({"deletion": -1, "insertion": 1, "flipping": 1, "road": 1})
+METHODS = (
+    "lime",
+    "lime2",
+    "gradcam",
+    "gradcam++",
+    "layercam",
+    "ablationcam",
+    "scorecam",
+    "guided",
+)
+
+Wide = Mapping[tuple[str, str], pd.Series]  # (method, measure): a value for each photograph
+
+
+@dataclass(frozen=True)
+class Test:
+    """One difference that is tested on every network.
+
+    Attributes
+    ----------
+    kind : str
+        ``"claim"`` or ``"baseline"``.
+    claim, measure : str
+        What is claimed; what the number is, whose positive values support it.
+    of : callable
+        From a network's values by (method, measure) to a difference for each photograph.
+    page : str
+        The label of the page with the evidence.
+    margin : float
+        See `xailib.report.replication.findings.Finding`.
+    least : float
+        NaN, or the smallest effect that matters: the claim does not hold if the effect is
+        shown to be smaller, whatever its sign.
+    """
+
+    kind: str
+    claim: str
+    measure: str
+    of: Callable[[Wide], pd.Series]
+    page: str
+    margin: float = float("nan")
+    least: float = float("nan")
+
+
+def tests() -> list[Test]:
+    """Return all tests on photographs, in the order of the pages."""
+    return [*_claims(), *_against_baselines()]
+
+
+def _claims() -> Iterator[Test]:
+    yield Test(
+        "claim",
+        SMOOTHER,
+        "mean step between neighbouring pixels, relative reduction from Grad-CAM to ScoreCAM",
+        lambda wide: 1 - wide["scorecam", "step"] / wide["gradcam", "step"],
+        "task-cam",
+    )
+    yield Test(
+        "claim",
+        LESS,
+        "share of the view above half of the maximum, Grad-CAM minus ScoreCAM",
+        lambda wide: wide["gradcam", "above_half"] - wide["scorecam", "above_half"],
+        "task-cam",
+    )
+    yield Test(
+        "claim",
+        AGREE,
+        "mean IoU with maps of other photographs minus IoU with the same photograph's map",
+        lambda wide: wide["gradcam", "iou_others"] - wide["gradcam", "iou"],
+        "task-agreement",
+    )
+    yield Test(
+        "claim",
+        SIGNS,
+        f"IoU of LIME 2 minus IoU of LIME 1; equivalence margin {MARGIN}",
+        lambda wide: wide["gradcam", "iou2"] - wide["gradcam", "iou"],
+        "task-agreement",
+        MARGIN,
+    )
+    for measure in ORDER:
+        yield Test(
+            "claim",
+            BETTER,
+            f"{MEASURES[measure]}: gain of Grad-CAM over LIME",
+            _gain("gradcam", "lime", measure),
+            "task-faithfulness",
+            least=MARGIN / 2 if measure == "road" else MARGIN,  # ROAD is half a difference
+        )
+
+
+def _against_baselines() -> Iterator[Test]:
+    for baseline in ("random", "centre"):
+        for method in METHODS:
+            for measure in ORDER:
+                yield Test(
+                    "baseline",
+                    f"{method} over {baseline}",
+                    measure,
+                    _gain(method, baseline, measure),
+                    "task-faithfulness",
+                )
+
+
+def _gain(method: str, other: str, measure: str) -> Callable[[Wide], pd.Series]:
+    return lambda wide: HIGHER[measure] * (wide[method, measure] - wide[other, measure])
+
+
+def verdicts(values: pd.DataFrame) -> pd.DataFrame:
+    """Return every test on the kept tables, decided.
+
+    Parameters
+    ----------
+    values : DataFrame
+        See `xailib.report.evidence.tables.collect`.
+
+    Returns
+    -------
+    DataFrame
+        One row for each test and network, and where several networks have `POOLABLE`
+        photographs one for `POOLED`. Columns: kind, claim, measure, page, margin, least, network,
+        value, low, high, deviation (of the differences; pooled: NaN), count (photographs; pooled:
+        of the network with most), p, p_none (that there is a difference), p_less (that the
+        effect is at least `least`), p_adjusted, verdict, negligible (it does not hold because
+        the effect is smaller than `least`), between and heterogeneity (pooled only), needed
+        (photographs that would decide what is undecided; NaN else). A pooled test that holds on
+        one network and does not on another has the verdict `DIFFERS`.
+    """
+    wides = {
+        str(network): dict(part.pivot(index="image", columns=["method", "measure"], values="value"))
+        for network, part in values.groupby("network", sort=False)
+    }
+    rows = [row for test in tests() for row in _rows(test, wides)]
+    table = pd.DataFrame(rows)
+    p = table[["p", "p_none", "p_less"]].to_numpy(float)
+    adjusted = holm(p.ravel()).reshape(p.shape)
+    columns = table["low"], table["high"], adjusted[:, 0], table["margin"], adjusted[:, 1]
+    table["verdict"] = [verdict(*row) for row in zip(*columns, strict=True)]
+    of_none = table["margin"].notna() & (table["verdict"] != FAILS)
+    table["p_adjusted"] = np.where(of_none, adjusted[:, 1], adjusted[:, 0])
+    small = (table["verdict"] == UNDECIDED) & (table["high"] < table["least"])
+    small &= adjusted[:, 2] < LEVEL
+    table.loc[small, "verdict"] = FAILS
+    table.loc[small, "p_adjusted"] = adjusted[small, 2]
+    table["negligible"] = small
+    made = int(np.isfinite(p).sum())
+    one = (table["verdict"] == UNDECIDED) & ~table["network"].isin([POOLED])
+    table["needed"] = [
+        needed(row, made) if wanted else np.nan
+        for row, wanted in zip(table.to_dict("records"), one, strict=True)
+    ]
+    for _, part in table.groupby(["claim", "measure"], sort=False):
+        of = part[part["network"] != POOLED]
+        whole = part.index[part["network"] == POOLED]
+        if {HOLDS, FAILS} <= set(of["verdict"]):
+            table.loc[whole, "verdict"] = DIFFERS
+        if (table.loc[whole, "verdict"] == UNDECIDED).any():
+            table.loc[whole, "needed"] = of["needed"].min()
+    return table
+
+
+def needed(row: Mapping[Hashable, Any], tests: int) -> float:
+    """Return how many photographs, or units, would decide a test one way or the other.
+
+    ``row`` holds value, margin and least, and a deviation, or else the interval and count that
+    it is taken from.
+    """
+    value, margin = row["value"], row["margin"]
+    least, deviation = row.get("least", np.nan), row.get("deviation", np.nan)
+    if np.isnan(deviation):
+        freedom = max(row["count"] - 1, 1)
+        half = (row["high"] - row["low"]) / 2
+        deviation = half / float(stats.t.ppf(0.975, freedom)) * row["count"] ** 0.5
+    ways = [photographs_needed(abs(value), deviation, tests)]
+    if not np.isnan(margin):
+        ways.append(photographs_needed(margin - abs(value), deviation, tests, sides=1))
+    if not np.isnan(least):
+        ways.append(photographs_needed(least - value, deviation, tests, sides=1))
+    return min(ways)
+
+
+def overview(table: pd.DataFrame) -> pd.DataFrame:
+    """Return one row for each test: over all networks, or on the one that has been tested.
+
+    With ``networks``, in words: the verdict, and how many photographs, network by network.
+    """
+    rows = []
+    for _, part in table.groupby(["kind", "claim", "measure"], sort=False):
+        whole = part[part["network"] == POOLED]
+        single = part.sort_values("count", ascending=False, kind="stable")
+        row = (whole if len(whole) else single).iloc[0].to_dict()
+        of = part[~part["network"].isin([POOLED, ""])]
+        words = [f"{one.network}: {one.verdict} (n = {one.count})" for one in of.itertuples()]
+        rows.append(row | {"networks": "; ".join(words)})
+    return pd.DataFrame(rows)
+
+
+def agreement_table(values: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
+    """Return LIME's overlap with Grad-CAM by network, and whether it is more than a habit's.
+
+    Columns: network, photographs, iou, chance, others (maps of other photographs), iou2 (of LIME
+    2), and more: ``"yes"``, ``"no"`` or ``"undecided"``, as `verdicts` has it.
+    """
+    words = {FAILS: "yes", HOLDS: "no"}
+    asked = table[(table["claim"] == AGREE) & (table["network"] != POOLED)]
+    rows = []
+    for row in asked.to_dict("records"):
+        own = values[(values["network"] == row["network"]) & (values["method"] == "gradcam")]
+        means = own.groupby("measure")["value"].mean()
+        found = {"network": row["network"], "photographs": row["count"]}
+        names = {"iou": "iou", "iou_chance": "chance", "iou_others": "others", "iou2": "iou2"}
+        found |= {name: means[measure] for measure, name in names.items()}
+        rows.append(found | {"more": words.get(row["verdict"], UNDECIDED)})
+    return pd.DataFrame(rows)
+
+
+def _rows(test: Test, wides: Mapping[str, Wide]) -> Iterator[dict[str, object]]:
+    common: dict[str, object] = {"kind": test.kind, "claim": test.claim, "measure": test.measure}
+    common |= {"page": test.page, "margin": test.margin, "least": test.least}
+    found = []
+    for network, wide in wides.items():
+        try:
+            differences = test.of(wide).dropna().to_numpy(float)
+        except KeyError:  # the method was not made on this network
+            continue
+        if len(differences) < 2:
+            continue
+        one = paired(differences)
+        deviation = float(differences.std(ddof=1))
+        none = not np.isnan(test.margin)
+        p_none = no_more_than(differences, test.margin) if none else float("nan")
+        if one.count >= POOLABLE:
+            found.append((one.mean, deviation / one.count**0.5, one.count))
+        yield common | {
+            "network": network,
+            "value": one.mean,
+            "low": one.low,
+            "high": one.high,
+            "deviation": deviation,
+            "count": one.count,
+            "p": one.p,
+            "p_none": p_none,
+            "p_less": _less(differences, test.least),
+        }
+    if len(found) < 2:
+        return
+    means, errors, counts = (np.array(column, float) for column in zip(*found, strict=True))
+    whole = pooled(means, errors)
+    p_none = float("nan")
+    if not np.isnan(test.margin):  # of two one-sided tests the larger p
+        sides = [(whole.mean + test.margin), (test.margin - whole.mean)]
+        p_none = max(float(stats.norm.sf(side / whole.error)) for side in sides)
+    yield common | {
+        "network": POOLED,
+        "value": whole.mean,
+        "low": whole.low,
+        "high": whole.high,
+        "deviation": float("nan"),
+        "count": int(counts.max()),
+        "p": whole.p,
+        "p_none": p_none,
+        "p_less": float(stats.norm.sf((test.least - whole.mean) / whole.error)),
+        "between": whole.between,
+        "heterogeneity": whole.heterogeneity,
+    }
+
+
+def _less(differences: Float[np.ndarray, " photographs"], least: float) -> float:
+    """Return p of the test that an effect is, in the middle, no smaller than this."""
+    below = differences - least
+    if np.isnan(least) or not below.any():
+        return float("nan")
+    return float(stats.wilcoxon(below, alternative="less").pvalue)
+
+
+def sanity(values: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
+    """Judge methods by maps of networks with random weights, as the sanity page does.
+
+    Returns
+    -------
+    DataFrame
+        One row for each network and method: network, method, photographs, verdict (undecided
+        below `FEW` photographs), left and floor with their intervals, and second and least, the
+        rank correlation with maps of other classes. See `xailib.evaluate.sanity.verdict`.
+    """
+    found = []
+    renamed = values.rename(columns={"value": "spearman"})
+    for network, own in renamed.groupby("network", sort=False):
+        last = own[own["measure"] == "random_spearman"]
+        if last.empty:
+            continue
+        one = pairs[pairs["network"] == network]
+        turned = one.rename(columns={"image": "other", "other": "image"})
+        judged = judge(last, pd.concat([one, turned]))
+        judged.loc[judged["photographs"] < FEW, "verdict"] = UNDECIDED
+        for name in ("second", "least"):
+            of = own[own["measure"] == f"{name}_spearman"].groupby("method")["spearman"].mean()
+            judged[name] = judged["method"].map(of)
+        judged.insert(0, "network", network)
+        found.append(judged)
+    return pd.concat(found, ignore_index=True) if found else pd.DataFrame()

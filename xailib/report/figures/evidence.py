@@ -1,0 +1,176 @@
+"""The kept run on the report's pages: which of its numbers stand there, in words and tables."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from xailib.report.evidence.verdicts import HIGHER, ORDER, POOLED
+from xailib.report.figures.faithfulness import MEASURES, name_of
+from xailib.report.figures.style import PALETTE, style
+from xailib.report.replication.findings import FAILS, HOLDS, UNDECIDED
+
+NETWORKS = {
+    "tf_efficientnet_lite0": "EfficientNet-Lite0",
+    "resnet18": "ResNet-18",
+    "resnet50": "ResNet-50",
+}
+# Of two pages that seem to contradict each other.
+RECONCILED = (
+    "**Agreement, twice.** That the published table does not show agreement ([replication]"
+    "(task-replication)) and that LIME and Grad-CAM do agree ([agreement](task-agreement)) are "
+    "answers to two questions: that table compares LIME with all pixels above zero, which measures "
+    "the area of LIME's mask; thresholded to one area, maps of one photograph agree more than "
+    "maps of different photographs do, if only moderately."
+)
+UNITS = ("task-dissect", "task-replication")  # pages whose tests count units
+_TOO_MANY = 1_000_000
+_GAINS = {HOLDS: "better", FAILS: "worse"}
+
+
+def network_name(network: str) -> str:
+    """Return a network's name for readers."""
+    return NETWORKS.get(network, network)
+
+
+def sample(manifest: Mapping[str, Any], method: str = "lime") -> str:
+    """Return in words how many photographs of the kept run a method explains, by network."""
+    counts = {name: manifest["counts"][name].get(method, 0) for name in manifest["networks"]}
+    return ", ".join(f"{n} on {network_name(name)}" for name, n in counts.items() if n)
+
+
+def by_network(words: str) -> str:
+    """Return the words of `xailib.report.evidence.verdicts.overview` with networks' names."""
+    for network, name in NETWORKS.items():
+        words = words.replace(f"{network}:", f"{name}:")
+    return words
+
+
+def gains(verdicts: pd.DataFrame, baseline: str) -> pd.DataFrame:
+    """Return tests against a baseline as rows of method and network, a column a measure.
+
+    A cell says the gain, its number of photographs where they differ by measure, and a mark: +
+    better, − worse, nothing where undecided.
+    """
+    part = verdicts[verdicts["claim"].str.endswith(f" over {baseline}")]
+    part = part[(part["kind"] == "baseline") & (part["network"] != POOLED)]
+    rows = []
+    for (claim, network), own in part.groupby(["claim", "network"], sort=False):
+        row: dict[str, Any] = {
+            "map": name_of(str(claim).partition(" ")[0]),
+            "network": network_name(str(network)),
+        }
+        row["n"] = int(own["count"].max())
+        for one in own.to_dict("records"):
+            mark = {HOLDS: " +", FAILS: " −"}.get(one["verdict"], "")
+            row[MEASURES[one["measure"]]] = f"{one['value']:+.3f}{mark}".replace("-", "−")
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def decided_lines(verdicts: pd.DataFrame, baseline: str = "centre") -> list[str]:
+    """Return for each network in how many comparisons methods are better and worse."""
+    part = verdicts[verdicts["claim"].str.endswith(f" over {baseline}")]
+    lines = []
+    for network, own in part[part["network"] != POOLED].groupby("network", sort=False):
+        words = own["verdict"].value_counts()
+        lines.append(
+            f"{network_name(str(network))} ({own['count'].max()} photographs): "
+            f"{words.get(HOLDS, 0)} of {len(own)} better, {words.get(FAILS, 0)} worse, "
+            f"{words.get(UNDECIDED, 0)} undecided"
+        )
+    return lines
+
+
+def undecided_methods(verdicts: pd.DataFrame, baseline: str = "centre") -> list[str]:
+    """Return the methods that are decided against a baseline on no network by no measure."""
+    part = verdicts[verdicts["claim"].str.endswith(f" over {baseline}")]
+    decided = part[(part["network"] != POOLED) & (part["verdict"] != UNDECIDED)]
+    left = set(part["claim"]) - set(decided["claim"])
+    return sorted(name_of(claim.partition(" ")[0]) for claim in left)
+
+
+def forest_chart(verdicts: pd.DataFrame) -> Figure:
+    """Draw the claims' effects with their intervals, by network and over all networks.
+
+    Filled marks are decided, hollow ones undecided. Each row is scaled by its own largest limit,
+    since measures have different units.
+    """
+    part = verdicts[(verdicts["kind"] == "claim") & (verdicts["network"] != "")]
+    tests = list(dict.fromkeys(zip(part["claim"], part["measure"], strict=True)))
+    networks = [*dict.fromkeys(part[part["network"] != POOLED]["network"]), POOLED]
+    with style():
+        figure = Figure(figsize=(7.6, 0.6 * len(tests) + 1))
+        axis = figure.subplots()
+        for row, (claim, measure) in enumerate(tests):
+            own = part[(part["claim"] == claim) & (part["measure"] == measure)]
+            top = own[["low", "high"]].abs().to_numpy().max() or 1
+            for place, network in enumerate(networks):
+                for one in own[own["network"] == network].to_dict("records"):
+                    y = -row - (place - (len(networks) - 1) / 2) * 0.18
+                    colour = "black" if network == POOLED else PALETTE[place % len(PALETTE)]
+                    axis.plot([one["low"] / top, one["high"] / top], [y, y], color=colour, lw=1.2)
+                    face = "white" if one["verdict"] == UNDECIDED else colour
+                    mark = "D" if network == POOLED else "o"
+                    axis.plot(one["value"] / top, y, mark, color=colour, mfc=face, ms=5)
+        for place, network in enumerate(networks):
+            colour = "black" if network == POOLED else PALETTE[place % len(PALETTE)]
+            axis.plot(
+                [],
+                [],
+                "D" if network == POOLED else "o",
+                c=colour,
+                label=NETWORKS.get(network, network),
+            )
+        axis.axvline(0, color="0.4", lw=0.8)
+        axis.set(yticks=[-row for row in range(len(tests))], xlim=(-1.05, 1.05), xticks=[0])
+        axis.set_yticklabels([short(*test) for test in tests], fontsize=8)
+        axis.set_xlabel("against the claim  ←  effect  →  for the claim")
+        figure.legend(loc="outside lower center", ncols=len(networks))
+    return figure
+
+
+def short(claim: str, measure: str) -> str:
+    """Return a test in few words, for an axis."""
+    if ": gain" in measure:
+        return f"Grad-CAM better than LIME,\n{measure.partition(':')[0]}"
+    words = claim.rstrip(".").replace("Counting opposing superpixels (LIME 2)", "LIME 2")
+    middle = len(words) // 2
+    cut = words.find(" ", middle)
+    return words[:cut] + "\n" + words[cut + 1 :] if len(words) > 34 else words
+
+
+def power_lines(overview: pd.DataFrame) -> list[str]:
+    """Return for each undecided test how many photographs would decide it."""
+    lines = []
+    for row in overview[overview["verdict"] == UNDECIDED].to_dict("records"):
+        needed, unit = row["needed"], "units" if row["page"] in UNITS else "photographs"
+        if not needed < _TOO_MANY:
+            said = f"no number of {unit} that could be had would decide an effect this small"
+        else:
+            said = f"about {needed:,.0f} {unit} would decide it (now {row['count']})"
+        lines.append(f"{row['claim'].rstrip('.')} ({row['measure']}): {said}")
+    return lines
+
+
+def comparison(verdicts: pd.DataFrame, network: str) -> pd.DataFrame:
+    """Return one network's tests against baselines as `differences_chart` draws them."""
+    part = verdicts[(verdicts["kind"] == "baseline") & (verdicts["network"] == network)]
+    names = part["claim"].str.split(" over ", expand=True)
+    sign = part["measure"].map(HIGHER)
+    return pd.DataFrame(
+        {
+            "measure": part["measure"],
+            "better": sign.map({1: "higher", -1: "lower"}),
+            "method": names[0],
+            "baseline": names[1],
+            "images": part["count"],
+            "difference": part["value"] * sign,
+            "low": part["low"].where(sign > 0, -part["high"]),
+            "high": part["high"].where(sign > 0, -part["low"]),
+            "p": part["p"],
+            "p_adjusted": part["p_adjusted"],
+            "verdict": part["verdict"].map(_GAINS).fillna(UNDECIDED),
+        }
+    ).sort_values("measure", key=lambda column: column.map(list(ORDER).index), kind="stable")

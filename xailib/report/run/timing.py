@@ -1,0 +1,123 @@
+"""What a network's passes take here: timed before a run, so that its time is known before.
+
+Loading the network for it also finds what only a loaded one can tell: weights that do not fit, a
+class or a layer that it does not have.
+"""
+
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from xailib.errors import InputError, XailibError
+from xailib.explain.cam.layout import layout_of
+from xailib.explain.cam.methods import cam_layer_of
+from xailib.explain.cam.tail import Tail
+from xailib.networks.classifier import Classifier, load_classifier
+from xailib.networks.forward import Work, choose
+from xailib.networks.layers import evaluation
+from xailib.networks.memory import enough
+from xailib.report.params.profiles import Profile
+from xailib.report.run.preflight import network_is_here
+
+_TIMED = 4  # images of a timed pass: a larger batch takes hardly less for each
+_MANY = 1000  # passes, for which an engine is set up
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What one image costs a network here, as if nothing else ran on the machine.
+
+    Attributes
+    ----------
+    eager, fast : float
+        Seconds of a pass by the network itself, and by the engine that makes many passes.
+    tail : float
+        Seconds of what follows the layer for CAM; 0 without such a layer.
+    channels : int
+        Of that layer: so many passes does ScoreCAM make, or AblationCAM of the tail.
+    """
+
+    eager: float
+    fast: float
+    tail: float = 0.0
+    channels: int = 0
+
+    def heatmap(self, method: str) -> float:
+        """Return the seconds of one heatmap."""
+        if method == "scorecam":
+            return self.channels * self.fast
+        if method == "ablationcam":
+            return self.eager + self.channels * self.tail
+        return 3 * self.eager  # backwards takes twice as long as forwards
+
+
+def paces_of(profile: Profile, tasks: Collection[str]) -> tuple[dict[str, Pace], dict[str, str]]:
+    """Return the pace of each task's network, and why some tasks can only fail.
+
+    Left out are tasks without a network, and networks whose weights are still to be fetched.
+    """
+    found: dict[str, Pace] = {}
+    wrong: dict[str, str] = {}
+    loaded: dict[tuple[Any, ...], Classifier] = {}
+    for task in tasks:
+        values = profile.values(task)
+        if "model" not in values or values.get("descriptions") or not network_is_here(values):
+            continue
+        key = tuple(values[name] for name in ("model", "weights", "device", "seed"))
+        try:
+            if key not in loaded:
+                name, weights, device, seed = key
+                loaded[key] = load_classifier(name, weights or None, device, seed)
+            found[task] = _pace(loaded[key], values)
+        except XailibError as error:
+            wrong[task] = str(error)
+    return found, wrong
+
+
+def _pace(classifier: Classifier, values: Mapping[str, Any]) -> Pace:
+    """Time a network, once it has the class and the layers that are asked for."""
+    if values.get("target", "") != "":
+        classifier.class_index(values["target"])
+    for name in values.get("layers", ()):
+        classifier.layer(name)
+    layer, module = None, classifier.module
+    try:
+        layer = cam_layer_of(classifier, values.get("layer") or None)
+    except InputError:
+        if values.get("methods"):  # which need one
+            raise
+    noise = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
+    images = classifier.input_tensor(np.stack([classifier.preprocessing.crop(noise)] * _TIMED))
+    size = enough(classifier.device)
+    work = Work(module, lambda start, stop: images[start:stop], _MANY, size, (module, ""))
+    with torch.no_grad(), evaluation(module), classifier.computing():
+        engine = choose(work, "auto", classifier.precision)
+        eager, fast = _seconds(module, images), _seconds(engine.run, images)
+        if layer is None:
+            return Pace(eager, fast)
+        tail = Tail(module, layer, images[:1])
+        height, width = images.shape[-2:]
+        layout = layout_of(tuple(tail.output.shape), (height, width), layer)
+        channels = tail.output.shape[layout.axis]
+        outputs = tail.output.expand(_TIMED, *tail.output.shape[1:])
+        return Pace(eager, fast, _seconds(tail, outputs), channels)
+
+
+def _seconds(run: Callable[[Tensor], Any], images: Tensor) -> float:
+    """Return the seconds for each of these images, the shorter of two passes."""
+    cuda = images.is_cuda
+    # Of processors, so that what else runs here does not count.
+    clock = time.perf_counter if cuda else time.process_time
+    times = []
+    for _ in range(2):
+        start = clock()
+        run(images)
+        if cuda:
+            torch.cuda.synchronize(images.device)
+        times.append(clock() - start)
+    return min(times) / len(images) / (1 if cuda else torch.get_num_threads())
