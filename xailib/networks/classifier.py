@@ -78,7 +78,9 @@ def _hash_now(module: nn.Module) -> str:
     """Return `hash_of` a network, computed again where its weights were written to."""
     entries = (t for t in module.state_dict().values() if isinstance(t, Tensor))
     plain = [t for t in entries if not (t.is_quantized or t.is_complex())]
-    sums = tuple(torch.stack([t.sum(dtype=torch.float64) for t in plain]).tolist() if plain else ())
+    # Apple's GPU has no float64; a change of any weight shows in the sum all the same.
+    exact = torch.float32 if plain and plain[0].device.type == "mps" else torch.float64
+    sums = tuple(torch.stack([t.sum(dtype=exact) for t in plain]).tolist() if plain else ())
     cache = cache_of(module)  # which does not see what is written through ``.data``
     if cache.get("hash", (None,))[0] != sums:
         cache["hash"] = sums, hash_of(module)

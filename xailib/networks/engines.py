@@ -11,12 +11,15 @@ import importlib
 import io
 import logging
 import operator
+import os
+import sys
 import time
 import warnings
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from itertools import chain
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -59,14 +62,15 @@ def _onnxruntime(module: nn.Module, example: Tensor) -> Run:
     file = io.BytesIO()
     # The older exporter traces, so that it takes what the newer one refuses, in a fifth of
     # the time.
-    torch.onnx.export(
-        copy.deepcopy(module),
-        (example,),
-        file,  # type: ignore[arg-type]
-        dynamo=False,
-        input_names=["input"],
-        dynamic_axes={"input": {0: "batch"}},
-    )
+    with _mute():  # where it fails, torch's own code prints the whole graph
+        torch.onnx.export(
+            copy.deepcopy(module),
+            (example,),
+            file,  # type: ignore[arg-type]
+            dynamo=False,
+            input_names=["input"],
+            dynamic_axes={"input": {0: "batch"}},
+        )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()  # several processes may share the cores
     session = onnxruntime.InferenceSession(
@@ -155,6 +159,20 @@ SET_UPS: Mapping[str, Callable[[nn.Module, Tensor], Run]] = MappingProxyType(
         "fused": _fused,
     }
 )
+
+
+@contextmanager
+def _mute() -> Iterator[None]:
+    """Drop what is written to standard output, also by compiled code."""
+    sys.stdout.flush()
+    with Path(os.devnull).open("w") as nothing, redirect_stdout(nothing):
+        before = os.dup(1)
+        try:
+            os.dup2(nothing.fileno(), 1)
+            yield
+        finally:
+            os.dup2(before, 1)
+            os.close(before)
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from types import MappingProxyType
 from typing import TypeVar
 
 import torch
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, Float64, Shaped
 from torch import Tensor, nn
 
 from xailib.errors import InputError, UnavailableError, unknown_name
@@ -51,6 +51,7 @@ ENGINES = ("auto", *_WORTH, "eager")
 # score (at least 1): further away it is another network.
 TOLERANCES: Mapping[str, float] = MappingProxyType({"exact": 1e-3, "tf32": 5e-3, "half": 5e-2})
 PRECISIONS = tuple(TOLERANCES)
+ROUNDING = 8 * 2.0**-23  # of float32: sums in another order differ by some of its roundings
 
 
 @dataclass(frozen=True)
@@ -417,3 +418,9 @@ def _fp32(name: str) -> Iterator[None]:
     finally:
         for place, value in zip(places, before, strict=True):
             place.fp32_precision = value
+
+
+def double(tensor: Shaped[Tensor, "*shape"]) -> Float64[Tensor, "*shape"]:
+    """Return a tensor in float64, on the host where its device has none (Apple's GPU)."""
+    here = tensor.cpu() if tensor.device.type == "mps" else tensor
+    return here.to(torch.float64)

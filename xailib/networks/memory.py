@@ -112,7 +112,7 @@ def upload(
 def download(*tensors: Shaped[Tensor, "..."]) -> Callable[[], list[Shaped[np.ndarray, "..."]]]:
     """Start to copy tensors to the host; the function returned waits for them alone."""
     if not tensors[0].is_cuda:
-        return lambda: [tensor.detach().numpy() for tensor in tensors]
+        return lambda: [tensor.detach().cpu().numpy() for tensor in tensors]
     hosts = [torch.empty(t.shape, dtype=t.dtype, pin_memory=True) for t in tensors]
     for host, tensor in zip(hosts, tensors, strict=True):
         host.copy_(tensor.detach(), non_blocking=True)
