@@ -290,11 +290,12 @@ class Cam:
     ) -> list[Float[np.ndarray, "images targets ..."]]:
         """Return maps, by how much the layer moves the score, and the sums of absolute terms."""
         raw, moved, terms = [], [], []
-        for one in gradients:
-            sizes = np.abs(activations), np.abs(one)
-            raw.append(combined(self.method, activations, one))
-            moved.append((sizes[0] * sizes[1]).sum((1, 2, 3)))
-            terms.append(combined(self.method, *sizes).max((1, 2)))
+        with np.errstate(all="ignore"):  # what overflows is said by its layer
+            for one in gradients:
+                sizes = np.abs(activations), np.abs(one)
+                raw.append(combined(self.method, activations, one))
+                moved.append((sizes[0] * sizes[1]).sum((1, 2, 3)))
+                terms.append(combined(self.method, *sizes).max((1, 2)))
         return [np.stack(column, axis=1) for column in (raw, moved, terms)]
 
     def _chosen(self, logits: Float[Tensor, "images classes"]) -> Int[Tensor, "images targets"]:

@@ -15,8 +15,10 @@ def overlay(view: figures.Pixels, explanation: Explanation | None) -> figures.Pi
 
     Of a map that says nothing the words of `xailib.report.figures.style.drawn`.
     """
-    if explanation is None or explanation.signed or explanation.no_signal:
-        return explanation and figures.drawn(view, explanation)
+    if explanation is None:
+        return None
+    if explanation.signed or explanation.no_signal:
+        return figures.drawn(view, explanation)
     top = np.quantile(explanation.saliency, 0.99)  # of a gradient, a few pixels outshine all else
     return figures.heat(view, (explanation.saliency / (top or 1)).clip(0, 1).astype(np.float32))
 
