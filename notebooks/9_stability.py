@@ -343,8 +343,8 @@ display(
         + f". The exact LIME weights and the exact Shapley values have a mean rank correlation of {like:.2f}: even without sampling error they are two "
         "different quantities."
         + (
-            f" With more superpixels than here the advantage grows: by the variance above, on {segmentation}'s superpixels, *{best}* takes {average[best]:.0%}."
-            if designs
+            f" That is {usable.min() / 1000:.0%}; on {segmentation}'s superpixels, by the variance above, it is {average[usable.idxmin()]:.0%}."
+            if designs and usable.idxmin() in average
             else ""
         )
         + " The report draws orthogonal samples by default; `design: independent` is lime's way."
