@@ -120,7 +120,7 @@ def truth_chart(errors: pd.DataFrame, stops: pd.DataFrame, samples: int) -> Figu
         figure = Figure(figsize=(6.2, 3.4))
         axis = figure.subplots()
         for place, (design, row) in enumerate(mean.iterrows()):
-            look = {"color": PALETTE[place % len(PALETTE)], "marker": "os^Dv<"[place % 6]}
+            look = {"color": SHADES[place % len(SHADES)], "marker": "os^Dv<"[place % 6]}
             axis.plot(row.index, row, ms=4, label=str(design), **look)
             own = stops[stops["design"] == design]
             if len(own):
