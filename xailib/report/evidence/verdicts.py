@@ -93,6 +93,7 @@ def _claims() -> Iterator[Test]:
         "mean step between neighbouring pixels, relative reduction from Grad-CAM to ScoreCAM",
         lambda wide: 1 - wide["scorecam", "step"] / wide["gradcam", "step"],
         "task-cam",
+        least=MARGIN,
     )
     yield Test(
         "claim",
@@ -100,6 +101,7 @@ def _claims() -> Iterator[Test]:
         "share of the view above half of the maximum, Grad-CAM minus ScoreCAM",
         lambda wide: wide["gradcam", "above_half"] - wide["scorecam", "above_half"],
         "task-cam",
+        least=MARGIN,
     )
     yield Test(
         "claim",
