@@ -128,8 +128,7 @@ def truth_chart(errors: pd.DataFrame, stops: pd.DataFrame, samples: int) -> Figu
             if len(own):
                 middle = own[["samples", "error"]].mean()
                 axis.plot(*middle, ls="", ms=9, mfc="white", **look)
-        usual: Any = mean.loc["independent", samples]
-        axis.axhline(usual, color="0.4", ls="--", lw=0.9)
+        axis.axhline(mean[samples].to_dict()["independent"], color="0.4", ls="--", lw=0.9)
         axis.set(xscale="log", yscale="log", xlabel="samples", ylabel="relative error of a weight")
         for line, values in ((axis.xaxis, mean.columns), (axis.yaxis, (0.03, 0.05, 0.1, 0.2, 0.3))):
             line.set_major_locator(FixedLocator([float(value) for value in values]))
