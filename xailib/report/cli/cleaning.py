@@ -34,7 +34,7 @@ def results(folder: str | None, as_json: bool) -> None:
     if folder:
         root = next((p for p in (root / folder, Path(folder).absolute()) if p.is_dir()), root)
         if root.name != Path(folder).name:
-            raise InputError(f"folder: no {folder!r}, neither here nor in {str(root)!r}")
+            raise InputError(f"folder: no {folder!r} in the current folder or in {str(root)!r}")
     runs, rows = [], []
     for file in sorted(root.rglob(MANIFEST)):
         manifest = read_manifest(file.parent)

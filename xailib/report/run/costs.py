@@ -53,7 +53,7 @@ def estimates(
 
     A job takes as long as last time, or, a part of a task, as long as the other parts did: seconds
     and disk in proportion to the units of work. What has not run with this network is looked up in
-    the table, and what the network takes is told by the task's pace, where that is known.
+    the table; what the network takes follows from the task's pace, where that is known.
     """
     found: dict[str, Cost | None] = {}
     parts: dict[tuple[Path, str], list[dict[str, Any]]] = {}
