@@ -1,5 +1,7 @@
 """Figures of LIME's repeatability: tables of `xailib.evaluate.stability` in, figures out."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from jaxtyping import Float32
@@ -120,7 +122,7 @@ def truth_chart(errors: pd.DataFrame, stops: pd.DataFrame, samples: int) -> Figu
         figure = Figure(figsize=(6.2, 3.4))
         axis = figure.subplots()
         for place, (design, row) in enumerate(mean.iterrows()):
-            look = {"color": PALETTE[place % len(PALETTE)], "marker": "os^Dv<"[place % 6]}
+            look: Any = {"color": SHADES[place % len(SHADES)], "marker": "os^Dv<"[place % 6]}
             axis.plot(row.index, row, ms=4, label=str(design), **look)
             own = stops[stops["design"] == design]
             if len(own):
@@ -132,7 +134,7 @@ def truth_chart(errors: pd.DataFrame, stops: pd.DataFrame, samples: int) -> Figu
             line.set_major_locator(FixedLocator([float(value) for value in values]))
             line.set_minor_locator(NullLocator())
             line.set_major_formatter(ScalarFormatter())
-        figure.legend(loc="outside right center")
+        legend(figure, *axis.get_legend_handles_labels())
     return figure
 
 
