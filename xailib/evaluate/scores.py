@@ -15,7 +15,7 @@ from scipy.stats import rankdata
 from xailib.compare.intervals import decided, holm, paired
 from xailib.errors import InputError
 
-# Each measure, and which values of it speak for an explanation.
+# Each measure, and which values of it support an explanation.
 BETTER = MappingProxyType(
     {
         "deletion": "lower",
