@@ -17,7 +17,7 @@ from PIL import Image, features
 
 from xailib.compare.localisation import load_boxes
 from xailib.dissect.concepts import load_concepts
-from xailib.dissect.descriptions import read_descriptions
+from xailib.dissect.label import read_descriptions
 from xailib.errors import XailibError
 from xailib.images.decode import read_file
 

@@ -75,7 +75,7 @@ def show_run(app: Sphinx, docname: str, source: list[str]) -> None:
             _fold(cell, code)
             outputs = shown.without_captions(cell["outputs"])
             cells += shown.sections(outputs, run)
-            cell["outputs"] = [shown.as_markdown(output, run) for output in outputs]
+            cell["outputs"] = shown.as_outputs(outputs, run)
         cells.append(cell)
     manifest = json.loads((run / "manifest.json").read_text())
     notebook["cells"] = [*cells, provenance.cell(manifest, run, app.config)]

@@ -2,6 +2,7 @@
 
 import json
 from html import escape
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ def sections(outputs: list[dict[str, Any]], run: Path) -> list[dict[str, Any]]:
             {**published, "table": "".join(output["data"]["text/html"]), "run": place_of(run)}
         )
         texts.append(
-            f"({published['name']})=\n## {published['explorer']}\n\n"
+            f"({published['name']})=\n## {published['heading']}\n\n"
             f"```{{explorer}}\n{body}\n```\n\n{_links(published, run)}\n"
         )
     if found:
@@ -45,6 +46,26 @@ def sections(outputs: list[dict[str, Any]], run: Path) -> list[dict[str, Any]]:
         {"cell_type": "markdown", "id": f"explorer-{n}", "metadata": {}, "source": text}
         for n, text in enumerate(texts)
     ]
+
+
+def as_outputs(outputs: list[dict[str, Any]], run: Path) -> list[dict[str, Any]]:
+    """Return a cell's outputs as the site shows them, neighbours with a tab's name as tabs."""
+
+    def tab(output: dict[str, Any]) -> str:
+        return output.get("metadata", {}).get("xailib", {}).get("tab", "")
+
+    shown: list[dict[str, Any]] = []
+    for tabbed, group in groupby(outputs, lambda output: bool(tab(output))):
+        if not tabbed:
+            shown += [as_markdown(output, run) for output in group]
+            continue
+        items = [
+            f":::::{{tab-item}} {tab(output)}\n:sync: {tab(output)}\n\n"
+            f"{as_markdown(output, run)['data']['text/markdown']}\n:::::\n"
+            for output in group
+        ]
+        shown.append(_markdown("::::::{tab-set}\n" + "\n".join(items) + "\n::::::\n"))
+    return shown
 
 
 def as_markdown(output: dict[str, Any], run: Path) -> dict[str, Any]:
@@ -74,6 +95,10 @@ def as_markdown(output: dict[str, Any], run: Path) -> dict[str, Any]:
             f'aria-label="Table: {label}">\n\n{table}\n\n'
             f"</div>\n\n{{.table-caption}}\n{published['caption']} {links}\n"
         )
+    return _markdown(text)
+
+
+def _markdown(text: str) -> dict[str, Any]:
     return {"output_type": "display_data", "metadata": {}, "data": {"text/markdown": text}}
 
 
@@ -160,7 +185,7 @@ class Gallery(SphinxDirective):
         figure += nodes.paragraph("", told["alt"], classes=["visually-hidden"])
         for label, cells in gallery["rows"]:
             row = _div("gallery-row")
-            for title, path in cells:
+            for title, path, said in cells:
                 words = nodes.paragraph("", title)
                 if path:
                     image = nodes.image(
@@ -168,7 +193,7 @@ class Gallery(SphinxDirective):
                     )
                     row += _div("gallery-cell", image, words)
                 else:
-                    row += _div("gallery-cell", nodes.paragraph("", "not computed"), words)
+                    row += _div("gallery-cell", nodes.paragraph("", said), words)
             figure += _div("", nodes.paragraph("", label, classes=["gallery-label"]), row)
         if gallery["key"] or gallery["scales"]:
             figure += nodes.raw("", _key_html(gallery), format="html")
@@ -184,7 +209,7 @@ def _key_html(gallery: dict[str, Any]) -> str:
     """Return what a gallery's colours mean: a box a colour, a bar a scale."""
     boxes = "".join(
         f'<span class="live-key"><i style="background: {colour}"></i>{escape(name)}</span>'
-        for name, colour in gallery["key"].items()
+        for name, colour in gallery["key"]  # pairs: a notebook sorts what has names
     )
     bars = "".join(
         f'<p class="live-bar">{low}<span class="live-scale" aria-hidden="true" '
@@ -213,7 +238,7 @@ class Explorer(SphinxDirective):
         caption = nodes.caption("", "", *self.parse_inline(told["caption"])[0])
         table = (
             '<div class="xailib-table" tabindex="0" role="region" '
-            f'aria-label="Scores of {told["explorer"]}">{told["table"]}</div>'
+            f'aria-label="Scores of {escape(told["explorer"])}">{told["table"]}</div>'
         )
         legend = nodes.legend("", nodes.raw("", table, format="html"), *_live(told))
         figure = nodes.figure("", views, caption, legend, classes=["explorer"])

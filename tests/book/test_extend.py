@@ -9,6 +9,7 @@ from conftest import ROOT
 
 from xailib.compare.iou import lime_cam_agreement
 from xailib.explain.lime import explain_lime
+from xailib.images.probe import ProbeImage, ProbeSet
 
 
 def printed(heading: str) -> str:
@@ -28,6 +29,23 @@ def test_the_method_of_the_how_to_runs_and_compares():
     lime = explain_lime(classifier, photograph, num_samples=20, segments="slic")
     table = lime_cam_agreement([lime], [found])
     assert set(table["cam"]) == {"brightness"}
+
+
+def test_the_labels_of_the_how_to_are_certified_where_they_should_be():
+    rng = np.random.default_rng(0)
+    probe = ProbeSet(
+        "made",
+        tuple(
+            ProbeImage(str(n), "none", "0" * 64, label=word, place=n)
+            for n, word in enumerate(["kitchen", "beach", "sky"] * 60)
+        ),
+    )
+    beach = np.arange(180) % 3 == 1
+    units = np.column_stack([beach + 0.3 * rng.normal(size=180), rng.normal(size=180)])
+    names = {"probe": probe, "units": units}
+    names |= {n: rng.normal(size=(180, 200)) for n in ("random_units", "other_random_units")}
+    exec(compile(printed("Labels without an encoder"), "extend.md", "exec"), names)
+    assert names["reliable"][["unit", "concept"]].to_numpy().tolist() == [[0, "beach"]]
 
 
 def checked_commands(text: str) -> int:

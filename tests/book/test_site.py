@@ -99,21 +99,24 @@ def test_the_unit_browser_searches_filters_and_sorts(page, address):
     page.goto(f"{address}/notebooks/1_clip_dissect.html")
     status = page.locator(".unit-browser [role=status]")
     total = int(status.inner_text().split(" of ")[1].split()[0])
-    assert total > 1000
-    cells = page.locator(".unit-browser tbody tr td:nth-child(3)")
+    assert total > 2901
+    cells = page.locator(".unit-browser tbody tr td:nth-child(4)")
     word = cells.first.inner_text()
+    assert word != "no reliable label"  # certified units come first
     page.get_by_label("Search concepts").fill(word)
-    assert set(cells.all_inner_texts()) == {word}
+    assert all(word in text for text in cells.all_inner_texts())
     found = int(status.inner_text().split()[0])
-    page.get_by_label("Layer").select_option("classifier")
+    page.get_by_label("Layer").select_option("ImageNet, fc")
     assert int(status.inner_text().split()[0]) <= found < total
-    assert set(page.locator(".unit-browser tbody tr td:nth-child(1)").all_inner_texts()) <= {
-        "classifier"
-    }
+    assert set(page.locator(".unit-browser tbody tr td:nth-child(2)").all_inner_texts()) <= {"fc"}
+    page.get_by_label("Search concepts").fill("no such word")
+    assert "no concept contains these words" in status.inner_text()
     page.get_by_label("Search concepts").fill("")
-    page.locator(".unit-browser th button", has_text="similarity").press("Enter")
-    values = page.locator(".unit-browser tbody tr td:nth-child(4)").all_inner_texts()
+    values = page.locator(".unit-browser tbody tr td:nth-child(5)").all_inner_texts()
     assert values == sorted(values, key=float, reverse=True)
+    page.locator(".unit-browser th button", has_text="score").press("Enter")
+    rising = page.locator(".unit-browser tbody tr td:nth-child(5)").all_inner_texts()
+    assert rising == sorted(rising, key=float) != values
     milliseconds = page.evaluate(
         """() => { const input = document.querySelector('.unit-browser input');
         return Math.min(...['d', 'do', 'dog', 'do', 'd'].map((word) => {
@@ -124,11 +127,47 @@ def test_the_unit_browser_searches_filters_and_sorts(page, address):
     )
     assert milliseconds < 100  # the best of five: other work on the machine is not ours
     page.get_by_label("Search concepts").fill("")
-    sheet = page.locator(".unit-browser .thumb").first.evaluate(
+    page.get_by_label("Layer").select_option(label="tf_efficientnet_lite0, this run, classifier")
+    row = page.locator(".unit-browser tbody tr").first
+    thumbs = row.locator(".thumb")
+    assert thumbs.count() == 5
+    names = [thumb.get_attribute("aria-label").split("-crop")[0] for thumb in thumbs.all()]
+    assert len(set(names)) == 5  # five photographs, never five parts of one
+    sheet = thumbs.first.evaluate(
         "e => fetch(getComputedStyle(e).backgroundImage.slice(5, -2)).then(r => r.status)"
     )
     assert sheet == 200
     assert page.wrong == []
+
+
+@pytest.mark.parametrize("width", [1300, 390])
+def test_a_units_card_opens_by_its_address(page, address, width):
+    page.set_viewport_size({"width": width, "height": 800})
+    page.goto(f"{address}/notebooks/1_clip_dissect.html#unit-ImageNet-layer4-12")
+    card = page.locator(".unit-card")
+    expect(card.get_by_role("heading")).to_contain_text("ImageNet, layer4, unit 12")
+    for fact in ("certificate", "95 % interval", "AUPRC", "best composition of two"):
+        expect(card.locator("dt", has_text=fact).first).to_be_visible()
+    assert card.locator(".photograph, .thumb").count() == 5
+    counts = card.locator(".histogram").get_attribute("aria-label")
+    assert sum(map(int, re.findall(r"\d+", counts.split(":")[1]))) == 1735
+    expect(card).to_be_in_viewport()
+    box = card.bounding_box()
+    assert box["x"] >= 0
+    assert box["x"] + box["width"] <= width
+    page.locator(".unit-browser tbody a").first.click()
+    expect(card.get_by_role("heading")).not_to_contain_text("layer4, unit 12")
+    assert page.wrong == []
+
+
+def test_two_networks_stand_side_by_side_as_tabs(page, address):
+    page.goto(f"{address}/notebooks/1_clip_dissect.html")
+    sets = page.locator(".sd-tab-set")
+    assert sets.count() == 4  # bars and scatter, published and our own
+    for one in sets.all():
+        assert one.locator("figure").count() == 2
+        assert one.locator("figure:visible").count() == 1
+    assert sets.first.locator("label").all_inner_texts() == ["ImageNet", "Places365"]
 
 
 def test_data_behind_a_figure_can_be_downloaded(page, address):

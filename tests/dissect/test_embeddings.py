@@ -12,9 +12,8 @@ import pytest
 from conftest import ROOT
 
 from xailib.dissect import blocks
-from xailib.dissect.activations import record_activations
+from xailib.dissect.activations import record_activations, record_embeddings
 from xailib.dissect.concepts import from_names
-from xailib.dissect.embeddings import record_embeddings
 from xailib.dissect.label import label_units
 from xailib.errors import InputError
 from xailib.images.probe import load_probe
@@ -84,7 +83,7 @@ import os, signal, sys
 sys.path.insert(0, sys.argv[1])
 from test_embeddings import Colours
 from xailib.dissect import blocks
-from xailib.dissect.embeddings import record_embeddings
+from xailib.dissect.activations import record_embeddings
 from xailib.images.probe import load_probe
 blocks.IMAGES = 16
 class Killed(Colours):

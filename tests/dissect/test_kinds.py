@@ -6,7 +6,7 @@ import pytest
 from scipy.stats import hypergeom
 
 from xailib.dissect.concepts import load_concepts
-from xailib.dissect.kinds import UNKNOWN, compare_kind, counted, kinds_of
+from xailib.dissect.kinds import UNKNOWN, compare_concepts, compare_kind, counted, kinds_of
 from xailib.errors import InputError
 from xailib.report.figures.units import kinds_chart, share_chart
 
@@ -117,3 +117,17 @@ def test_a_network_of_places_carries_more_scenes_than_one_of_objects(shared, tmp
     found = compare_kind(*labelled, concepts.kinds)
     assert found.odds_low > 1
     assert found.p < 0.01
+
+
+def test_concepts_of_two_networks_are_compared_layer_by_layer():
+    one = pd.DataFrame({"layer": ["a"] * 4 + ["out"] * 2})
+    one["concept"] = ["dog", "dog", "sky", None, "dog", "cat"]
+    two = pd.DataFrame({"layer": ["b"] * 3 + ["out"], "concept": ["sky", "sea", "sea", None]})
+    found = compare_concepts(one, two)
+    assert found["layer"].tolist() == ["a and b", "out"]
+    first = found.iloc[0]
+    assert (first["concepts_first"], first["concepts_second"], first["shared"]) == (2, 2, 1)
+    assert first["share_first"] == first["share_second"] == pytest.approx(1 / 3)
+    assert first["low_first"] < 1 / 3 < first["high_first"]
+    assert (first["only_first"], first["only_second"]) == ("dog", "sea")
+    assert np.isnan(found["low_second"][1])

@@ -5,8 +5,13 @@ import pandas as pd
 import pytest
 
 from xailib.dissect.concepts import from_names
-from xailib.dissect.descriptions import read_descriptions
-from xailib.dissect.label import check_measure, evaluate_output_units, label_units
+from xailib.dissect.label import (
+    check_measure,
+    evaluate_output_units,
+    label_units,
+    read_descriptions,
+    saturated,
+)
 from xailib.dissect.similarity import MEASURES, soft_wpmi
 from xailib.errors import InputError
 
@@ -43,6 +48,32 @@ def case():
         "out": (images @ texts[:12].T).astype(np.float32),
     }
     return activations, images, texts, concepts
+
+
+def test_of_a_photographs_crops_only_the_most_activating_is_named(case):
+    activations, images, texts, concepts = case
+    photographs = np.repeat(np.arange(100), 4)
+    ids = [f"{place}-{crop}" for place in range(100) for crop in range(4)]
+    table = label_units(
+        activations, images, texts, concepts, ids=ids, photographs=photographs.tolist()
+    )
+    for row in table.itertuples():
+        values = activations[row.layer][:, row.unit].reshape(100, 4)
+        order = np.argsort(-values.max(1), kind="stable")[:5]
+        assert row.top_images == [f"{place}-{values[place].argmax()}" for place in order]
+
+
+def test_soft_wpmi_at_its_bound_is_said_to_be():
+    """A unit that alone fits its concept reaches log(units) whatever the fit is."""
+    probabilities = np.full((60, 4), 1e-3, np.float32)
+    probabilities[:30, 0] = 1 - 3e-3
+    activations = np.random.default_rng(0).normal(size=(60, 5)).astype(np.float32)
+    activations[:30, 0] += 20
+    activations[30:, 1:] += 20
+    scores = soft_wpmi(np.log(probabilities), activations, top_k=30, a=1.0)
+    table = pd.DataFrame({"layer": "out", "unit": range(5), "similarity": scores.max(1).values})
+    assert table["similarity"][0] == pytest.approx(np.log(5), abs=1e-3)
+    assert saturated(table).tolist() == [True, False, False, False, False]
 
 
 @pytest.mark.parametrize("measure", MEASURES)
@@ -84,9 +115,10 @@ def test_the_table_is_what_the_scores_say(case):
     assert not table["dead"].any()
 
 
-def test_a_dead_unit_and_a_single_concept_are_marked(case):
+@pytest.mark.parametrize("level", [0, 3, 3 + 1e-7 * np.arange(400)])
+def test_a_dead_unit_and_a_single_concept_are_marked(case, level):
     activations, images, texts, _ = case
-    activations["mid"][:, 4] = 0
+    activations["mid"][:, 4] = level  # the same on all images, but for rounding
     table = label_units(activations, images, texts[:1], from_names(["word"], ""), top_k=5)
     assert list(np.flatnonzero(table["dead"])) == [4]
     assert (table["concept"] == "word").all()

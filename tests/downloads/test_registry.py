@@ -44,7 +44,7 @@ def test_a_set_states_one_licence():
     by_set: dict[str, set[str]] = {}
     for one in artefacts():
         by_set.setdefault(one.name.partition(":")[0], set()).add(one.licence)
-    assert set(by_set) == {*ARCHIVES, "20k", PLACES365, "clip", "published"}
+    assert set(by_set) == {*ARCHIVES, "20k", PLACES365, "clip", "published", "cosy"}
     assert all(len(licences) == 1 for licences in by_set.values())
 
 
@@ -84,7 +84,7 @@ class Folder:
 
 
 def test_files_are_found_by_their_name_or_their_sets():
-    assert [one.name for one in artefacts(PLACES365)] == [PLACES365, f"{PLACES365}:categories"]
+    assert [one.name for one in artefacts(PLACES365)] == [PLACES365]
     assert artefact(PLACES365).path.endswith(".pth.tar")
     assert len(artefacts("published")) == 62
     with pytest.raises(InputError, match="did you mean broden"):

@@ -1,4 +1,8 @@
+import pickle
+import socket
 from dataclasses import replace
+from types import ModuleType
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -98,6 +102,45 @@ def test_resnet18_from_a_file_is_as_accurate_as_it_should_be(shared):
     assert len(photographs) == 1000
     assert abs(top1(larger, photographs) - 77) <= 1
     assert abs(top1(recipe, photographs) - 75.4) <= 1
+
+
+class Python2Pickler(pickle._Pickler):
+    """Writes text as Python 2 did: as byte strings."""
+
+    dispatch: ClassVar = dict(pickle._Pickler.dispatch)
+
+    def save_bytes(self, text):
+        data = text.encode("latin-1")
+        self.write(pickle.SHORT_BINSTRING + bytes([len(data)]) + data)
+        self.memoize(text)
+
+    dispatch[str] = save_bytes
+
+
+def test_places365_from_a_file_like_the_published_one_needs_no_network(tmp_path, monkeypatch):
+    """A checkpoint of 2017: Python 2, the format before zip files, `module.` before each key."""
+    monkeypatch.setattr(socket, "socket", None)  # whoever opens one fails
+    net = torchvision.models.resnet18(weights=None, num_classes=365)
+    state = {f"module.{k}": v for k, v in net.state_dict().items() if "num_batches" not in k}
+    checkpoint = {"epoch": 90, "arch": "resnet18", "state_dict": state, "best_prec1": 54.7}
+    file = tmp_path / "resnet18_places365.pth.tar"
+    python2 = ModuleType("python2")
+    python2.Pickler = Python2Pickler
+    python2.dump = lambda value, file, protocol: Python2Pickler(file, protocol).dump(value)
+    torch.save(
+        checkpoint,
+        file,
+        pickle_module=python2,
+        pickle_protocol=2,
+        _use_new_zipfile_serialization=False,
+    )
+    text = b"module.fc.weight"
+    assert pickle.SHORT_BINSTRING + bytes([len(text)]) + text in file.read_bytes()
+    found = load_classifier("resnet18_places365", file)
+    assert torch.equal(found.module.fc.weight, net.fc.weight)
+    assert len(set(found.class_names)) == 365
+    assert found.class_names[:2] == ("airfield", "airplane cabin")
+    assert found.class_names[-1] == "zen garden"
 
 
 def test_a_users_own_network_by_file(shared):

@@ -1,4 +1,4 @@
-"""Activations of units on probe images, recorded once, resumable, and safe to use again."""
+"""Activations of units, and embeddings, of probe images: recorded once and used again."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby, islice
@@ -11,8 +11,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from xailib.dissect.blocks import Recording, record
+from xailib.encoders.clip import ClipEncoder
+from xailib.encoders.crops import Rows, batches
+from xailib.encoders.load import ConseEncoder, Encoder
 from xailib.errors import InputError
 from xailib.explain.cam.layout import Layout, layout_of
+from xailib.images.load import Photograph
 from xailib.images.pool import Crop, crops
 from xailib.images.probe import ProbeSet
 from xailib.networks import layers as layer_tools
@@ -90,7 +94,8 @@ def record_activations(
     pool : {"avg", "max"}
         Over space, or over tokens.
     dtype : {"float16", "float32"}
-        On the disk: 2 or 4 bytes for each unit and image.
+        On the disk: 2 or 4 bytes for each unit and image. A layer whose values half precision
+        cannot hold is recorded in float32 all the same.
     batch_size : int, optional
         Images at a time; by default as many as the device takes well.
     workers : int, optional
@@ -213,3 +218,58 @@ def _check_finite(name: str, values: Tensor, ids: Sequence[str]) -> None:
     if bad.any():
         image = ids[int(bad.nonzero()[0])]
         raise InputError(f"activations: layer {name!r} is not finite for the image {image!r}")
+
+
+def record_embeddings(
+    encoder: Encoder, probe: ProbeSet, *, folder: str | Path, workers: int | None = None
+) -> Recording:
+    """Record the encoder's rows of the probe images, as the table ``"embeddings"``.
+
+    What labels are then chosen from, of which layers and by which measure, does not matter to
+    them. Only blocks that the folder does not hold yet are recorded.
+
+    Parameters
+    ----------
+    encoder : Encoder
+        Any of `xailib.encoders.load.load_encoder`.
+    probe : ProbeSet
+        What it is shown.
+    folder : str or path
+        Where blocks are stored, also those of other encoders or images.
+    workers : int, optional
+        Processes that read images ahead, by default `xailib.images.pool.workers_for` the device.
+
+    Returns
+    -------
+    Recording
+        Its table is (probe, dimensions) float32: unit rows in the probe set's order.
+
+    Raises
+    ------
+    InputError
+        For too little room, or rows that are not finite.
+    StorageError
+        If the disk is full, or may not be written to.
+    """
+    wanted = {"encoder": f"{encoder.name}@{encoder.sha256}", "dtype": "float32"}
+    device = getattr(encoder, "device", torch.device("cpu"))
+
+    def read(part: ProbeSet) -> Iterator[Crop] | Iterator[Photograph]:
+        if isinstance(encoder, ClipEncoder | ConseEncoder):  # whose crops others can make
+            return crops(part, encoder.preprocessing.crop, device, workers)
+        return part.photographs()
+
+    return record(
+        folder, wanted, probe, read, lambda images, _: _embedded(encoder, images, enough(device))
+    )
+
+
+def _embedded(
+    encoder: Encoder, images: Iterator[Crop] | Iterator[Photograph], batch_size: int
+) -> Iterator[dict[str, Rows]]:
+    for batch in batches(images, batch_size):
+        rows = encoder.encode_images(batch)
+        finite = np.isfinite(rows).all(1)
+        if not finite.all():
+            raise InputError(f"encoder: not finite for the image {batch[finite.argmin()].id!r}")
+        yield {"embeddings": rows}

@@ -8,9 +8,11 @@ import pandas as pd
 from scipy.stats import fisher_exact
 from scipy.stats.contingency import odds_ratio
 
+from xailib.compare.intervals import share_interval
 from xailib.errors import InputError, unknown_name
 
 UNKNOWN = "not in the lexicon"
+_EXAMPLES = 5  # concepts named
 
 
 def kinds_of(labels: pd.DataFrame, kinds: Mapping[str, str]) -> pd.DataFrame:
@@ -19,7 +21,7 @@ def kinds_of(labels: pd.DataFrame, kinds: Mapping[str, str]) -> pd.DataFrame:
     A concept whose kind is not in the lexicon counts as `UNKNOWN`. Dead units, which answer
     to nothing, are left out where the table marks them.
     """
-    labels = _alive(labels)
+    labels = alive(labels)
     counts = labels.assign(kind=_kinds(labels, kinds)).groupby(["layer", "kind"], sort=False).size()
     table = counts.rename("units").reset_index()
     return table.assign(share=table["units"] / table.groupby("layer")["units"].transform("sum"))
@@ -105,7 +107,7 @@ def compare_kind(
     carried = []
     for name, labels in (("first", first), ("second", second)):
         layers = list(dict.fromkeys(labels["layer"]))[-last:]
-        chosen = _alive(labels[labels["layer"].isin(layers)])
+        chosen = alive(labels[labels["layer"].isin(layers)])
         if chosen.empty:
             raise InputError(f"{name}: the table has no unit in its last layers that is not dead")
         carried.append((_kinds(chosen, kinds) == kind).to_numpy())
@@ -126,7 +128,49 @@ def compare_kind(
     )
 
 
-def _alive(labels: pd.DataFrame) -> pd.DataFrame:
+def compare_concepts(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
+    """Compare the concepts of two networks' labels, layer by layer in their order.
+
+    Parameters
+    ----------
+    first, second : DataFrame
+        layer and concept of each unit; a missing concept is no label.
+
+    Returns
+    -------
+    DataFrame
+        One row for each pair of layers: layer (both names), concepts_first, concepts_second and
+        shared (distinct ones), and for each network the share of its labelled units whose concept
+        the other has too, with Wilson's interval: share_first, low_first, high_first, and so on;
+        only_first, only_second: the most frequent concepts that the other has not.
+    """
+    layers = zip(*(dict.fromkeys(table["layer"]) for table in (first, second)), strict=False)
+    rows = []
+    for pair in layers:
+        named = [
+            table.loc[table["layer"] == layer, "concept"].dropna()
+            for table, layer in zip((first, second), pair, strict=True)
+        ]
+        sets = [set(names) for names in named]
+        row: dict[str, float | str] = {"layer": " and ".join(dict.fromkeys(pair))}
+        row["shared"] = len(sets[0] & sets[1])
+        for which, names, other in zip(("first", "second"), named, reversed(sets), strict=True):
+            inside = int(names.isin(other).sum())
+            low, high = share_interval(inside, len(names)) if len(names) else (np.nan, np.nan)
+            row |= {
+                f"concepts_{which}": names.nunique(),
+                f"share_{which}": inside / max(len(names), 1),
+                f"low_{which}": low,
+                f"high_{which}": high,
+                f"only_{which}": ", ".join(
+                    names[~names.isin(other)].value_counts().head(_EXAMPLES).index
+                ),
+            }
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def alive(labels: pd.DataFrame) -> pd.DataFrame:
     """Return the units that answer to something, where the table marks which."""
     return labels[~labels["dead"]] if "dead" in labels else labels
 

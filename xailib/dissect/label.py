@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from inspect import signature
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,14 @@ from torch import Tensor
 from xailib.compare.intervals import CONFIDENCE, mean_interval, share_interval
 from xailib.dissect.concepts import Concepts
 from xailib.dissect.evidence import as_tensor, product
-from xailib.dissect.similarity import MEASURES, check_top_k, extremes, top_images
+from xailib.dissect.kinds import alive
+from xailib.dissect.similarity import MEASURES, check_top_k, constant, extremes, top_images
 from xailib.encoders.load import Encoder
 from xailib.errors import InputError, unknown_name
+from xailib.networks.forward import double
 
+_PUBLISHED = ["layer", "unit", "description", "similarity"]
+_BOUND = 1e-3  # so near to the bound is at it
 _ROWS = 64  # units at a time: with 20,000 concepts 10 MB
 
 
@@ -30,6 +35,7 @@ def label_units(
     ids: Sequence[str] | None = None,
     measure: str = "soft_wpmi",
     top_count: int = 5,
+    photographs: Sequence[int] | None = None,
     device: str | torch.device = "auto",
     **parameters: Any,
 ) -> pd.DataFrame:
@@ -53,6 +59,9 @@ def label_units(
         A key of `xailib.dissect.similarity.MEASURES`.
     top_count : int
         How many of a unit's most activating probe images to name.
+    photographs : sequence of int, optional
+        Of which photograph each probe image is, rising: of one photograph's crops only the most
+        activating is named.
     device : str or torch.device
         Where to compute, as in `xailib.networks.classifier.load_classifier`.
     **parameters
@@ -64,8 +73,8 @@ def label_units(
         One row for each unit: layer, unit, concept, similarity, runner_up (the second best
         concept), margin (by how much it is behind), zscore (the similarity minus the unit's mean
         over concepts, in its standard deviations: comparable across layers), dead (the unit is
-        the same on all probe images, so that its label means nothing), top_images (ids, the
-        most activating first).
+        the same on all probe images, but for rounding, so that its label means nothing),
+        top_images (ids, the most activating first).
 
     Raises
     ------
@@ -83,7 +92,9 @@ def label_units(
     parts = scores.split([table.shape[1] for table in tables.values()])
     return pd.concat(
         [
-            unit_table(layer, part, concepts, _top_ids(table, ids, top_count), dead[layer])
+            unit_table(
+                layer, part, concepts, _top_ids(table, ids, top_count, photographs), dead[layer]
+            )
             for (layer, table), part in zip(tables.items(), parts, strict=True)
         ],
         ignore_index=True,
@@ -115,7 +126,7 @@ def unit_table(
     names = np.array(concepts.names, dtype=object)
     greatest = scores.max(1)
     # Some rows at a time: a table in double precision would be the largest thing in memory.
-    moments = [torch.std_mean(part.double(), 1, correction=0) for part in scores.split(_ROWS)]
+    moments = [torch.std_mean(double(part), 1, correction=0) for part in scores.split(_ROWS)]
     spread, centre = (torch.cat(some).cpu().numpy() for some in zip(*moments, strict=True))
     scores.scatter_(1, greatest.indices[:, None], -torch.inf)
     behind = scores.max(1)
@@ -138,6 +149,16 @@ def unit_table(
             "top_images": [list(images) for images in top],
         }
     )
+
+
+def saturated(labels: pd.DataFrame) -> pd.Series:
+    """Return which units' soft-WPMI is at its bound, the logarithm of their layer's units.
+
+    There a value says that no other unit of the layer fits the concept, not how well this one
+    does: it cannot be compared.
+    """
+    bound = np.log(labels.groupby("layer")["unit"].transform("size"))
+    return (labels["similarity"] > bound - _BOUND).rename("saturated")
 
 
 def check_measure(measure: str, probe: int, **parameters: Any) -> None:
@@ -229,7 +250,7 @@ def evaluate_output_units(
     encoder : Encoder
         Whose text side measures how near a label is to the truth.
     only : collection of int, optional
-        Judge these units, such as the classes known to be in the probe set.
+        Judge these units, such as the classes known to be in the probe set; dead ones never.
     confidence : float
         Of the intervals.
 
@@ -247,6 +268,7 @@ def evaluate_output_units(
         )
     if only is not None:
         table = table[table["unit"].isin(list(only))]
+    table = alive(table)
     if table.empty:
         raise InputError("only: none of the output units is to be judged")
     truth = [" ".join(class_names[unit].split()) for unit in table["unit"]]
@@ -308,13 +330,56 @@ def _dead(layer: str, table: Shaped[Tensor, "_ units"]) -> Bool[np.ndarray, " un
     least, greatest = extremes(table)
     if not (least.isfinite() & greatest.isfinite()).all():
         raise InputError(f"activations: layer {layer!r} has values that are not finite")
-    return (least == greatest).cpu().numpy()
+    return constant(least, greatest).cpu().numpy()
 
 
 def _top_ids(
-    values: Shaped[Tensor, "probe units"], ids: Sequence[str] | None, count: int
+    values: Shaped[Tensor, "probe units"],
+    ids: Sequence[str] | None,
+    count: int,
+    photographs: Sequence[int] | None,
 ) -> list[list[str]]:
     """Return the ids of each unit's most activating images, the most activating first."""
     images = range(len(values)) if ids is None else ids
-    top = top_images(values, min(count, len(values))).T.tolist()  # (units, top)
-    return [[str(images[row]) for row in rows] for rows in top]
+    if photographs is None:
+        top = top_images(values, min(count, len(values))).T.tolist()  # (units, top)
+        return [[str(images[row]) for row in unit] for unit in top]
+    _, sizes = torch.unique_consecutive(torch.tensor(list(photographs)), return_counts=True)
+    best = [part.max(0) for part in values.cpu().split(sizes.tolist())]  # of each photograph
+    first = sizes.cumsum(0) - sizes
+    shown = top_images(torch.stack([one.values for one in best]), min(count, len(best)))
+    rows = torch.stack([one.indices for one in best]) + first[:, None]  # (photographs, units)
+    return [[str(images[row]) for row in unit] for unit in rows.gather(0, shown).T.tolist()]
+
+
+def read_descriptions(path: str | Path) -> pd.DataFrame:
+    """Read labels as CLIP-Dissect publishes them: a CSV with layer, unit, description, similarity.
+
+    Returns
+    -------
+    DataFrame
+        layer, unit, concept and similarity, as `xailib.dissect.label.label_units` names them; what
+        is not in the file is not in the table.
+
+    Raises
+    ------
+    InputError
+        If there is no such file, a column is missing, a value is not a number, or a unit
+        comes twice.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise InputError(f"descriptions: no file {str(path)!r}")
+    try:  # "nan", "null" and "none" are words here
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+        missing = [name for name in _PUBLISHED if name not in table.columns]
+        if missing:
+            raise InputError(f"descriptions: {path.name!r} has no column {', '.join(missing)}")
+        table = table[_PUBLISHED].astype({"unit": "int64", "similarity": "float64"})
+    except InputError:
+        raise
+    except ValueError as error:  # pandas' own errors of parsing are among these
+        raise InputError(f"descriptions: {path.name!r} cannot be read: {error}") from error
+    if table.empty or table.duplicated(["layer", "unit"]).any():
+        raise InputError(f"descriptions: {path.name!r} is empty or names a unit twice")
+    return table.rename(columns={"description": "concept"})

@@ -111,8 +111,8 @@ def score(
     trials = plan(maps, size, steps, percentiles, side, {*curves, "whole"})
     options: Any = {"seed": seed, "side": side, "ties": ties, "blur": blur}
     logits = logits_of(classifier, photograph, maps, trials, batch_size, engine, **options)
-    probabilities = classifier.as_probabilities(logits)[:, index].double().cpu().numpy()
-    scores = logits[:, index].double().cpu().numpy()
+    probabilities = classifier.as_probabilities(logits)[:, index].cpu().numpy().astype(float)
+    scores = logits[:, index].cpu().numpy().astype(float)
     owner = np.array([trial.method for trial in trials])
     kind = np.array([trial.measure for trial in trials])
     fraction = np.array([trial.fraction for trial in trials])

@@ -20,7 +20,7 @@ def published_weights(network: str, weights: str = "") -> list[Artefact]:
     Parameters
     ----------
     network : str
-        One of torchvision's or timm's, or ``resnet18_places365`` (weights, then class names).
+        One of torchvision's or timm's, or ``resnet18_places365``.
     weights : str
         The name of one of torchvision's sets of weights; empty for the default one.
 

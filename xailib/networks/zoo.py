@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import timm
 import torch
@@ -105,6 +106,32 @@ def imagenet_classes() -> tuple[str, ...]:
     return tuple(torchvision.models.ResNet18_Weights.IMAGENET1K_V1.meta["categories"])
 
 
+class Scene(NamedTuple):
+    """One output of the networks of Places365.
+
+    Attributes
+    ----------
+    name : str
+        As published, such as ``"stadium/soccer"``, with spaces between words.
+    setting : {"indoor", "outdoor"}
+        Where it is.
+    group : str
+        What it belongs to, such as ``"water"``; like `setting` assigned by hand for xailib.
+    """
+
+    name: str
+    setting: str
+    group: str
+
+
+@cache
+def places365_scenes() -> tuple[Scene, ...]:
+    """Return the 365 scenes of Places365, in the order of its networks' outputs."""
+    text = resources.files("xailib.networks").joinpath("places365.tsv").read_text(encoding="utf-8")
+    lines = [line.split("\t") for line in text.splitlines() if not line.startswith("#")]
+    return tuple(Scene(name.replace("_", " "), *rest) for name, *rest in lines[1:])
+
+
 def _packaged(name: str, weights: str | Path | None, seed: int) -> Ingredients:
     if weights is not None:
         return _from_timm(name, weights, seed)
@@ -190,21 +217,13 @@ def _from_timm(name: str, weights: str | Path | None, seed: int) -> Ingredients:
 
 def _places365(weights: str | Path | None, seed: int) -> Ingredients:
     module = _build(lambda: torchvision.models.resnet18(weights=None, num_classes=365), seed)
-    preset = torchvision.models.ResNet18_Weights.IMAGENET1K_V1.transforms()
+    preset = from_torchvision(torchvision.models.ResNet18_Weights.IMAGENET1K_V1.transforms())
+    names = tuple(scene.name for scene in places365_scenes())
     if weights == RANDOM:
-        label, sha256 = _random_weights(module, seed)
-        return Ingredients(module, from_torchvision(preset), _numbered(365), label, sha256)
-    published, categories = published_weights(PLACES365)
-    file = published.fetch() if weights is None else existing_file(weights)
+        return Ingredients(module, preset, names, *_random_weights(module, seed))
+    file = published_weights(PLACES365)[0].fetch() if weights is None else existing_file(weights)
     load_file(module, file)
-    beside = file.with_name(categories.path)
-    names_file = beside if beside.is_file() else categories.fetch()
-    lines = names_file.read_text(encoding="utf-8").splitlines()  # "/a/airfield 0"
-    names = tuple(line.split()[0][3:].replace("_", " ") for line in lines if line.strip())
-    if len(names) != 365:
-        raise InputError(f"categories: {str(names_file)!r} has {len(names)} names, not 365")
-    preprocessing = from_torchvision(preset)
-    return Ingredients(module, preprocessing, names, file.name, sha256_of(file), (file, names_file))
+    return Ingredients(module, preset, names, file.name, sha256_of(file), (file,))
 
 
 def _from_file(name: str, weights: str | Path | None) -> Ingredients:

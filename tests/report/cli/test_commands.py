@@ -239,14 +239,6 @@ def test_fetch_lists_with_licences(tmp_path):
     assert {"clip:ViT-B/16", "broden", "published"} <= {row["name"] for row in profile}
 
 
-def test_what_consists_of_two_files_is_found_by_one_name():
-    both, (names_alone,) = (
-        json.loads(call("fetch", "--list", f"resnet18_places365{more}", "--json").output)
-        for more in ("", ":categories")
-    )
-    assert [row["name"] for row in both] == ["resnet18_places365", names_alone["name"]]
-
-
 def test_fetch_lists_sizes_and_who_says_so(tmp_path):
     rows = {row["name"]: row for row in json.loads(call("fetch", "--list", "--json").output)}
     assert (rows["broden"]["bytes"], rows["broden"]["size"]) == (10**9, "stated")

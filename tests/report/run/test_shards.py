@@ -9,9 +9,8 @@ import pytest
 import sweeps
 
 from xailib.dissect import blocks
-from xailib.dissect.activations import networks_of, record_activations
+from xailib.dissect.activations import networks_of, record_activations, record_embeddings
 from xailib.dissect.concepts import load_concepts
-from xailib.dissect.embeddings import record_embeddings
 from xailib.dissect.label import label_units
 from xailib.errors import InputError
 from xailib.images.probe import load_probe

@@ -38,9 +38,10 @@ def fetch(
     """Fetch what NAMES or a profile need, each checked by its SHA-256.
 
     NAMES are probe sets (broden, imagenet-sample), the word list (20k), the replicated report's
-    files (published), networks (resnet50, resnet50:IMAGENET1K_V1, resnet18_places365, any of
-    timm's) and CLIP's (clip:ViT-B/16). What is interrupted is fetched from its start by the next
-    call. A hash that no publisher states is noted at first use, and another file later is refused.
+    files (published), labels by other methods (cosy), networks (resnet50,
+    resnet50:IMAGENET1K_V1, resnet18_places365, any of timm's) and CLIP's (clip:ViT-B/16).
+    What is interrupted is fetched from its start by the next call. A hash that no publisher
+    states is noted at first use, and another file later is refused.
     The folder that XAILIB_MIRROR names is looked in before the network. Two that fetch one file
     at once fetch it once.
 

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from xailib.report.evidence.verdicts import HIGHER, ORDER, POOLED
 from xailib.report.figures.faithfulness import MEASURES, name_of
-from xailib.report.figures.style import style
+from xailib.report.figures.style import legend, style
 from xailib.report.replication.findings import FAILS, HOLDS, UNDECIDED
 
 NETWORKS = {
@@ -122,7 +122,7 @@ def forest_chart(verdicts: pd.DataFrame) -> Figure:
         axis.set(yticks=[-row for row in range(len(tests))], xlim=(-1.05, 1.05), xticks=[0])
         axis.set_yticklabels([short(*test) for test in tests], fontsize=8)
         axis.set_xlabel("against the claim  ←  effect  →  for the claim")
-        figure.legend(loc="outside lower center", ncols=len(networks))
+        legend(figure, *axis.get_legend_handles_labels())
     return figure
 
 

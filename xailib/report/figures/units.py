@@ -6,6 +6,7 @@ Tables of `xailib.dissect.label.label_units` (or of `read_descriptions`) in, fig
 import io
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,14 @@ from matplotlib.figure import Figure
 from PIL import Image
 from scipy.stats import binomtest
 
-from xailib.dissect.kinds import UNKNOWN
+from xailib.dissect.kinds import UNKNOWN, alive
 from xailib.errors import InputError
+from xailib.project import project_root
 from xailib.report.figures.style import style
 from xailib.report.run.results import Run
 
 Pixels = UInt8[np.ndarray, "_ _ 3"]
+NO_LABEL = "no reliable label"
 THUMB = 56  # pixels a side in the unit browser
 SHADES = ("#0072B2", "#999999", "#D55E00", "#009E73")  # of networks
 COLUMNS = 40  # thumbnails in a row of its image
@@ -30,20 +33,53 @@ COLUMNS = 40  # thumbnails in a row of its image
 COLOURS = [colormaps["tab20"](i) for i in range(20) if i not in (14, 15)]
 
 
+def kept_files() -> list[Path]:
+    """Return the files that ``benchmarks/units.py`` made: tables on units, and their manifest."""
+    return sorted((project_root() / "book" / "_data" / "dissect").iterdir())
+
+
+def kept() -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
+    """Return the kept tables on units by name, and their manifest."""
+    files = {file.stem: file for file in kept_files()}
+    manifest = json.loads(files.pop("manifest").read_text(encoding="utf-8"))
+    return {name: pd.read_csv(file) for name, file in files.items()}, manifest
+
+
+def reliable(units: pd.DataFrame) -> pd.DataFrame:
+    """Return a table of units with no concept where its label is not certified."""
+    return units.assign(concept=units["concept"].where(units["certified"]))
+
+
+def published(tables: Mapping[str, pd.DataFrame], network: str) -> pd.DataFrame:
+    """Return a network's published units of the kept tables, with the most frequent concepts."""
+    names = tables["published"].assign(
+        rank=tables["published"].groupby(["network", "layer"]).cumcount()
+    )
+    columns = ["network", "layer", "rank", "concept"]
+    found = tables["points"].merge(names[columns], "left", on=columns[:3])
+    return found[found["network"] == network]
+
+
 def concept_bars(labels: pd.DataFrame, top: int = 20) -> Figure:
-    """Draw the most frequent concepts of each layer, one panel a layer (the seed's bars)."""
+    """Draw the most frequent concepts of each layer, one panel a layer (the seed's bars).
+
+    Dead units do not count, here and in the charts below.
+    """
     layers = _layers(labels)
     with style():
         figure = Figure(figsize=(3.0 * len(layers), 0.8 + 0.2 * top))
         panels = figure.subplots(1, len(layers), squeeze=False)[0]
         for axis, layer in zip(panels, layers, strict=True):
-            part = labels[labels["layer"] == layer]
+            every = labels[labels["layer"] == layer]
+            part = alive(every)
             counts = part["concept"].value_counts().head(top)
             axis.barh(range(len(counts)), counts, color="#0072B2")
             axis.set_yticks(range(len(counts)), [_short(name) for name in counts.index])
             axis.invert_yaxis()
             axis.grid(visible=False, axis="y")
-            axis.set(title=f"{layer} ({len(part)} units)", xlabel="units")
+            named = int(part["concept"].notna().sum())
+            dead = f", {len(every) - len(part)} dead" if len(part) < len(every) else ""
+            axis.set(title=f"{layer}: {named} of {len(part)} units{dead}", xlabel="units")
             axis.xaxis.get_major_locator().set_params(integer=True)
     return figure
 
@@ -55,10 +91,10 @@ def similarity_scatter(labels: pd.DataFrame, top: int = 20) -> Figure:
         figure = Figure(figsize=(7.6, 2.7 * len(layers)))
         panels = figure.subplots(len(layers), 1, squeeze=False)[:, 0]
         for axis, layer in zip(panels, layers, strict=True):
-            part = labels[labels["layer"] == layer]
+            part = alive(labels[labels["layer"] == layer])
             names = part["concept"].value_counts().head(top).index
             rest = part[~part["concept"].isin(names)]
-            axis.scatter(rest["unit"], rest["similarity"], s=4, color="0.8", label="others")
+            axis.scatter(rest["unit"], rest["similarity"], s=4, color="0.6", label="others")
             for index, name in enumerate(names):
                 chosen = part[part["concept"] == name]
                 axis.scatter(
@@ -82,7 +118,7 @@ def spread_chart(tables: Mapping[str, pd.DataFrame]) -> Figure:
         figure = Figure(figsize=(6.4, 2.6))
         axis = figure.subplots()
         for index, (name, labels) in enumerate(tables.items()):
-            grouped = labels.groupby("layer", sort=False)["concept"]
+            grouped = alive(labels).groupby("layer", sort=False)["concept"]
             share = grouped.nunique() / grouped.size()
             places = np.arange(len(share)) + (index - (len(tables) - 1) / 2) * 0.8 / len(tables)
             axis.bar(
@@ -110,9 +146,10 @@ def kinds_chart(tables: Mapping[str, pd.DataFrame]) -> Figure:
         figure = Figure(figsize=(7.2, 1.0 + 0.36 * len(wide)))
         axis = figure.subplots()
         start = np.zeros(len(wide))
-        order = sorted(map(str, wide.columns), key=lambda kind: (kind == UNKNOWN, kind))
+        grays = {UNKNOWN: "0.7", NO_LABEL: "0.88"}
+        order = sorted(map(str, wide.columns), key=lambda kind: (kind in grays, kind))
         for index, kind in enumerate(order):
-            colour = "0.85" if kind == UNKNOWN else COLOURS[index % len(COLOURS)]
+            colour = grays.get(kind, COLOURS[index % len(COLOURS)])
             axis.barh(wide.index, wide[kind], left=start, color=colour, label=kind)
             start += wide[kind].to_numpy()
         axis.invert_yaxis()
@@ -147,65 +184,94 @@ def share_chart(tables: Mapping[str, pd.DataFrame], kind: str) -> Figure:
 
 def publish_browser(
     run: Run,
-    labels: pd.DataFrame,
+    units: pd.DataFrame,
     images: Mapping[str, Pixels],
     name: str,
     caption: str,
-    thumbnails: int = 5,
+    facts: Mapping[str, str],
 ) -> None:
-    """Show all units in one table that can be searched, filtered and sorted, with thumbnails.
+    """Show all units in one table that can be searched, filtered and sorted, and each as a card.
 
     Writes ``figures/name.webp``, every thumbnail once, and ``figures/name.csv``. The site's own
-    script makes the table; without it, and in a notebook, the first rows are shown.
+    script makes table and cards, each with an address of its own; without it, and in a notebook,
+    the first rows are shown.
 
     Parameters
     ----------
     run : Run
         Where it is saved.
-    labels : DataFrame
-        From `label_units`, with ``top_images``.
+    units : DataFrame
+        network, layer, unit, concept, certified, score, histogram (counts, or none) and
+        top_images (ids), with the columns that `facts` names.
     images : mapping
-        Probe images by id: at least those among the first `thumbnails` of ``top_images``.
+        Photographs by id; of others the card says the name.
     name, caption : str
         As for `xailib.report.figures.style.publish`.
-    thumbnails : int
-        Probe images a unit.
+    facts : mapping
+        From a column to what the card calls it; missing values are left out.
     """
-    shown = [list(ids)[:thumbnails] for ids in labels["top_images"]]
-    order = {image: index for index, image in enumerate(dict.fromkeys(i for s in shown for i in s))}
-    sheet = Image.new("RGB", (COLUMNS * THUMB, -(-len(order) // COLUMNS) * THUMB), "white")
-    for image, index in order.items():
+    shown = list(dict.fromkeys(i for ids in units["top_images"] for i in ids))
+    order = {image: index for index, image in enumerate(shown)}
+    with_thumb = [image for image in shown if image in images]
+    places = {image: index for index, image in enumerate(with_thumb)}
+    height = max(1, -(-len(with_thumb) // COLUMNS)) * THUMB
+    sheet = Image.new("RGB", (COLUMNS * THUMB, height), "white")
+    for image, index in places.items():
         thumb = Image.fromarray(images[image]).resize((THUMB, THUMB))
         sheet.paste(thumb, (index % COLUMNS * THUMB, index // COLUMNS * THUMB))
     stream = io.BytesIO()
     sheet.save(stream, "WEBP", quality=70, method=6)
     with run.open(f"figures/{name}.webp") as file:
         file.write(stream.getvalue())
-    flat = labels.assign(top_images=[" ".join(ids) for ids in shown])
+    flat = units.assign(top_images=[" ".join(ids) for ids in units["top_images"]])
     with run.open(f"figures/{name}.csv") as file:
         flat.to_csv(file, index=False)
-    columns = labels[["layer", "unit", "concept"]].to_numpy().tolist()
-    similarities = labels["similarity"].round(4).tolist()
+    networks = list(dict.fromkeys(units["network"]))
     rows = [
-        [*row, similarity, [order[i] for i in ids]]
-        for row, similarity, ids in zip(columns, similarities, shown, strict=True)
+        [
+            networks.index(unit["network"]),
+            unit["layer"],
+            unit["unit"],
+            unit["concept"],
+            round(unit["score"], 3),
+            int(unit["certified"]),
+            [order[image] for image in unit["top_images"]],
+            unit["histogram"],
+            [_fact(unit[column]) for column in facts],
+        ]
+        for unit in units.to_dict("records")
     ]
-    first = labels.head(12)[["layer", "unit", "concept", "similarity"]]
+    data = {
+        "thumb": THUMB,
+        "columns": COLUMNS,
+        "networks": networks,
+        "facts": list(facts.values()),
+        "images": [[image, places.get(image, -1)] for image in shown],
+        "none": NO_LABEL,
+        "rows": rows,
+    }
     site: dict[str, Any] = {
         "name": name,
         "caption": caption,
         "data": f"figures/{name}.csv",
         "sheet": f"figures/{name}.webp",
-        "browser": json.dumps({"thumb": THUMB, "columns": COLUMNS, "rows": rows}).replace(
-            "<", r"\u003c"
-        ),
+        "browser": json.dumps(data, separators=(",", ":")).replace("<", r"\u003c"),
     }
+    first = reliable(units).head(12)[["network", "layer", "unit", "concept", "score"]]
     html = (
-        first.style.format({"similarity": "{:.3f}"}, escape="html")
+        first.fillna({"concept": NO_LABEL})
+        .style.format({"score": "{:.3f}"}, escape="html")
         .hide(axis="index")
         .to_html(table_uuid=name)
     )
     display({"text/html": html, "text/plain": caption}, raw=True, metadata={"xailib": site})
+
+
+def _fact(value: Any) -> Any:
+    """Return a fact as short JSON: three digits, and none where there is no value."""
+    if isinstance(value, str):
+        return value
+    return None if pd.isna(value) else float(f"{value:.3g}")
 
 
 def unit_rows(

@@ -191,7 +191,7 @@ def together(found: Mapping[str, Any], changed: Collection[str]) -> None:
         raise InputError(f"methods: the list is empty; allowed: {', '.join(get_args(Heatmap))}")
     if "first" in found and most_images(found["images"]) == 1:
         raise InputError("images: at least two are needed, to measure how alike unrelated maps are")
-    if found.get("measure", "soft_wpmi") != "soft_wpmi":
+    if found.get("measure", "auto") not in ("auto", "soft_wpmi"):
         if "top_k" in changed:
             raise InputError(f"top_k: only for measure soft_wpmi; measure is {found['measure']!r}")
     elif "top_k" in found and not found["descriptions"]:

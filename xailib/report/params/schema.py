@@ -22,7 +22,9 @@ from xailib.report.params import checks
 
 Heatmap = checks.Heatmap
 Method = Literal["lime", Heatmap, "guided", "edges"]
-Measure = Literal["soft_wpmi", "wpmi", "rank_reorder", "cos_similarity", "cos_similarity_cubed"]
+Measure = Literal[
+    "auto", "soft_wpmi", "wpmi", "rank_reorder", "cos_similarity", "cos_similarity_cubed"
+]
 Design = Literal["independent", "antithetic", "orthogonal"]
 Segmentation = Literal["quickshift", "slic", "felzenszwalb"]
 Texts = list[Annotated[str, MinLen(1)]]
@@ -56,7 +58,8 @@ FIELDS = {
     "crops": _p(int, 36, "parts cropped from each probe image besides the whole", ge=0),
     "concepts": _p(Texts, ["packaged", "categories:imagenet"], "packaged, categories:imagenet, or "
                    "a text file with one concept a line", "names or files", min_length=1),
-    "measure": _p(Measure, "soft_wpmi", "how units and concepts are compared", "a measure"),
+    "measure": _p(Measure, "auto", "how units and concepts are compared; auto: cosine cubed for a "
+                  "conse encoder, whose soft-WPMI saturates, else soft-WPMI", "a measure"),
     "top_k": _p(int, 20, "for soft_wpmi: the most activating probe images that decide a label, at "
                 "most their number", ge=1),
     "compare": _p(str, "", "a second network to set beside the first: names as for model; empty: "

@@ -181,7 +181,7 @@ def smoothness_findings(maps: Mapping[str, Sequence[Explanation]]) -> list[Findi
     Only photographs that both explain are compared; none if there is no such.
     """
     cams, scores = (
-        {one.image_sha256: one.saliency for one in maps.get(method, ())}
+        {one.image_sha256: one.saliency for one in maps.get(method, ()) if not one.no_signal}
         for method in ("gradcam", "scorecam")
     )
     both = [(cams[image], scores[image]) for image in cams if image in scores]

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float32, Int8
 
-from xailib.dissect.descriptions import read_descriptions
+from xailib.dissect.label import read_descriptions
 from xailib.downloads.registry import artefacts
 from xailib.errors import InputError
 from xailib.files import sha256_of

@@ -252,7 +252,7 @@ def _probe(parameters: Mapping[str, Any], pages: bool) -> list[tuple[str, str]]:
         with contextlib.suppress(InputError):  # the notebook fetches it
             return probe_listing(parameters)
         return []
-    if parameters["measure"] != "soft_wpmi":
+    if parameters["measure"] not in ("auto", "soft_wpmi"):
         raise InputError(
             f"measure: {parameters['measure']!r} needs all activations at once; without pages "
             "units are labelled by soft_wpmi (or name another task with only)"
