@@ -33,7 +33,7 @@ from xailib.report.replication.findings import (
 
 POOLED = "all networks"
 DIFFERS = "differs by network"
-POOLABLE = 10  # photographs from which on a network counts in a pooled effect
+POOLABLE = 10  # photographs, not all alike, from which on a network counts in a pooled effect
 FEW = 20  # photographs without which no verdict on sanity is given
 ORDER = ("deletion", "insertion", "flipping", "road")
 HIGHER = MappingProxyType({"deletion": -1, "insertion": 1, "flipping": 1, "road": 1})
@@ -269,7 +269,7 @@ def _rows(test: Test, wides: Mapping[str, Wide]) -> Iterator[dict[str, object]]:
         deviation = float(differences.std(ddof=1))
         none = not np.isnan(test.margin)
         p_none = no_more_than(differences, test.margin) if none else float("nan")
-        if one.count >= POOLABLE:
+        if one.count >= POOLABLE and deviation > 0:
             found.append((one.mean, deviation / one.count**0.5, one.count))
         yield common | {
             "network": network,
