@@ -27,7 +27,7 @@ NAMES = ["猫 と 犬", "$5 $6", r"$\frac{", "a_b", "_a_ *b*", "قطة", "{{x}}"
 def test_any_name_is_drawn_and_written_as_it_is(name, caplog):
     with warnings.catch_warnings(), caplog.at_level(logging.WARNING):
         warnings.simplefilter("error")
-        figure = figures.gallery([[VIEW, None]], ["view", name], [name])
+        figure = figures.gallery([[VIEW, None]], ["view", name], [name]).figure
         for kind in ("png", "svg"):
             figure.savefig(io.BytesIO(), format=kind)
     assert not caplog.records
@@ -48,7 +48,7 @@ def test_what_says_nothing_is_words_and_no_image():
     silent = lime_explanation(SEGMENTS, [1.0, -1.0, 2.0, 0.5], no_signal="all is constant")
     row = figures.lime_row(VIEW, silent, 2)
     assert row[1:] == [words, "no mask", "no mask"]
-    figure = figures.gallery([row], ["view", "weights", "LIME 1", "LIME 2"], ["a label"])
+    figure = figures.gallery([row], ["view", "weights", "LIME 1", "LIME 2"], ["a label"]).figure
     said = [text.get_text().replace("\n", " ") for axis in figure.axes for text in axis.texts]
     assert [words in said, said.count("no mask")] == [True, 2]
     assert sum(len(axis.images) for axis in figure.axes) == 1
@@ -83,7 +83,7 @@ def test_dead_units_are_in_no_count():
         }
     )
     (axis,) = units.concept_bars(labels).axes
-    assert axis.get_title() == "fc (2 units, 4 dead)"
+    assert axis.get_title().endswith("2 units, 4 dead")
     assert [text.get_text() for text in axis.get_yticklabels()] == ["dog", "cat"]
     assert sum(bar.get_width() for bar in axis.patches) == 2
     (axis,) = units.similarity_scatter(labels).axes
