@@ -50,6 +50,8 @@ else
 endif
 	@# Outputs of notebooks never reach git: a filter of this clone strips them.
 	-git rev-parse --git-dir >/dev/null 2>&1 && $(BIN)/nbstripout --install --attributes .gitattributes
+	@# A kernel warns of every local connection: errors only.
+	mkdir -p .venv/etc/ipython && echo 'c.IPKernelApp.log_level = 40' > .venv/etc/ipython/ipython_kernel_config.py
 	@# In JupyterLab a .py opens as a notebook; the setting is this environment's, not the user's.
 	$(BIN)/jupytext-config --settings-file .venv/etc/jupyter/labconfig/default_setting_overrides.json set-default-viewer python
 	touch $@

@@ -9,6 +9,7 @@ passes. `seeds` segments photographs of a folder by quickshift with lime's seed 
 keeps in which the superpixels differ. Both go on where they were stopped.
 """
 
+import json
 import sys
 from pathlib import Path
 
@@ -22,7 +23,8 @@ from xailib.explain.lime import segmentation
 from xailib.explain.perturbed import Perturbed, Pixels, Segments, hidden
 from xailib.images.load import load_images
 from xailib.images.packaged import packaged_names
-from xailib.networks.classifier import as_probabilities, load_classifier
+from xailib.networks.classifier import load_classifier
+from xailib.versions import environment
 
 FOLDER = Path(__file__).parents[1] / "book" / "_data" / "lime"
 LARGER, WANTED = 12, (11, 10)
@@ -55,9 +57,12 @@ def masks(most: str = "20") -> None:
         found = net.forward_batches(
             lambda a, b, p=perturbed, s=shown, o=owner: p.batch(s[a:b], o[a:b]), len(shown)
         )
-        kept[photo.id] = as_probabilities(found.logits)[:, net.target(photo).index].numpy()
+        kept[photo.id] = net.as_probabilities(found.logits)[:, net.target(photo).index].numpy()
         np.savez_compressed(file, **kept)
         print(f"{photo.id}: {len(shown)} masks", flush=True)
+    known = {"network": net.identity, "photographs": {p.id: p.sha256 for p in photographs}}
+    known |= {"packages": environment()}
+    (FOLDER / "manifest.json").write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
 
 
 def seeds(folder: str, most: str = "100") -> None:

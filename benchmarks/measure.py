@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from xailib.project import cores
 from xailib.versions import git_commit
 
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
@@ -131,7 +132,7 @@ def machine() -> dict[str, Any]:
     installed = [p for p in _PACKAGES if p in ("grad-cam",) or importlib.util.find_spec(p)]
     return {
         "processor": model or platform.processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
+        "cores": cores(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "system": platform.platform(),

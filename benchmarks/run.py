@@ -25,8 +25,8 @@ from store import FOLDER, merge
 
 from xailib.images.load import load_images
 from xailib.networks import forward
-from xailib.networks.cache import cache_of
 from xailib.networks.classifier import Classifier
+from xailib.networks.engines import cache_of
 from xailib.networks.layers import evaluation
 
 QUICK = FOLDER.parents[2] / "results/benchmarks"

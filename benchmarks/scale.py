@@ -21,6 +21,8 @@ import pandas as pd
 from measure import Elsewhere, machine
 from store import merge
 
+from xailib.project import cores
+
 sys.path[:0] = [str(Path(__file__).parents[1] / "tests")]
 FOLDER = Path(__file__).parents[1] / "book/_data/scale"
 
@@ -67,7 +69,7 @@ def efficiency(counts: Sequence[int], samples: int) -> pd.DataFrame:
             rows.append(["2_lime", count, seconds, others.cores()])
         print(f"{count} workers: {rows[-1][2]:.1f} s", flush=True)
     table = pd.DataFrame(rows, columns=["task", "workers", "seconds", "cores_used_elsewhere"])
-    table["cores"] = len(os.sched_getaffinity(0))
+    table["cores"] = cores()
     table["speedup"] = table["seconds"].iloc[0] * counts[0] / table["seconds"]
     table["efficiency"] = table["speedup"] / table["workers"]
     return table

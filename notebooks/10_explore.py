@@ -90,8 +90,8 @@ metrics = {
 display(
     Markdown(
         f"**Answer.** Over {len(shown)} photographs, LIME 1 and {figures.NAMES[first]} agree "
-        f"best on [{metrics['most']}]({explorer.anchor(metrics['most'])}) (IoU {metrics['most_iou']:.2f}) and least on "
-        f"[{metrics['least']}]({explorer.anchor(metrics['least'])}) (IoU {metrics['least_iou']:.2f}). Choose a photograph, "
+        f"best on [{figures.verbatim(metrics['most'])}]({explorer.anchor(metrics['most'])}) (IoU {metrics['most_iou']:.2f}) and least on "
+        f"[{figures.verbatim(metrics['least'])}]({explorer.anchor(metrics['least'])}) (IoU {metrics['least_iou']:.2f}). Choose a photograph, "
         "then a method; drag the handle on the image to compare the photograph with the map."
     )
 )

@@ -44,6 +44,7 @@ import pandas as pd
 from IPython.display import Markdown, display
 
 from xailib.compare.masks import lime_mask
+from xailib.errors import InputError
 from xailib.evaluate.stability import photographs_table
 from xailib.explain.requests import requests_of
 from xailib.images.load import load_images
@@ -63,11 +64,14 @@ run = start_run(
     weights=classifier.identity,
 )
 explanations = list(run.streamed(photographs, work.method, work.key, work.explain))
+said = [explanation for explanation in explanations if not explanation.no_signal]
+if not said:
+    raise InputError(f"explanations: none says anything about its class: {explanations[0].no_signal}")
 
 # %% tags=["remove-input"]
-certain, _ = photographs_table(explanations, num_features, classifier.device)
+certain, _ = photographs_table(said, num_features, classifier.device)
 rows = []
-for explanation, sure in zip(explanations, certain.itertuples(), strict=True):
+for explanation, sure in zip(said, certain.itertuples(), strict=True):
     lime1 = lime_mask(explanation, num_features, "positive")
     lime2 = lime_mask(explanation, num_features, "both")
     rows.append(
@@ -89,6 +93,8 @@ for explanation, sure in zip(explanations, certain.itertuples(), strict=True):
         }
     )
 table = pd.DataFrame(rows)
+few = table.loc[table["superpixels"] <= num_features, "image"].tolist()
+asked = min(num_features, int(table["superpixels"].max()))
 drawn = " to ".join(str(n) for n in sorted({table["samples"].min(), table["samples"].max()}))
 metrics = {
     "images": len(table),
@@ -101,19 +107,28 @@ metrics = {
     "with_opposing": int((table["opposing"] > 0).sum()),
     "fit_median": table["fit"].median(),
     "fit_least": table["fit"].min(),
-    "finding": f"The {num_features} superpixels that support a prediction most cover "
+    "finding": f"The {asked} superpixels that support a prediction most cover "
     f"**{100 * table['lime1_area'].median():.0f} %** of the view in the median photograph.",
     "fit_least_image": table.loc[table["fit"].idxmin(), "image"],
 }
 display(
     Markdown(
-        f"**Answer.** The {num_features} superpixels that support the explained class most cover "
+        f"**Answer.** The {asked} superpixels that support the explained class most cover "
         f"{metrics['area_percent']:.0f} % of the view in the median photograph "
         f"({metrics['area_least_percent']:.0f} to {metrics['area_most_percent']:.0f} % over {len(table)} photographs). "
-        f"In {metrics['with_opposing']} of {len(table)} photographs at least one of the {num_features} "
+        f"In {metrics['with_opposing']} of {len(table)} photographs at least one of the {asked} "
         "strongest superpixels *opposes* the class: positive and negative weights must be separated."
     )
 )
+if few:
+    display(
+        Markdown(
+            f"**Fewer superpixels than the {num_features} asked for** in {', '.join(map(figures.verbatim, few))}: a mask "
+            "selects nothing there, it holds all superpixels of its signs."
+        )
+    )
+if figures.left_out(explanations):
+    display(Markdown(figures.left_out(explanations)))
 
 # %% [markdown]
 # ## Method
@@ -135,6 +150,7 @@ display(
 # ## The explanations
 
 # %% tags=["remove-input"]
+unstable = set(table.loc[table["mask"] == "not stable", "image"])
 views = [
     explanation.frame.show(photographs[explanation.image].pixels) for explanation in explanations
 ]
@@ -143,14 +159,14 @@ figures.publish(
     figures.gallery(
         [figures.lime_row(v, e, num_features) for v, e in zip(views, explanations, strict=True)],
         ["view", "weights", "LIME 1", "LIME 2"],
-        [figures.describe(e) + (" *" if m == "not stable" else "") for e, m in zip(explanations, table["mask"], strict=True)],
+        [figures.describe(e) + (" *" if e.image in unstable else "") for e in explanations],
         key={"supports": figures.COLOURS["lime+"], "opposes": figures.COLOURS["lime-"]},
         scales=["signed"],
     ),
     "lime-gallery",
     f"LIME on {label}, {drawn} samples. Each row: the network's input; the weight of every "
     "superpixel (red supports the class, blue opposes it); "
-    f"LIME 1, the {num_features} largest positive weights; LIME 2, the {num_features} largest absolute weights. "
+    f"LIME 1, the {asked} largest positive weights; LIME 2, the {asked} largest absolute weights. "
     "Star: unstable mask, another run may select other superpixels. Outlines: orange supports, blue opposes; the rest is dimmed.",
     f"Grid of {len(explanations)} photographs with LIME's weights and its two masks. "
     + "; ".join(
@@ -187,7 +203,7 @@ figures.publish_table(
 display(
     Markdown(
         f"The linear model explains {metrics['fit_median']:.0%} of the (weighted) variance of the "
-        f"probability in the median photograph, least for *{metrics['fit_least_image']}* "
+        f"probability in the median photograph, least for *{figures.verbatim(metrics['fit_least_image'])}* "
         f"({metrics['fit_least']:.0%}). Where the fit is poor, the network's response to hidden regions "
         "is not additive over superpixels, and the weights are less informative."
     )
@@ -209,7 +225,7 @@ scarce = table[table["superpixels"] * 5 > table["samples"]]["image"].tolist()
 if scarce:
     display(
         Markdown(
-            f"**Too few samples** for {', '.join(scarce)}: with fewer than five samples per superpixel the linear model "
+            f"**Too few samples** for {', '.join(map(figures.verbatim, scarce))}: with fewer than five samples per superpixel the linear model "
             "overfits, and its R² is too optimistic."
         )
     )

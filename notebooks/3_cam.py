@@ -40,6 +40,7 @@ import pandas as pd
 from IPython.display import Markdown, display
 from scipy.stats import spearmanr
 
+from xailib.errors import InputError
 from xailib.explain.cam.methods import guided_backprops
 from xailib.explain.preflight import workable
 from xailib.explain.requests import requests_of
@@ -68,6 +69,8 @@ maps = {
 # Only photographs that every method could explain stand side by side.
 explained = [{e.image: e for e in maps[method]} for method in methods]
 common = [image for image in explained[0] if all(image in found for found in explained)]
+if not common:
+    raise InputError("images: none was explained by every method")
 maps = {method: [found[image] for image in common] for method, found in zip(methods, explained, strict=True)}
 
 # %% tags=["remove-input"]
@@ -75,6 +78,8 @@ first = methods[0]
 rows = []
 for explanations in zip(*maps.values(), strict=True):
     for explanation in explanations:
+        if explanation.no_signal:
+            continue
         rows.append(
             {
                 "image": explanation.image,
@@ -83,17 +88,19 @@ for explanations in zip(*maps.values(), strict=True):
                 "method": explanation.method,
                 "above_half": (explanation.saliency > 0.5).mean(),
                 "above_zero": (explanation.saliency > 0).mean(),
-                "rank_correlation": spearmanr(
-                    explanation.saliency.ravel(), explanations[0].saliency.ravel()
-                ).statistic,
+                "rank_correlation": float("nan")
+                if explanations[0].no_signal
+                else spearmanr(explanation.saliency.ravel(), explanations[0].saliency.ravel()).statistic,
             }
         )
+if not rows:
+    raise InputError(f"explanations: none says anything about its class: {maps[first][0].no_signal}")
 table = pd.DataFrame(rows)
 medians = table.groupby("method", sort=False)[
     ["above_half", "above_zero", "rank_correlation"]
-].median()
+].median().reindex(methods)
 metrics = {
-    "images": len(maps[first]),
+    "images": table["image"].nunique(),
     "layer": layer_name,
     **{
         f"{method.replace('+', 'p')}_{column}": float(medians.loc[method, column])
@@ -101,8 +108,10 @@ metrics = {
         for column in medians
     },
 }
-others = "; ".join(f"{figures.NAMES[m]} {medians.loc[m, 'rank_correlation']:.2f}" for m in methods[1:])
-metrics["finding"] = (
+known = medians["rank_correlation"].dropna()
+others = "; ".join(f"{figures.NAMES[m]} {known[m]:.2f}" for m in methods[1:] if m in known)
+silent = f"No map by {figures.NAMES[first]} says anything about its class."
+metrics["finding"] = silent if first not in set(table["method"]) else (
     f"Rank correlation of pixels with {figures.NAMES[first]}: {others}."
     if others
     else f"{figures.NAMES[first]} exceeds half of its maximum on {medians.loc[first, 'above_half']:.0%} of the view."
@@ -118,8 +127,13 @@ display(
         f"{medians.loc[first, 'above_half']:.0%} of the view, but zero on "
         f"{medians.loc[first, 'above_zero']:.0%}: the reading of a heatmap depends on the "
         f"threshold.{compared}"
+        if first in set(table["method"])
+        else f"**Answer.** {silent}"
     )
 )
+nothing = figures.left_out(e for found in maps.values() for e in found)
+if nothing:
+    display(Markdown(nothing))
 
 # %% [markdown]
 # ## Method
@@ -146,7 +160,7 @@ figures.publish(
     run,
     figures.gallery(
         [
-            [views[es[0].image], *(figures.heat(views[e.image], e.saliency) for e in es)]
+            [views[es[0].image], *(figures.drawn(views[e.image], e) for e in es)]
             for es in zip(*maps.values(), strict=True)
         ],
         ["view", *names],
@@ -172,7 +186,7 @@ except ValueError as error:  # a network without ReLU has no guided backpropagat
     display(Markdown(f"Guided backpropagation is not shown: {error}."))
 if gradients:
     with run.open("guided-backprop.npz") as file:
-        np.savez_compressed(file, **gradients)
+        np.savez_compressed(file, **{f"image {name}": found for name, found in gradients.items()})
     figures.publish(
         run,
         figures.gallery(
@@ -180,7 +194,9 @@ if gradients:
                 [
                     views[e.image],
                     figures.tint(views[e.image], gradients[e.image]),
-                    figures.tint(views[e.image], gradients[e.image] * e.saliency[..., None]),
+                    figures.drawn(views[e.image], e)
+                    if e.no_signal
+                    else figures.tint(views[e.image], gradients[e.image] * e.saliency[..., None]),
                 ]
                 for e in maps[first]
             ],
@@ -194,9 +210,10 @@ if gradients:
             {
                 "image": e.image,
                 "gradient_where_map_above_half": np.abs(gradients[e.image])[e.saliency > 0.5].sum()
-                / np.abs(gradients[e.image]).sum(),
+                / (np.abs(gradients[e.image]).sum() or np.nan),
             }
             for e in maps[first]
+            if not e.no_signal
         ),
     )
 

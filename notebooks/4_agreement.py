@@ -56,7 +56,7 @@ around = load_boxes(boxes)
 limes, cams = load_explanations(lime_run), load_explanations(cam_run)
 photographs = load_images(images)
 pictures_of = {photograph.sha256: photograph.pixels for photograph in photographs}
-limes = [lime for lime in limes if lime.image_sha256 in pictures_of]
+limes = limes_found = [lime for lime in limes if lime.image_sha256 in pictures_of]
 if not limes:
     raise InputError("images: none of these photographs is in the two runs; give the same images")
 table = lime_cam_agreement(limes, cams, num_features=num_features, rule=mask_rule, threshold=threshold, allow=allow)
@@ -65,7 +65,11 @@ if table["iou"].isna().any():
     table, limes = table[~table["image"].isin(empty)], [lime for lime in limes if lime.image not in empty]
     if table.empty:
         raise InputError("images: in every photograph both masks are empty: no superpixel supports the target")
-    display(Markdown(f"Excluded because both masks are empty: {', '.join(sorted(empty))}."))
+    display(Markdown(f"Excluded because both masks are empty: {', '.join(map(figures.verbatim, sorted(empty)))}."))
+limes = [lime for lime in limes if lime.image in set(table["image"])]
+nothing = figures.left_out(e for e in [*limes_found, *cams] if e.image_sha256 in pictures_of)
+if nothing:
+    display(Markdown(nothing))
 run = start_run(
     out_dir,
     "4_agreement",
@@ -154,7 +158,7 @@ display(
         f"({metrics['iou1_least']:.2f} to {metrics['iou1_most']:.2f}); random masks of the same areas reach "
         f"{metrics['chance1']:.2f}. "
         + (
-            f"At or below chance: {', '.join(below)}."
+            f"At or below chance: {', '.join(map(figures.verbatim, below))}."
             if below
             else "In every photograph the agreement exceeds that of random masks."
         )
@@ -179,7 +183,7 @@ targets = [lime.image for lime in limes if any(c.image == lime.image and c.targe
 if len(networks) > 1:
     display(Markdown(f"**This run compares two networks**, as `allow` permits: {', '.join(sorted(networks))}."))
 if targets:
-    display(Markdown(f"**LIME and the heatmaps explain different classes** in {', '.join(targets)}."))
+    display(Markdown(f"**LIME and the heatmaps explain different classes** in {', '.join(map(figures.verbatim, targets))}."))
 
 # %% [markdown]
 # ## Method
@@ -201,7 +205,7 @@ by_image = {lime.image: lime for lime in limes}
 drawn = list(dict.fromkeys(table["image"]))
 cam_names = list(dict.fromkeys(table["cam"]))
 cam_of = {(cam.image, cam.method): cam for cam in cams}
-scores = table.set_index(["image", "lime", "cam"])["iou"]
+scores = {(row.image, row.lime, row.cam): f"{row.iou:.2f}" for row in table.itertuples()}
 pictures, labels = [], []
 for image in drawn:
     lime = by_image[image]
@@ -209,9 +213,14 @@ for image in drawn:
     mask = lime_mask(lime, num_features, "positive")
     pictures.append(
         [view, figures.outlined(view, mask)]
-        + [figures.overlap(view, mask, in_frame_of(cam_of[image, cam], lime), cam) for cam in cam_names]
+        + [
+            figures.overlap(view, mask, in_frame_of(cam, lime), cam.method)
+            if cam and not cam.no_signal
+            else cam and figures.drawn(view, cam)
+            for cam in (cam_of.get((image, name)) for name in cam_names)
+        ]
     )
-    ious = ", ".join(f"{scores[image, 'LIME 1', cam]:.2f}" for cam in cam_names)
+    ious = ", ".join(scores.get((image, "LIME 1", cam), "–") for cam in cam_names)
     labels.append(f"{image}: {lime.target_name}; IoU {ious}")
 cam_titles = [figures.NAMES[cam] for cam in cam_names]
 figures.publish(
@@ -365,7 +374,8 @@ said = f"{lime.target_name}, probability {lime.probability:.2f}" + (", which is 
 metrics |= {"shown_target": lime.target_name, "shown_iou": typical["iou"], "shown_chance": typical["chance"]}
 view = lime.frame.show(pictures_of[lime.image_sha256])
 mask = lime_mask(lime, num_features, "positive")
-heats = [figures.heat(view, in_frame_of(cam_of[image, cam], lime)) for cam in cam_names]
+shown_cams = [cam for cam in cam_names if not cam_of[image, cam].no_signal]
+heats = [figures.heat(view, in_frame_of(cam_of[image, cam], lime)) for cam in shown_cams]
 agreed = figures.overlap(view, mask, in_frame_of(cam_of[image, first], lime), first)
 figures.publish(
     run,
@@ -374,14 +384,14 @@ figures.publish(
         [
             f"{lime.target_name} {lime.probability:.2f}",
             "LIME 1",
-            *cam_titles,
+            *(figures.NAMES[cam] for cam in shown_cams),
             f"IoU {typical['iou']:.2f}, chance {typical['chance']:.2f}",
         ],
         key=figures.overlap_key([first]),
         scales=["heat"],
     ),
     "side-by-side",
-    f"One photograph, one prediction ({said}), {1 + len(cam_names)} explanations. Last: the overlap of LIME 1 and "
+    f"One photograph, one prediction ({figures.verbatim(said)}), {1 + len(shown_cams)} explanations. Last: the overlap of LIME 1 and "
     f"{figures.NAMES[first]}, {rule_text}. Of {len(ranked)} photographs{' that the network gets right' * bool(len(right))} "
     "this is the one with the median IoU.",
     f"Images of {image}: the view, LIME's mask, heatmaps by {', '.join(cam_titles)}, and the overlap.",

@@ -138,6 +138,7 @@ last = each[each["stage_index"] == stages]
 table = each.groupby(["image", "method", "stage_index", "target"], sort=False).mean().drop(columns="draw").reset_index()
 table.insert(2, "stage", table["stage_index"].map(names))
 unrelated = null_baseline({method: by_kind[method, "predicted"] for method in used})
+nothing = figures.left_out(e for found in [*by_kind.values(), *by_stage.values()] for e in found)
 run.save_table("sanity-draws", last)
 judged = verdict(last, unrelated)
 judged_ssim = verdict(last, unrelated, "ssim").set_index("method")["verdict"]
@@ -157,7 +158,7 @@ judged["first_stage"] = judged["method"].map(
     table[table["stage_index"] == 1].groupby("method")["spearman"].mean()
 )
 for kind in ("second", "least probable"):
-    judged[kind.split()[0]] = judged["method"].map(of_labels[kind])
+    judged[kind.split()[0]] = judged["method"].map(of_labels.get(kind, {}))
 judged["name"] = judged["method"].map(figures.NAMES)
 real = judged[judged["method"] != "edges"]
 words = {word: real[real["verdict"] == word]["name"].tolist() for word in ("passes", "fails", "undecided")}
@@ -195,6 +196,8 @@ display(
         + f": {left}."
     )
 )
+if nothing:
+    display(Markdown(nothing))
 
 # %% [markdown]
 # ## Method
@@ -246,7 +249,7 @@ figures.publish(
         scales=["heat"] + ["signed"] * ("lime" in used),
     ),
     "sanity-gallery",
-    f"The maps of *{photograph.id}* for {ranked[photograph.id][0].name}, with trained weights and with weights randomised "
+    f"The maps of *{figures.verbatim(photograph.id)}* for {figures.verbatim(ranked[photograph.id][0].name)}, with trained weights and with weights randomised "
     "down to the block above each column. Each map is scaled to its own range and clipped at its 99th percentile. LIME's maps "
     "are signed: red supports, blue opposes.",
     f"Grid of maps of {photograph.id}: {len(used)} methods in rows, trained and {stages} random networks in columns.",
@@ -331,7 +334,7 @@ figures.publish_table(
 
 # %% tags=["remove-input"]
 random_maps = [e for (_, index), found in by_stage.items() if index for e in found]
-dark = sum(not e.saliency.any() for e in random_maps)
+dark = sum(bool(e.no_signal) for e in random_maps)
 means = table[~table["method"].isin([*few, "edges"])].groupby(["method", "stage_index"], sort=False)["spearman"].mean()
 depths = {m: next((names[i] for i, v in means[m].items() if v < CHANGED), "never") for m in means.index.unique(0)}
 gone = "; ".join(f"{figures.NAMES[method]} `{depth}`" for method, depth in depths.items())
@@ -341,7 +344,7 @@ display(
         (f"First stage at which the mean rank correlation is below {CHANGED}: {gone}. " if gone else "")
         + (f"With SSIM instead of rank correlation, the verdict differs for {', '.join(differ)}. " if differ else "SSIM instead of rank correlation changes no verdict. ")
         + ("The negative control, an edge detector, fails as expected. " if (control["verdict"] == "fails").any() else "")
-        + f"All-zero maps of random networks: {dark} of {len(random_maps)}. "
+        + f"Maps of random networks without a signal: {dark} of {len(random_maps)}. "
         + (f"Between {redraws} random draws of all weights, a photograph's rank correlation differs by {metrics['spread']:.2f} on average." if len(redrawn) and redraws > 1 else "")
     )
 )
@@ -373,8 +376,8 @@ if run.failures:
 # at the last stage does not exceed the interval of the null baseline, and its own interval lies below the threshold for a
 # changed map. It fails if its interval lies above that of the null baseline, or above the threshold for an unchanged map
 # (the table's caption gives both thresholds). Everything else is undecided. In particular, a method whose maps are similar for
-# all photographs has a high null baseline, which is not enough to pass. An all-zero map has no ranking; its similarity
-# counts as 0.
+# all photographs has a high null baseline, which is not enough to pass. A map without a signal (such as one without a
+# positive value) has no ranking and is left out.
 
 # %% [markdown]
 # ## Limits

@@ -78,7 +78,7 @@ from xailib.report.figures import style as figures
 from xailib.report.run.results import load_explanations, project_root, run_digest, start_run
 
 photographs = load_images(images)
-own = [e for e in load_explanations(lime_run) if e.method == "lime"]
+own = [e for e in load_explanations(lime_run) if e.method == "lime" and not e.no_signal]
 if not any((p.id, p.sha256) == (e.image, e.image_sha256) for p in photographs for e in own):
     raise InputError("images: none of these photographs is in the LIME run; give the same images")
 classifier = load_classifier(model, weights or None, device, seed)
@@ -107,8 +107,10 @@ pools = {"independent": []}
 for photograph in long:
     with suppress(InputError):  # is among the run's failures; the other photographs are enough
         pools["independent"] += sampled("independent", pool if photograph is long[0] else pool // 2, [photograph])
+pools["independent"] = [e for e in pools["independent"] if not e.no_signal]
 if not pools["independent"]:
-    raise InputError(run.failures[-1]["reason"])
+    nothing = "explanations: none says anything about its class"
+    raise InputError(run.failures[-1]["reason"] if run.failures else nothing)
 long = [p for p in long if p.sha256 in {e.image_sha256 for e in pools["independent"]}]
 pools |= {design: sampled(design, design_pool, long, design=design) for design in designs}
 other = "slic" if segmentation != "slic" else "quickshift"
@@ -192,7 +194,7 @@ figures.publish(
     raster=False,
 )
 said = "; ".join(
-    f"*{image}*: {f'{count} samples' if count else f'not after {drawn[image]}'}" for image, count in enough.items()
+    f"*{figures.verbatim(image)}*: {f'{count} samples' if count else f'not after {drawn[image]}'}" for image, count in enough.items()
 )
 display(Markdown(f"Samples at which `\"auto\"` finds the mask stable: {said}."))
 
@@ -205,7 +207,7 @@ figures.publish(
     run,
     stability_figures.weights_chart(weights_of_one),
     "stability-weights",
-    f"Every superpixel of *{own[0].image}* ({own[0].target_name}): its weight with the 95 % bootstrap interval from "
+    f"Every superpixel of *{figures.verbatim(own[0].image)}* ({figures.verbatim(own[0].target_name)}): its weight with the 95 % bootstrap interval from "
     f"{details[0].samples} samples (filled: in the mask); below, its selection frequency in half-samples.",
     f"Weights of {len(details[0].low)} superpixels with intervals, sorted; bars of their selection frequencies.",
     weights_of_one,
@@ -263,7 +265,7 @@ figures.publish_table(
 few = table.loc[table["shared"].idxmin()]
 display(
     Markdown(
-        f"The least stable explanation is that of *{few['image']}*, with {few['superpixels']} superpixels: its halves share {few['shared']:.0%}. "
+        f"The least stable explanation is that of *{figures.verbatim(few['image'])}*, with {few['superpixels']} superpixels: its halves share {few['shared']:.0%}. "
         f"On average {metrics['sure']:.1f} of {num_features} superpixels are selected in at least {MIN_FREQUENCY:.0%} of half-samples. The selection varies at the "
         "end of the ranking, where several superpixels have similar weights but the number selected is fixed."
     )
@@ -343,8 +345,8 @@ display(
         + f". The exact LIME weights and the exact Shapley values have a mean rank correlation of {like:.2f}: even without sampling error they are two "
         "different quantities."
         + (
-            f" With more superpixels than here the advantage grows: by the variance above, on {segmentation}'s superpixels, *{best}* takes {average[best]:.0%}."
-            if designs
+            f" That is {usable.min() / 1000:.0%}; on {segmentation}'s superpixels, by the variance above, it is {average[usable.idxmin()]:.0%}."
+            if designs and usable.idxmin() in average
             else ""
         )
         + " The report draws orthogonal samples by default; `design: independent` is lime's way."

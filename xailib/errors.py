@@ -57,3 +57,9 @@ def unknown_name(argument: str, given: object, allowed: Iterable[str]) -> InputE
     else:
         hint = f"allowed: one of {len(allowed)} names, such as {', '.join(allowed[:4])}"
     return InputError(f"{argument}: unknown name {given!r}; {hint}")
+
+
+def alone(error: XailibError) -> XailibError:
+    """Return an error to be kept: without the frames that it went through, which hold tensors."""
+    error.__traceback__ = error.__cause__ = error.__context__ = None
+    return error

@@ -1,16 +1,24 @@
-"""The folder of the report's project."""
+"""The folder of the report's project, and what of its machine a process may use."""
 
+import os
 from pathlib import Path
+
+
+def cores() -> int:
+    """Return how many processor cores this process may use; macOS only says how many there are."""
+    usable = getattr(os, "sched_getaffinity", None)
+    return len(usable(0)) if usable else os.cpu_count() or 1
 
 
 def project_root() -> Path:
     """Return the nearest folder above (or at) the current one that holds the report.
 
     Notebooks start in ``notebooks/`` from JupyterLab and in the project's root from papermill;
-    relative result folders mean the same in both. Without a report, the current folder.
+    relative result folders mean the same in both. Elsewhere it is the project that this package
+    belongs to; without a report there, the current folder.
     """
     here = Path.cwd()
-    for folder in (here, *here.parents):
+    for folder in (here, *here.parents, Path(__file__).parents[1]):
         if (folder / "_toc.yml").is_file():
             return folder
     return here

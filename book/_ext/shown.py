@@ -34,7 +34,7 @@ def sections(outputs: list[dict[str, Any]], run: Path) -> list[dict[str, Any]]:
             {**published, "table": "".join(output["data"]["text/html"]), "run": place_of(run)}
         )
         texts.append(
-            f"({published['name']})=\n## {published['explorer']}\n\n"
+            f"({published['name']})=\n## {published['heading']}\n\n"
             f"```{{explorer}}\n{body}\n```\n\n{_links(published, run)}\n"
         )
     if found:
@@ -185,7 +185,7 @@ class Gallery(SphinxDirective):
         figure += nodes.paragraph("", told["alt"], classes=["visually-hidden"])
         for label, cells in gallery["rows"]:
             row = _div("gallery-row")
-            for title, path in cells:
+            for title, path, said in cells:
                 words = nodes.paragraph("", title)
                 if path:
                     image = nodes.image(
@@ -193,7 +193,7 @@ class Gallery(SphinxDirective):
                     )
                     row += _div("gallery-cell", image, words)
                 else:
-                    row += _div("gallery-cell", nodes.paragraph("", "not computed"), words)
+                    row += _div("gallery-cell", nodes.paragraph("", said), words)
             figure += _div("", nodes.paragraph("", label, classes=["gallery-label"]), row)
         if gallery["key"] or gallery["scales"]:
             figure += nodes.raw("", _key_html(gallery), format="html")
@@ -209,7 +209,7 @@ def _key_html(gallery: dict[str, Any]) -> str:
     """Return what a gallery's colours mean: a box a colour, a bar a scale."""
     boxes = "".join(
         f'<span class="live-key"><i style="background: {colour}"></i>{escape(name)}</span>'
-        for name, colour in gallery["key"].items()
+        for name, colour in gallery["key"]  # pairs: a notebook sorts what has names
     )
     bars = "".join(
         f'<p class="live-bar">{low}<span class="live-scale" aria-hidden="true" '
@@ -238,7 +238,7 @@ class Explorer(SphinxDirective):
         caption = nodes.caption("", "", *self.parse_inline(told["caption"])[0])
         table = (
             '<div class="xailib-table" tabindex="0" role="region" '
-            f'aria-label="Scores of {told["explorer"]}">{told["table"]}</div>'
+            f'aria-label="Scores of {escape(told["explorer"])}">{told["table"]}</div>'
         )
         legend = nodes.legend("", nodes.raw("", table, format="html"), *_live(told))
         figure = nodes.figure("", views, caption, legend, classes=["explorer"])

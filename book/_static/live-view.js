@@ -88,9 +88,11 @@
   }
 
   // A control with its name; a slider says its value.
+  let controls = 0;
   function control(label, input, shown = () => "") {
     const value = element("span", {}); // an output would take the label
-    const box = element("label", { class: "live-control" }, element("span", {}, label, " ", value), input);
+    input.id = `live-${++controls}`;
+    const box = element("div", { class: "live-control" }, element("label", { for: input.id }, label, " ", value), input);
     return { box, input, say: () => { value.textContent = shown(input.value); } };
   }
   const slider = (min, max, step) => element("input", { type: "range", min, max, step });

@@ -78,12 +78,12 @@
     const { maps, means, grid } = prepared(photograph, network);
     const cells = grid[0] * grid[1], channels = means.length, found = new Float64Array(cells);
     const scores = photograph.logits.values, row = target * channels;
-    const several = scores.length > 1;
-    const level = several ? scores.reduce((sum, score) => sum + score, 0) / scores.length : 0;
+    const centred = !photograph.independent; // a softmax sees no constant, sigmoids do
+    const level = centred ? scores.reduce((sum, score) => sum + score, 0) / scores.length : 0;
     const whole = Math.abs(scores[target] - level) || Number.MIN_VALUE;
     for (let k = 0; k < channels; k++) {
       const weight = network.weights.values[row + k];
-      const share = method === "ablationcam" ? (means[k] * (weight - (several ? network.mean[k] : 0))) / whole : weight / cells;
+      const share = method === "ablationcam" ? (means[k] * (weight - (centred ? network.mean[k] : 0))) / whole : weight / cells;
       for (let i = 0; i < cells; i++) found[i] += share * maps[k * cells + i];
     }
     return { values: found, grid };
@@ -285,7 +285,7 @@
 
   function probability(photograph, target) {
     const scores = photograph.logits.values, top = highest(scores);
-    if (scores.length === 1) return 1 / (1 + Math.exp(-scores[0]));
+    if (photograph.independent) return 1 / (1 + Math.exp(-scores[target]));
     return Math.exp(scores[target] - top) / scores.reduce((sum, score) => sum + Math.exp(score - top), 0);
   }
 

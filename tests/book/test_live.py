@@ -138,11 +138,13 @@ def test_the_keyboard_reaches_every_control(live):
 
 
 def test_little_is_loaded_before_a_live_view_is_asked_for(page, address):
-    sizes = []
-    page.on("response", lambda r: sizes.append(int(r.header_value("content-length") or 0)))
     page.goto(f"{address}/{EXPLORE}")
     page.wait_for_load_state("networkidle")
-    assert sum(sizes) < 4e6
+    loaded = page.evaluate(
+        "performance.getEntries().map((one) => [one.name, one.encodedBodySize || 0])"
+    )
+    assert not [name for name, _ in loaded if name.endswith(("-live.js", "-network.js"))]
+    assert 1e5 < sum(size for _, size in loaded) < 4e6
 
 
 def test_colours_are_those_of_the_figures(site):

@@ -264,13 +264,21 @@ def test_a_full_disk_is_told_before_and_during(tmp_path, probe, monkeypatch):
     assert found["stem"].shape == (11, 8)
 
 
-def test_what_is_not_finite_or_too_large_is_refused(tmp_path, probe):
+@pytest.mark.parametrize("factor", [1e6, 1e-9])
+def test_what_half_precision_cannot_hold_is_recorded_in_float32(tmp_path, probe, factor):
     net = nets.classifier()
+    plain = record_activations(net, ["stem", "fc"], probe, folder=tmp_path / "a")
     with torch.no_grad():
-        net.module.fc.bias[2] = 1e6
-    with pytest.raises(InputError, match=r"'fc' exceeds float16; record it as float32"):
-        record_activations(net, ["fc"], probe, folder=tmp_path / "a")
-    record_activations(net, ["fc"], probe, folder=tmp_path / "b", dtype="float32")
+        net.module.fc.weight *= factor
+        net.module.fc.bias *= factor
+    found = record_activations(net, ["stem", "fc"], probe, folder=tmp_path / "b")
+    assert [found[name].dtype for name in ("stem", "fc")] == [np.float16, np.float32]
+    np.testing.assert_array_equal(found["stem"], plain["stem"])
+    np.testing.assert_allclose(found["fc"] / factor, plain["fc"], rtol=2e-3, atol=1e-3)
+
+
+def test_what_is_not_finite_is_refused_by_the_name_of_its_layer(tmp_path, probe):
+    net = nets.classifier()
     with torch.no_grad():
         net.module.fc.bias[2] = float("nan")
     with pytest.raises(InputError, match=r"layer 'fc' is not finite for the image 'p00'"):

@@ -115,9 +115,10 @@ def test_the_table_is_what_the_scores_say(case):
     assert not table["dead"].any()
 
 
-def test_a_dead_unit_and_a_single_concept_are_marked(case):
+@pytest.mark.parametrize("level", [0, 3, 3 + 1e-7 * np.arange(400)])
+def test_a_dead_unit_and_a_single_concept_are_marked(case, level):
     activations, images, texts, _ = case
-    activations["mid"][:, 4] = 0
+    activations["mid"][:, 4] = level  # the same on all images, but for rounding
     table = label_units(activations, images, texts[:1], from_names(["word"], ""), top_k=5)
     assert list(np.flatnonzero(table["dead"])) == [4]
     assert (table["concept"] == "word").all()

@@ -1,7 +1,6 @@
 """Faithfulness against literal loops, grad-cam's ROAD, Quantus, and a network known by formula."""
 
 import copy
-import importlib.util
 import warnings
 from dataclasses import replace
 
@@ -597,31 +596,3 @@ def test_the_film_strip_prints_each_score(tmp_path):
     figure.savefig(tmp_path / "strip.png")
     with pytest.raises(InputError, match="film_strip"):
         faithfulness_figures.film_strip([[picture]], [[0.9, 0.1]], ["0 %"], ["a"])
-
-
-# Without its dependencies: its opencv-python would replace the headless one that is pinned here.
-@pytest.mark.skipif(
-    not importlib.util.find_spec("quantus"),
-    reason="quantus is not installed: pip install --no-deps quantus cachetools",
-)
-def test_deletion_equals_quantus_pixel_flipping(net, photo):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # its own deprecations
-        import quantus
-
-        metric = quantus.PixelFlipping(
-            features_in_step=SIDE * SIDE // 8,
-            abs=False,
-            normalise=False,
-            perturb_baseline=0.0,
-            return_aggregate=False,
-            disable_warnings=True,
-        )
-        whole = net.input_tensor(net.view(photo).pixels[None]).contiguous().numpy()
-        given = {"y_batch": np.array([TARGET]), "a_batch": UNTIED[None, None]}
-        expected = metric(net.module, whole, **given, softmax=True, device="cpu")[0]
-    table = faithfulness_curves(
-        net, photo, TARGET, {"map": UNTIED}, steps=8, percentiles=[], **EAGER
-    )
-    thirds = np.ravel(expected)  # it takes each colour of a pixel for a feature of its own
-    np.testing.assert_allclose(curve(table, "deletion")[1][1:], thirds[2::3], atol=1e-5)

@@ -1,5 +1,8 @@
 """Every metric of `score` against a peer's code or a literal one, and its passes counted."""
 
+import importlib.util
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -197,3 +200,30 @@ def test_ties_change_scores_of_superpixels_only(net):
 def test_wrong_options_are_one_line(net, photo, options, line):
     with pytest.raises(InputError, match=line):
         score(net, photo, MAPS, TARGET, **options)
+
+
+# Without its dependencies: its opencv-python would replace the headless one that is pinned here.
+@pytest.mark.skipif(
+    not importlib.util.find_spec("quantus"),
+    reason="quantus is not installed: pip install --no-deps quantus cachetools",
+)
+@pytest.mark.parametrize("method", MAPS)
+def test_pixel_flipping_is_quantuss(net, photo, found, method):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its own deprecations
+        import quantus
+        from quantus.helpers.utils import calculate_auc
+
+        metric = quantus.PixelFlipping(
+            features_in_step=SIDE * SIDE // 8,
+            abs=False,
+            normalise=False,
+            perturb_baseline=0.0,
+            return_aggregate=False,
+            disable_warnings=True,
+        )
+        given = {"y_batch": np.array([TARGET]), "a_batch": MAPS[method][None, None]}
+        whole = whole_of(net, photo).numpy()
+        curve = np.ravel(metric(net.module, whole, **given, softmax=True, device="cpu")[0])
+        area = float(calculate_auc(curve[2::3]))  # each colour of a pixel is a feature of its own
+    assert found[method, "pixel_flipping"] == pytest.approx(area / 7, abs=1e-6)  # of eight steps

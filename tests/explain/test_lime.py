@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import torch
 from lime import lime_image
+from lime.wrappers.scikit_image import SegmentationAlgorithm
 from nets import CATEGORIES, Plain, classifier, photograph
+from PIL import Image
 
 from xailib.errors import InputError
 from xailib.explain.lime import (
@@ -17,7 +19,7 @@ from xailib.explain.lime import (
     superpixels_of,
 )
 from xailib.explain.lime_engine import LimeImageExplainer
-from xailib.images.load import from_array
+from xailib.images.load import from_array, load_images
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
@@ -172,14 +174,16 @@ def test_explanation_is_lime_s(shown):
     net, photo = classifier(), photograph()
     if shown == "ties":
         photo = squares()
-    found = explain_lime(net, photo, 1, num_samples=50, seed=7, hide_color=128)
+    found = explain_lime(net, photo, 1, num_samples=40, seed=7, hide_color=128)
+    kernel = {"kernel_size": max(1, 4 * 32 / 224), "max_dist": 200, "ratio": 0.2}
     expected = peer(
         net.view(photo).pixels,
         net.probabilities,
         labels=(1,),
         top_labels=None,
         hide_color=128,
-        num_samples=50,
+        num_samples=40,
+        segmentation_fn=SegmentationAlgorithm("quickshift", **kernel),
     )
     parts = superpixels_of(expected, 1)
     np.testing.assert_array_equal(found.superpixels.segments, expected.segments)
@@ -251,3 +255,19 @@ def test_modes_are_restored():
     modes = [part.training for part in net.module.modules()]
     explain_lime(net, photograph(), num_samples=20)
     assert [part.training for part in net.module.modules()] == modes
+
+
+@pytest.mark.parametrize("name", ["quickshift", "slic", "felzenszwalb"])
+@pytest.mark.parametrize("side", [32, 64, 128])
+def test_small_views_have_superpixels_enough(name, side):
+    """lime's own settings make one of 32 pixels, and five of 64."""
+    pixels = np.array(Image.fromarray(load_images("chelsea")[0].pixels).resize((side, side)))
+    assert 12 <= len(np.unique(segmentation(name)(pixels))) <= 80
+
+
+def test_superpixels_of_a_view_of_224_pixels_are_lime_s():
+    pixels = np.array(
+        Image.fromarray(squares().pixels).resize((224, 224), Image.Resampling.NEAREST)
+    )
+    theirs = SegmentationAlgorithm("quickshift", kernel_size=4, max_dist=200, ratio=0.2)(pixels)
+    np.testing.assert_array_equal(segmentation("quickshift")(pixels), theirs)

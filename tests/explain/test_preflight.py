@@ -15,6 +15,7 @@ from xailib.explain.cam.methods import METHODS, explain_cam
 from xailib.explain.preflight import ALL, preflight, workable
 from xailib.explain.requests import requests_of
 from xailib.networks.classifier import classifier_from
+from xailib.networks.counting import passes
 from xailib.networks.forward import forward_batches
 from xailib.report.cli import main
 
@@ -60,10 +61,11 @@ def test_the_way_of_ablationcam_is_that_of_the_explanation():
 
 
 def test_it_takes_a_few_passes_and_only_the_first_time(monkeypatch):
-    net, shown = classifier(), []
+    net, shown, counted = classifier(), [], passes()
     net.module.register_forward_pre_hook(lambda _module, inputs: shown.append(len(inputs[0])))
     preflight(net)
     assert 0 < sum(shown) < 30
+    assert passes() == counted  # as what a result has cost
     before = len(shown)
     assert [one.method for one in preflight(net)] == list(ALL)
     assert len(shown) == before

@@ -189,10 +189,11 @@ def test_an_empty_folder_says_so(tmp_path):
 
 
 def test_a_folder_is_read_with_its_subfolders_in_order(tmp_path, picture):
-    for name in ("b/2.png", "a/1.jpg", "c.PNG"):
+    hidden = ("._2.png", ".ipynb_checkpoints/2.png", "b/__MACOSX/2.png", "a/@eaDir/2.png")
+    for shift, name in enumerate(("b/2.png", "a/1.jpg", "c.PNG", *hidden)):
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
-        Image.fromarray(picture).save(path)
+        Image.fromarray(picture + np.uint8(shift)).save(path)
     (tmp_path / "a" / "bad.png").write_bytes(b"?")
     found = load_images(tmp_path)
     assert found.ids == ("1", "2", "c")

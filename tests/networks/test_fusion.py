@@ -9,7 +9,7 @@ from torch import nn
 from torch.fx.experimental.optimization import fuse
 from torch.nn import functional as F  # noqa: N812
 
-from xailib.networks.fusion import with_relu
+from xailib.networks.engines import with_relu
 
 PICTURES = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 

@@ -13,8 +13,7 @@ from xailib.explain.cam.methods import METHODS, explain_cam, guided_backprop
 from xailib.explain.lime import explain_lime
 from xailib.networks import forward
 from xailib.networks.classifier import load_classifier
-from xailib.networks.forward import forward_batches
-from xailib.networks.precision import PRECISIONS, computing
+from xailib.networks.forward import PRECISIONS, computing, forward_batches
 
 CUDA = torch.device("cuda")
 

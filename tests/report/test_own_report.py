@@ -19,6 +19,7 @@ from faults_table import says
 from PIL import Image
 
 from xailib.report.params.profiles import TASKS
+from xailib.report.run.results import load_table
 
 pytestmark = pytest.mark.site
 NETWORK = """
@@ -145,6 +146,31 @@ def test_a_whole_report_on_own_photographs_without_boxes(project, made):
     (folder,) = (project / "results").iterdir()
     places = [f.stem for f in folder.glob("10_explore/figures/explore-*.csv")]
     assert len(set(places)) == 4  # two names in another script, two places
+
+
+def test_the_results_are_read_as_the_book_and_the_readme_tell(project, made, monkeypatch):
+    assert made.returncode == 0
+    monkeypatch.chdir(project)
+    (folder,) = (project / "results").iterdir()
+    place, book = f"results/{folder.name}", (ROOT / "book" / "rerun.md").read_text("utf-8")
+    for text in (book, (ROOT / "README.md").read_text("utf-8")):
+        code = re.search(r"^## Read the results$.*?^```python\n(.*?)^```$", text, re.M | re.S)[1]
+        names = {}
+        exec(code.replace("results/mine", place).replace("my-results", place), names)
+        table, maps, masks = names["table"], names["maps"], names["masks"]
+        assert set() < set(table["image"]) <= set(masks)  # but for those with empty masks
+        assert {(image, method) for image in masks for method in PARAMETERS["methods"]} == set(maps)
+        for (image, _), values in maps.items():
+            assert values.shape == masks[image].shape == (48, 48)
+            assert 0 <= values.min() <= values.max() <= 1
+            assert set(np.unique(masks[image])) <= {0, 1}
+    # Each column is explained, and none that is not there.
+    rows = re.findall(r"^\| `(\w+)`, `([\w-]+)` \| .*? \| (.*) \|$", book, re.M)
+    assert [task for task, *_ in rows] == ["2_lime", "3_cam", "4_agreement", "4_agreement"]
+    for task, name, columns in rows:
+        table = load_table(f"{place}/{task}", name)
+        told = set(re.findall(r"`(\w+)`", columns))
+        assert told == set(table.columns), name
 
 
 def test_a_page_that_fails_says_why_and_the_others_are_built(project, made):

@@ -83,7 +83,7 @@ def lime_cam_agreement(
     ----------
     limes, cams : iterables of Explanation
         Those of one photograph, network and target are compared; a photograph that only one
-        side has is left out.
+        side has is left out, and so is what says nothing (`xailib.explain.signal`).
     num_features : int
         Superpixels in each LIME mask.
     rule : str, "area" or "value"
@@ -114,12 +114,15 @@ def lime_cam_agreement(
     for lime in limes:
         if by_image.setdefault((lime.image_sha256, lime.image), lime) is not lime:
             raise InputError(f"limes: two of {lime.image!r}; give one for each photograph")
-    rows = []
+    rows, silent = [], ""
     for cam in cams:
         if (cam.image_sha256, cam.image) not in by_image:
             continue
         lime = by_image[cam.image_sha256, cam.image]
         check_comparable(lime, cam, allow)
+        if lime.no_signal or cam.no_signal:
+            silent = f"; in {lime.image!r}: {lime.no_signal or cam.no_signal}"
+            continue
         saliency = in_frame_of(cam, lime)
         if np.isnan(saliency).any():
             raise InputError(f"frames: {cam.method} does not cover LIME's view of {cam.image!r}")
@@ -142,5 +145,7 @@ def lime_cam_agreement(
                 }
             )
     if not rows:
-        raise InputError("explanations: no photograph has both a LIME and a CAM explanation")
+        both = "both a LIME and a CAM explanation"
+        says = " that says anything" if silent else ""
+        raise InputError(f"explanations: no photograph has {both}{says}{silent}")
     return pd.DataFrame(rows)

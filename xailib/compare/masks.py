@@ -29,6 +29,7 @@ def lime_mask(
 ) -> Int8[np.ndarray, "height width"]:
     """Return the superpixels that LIME ranks highest: 1 supports, -1 opposes, 0 not chosen.
 
+    Nothing is chosen by an explanation that says nothing (`xailib.explain.signal`).
     ``signs="positive"`` is the seed's LIME 1, the `num_features` superpixels that support the
     target most; ``signs="both"`` its LIME 2, those of largest absolute weight. The same as
     lime's own ``get_image_and_mask``.
@@ -42,7 +43,8 @@ def lime_mask(
     if num_features < 1:
         raise InputError(f"num_features: {num_features} is below 1")
     chosen = np.zeros(len(parts.weights), np.int8)
-    for superpixel in parts.ranked(num_features, signs):
+    ranked = [] if explanation.no_signal else parts.ranked(num_features, signs)
+    for superpixel in ranked:
         chosen[superpixel] = -1 if parts.weights[superpixel] < 0 else 1
     return chosen[parts.segments]
 

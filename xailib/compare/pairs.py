@@ -44,6 +44,8 @@ class Map:
         The share of the frame to which maps of this photograph are thresholded: LIME 1's.
     segments : (height, width) int or None
         LIME's superpixels.
+    sha256 : str
+        The photograph's hash: the same under another name is not another photograph.
     """
 
     image: str
@@ -52,6 +54,7 @@ class Map:
     frame: Frame
     area: float
     segments: Int[np.ndarray, "height width"] | None = None
+    sha256: str = ""
 
     @cached_property
     def order(self) -> Int64[np.ndarray, " pixels"]:
@@ -82,6 +85,7 @@ def maps_of(
 ) -> list[Map]:
     """Return all maps of one photograph in one frame: LIME's if there is one, else the first's.
 
+    What says nothing is left out (`xailib.explain.signal`); there may be no map at all.
     ``allow`` names what may differ after all, see `xailib.compare.iou.check_comparable`.
 
     Raises
@@ -99,16 +103,18 @@ def maps_of(
     found = []
     for one in explanations:
         check_comparable(base, one, allow)
+        if one.no_signal:
+            continue
         values = in_frame_of(one, base)
         if np.isnan(values).any():
             raise InputError(f"frames: {one.method} does not cover the view of {one.image!r}")
         shared = (base.frame, area)
         if one.superpixels is None:
-            found.append(Map(one.image, one.method, values, *shared))
+            found.append(Map(one.image, one.method, values, *shared, None, one.image_sha256))
         else:
-            parts = one.superpixels.segments
-            found.append(Map(one.image, SUPPORTS, values, *shared, parts))
-            found.append(Map(one.image, OPPOSES, -values, *shared, parts))
+            more = *shared, one.superpixels.segments, one.image_sha256
+            found.append(Map(one.image, SUPPORTS, values, *more))
+            found.append(Map(one.image, OPPOSES, -values, *more))
     names = [one.name for one in found]
     for name in names:
         if names.count(name) > 1:
@@ -229,7 +235,10 @@ def _others(mask: Mask, own: Map, method: str, by_image: Mapping[str, Sequence[M
         iou(mask, other.mask(own.area))  # its own area would be smaller or larger: less overlap
         for image, group in by_image.items()
         for other in group
-        if other.name == method and image != own.image and other.values.shape == mask.shape
+        if other.name == method
+        and image != own.image
+        and not (own.sha256 and other.sha256 == own.sha256)
+        and other.values.shape == mask.shape
     ]
     return float(np.mean(found)) if found else float("nan")
 

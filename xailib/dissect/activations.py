@@ -94,7 +94,8 @@ def record_activations(
     pool : {"avg", "max"}
         Over space, or over tokens.
     dtype : {"float16", "float32"}
-        On the disk: 2 or 4 bytes for each unit and image.
+        On the disk: 2 or 4 bytes for each unit and image. A layer whose values half precision
+        cannot hold is recorded in float32 all the same.
     batch_size : int, optional
         Images at a time; by default as many as the device takes well.
     workers : int, optional

@@ -154,7 +154,7 @@ def record(
     Raises
     ------
     InputError
-        If the disk is too small, or values exceed ``dtype``.
+        If the disk is too small.
     StorageError
         If the disk is full, or may not be written to: run again to resume.
     """
@@ -208,14 +208,22 @@ def _whole(block: Path) -> bool:
 
 
 def _tables(batches: Iterable[Batch], dtype: str) -> dict[str, np.ndarray]:
-    """Return the rows of all batches by table."""
+    """Return the rows of all batches by table; what `dtype` cannot hold, in float32."""
     rows: dict[str, list[np.ndarray]] = {}
     for batch in batches:
         for name, values in batch.items():
-            if np.abs(values).max() > np.finfo(dtype).max:
-                raise InputError(f"dtype: {name!r} exceeds {dtype}; record it as float32")
-            rows.setdefault(name, []).append(values.astype(dtype))
-    return {name: np.concatenate(parts) for name, parts in rows.items()}
+            rows.setdefault(name, []).append(values)
+    tables = {name: np.concatenate(parts) for name, parts in rows.items()}
+    return {
+        name: table.astype(dtype if _fits(table, dtype) else np.float32)
+        for name, table in tables.items()
+    }
+
+
+def _fits(table: Shaped[np.ndarray, "rows units"], dtype: str) -> bool:
+    """Return whether a type holds a table's values: no overflow, and no unit that all but fades."""
+    largest, kind = np.abs(table).max(0), np.finfo(dtype)
+    return bool((largest <= kind.max).all() and ((largest == 0) | (largest >= kind.tiny)).all())
 
 
 def _store(block: Path, wanted: Mapping[str, Any], tables: Mapping[str, np.ndarray]) -> None:

@@ -21,7 +21,7 @@ def kinds_of(labels: pd.DataFrame, kinds: Mapping[str, str]) -> pd.DataFrame:
     A concept whose kind is not in the lexicon counts as `UNKNOWN`. Dead units, which answer
     to nothing, are left out where the table marks them.
     """
-    labels = _alive(labels)
+    labels = alive(labels)
     counts = labels.assign(kind=_kinds(labels, kinds)).groupby(["layer", "kind"], sort=False).size()
     table = counts.rename("units").reset_index()
     return table.assign(share=table["units"] / table.groupby("layer")["units"].transform("sum"))
@@ -107,7 +107,7 @@ def compare_kind(
     carried = []
     for name, labels in (("first", first), ("second", second)):
         layers = list(dict.fromkeys(labels["layer"]))[-last:]
-        chosen = _alive(labels[labels["layer"].isin(layers)])
+        chosen = alive(labels[labels["layer"].isin(layers)])
         if chosen.empty:
             raise InputError(f"{name}: the table has no unit in its last layers that is not dead")
         carried.append((_kinds(chosen, kinds) == kind).to_numpy())
@@ -170,7 +170,7 @@ def compare_concepts(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _alive(labels: pd.DataFrame) -> pd.DataFrame:
+def alive(labels: pd.DataFrame) -> pd.DataFrame:
     """Return the units that answer to something, where the table marks which."""
     return labels[~labels["dead"]] if "dead" in labels else labels
 

@@ -15,9 +15,11 @@ from torch import Tensor
 from xailib.compare.intervals import CONFIDENCE, mean_interval, share_interval
 from xailib.dissect.concepts import Concepts
 from xailib.dissect.evidence import as_tensor, product
-from xailib.dissect.similarity import MEASURES, check_top_k, extremes, top_images
+from xailib.dissect.kinds import alive
+from xailib.dissect.similarity import MEASURES, check_top_k, constant, extremes, top_images
 from xailib.encoders.load import Encoder
 from xailib.errors import InputError, unknown_name
+from xailib.networks.forward import double
 
 _PUBLISHED = ["layer", "unit", "description", "similarity"]
 _BOUND = 1e-3  # so near to the bound is at it
@@ -71,8 +73,8 @@ def label_units(
         One row for each unit: layer, unit, concept, similarity, runner_up (the second best
         concept), margin (by how much it is behind), zscore (the similarity minus the unit's mean
         over concepts, in its standard deviations: comparable across layers), dead (the unit is
-        the same on all probe images, so that its label means nothing), top_images (ids, the
-        most activating first).
+        the same on all probe images, but for rounding, so that its label means nothing),
+        top_images (ids, the most activating first).
 
     Raises
     ------
@@ -124,7 +126,7 @@ def unit_table(
     names = np.array(concepts.names, dtype=object)
     greatest = scores.max(1)
     # Some rows at a time: a table in double precision would be the largest thing in memory.
-    moments = [torch.std_mean(part.double(), 1, correction=0) for part in scores.split(_ROWS)]
+    moments = [torch.std_mean(double(part), 1, correction=0) for part in scores.split(_ROWS)]
     spread, centre = (torch.cat(some).cpu().numpy() for some in zip(*moments, strict=True))
     scores.scatter_(1, greatest.indices[:, None], -torch.inf)
     behind = scores.max(1)
@@ -248,7 +250,7 @@ def evaluate_output_units(
     encoder : Encoder
         Whose text side measures how near a label is to the truth.
     only : collection of int, optional
-        Judge these units, such as the classes known to be in the probe set.
+        Judge these units, such as the classes known to be in the probe set; dead ones never.
     confidence : float
         Of the intervals.
 
@@ -266,6 +268,7 @@ def evaluate_output_units(
         )
     if only is not None:
         table = table[table["unit"].isin(list(only))]
+    table = alive(table)
     if table.empty:
         raise InputError("only: none of the output units is to be judged")
     truth = [" ".join(class_names[unit].split()) for unit in table["unit"]]
@@ -327,7 +330,7 @@ def _dead(layer: str, table: Shaped[Tensor, "_ units"]) -> Bool[np.ndarray, " un
     least, greatest = extremes(table)
     if not (least.isfinite() & greatest.isfinite()).all():
         raise InputError(f"activations: layer {layer!r} has values that are not finite")
-    return (least == greatest).cpu().numpy()
+    return constant(least, greatest).cpu().numpy()
 
 
 def _top_ids(

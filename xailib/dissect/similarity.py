@@ -18,6 +18,7 @@ from torch import Tensor
 
 from xailib.dissect.evidence import Array, Similarities, as_tensor, evidence_of, times
 from xailib.errors import InputError
+from xailib.networks.forward import ROUNDING, double
 
 Table = Shaped[Array, "_ _"]  # (probe, units)
 Measure = Callable[..., Float32[Tensor, "units concepts"]]
@@ -175,15 +176,16 @@ def rank_reorder(
     at_a_time = concepts if scores.is_cpu else _COLUMNS * times(scores)
     for row, unit, active in _units(tables):
         images = top_images(active[:, unit : unit + 1], count)[:, 0]
-        target = active[images, unit].double()  # falling
+        target = double(active[images, unit])  # falling
         rising = target.flip(0)[:, None]
         baseline = (target[:, None] - target).abs().pow(p).mean()
         for start in range(0, concepts, at_a_time):
             some = slice(start, start + at_a_time)
             seen = similarities.rows(images, columns=some)  # (count, concepts)
-            error = (target[seen.argsort(dim=0, stable=True)] - rising).abs().pow(p).mean(0)
-            mean = seen.double().mean(0).clamp_min(1e-6)
-            scores[row, some] = -(error / baseline.clamp_min(1e-30) / mean.pow(scale_p)).float()
+            order = seen.argsort(dim=0, stable=True).to(target.device)
+            error = (target[order] - rising).abs().pow(p).mean(0)
+            mean = double(seen).mean(0).clamp_min(1e-6)
+            scores[row, some] = -(error / baseline.clamp_min(1e-30) / mean.pow(scale_p)).to(scores)
     return scores
 
 
@@ -239,11 +241,11 @@ def _wpmi(
     # log(b + p P) = log b + log1p(p P / b), b = 1 - p + min_prob. The first part is the same for
     # all units and concepts: left out of the sum, it costs no precision.
     rest = 1 - chances + min_prob
-    constant = float(rest.log().sum())
+    fixed = float(rest.log().sum())
     evidence = evidence_of(similarities, torch.cat(list(tops), 1), (chances / rest).float(), a)
     for part in evidence.split([top.shape[1] for top in tops]):
         mean = part.logsumexp(0) - log(len(part))
-        part.sub_(lam * mean).add_((1 - lam) * constant)
+        part.sub_(lam * mean).add_((1 - lam) * fixed)
     return evidence
 
 
@@ -304,6 +306,12 @@ def _as_tensors(
 def extremes(table: Shaped[Tensor, "probe units"]) -> tuple[Tensor, Tensor]:
     """Return each unit's least and greatest activation, NaN where there is one."""
     return table.amin(0), table.amax(0)
+
+
+def constant(least: Shaped[Tensor, " units"], greatest: Shaped[Tensor, " units"]) -> Tensor:
+    """Return which units are the same on all images, but for rounding errors: dead ones."""
+    low, high = least.float(), greatest.float()
+    return high - low <= ROUNDING * torch.maximum(low.abs(), high.abs())
 
 
 def _tops(

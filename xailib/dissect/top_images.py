@@ -16,7 +16,7 @@ from torch import Tensor
 from xailib.dissect.concepts import Concepts
 from xailib.dissect.evidence import product
 from xailib.dissect.label import unit_table
-from xailib.dissect.similarity import soft_wpmi_of, top_images
+from xailib.dissect.similarity import constant, soft_wpmi_of, top_images
 from xailib.errors import InputError
 
 Ids = Callable[[Int64[np.ndarray, " rows"]], Sequence[str]]
@@ -71,8 +71,8 @@ class RunningTop:
 
     @property
     def constant(self) -> Bool[np.ndarray, " units"]:
-        """Whether a unit was the same on all images so far."""
-        return (self._values[0] == self._least).numpy()
+        """Whether a unit was the same on all images so far, but for rounding."""
+        return constant(self._least, self._values[0]).numpy()
 
     def first(self, count: int) -> "RunningTop":
         """Return what would have been stored for the same images by a smaller count.

@@ -57,7 +57,8 @@ def explanation_curves(
         What was explained.
     explanations : sequence of Explanation
         One a method. Signed maps (LIME's) are ranked by signed value: what opposes the
-        target comes last.
+        target comes last. Of those that say nothing there are no curves
+        (`xailib.explain.signal`).
     steps : int
         Of each curve, at least 1.
     percentiles : sequence of float
@@ -119,7 +120,7 @@ def explanation_curves(
 def maps_of(
     classifier: Classifier, photograph: Photograph, explanations: Sequence[Explanation]
 ) -> dict[str, Saliency]:
-    """Return explanations' saliency by method, in the classifier's view.
+    """Return explanations' saliency by method, in the classifier's view, of those with a signal.
 
     Raises
     ------
@@ -144,6 +145,8 @@ def maps_of(
             )
         if explanation.method in (*maps, *BASELINES):
             raise InputError(f"explanations: the name {explanation.method!r} is taken already")
+        if explanation.no_signal:
+            continue
         saliency = change_frame(explanation.saliency, explanation.frame, frame)
         if np.isnan(saliency).any():
             raise InputError(

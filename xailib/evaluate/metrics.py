@@ -91,7 +91,7 @@ def score(
     Returns
     -------
     DataFrame
-        Columns method, measure, value: a row for each map and measure; which values speak for a
+        Columns method, measure, value: a row for each map and measure; which values support a
         map is in `xailib.evaluate.scores.BETTER`.
 
     Raises
@@ -111,8 +111,8 @@ def score(
     trials = plan(maps, size, steps, percentiles, side, {*curves, "whole"})
     options: Any = {"seed": seed, "side": side, "ties": ties, "blur": blur}
     logits = logits_of(classifier, photograph, maps, trials, batch_size, engine, **options)
-    probabilities = classifier.as_probabilities(logits)[:, index].double().cpu().numpy()
-    scores = logits[:, index].double().cpu().numpy()
+    probabilities = classifier.as_probabilities(logits)[:, index].cpu().numpy().astype(float)
+    scores = logits[:, index].cpu().numpy().astype(float)
     owner = np.array([trial.method for trial in trials])
     kind = np.array([trial.measure for trial in trials])
     fraction = np.array([trial.fraction for trial in trials])

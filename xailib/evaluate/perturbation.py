@@ -342,6 +342,8 @@ def imputed(
     kept : (masks, height, width) bool Tensor
         Of each mask at least one pixel is.
     """
+    if image.device.type == "mps":  # which has no float64
+        return imputed(image.cpu(), kept.cpu()).to(image.device)
     some = 1 if image.device.type == "cpu" else _MASKS
     solve = _factorised if image.device.type == "cpu" else _by_conjugate_gradients
     filled = (

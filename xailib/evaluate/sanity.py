@@ -91,7 +91,8 @@ def compare(
     Parameters
     ----------
     maps : mapping from (method, key) to explanations
-        Those of each photograph; one that the reference lacks is left out.
+        Those of each photograph; one that the reference lacks is left out, and so is a map that
+        says nothing (`xailib.explain.signal`).
     reference : key
         Which of them, one a photograph, the others are compared with: it is among the rows, with
         similarity 1.
@@ -114,12 +115,14 @@ def compare(
     """
     rows = []
     for (method, key), explanations in maps.items():
-        trained = {e.image_sha256: e for e in maps[method, reference]}
+        trained = {e.image_sha256: e for e in maps[method, reference] if not e.no_signal}
         for other in explanations:
             first = trained.get(other.image_sha256)
             if first is None:
                 continue
             check_comparable(first, other, allow)
+            if other.no_signal:
+                continue
             labels = {"image": other.image, "method": method, column: key}
             alike = similarity(first.saliency, in_frame_of(other, first), signed=first.signed)
             rows.append({**labels, "target": other.target_name, **alike})
@@ -140,7 +143,8 @@ def null_baseline(maps: Mapping[str, Sequence[Explanation]]) -> pd.DataFrame:
     Parameters
     ----------
     maps : mapping from method to explanations
-        Of the trained network, one for each of at least two photographs.
+        Of the trained network, one for each of at least two photographs. Maps that say nothing
+        are left out; the same photograph under two names is no pair.
 
     Returns
     -------
@@ -156,8 +160,11 @@ def null_baseline(maps: Mapping[str, Sequence[Explanation]]) -> pd.DataFrame:
     for method, explanations in maps.items():
         if len(explanations) < 2:
             raise InputError(f"images: {len(explanations)} for {method}; a null baseline needs two")
-        for number, a in enumerate(explanations):
-            for b in explanations[:number]:
+        said = [one for one in explanations if not one.no_signal]
+        for number, a in enumerate(said):
+            for b in said[:number]:
+                if a.image_sha256 == b.image_sha256:
+                    continue
                 other = b.saliency
                 if other.shape != a.saliency.shape:  # a network that does not resize
                     other = resize(other, a.saliency.shape, order=1).astype(np.float32)
@@ -166,6 +173,8 @@ def null_baseline(maps: Mapping[str, Sequence[Explanation]]) -> pd.DataFrame:
                     {"method": method, "image": one.image, "other": two.image, **alike}
                     for one, two in ((a, b), (b, a))
                 ]
+    if not rows:
+        raise InputError("maps: no method has two maps of different photographs that say anything")
     return pd.DataFrame(rows)
 
 
@@ -199,28 +208,28 @@ def verdict(
     Returns
     -------
     DataFrame
-        One row for each method: method, photographs, verdict; `left` (residual) and `floor` (null
-        baseline), mean similarities with their intervals (left_low, left_high, floor_low,
-        floor_high).
+        One row for each method of which maps say anything: method, photographs, verdict; `left`
+        (residual) and `floor` (null baseline), mean similarities with their intervals (left_low,
+        left_high, floor_low, floor_high).
 
     Raises
     ------
     InputError
-        For an unknown measure, several rows for one method, photograph and draw, or none.
+        For an unknown measure, several rows for one method, photograph and draw, or no method
+        that can be judged.
     """
     if measure not in MEASURES:
         raise unknown_name("measure", measure, MEASURES)
     table = table if "draw" in table else table.assign(draw=0)
     if table.duplicated(["method", "image", "draw"]).any():
         raise InputError("table: several rows for one method, photograph and draw; give one stage")
-    rows = []
+    rows, lacking = [], ""
     for method, part in table.groupby("method", sort=False):
         pairs = unrelated[unrelated["method"] == method]
         left = part.pivot(index="image", columns="draw", values=measure).dropna().to_numpy(float)
         if pairs.empty or not len(left):
-            raise InputError(
-                f"table: nothing to judge {method!r} by; it needs {measure} and a null baseline"
-            )
+            lacking = str(method)
+            continue
         square = pairs.pivot(index="image", columns="other", values=measure).to_numpy(float)
         each = pseudo_values(square)
         # Student's intervals do not know that no similarity is beyond these.
@@ -237,4 +246,8 @@ def verdict(
         middle = pairs[measure].mean() if np.isnan(each).any() else each.mean()
         found |= {"floor": middle, "floor_low": floor_low, "floor_high": floor_high}
         rows.append(found)
+    if not rows:
+        raise InputError(
+            f"table: nothing to judge {lacking!r} by; it needs {measure} and a null baseline"
+        )
     return pd.DataFrame(rows)

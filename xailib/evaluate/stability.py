@@ -1,6 +1,7 @@
 """Tables of how repeatable LIME is: real runs against each other, and estimates from a single run.
 
-Explanations with their samples in, tidy tables out; no network.
+Explanations with their samples in, tidy tables out; no network. Explanations that say nothing
+(`xailib.explain.signal`) are left out.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -40,6 +41,10 @@ def _parts(one: Explanation) -> tuple[Superpixels, Shown, Scores]:
     return parts, parts.shown, parts.scores
 
 
+def _saying(explanations: Sequence[Explanation]) -> list[Explanation]:
+    return [one for one in explanations if not one.no_signal]
+
+
 def disjoint_runs(one: Explanation, samples: int) -> Weights:
     """Return the weights of all runs of this many samples that a long one can be split into.
 
@@ -74,7 +79,7 @@ def runs_table(
         If an explanation stores no samples, or no size gives two runs.
     """
     rows = []
-    for one in pools:
+    for one in _saying(pools):
         parts, shown, scores = _parts(one)
         areas = np.bincount(parts.segments.ravel(), minlength=parts.weights.size)
         for samples in sizes:
@@ -157,6 +162,7 @@ def designs_table(pools: Mapping[str, Sequence[Explanation]], samples: int) -> p
     InputError
         If ``"independent"`` is absent, for a photograph too, or a long run is not two runs.
     """
+    pools = {design: _saying(explanations) for design, explanations in pools.items()}
     known = {one.image for one in pools.get("independent", ())}
     for design, explanations in pools.items():
         for one in explanations:
@@ -208,9 +214,12 @@ def cuts_table(
         If there is no long run of a photograph, or it is not two runs.
     """
     long = {one.image: one for one in pools}
+    silent = {one.image for one in pools if one.no_signal}
     rows = []
     for cut, explanations in others.items():
-        for one in explanations:
+        for one in _saying(explanations):
+            if one.image in silent:
+                continue
             if one.image not in long:
                 raise InputError(f"pools: none is of {one.image!r}")
             parts, shown, _ = _parts(one)

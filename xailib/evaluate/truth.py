@@ -152,7 +152,7 @@ def passes_for(errors: pd.DataFrame, samples: int = 1000) -> pd.Series:
     power law is taken, and beyond the last one that of the last two.
     """
     mean = errors.groupby(["design", "samples"], sort=False)["error"].mean().unstack("samples")
-    wanted = np.log(mean.loc["independent", samples])
+    wanted = np.log(mean[samples].to_dict()["independent"])
     sizes = np.log(mean.columns.to_numpy(float))
     found = {}
     for design, curve in mean.iterrows():

@@ -37,7 +37,8 @@ class Superpixels:
     intercept : float
         The linear model's prediction with every superpixel hidden.
     fit : float
-        R squared of the linear model on its weighted samples, at most 1.
+        R squared of the linear model on its weighted samples, at most 1; NaN if all have the
+        same score.
     shown : (samples, superpixels) bool or None
         Which superpixels each sample shows; the first sample shows all. None if not stored.
     scores : (samples,) float or None
@@ -94,6 +95,9 @@ class Explanation:
         All else that determines the result, JSON values.
     superpixels : Superpixels or None
         LIME's.
+    no_signal : str
+        Why this says nothing about the target, see `xailib.explain.signal`; the saliency is then
+        zero, and tables leave it out. Empty if it says something.
     """
 
     method: str
@@ -110,6 +114,7 @@ class Explanation:
     seed: int | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
     superpixels: Superpixels | None = None
+    no_signal: str = ""
 
     def __post_init__(self) -> None:
         if self.saliency.shape != self.frame.size:

@@ -19,13 +19,14 @@ from skimage.segmentation import felzenszwalb, quickshift, slic
 from torch import Tensor
 from tqdm import tqdm
 
-from xailib.errors import InputError, unknown_name
+from xailib.errors import InputError, alone, unknown_name
 from xailib.explain import quickshift as on_device
 from xailib.explain import ridge
 from xailib.explain.explanation import Explanation, Superpixels, scaled
 from xailib.explain.perturbed import AnyRows, Draw, Perturbed, Rows, hidden
 from xailib.explain.record import record
 from xailib.explain.sampling import BLOCKS, DESIGNS
+from xailib.explain.signal import exact_to, no_signal, rounding
 from xailib.explain.stability import STEP, mask_is_stable, next_draw
 from xailib.explain.stream import Outcome, Seen, explain_alone
 from xailib.networks.classifier import Classifier, Prediction, check_classifier
@@ -56,10 +57,7 @@ _SEGMENTATIONS = MappingProxyType(
         "slic": lambda _seed: partial(slic, n_segments=60, compactness=10, start_label=0),
         "felzenszwalb": lambda _seed: (
             lambda pixels: felzenszwalb(
-                pixels,
-                scale=200 * _scale(pixels.shape) ** 2,
-                sigma=0.5,
-                min_size=round(200 * _scale(pixels.shape) ** 2),
+                pixels, scale=200, sigma=0.5, min_size=round(200 * _scale(pixels.shape) ** 2)
             )
         ),
     }
@@ -67,9 +65,8 @@ _SEGMENTATIONS = MappingProxyType(
 
 
 def _scale(shape: tuple[int, ...]) -> float:
-    """Return a view's side as a share of 224 pixels where it is less than half of that (CIFAR)."""
-    side = min(shape[:2])
-    return 1.0 if side >= 112 else side / 224
+    """Return a view's side as a share of 224 pixels, at most 1."""
+    return min(1.0, min(shape[:2]) / 224)
 
 
 def _quickshift(shape: tuple[int, ...]) -> dict[str, Any]:
@@ -79,9 +76,9 @@ def _quickshift(shape: tuple[int, ...]) -> dict[str, Any]:
 def segmentation(name: str, seed: int = SEGMENT_SEED) -> Segment:
     """Return the function that segments a view into superpixels numbered from 0.
 
-    For views under 112 pixels the settings are scaled, so that there are about as many superpixels.
     ``"quickshift"`` has lime's settings, and its seed; ``"slic"`` and ``"felzenszwalb"`` have
-    nothing random.
+    nothing random. For views under 224 pixels (CIFAR's 32) the settings are scaled with them:
+    lime's own leave one or two superpixels.
 
     Raises
     ------
@@ -101,8 +98,9 @@ class LimeOptions(TypedDict, total=False):
     ----------
     num_samples : int or "auto"
         Perturbed images, at least 10; the first is the whole view. ``"auto"`` draws until the
-        mask is stable, see `xailib.explain.stability`, or `max_samples` are drawn; which of the two
-        is the explanation's parameter ``stopped``.
+        mask is stable, see `xailib.explain.stability`, the score turns out to be constant, or
+        `max_samples` are drawn; which of the three is the explanation's parameter ``stopped``:
+        ``"stable"``, ``"no signal"`` or ``"max_samples"``.
     max_samples : int
         The cap of ``"auto"``.
     num_features : int
@@ -340,12 +338,12 @@ class Lime:
                 bar.update(sum(map(len, data)) - bar.n)  # those that were scored before
                 if self.auto:
                     for image in draw.which:
-                        if self._stable(data[image], torch.cat(scores[image])):
-                            stopped[image] = "stable"
+                        rows = torch.cat(scores[image])
+                        stopped[image] = self._stopped(data[image], rows, logits[image])
                 which = [
                     image
                     for image in draw.which
-                    if stopped[image] != "stable" and len(data[image]) < self.most
+                    if stopped[image] == "max_samples" and len(data[image]) < self.most
                 ]
                 if not which:
                     break
@@ -353,7 +351,8 @@ class Lime:
         values = [torch.cat(parts) for parts in scores]
         fits = self._fitted(staged, data, values)
         probabilities = whole.gather(1, targets)
-        wait = download(targets, probabilities, torch.isfinite(logits).all(1), *fits)
+        finite, largest = torch.isfinite(logits).all(1), logits.abs().amax(1)
+        wait = download(targets, probabilities, finite, largest, *fits)
         return _Started(staged, data, engine, stopped, wait)
 
     def _scored(
@@ -385,11 +384,24 @@ class Lime:
         )
         return probabilities[draw.place], found.engine
 
-    def _stable(self, data: Rows, scores: Float[Tensor, "samples targets"]) -> bool:
-        """Return whether the masks of all targets would come out alike with other samples."""
-        shown, columns = data.astype(bool), scores.cpu().numpy().T
-        count = self.options["num_features"]
-        return all(mask_is_stable(shown, column, count, self.block) for column in columns)
+    def _stopped(
+        self,
+        data: Rows,
+        scores: Float[Tensor, "samples targets"],
+        logits: Float[Tensor, " classes"],
+    ) -> str:
+        """Return why to stop: all targets' masks are stable, or say nothing; else the cap."""
+        largest, relative = float(logits.abs().max()), rounding(self.classifier)
+        columns = [
+            column
+            for column in scores.cpu().numpy().T
+            if np.ptp(column) > exact_to(column, relative, largest)
+        ]
+        if not columns:
+            return "no signal"
+        shown, count = data.astype(bool), self.options["num_features"]
+        stable = all(mask_is_stable(shown, column, count, self.block) for column in columns)
+        return "stable" if stable else "max_samples"
 
     def _fitted(
         self,
@@ -410,7 +422,7 @@ class Lime:
             fits = ridge.fit(shown, together, near * upload(used, device))
             return [together, fits.weights, fits.intercept, fits.fit]
         (rows,), (rng,) = data, staged.random  # alone
-        found = ridge.fit_as_lime(rows, scores[0].numpy(), rng)
+        found = ridge.fit_as_lime(rows, scores[0].cpu().numpy(), rng)
         return [
             together,
             *(torch.tensor(np.array(part))[None] for part in zip(*found, strict=True)),
@@ -418,7 +430,7 @@ class Lime:
 
     def finish(self, started: _Started) -> list[Outcome]:
         """Wait for the device, and return for each image its targets' explanations."""
-        targets, probabilities, finite, *found = started.found()
+        targets, probabilities, finite, largest, *found = started.found()
         outcomes: list[Outcome] = []
         for image, seen in enumerate(started.staged.seen):
             try:
@@ -433,6 +445,7 @@ class Lime:
                         seen,
                         self.classifier.prediction(index, probability),
                         place,
+                        float(largest[image]),
                         found,
                     )
                     for place, (index, probability) in enumerate(
@@ -440,7 +453,7 @@ class Lime:
                     )
                 ]
             except InputError as error:
-                outcomes.append(error)
+                outcomes.append(alone(error))
             else:
                 outcomes.append(made)
         return outcomes
@@ -452,19 +465,23 @@ class Lime:
         seen: Seen,
         target: Prediction,
         place: int,
+        logit: float,
         found: Sequence[Shaped[np.ndarray, "..."]],
     ) -> Explanation:
         scores, weights, intercept, fit = found
         segments, data = started.staged.segments[image], started.data[image]
         every = np.zeros(int(segments.max()) + 1)  # lime never hides what is numbered beyond
         every[: data.shape[1]] = weights[image, place, : data.shape[1]]
+        raw, own = every[segments].astype(np.float32), scores[image, : len(data), place]
+        relative = rounding(self.classifier)
+        moved, exact = float(np.ptp(own)), exact_to(own, relative, logit)
         parts = Superpixels(
             segments,
             every,
             float(intercept[image, place]),
-            float(fit[image, place]),
+            float(fit[image, place]) if moved > exact else float("nan"),
             shown=data.astype(bool),
-            scores=scores[image, : len(data), place],
+            scores=own,
             block=self.block,
         )
         options = self.options
@@ -479,7 +496,6 @@ class Lime:
         if self.auto:
             parameters |= {name: options[name] for name in ("max_samples", "num_features")}
             parameters["stopped"] = started.stopped[image]
-        raw = parts.weights[parts.segments].astype(np.float32)
         return record(
             "lime",
             self.classifier,
@@ -492,6 +508,7 @@ class Lime:
             seed=options["seed"],
             parameters=parameters,
             superpixels=parts,
+            no_signal=no_signal(raw, signed=True, moved=moved, exact_to=exact, relative=relative),
         )
 
 

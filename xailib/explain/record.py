@@ -2,7 +2,10 @@
 
 from typing import Any
 
+import numpy as np
+
 from xailib.explain.explanation import Explanation
+from xailib.explain.signal import no_signal
 from xailib.images.load import Photograph
 from xailib.networks.classifier import Classifier, Prediction, View
 
@@ -17,9 +20,13 @@ def record(
 ) -> Explanation:
     """Return the explanation of one prediction; ``found`` is what the method itself gives.
 
-    That is ``saliency`` and ``raw``, and where they apply ``signed``, ``seed``, ``parameters``
-    and ``superpixels``: see `Explanation`.
+    That is ``saliency`` and ``raw``, and where they apply ``signed``, ``seed``, ``parameters``,
+    ``superpixels`` and ``no_signal``: see `Explanation`. A method that does not look itself whether
+    it says anything is only asked whether its map is constant.
     """
+    found.setdefault("no_signal", no_signal(found["raw"], signed=True))
+    if found["no_signal"]:
+        found["saliency"] = np.zeros_like(found["saliency"])
     return Explanation(
         method=method,
         image=photograph.id,

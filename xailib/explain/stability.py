@@ -21,6 +21,8 @@ from torch import Tensor
 
 from xailib.errors import InputError
 from xailib.explain.explanation import Superpixels
+from xailib.explain.signal import exact_to
+from xailib.networks.forward import ROUNDING
 
 REFITS = 100
 _PAIRS = 2**18  # samples times pairs of superpixels at a time: 2 MB stay in the cache
@@ -60,6 +62,9 @@ class Stability:
         The share that two halves reach with the confidence `CONFIDENCE`.
     rank_correlation : float
         Mean Spearman correlation of the weights from two halves.
+    choice : bool
+        Whether there is anything to choose: more superpixels than the mask is to hold, and a
+        score that is not constant.
     """
 
     samples: int
@@ -70,11 +75,12 @@ class Stability:
     shared: float
     shared_low: float
     rank_correlation: float
+    choice: bool = True
 
     @property
     def stable(self) -> bool:
         """Whether two runs of half the length choose much the same: see `AGREEMENT`."""
-        return self.shared_low >= AGREEMENT
+        return self.choice and self.shared_low >= AGREEMENT
 
 
 def stability(
@@ -118,7 +124,14 @@ def stability(
         float(part.mean()),
         float(np.quantile(part, 1 - CONFIDENCE)),
         float(rank_correlation(one, other).mean()),
+        choosable(shown, scores, num_features),
     )
+
+
+def choosable(shown: Shown, scores: Scores, num_features: int) -> bool:
+    """Return whether there is anything to choose, see `Stability`."""
+    varies = np.ptp(scores) > exact_to(scores, ROUNDING)
+    return bool(varies) and num_features < shown.shape[1]
 
 
 def mask_is_stable(
@@ -130,6 +143,8 @@ def mask_is_stable(
     device: Device = "cpu",
 ) -> bool:
     """Return whether the mask that these samples give is stable, as `Stability.stable`."""
+    if not choosable(shown, scores, num_features):
+        return False
     part = shared_by_halves(shown, scores, num_features, block, seed, device)
     return bool(np.quantile(part, 1 - CONFIDENCE) >= AGREEMENT)
 
@@ -189,6 +204,7 @@ def _sums(shown: Shown, scores: Scores, counts: Counts, device: Device) -> Float
     superpixel times the score, of the score, and of nothing (the weights themselves).
     """
     place, double = torch.device(device), torch.float64
+    place = torch.device("cpu") if place.type == "mps" else place  # which has no float64
     columns = torch.from_numpy(shown).to(place, double)
     values = torch.from_numpy(scores - scores.mean()).to(place, double)[:, None]
     weights = torch.from_numpy(counts * closeness(shown)).to(place)

@@ -17,7 +17,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 
-from xailib.errors import XailibError
+from xailib.errors import XailibError, alone
 from xailib.explain.explanation import Explanation
 from xailib.images.load import (
     Failure,
@@ -245,7 +245,7 @@ def _attempt(work: Callable[[], Any]) -> Any:
     try:
         return work()
     except XailibError as error:
-        return error
+        return alone(error)
 
 
 def _finished(

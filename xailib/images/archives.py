@@ -16,7 +16,7 @@ from xailib.downloads.fetch import Watch
 from xailib.downloads.registry import Artefact, artefact
 from xailib.errors import InputError, UnavailableError, unknown_name
 from xailib.files import alone
-from xailib.images.load import SUFFIXES
+from xailib.images.load import SUFFIXES, hidden
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,11 @@ def _check_members(opened: zipfile.ZipFile, names: list[str], folder: Path, most
 
 def _photographs(opened: zipfile.ZipFile, archive: Archive) -> list[str]:
     if archive.index is None:
-        return [name for name in opened.namelist() if Path(name).suffix.lower() in SUFFIXES]
+        return [
+            name
+            for name in opened.namelist()
+            if Path(name).suffix.lower() in SUFFIXES and not any(map(hidden, Path(name).parts))
+        ]
     root = Path(archive.index).parent.as_posix()
     with io.TextIOWrapper(opened.open(archive.index), encoding="utf-8") as lines:
         return [f"{root}/images/{row['image']}" for row in csv.DictReader(lines)]

@@ -5,13 +5,13 @@ import io
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from xailib.errors import InputError
 
@@ -27,8 +27,9 @@ _FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 def read_file(path: Path, name: str) -> tuple[Pixels, str]:
     """Return a file's pixels, not writeable, and the SHA-256 of its bytes.
 
-    EXIF orientation is applied, transparency composited on white, 16 bits are scaled to 8, and
-    of an animation the first frame is taken.
+    EXIF orientation is applied, transparency composited on white, colours are converted to sRGB
+    by the profile in the file, 16 bits are scaled to 8, and of an animation the first frame is
+    taken.
 
     Parameters
     ----------
@@ -160,12 +161,60 @@ def _to_rgb(image: Image.Image) -> Pixels:
             raise ValueError("values that are not finite")
         if values.min() < 0 or values.max() > top:
             raise ValueError(f"values of mode {image.mode!r} outside 0 to {top}")
+        profile = image.info.get("icc_profile")
         image = Image.fromarray(np.round(values * (255 / top)).astype(np.uint8))
+        image.info["icc_profile"] = profile
+    image = _in_srgb(image)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def _in_srgb(image: Image.Image) -> Image.Image:
+    """Return an image whose colours are converted by its embedded profile, if it has a usable one.
+
+    Transparency is kept. A profile that is sRGB, but for rounding, changes nothing.
+    """
+    profile = image.info.get("icc_profile")
+    if not profile:
+        return image
+    if image.mode in ("P", "PA", "1"):
+        image = image.convert("RGBA" if image.has_transparency_data else "RGB")
+    elif image.mode in ("L", "RGB") and image.has_transparency_data:
+        image = image.convert(image.mode + "A")  # a transparent colour, found before it changes
+    alpha = image.getchannel("A") if image.mode in ("LA", "RGBA") else None
+    plain = image.convert(image.mode.removesuffix("A")) if alpha else image
+    convert = _conversion(profile, plain.mode)
+    if convert is None:
+        return image
+    found = ImageCms.applyTransform(plain, convert)
+    if found is None:
+        return image
+    if alpha:
+        found.putalpha(alpha)
+    return found
+
+
+@lru_cache(maxsize=16)
+def _conversion(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
+    """Return the conversion of a mode's values to sRGB; None if there is none, or nothing to do."""
+    try:
+        own = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        srgb = ImageCms.createProfile("sRGB")
+        convert = ImageCms.buildTransform(own, srgb, mode, "RGB")
+        steps = np.linspace(0, 255, 9).astype(np.uint8)
+        bands = len(Image.new(mode, (1, 1)).getbands())
+        values = np.stack(np.meshgrid(*[steps] * bands), axis=-1).reshape(1, -1, bands)
+        tried = Image.fromarray(values.squeeze(-1) if bands == 1 else values, mode=mode)
+        shown = ImageCms.applyTransform(tried, convert)
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+        return None  # damaged, or of other colours than the image's
+    if mode == "CMYK" or shown is None:
+        return convert if shown else None
+    difference = np.asarray(shown, int) - np.asarray(tried.convert("RGB"), int)
+    return convert if np.abs(difference).max() > 2 else None
 
 
 def frozen(pixels: Pixels) -> Pixels:

@@ -24,6 +24,8 @@ SUFFIXES = frozenset(
     {".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jpeg", ".jpg", ".png", ".ppm", ".tif"}
     | {".tiff", ".webp"}
 )
+# Folders that systems make beside photographs, with copies of them; and whatever starts with a dot.
+_SYSTEM = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information"})
 PUBLISHED = "published"  # the photographs of the report that we replicate
 HELD_BYTES = 1_000_000_000  # of pixels that an image set caches; the rest is read again
 
@@ -135,15 +137,17 @@ def load_images(source: str | Path | Iterable[str | Path]) -> ImageSet:
         A packaged photograph (``"chelsea"``), all of a package's (``"foolbox"``,
         ``"scikit-image"``, ``"scikit-learn"``), a file, or a folder, which is searched with its
         subfolders (links too, each folder once) for files whose suffix is in `SUFFIXES`, in the
-        order of their paths. A packaged name wins over a file of the same name: write
-        ``./chelsea`` for the file.
+        order of their paths; hidden files and folders are passed over. A packaged name wins over
+        a file of the same name: write ``./chelsea`` for the file.
 
     Returns
     -------
     ImageSet
         Upright 8-bit RGB photographs: EXIF orientation applied, transparency composited on
-        white, 16 bits scaled to 8, the first frame of an animation. A file that is named twice
-        is listed once. What cannot be used becomes a `Failure`, and the others are still loaded.
+        white, colours converted to sRGB by the file's own profile, 16 bits scaled to 8, the first
+        frame of an animation. A file that is named twice is listed once. What cannot be used
+        becomes a `Failure`, and so does the same photograph under another name; the others are
+        still loaded.
 
     Raises
     ------
@@ -152,10 +156,16 @@ def load_images(source: str | Path | Iterable[str | Path]) -> ImageSet:
     """
     photographs: dict[str, Photograph | Stored] = {}
     failures: list[Failure] = []
+    shown: dict[bytes, str] = {}
     held = 0
     for found in iter_images(source):
         if isinstance(found, Failure):
             failures.append(found)
+            continue
+        content = hashlib.sha256(repr(found.size).encode() + found.pixels.tobytes()).digest()
+        if shown.setdefault(content, found.id) != found.id:
+            same = f"is the same photograph as {shown[content]!r}; used once"
+            failures.append(Failure(found.source, f"images: {found.source!r} {same}"))
             continue
         photographs[found.id] = found
         held += found.pixels.nbytes
@@ -354,7 +364,10 @@ def published_photographs() -> list[Artefact]:
 
 
 def _inside(folder: Path) -> list[Path]:
-    """Return the image files in a folder and below, sorted; links count, each folder once."""
+    """Return the image files in a folder and below, sorted; links count, each folder once.
+
+    What is hidden, or a system's, is none.
+    """
     files: list[Path] = []
     seen: set[tuple[int, int]] = set()
 
@@ -367,10 +380,15 @@ def _inside(folder: Path) -> list[Path]:
             below.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
-        below.sort()
-        found = (Path(root, name) for name in names)
+        below[:] = sorted(name for name in below if not hidden(name))
+        found = (Path(root, name) for name in names if not hidden(name))
         files += [f for f in found if f.suffix.lower() in SUFFIXES and not _special(f)]
     return sorted(files)
+
+
+def hidden(name: str) -> bool:
+    """Return whether a file or folder of this name is hidden, or made by a system."""
+    return name.startswith(".") or name in _SYSTEM
 
 
 def _special(path: Path) -> bool:

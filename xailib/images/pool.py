@@ -4,7 +4,6 @@ Processes and not threads: half of what reading a small JPEG file takes holds Py
 """
 
 import multiprocessing
-import os
 import shutil
 import warnings
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from xailib.errors import InputError, UnavailableError
 from xailib.images.probe import ProbeSet
+from xailib.project import cores
 
 Cropping = Callable[[UInt8[np.ndarray, "_ _ 3"]], UInt8[np.ndarray, "_ _ 3"]]
 # Crops, in a list where they differ in size, and why there are no more, or "".
@@ -47,9 +47,7 @@ def workers_for(device: torch.device) -> int:
     able = "fork" in multiprocessing.get_all_start_methods()
     if device.type != "cuda" or not able or multiprocessing.current_process().daemon:
         return 0
-    usable = getattr(os, "sched_getaffinity", None)
-    cores = len(usable(0)) if usable else os.cpu_count() or 1
-    return min(cores - 1, _MOST)
+    return min(cores() - 1, _MOST)
 
 
 def crops(

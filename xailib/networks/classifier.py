@@ -16,11 +16,11 @@ from xailib.errors import InputError, XailibError, first_line, unknown_name
 from xailib.images.frames import Frame
 from xailib.images.load import Photograph, as_photograph
 from xailib.networks import forward, layers, zoo
-from xailib.networks.cache import cache_of
 from xailib.networks.counting import passed
+from xailib.networks.engines import cache_of
+from xailib.networks.forward import check_precision, computing
 from xailib.networks.memory import enough
 from xailib.networks.modules import Ready, made_ready, unwrapped
-from xailib.networks.precision import check_precision, computing
 from xailib.networks.preprocessing import Prepares, preprocessing_of
 from xailib.networks.weights import hash_of
 
@@ -78,7 +78,9 @@ def _hash_now(module: nn.Module) -> str:
     """Return `hash_of` a network, computed again where its weights were written to."""
     entries = (t for t in module.state_dict().values() if isinstance(t, Tensor))
     plain = [t for t in entries if not (t.is_quantized or t.is_complex())]
-    sums = tuple(torch.stack([t.sum(dtype=torch.float64) for t in plain]).tolist() if plain else ())
+    # Apple's GPU has no float64; a change of any weight shows in the sum all the same.
+    exact = torch.float32 if plain and plain[0].device.type == "mps" else torch.float64
+    sums = tuple(torch.stack([t.sum(dtype=exact) for t in plain]).tolist() if plain else ())
     cache = cache_of(module)  # which does not see what is written through ``.data``
     if cache.get("hash", (None,))[0] != sums:
         cache["hash"] = sums, hash_of(module)
@@ -114,7 +116,7 @@ class Classifier:
     files : tuple of Path
         What it was made from: the weights' file, a user's own code.
     precision : str
-        How it computes, see `xailib.networks.precision`.
+        How it computes, see `xailib.networks.forward`.
     outputs : str
         What the network's own output means, see `load_classifier`. Here it is logits in any case:
         of probabilities the logarithm, of a single output one logit for each side.
@@ -380,7 +382,7 @@ def load_classifier(
         For untrained weights.
     precision : str
         ``"exact"`` (float32), ``"tf32"`` (on a GPU, products of 10-bit factors) or ``"half"``
-        (bfloat16); see `xailib.networks.precision`.
+        (bfloat16); see `xailib.networks.forward`.
     outputs : str
         What the network's output means: ``"logits"`` (softmax makes probabilities of them),
         ``"probabilities"`` (that add up to 1), ``"multilabel"`` (each label has a sigmoid of its
@@ -430,9 +432,9 @@ def classifier_from(
     """Return a classifier made of a live module, ready to be explained.
 
     The module stays yours: it is used on the device where it is, in eval mode while it runs, and
-    put back into its mode. The classifier's id follows its weights, so that maps from before
-    and after training are not compared by mistake. DataParallel and torch.compile are looked
-    through, and a module in half precision computes in float32.
+    left in the mode that it was in. The classifier's id follows its weights, so that maps from
+    before and after training are not compared by mistake. DataParallel and torch.compile are
+    looked through, and a module in half precision computes in float32.
 
     Parameters
     ----------

@@ -1,13 +1,15 @@
 """How many images networks were shown: counted where they are shown, reported in a run's manifest.
 
 A pass is one image shown to a network, or to the part of it behind a layer. Not counted are the
-images by which a network is loaded, an engine or a shortcut is chosen and checked, and the
-memory of a pass is measured (`xailib.networks.memory.fitting_batch`, one image where many
-follow). A run counts from its start: the order in which layers are used is looked up before
-(`xailib.evaluate.randomisation`).
+images by which a network is loaded, a method is tried, an engine or a shortcut is chosen and
+checked, and the memory of a pass is measured (`xailib.networks.memory.fitting_batch`, one image
+where many follow). A run counts from its start: the order in which layers are used is looked up
+before (`xailib.evaluate.randomisation`).
 """
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 
@@ -36,6 +38,7 @@ class Passes:
 
 
 _lock = threading.Lock()
+_here = threading.local()
 _total = [Passes()]
 
 
@@ -49,10 +52,22 @@ def passed(images: int, *, kept: bool = False) -> None:
     kept : bool
         Whether that was earlier, and the cached result is reused.
     """
+    if getattr(_here, "uncounted", False):
+        return
     with _lock:
         now = _total[0]
         made, before = (0, images) if kept else (images, 0)
         _total[0] = Passes(now.made + made, now.kept + before)
+
+
+@contextmanager
+def uncounted() -> Iterator[None]:
+    """Let a thread show a network images that are not counted."""
+    before, _here.uncounted = getattr(_here, "uncounted", False), True
+    try:
+        yield
+    finally:
+        _here.uncounted = before
 
 
 def passes() -> Passes:

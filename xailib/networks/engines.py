@@ -1,23 +1,31 @@
 """How a network is set up to run faster, by engine: each returns a function from input to scores.
 
 `xailib.networks.forward` decides which to use, and checks it. A network given here is never
-changed.
+changed. What is set up is cached until the network is freed or its weights change. On a GPU a
+convolution, an addition and a ReLU become one call of cuDNN: what lies between would be written to
+the memory and read again, which takes most of the time.
 """
 
 import copy
 import importlib
 import io
 import logging
+import operator
+import os
+import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
 from types import MappingProxyType
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor, nn
-
-from xailib.networks.fusion import with_relu
+from torch import Tensor, fx, nn
 
 log = logging.getLogger(__name__)
 
@@ -54,14 +62,15 @@ def _onnxruntime(module: nn.Module, example: Tensor) -> Run:
     file = io.BytesIO()
     # The older exporter traces, so that it takes what the newer one refuses, in a fifth of
     # the time.
-    torch.onnx.export(
-        copy.deepcopy(module),
-        (example,),
-        file,  # type: ignore[arg-type]
-        dynamo=False,
-        input_names=["input"],
-        dynamic_axes={"input": {0: "batch"}},
-    )
+    with _mute():  # where it fails, torch's own code prints the whole graph
+        torch.onnx.export(
+            copy.deepcopy(module),
+            (example,),
+            file,  # type: ignore[arg-type]
+            dynamo=False,
+            input_names=["input"],
+            dynamic_axes={"input": {0: "batch"}},
+        )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()  # several processes may share the cores
     session = onnxruntime.InferenceSession(
@@ -153,8 +162,142 @@ SET_UPS: Mapping[str, Callable[[nn.Module, Tensor], Run]] = MappingProxyType(
 
 
 @contextmanager
+def _mute() -> Iterator[None]:
+    """Drop what is written to standard output, also by compiled code."""
+    sys.stdout.flush()
+    with Path(os.devnull).open("w") as nothing, redirect_stdout(nothing):
+        before = os.dup(1)
+        try:
+            os.dup2(nothing.fileno(), 1)
+            yield
+        finally:
+            os.dup2(before, 1)
+            os.close(before)
+
+
+@contextmanager
 def quiet() -> Iterator[None]:
     """Keep a compiler's deprecations and hints from the user, who can do nothing about them."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
+
+
+_ADDITIONS = (operator.add, operator.iadd, torch.add, "add", "add_")
+
+
+class _ConvolutionReLU(nn.Module):
+    """A convolution and ReLU, of which something else may be added in between."""
+
+    def __init__(self, convolution: nn.Conv2d) -> None:
+        super().__init__()
+        self.convolution = convolution
+
+    def forward(self, batch: Tensor, other: Tensor | None = None) -> Tensor:
+        inside = self.convolution
+        if torch.is_autocast_enabled("cuda"):  # which does not know these calls
+            dtype = torch.get_autocast_dtype("cuda")
+            batch, other = batch.to(dtype), None if other is None else other.to(dtype)
+        weight = inside.weight.to(batch.dtype)
+        bias = None if inside.bias is None else inside.bias.to(batch.dtype)
+        padding = tuple(int(side) for side in inside.padding)
+        how = (inside.stride, padding, inside.dilation, inside.groups)
+        if other is None:
+            return torch.cudnn_convolution_relu(batch, weight, bias, *how)
+        return torch.cudnn_convolution_add_relu(batch, weight, other, 1.0, bias, *how)
+
+
+def with_relu(network: fx.GraphModule) -> fx.GraphModule:
+    """Put one call for each convolution (and addition) that a ReLU follows, in the network given.
+
+    Results in between must have no other use. The network then runs on CUDA only.
+    """
+    parts, graph = dict(network.named_modules()), network.graph
+    for number, relu in enumerate(list(graph.nodes)):
+        if relu.op != "call_module" or not isinstance(parts.get(relu.target), nn.ReLU):
+            continue
+        before = relu.args[0]
+        found = _convolution(before, parts)
+        others: tuple[fx.Node, ...] = ()
+        if found is None:
+            terms = _terms(before)
+            found = next((one for one in reversed(terms) if _convolution(one, parts)), None)
+            if found is None:
+                continue
+            others = tuple(one for one in terms if one is not found)
+        name = f"convolution_relu_{number}"
+        network.add_submodule(name, _ConvolutionReLU(parts[found.target]))
+        with graph.inserting_before(relu):
+            fused = graph.call_module(name, (found.args[0], *others))
+        relu.replace_all_uses_with(fused)
+        for node in dict.fromkeys((relu, before, found)):
+            graph.erase_node(node)
+    graph.lint()
+    network.recompile()
+    return network
+
+
+def _convolution(node: fx.Node, parts: dict[str, nn.Module]) -> fx.Node | None:
+    """Return the node if it is a convolution that cuDNN's calls can do, of one use."""
+    part = parts.get(str(node.target)) if node.op == "call_module" else None
+    plain = isinstance(part, nn.Conv2d) and part.padding_mode == "zeros"
+    usable = plain and not isinstance(part.padding, str) and len(node.users) == 1  # type: ignore[union-attr]
+    return node if usable else None
+
+
+def _terms(node: fx.Node) -> list[fx.Node]:
+    """Return the two that are added, where this is an addition of one use; else none."""
+    added = node.op in ("call_function", "call_method") and node.target in _ADDITIONS
+    nodes = all(isinstance(one, fx.Node) for one in node.args)
+    if not added or not nodes or node.kwargs or len(node.args) != 2 or len(node.users) != 1:
+        return []
+    return [one for one in node.args if isinstance(one, fx.Node)]
+
+
+MOST = 8  # engines cached for one network: each holds a copy of the weights that it uses
+
+Stamp = tuple[tuple[int, int], ...]
+
+
+@dataclass
+class _Cache:
+    stamp: Stamp
+    entries: dict[Hashable, Any] = field(default_factory=dict)
+
+
+_caches: WeakKeyDictionary[nn.Module, _Cache] = WeakKeyDictionary()
+
+
+def cache_of(network: nn.Module) -> dict[Hashable, Any]:
+    """Return the cache of a network with its present weights.
+
+    What was cached for other weights is dropped. An entry must not refer to the network itself,
+    or neither would ever be freed.
+    """
+    stamp = stamp_of(network)
+    cache = _caches.get(network)
+    if cache is None or cache.stamp != stamp:
+        cache = _caches[network] = _Cache(stamp)
+    return cache.entries
+
+
+def store(entries: dict[Hashable, Any], key: Hashable, entry: Any) -> None:
+    """Add an entry, and drop the oldest where there are more than `MOST`."""
+    entries.pop(key, None)
+    entries[key] = entry
+    while len(entries) > MOST:
+        del entries[next(iter(entries))]
+
+
+def stamp_of(network: nn.Module) -> Stamp:
+    """Return the address of each weight and how often it was written to.
+
+    It changes with every operation in place, ``load_state_dict`` and replaced weights, and
+    costs no look at the numbers. What is written through ``.data`` or from numpy it does not
+    see.
+    """
+    return tuple(_place(tensor) for tensor in chain(network.parameters(), network.buffers()))
+
+
+def _place(tensor: Tensor) -> tuple[int, int]:
+    return tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version

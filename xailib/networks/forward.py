@@ -3,29 +3,33 @@
 Where thousands of passes are coming, a network is compiled once (OpenVINO, ONNX Runtime,
 ``torch.compile`` with freezing, or a copy with its batch norm fused), checked against its eager
 self on the work's own images, and used only if its scores agree. A network given here is
-never changed: what a compiler alters is a copy. Engines are checked at the precision at which
-they are used (`xailib.networks.precision`).
+never changed: what a compiler alters is a copy.
+
+How precisely a network computes is stated once, part of every manifest, and compared like for
+like: ``"exact"`` is float32 throughout, so that a GPU gives a CPU's results within rounding;
+``"tf32"`` lets a GPU round the factors of products to 10 bits (what PyTorch does for convolutions
+unless set otherwise); ``"half"`` is autocast to bfloat16. On a CPU, ``"tf32"`` changes nothing.
+Engines are checked at the precision at which they are used.
 """
 
 import importlib.util
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TypeVar
 
 import torch
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, Float64, Shaped
 from torch import Tensor, nn
 
 from xailib.errors import InputError, UnavailableError, unknown_name
-from xailib.networks.cache import cache_of, store
 from xailib.networks.counting import passed
-from xailib.networks.engines import SET_UPS, Run, quiet, seconds
+from xailib.networks.engines import SET_UPS, Run, cache_of, quiet, seconds, store
 from xailib.networks.layers import evaluation
 from xailib.networks.memory import enough, fitting_batch
-from xailib.networks.precision import TOLERANCES, check_precision, computing
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +45,13 @@ _WORTH = MappingProxyType({"openvino": 200, "onnxruntime": 200, "compile": 3000,
 _WORTH_ON_CUDA = MappingProxyType({"compile": 60_000, "fused": 50})
 _PACKAGES = ("openvino", "onnxruntime")
 ENGINES = ("auto", *_WORTH, "eager")
+
+
+# How far an engine's scores may be from eager's at the same precision, as a share of the largest
+# score (at least 1): further away it is another network.
+TOLERANCES: Mapping[str, float] = MappingProxyType({"exact": 1e-3, "tf32": 5e-3, "half": 5e-2})
+PRECISIONS = tuple(TOLERANCES)
+ROUNDING = 8 * 2.0**-23  # of float32: sums in another order differ by some of its roundings
 
 
 @dataclass(frozen=True)
@@ -105,7 +116,7 @@ def forward_batches(
         For a `module` that is made again each time, the network that it is a part of, and which
         part: engines are cached by these. It must be the same function whenever it is made.
     precision : str
-        See `xailib.networks.precision`.
+        A name in `PRECISIONS`, see above.
     expected : int
         How many images will come in all, where that is known to be more than `count`.
     again : bool
@@ -348,3 +359,68 @@ def out_of_memory(error: Exception) -> bool:
     """Return whether an error says that memory ran out, on any device."""
     known = isinstance(error, MemoryError | torch.OutOfMemoryError)
     return known or "can't allocate memory" in str(error)  # what the CPU's allocator says
+
+
+def check_precision(precision: str) -> str:
+    """Return the name of a precision.
+
+    Raises
+    ------
+    InputError
+        For an unknown name, with the near ones.
+    """
+    if precision not in TOLERANCES:
+        raise unknown_name("precision", precision, PRECISIONS)
+    return precision
+
+
+@contextmanager
+def computing(precision: str, device: torch.device) -> Iterator[None]:
+    """Let passes on a device compute with this precision; afterwards all is as it was.
+
+    PyTorch's switches hold for a process: no other thread should compute meanwhile.
+    """
+    if precision == "half":
+        with torch.autocast(device.type, torch.bfloat16):
+            yield
+    elif device.type != "cuda":
+        yield
+    else:
+        with _tf32(precision == "tf32"):
+            yield
+
+
+@contextmanager
+def _tf32(allowed: bool) -> Iterator[None]:
+    """Allow or forbid TF32 for convolutions and for products of matrices."""
+    convolutions, products = torch.backends.cudnn, torch.backends.cuda.matmul
+    try:
+        before = convolutions.allow_tf32, products.allow_tf32
+    except RuntimeError:  # set by the names of PyTorch 2.9, which cannot be mixed with the older
+        with _fp32("tf32" if allowed else "ieee"):
+            yield
+        return
+    try:
+        convolutions.allow_tf32 = products.allow_tf32 = allowed
+        yield
+    finally:
+        convolutions.allow_tf32, products.allow_tf32 = before
+
+
+@contextmanager
+def _fp32(name: str) -> Iterator[None]:
+    places = torch.backends.cudnn.conv, torch.backends.cuda.matmul  # type: ignore[attr-defined]
+    before = [place.fp32_precision for place in places]
+    try:
+        for place in places:
+            place.fp32_precision = name
+        yield
+    finally:
+        for place, value in zip(places, before, strict=True):
+            place.fp32_precision = value
+
+
+def double(tensor: Shaped[Tensor, "*shape"]) -> Float64[Tensor, "*shape"]:
+    """Return a tensor in float64, on the host where its device has none (Apple's GPU)."""
+    here = tensor.cpu() if tensor.device.type == "mps" else tensor
+    return here.to(torch.float64)

@@ -48,7 +48,7 @@ def fitting_batch(
     most : int, optional
         At least 1; by default what is `enough` for the device.
     things, part
-        Where the memory of an image is cached, see `xailib.networks.cache.cache_of`, and of which
+        Where the memory of an image is cached, see `xailib.networks.engines.cache_of`, and of which
         part of the network it is.
     """
     most = most or enough(example.device)
@@ -112,7 +112,7 @@ def upload(
 def download(*tensors: Shaped[Tensor, "..."]) -> Callable[[], list[Shaped[np.ndarray, "..."]]]:
     """Start to copy tensors to the host; the function returned waits for them alone."""
     if not tensors[0].is_cuda:
-        return lambda: [tensor.detach().numpy() for tensor in tensors]
+        return lambda: [tensor.detach().cpu().numpy() for tensor in tensors]
     hosts = [torch.empty(t.shape, dtype=t.dtype, pin_memory=True) for t in tensors]
     for host, tensor in zip(hosts, tensors, strict=True):
         host.copy_(tensor.detach(), non_blocking=True)

@@ -23,7 +23,7 @@ _WRAPPERS = ("DataParallel", "DistributedDataParallel", "OptimizedModule")
 _COMPILED = "_torchdynamo_orig_callable"  # how torch.compile marks what it has wrapped
 _SAME = 1e-4  # of the largest score: what may differ when an image is shown again
 _BATCH = 0.05  # and when it is shown in a batch; dynamic quantisation takes a batch's range
-# Operations of a graph that hand on what they are given, weighted or side by side.
+# Operations of a graph that pass on what they are given, weighted or side by side.
 _HAND_ON = (
     "View",
     "Unsafe",
@@ -193,8 +193,8 @@ def made_ready(
     module : torch.nn.Module
         On the device of the inputs.
     class_names : tuple of str
-        One for each output; for a single output one (of what speaks for it) or two (of what
-        speaks against it, and for it).
+        One for each output; for a single output one (of the class that it supports) or two (of
+        the class that it opposes, and of that one).
     inputs : (2, channels, height, width)
         Two different images.
     outputs : str

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from faults_table import shown
 from nets import classifier, photograph
 from PIL import Image
 
@@ -56,7 +57,7 @@ def test_networks_take_turns_and_photographs_are_nested(tmp_path):
         ("other", "maps", 1),
         ("net", "random", 2),
     ]
-    with pytest.raises(InputError, match=r"5 in .* and 6 are wanted"):
+    with pytest.raises(InputError, match=shown("evidence_few")):
         evidence_of_more = {**PROFILE, "networks": {"net": {"maps": [6, 1]}}}
         (tmp_path / "evidence.yaml").write_text(yaml.safe_dump(evidence_of_more))
         load_evidence(tmp_path / "evidence.yaml", tmp_path / "pictures", {})

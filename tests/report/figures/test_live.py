@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -92,6 +93,25 @@ def test_maps_of_any_class_are_those_of_python(offline, real):
                 error = np.abs(shown - cam.saliency.ravel()[::13]).max()
                 assert error * max(cam.raw.max(), 0) < 1e-3 * span
                 assert cam.raw.max() > 0 or not np.any(shown)
+
+
+@pytest.mark.parametrize("outputs", ["logits", "multilabel"])
+def test_maps_of_a_small_network_with_few_or_independent_classes(offline, tmp_path, outputs):
+    net, one = replace(classifier(Plain), outputs=outputs), photograph()
+    _, (live,) = written(tmp_path, net, [one])
+    found = offline(tmp_path).evaluate(
+        """async ([source, name, network, count]) => {
+            const { live } = xailib, shown = await live.load(source, name);
+            const shared = await live.load(network, "network");
+            return Array.from({ length: count }, (_, c) => [live.probability(shown, c),
+                Array.from(live.heatmap("ablationcam", shown, shared, c).values)]); }""",
+        [*named(live), live.network, CATEGORIES],
+    )
+    expected = explain_alone(net, one, Cam(net, "ablationcam", range(CATEGORIES)))
+    for (probability, raw), cam in zip(found, expected, strict=True):
+        assert probability == pytest.approx(cam.probability, abs=1e-5)
+        error = np.abs(np.reshape(raw, cam.raw.shape) - cam.raw).max()
+        assert error < 1e-3 * np.ptp(cam.raw)
 
 
 def test_linear_models_of_likely_classes_are_those_of_lime(offline, real):

@@ -216,8 +216,8 @@ def test_what_takes_long_is_told_with_what_would_be_shorter(capsys):
     assert capsys.readouterr().err == ""
     sweeping._warn_of_time(jobs, seconds, 1)
     assert capsys.readouterr().err == (
-        "About 8 min: 3_cam 7 min, 2_lime 50 s, 10_explore 9 s. Shorter: fewer images; "
-        "-p methods=[gradcam] (3_cam); num_samples=200 (2_lime).\n"
+        "About 8 min: 3_cam 7 min, 2_lime 50 s, 10_explore 9 s. Shorter: fewer images, "
+        "-p methods=[gradcam], -p num_samples=200.\n"
     )
 
 

@@ -21,9 +21,9 @@ from xailib.errors import InputError, unknown_name
 from xailib.explain.cam.gradient import layer_pass
 from xailib.explain.cam.layout import Layout
 from xailib.explain.cam.tail import Tail
-from xailib.networks.cache import cache_of
 from xailib.networks.classifier import BATCH, Classifier, PassOptions
-from xailib.networks.forward import forward_batches
+from xailib.networks.engines import cache_of
+from xailib.networks.forward import double, forward_batches
 
 RULES = ("centred", "gradcam")
 _TRIED = 3  # channels that a shortcut must get right
@@ -38,7 +38,9 @@ class Ablation:
     Attributes
     ----------
     weights : (channels,) or (targets, channels) float
-        What the target loses without the channel, as a share.
+        What the target loses without the channel, as a share of `level`.
+    level : () or (targets,) float
+        The target's score, absolute.
     how : {"closed form", "tail", "whole network"}
         What had to be computed for each channel.
     engine : str
@@ -46,6 +48,7 @@ class Ablation:
     """
 
     weights: Float[Tensor, "*targets channels"]
+    level: Float[Tensor, "*targets"]
     how: str
     engine: str
 
@@ -98,15 +101,17 @@ def ablation_weights(
     values = _values(output, count, rule, options.get("batch_size") or BATCH)
     flat = output.movedim(layout.axis, 0).flatten(1)  # channels, positions
     changed = torch.nonzero((flat != values[:, None]).any(1))[:, 0]
-    logits = tail.logits.double().repeat(count, 1)  # of channels that are zero already
+    whole = double(tail.logits)
+    logits = whole.repeat(count, 1)  # of channels that are zero already
     how, used = "closed form", "eager"
     if len(changed):
-        logits[changed], how, used = _ablated_logits(
-            tail, layout, changed, values, precision, options
-        )
-    targets = torch.as_tensor(target, device=output.device).reshape(-1)
-    weights = _drop(tail.logits.double(), logits, targets, rule, independent)
-    return Ablation(weights if isinstance(target, Tensor) else weights[0], how, used)
+        found, how, used = _ablated_logits(tail, layout, changed, values, precision, options)
+        logits[changed.to(logits.device)] = found
+    targets = torch.as_tensor(target, device=whole.device).reshape(-1)
+    weights, level = _drop(whole, logits, targets, rule, independent)
+    if not isinstance(target, Tensor):
+        weights, level = weights[0], level[0]
+    return Ablation(weights, level, how, used)
 
 
 def way_of(tail: Tail, layout: Layout, precision: str) -> str:
@@ -161,6 +166,7 @@ class Closed:
     maps : (images, channels, rows, columns)
         The layer's.
     weights : (images, targets, channels) float
+    level : (images, targets) float
         As those of `Ablation`.
     agree : (images,) bool
         Whether the numbers of the pass are those of the closed form.
@@ -170,6 +176,7 @@ class Closed:
     targets: Int[Tensor, "images targets"]
     maps: Float[Tensor, "images channels rows columns"]
     weights: Float[Tensor, "images targets channels"]
+    level: Float[Tensor, "images targets"]
     agree: Bool[Tensor, " images"]
 
 
@@ -195,23 +202,27 @@ def closed_weights(
     ((pooled, scores),) = seen
     layout, targets = layout_of(found.output), targets_of(found.logits)
     maps = layout.maps(found.output)
-    weights, agree = [], []
-    weight, precision = linear.weight.detach().double(), classifier.precision
+    weights, levels, agree = [], [], []
+    weight, precision = double(linear.weight.detach()), classifier.precision
     independent = classifier.outputs == "multilabel"
     every = torch.arange(maps.shape[1], device=maps.device)
     for image in range(len(inputs)):
         here = slice(image, image + 1)
-        logits, means = found.logits[here].double(), maps[here].double().mean((2, 3))
+        logits, means = double(found.logits[here]), double(maps[here]).mean((2, 3))
         values = _values(found.output[here], len(every), rule, batch_size or BATCH)
         changed = (maps[image].flatten(1) != values[:, None]).any(1)
         ablated = _without(logits, means, weight, every, values)
-        ablated = torch.where(changed[:, None], ablated, logits)
-        weights.append(_drop(logits, ablated, targets[image], rule, independent))
+        ablated = torch.where(changed.to(logits.device)[:, None], ablated, logits)
+        whose = targets[image].to(logits.device)
+        lost, level = _drop(logits, ablated, whose, rule, independent)
+        weights.append(lost)
+        levels.append(level)
         agree.append(
-            _near(pooled[here].double(), means, precision)
-            & _near(scores[here].double(), logits, precision)
+            _near(double(pooled[here]), means, precision)
+            & _near(double(scores[here]), logits, precision)
         )
-    return Closed(found.logits, targets, maps, torch.stack(weights), torch.stack(agree))
+    both = torch.stack(weights), torch.stack(levels)
+    return Closed(found.logits, targets, maps, *both, torch.stack(agree))
 
 
 def _values(output: Tensor, count: int, rule: str, batch_size: int) -> Float[Tensor, " channels"]:
@@ -230,14 +241,17 @@ def _drop(
     targets: Int[Tensor, " targets"],
     rule: str,
     independent: bool,
-) -> Float[Tensor, "targets channels"]:
+) -> tuple[Float[Tensor, "targets channels"], Float[Tensor, " targets"]]:
+    """Return what each target loses without each channel, as a share of its score, and that."""
     before, after = whole[0].index_select(0, targets)[:, None], ablated.index_select(1, targets).T
     if rule == "gradcam":
-        return (before - after) / before
+        return (before - after) / before, before[:, 0].abs()
     if not independent:
         before, after = before - whole.mean(), after - ablated.mean(1)
     # By its size: for a target below the mean, a drop is a drop all the same.
-    return (before - after) / before.abs().clamp(min=torch.finfo(whole.dtype).tiny)
+    level = before.abs()
+    least = torch.finfo(torch.float32).tiny  # of equal scores nothing is a share
+    return (before - after) / level.clamp(min=least), level[:, 0]
 
 
 def _ablated_logits(
@@ -272,7 +286,7 @@ def _ablated_logits(
     module: nn.Module = tail if known else _Whole(tail)
     chosen: PassOptions = options if known else {**options, "engine": "eager"}
     found = forward_batches(module, make, len(channels), of=of, precision=precision, **chosen)
-    return found.logits.double(), known or "whole network", found.engine
+    return double(found.logits), known or "whole network", found.engine
 
 
 def _tried(
@@ -287,7 +301,7 @@ def _tried(
     strength = tail.output.movedim(layout.axis, 0).flatten(1).abs().mean(1)
     tried = channels[strength[channels].argsort(descending=True)[:_TRIED]]
     with torch.no_grad():
-        true = tail.whole(without(tried)).double()
+        true = double(tail.whole(without(tried)))
         closed = _closed_form(tail, layout, precision)
         if closed is not None and _agree(closed(tried, values[tried]), true, precision):
             return "closed form"
@@ -308,7 +322,7 @@ class _Whole(nn.Module):
 def _or_none(tail: Tail, outputs: Tensor) -> Tensor | None:
     """Return the tail's scores; None where it cannot be replayed for several at once."""
     try:
-        return tail(outputs).double()
+        return double(tail(outputs))
     except (RuntimeError, ValueError, TypeError, IndexError):
         return None
 
@@ -337,7 +351,7 @@ def _closed_form(
     is the network's. This is read off the numbers of one pass, whatever lies in between.
     """
     last = _last_linear(tail.network)
-    maps = layout.maps(tail.output).double()
+    maps = double(layout.maps(tail.output))
     if last is None or layout.prefix or last.in_features != maps.shape[1]:
         return None
     with watching(last) as seen:
@@ -345,12 +359,12 @@ def _closed_form(
     means = maps.mean((2, 3))
     if logits is None or len(seen) != 1 or seen[0][0].shape != means.shape:
         return None
-    pooled, scores = (tensor.double() for tensor in seen[0])
+    pooled, scores = (double(tensor) for tensor in seen[0])
     if scores.shape != logits.shape or not (
         _agree(pooled, means, precision) and _agree(scores, logits, precision)
     ):
         return None
-    weight = last.weight.detach().double()
+    weight = double(last.weight.detach())
     return lambda channels, values: _without(logits, means, weight, channels, values)
 
 
@@ -362,7 +376,8 @@ def _without(
     values: Float[Tensor, " some"],
 ) -> Float[Tensor, "some classes"]:
     """Return the scores with some channels' means replaced by other values."""
-    change = values.double() - means[0, channels]
+    channels = channels.to(logits.device)
+    change = double(values) - means[0, channels]
     return logits + change[:, None] * weight[:, channels].T
 
 

@@ -195,7 +195,7 @@ def _guided(
         logits = classifier.module(batch).float()
         if not logits.requires_grad:
             raise InputError(f"model: no gradient reaches the input of {classifier.name!r}")
-        relus = list(_relus(logits))
+        relus = list(_relus(logits, batch))
         if not relus:
             raise InputError(f"model: {classifier.name} has no ReLU, which guided backprop needs")
         for relu in relus:
@@ -213,17 +213,28 @@ def _guided(
     return gradients.unflatten(1, inputs.shape[1:]), logits
 
 
-def _relus(scores: Tensor) -> Iterator[Node]:
-    """Yield the steps back through a ReLU or ReLU6, wherever in the graph of the scores."""
-    waiting, seen = [scores.grad_fn], set()
+def _relus(scores: Tensor, image: Tensor) -> Iterator[Node]:
+    """Yield the steps through a ReLU or ReLU6 in the graph from an image to the scores."""
+    behind: dict[Node, list[Node]] = {}
+    waiting, start = [scores.grad_fn], []
     while waiting:
         node = waiting.pop()
-        if node is None or node in seen:
+        for before, _ in node.next_functions if node else ():
+            if before is not None and before not in behind:
+                behind[before] = []
+                waiting.append(before)
+                start += [before] if getattr(before, "variable", None) is image else []
+            if before is not None:
+                behind[before].append(node)
+    reached: set[Node] = set()
+    while start:
+        node = start.pop()
+        if node in reached:
             continue
-        seen.add(node)
+        reached.add(node)
+        start += behind.get(node, [])
         kind = type(node).__name__
         if kind.startswith("Relu") or (
             kind.startswith("Hardtanh") and node._saved_min_val == 0  # type: ignore[attr-defined]
         ):
             yield node
-        waiting += [before for before, _ in node.next_functions]

@@ -12,7 +12,7 @@ from pytorch_grad_cam import AblationCAM, ScoreCAM
 from pytorch_grad_cam.utils.image import scale_cam_image
 from torch import Tensor
 
-from xailib.errors import InputError, unknown_name
+from xailib.errors import InputError, alone, unknown_name
 from xailib.explain.cam.ablation import RULES, ablation_weights, closed_weights, shortcut
 from xailib.explain.cam.gradient import (
     GRADIENT_METHODS,
@@ -26,10 +26,11 @@ from xailib.explain.cam.scorecam import score_weights
 from xailib.explain.cam.tail import Tail
 from xailib.explain.explanation import Explanation
 from xailib.explain.record import record
+from xailib.explain.signal import no_signal, rounding
 from xailib.explain.stream import Outcome, Seen, explain_alone
-from xailib.networks.cache import cache_of
 from xailib.networks.classifier import Classifier, PassOptions, check_classifier
-from xailib.networks.forward import ENGINES, halving
+from xailib.networks.engines import cache_of
+from xailib.networks.forward import ENGINES, double, halving
 from xailib.networks.layers import hookable
 from xailib.networks.memory import download
 
@@ -236,17 +237,33 @@ class Cam:
         """Wait for the device, and return for each image its targets' explanations."""
         logits, targets, *found = started.found()
         probabilities = self.classifier.as_probabilities(torch.from_numpy(logits)).numpy()
+        what = "score"
         if self.method in GRADIENT_METHODS:
-            activations, gradients = found
-            raw = np.stack([combined(self.method, activations, one) for one in gradients], axis=1)
-        else:
-            (raw,) = found
+            found, what = self._combined(*found), "gradient"
+        raw, moved, terms = found
+        relative = rounding(self.classifier)
         outcomes: list[Outcome] = []
         for image, seen in enumerate(started.seen):
             try:
                 self.classifier.check_finite(torch.from_numpy(logits[image]))
+                exact_to = relative * float(np.abs(logits[image]).max())
                 made = []
-                for target, one in zip(targets[image], raw[image], strict=True):
+                for place, target in enumerate(targets[image]):
+                    one = raw[image, place]
+                    if not np.isfinite(one).all():
+                        raise InputError(
+                            f"layer: features or gradients of {self.layer!r} overflow for "
+                            f"{seen.photograph.id!r}; name another layer"
+                        )
+                    nothing = no_signal(
+                        one,
+                        signed=False,
+                        moved=float(moved[image, place]),
+                        exact_to=exact_to,
+                        terms=float(terms[image, place]),
+                        relative=relative,
+                        what=what,
+                    )
                     made.append(
                         record(
                             self.method,
@@ -257,13 +274,29 @@ class Cam:
                             saliency=saliency_of(one, seen.view.frame.size),
                             raw=one,
                             parameters=started.parameters[image],
+                            no_signal=nothing,
                         )
                     )
             except InputError as error:
-                outcomes.append(error)
+                outcomes.append(alone(error))
             else:
                 outcomes.append(made)
         return outcomes
+
+    def _combined(
+        self,
+        activations: Float32[np.ndarray, "images channels rows columns"],
+        gradients: Float32[np.ndarray, "targets images channels rows columns"],
+    ) -> list[Float[np.ndarray, "images targets ..."]]:
+        """Return maps, by how much the layer moves the score, and the sums of absolute terms."""
+        raw, moved, terms = [], [], []
+        with np.errstate(all="ignore"):  # what overflows is said by its layer
+            for one in gradients:
+                sizes = np.abs(activations), np.abs(one)
+                raw.append(combined(self.method, activations, one))
+                moved.append((sizes[0] * sizes[1]).sum((1, 2, 3)))
+                terms.append(combined(self.method, *sizes).max((1, 2)))
+        return [np.stack(column, axis=1) for column in (raw, moved, terms)]
 
     def _chosen(self, logits: Float[Tensor, "images classes"]) -> Int[Tensor, "images targets"]:
         """Return the classes to explain, from scores that are there already."""
@@ -310,7 +343,10 @@ class Cam:
     def _ablated(
         self, inputs: Float32[Tensor, "images colours height width"]
     ) -> tuple[list[dict[str, str]], list[Tensor]]:
-        """Return logits, targets and maps; the closed form serves all images in one pass."""
+        """Return logits, targets, maps, by how much channels move the score, and sums of terms.
+
+        The closed form serves all images in one pass.
+        """
         classifier, layer, size = self.classifier, self.layer, tuple(inputs.shape[1:])
         rows: list[list[Tensor]] = []
         parameters: list[dict[str, str]] = []
@@ -336,8 +372,9 @@ class Cam:
                     independent=classifier.outputs == "multilabel",
                     **self.passes,
                 )
-                raw = _weighted(found.weights[None], layout.maps(tail.output))
-                rows.append([tail.logits.float(), targets, raw])
+                raw, terms = _weighted(found.weights[None], layout.maps(tail.output))
+                moved = found.weights.abs().amax(1) * found.level
+                rows.append([tail.logits.float(), targets, raw, moved[None], terms])
                 parameters.append(
                     {
                         "layer": layer,
@@ -351,7 +388,7 @@ class Cam:
     def _closed(
         self, inputs: Float32[Tensor, "images colours height width"]
     ) -> list[Tensor] | None:
-        """Return logits, targets and maps by the closed form; None where it does not hold."""
+        """Return what `_ablated` does by the closed form; None where it does not hold."""
         found = closed_weights(
             self.classifier,
             self.layer,
@@ -363,12 +400,14 @@ class Cam:
         )
         if not found.agree.all():
             return None
-        return [found.logits, found.targets, _weighted(found.weights, found.maps)]
+        moved = found.weights.abs().amax(2) * found.level
+        raw, terms = _weighted(found.weights, found.maps)
+        return [found.logits, found.targets, raw, moved, terms]
 
     def _scored(
         self, inputs: Float32[Tensor, "images colours height width"], images: int
     ) -> tuple[list[dict[str, str]], list[Tensor]]:
-        """Return logits, targets and maps; masked copies of all images share batches."""
+        """Return what `_ablated` does; masked copies of all images share batches."""
         part = layer_pass(self.classifier, self.layer, inputs, gradients=False)
         maps = self._layout(part.output, inputs).maps(part.output)
         targets = self._chosen(part.logits)
@@ -377,14 +416,23 @@ class Cam:
             passes = {**passes, "expected": images * maps.shape[1]}
         weights, used = score_weights(self.classifier, inputs, maps, targets, passes)
         parameters = [{"layer": self.layer, "engine": used} for _ in inputs]
-        return parameters, [part.logits, targets, _weighted(weights, maps)]
+        # Of a softmax, ratios are differences of scores. One channel says nothing of the score.
+        moved = (weights.amax(2) / weights.amin(2)).log()
+        raw, terms = _weighted(weights, maps)
+        return parameters, [part.logits, targets, raw, moved, terms]
 
 
 def _weighted(
     weights: Float[Tensor, "images targets channels"],
     maps: Float[Tensor, "images channels rows columns"],
-) -> Float32[Tensor, "images targets rows columns"]:
-    return torch.einsum("itc,ichw->ithw", weights.double(), maps.double()).float()
+) -> tuple[Float32[Tensor, "images targets rows columns"], Float32[Tensor, "images targets"]]:
+    """Return the weighted sums of maps, and the largest sum of absolute terms in each."""
+    factors = double(weights), double(maps)
+    raw, terms = (
+        torch.einsum("itc,ichw->ithw", *some).float()
+        for some in (factors, [factor.abs() for factor in factors])
+    )
+    return raw, terms.amax((2, 3))
 
 
 def saliency_of(

@@ -71,7 +71,7 @@ class Tail(nn.Module):
             return value.expand(count, *value.shape[1:]) if count > 1 else value.clone()
 
         answers = {
-            part: [tree_map(widened, value) for value in values] for part, values in before.items()
+            part: [_mapped(widened, value) for value in values] for part, values in before.items()
         }
         with answering({**answers, self._layer[0]: [outputs.clone()]}):
             return self.network(widened(image))
@@ -84,10 +84,10 @@ class Tail(nn.Module):
         than floating numbers was recorded, the answer is no.
         """
         before = {
-            part: [tree_map(_blank, value) for value in values]
+            part: [_mapped(_blank, value) for value in values]
             for part, values in self._before.items()
         }
-        if any(leaf is None for values in before.values() for leaf in tree_leaves(values)):
+        if any(leaf is None for values in before.values() for leaf in _leaves(values)):
             return False
         try:
             with torch.no_grad():
@@ -169,7 +169,7 @@ def _record(
                     before[earlier].append(values)
         elif not found:
             # Copied: an in-place operation that follows must not reach into the record.
-            calls[-1].finished.append((part, tree_map(_copied, value)))
+            calls[-1].finished.append((part, _mapped(_copied, value)))
 
     handles = []
     try:
@@ -200,6 +200,25 @@ def once(layer: str, output: object, again: bool) -> Tensor:
         what = "is computed twice" if again else f"outputs a {type(output).__name__}"
         raise InputError(f"layer: {layer!r} {what}; name a layer with one tensor")
     return output
+
+
+def _mapped(change: Callable[[Any], Any], value: Any) -> Any:
+    """Return torch's ``tree_map``, which leaves a cycle behind, only where it is needed."""
+    if value is None or isinstance(value, Tensor):
+        return change(value)
+    if type(value) in (tuple, list):
+        return type(value)(_mapped(change, one) for one in value)
+    return tree_map(change, value)
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    if isinstance(value, tuple | list):
+        for one in value:
+            yield from _leaves(one)
+    elif value is None or isinstance(value, Tensor):
+        yield value
+    else:
+        yield from tree_leaves(value)
 
 
 def _copied(value: Any) -> Any:

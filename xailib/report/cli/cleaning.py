@@ -26,6 +26,7 @@ def results(folder: str | None, as_json: bool) -> None:
     """
     from xailib.errors import InputError
     from xailib.project import project_root
+    from xailib.report.params.profiles import short
     from xailib.report.params.schema import NOTEBOOKS, parameters
     from xailib.report.run.results import MANIFEST, read_manifest
 
@@ -45,7 +46,9 @@ def results(folder: str | None, as_json: bool) -> None:
             for name, value in given.items()
             if name in spec.keys() - {"out_dir"} and value != spec[name]["default"]
         }
-        words = [f"{name}={value}" for name, value in changed.items() if not name.endswith("_run")]
+        words = [
+            f"{name}={short(value)}" for name, value in changed.items() if not name.endswith("_run")
+        ]
         runs.append(
             {
                 "run": str(file.parent),

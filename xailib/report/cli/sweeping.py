@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 
 _LONG = 300.0  # seconds, above which what takes longest is told, and what would make it shorter
 _SHORTER = {  # by task: the parameters that decide its time
-    "1_clip_dissect": "crops=0, control=false",
-    "2_lime": "num_samples=200",
-    "3_cam": "methods=[gradcam]",
-    "5_faithfulness": "road_percentiles=[], steps=16",
-    "7_sanity": "first=2, sparse=[], others=[guided,edges]",
-    "9_stability": "pool=2000, sizes=[100,200,500]",
+    "1_clip_dissect": "-p crops=0 -p control=false",
+    "2_lime": "-p num_samples=200",
+    "3_cam": "-p methods=[gradcam]",
+    "5_faithfulness": "-p road_percentiles=[] -p steps=16",
+    "7_sanity": "-p first=2 -p sparse=[]",
+    "9_stability": "-p pool=2000 -p sizes=[100,200,500]",
 }
 _PAUSE = 10.0  # seconds between two messages on what remains
 _LINES = 20  # of images that cannot be used, more are counted; and of what is left
@@ -195,8 +195,9 @@ def _warn_of_time(jobs: Sequence["Job"], seconds: Mapping[str, float], workers: 
         each[job.task] = each.get(job.task, 0.0) + seconds[job.name]
     longest = sorted(each, key=lambda task: -each[task])[:3]
     parts = ", ".join(f"{task} {duration(each[task])}" for task in longest)
-    ways = "; ".join(f"{_SHORTER[task]} ({task})" for task in longest if task in _SHORTER)
-    click.echo(f"About {duration(total)}: {parts}. Shorter: fewer images; -p {ways}.", err=True)
+    ways = [_SHORTER[task] for task in longest if task in _SHORTER]
+    shorter = ", ".join(["fewer images", *ways])
+    click.echo(f"About {duration(total)}: {parts}. Shorter: {shorter}.", err=True)
 
 
 class _Left:

@@ -115,7 +115,10 @@ def load_evidence(file: Path, folder: Path, weights: Mapping[str, str]) -> Evide
     paths = sorted(folder.glob("*.jpg")) + sorted(folder.glob("*.JPEG"))
     wanted = max(count for parts in found["networks"].values() for count, _ in parts.values())
     if len(paths) < wanted:
-        raise InputError(f"photographs: {len(paths)} in {str(folder)!r}, and {wanted} are wanted")
+        raise InputError(
+            f"photographs: {len(paths)} in {str(folder)!r}, and {wanted} are wanted; "
+            "give the folder of the sample photographs"
+        )
     order = np.random.default_rng(found["seed"]).permutation(len(paths))
     return Evidence(
         found["seed"], found["num_samples"], found["networks"], [paths[i] for i in order], weights

@@ -140,7 +140,7 @@ def manifest_of(evidence: Evidence, results: Path, tables: Mapping[str, pd.DataF
     counts = tables["values"].groupby(["network", "method"])["image"].nunique()
     return {
         "computed": datetime.now(UTC).date().isoformat(),
-        "photographs": "EliSchwartz/imagenet-sample-images, in the order of `seed`",
+        "photographs": "EliSchwartz/imagenet-sample-images, short side 256, in the order of `seed`",
         "seed": evidence.seed,
         "num_samples": evidence.num_samples,
         "steps": STEPS,

@@ -93,6 +93,7 @@ def _claims() -> Iterator[Test]:
         "mean step between neighbouring pixels, relative reduction from Grad-CAM to ScoreCAM",
         lambda wide: 1 - wide["scorecam", "step"] / wide["gradcam", "step"],
         "task-cam",
+        least=MARGIN,
     )
     yield Test(
         "claim",
@@ -100,6 +101,7 @@ def _claims() -> Iterator[Test]:
         "share of the view above half of the maximum, Grad-CAM minus ScoreCAM",
         lambda wide: wide["gradcam", "above_half"] - wide["scorecam", "above_half"],
         "task-cam",
+        least=MARGIN,
     )
     yield Test(
         "claim",
@@ -317,9 +319,9 @@ def sanity(values: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row for each network and method: network, method, photographs, verdict (undecided
-        below `FEW` photographs), left and floor with their intervals, and second and least, the
-        rank correlation with maps of other classes. See `xailib.evaluate.sanity.verdict`.
+        One row for each network and method: network, the columns of
+        `xailib.evaluate.sanity.verdict`, where a method is undecided below `FEW` photographs,
+        and second and least, the rank correlation with maps of other classes.
     """
     found = []
     renamed = values.rename(columns={"value": "spearman"})

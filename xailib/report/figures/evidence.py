@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from xailib.report.evidence.verdicts import HIGHER, ORDER, POOLED
 from xailib.report.figures.faithfulness import MEASURES, name_of
-from xailib.report.figures.style import PALETTE, style
+from xailib.report.figures.style import legend, style
 from xailib.report.replication.findings import FAILS, HOLDS, UNDECIDED
 
 NETWORKS = {
@@ -24,6 +24,7 @@ RECONCILED = (
     "the area of LIME's mask; thresholded to one area, maps of one photograph agree more than "
     "maps of different photographs do, if only moderately."
 )
+_COLOURS = {"tf_efficientnet_lite0": "#0072B2", "resnet18": "#D55E00", "resnet50": "#009E73"}
 UNITS = ("task-dissect", "task-replication")  # pages whose tests count units
 _TOO_MANY = 1_000_000
 _GAINS = {HOLDS: "better", FAILS: "worse"}
@@ -109,25 +110,19 @@ def forest_chart(verdicts: pd.DataFrame) -> Figure:
             for place, network in enumerate(networks):
                 for one in own[own["network"] == network].to_dict("records"):
                     y = -row - (place - (len(networks) - 1) / 2) * 0.18
-                    colour = "black" if network == POOLED else PALETTE[place % len(PALETTE)]
+                    colour = _COLOURS.get(network, "black")
                     axis.plot([one["low"] / top, one["high"] / top], [y, y], color=colour, lw=1.2)
                     face = "white" if one["verdict"] == UNDECIDED else colour
                     mark = "D" if network == POOLED else "o"
                     axis.plot(one["value"] / top, y, mark, color=colour, mfc=face, ms=5)
-        for place, network in enumerate(networks):
-            colour = "black" if network == POOLED else PALETTE[place % len(PALETTE)]
-            axis.plot(
-                [],
-                [],
-                "D" if network == POOLED else "o",
-                c=colour,
-                label=NETWORKS.get(network, network),
-            )
+        for network in networks:
+            mark = "D" if network == POOLED else "o"
+            axis.plot([], [], mark, c=_COLOURS.get(network, "black"), label=network_name(network))
         axis.axvline(0, color="0.4", lw=0.8)
         axis.set(yticks=[-row for row in range(len(tests))], xlim=(-1.05, 1.05), xticks=[0])
         axis.set_yticklabels([short(*test) for test in tests], fontsize=8)
         axis.set_xlabel("against the claim  ←  effect  →  for the claim")
-        figure.legend(loc="outside lower center", ncols=len(networks))
+        legend(figure, *axis.get_legend_handles_labels())
     return figure
 
 

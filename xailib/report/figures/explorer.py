@@ -102,7 +102,8 @@ def views_of(
 ) -> list[View]:
     """Return the images of one photograph: itself, LIME's, and each heatmap with its overlap.
 
-    All are in the frame of LIME's explanation, enlarged to about `SIDE` pixels.
+    All are in the frame of LIME's explanation, enlarged to about `SIDE` pixels. Of an explanation
+    that says nothing, the view in gray and the reason in words.
     """
     fine = enlarged(lime.frame)
     view = fine.show(pixels)
@@ -111,28 +112,34 @@ def views_of(
     said = f"of {lime.image} for {lime.target_name}"
     chosen = mask != 0
     weights = resize(lime.saliency, fine.size, "nearest")
-    found = [
-        View("", "photograph", f"The photograph {lime.image} as the network's input", view),
-        View(
-            "lime",
-            "LIME weights",
-            f"LIME's weights {said}: highest in the {place(lime.saliency)}",
-            figures.signed_heat(view, weights),
-        ),
-        View(
-            "lime",
-            "LIME 1",
-            f"LIME 1 {said}: supporting superpixels, on {chosen.mean():.0%} of the view",
-            figures.outlined(view, _grown(mask, fine)),
-        ),
-        View(
-            "lime",
-            "LIME 2",
-            f"LIME 2 {said}: largest absolute weights, on {(both != 0).mean():.0%} of the view",
-            figures.outlined(view, _grown(both, fine)),
-        ),
-    ]
+    found = [View("", "photograph", f"The photograph {lime.image} as the network's input", view)]
+    if lime.no_signal:
+        found.append(_silent(lime, view, said))
+    else:
+        found += [
+            View(
+                "lime",
+                "LIME weights",
+                f"LIME's weights {said}: highest in the {place(lime.saliency)}",
+                figures.signed_heat(view, weights),
+            ),
+            View(
+                "lime",
+                "LIME 1",
+                f"LIME 1 {said}: supporting superpixels, on {chosen.mean():.0%} of the view",
+                figures.outlined(view, _grown(mask, fine)),
+            ),
+            View(
+                "lime",
+                "LIME 2",
+                f"LIME 2 {said}: largest absolute weights, on {(both != 0).mean():.0%} of the view",
+                figures.outlined(view, _grown(both, fine)),
+            ),
+        ]
     for cam in cams:
+        if cam.no_signal:
+            found.append(_silent(cam, view, said))
+            continue
         saliency, name = in_frame_of(cam, lime), name_of(cam.method)
         cut = area_mask(saliency, int(chosen.sum()))
         share = (chosen & cut).sum() / max(1, chosen.sum())
@@ -143,15 +150,26 @@ def views_of(
                 f"{name} {said}: highest in the {place(saliency)}, above half of its maximum on "
                 f"{(saliency > 0.5).mean():.0%} of the view",
                 figures.heat(view, np.clip(resize(saliency, fine.size, "bilinear"), 0, 1)),
-            ),
-            View(
-                cam.method,
-                f"{name} and LIME 1",
-                f"{name} {said}, thresholded to LIME's area: covers {share:.0%} of LIME 1",
-                figures.two_masks(view, _grown(chosen, fine), _grown(cut, fine), cam.method),
-            ),
+            )
         ]
+        if not lime.no_signal:
+            found.append(
+                View(
+                    cam.method,
+                    f"{name} and LIME 1",
+                    f"{name} {said}, thresholded to LIME's area: covers {share:.0%} of LIME 1",
+                    figures.two_masks(view, _grown(chosen, fine), _grown(cut, fine), cam.method),
+                )
+            )
     return found
+
+
+def _silent(one: Explanation, view: Pixels, said: str) -> View:
+    gray = np.round(view.mean(axis=2, keepdims=True)).astype(np.uint8).repeat(3, axis=2)
+    name = name_of(one.method)
+    return View(
+        one.method, f"{name}: no signal", f"{name} {said} says nothing: {one.no_signal}", gray
+    )
 
 
 def place(saliency: Float32[np.ndarray, "height width"]) -> str:
@@ -180,7 +198,8 @@ def publish_photograph(
     """Save and show one photograph's images with its table; see `publish_explorer`."""
     name = anchor(lime.image)
     caption = (
-        f"All methods on *{lime.image}*, explained class {lime.target_name} (probability "
+        f"All methods on *{figures.verbatim(lime.image)}*, explained class "
+        f"{figures.verbatim(lime.target_name)} (probability "
         f"{lime.probability:.2f}). LIME: red supports, blue opposes; LIME 1 and LIME 2 outline "
         "the selected superpixels. Heatmaps: bright is salient. Overlaps: white both, orange only "
         "LIME 1, any other colour only the heatmap."

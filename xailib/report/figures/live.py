@@ -29,7 +29,7 @@ from xailib.explain.explanation import Explanation
 from xailib.explain.perturbed import Draw, Perturbed, hidden
 from xailib.files import atomic
 from xailib.images.load import Photograph
-from xailib.networks.classifier import Classifier, as_probabilities
+from xailib.networks.classifier import Classifier
 from xailib.report.figures.explorer import anchor, enlarged
 from xailib.report.run.results import Run
 
@@ -106,7 +106,8 @@ def explorable(
         name = anchor(lime.image)
         path = f"figures/{name}-live.js"
         samples["features"] = num_features
-        _write(run, path, name, {**_view(photograph, lime), **maps, "lime": samples})
+        labels = {"independent": classifier.outputs == "multilabel"}
+        _write(run, path, name, {**_view(photograph, lime), **labels, **maps, "lime": samples})
         found.append(Live(path, "" if why else NETWORK, why))
     linear = _last_linear(classifier)
     if linear is not None and any(live.network for live in found):
@@ -198,7 +199,7 @@ def _scored(
     def make(start: int, stop: int) -> Tensor:
         return perturbed.batch(draw.shown[start:stop], draw.owner[start:stop])
 
-    found = as_probabilities(classifier.forward_batches(make, len(draw.shown)).logits)
+    found = classifier.as_probabilities(classifier.forward_batches(make, len(draw.shown)).logits)
     return found[draw.place[0]].cpu().numpy()
 
 

@@ -33,7 +33,15 @@ GROUND = "#121212"  # of the site's dark mode
 KEPT = "kept"  # the gid of an artist on an image: its colour stays as it is
 LONG = 12  # rows of a table that are shown unfolded
 _NUMBERS = re.compile(r"(?<=>)[+-]?\d[\d.]*( to [+-]?\d[\d.]*)?(?=<)")  # a cell of one or two
+# What Markdown reads as markup; within a word an underscore is none.
+_MARKS = re.compile(r"[\\`*\[\]{}<>$|~^&]|(?<![^\W_])_|_(?![^\W_])")
 _SIGNED_ZERO = re.compile(r"[+-](?=0(\.0+)?(?![\d.]))")
+
+
+def verbatim(name: str) -> str:
+    """Return a name of a file or class as Markdown that shows it as it is."""
+    escaped = _MARKS.sub(r"\\\g<0>", name)
+    return " ".join(escaped.split())
 
 
 @dataclass(frozen=True)
@@ -44,8 +52,8 @@ class Gallery:
     ----------
     figure : Figure
         All of it.
-    rows : sequence of sequences of (height, width, 3) uint8 or None
-        One row a photograph; None, not computed.
+    rows : sequence of sequences of (height, width, 3) uint8, str or None
+        One row a photograph; words in place of an image; None, not computed.
     titles, labels : sequence of str
         Of the columns, and of the rows.
     key : mapping
@@ -55,7 +63,7 @@ class Gallery:
     """
 
     figure: Figure
-    rows: Sequence[Sequence[UInt8[np.ndarray, "_ _ 3"] | None]]
+    rows: Sequence[Sequence[UInt8[np.ndarray, "_ _ 3"] | str | None]]
     titles: Sequence[str]
     labels: Sequence[str]
     key: Mapping[str, str]
@@ -121,12 +129,14 @@ def _cells(run: Run, figure: Gallery, name: str) -> dict[str, Any]:
     for place, (row, label) in enumerate(zip(figure.rows, figure.labels, strict=True)):
         cells = []
         for column, (pixels, title) in enumerate(zip(row, figure.titles, strict=True)):
-            path = f"figures/{name}-{place}-{column}.webp" if pixels is not None else ""
-            if pixels is not None:
-                _save_image(run, path, pixels)
-            cells.append([title, path])
+            if pixels is None or isinstance(pixels, str):
+                cells.append([title, "", pixels or "not computed"])
+                continue
+            path = f"figures/{name}-{place}-{column}.webp"
+            _save_image(run, path, pixels)
+            cells.append([title, path, ""])
         rows.append([label, cells])
-    return {"rows": rows, "key": dict(figure.key), "scales": list(figure.scales)}
+    return {"rows": rows, "key": list(figure.key.items()), "scales": list(figure.scales)}
 
 
 def _save_image(run: Run, path: str, pixels: UInt8[np.ndarray, "_ _ 3"]) -> None:
@@ -231,6 +241,7 @@ def publish_explorer(
     site = {
         "name": name,
         "explorer": title,
+        "heading": verbatim(title),
         "caption": caption,
         "views": shown,
         "rows": table["method"].tolist(),

@@ -10,12 +10,15 @@ from xailib.explain.explanation import Explanation
 from xailib.report.figures import style as figures
 
 
-def overlay(view: figures.Pixels, explanation: Explanation | None) -> figures.Pixels | None:
-    """Return a map over its view, its highest hundredth clipped; None where there is no map."""
+def overlay(view: figures.Pixels, explanation: Explanation | None) -> figures.Pixels | str | None:
+    """Return a map over its view, its highest hundredth clipped; None where there is no map.
+
+    Of a map that says nothing the words of `xailib.report.figures.style.drawn`.
+    """
     if explanation is None:
         return None
-    if explanation.signed:
-        return figures.signed_heat(view, explanation.saliency)
+    if explanation.signed or explanation.no_signal:
+        return figures.drawn(view, explanation)
     top = np.quantile(explanation.saliency, 0.99)  # of a gradient, a few pixels outshine all else
     return figures.heat(view, (explanation.saliency / (top or 1)).clip(0, 1).astype(np.float32))
 

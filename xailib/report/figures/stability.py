@@ -1,5 +1,7 @@
 """Figures of LIME's repeatability: tables of `xailib.evaluate.stability` in, figures out."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from jaxtyping import Float32
@@ -120,19 +122,19 @@ def truth_chart(errors: pd.DataFrame, stops: pd.DataFrame, samples: int) -> Figu
         figure = Figure(figsize=(6.2, 3.4))
         axis = figure.subplots()
         for place, (design, row) in enumerate(mean.iterrows()):
-            look = {"color": PALETTE[place % len(PALETTE)], "marker": "os^Dv<"[place % 6]}
+            look: Any = {"color": SHADES[place % len(SHADES)], "marker": "os^Dv<"[place % 6]}
             axis.plot(row.index, row, ms=4, label=str(design), **look)
             own = stops[stops["design"] == design]
             if len(own):
                 middle = own[["samples", "error"]].mean()
                 axis.plot(*middle, ls="", ms=9, mfc="white", **look)
-        axis.axhline(mean.loc["independent", samples], color="0.4", ls="--", lw=0.9)
+        axis.axhline(mean[samples].to_dict()["independent"], color="0.4", ls="--", lw=0.9)
         axis.set(xscale="log", yscale="log", xlabel="samples", ylabel="relative error of a weight")
         for line, values in ((axis.xaxis, mean.columns), (axis.yaxis, (0.03, 0.05, 0.1, 0.2, 0.3))):
             line.set_major_locator(FixedLocator([float(value) for value in values]))
             line.set_minor_locator(NullLocator())
             line.set_major_formatter(ScalarFormatter())
-        figure.legend(loc="outside right center")
+        legend(figure, *axis.get_legend_handles_labels())
     return figure
 
 

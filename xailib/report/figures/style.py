@@ -4,8 +4,11 @@ Maps use perceptually uniform scales that the colour-blind can read: a sequentia
 in [0, 1], one that diverges around zero for signed ones. Nothing here sees a network.
 """
 
-from collections.abc import Mapping, Sequence
+import logging
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import cache
 from types import MappingProxyType
 from typing import Any
 
@@ -19,6 +22,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize, to_hex
 from matplotlib.figure import Figure
+from matplotlib.font_manager import fontManager
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch
 from skimage.segmentation import find_boundaries
@@ -30,6 +34,7 @@ from xailib.explain.explanation import Explanation
 from xailib.report.figures.publish import KEPT, Gallery
 from xailib.report.figures.publish import publish as publish
 from xailib.report.figures.publish import publish_table as publish_table
+from xailib.report.figures.publish import verbatim as verbatim
 
 Pixels = UInt8[np.ndarray, "height width 3"]
 NAMES = {
@@ -58,6 +63,8 @@ COLOURS = MappingProxyType(
 )  # fmt: skip
 SHADES = ("#E69F00", "#946400", "#F3C566", "#5E4000")  # of LIME's colour: its runs, photographs
 BOTH = "#FFFFFF"  # what two masks share
+# Of networks and photographs: none is a method's (Tol's muted scheme).
+PALETTE = ("#CC6677", "#44AA99", "#AA4499", "#DDCC77", "#88CCEE", "#117733")
 SCALES = MappingProxyType(
     {
         "heat": ("inferno", (0, 1), "heatmap, relative to its maximum"),
@@ -66,6 +73,12 @@ SCALES = MappingProxyType(
 )
 CELL = 1.6  # inches an image in a gallery
 HEADING = 0.2  # inches above it
+_LAST = "Last Resort High-Efficiency"  # matplotlib's own: a box for any character
+_SCRIPTS = (
+    "Noto Sans CJK JP", "Noto Sans CJK SC", "WenQuanYi Zen Hei", "Hiragino Sans", "PingFang SC",
+    "Yu Gothic", "Microsoft YaHei", "Malgun Gothic", "Noto Sans Arabic", "Noto Sans Hebrew",
+    "Noto Sans Devanagari", "Noto Sans Thai", "Arial Unicode MS", _LAST,
+)  # fmt: skip
 PER_CENT = "\N{NO-BREAK SPACE}%"  # as the site writes it behind a number
 
 
@@ -78,12 +91,26 @@ def style() -> AbstractContextManager[None]:
         "axes.titlesize": 9,
         "figure.constrained_layout.use": True,
         "figure.facecolor": "white",
+        "font.family": _fonts(),
         "font.size": 9,
         "grid.alpha": 0.25,
         "legend.frameon": False,
+        "text.parse_math": False,  # names of files and classes may hold dollar signs
     }
     context: AbstractContextManager[None] = mpl.rc_context(settings)
     return context
+
+
+@cache
+def _fonts() -> list[str]:
+    """Return matplotlib's own font, and behind it those installed for other scripts.
+
+    What none has is a box. That the font of boxes is not bold in headings is not worth a warning.
+    """
+    log = logging.getLogger("matplotlib.font_manager")
+    log.addFilter(lambda record: _LAST not in record.getMessage())
+    found = {font.name for font in fontManager.ttflist}
+    return ["DejaVu Sans", *(name for name in _SCRIPTS if name in found)]
 
 
 def heat(image: Pixels, saliency: Float32[np.ndarray, "height width"]) -> Pixels:
@@ -122,6 +149,26 @@ def tint(image: Pixels, gradient: Float32[np.ndarray, "height width channels"]) 
     return shown if shown.shape == image.shape else np.repeat(shown[..., :1], 3, axis=2)
 
 
+def drawn(image: Pixels, explanation: Explanation) -> Pixels | str:
+    """Return a map over its view; of one that says nothing no image, but why (for `gallery`)."""
+    if explanation.no_signal:
+        return f"no signal: {explanation.no_signal}"
+    return (signed_heat if explanation.signed else heat)(image, explanation.saliency)
+
+
+def left_out(explanations: Iterable[Explanation]) -> str:
+    """Return a paragraph about the explanations that say nothing; empty if there is none."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for one in explanations:
+        if one.no_signal:
+            found.setdefault((one.method, one.no_signal), []).append(one.image)
+    said = "; ".join(
+        f"{NAMES.get(method, method)} of {', '.join(map(verbatim, dict.fromkeys(images)))}: {why}"
+        for (method, why), images in found.items()
+    )
+    return f"**No signal**, left out of all means and counts: {said}." if said else ""
+
+
 def colour_of(method: str) -> str:
     """Return a method's colour; of what is none, such as a baseline, a gray."""
     return COLOURS.get(method, "0.45")
@@ -140,16 +187,17 @@ def overlap_key(methods: Sequence[str]) -> dict[str, str]:
 
 
 def gallery(
-    rows: Sequence[Sequence[Pixels | None]],
+    rows: Sequence[Sequence[Pixels | str | None]],
     titles: Sequence[str],
     labels: Sequence[str],
     *,
     key: Mapping[str, str] | None = None,
     scales: Sequence[str] = (),
 ) -> Gallery:
-    """Draw images in a grid: one row a photograph, one column a method; None, not computed.
+    """Draw images in a grid: one row a photograph, one column a method.
 
-    Below stands what colours mean: `key` has a colour by name, `scales` names of `SCALES`.
+    Words stand in place of an image; None, not computed. Below stands what colours mean: `key`
+    has a colour by name, `scales` names of `SCALES`.
     """
     if not rows or any(len(row) != len(titles) for row in rows) or len(rows) != len(labels):
         raise InputError("gallery: needs one label a row and one title a column")
@@ -191,20 +239,23 @@ def _stops(name: str) -> tuple[list[str], str, str, str]:
 
 
 def _say_colours(
-    figure: Figure, axes: Sequence[Axes], key: Mapping[str, str] | None, scales: Sequence[str]
+    figure: Figure,
+    axes: Sequence[Axes],
+    key: Mapping[str, str] | None,
+    scales: Sequence[str],
+    size: float = 8,
 ) -> None:
     for name in scales:
         colours, (low, high), words = SCALES[name]
         shade = ScalarMappable(Normalize(low, high), colours)
-        bar = figure.colorbar(
-            shade, ax=axes, location="bottom", ticks=[low, high], aspect=40, shrink=0.4, pad=0.01
-        )
-        bar.set_label(words, fontsize=8, labelpad=-8)
-        bar.ax.set_xticklabels([str(low).replace("-", "−"), str(high)], fontsize=8)
+        place: Any = {"location": "bottom", "aspect": 5 * size, "shrink": size / 20, "pad": 0.01}
+        bar = figure.colorbar(shade, ax=axes, ticks=[low, high], **place)
+        bar.set_label(words, fontsize=size, labelpad=-size)
+        bar.ax.set_xticklabels([str(low).replace("-", "−"), str(high)], fontsize=size)
     if key:
         marks = [Patch(facecolor=colour, edgecolor="0.4", gid=KEPT) for colour in key.values()]
-        columns = max(1, int(figure.get_figwidth() / 1.5))
-        figure.legend(marks, list(key), loc="outside lower left", ncols=columns, fontsize=8)
+        columns = max(1, int(figure.get_figwidth() / (0.19 * size)))
+        figure.legend(marks, list(key), loc="outside lower left", ncols=columns, fontsize=size)
 
 
 def panels(
@@ -226,15 +277,19 @@ def panels(
         for axis, image, title in zip(axes, images, titles, strict=False):
             _show(axis, image)
             axis.set_title(title, fontsize=13)
-        _say_colours(figure, axes.tolist(), key, scales)
+        _say_colours(figure, axes.tolist(), key, scales, 13)
     return figure
 
 
-def lime_row(image: Pixels, explanation: Explanation, num_features: int) -> list[Pixels]:
-    """Return a photograph's view, LIME's weights, and the masks LIME 1 and LIME 2."""
+def lime_row(image: Pixels, explanation: Explanation, num_features: int) -> list[Pixels | str]:
+    """Return a photograph's view, LIME's weights, and the masks LIME 1 and LIME 2.
+
+    Of an explanation that says nothing the words of `drawn`, and no masks.
+    """
+    if explanation.no_signal:
+        return [image, drawn(image, explanation), *["no mask"] * len(LIME_MASKS)]
     masks = [lime_mask(explanation, num_features, s) for s in LIME_MASKS.values()]  # type: ignore[arg-type]
-    weights = signed_heat(image, explanation.saliency)
-    return [image, weights, *(outlined(image, mask) for mask in masks)]
+    return [image, drawn(image, explanation), *(outlined(image, mask) for mask in masks)]
 
 
 def describe(explanation: Explanation) -> str:
@@ -308,11 +363,11 @@ def agreement_chart(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def _show(axis: Axes, image: Pixels | Bool[np.ndarray, "height width"] | None) -> None:
+def _show(axis: Axes, image: Pixels | Bool[np.ndarray, "height width"] | str | None) -> None:
     axis.set_axis_off()
-    if image is None:
+    if image is None or isinstance(image, str):
         axis.annotate(
-            "not computed",
+            textwrap.fill(image or "not computed", 20),
             (0.5, 0.5),
             xycoords="axes fraction",
             ha="center",

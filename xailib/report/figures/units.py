@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from scipy.stats import binomtest
 
-from xailib.dissect.kinds import UNKNOWN
+from xailib.dissect.kinds import UNKNOWN, alive
 from xailib.errors import InputError
 from xailib.project import project_root
 from xailib.report.figures.style import style
@@ -61,20 +61,25 @@ def published(tables: Mapping[str, pd.DataFrame], network: str) -> pd.DataFrame:
 
 
 def concept_bars(labels: pd.DataFrame, top: int = 20) -> Figure:
-    """Draw the most frequent concepts of each layer, one panel a layer (the seed's bars)."""
+    """Draw the most frequent concepts of each layer, one panel a layer (the seed's bars).
+
+    Dead units do not count, here and in the charts below.
+    """
     layers = _layers(labels)
     with style():
         figure = Figure(figsize=(3.0 * len(layers), 0.8 + 0.2 * top))
         panels = figure.subplots(1, len(layers), squeeze=False)[0]
         for axis, layer in zip(panels, layers, strict=True):
-            part = labels[labels["layer"] == layer]
+            every = labels[labels["layer"] == layer]
+            part = alive(every)
             counts = part["concept"].value_counts().head(top)
             axis.barh(range(len(counts)), counts, color="#0072B2")
             axis.set_yticks(range(len(counts)), [_short(name) for name in counts.index])
             axis.invert_yaxis()
             axis.grid(visible=False, axis="y")
             named = int(part["concept"].notna().sum())
-            axis.set(title=f"{layer}: {named} of {len(part)} units", xlabel="units")
+            dead = f", {len(every) - len(part)} dead" if len(part) < len(every) else ""
+            axis.set(title=f"{layer}: {named} of {len(part)} units{dead}", xlabel="units")
             axis.xaxis.get_major_locator().set_params(integer=True)
     return figure
 
@@ -86,7 +91,7 @@ def similarity_scatter(labels: pd.DataFrame, top: int = 20) -> Figure:
         figure = Figure(figsize=(7.6, 2.7 * len(layers)))
         panels = figure.subplots(len(layers), 1, squeeze=False)[:, 0]
         for axis, layer in zip(panels, layers, strict=True):
-            part = labels[labels["layer"] == layer]
+            part = alive(labels[labels["layer"] == layer])
             names = part["concept"].value_counts().head(top).index
             rest = part[~part["concept"].isin(names)]
             axis.scatter(rest["unit"], rest["similarity"], s=4, color="0.6", label="others")
@@ -113,7 +118,7 @@ def spread_chart(tables: Mapping[str, pd.DataFrame]) -> Figure:
         figure = Figure(figsize=(6.4, 2.6))
         axis = figure.subplots()
         for index, (name, labels) in enumerate(tables.items()):
-            grouped = labels.groupby("layer", sort=False)["concept"]
+            grouped = alive(labels).groupby("layer", sort=False)["concept"]
             share = grouped.nunique() / grouped.size()
             places = np.arange(len(share)) + (index - (len(tables) - 1) / 2) * 0.8 / len(tables)
             axis.bar(

@@ -23,6 +23,11 @@ from xailib.report.params.checks import looks_like_path
 from xailib.report.params.schema import MANAGED, NOTEBOOKS, RUNS, check, meant, typed_as_text
 
 TASKS = tuple(NOTEBOOKS)
+# What may be a path: relative ones start at the caller's folder if they lead somewhere there.
+_PATHS = frozenset(
+    {"model", "weights", "compare", "compare_weights", "encoder_weights", "images", "probe"}
+    | {"concepts", "boxes", "descriptions", "published"}
+)
 KEPT = "evidence"  # no profile: what `make evidence` consists of, see `xailib.report.evidence`
 
 
@@ -86,7 +91,9 @@ def load_profile(
     Parameters
     ----------
     path : str or path
-        A file, or the name of one in the project's ``params/``.
+        A file, or the name of one in the project's ``params/``. Paths among the values start at
+        the current folder or else at the file's own, if they lead somewhere there, else at the
+        project.
     changes : mapping, optional
         Values that hold for every task which has the parameter. The results of tasks that get
         another value by them, or read such results, go to a folder beside the profile's.
@@ -117,9 +124,11 @@ def load_profile(
     _check_names("parameter", [*found, *(changes or {})], everywhere)
     chosen = selected(only)
     _check_reach(changes or {}, chosen)
-    tasks = {task: _meant(one) for task, one in own.items()}
-    profile = Profile(path.name.removesuffix(".yaml"), _meant(found), tasks)
-    profile = _changed(profile, _meant(changes or {}), whole)
+    own_folder = path.resolve().parent
+    bases = [base for base in (Path.cwd(), own_folder) if base != project_root()]
+    tasks = {task: _placed(_meant(one), bases) for task, one in own.items()}
+    profile = Profile(path.name.removesuffix(".yaml"), _placed(_meant(found), bases), tasks)
+    profile = _changed(profile, _placed(_meant(changes or {}), bases), whole)
     _check_values(profile, chosen)
     if not out:
         return profile
@@ -220,6 +229,38 @@ def _meant(found: Mapping[str, Any]) -> dict[str, Any]:
     return {name: meant(name, value) for name, value in found.items()}
 
 
+def _placed(found: Mapping[str, Any], bases: Sequence[Path]) -> dict[str, Any]:
+    """Return values whose paths are whole where they lead somewhere from one of these folders."""
+    return {
+        name: value
+        if name not in _PATHS
+        else [_place(one, bases) for one in value]
+        if isinstance(value, list)
+        else _place(value, bases)
+        for name, value in found.items()
+    }
+
+
+def _place(value: Any, bases: Sequence[Path]) -> Any:
+    if not isinstance(value, str) or not value or Path(value).is_absolute():
+        return value
+    file, colon, function = value.rpartition(":") if ".py:" in value else (value, "", "")
+    for base in bases:
+        place = base / file
+        if place.exists() and (looks_like_path(file) or (place.is_dir() and not _is_name(file))):
+            return str(place.resolve()) + colon + function
+    return value
+
+
+def _is_name(word: str) -> bool:
+    """Return whether a word names photographs that are known, so that no folder is meant."""
+    from xailib.images.archives import ARCHIVES
+    from xailib.images.load import PUBLISHED
+    from xailib.images.packaged import PACKAGES, packaged
+
+    return word in {*packaged(), *PACKAGES, *ARCHIVES, PUBLISHED, "packaged"}
+
+
 def _check_names(what: str, names: Iterable[Any], known: Collection[str]) -> None:
     for name in names:
         if name in MANAGED:
@@ -253,17 +294,17 @@ def _changed(profile: Profile, changes: Mapping[str, Any], whole: bool) -> Profi
     if not reached:
         return changed
     text = json.dumps(dict(changes), sort_keys=True, default=str)
-    said = "+".join([profile.name, *(f"{name}={_said(changes[name])}" for name in sorted(changes))])
+    said = "+".join([profile.name, *(f"{name}={short(changes[name])}" for name in sorted(changes))])
     name = said.encode()[:100].decode(errors="ignore")  # other scripts have longer letters
     beside = f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
     return replace(changed, beside=beside, reached=TASKS if whole else tuple(reached))
 
 
-def _said(value: Any) -> str:
+def short(value: Any) -> str:
     """Return a value in the name of a folder: of paths the last part, of many the first two."""
     if isinstance(value, list):
         more = [f"{len(value) - 2}more"] if len(value) > 3 else []
-        return ",".join(map(_said, value[:2] if more else value)) + "".join(f",{m}" for m in more)
+        return ",".join(map(short, value[:2] if more else value)) + "".join(f",{m}" for m in more)
     word = value.rstrip("/").rpartition("/")[2] if isinstance(value, str) else json.dumps(value)
     return re.sub(r"[^\w.,-]+", "_", word)
 

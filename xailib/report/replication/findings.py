@@ -6,8 +6,10 @@ spans zero is undecided. What an interval decides, a test has to confirm, with i
 all the tests of the page (Holm): see `xailib.compare.intervals`.
 """
 
+import csv
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -43,33 +45,9 @@ COMPACT = "LIME's mask extends beyond the object; Grad-CAM is more compact."
 AGREE = "LIME and Grad-CAM agree no more than maps of different photographs."
 SIGNS = "Counting opposing superpixels (LIME 2) does not change the agreement consistently."
 BETTER = "Grad-CAM explains the prediction better than LIME."
-# What the report says, letter by letter, of which each claim is our operational form.
-WORDS = {
-    LAYERS: "The fc showed a high frequency of neurons associated with specific object categories. "
-    "Lower layers(layer3, layer4) contained neurons responding to more abstract features.",
-    LEARNT: "The fc layer learned scene categories. […] Unlike the ImageNet model, where its "
-    "primary focus is on object identification",
-    SMOOTHER: "Scorecam provides a smoother heatmap and highlight lesser features.",
-    LESS: "Scorecam provides a smoother heatmap and highlight lesser features.",
-    COMPACT: "LIME predicts are larger area and also focuses on more features in the image than "
-    "just the object where as GradCam […] generated a more compact region",
-    AGREE: "The agreement between LIME and Grad-CAM is generally low",
-    SIGNS: "Including both positive and negative features in LIME (LIME 2) does not consistently "
-    "lead to better or worse alignment with Grad-CAM.",
-    BETTER: "GradCam provide better insights than LIME by marking a more compact and useful area "
-    "which is used by model to make prediction",
-}
-# Where our form says more, or less, than these words.
-OURS = {
-    LESS: "“Lesser features” may mean fewer or weaker ones; that it means area is our reading.",
-    AGREE: "“Low” has no scale: that it is no more than the agreement of maps of different "
-    "photographs is our own claim. The report does not make it.",
-    SIGNS: "That “not consistently” means a mean difference inside the margin is our reading.",
-    BETTER: "“Better insights” is no measure: that they are these measures of faithfulness is our "
-    "own claim.",
-    COMPACT: "That “compact” means a larger share inside a box around the object is our reading.",
-    LAYERS: "Which words are abstract is by our lexicon.",
-}
+# What the report says of each claim, letter by letter, and where our form says more or less.
+with Path(__file__).with_name("words.csv").open(encoding="utf-8", newline="") as _file:
+    WORDS = {row["claim"]: (row["words"], row["ours"]) for row in csv.DictReader(_file)}
 # What claims need that not every profile has.
 NEEDS = {
     LAYERS: "units of known concept type in the first and the last layer",
@@ -203,7 +181,7 @@ def smoothness_findings(maps: Mapping[str, Sequence[Explanation]]) -> list[Findi
     Only photographs that both explain are compared; none if there is no such.
     """
     cams, scores = (
-        {one.image_sha256: one.saliency for one in maps.get(method, ())}
+        {one.image_sha256: one.saliency for one in maps.get(method, ()) if not one.no_signal}
         for method in ("gradcam", "scorecam")
     )
     both = [(cams[image], scores[image]) for image in cams if image in scores]

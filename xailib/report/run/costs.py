@@ -29,6 +29,7 @@ TABLE = Path(__file__).with_name("costs.csv")  # no result depends on it
 NETWORK = "tf_efficientnet_lite0"  # that the table is of,
 MACHINE = "one of 2 cores of an AMD EPYC"  # and where;
 PASS = 0.0096  # seconds that a pass of it takes there
+_BY_PASSES = ("1_clip_dissect", "5_faithfulness", "7_sanity", "9_stability")
 _SEGMENTED = 0.5  # seconds to find a photograph's superpixels, and to fit LIME's model
 
 
@@ -119,7 +120,7 @@ def _timed(profile: Profile, job: Job, seconds: float, count: int, pace: "Pace")
         return count * pace.fast + images * _SEGMENTED
     if job.task == "3_cam":
         return images * math.fsum(map(pace.heatmap, parameters["methods"]))
-    return seconds * pace.fast / PASS
+    return seconds * pace.fast / PASS if job.task in _BY_PASSES else seconds
 
 
 def network_of(profile: Profile, job: Job) -> str:

@@ -74,6 +74,7 @@ def execute(profile: Profile, task: str, request: Mapping[str, Any], *, bar: boo
             progress_bar=bar,
             cwd=str(project_root()),
             extra_arguments=["--log-level=ERROR"],  # it warns of every local connection
+            kernel_manager_class=_own_kernel(),
             stdout_file=_Progress() if bar else None,
         )
     except papermill.PapermillExecutionError as error:
@@ -97,6 +98,21 @@ def execute(profile: Profile, task: str, request: Mapping[str, Any], *, bar: boo
     manifest["request"] = dict(request)
     manifest["outputs"][target.name] = sha256_of(target)
     write_atomic(folder / MANIFEST, json.dumps(manifest, indent=1))
+
+
+@cache
+def _own_kernel() -> type:
+    """Return what starts a kernel in this interpreter, whichever ``python3`` Jupyter would find."""
+    from ipykernel.kernelspec import get_kernel_dict
+    from jupyter_client.kernelspec import KernelSpec
+    from jupyter_client.manager import AsyncKernelManager
+
+    class OwnKernel(AsyncKernelManager):
+        @property
+        def kernel_spec(self) -> KernelSpec:
+            return KernelSpec(**get_kernel_dict())
+
+    return OwnKernel
 
 
 class _Progress(io.StringIO):

@@ -9,7 +9,6 @@ import contextlib
 import hashlib
 import json
 import platform
-import resource
 import sys
 import tempfile
 import time
@@ -454,7 +453,11 @@ def _finished(folder: str | Path) -> tuple[Path, dict[str, Any]]:
 
 
 def peak_memory() -> int:
-    """Return how many bytes of memory this process has held at most so far."""
+    """Return how many bytes of memory this process has held at most so far; 0: not known."""
+    try:
+        import resource
+    except ImportError:  # on Windows
+        return 0
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most if sys.platform == "darwin" else most * 1024
 

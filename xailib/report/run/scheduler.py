@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from xailib.errors import InputError, UnavailableError, first_line
 from xailib.files import write_atomic
-from xailib.project import project_root
+from xailib.project import cores, project_root
 from xailib.report.params.profiles import Profile
 from xailib.report.run.job import (
     THREADS,
@@ -316,7 +316,7 @@ def _local(workers: int, threads: int | None) -> Iterator[Any]:
 
 def shares(workers: int, threads: int | None) -> list[dict[str, str]]:
     """Return each worker's environment: its share of the cores, and one GPU where there are any."""
-    each = threads or max(1, len(os.sched_getaffinity(0)) // workers)
+    each = threads or max(1, cores() // workers)
     found = [dict.fromkeys(THREADS, str(each)) for _ in range(workers)]
     for environment, gpu in zip(found, cycle(visible_gpus()), strict=False):
         environment["CUDA_VISIBLE_DEVICES"] = gpu

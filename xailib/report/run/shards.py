@@ -41,7 +41,7 @@ EXPLAINED, FAILURES, LABELS = "explained.parquet", "failures.parquet", "labels.p
 _COLUMNS = {
     "image": "str", "image_sha256": "str", "method": "str", "classifier": "str", "target": "int64",
     "target_name": "str", "probability": "float64", "above_half": "float64",
-    "above_zero": "float64", "superpixels": "Int64", "fit": "float64",
+    "above_zero": "float64", "superpixels": "Int64", "fit": "float64", "no_signal": "str",
 }  # fmt: skip
 _RECORDED = "recorded.json"  # the blocks' folders, by network
 _EMBEDDINGS = ""  # used beside the networks' names
@@ -177,11 +177,17 @@ def _row(explanation: Explanation) -> dict[str, Any]:
         "target": explanation.target,
         "target_name": explanation.target_name,
         "probability": explanation.probability,
-        "above_half": float((explanation.saliency > 0.5).mean()),
-        "above_zero": float((explanation.saliency > 0).mean()),
+        "above_half": _share(explanation, 0.5),
+        "above_zero": _share(explanation, 0),
         "superpixels": None if parts is None else len(parts.weights),
         "fit": float("nan") if parts is None else parts.fit,
+        "no_signal": explanation.no_signal,
     }
+
+
+def _share(explanation: Explanation, level: float) -> float:
+    """Return the share of the view above a level; NaN where the map says nothing."""
+    return float("nan" if explanation.no_signal else (explanation.saliency > level).mean())
 
 
 def record(profile: Profile, job: Job) -> None:

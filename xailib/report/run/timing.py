@@ -9,17 +9,18 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from xailib.errors import InputError, XailibError
+from xailib.errors import XailibError
+from xailib.explain.cam.ablation import way_of
+from xailib.explain.cam.gradient import layer_pass
 from xailib.explain.cam.layout import layout_of
 from xailib.explain.cam.methods import cam_layer_of
 from xailib.explain.cam.tail import Tail
+from xailib.explain.preflight import workable
 from xailib.networks.classifier import Classifier, load_classifier
 from xailib.networks.forward import Work, choose
-from xailib.networks.layers import evaluation
 from xailib.networks.memory import enough
 from xailib.report.params.profiles import Profile
 from xailib.report.run.preflight import network_is_here
@@ -37,9 +38,10 @@ class Pace:
     eager, fast : float
         Seconds of a pass by the network itself, and by the engine that makes many passes.
     tail : float
-        Seconds of what follows the layer for CAM; 0 without such a layer.
+        Seconds of what AblationCAM computes for a channel, as what follows the layer; 0 where a
+        closed form does.
     channels : int
-        Of that layer: so many passes does ScoreCAM make, or AblationCAM of the tail.
+        Of the layer: so many passes does ScoreCAM make, or AblationCAM of the tail.
     """
 
     eager: float
@@ -85,25 +87,29 @@ def _pace(classifier: Classifier, values: Mapping[str, Any]) -> Pace:
         classifier.class_index(values["target"])
     for name in values.get("layers", ()):
         classifier.layer(name)
-    layer, module = None, classifier.module
-    try:
-        layer = cam_layer_of(classifier, values.get("layer") or None)
-    except InputError:
-        if values.get("methods"):  # which need one
-            raise
-    noise = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
-    images = classifier.input_tensor(np.stack([classifier.preprocessing.crop(noise)] * _TIMED))
+    module, precision = classifier.module, classifier.precision
+    images = classifier.trial().repeat(_TIMED, 1, 1, 1)
     size = enough(classifier.device)
     work = Work(module, lambda start, stop: images[start:stop], _MANY, size, (module, ""))
-    with torch.no_grad(), evaluation(module), classifier.computing():
-        engine = choose(work, "auto", classifier.precision)
+    with torch.no_grad(), classifier.running():
+        engine = choose(work, "auto", precision)
         eager, fast = _seconds(module, images), _seconds(engine.run, images)
-        if layer is None:
-            return Pace(eager, fast)
-        tail = Tail(module, layer, images[:1])
+    if not values.get("methods"):
+        return Pace(eager, fast)
+    layer = values["layer"] or None
+    works, _ = workable(classifier, values["methods"], layer)
+    name = cam_layer_of(classifier, layer)
+    with torch.no_grad(), classifier.running():
+        output = layer_pass(classifier, name, images[:1], gradients=False).output
         height, width = images.shape[-2:]
-        layout = layout_of(tuple(tail.output.shape), (height, width), layer)
-        channels = tail.output.shape[layout.axis]
+        layout = layout_of(tuple(output.shape), (height, width), name)
+        channels = output.shape[layout.axis]
+        if "ablationcam" not in works:
+            return Pace(eager, fast, 0.0, channels)
+        tail = Tail(module, name, images[:1])
+        way = way_of(tail, layout, precision)
+        if way != "tail":
+            return Pace(eager, fast, eager if way == "whole network" else 0.0, channels)
         outputs = tail.output.expand(_TIMED, *tail.output.shape[1:])
         return Pace(eager, fast, _seconds(tail, outputs), channels)
 

@@ -1,0 +1,92 @@
+"""Figures of any names, and of maps that say nothing."""
+
+import io
+import logging
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import explanation, lime_explanation
+from markdown_it import MarkdownIt
+from matplotlib.text import Text
+
+from xailib.report.figures import explorer, units
+from xailib.report.figures import style as figures
+from xailib.report.figures.sanity import overlay
+
+VIEW = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+SEGMENTS = np.arange(64).reshape(8, 8) // 16
+CAM = explanation(np.eye(8))
+NOTHING = np.zeros((8, 8), np.float32)
+SILENT = explanation(np.eye(8), saliency=NOTHING, no_signal="all is constant")
+NAMES = ["猫 と 犬", "$5 $6", r"$\frac{", "a_b", "_a_ *b*", "قطة", "{{x}}", "<b>&amp;", "[a](b)"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_any_name_is_drawn_and_written_as_it_is(name, caplog):
+    with warnings.catch_warnings(), caplog.at_level(logging.WARNING):
+        warnings.simplefilter("error")
+        figure = figures.gallery([[VIEW, None]], ["view", name], [name])
+        for kind in ("png", "svg"):
+            figure.savefig(io.BytesIO(), format=kind)
+    assert not caplog.records
+    texts = [one for one in figure.findobj(Text) if one.get_text() == name]
+    assert [one.get_parse_math() for one in texts] == [False, False]
+    (inline,) = (t for t in MarkdownIt().parse(f"*{figures.verbatim(name)}*") if t.children)
+    assert "".join(token.content for token in inline.children) == name
+    kinds = {token.type for token in inline.children}
+    assert kinds <= {"em_open", "text", "text_special", "em_close"}
+
+
+def test_what_says_nothing_is_words_and_no_image():
+    words = "no signal: all is constant"
+    assert figures.drawn(VIEW, SILENT) == words
+    assert overlay(VIEW, SILENT) == words
+    assert overlay(VIEW, None) is None
+    assert np.array_equal(figures.drawn(VIEW, CAM), figures.heat(VIEW, CAM.saliency))
+    silent = lime_explanation(SEGMENTS, [1.0, -1.0, 2.0, 0.5], no_signal="all is constant")
+    row = figures.lime_row(VIEW, silent, 2)
+    assert row[1:] == [words, "no mask", "no mask"]
+    figure = figures.gallery([row], ["view", "weights", "LIME 1", "LIME 2"], ["a label"])
+    said = [text.get_text().replace("\n", " ") for axis in figure.axes for text in axis.texts]
+    assert [words in said, said.count("no mask")] == [True, 2]
+    assert sum(len(axis.images) for axis in figure.axes) == 1
+
+
+def test_the_page_says_which_maps_are_left_out():
+    assert figures.left_out([CAM]) == ""
+    said = figures.left_out([CAM, SILENT, explanation(np.eye(8), image="$x$", no_signal="b")])
+    assert said.startswith("**No signal**")
+    assert r"Grad-CAM of cat: all is constant; Grad-CAM of \$x\$: b." in said
+
+
+def test_the_explorer_shows_what_says_nothing_without_colour():
+    lime = lime_explanation(SEGMENTS, [1.0, -1.0, 2.0, 0.5])
+    views = explorer.views_of(VIEW, lime, [SILENT], num_features=2)
+    assert [view.label for view in views][-1] == "Grad-CAM: no signal"
+    assert "all is constant" in views[-1].alt
+    assert (np.ptp(views[-1].pixels.astype(int), axis=2) == 0).all()
+    silent = lime_explanation(SEGMENTS, [1.0] * 4, no_signal="x")
+    labels = [view.label for view in explorer.views_of(VIEW, silent, [CAM])]
+    assert labels == ["photograph", "LIME: no signal", "Grad-CAM"]
+
+
+def test_dead_units_are_in_no_count():
+    labels = pd.DataFrame(
+        {
+            "layer": "fc",
+            "unit": range(6),
+            "concept": ["sky"] * 4 + ["dog", "cat"],
+            "similarity": 1.0,
+            "dead": [True] * 4 + [False] * 2,
+        }
+    )
+    (axis,) = units.concept_bars(labels).axes
+    assert axis.get_title() == "fc (2 units, 4 dead)"
+    assert [text.get_text() for text in axis.get_yticklabels()] == ["dog", "cat"]
+    assert sum(bar.get_width() for bar in axis.patches) == 2
+    (axis,) = units.similarity_scatter(labels).axes
+    assert {text.get_text() for text in axis.get_legend().get_texts()} <= {"dog", "cat", "others"}
+    (bar,) = units.spread_chart({"net": labels}).axes[0].patches
+    assert bar.get_height() == 1
