@@ -22,6 +22,7 @@ def live(browser, site):
         page = watched(browser)
         pages.append(page)
         page.context.set_offline(True)
+        page.set_default_timeout(SLOW)
         page.set_viewport_size({"width": width, "height": 900})
         page.emulate_media(color_scheme=mode)
         page.goto(f"{site.as_uri()}/{EXPLORE}{chosen}")

@@ -87,8 +87,9 @@ def segmentation(name: str, seed: int = SEGMENT_SEED) -> Segment:
     """
     if name not in _SEGMENTATIONS:
         raise unknown_name("segmentation", name, _SEGMENTATIONS)
-    make: Segment = _SEGMENTATIONS[name](seed)
-    return make
+    made: Any = _SEGMENTATIONS[name]
+    segment: Segment = made(seed)
+    return segment
 
 
 class LimeOptions(TypedDict, total=False):
@@ -338,8 +339,8 @@ class Lime:
                 bar.update(sum(map(len, data)) - bar.n)  # those that were scored before
                 if self.auto:
                     for image in draw.which:
-                        rows = torch.cat(scores[image])
-                        stopped[image] = self._stopped(data[image], rows, logits[image])
+                        said = torch.cat(scores[image])
+                        stopped[image] = self._stopped(data[image], said, logits[image])
                 which = [
                     image
                     for image in draw.which

@@ -69,7 +69,8 @@ class Perturbed:
             self._colours = self.whole, classifier.input_tensor(np.stack(blanks))
         else:
             both = (upload(np.stack(some), classifier.device) for some in (images, blanks))
-            self._colours = tuple(some.movedim(-1, 1) for some in both)
+            shown, blank = (some.movedim(-1, 1) for some in both)
+            self._colours = shown, blank
         self.places = upload(np.stack(segments).astype(np.int64), classifier.device)
 
     def batch(

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Shaped, UInt8
@@ -285,7 +286,8 @@ def as_photograph(image: object) -> Photograph:
         name = Path(getattr(image, "filename", "") or name).stem
         pixels = upright(image, name)
     elif hasattr(image, "detach") and hasattr(image, "movedim"):  # a tensor, without torch
-        array = image.detach().cpu().float() if image.is_floating_point() else image.cpu()
+        tensor: Any = image
+        array = tensor.detach().cpu().float() if tensor.is_floating_point() else tensor.cpu()
         array = array[0] if array.ndim == 4 and len(array) == 1 else array
         pixels = _pixels(array.movedim(0, -1).numpy() if array.ndim == 3 else array.numpy())
     elif isinstance(image, np.ndarray):
@@ -295,8 +297,8 @@ def as_photograph(image: object) -> Photograph:
             f"image: a {type(image).__name__} is none; allowed: a path, a packaged name, a PIL "
             "image, an array (height, width, 3), a tensor (3, height, width)"
         )
-    found = from_array(pixels, name)
-    return replace(found, id=f"{name}-{found.sha256[:8]}")
+    made = from_array(pixels, name)
+    return replace(made, id=f"{name}-{made.sha256[:8]}")
 
 
 def _pixels(values: Shaped[np.ndarray, "..."]) -> UInt8[np.ndarray, "height width 3"]:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import numpy as np
 import torch
@@ -127,7 +127,10 @@ class Classifier:
     preprocessing: Prepares = field(repr=False)
     class_names: tuple[str, ...] = field(repr=False)
     weights: str
-    sha256: str = _Hash()  # type: ignore[assignment, misc]
+    if TYPE_CHECKING:
+        sha256: str
+    else:
+        sha256: str = _Hash()
     device: torch.device
     cam_layer: str | None
     dissect_layers: tuple[str, ...]
@@ -403,9 +406,9 @@ def load_classifier(
     check_precision(precision)
     chosen = _device(device)
     found = zoo.find(name, weights, seed)
+    its: dict[str, Any] = {"weights": found.weights, "sha256": found.sha256, "files": found.files}
     if isinstance(found.made, Classifier):
         module = found.made.module.to(chosen)
-        its = {"weights": found.weights, "sha256": found.sha256, "files": found.files}
         return replace(
             found.made, name=name, module=module, device=chosen, precision=precision, **its
         )
@@ -415,7 +418,6 @@ def load_classifier(
     elif preprocessing is not None:
         prepares = preprocessing_of(preprocessing)
     module = found.module.eval().to(chosen)
-    its = {"weights": found.weights, "sha256": found.sha256, "files": found.files}
     return _tried(name, module, prepares, found.class_names, precision, outputs, **its)
 
 

@@ -25,18 +25,10 @@ _SAME = 1e-4  # of the largest score: what may differ when an image is shown aga
 _BATCH = 0.05  # and when it is shown in a batch; dynamic quantisation takes a batch's range
 # Operations of a graph that pass on what they are given, weighted or side by side.
 _HAND_ON = (
-    "View",
-    "Unsafe",
-    "Reshape",
-    "Squeeze",
-    "Unsqueeze",
-    "Select",
-    "Slice",
-    "Clone",
-    "ToCopy",
-)
-_HAND_ON += ("Expand", "Permute", "Transpose", "TBackward", "Alias", "Index", "Mul", "Div", "Add")
-_HAND_ON += ("Mean", "Sum", "Stack", "Cat", "Unbind", "Split", "AsStrided", "Copy")
+    "View", "Unsafe", "Reshape", "Squeeze", "Unsqueeze", "Select", "Slice", "Clone", "ToCopy",
+    "Expand", "Permute", "Transpose", "TBackward", "Alias", "Index", "Mul", "Div", "Add",
+    "Mean", "Sum", "Stack", "Cat", "Unbind", "Split", "AsStrided", "Copy",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -112,7 +104,7 @@ class Adapted(nn.Module):
         self.training = training
         self.scores, self.contiguous, self.cast, self.eager = scores, contiguous, cast, eager
 
-    @property  # type: ignore[override]
+    @property
     def training(self) -> bool:
         """The module's own mode."""
         return self._given.training
@@ -124,7 +116,7 @@ class Adapted(nn.Module):
     @property
     def _given(self) -> nn.Module:
         found = self.__dict__.get("inner")
-        return found[0] if found else self.inner  # type: ignore[return-value]
+        return found[0] if found else self.inner
 
     def train(self, mode: bool = True) -> "Adapted":
         """Set the mode, by the module's own method."""
@@ -149,7 +141,7 @@ def unwrapped(module: nn.Module) -> nn.Module:
     """Return the module that DataParallel, DistributedDataParallel or torch.compile wraps."""
     while type(module).__name__ in _WRAPPERS:
         parts = dict(module.named_children())
-        module = parts.get("module", parts.get("_orig_mod"))
+        module = parts["module"] if "module" in parts else parts["_orig_mod"]
     return module
 
 
@@ -258,7 +250,8 @@ def _usable_by_autograd(module: nn.Module) -> None:
     for part in module.modules():
         if isinstance(part, torch.jit.ScriptModule):
             continue
-        for own in (part._parameters, part._buffers, part.__dict__):
+        places: tuple[dict[str, Any], ...] = (part._parameters, part._buffers, part.__dict__)
+        for own in places:
             for name, value in own.items():
                 if isinstance(value, Tensor) and value.is_inference():
                     own[name] = (
@@ -381,7 +374,8 @@ def _kinds(network: nn.Module, image: Tensor) -> tuple[set[str], Tensor]:
     try:
         with torch.enable_grad():
             scores = network(image.detach().requires_grad_())
-        waiting, kinds, seen = [scores.grad_fn], set(), set()
+        waiting, kinds = [scores.grad_fn], set()
+        seen: set[Any] = set()
     except Exception:  # noqa: BLE001  what cannot be differentiated still has scores
         return set(), network(image)
     while waiting and len(seen) < 1000:

@@ -224,7 +224,7 @@ def _relus(scores: Tensor, image: Tensor) -> Iterator[Node]:
                 behind[before] = []
                 waiting.append(before)
                 start += [before] if getattr(before, "variable", None) is image else []
-            if before is not None:
+            if before is not None and node is not None:
                 behind[before].append(node)
     reached: set[Node] = set()
     while start:

@@ -1,5 +1,6 @@
 """Where a layer's output holds its feature maps: in channels, channels last, or tokens."""
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -38,7 +39,7 @@ class Layout:
         return output.movedim(-1, 1)
 
 
-def layout_of(shape: tuple[int, ...], size: tuple[int, int], layer: str) -> Layout:
+def layout_of(shape: tuple[int, ...], size: Sequence[int], layer: str) -> Layout:
     """Return the layout of a layer's output, from its shape and the image's size.
 
     The grid has the image's proportions. That separates channels first from channels last (Swin),
@@ -108,11 +109,9 @@ def _grids(
     found: dict[str, tuple[Layout, Tensor]] = {}
 
     def note(name: str, output: object) -> None:
-        tokens = isinstance(output, Tensor) and output.ndim == 3 and output.requires_grad
-        if tokens:
+        if isinstance(output, Tensor) and output.ndim == 3 and output.requires_grad:
             with suppress(InputError):
-                layout = layout_of(tuple(output.shape), tuple(image.shape[-2:]), name)
-                found[name] = layout, output
+                found[name] = layout_of(tuple(output.shape), image.shape[-2:], name), output
 
     handles = [
         part.register_forward_hook(lambda _p, _i, output, name=name: note(name, output))
@@ -139,7 +138,7 @@ def _before_attention(module: nn.Module) -> str | None:
     return first and f"{block}.{first}".removeprefix(".")
 
 
-def _alike(grid: tuple[int, ...], size: tuple[int, int]) -> bool:
+def _alike(grid: tuple[int, ...], size: Sequence[int]) -> bool:
     """Return whether a grid covers the image in equal steps, up to one row or column."""
     rows, columns = grid
     if min(grid) < 2 or rows > size[0] or columns > size[1]:
@@ -148,7 +147,7 @@ def _alike(grid: tuple[int, ...], size: tuple[int, int]) -> bool:
     return abs(columns - size[1] / step) <= 1 and (rows == columns or size[0] != size[1])
 
 
-def _grid(tokens: int, size: tuple[int, int]) -> tuple[int, int] | None:
+def _grid(tokens: int, size: Sequence[int]) -> tuple[int, int] | None:
     """Return the (rows, columns) with this many tokens and the image's proportions."""
     rows = round((tokens * size[0] / size[1]) ** 0.5) if tokens > 3 else 0
     if rows < 2 or tokens % rows:
