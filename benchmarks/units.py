@@ -197,21 +197,23 @@ def compare_methods(
     views: dict[str, np.ndarray],
     probe: ProbeSet,
     members: Membership,
+    units: pd.DataFrame,
 ) -> pd.DataFrame:
     """Score the labels of methods on the same held-out images, by layer, with intervals."""
     everything = rows_by_concept(probe)
     _, second = tests.halves(len(probe))
-    rng, rows = np.random.default_rng(0), []
+    rng, rows, both = np.random.default_rng(0), [], compositions(members)
     for layer in layers:
         values = recording[layer].astype(np.float32)
-        ours = tests.certify(values, values[:, :2], members.masks, view=views[layer], draws=2)
-        own = [members.ids[index] for index in ours["concept"]]
-        both = compositions(members)
-        best = composed(values, views[layer], both)["composition"]
-        pairs = both.masks[[both.names.index(name) for name in best]]
-        first_clip = dict(published_labels(folder, layer))
+        ours = units[units["layer"] == layer]
+        own = [members.ids[members.names.index(name)] for name in ours["concept"]]
+        pairs = both.masks[[both.names.index(name) for name in ours["composition"]]]
         random = [members.ids[index] for index in rng.integers(len(members), size=len(own))]
-        labels = {"membership (ours)": own, **first_clip, "random concepts": random}
+        labels = {
+            "membership (ours)": own,
+            **dict(published_labels(folder, layer)),
+            "random concepts": random,
+        }
         masks = {
             method: masks_of(given, everything, len(probe)) for method, given in labels.items()
         }
@@ -293,7 +295,7 @@ def main() -> None:
             ).values()
             if options.cosy:
                 tables["methods"] = [
-                    compare_methods(options.cosy, layers, own, views, probe, members)
+                    compare_methods(options.cosy, layers, own, views, probe, members, units)
                 ]
         tables["units"].append(units)
         tables["layers"].append(rows)

@@ -320,7 +320,7 @@ display(
 # ### Other methods' labels
 #
 # CLIP-Dissect, INVERT {cite}`bykov2023` and MILAN have published labels of ResNet-18. Labels that are single classes have one photograph
-# here: their score cannot exceed 0.2, while AUPRC can reach 1. Labels of hidden units score like random concepts for all three methods, as if
+# here: their score cannot exceed 0.2, while AUPRC can reach 1. Labels of hidden units score hardly more than random concepts for all three methods, as if
 # the units of our weights, which were decoded from a compressed release, stood in another order: only the output layer can be compared.
 
 # %% tags=["remove-input"]

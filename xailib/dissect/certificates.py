@@ -254,7 +254,7 @@ def certify(
     *,
     view: Float[np.ndarray, "probe _"] | None = None,
     seed: int = 0,
-    draws: int = 1000,
+    draws: int = 500,
 ) -> pd.DataFrame:
     """Label the units of a layer on one half of the probe images, and test it on the other.
 

@@ -208,7 +208,7 @@ def publish_browser(
     name, caption : str
         As for `xailib.report.figures.style.publish`.
     facts : mapping
-        From a column to what the card calls it; missing values are left out.
+        From a column to what the card calls it; missing columns and values are left out.
     """
     shown = list(dict.fromkeys(i for ids in units["top_images"] for i in ids))
     order = {image: index for index, image in enumerate(shown)}
@@ -226,6 +226,7 @@ def publish_browser(
     flat = units.assign(top_images=[" ".join(ids) for ids in units["top_images"]])
     with run.open(f"figures/{name}.csv") as file:
         flat.to_csv(file, index=False)
+    facts = {column: word for column, word in facts.items() if column in units}
     networks = list(dict.fromkeys(units["network"]))
     rows = [
         [
