@@ -55,5 +55,5 @@ def test_the_page_has_every_published_number_with_its_source():
     for row in rows.itertuples():
         assert f"{row.value:.4f}" in found
     assert rows["address"].str.startswith("https://").all()
-    assert set(rows["read"]) <= {"repository", "second-hand"}
+    assert set(rows["read"]) <= {"repository", "from memory"}
     assert len(rows) >= 10

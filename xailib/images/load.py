@@ -294,8 +294,8 @@ def as_photograph(image: object) -> Photograph:
         pixels = _pixels(image)
     else:
         raise InputError(
-            f"image: a {type(image).__name__} is none; allowed: a path, a packaged name, a PIL "
-            "image, an array (height, width, 3), a tensor (3, height, width)"
+            f"image: a {type(image).__name__} is not an image; allowed: a path, a packaged name, "
+            "a PIL image, an array (height, width, 3), a tensor (3, height, width)"
         )
     made = from_array(pixels, name)
     return replace(made, id=f"{name}-{made.sha256[:8]}")

@@ -349,8 +349,8 @@ def check_classifier(classifier: object) -> None:
     if not isinstance(classifier, Classifier):
         kind = type(classifier).__name__
         raise InputError(
-            f"classifier: a {kind} is none; make one by classifier_from(module, transform, "
-            "class_names) or load_classifier(name)"
+            f"classifier: a {kind} is not a classifier; make one by classifier_from(module, "
+            "transform, class_names) or load_classifier(name)"
         )
 
 

@@ -246,8 +246,8 @@ def preprocessing_of(transform: Any) -> Prepares:
         return transform
     if not callable(transform) or isinstance(transform, type):
         raise InputError(
-            f"transform: {transform!r} is none; give a function from a PIL RGB image to a "
-            "(channels, height, width) tensor"
+            f"transform: {transform!r} is not a transform; give a function from a PIL RGB image "
+            "to a (channels, height, width) tensor"
         )
     try:
         return from_transform(transform)

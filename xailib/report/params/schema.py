@@ -75,7 +75,7 @@ FIELDS = {
     "target": _p(Annotated[int, Ge(0)] | str, "", "class to explain, by name or index, a name "
                  "that is a number in quotes; empty: each photograph's predicted one",
                  "the name or the index of a class", json_schema_extra={"type": "string"}),
-    "num_samples": _p(int, 512, "perturbed images for each photograph", ge=10),
+    "num_samples": _p(int, 640, "perturbed images for each photograph", ge=10),
     "until_stable": _p(bool, False, "draw until the mask is stable instead, at most max_samples"),
     "max_samples": _p(int, 4000, "the most that until_stable draws", ge=10),
     "design": _p(Design, "orthogonal", "how samples are drawn, lime's way is independent",
