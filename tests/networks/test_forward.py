@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from xailib.errors import InputError, UnavailableError
 from xailib.explain.cam.methods import explain_cam
 from xailib.explain.lime import explain_lime
-from xailib.networks import cache, engines, forward
+from xailib.networks import engines, forward
 from xailib.networks.forward import ENGINES, forward_batches
 
 PICTURES = torch.randn(11, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -165,19 +165,19 @@ def test_engines_die_with_their_network():
     module = seeded(Plain)
     forward_batches(module, make, 11, engine="fused")
     gc.collect()  # of what other tests have left
-    shelves = len(cache._caches)
+    shelves = len(engines._caches)
     del module
     gc.collect()
-    assert len(cache._caches) == shelves - 1
+    assert len(engines._caches) == shelves - 1
 
 
 def test_only_the_last_engines_are_kept(monkeypatch):
-    monkeypatch.setattr(cache, "MOST", 2)
+    monkeypatch.setattr(engines, "MOST", 2)
     module = seeded(Plain)
-    things = cache.cache_of(module)
+    things = engines.cache_of(module)
     for key in "abac":
-        cache.store(things, key, key)
-    assert cache.cache_of(module) == {"a": "a", "c": "c"}
+        engines.store(things, key, key)
+    assert engines.cache_of(module) == {"a": "a", "c": "c"}
 
 
 @pytest.mark.parametrize(
@@ -193,12 +193,12 @@ def test_only_the_last_engines_are_kept(monkeypatch):
 )
 def test_nothing_is_kept_for_weights_that_were_written_to(change):
     module = seeded(Plain)
-    cache.store(cache.cache_of(module), "key", "thing")
+    engines.store(engines.cache_of(module), "key", "thing")
     module(PICTURES)
-    assert cache.cache_of(module) == {"key": "thing"}
+    assert engines.cache_of(module) == {"key": "thing"}
     with torch.no_grad():
         change(module)
-    assert cache.cache_of(module) == {}
+    assert engines.cache_of(module) == {}
 
 
 def test_weights_changed_behind_torch_s_back_are_noticed_by_the_scores(cheap, monkeypatch):
@@ -353,7 +353,7 @@ def test_an_engine_that_is_set_up_works_first_and_is_checked_after(monkeypatch, 
     checks = [] if again else [("network", 2)]
     assert order[: len(passes) + len(checks)] == passes + checks
     module.fc.weight.data.mul_(-2)  # an engine that holds other weights than the network
-    cache.cache_of(module)[forward._key("fused", work, PICTURES[:2])] = forward.Engine(
+    engines.cache_of(module)[forward._key("fused", work, PICTURES[:2])] = forward.Engine(
         "fused", lambda batch: torch.zeros(len(batch), CATEGORIES)
     )
     assert (forward._by_kept_engine(work, **options) is None) is not again

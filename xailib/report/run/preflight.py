@@ -28,6 +28,7 @@ from xailib.images.load import (
     places_of,
     published_photographs,
 )
+from xailib.images.probe import PACKAGED
 from xailib.networks import names
 from xailib.networks.published import published_weights
 from xailib.project import project_root
@@ -86,7 +87,7 @@ def check_images(profile: Profile, tasks: Collection[str]) -> None:
     lists += [("probe", v.get("probe", ())) for v in values if not v.get("descriptions")]
     with contextlib.chdir(project_root()):  # where the notebooks' own paths start
         for name, names in dict.fromkeys((name, tuple(names)) for name, names in lists):
-            if names and not {PUBLISHED, *ARCHIVES}.intersection(names):
+            if names and not {PUBLISHED, PACKAGED, *ARCHIVES}.intersection(names):
                 _check_usable(name, names)
 
 
