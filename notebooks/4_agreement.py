@@ -45,10 +45,10 @@ from xailib.compare.pairs import SUPPORTS, maps_of, pair_table, summary, sweep_t
 from xailib.errors import InputError
 from xailib.images.load import load_images
 from xailib.images.packaged import packaged
+from xailib.report.evidence import charts as kept_figures
 from xailib.report.evidence import tables as kept_tables
 from xailib.report.evidence.verdicts import agreement_table, verdicts
 from xailib.report.figures import agreement as pair_figures
-from xailib.report.figures import evidence as kept_figures
 from xailib.report.figures import style as figures
 from xailib.report.run.results import load_explanations, project_root, run_digest, start_run
 

@@ -53,9 +53,9 @@ from xailib.evaluate.sanity import ALIKE, AREA, CHANGED, ENOUGH, compare, null_b
 from xailib.explain.cam.methods import cam_layer_of
 from xailib.images.load import load_images
 from xailib.networks.classifier import load_classifier
+from xailib.report.evidence import charts as kept_figures
 from xailib.report.evidence import tables as kept_tables
 from xailib.report.evidence.verdicts import FEW, sanity
-from xailib.report.figures import evidence as kept_figures
 from xailib.report.figures import style as figures
 from xailib.report.figures.sanity import overlay, stage_chart
 from xailib.report.run.results import start_run

@@ -9,8 +9,8 @@ from sphinx.application import Sphinx
 from sphinx.config import Config
 
 from xailib.compare.intervals import mean_interval
+from xailib.report.evidence.charts import network_name
 from xailib.report.evidence.tables import load
-from xailib.report.figures.evidence import network_name
 from xailib.report.figures.faithfulness import MEASURES, name_of
 
 FOLDER = Path(__file__).parents[1] / "_data/evidence"

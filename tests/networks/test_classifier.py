@@ -42,12 +42,6 @@ def load(weights=None):
 def three_names_four_scores():
     return Net(4), transform, ["cat", "dog", "cow"]
 
-def no_tensor():
-    class Two(Net):
-        def forward(self, x):
-            return {"logits": super().forward(x)}
-    return Two(), transform, ["cat", "dog", "cow"]
-
 def only_a_net():
     return Net()
 """
@@ -210,7 +204,6 @@ def test_what_lies_beside_own_code_can_be_imported_and_counts(tmp_path):
     [
         ("laod", "did you mean load"),
         ("three_names_four_scores", r"Tensor of shape \(1, 4\).*\(batch, 3\)"),
-        ("no_tensor", "outputs a dict"),
         ("only_a_net", r"must return \(module, transform, class names\)"),
     ],
 )

@@ -37,7 +37,7 @@ PARTS = ("maps", "scorecam", "random")
 
 
 @dataclass(frozen=True)
-class Job:
+class KeptJob:
     """One network, one photograph, and one of `PARTS`."""
 
     network: str
@@ -71,7 +71,7 @@ class Evidence:
     photographs: Sequence[Path]
     weights: Mapping[str, str]
 
-    def jobs(self) -> Iterator[Job]:
+    def jobs(self) -> Iterator[KeptJob]:
         """Yield all jobs, the networks in turn."""
         names = [path.stem for path in self.photographs]
         turn, done = 0, False
@@ -81,7 +81,7 @@ class Evidence:
                 for part, (count, step) in parts.items():
                     chosen = names[:count][turn * step : (turn + 1) * step]
                     done &= not chosen
-                    yield from (Job(network, name, part) for name in chosen)
+                    yield from (KeptJob(network, name, part) for name in chosen)
             turn += 1
 
     @cached_property
@@ -180,7 +180,7 @@ class Worker:
             self.randomised[network] = made[-1][1]
         return self.randomised[network]
 
-    def make(self, job: Job) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    def make(self, job: KeptJob) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Return a job's arrays and its description."""
         classifier, photograph = (
             self.classifier(job.network),
@@ -224,7 +224,7 @@ class Worker:
         )
 
     def _maps(
-        self, job: Job, photograph: Photograph, targets: Sequence[int]
+        self, job: KeptJob, photograph: Photograph, targets: Sequence[int]
     ) -> Iterator[tuple[str, Any, float]]:
         classifier = self.classifier(job.network)
         for method in CAMS:
@@ -241,14 +241,14 @@ class Worker:
         yield self._timed("lime", lambda: self._lime(classifier, photograph, targets, samples))
 
     def _scorecam(
-        self, job: Job, photograph: Photograph, targets: Sequence[int]
+        self, job: KeptJob, photograph: Photograph, targets: Sequence[int]
     ) -> Iterator[tuple[str, Any, float]]:
         classifier = self.classifier(job.network)
         cam = Cam(classifier, "scorecam", targets)
         yield self._timed("scorecam", lambda: explain_alone(classifier, photograph, cam))
 
     def _random(
-        self, job: Job, photograph: Photograph, targets: Sequence[int]
+        self, job: KeptJob, photograph: Photograph, targets: Sequence[int]
     ) -> Iterator[tuple[str, Any, float]]:
         network = self.forgotten(job.network)
         first = targets[:1]

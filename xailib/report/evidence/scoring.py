@@ -24,7 +24,7 @@ from xailib.explain.cam.methods import saliency_of
 from xailib.explain.explanation import scaled
 from xailib.files import write_atomic
 from xailib.images.load import Photograph
-from xailib.report.evidence.jobs import CAMS, Job, Worker
+from xailib.report.evidence.jobs import CAMS, KeptJob, Worker
 from xailib.versions import source_hash
 
 log = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ class Stored:
         return height, width
 
 
-def read(job: Job, folder: Path) -> Stored:
+def read(job: KeptJob, folder: Path) -> Stored:
     """Read what a job has left."""
     with np.load(job.file(folder), allow_pickle=False) as file:
         arrays = {name: file[name] for name in file.files if name != "description"}
@@ -88,7 +88,7 @@ def baselines(worker: Worker, network: str, photograph: Photograph) -> dict[str,
     return {"random": random_field(size, place), "centre": centred_blob(size), "edges": edges}
 
 
-def scores_file(job: Job, folder: Path) -> Path:
+def scores_file(job: KeptJob, folder: Path) -> Path:
     """Return where the scores of a job's maps are."""
     return folder / job.network / f"scores-{job.part}" / f"{job.photograph}.json"
 
@@ -130,7 +130,7 @@ def score_stored(worker: Worker) -> int:
     return done
 
 
-def _waiting(worker: Worker) -> Iterator[Job]:
+def _waiting(worker: Worker) -> Iterator[KeptJob]:
     for job in worker.evidence.jobs():
         there = job.part in SCORED and job.file(worker.folder).exists()
         if there and not scores_file(job, worker.folder).exists():

@@ -24,7 +24,7 @@ from xailib.explain.ridge import fit_as_lime
 from xailib.files import write_atomic
 from xailib.images.frames import Frame
 from xailib.project import project_root
-from xailib.report.evidence.jobs import CAMS, RANDOM_SAMPLES, Evidence, Job
+from xailib.report.evidence.jobs import CAMS, RANDOM_SAMPLES, Evidence, KeptJob
 from xailib.report.evidence.scoring import PERCENTILES, STEPS, Stored, read, scores_file
 
 TABLES = ("values", "pairs", "photographs", "costs")
@@ -65,7 +65,7 @@ def save(tables: Mapping[str, pd.DataFrame], manifest: Mapping[str, Any], place:
     write_atomic(place / "manifest.json", json.dumps(manifest, indent=1) + "\n")
 
 
-def explanations(stored: Stored, job: Job, methods: Iterable[str]) -> Iterator[Explanation]:
+def explanations(stored: Stored, job: KeptJob, methods: Iterable[str]) -> Iterator[Explanation]:
     """Yield what was stored of the likeliest class as explanations."""
     text = stored.text
     frame = Frame(**{name: tuple(value) for name, value in text["frame"].items()})
@@ -181,7 +181,7 @@ Row = tuple[str, str, str, float]
 Parts = Mapping[tuple[str, str], Stored]
 
 
-def _scores(jobs: Iterable[Job], results: Path) -> Iterator[Row]:
+def _scores(jobs: Iterable[KeptJob], results: Path) -> Iterator[Row]:
     for job in jobs:
         file = scores_file(job, results)
         if file.exists():
@@ -189,7 +189,7 @@ def _scores(jobs: Iterable[Job], results: Path) -> Iterator[Row]:
                 yield job.photograph, method, measure, value
 
 
-def _of_maps(jobs: Iterable[Job], stored: Parts) -> Iterator[Row]:
+def _of_maps(jobs: Iterable[KeptJob], stored: Parts) -> Iterator[Row]:
     """Yield what heatmaps and linear models are like, without any pass."""
     for job in jobs:
         one = stored[job.part, job.photograph]
@@ -204,7 +204,7 @@ def _of_maps(jobs: Iterable[Job], stored: Parts) -> Iterator[Row]:
             yield job.photograph, "target", "probability", float(one.text["probabilities"][0])
 
 
-def _agreement(jobs: Iterable[Job], stored: Parts) -> Iterator[Row]:
+def _agreement(jobs: Iterable[KeptJob], stored: Parts) -> Iterator[Row]:
     """Yield the IoU of LIME's masks with heatmaps at equal area, and of other photographs' maps."""
     limes, cams, maps = [], [], []
     for job in jobs:
@@ -278,7 +278,7 @@ def _ranks(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def _costs(
-    network: str, jobs: Iterable[Job], stored: Parts, results: Path
+    network: str, jobs: Iterable[KeptJob], stored: Parts, results: Path
 ) -> list[tuple[str, str, int, float]]:
     seconds: dict[str, list[float]] = {}
     for job in jobs:
