@@ -106,7 +106,7 @@ def test_the_unit_browser_searches_filters_and_sorts(page, address):
     page.get_by_label("Search concepts").fill(word)
     assert all(word in text for text in cells.all_inner_texts())
     found = int(status.inner_text().split()[0])
-    page.get_by_label("Layer").select_option("ImageNet, fc")
+    page.get_by_label("Layer", exact=True).select_option("ImageNet, fc")
     assert int(status.inner_text().split()[0]) <= found < total
     assert set(page.locator(".unit-browser tbody tr td:nth-child(2)").all_inner_texts()) <= {"fc"}
     page.get_by_label("Search concepts").fill("no such word")
@@ -127,7 +127,9 @@ def test_the_unit_browser_searches_filters_and_sorts(page, address):
     )
     assert milliseconds < 100  # the best of five: other work on the machine is not ours
     page.get_by_label("Search concepts").fill("")
-    page.get_by_label("Layer").select_option(label="tf_efficientnet_lite0, this run, classifier")
+    page.get_by_label("Layer", exact=True).select_option(
+        label="tf_efficientnet_lite0, this run, classifier"
+    )
     row = page.locator(".unit-browser tbody tr").first
     thumbs = row.locator(".thumb")
     assert thumbs.count() == 5
@@ -214,10 +216,13 @@ def test_each_task_page_answers_first_and_says_its_limits_last(page, address, ta
     page.goto(f"{address}/notebooks/{task}.html")
     text = page.locator("article").inner_text()
     heads = ["Answer.", "\nMethod", "\nWhat we see", "\nLimits", "\nProvenance"]
+    # These tell their results below headings of their own; the first, its method at last.
+    of_its_own = {"1_clip_dissect": heads[1:3], "8_findings": heads[2:3]}
+    heads = [head for head in heads if head not in of_its_own.get(task, ())]
     places = [text.find(head) for head in heads]
     assert -1 not in places, dict(zip(heads, places, strict=True))
     assert places == sorted(places)
-    method = page.locator("#method")
+    method = page.locator("#this-run" if task == "1_clip_dissect" else "#method")
     assert method.locator("mjx-container, .math").count() > 0
     assert method.locator("a[href*=bibliography]").count() > 0
     box = page.locator("#provenance")
@@ -233,7 +238,8 @@ def test_the_site_is_small(site):
     # it takes by its area, and the rest of the site is the same whatever the profile.
     folders = {"_images", "_downloads", "_sources"}
     figures = {file for file in sizes if folders & {folder.name for folder in file.parents}}
-    assert sum(size for file, size in sizes.items() if file not in figures) < 8e6
+    # 3 MB of it: the output layer of the network that the page on any class computes with.
+    assert sum(size for file, size in sizes.items() if file not in figures) < 11e6
     assert {file.suffix for file in sizes}.isdisjoint({".map", ".ttf", ".po", ".mo"})
     for file in figures:
         if file.suffix in (".webp", ".png"):

@@ -90,7 +90,6 @@ def test_guided_gradients_of_several_images_are_those_of_each(monkeypatch, targe
     found = list(
         gradient._guided_gradients(
             net,
-            [part for part in net.module.modules() if isinstance(part, torch.nn.ReLU)],
             [net.view(photo).pixels for photo in PHOTOS],
             target,
         )

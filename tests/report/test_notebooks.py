@@ -139,10 +139,10 @@ def test_published_descriptions_give_the_seeds_figures(tmp_path, shared, run):
     notebook = ROOT / "notebooks" / "1_clip_dissect.ipynb"
     done = papermill(notebook, tmp_path / "o.ipynb", *words, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-2000:]
-    bars = (tmp_path / "run" / "figures" / "concept-bars.csv").read_text().splitlines()
+    bars = (tmp_path / "run" / "figures" / "run-bars.csv").read_text().splitlines()
     units = sum(int(line.rsplit(",", 1)[1]) for line in bars[1:])
     assert units == len(file.read_text().splitlines()) - 1
-    assert (tmp_path / "run" / "figures" / "similarity-scatter.webp").exists()
+    assert (tmp_path / "run" / "figures" / "run-scatter.webp").exists()
 
 
 def test_every_parameter_is_explained_by_papermill():

@@ -131,7 +131,8 @@ def _photographs(opened: zipfile.ZipFile, archive: Archive) -> list[str]:
         return [
             name
             for name in opened.namelist()
-            if Path(name).suffix.lower() in SUFFIXES and not any(map(hidden, Path(name).parts))
+            if Path(name).suffix.lower() in SUFFIXES
+            and not any(hidden(part) for part in Path(name).parts if part != "..")  # refused below
         ]
     root = Path(archive.index).parent.as_posix()
     with io.TextIOWrapper(opened.open(archive.index), encoding="utf-8") as lines:

@@ -17,7 +17,6 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Float32, Int8, UInt8
 from matplotlib import colormaps
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize, to_hex
@@ -174,7 +173,7 @@ def colour_of(method: str) -> str:
     return COLOURS.get(method, "0.45")
 
 
-def legend(figure: Figure, handles: Sequence[Artist], names: Sequence[str]) -> None:
+def legend(figure: Figure, handles: Sequence[Any], names: Sequence[str]) -> None:
     """Put a legend below the plots, from the left, no wider than a phone shows of a figure."""
     columns = max(1, min(len(names), 46 // (5 + max(map(len, names), default=0))))
     figure.legend(handles, names, loc="outside lower left", ncols=columns)
@@ -277,7 +276,7 @@ def panels(
         for axis, image, title in zip(axes, images, titles, strict=False):
             _show(axis, image)
             axis.set_title(title, fontsize=13)
-        _say_colours(figure, axes.tolist(), key, scales, 13)
+        _say_colours(figure, axes.tolist(), key, scales, 13.0)
     return figure
 
 
