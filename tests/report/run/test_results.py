@@ -164,8 +164,8 @@ def test_a_manifest_is_json_that_people_can_read(tmp_path, photographs):
 def test_a_notebook_tells_how_far_it_is_and_keeps_no_line_of_it(
     tmp_path, picture, monkeypatch, capsys
 ):
-    for name in "abc":
-        Image.fromarray(picture).save(tmp_path / f"{name}.png")
+    for turns, name in enumerate("abc"):
+        Image.fromarray(np.rot90(picture, turns)).save(tmp_path / f"{name}.png")
     photographs = load_images([tmp_path / f"{name}.png" for name in "abc"])
     run = start(tmp_path / "run", photographs)
     run.explanations(photographs, "lime", {}, make)

@@ -178,7 +178,7 @@ def _row(explanation: Explanation) -> dict[str, Any]:
         "target_name": explanation.target_name,
         "probability": explanation.probability,
         "above_half": _share(explanation, 0.5),
-        "above_zero": _share(explanation, 0),
+        "above_zero": _share(explanation, 0.0),
         "superpixels": None if parts is None else len(parts.weights),
         "fit": float("nan") if parts is None else parts.fit,
         "no_signal": explanation.no_signal,
