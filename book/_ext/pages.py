@@ -30,6 +30,7 @@ _UNUSED = (
 _MENDED = (
     (r'<link rel="preload" as="font"[^>]*>', ""),
     (r'<script src="[^"]*/fontawesome/[^"]*"></script>', ""),
+    (r'<summary aria-label="Toggle hidden content">', "<summary>"),  # it says "Code"
     (r'<summary>(?=<span class="toctree-toggle)', '<summary aria-label="Pages below">'),
     (r'(<button class="btn search-button-field[^>]*?) aria-label="Search"', r"\1"),
     (
