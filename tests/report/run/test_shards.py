@@ -34,7 +34,7 @@ passes = []
 
 class Counted(nets.Plain):
     def forward(self, x):
-        if len(x) > 1:  # what loading shows is one picture
+        if len(x) > 2:  # loading tries one image, and two
             passes.append(len(x))
             if len(passes) == 2 and os.path.exists("kill"):
                 os.unlink("kill")
