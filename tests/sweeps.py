@@ -115,6 +115,8 @@ def make(folder: Path, photographs: int, **parameters: object) -> None:
     for name in ("notebooks", "params", "held", "blobs"):
         (folder / name).mkdir()
     (folder / "_toc.yml").touch()
+    (folder / "book").mkdir()
+    (folder / "book" / "_data").symlink_to(ROOT / "book" / "_data")  # the kept tables
     (folder / "net.py").write_text(NETWORK)
     for seed in range(photographs):
         Image.fromarray(nets.photograph(seed).pixels).save(folder / f"blobs/blob{seed:05d}.png")
