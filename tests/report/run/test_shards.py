@@ -73,7 +73,7 @@ _ = run.finish()
 @pytest.fixture
 def project(tmp_path, monkeypatch):
     words = {"probe": ["blobs"], "crops": 0, "concepts": ["words.txt"], "top_k": 6}
-    sweeps.make(tmp_path, COUNT, **words)
+    sweeps.make(tmp_path, COUNT, measure="soft_wpmi", **words)
     (tmp_path / "blobs" / "bad.png").rename(tmp_path / "blobs" / "z.png")  # behind all others
     (tmp_path / "words.txt").write_text("\n".join(f"word {n}" for n in range(20)))
     (tmp_path / "net.py").write_text(sweeps.NETWORK + NETWORKS)
@@ -162,7 +162,8 @@ def test_labels_of_parts_are_those_of_the_whole_and_no_image_is_shown_twice(
     before = {path: path.stat().st_mtime_ns for path in stored(place)}
     assert run(profile, shard=16) == {TASK}
     assert passes() == 0
-    pd.testing.assert_frame_equal(read(place / "labels.parquet")[list(expected)], expected, check_exact=True)
+    found = read(place / "labels.parquet")[list(expected)]
+    pd.testing.assert_frame_equal(found, expected, check_exact=True)
     assert {path: path.stat().st_mtime_ns for path in stored(place)} == before
     alone = {path.relative_to(path.parents[1]): path for path in stored(tmp_path / "whole")}
     assert len(alone) == len(before) == 3 * (3 + 1) + 3 * (1 + 1)  # tables, manifests
