@@ -46,7 +46,7 @@ from xailib.errors import InputError
 from xailib.images.load import load_images
 from xailib.images.packaged import packaged
 from xailib.report.evidence import charts as kept_figures
-from xailib.report.evidence import tables as kept_tables
+from xailib.report.evidence import kept as kept_tables
 from xailib.report.evidence.verdicts import agreement_table, verdicts
 from xailib.report.figures import agreement as pair_figures
 from xailib.report.figures import style as figures

@@ -49,7 +49,7 @@ from xailib.evaluate.scores import PAGE, compare_with_baselines, curve_scores
 from xailib.images.load import load_images
 from xailib.networks.classifier import load_classifier
 from xailib.report.evidence import charts as kept_figures
-from xailib.report.evidence import tables as kept_tables
+from xailib.report.evidence import kept as kept_tables
 from xailib.report.evidence.verdicts import verdicts
 from xailib.report.figures import faithfulness as faithfulness_figures
 from xailib.report.figures import style as figures

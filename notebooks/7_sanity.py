@@ -54,7 +54,7 @@ from xailib.explain.cam.methods import cam_layer_of
 from xailib.images.load import load_images
 from xailib.networks.classifier import load_classifier
 from xailib.report.evidence import charts as kept_figures
-from xailib.report.evidence import tables as kept_tables
+from xailib.report.evidence import kept as kept_tables
 from xailib.report.evidence.verdicts import FEW, sanity
 from xailib.report.figures import style as figures
 from xailib.report.figures.sanity import overlay, stage_chart

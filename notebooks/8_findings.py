@@ -38,7 +38,7 @@ from IPython.display import Markdown, display
 from xailib.errors import unknown_name
 from xailib.images.load import ImageSet
 from xailib.report.evidence import charts as kept_figures
-from xailib.report.evidence import tables as kept_tables
+from xailib.report.evidence import kept as kept_tables
 from xailib.report.evidence.verdicts import needed, overview, verdicts
 from xailib.report.figures import style as figures
 from xailib.report.replication import findings

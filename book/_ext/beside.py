@@ -10,7 +10,7 @@ from sphinx.config import Config
 
 from xailib.compare.intervals import mean_interval
 from xailib.report.evidence.charts import network_name
-from xailib.report.evidence.tables import load
+from xailib.report.evidence.kept import load
 from xailib.report.figures.faithfulness import MEASURES, name_of
 
 FOLDER = Path(__file__).parents[1] / "_data/evidence"

@@ -97,7 +97,7 @@ def describe(
         "twitter:card": "summary_large_image",
     }
     if app.config.html_baseurl:
-        tags["og:image"] = f"{app.config.html_baseurl.rstrip('/')}/_static/card.png"
+        tags["og:image"] = f"{app.config.html_baseurl.rstrip('/')}/_static/card.jpg"
     context["metatags"] = context.get("metatags", "") + "".join(
         f'<meta {"property" if name.startswith("og:") else "name"}="{name}" '
         f'content="{escape(value)}" />\n'
@@ -111,7 +111,7 @@ def draw_card(app: Sphinx, error: Exception | None) -> None:
     if error is None and app.builder.format == "html" and first.is_file():
         with Image.open(first) as figure:
             card = ImageOps.pad(figure.convert("RGB"), (1200, 630), color="white")
-        card.save(Path(app.outdir, "_static", "card.png"), optimize=True)
+        card.save(Path(app.outdir, "_static", "card.jpg"), quality=75, optimize=True)
 
 
 def copy_mathjax(app: Sphinx, error: Exception | None) -> None:

@@ -57,7 +57,7 @@
 
     function open(index) {
       const row = rows[index];
-      const facts = data.facts.map((name, k) => [name, row[FACTS][k]]).filter(([, value]) => value !== null && value !== "");
+      const facts = data.facts[row[NETWORK]].map((name, k) => [name, row[FACTS][k]]).filter(([, value]) => value !== null && value !== "");
       card.replaceChildren(
         element("h3", { id: anchor(row) }, `${networks[row[NETWORK]]}, ${row[LAYER]}, unit ${row[UNIT]}: ${said[index]}`),
         element("dl", {}, ...facts.flatMap(([name, value]) =>

@@ -72,7 +72,7 @@ def test_a_page_says_what_it_is_about(site):
     results = [text for name, text in texts.items() if name.startswith("notebooks/")]
     assert min(map(len, results)) > 60
     assert len(set(results)) == len(results)
-    with Image.open(site / "_static" / "card.png") as card:
+    with Image.open(site / "_static" / "card.jpg") as card:
         assert card.size == (1200, 630)
 
 
@@ -238,8 +238,7 @@ def test_the_site_is_small(site):
     # it takes by its area, and the rest of the site is the same whatever the profile.
     folders = {"_images", "_downloads", "_sources"}
     figures = {file for file in sizes if folders & {folder.name for folder in file.parents}}
-    # 3 MB of it: the output layer of the network that the page on any class computes with.
-    assert sum(size for file, size in sizes.items() if file not in figures) < 11e6
+    assert sum(size for file, size in sizes.items() if file not in figures) < 8e6
     assert {file.suffix for file in sizes}.isdisjoint({".map", ".ttf", ".po", ".mo"})
     for file in figures:
         if file.suffix in (".webp", ".png"):

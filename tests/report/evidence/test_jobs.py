@@ -13,7 +13,7 @@ from xailib.errors import InputError
 from xailib.evaluate.metrics import score
 from xailib.explain.cam.methods import explain_cam
 from xailib.explain.lime import explain_lime
-from xailib.report.evidence import scoring, tables
+from xailib.report.evidence import kept, scoring, tables
 from xailib.report.evidence.jobs import Worker, load_evidence
 
 PROFILE = {
@@ -123,20 +123,20 @@ def test_kept_tables_come_back_and_a_changed_value_is_found(run, tmp_path):
     manifest = tables.manifest_of(run.evidence, run.folder, found)
     assert manifest["counts"]["net"]["lime"] == 4
     assert manifest["counts"]["other"]["gradcam"] == 2
-    tables.save(found, manifest, tmp_path)
-    content = {file: file.read_bytes() for file in tables.files(tmp_path)}
-    tables.save(found, manifest, tmp_path)
-    assert content == {file: file.read_bytes() for file in tables.files(tmp_path)}
-    kept = tables.load(tmp_path)
-    same = tables.compare(kept, found)
+    kept.save(found, manifest, tmp_path)
+    content = {file: file.read_bytes() for file in kept.files(tmp_path)}
+    kept.save(found, manifest, tmp_path)
+    assert content == {file: file.read_bytes() for file in kept.files(tmp_path)}
+    loaded = kept.load(tmp_path)
+    same = tables.compare(loaded, found)
     assert same["largest"].max() < 1e-4
     assert same[["only_kept", "only_again"]].to_numpy().sum() == 0
     changed = found["values"].copy()
     place = changed.index[changed["measure"] == "insertion"][0]
     changed.loc[place, "value"] += 0.25
     again = {**found, "values": changed.drop(changed.index[changed["measure"] == "fit"][0])}
-    told = tables.compare(kept, again)
+    told = tables.compare(loaded, again)
     assert told.set_index("measure").loc["insertion", "largest"].max() == pytest.approx(0.25, 1e-3)
     assert told["only_kept"].sum() == 1
-    assert tables.load(tmp_path / "nothing") == {}
+    assert kept.load(tmp_path / "nothing") == {}
     assert isinstance(found["costs"], pd.DataFrame)

@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 
 from xailib.compare.pooling import photographs_needed, pooled
-from xailib.report.evidence import tables, verdicts
+from xailib.report.evidence import kept, verdicts
 from xailib.report.replication import findings
 
 SIGNS = {"deletion": -1, "insertion": 1, "flipping": 1, "road": 1}
@@ -61,7 +61,7 @@ def word(row, p, p_none, p_less):
 
 
 def test_every_verdict_follows_from_the_kept_tables():
-    values = tables.load()["values"]
+    values = kept.load()["values"]
     found = verdicts.verdicts(values)
     rows = found.to_dict("records")
     by_test = {}

@@ -388,6 +388,14 @@ def test_only_what_will_run_must_be_able_to_use_the_values():
         load_profile("embedded", {"num_samples": 3}, "2_lime")
 
 
+def test_away_from_the_project_a_profile_is_not_just_unknown(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    installed = tmp_path / "site-packages" / "xailib" / "project.py"  # without the report
+    monkeypatch.setattr("xailib.project.__file__", str(installed))
+    with pytest.raises(InputError, match="there is no params/ folder in"):
+        load_profile("embedded")
+
+
 def test_a_profiles_paths_start_at_the_project(monkeypatch):
     monkeypatch.chdir(ROOT / "notebooks")
     found = load_profile("replication").tasks["2_lime"]["model"]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from xailib.report.evidence import tables
+from xailib.report.evidence import kept, tables
 from xailib.report.evidence.jobs import Worker, load_evidence
 from xailib.report.evidence.scoring import score_stored
 
@@ -38,9 +38,9 @@ def main() -> None:
         return
     found = tables.collect(evidence, given.out)
     if given.stage == "keep":
-        tables.save(found, tables.manifest_of(evidence, given.out, found), tables.folder())
+        kept.save(found, tables.manifest_of(evidence, given.out, found), kept.folder())
         return
-    log.info("\n%s", tables.compare(tables.load(), found).to_string(index=False))
+    log.info("\n%s", tables.compare(kept.load(), found).to_string(index=False))
 
 
 if __name__ == "__main__":

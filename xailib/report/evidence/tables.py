@@ -1,11 +1,9 @@
 """The kept run's tables: a row for each network, photograph, method and measure; no photographs.
 
-They are made of the files that the jobs have left, and lie in ``book/_data/evidence/``, from
-where the report's pages and tests read them.
+They are made of the files that the jobs have left; `xailib.report.evidence.kept` stores and reads
+them.
 """
 
-import gzip
-import io
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
@@ -21,48 +19,12 @@ from xailib.compare.iou import lime_cam_agreement
 from xailib.compare.pairs import SUPPORTS, maps_of, pair_table
 from xailib.explain.explanation import Explanation, Superpixels
 from xailib.explain.ridge import fit_as_lime
-from xailib.files import write_atomic
 from xailib.images.frames import Frame
-from xailib.project import project_root
 from xailib.report.evidence.jobs import CAMS, RANDOM_SAMPLES, Evidence, KeptJob
 from xailib.report.evidence.scoring import PERCENTILES, STEPS, Stored, read, scores_file
 
-TABLES = ("values", "pairs", "photographs", "costs")
 HEATMAPS = ("gradcam", "scorecam")  # that are set against LIME
 _DRAWS = 200  # of shuffled superpixels, which no verdict uses
-
-
-def folder() -> Path:
-    """Return where the kept tables are."""
-    return project_root() / "book" / "_data" / "evidence"
-
-
-def load(place: Path | None = None) -> dict[str, pd.DataFrame]:
-    """Return the kept tables by name; none where there are none."""
-    if not files(place):
-        return {}
-    return {name: pd.read_csv((place or folder()) / f"{name}.csv.gz") for name in TABLES}
-
-
-def load_manifest(place: Path | None = None) -> dict[str, Any]:
-    """Return what the kept tables say of how they were made; nothing where there are none."""
-    file = (place or folder()) / "manifest.json"
-    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
-
-
-def files(place: Path | None = None) -> list[Path]:
-    """Return the files of the kept tables: what pages that draw from them depend on."""
-    return sorted((place or folder()).glob("*.csv.gz"))
-
-
-def save(tables: Mapping[str, pd.DataFrame], manifest: Mapping[str, Any], place: Path) -> None:
-    """Write the tables, the same bytes for the same tables, and their manifest."""
-    for name, table in tables.items():
-        data = io.BytesIO()
-        with gzip.GzipFile(fileobj=data, mode="wb", mtime=0) as file:
-            file.write(table.to_csv(index=False, float_format="%.6g").encode())
-        write_atomic(place / f"{name}.csv.gz", data.getvalue())
-    write_atomic(place / "manifest.json", json.dumps(manifest, indent=1) + "\n")
 
 
 def explanations(stored: Stored, job: KeptJob, methods: Iterable[str]) -> Iterator[Explanation]:

@@ -226,8 +226,11 @@ def publish_browser(
     flat = units.assign(top_images=[" ".join(ids) for ids in units["top_images"]])
     with run.open(f"figures/{name}.csv") as file:
         flat.to_csv(file, index=False)
-    facts = {column: word for column, word in facts.items() if column in units}
-    networks = list(dict.fromkeys(units["network"]))
+    told = {  # of each network's units: the kept run has more to say than this one
+        network: [c for c in facts if c in part and part[c].notna().any()]
+        for network, part in units.groupby("network", sort=False)
+    }
+    networks = list(told)
     rows = [
         [
             networks.index(unit["network"]),
@@ -238,7 +241,7 @@ def publish_browser(
             int(unit["certified"]),
             [order[image] for image in unit["top_images"]],
             unit["histogram"],
-            [_fact(unit[column]) for column in facts],
+            [_fact(unit[column]) for column in told[unit["network"]]],
         ]
         for unit in units.to_dict("records")
     ]
@@ -246,7 +249,7 @@ def publish_browser(
         "thumb": THUMB,
         "columns": COLUMNS,
         "networks": networks,
-        "facts": list(facts.values()),
+        "facts": [[facts[column] for column in columns] for columns in told.values()],
         "images": [[image, places.get(image, -1)] for image in shown],
         "none": NO_LABEL,
         "rows": rows,
