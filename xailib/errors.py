@@ -60,6 +60,6 @@ def unknown_name(argument: str, given: object, allowed: Iterable[str]) -> InputE
 
 
 def alone(error: XailibError) -> XailibError:
-    """Return an error to be kept: without the frames that it went through, which hold tensors."""
+    """Return an error to be stored: without the frames that it went through, which hold tensors."""
     error.__traceback__ = error.__cause__ = error.__context__ = None
     return error

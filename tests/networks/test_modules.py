@@ -696,3 +696,6 @@ def test_an_own_file_may_return_a_classifier(tmp_path, photograph):
     assert net.name == f"{file}:load"
     total = net.probabilities(net.view(photograph).pixels[None]).sum()
     assert total != pytest.approx(1, abs=1e-3)
+    for option in ({"outputs": "logits"}, {"preprocessing": lambda image: image}):
+        with pytest.raises(InputError, match=shown("own_classifier")):
+            load_classifier(f"{file}:load", device="cpu", **option)

@@ -188,15 +188,15 @@ def compared_shares(found: int, total: int, other: int, other_total: int) -> Est
     )
 
 
-def holm(p: Float[np.ndarray, " tests"]) -> Float[np.ndarray, " tests"]:
+def holm(p: Float[np.ndarray, "*tests"]) -> Float[np.ndarray, "*tests"]:
     """Return p adjusted for the number of tests (Holm 1979); NaN is no test, and stays NaN."""
-    p = np.asarray(p, float)
+    shape, p = np.shape(p), np.asarray(p, float).ravel()
     adjusted = np.full(p.shape, np.nan)
     made = np.flatnonzero(~np.isnan(p))
     order = made[np.argsort(p[made], kind="stable")]
     steps = p[order] * np.arange(len(order), 0, -1)
     adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1)
-    return adjusted
+    return adjusted.reshape(shape)
 
 
 def decided(

@@ -212,7 +212,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
         rows.append(row)
     found = pd.DataFrame(rows)
     p = found[[f"{name}_p" for name in BASELINES]].to_numpy(float)
-    found[[f"{name}_adjusted" for name in BASELINES]] = holm(p.ravel()).reshape(p.shape)
+    found[[f"{name}_adjusted" for name in BASELINES]] = holm(p)
     return found
 
 

@@ -93,7 +93,8 @@ def _in_order_of_use(classifier: Classifier) -> list[str]:
         return part.register_forward_pre_hook(note)
 
     parts = hookable(classifier.module)
-    if not any(True for part in parts.values() for _ in part.parameters(recurse=False)):
+    owners = [name for name, part in parts.items() if any(True for _ in part.parameters(False))]
+    if not owners:
         raise InputError(f"model: {classifier.name} has no layers that could be randomised")
     handles = [watch(name, part) for name, part in parts.items()]
     try:
@@ -107,7 +108,6 @@ def _in_order_of_use(classifier: Classifier) -> list[str]:
             name = name.rpartition(".")[0]
         return started.get(name, 0)
 
-    owners = [name for name, part in parts.items() if any(True for _ in part.parameters(False))]
     return sorted(owners, key=place)
 
 

@@ -64,17 +64,18 @@ def similarity(
     # Ties at zero are broken alike in both masks: they must not be drawn from.
     pixels = min(round(AREA * a.size), int((a > 0).sum()), int((b > 0).sum()))
     return {
-        "spearman": _rank_correlation(a, b),
-        "spearman_abs": _rank_correlation(np.abs(a), np.abs(b)),
+        "spearman": rank_correlation(a, b),
+        "spearman_abs": rank_correlation(np.abs(a), np.abs(b)),
         "ssim": float(structural_similarity(a, b, data_range=2 if signed else 1)),
         "iou": iou(area_mask(a, pixels), area_mask(b, pixels)),
         "chance": chance_iou(pixels, pixels, a.size),
     }
 
 
-def _rank_correlation(
+def rank_correlation(
     a: Float32[np.ndarray, "height width"], b: Float32[np.ndarray, "height width"]
 ) -> float:
+    """Return Spearman's rank correlation of two maps; 0 where one ranks nothing."""
     if np.ptp(a) == 0 or np.ptp(b) == 0:
         return 0.0
     return float(spearmanr(a.ravel(), b.ravel()).statistic)
@@ -182,6 +183,7 @@ def verdict(
     table: pd.DataFrame,
     unrelated: pd.DataFrame,
     measure: str = "spearman",
+    enough: int = ENOUGH,
 ) -> pd.DataFrame:
     """Judge each method by its residual similarity (column left); tables in, table out.
 
@@ -193,7 +195,7 @@ def verdict(
     interval lies below `CHANGED`. It **fails** if its own interval lies above the baseline's, or
     above `ALIKE`. All else is **undecided**: among it a method whose maps are much alike
     whatever the photograph, for which a high baseline must not excuse a map that hardly changes,
-    and every method with fewer than `ENOUGH` photographs.
+    and every method with fewer than `enough` photographs.
 
     Parameters
     ----------
@@ -204,6 +206,8 @@ def verdict(
         From `null_baseline`.
     measure : str
         A name in `MEASURES`.
+    enough : int
+        Photographs below which a method is undecided.
 
     Returns
     -------
@@ -235,7 +239,7 @@ def verdict(
         # Student's intervals do not know that no similarity is beyond these.
         low, high = map(float, np.clip(crossed_interval(left), -1, 1))
         floor_low, floor_high = map(float, np.clip(mean_interval(each), -1, 1))
-        if len(left) < ENOUGH:
+        if len(left) < enough:
             word = "undecided"
         elif low > floor_high or low >= ALIKE:
             word = "fails"

@@ -133,7 +133,6 @@ def stable_errors(
                 masks = np.empty(0, int)
                 while len(masks) < most:
                     more, _ = _drawn(design, rng, next_draw(len(masks), most), shown, near)
-                    more[0] = more[0] if len(masks) else len(scores) - 1
                     masks = np.concatenate([masks, more])
                     rows_shown = shown[masks].astype(bool)
                     if mask_is_stable(rows_shown, scores[masks], num_features, BLOCKS[design]):

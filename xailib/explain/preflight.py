@@ -1,13 +1,13 @@
 """What a network can be explained by: each method is tried on a made-up image, before any work."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from xailib.errors import InputError, XailibError
 from xailib.explain.cam.ablation import way_of
 from xailib.explain.cam.gradient import guided_gradient, layer_pass
 from xailib.explain.cam.layout import layout_of
-from xailib.explain.cam.methods import METHODS, cam_layer_of
+from xailib.explain.cam.methods import GRADIENT_METHODS, METHODS, cam_layer_of
 from xailib.explain.cam.tail import Tail
 from xailib.networks.classifier import Classifier
 from xailib.networks.counting import uncounted
@@ -49,14 +49,16 @@ def preflight(
     layer : str, optional
         For class activation maps, see `xailib.explain.cam.methods.cam_layer_of`.
     """
-    cache = cache_of(classifier.module)
+    # Apart from the engines, of which the cache of a network holds few.
+    cache = cache_of(classifier.module).setdefault("preflight", {})
     found = []
     for method in methods:
-        key = ("preflight", method, layer, classifier.precision)
+        way = "gradient" if method in GRADIENT_METHODS else method  # these need the same
+        key = (way, layer, classifier.precision)
         if key not in cache:
             with uncounted():
                 cache[key] = _answer(classifier, method, layer)
-        found.append(cache[key])
+        found.append(replace(cache[key], method=method))
     return found
 
 

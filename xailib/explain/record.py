@@ -24,7 +24,8 @@ def record(
     ``superpixels`` and ``no_signal``: see `Explanation`. A method that does not look itself whether
     it says anything is only asked whether its map is constant.
     """
-    found.setdefault("no_signal", no_signal(found["raw"], signed=True))
+    if "no_signal" not in found:
+        found["no_signal"] = no_signal(found["raw"], signed=True)
     if found["no_signal"]:
         found["saliency"] = np.zeros_like(found["saliency"])
     return Explanation(

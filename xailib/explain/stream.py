@@ -5,7 +5,6 @@ once: their perturbed images share full batches, and while the results of some a
 device works on the next. On a CPU one image follows the other, with the same results as alone.
 """
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -31,9 +30,10 @@ from xailib.images.load import (
 )
 from xailib.networks.classifier import Classifier, View
 from xailib.networks.memory import measuring
+from xailib.project import cores
 
 GROUP = 16  # images that a GPU explains at once
-_THREADS = min(16, os.cpu_count() or 1)
+_THREADS = min(16, cores())
 
 Given = TypeVar("Given")
 Made = TypeVar("Made")

@@ -189,9 +189,7 @@ def _in_srgb(image: Image.Image) -> Image.Image:
     convert = _conversion(profile, plain.mode)
     if convert is None:
         return image
-    found = ImageCms.applyTransform(plain, convert)
-    if found is None:
-        return image
+    found = convert.apply(plain)
     if alpha:
         found.putalpha(alpha)
     return found
@@ -208,11 +206,11 @@ def _conversion(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
         bands = len(Image.new(mode, (1, 1)).getbands())
         values = np.stack(np.meshgrid(*[steps] * bands), axis=-1).reshape(1, -1, bands)
         tried = Image.fromarray(values.squeeze(-1) if bands == 1 else values, mode=mode)
-        shown = ImageCms.applyTransform(tried, convert)
+        shown = convert.apply(tried)
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
-        return None  # damaged, or of other colours than the image's
-    if mode == "CMYK" or shown is None:
-        return convert if shown else None
+        return None  # damaged, or for another colour mode than the image's
+    if mode == "CMYK":
+        return convert
     difference = np.asarray(shown, int) - np.asarray(tried.convert("RGB"), int)
     return convert if np.abs(difference).max() > 2 else None
 

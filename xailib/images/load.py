@@ -157,13 +157,13 @@ def load_images(source: str | Path | Iterable[str | Path]) -> ImageSet:
     """
     photographs: dict[str, Photograph | Stored] = {}
     failures: list[Failure] = []
-    shown: dict[bytes, str] = {}
+    shown: dict[tuple[tuple[int, int], bytes], str] = {}
     held = 0
     for found in iter_images(source):
         if isinstance(found, Failure):
             failures.append(found)
             continue
-        content = hashlib.sha256(repr(found.size).encode() + found.pixels.tobytes()).digest()
+        content = found.size, hashlib.sha256(found.pixels.ravel().data).digest()
         if shown.setdefault(content, found.id) != found.id:
             same = f"is the same photograph as {shown[content]!r}; used once"
             failures.append(Failure(found.source, f"images: {found.source!r} {same}"))
@@ -178,10 +178,13 @@ def load_images(source: str | Path | Iterable[str | Path]) -> ImageSet:
     return ImageSet(tuple(photographs.values()), tuple(failures))
 
 
-def none_usable(reasons: Sequence[str]) -> InputError:
-    """Return the error for photographs none of which can be used: the first reason."""
+def none_usable(reasons: Sequence[str], name: str = "images") -> InputError:
+    """Return the error for photographs none of which can be used: the first reason.
+
+    ``name`` is the parameter that named them.
+    """
     others = f" (and {len(reasons) - 1} more failed)" if len(reasons) > 1 else ""
-    return InputError(reasons[0] + others)
+    return InputError(f"{name}: {reasons[0].removeprefix('images: ')}{others}")
 
 
 def iter_images(source: str | Path | Iterable[str | Path]) -> Iterator[Photograph | Failure]:
@@ -277,10 +280,10 @@ def as_photograph(image: object) -> Photograph:
     if isinstance(image, Photograph):
         return image
     if isinstance(image, str | Path):
-        found = load_images(image)
-        if len(found) + len(found.failures) > 1:
-            raise InputError(f"image: {str(image)!r} holds {len(found)} photographs; name one")
-        return found[0]
+        places = list(find_images(image))
+        if len(places) > 1:
+            raise InputError(f"image: {str(image)!r} holds {len(places)} photographs; name one")
+        return load_images(image)[0]
     name = "image"
     if isinstance(image, Image.Image):
         name = Path(getattr(image, "filename", "") or name).stem
@@ -368,7 +371,7 @@ def published_photographs() -> list[Artefact]:
 def _inside(folder: Path) -> list[Path]:
     """Return the image files in a folder and below, sorted; links count, each folder once.
 
-    What is hidden, or a system's, is none.
+    Hidden files and those of the system are skipped.
     """
     files: list[Path] = []
     seen: set[tuple[int, int]] = set()

@@ -20,7 +20,7 @@ from xailib.networks.counting import passed
 from xailib.networks.engines import cache_of
 from xailib.networks.forward import check_precision, computing
 from xailib.networks.memory import enough
-from xailib.networks.modules import Ready, made_ready, unwrapped
+from xailib.networks.modules import made_ready, unwrapped
 from xailib.networks.preprocessing import Prepares, preprocessing_of
 from xailib.networks.weights import hash_of
 
@@ -62,7 +62,10 @@ class Prediction:
 
 
 class _Hash:
-    """The hash of a classifier's weights: as it was given, or if empty of what they are now."""
+    """The hash of a classifier's weights: as it was given, or if empty of what they are now.
+
+    ``dataclasses.replace`` gives the present one, unless ``sha256=""`` is said.
+    """
 
     def __get__(self, classifier: "Classifier | None", owner: type) -> str:
         if classifier is None:
@@ -78,9 +81,7 @@ def _hash_now(module: nn.Module) -> str:
     """Return `hash_of` a network, computed again where its weights were written to."""
     entries = (t for t in module.state_dict().values() if isinstance(t, Tensor))
     plain = [t for t in entries if not (t.is_quantized or t.is_complex())]
-    # Apple's GPU has no float64; a change of any weight shows in the sum all the same.
-    exact = torch.float32 if plain and plain[0].device.type == "mps" else torch.float64
-    sums = tuple(torch.stack([t.sum(dtype=exact) for t in plain]).tolist() if plain else ())
+    sums = tuple(torch.stack([forward.double(t).sum() for t in plain]).tolist() if plain else ())
     cache = cache_of(module)  # which does not see what is written through ``.data``
     if cache.get("hash", (None,))[0] != sums:
         cache["hash"] = sums, hash_of(module)
@@ -408,6 +409,10 @@ def load_classifier(
     found = zoo.find(name, weights, seed)
     its: dict[str, Any] = {"weights": found.weights, "sha256": found.sha256, "files": found.files}
     if isinstance(found.made, Classifier):
+        if outputs != "auto" or preprocessing is not None:
+            raise InputError(
+                f"model: {name!r} returns a classifier; state its outputs and preprocessing there"
+            )
         module = found.made.module.to(chosen)
         return replace(
             found.made, name=name, module=module, device=chosen, precision=precision, **its
@@ -460,7 +465,7 @@ def classifier_from(
     """
     check_precision(precision)
     if not isinstance(module, nn.Module):
-        raise InputError(f"module: a {type(module).__name__} is no torch.nn.Module")
+        raise InputError(f"module: a {type(module).__name__} is not a torch.nn.Module")
     names = zoo.check_names("class_names: give", class_names)
     module, prepares = unwrapped(module), preprocessing_of(transform)
     name = name or type(module).__name__
@@ -487,7 +492,7 @@ def _tried(
     device = forward.device_of(module)
     inputs = _trial(preprocessing, (0, 1), device)
     with computing(precision, device):
-        ready: Ready = made_ready(name, module, class_names, inputs, outputs, live=live)
+        ready = made_ready(name, module, class_names, inputs, outputs, live=live)
     count = len(ready.class_names)
     return Classifier(
         name=name,

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from xailib.errors import InputError, first_line, unknown_name
-from xailib.networks.layers import Trace, evaluation, trace
+from xailib.networks.layers import Trace, evaluation, hookable, trace
 
 OUTPUTS = ("auto", "logits", "probabilities", "multilabel", "binary")
 _WRAPPERS = ("DataParallel", "DistributedDataParallel", "OptimizedModule")
@@ -223,9 +223,9 @@ def made_ready(
                     f"model: {name!r} fails on its own input, {shape}: {first_line(error)}"
                 ) from error
         place = _place(name, found, class_names)
-        flat = _entry(found, place).ndim != 2
-        network = _adapted(module, Scores(place, flat=flat), **how)
-        first = network(one)
+        scores = Scores(place, flat=_entry(found, place).ndim != 2)
+        network = _adapted(module, scores, **how)
+        first = scores.of(found)
         kinds, second = _kinds(network, inputs[1:])
         alone = torch.cat([first, second]).float()
         if not torch.isfinite(alone).all():
@@ -236,7 +236,7 @@ def made_ready(
     if meant == "binary":
         sides = len(class_names)
         class_names = class_names if sides == 2 else (class_names[0], f"not {class_names[0]}")
-    network = _adapted(module, Scores(place, undo, flat, sides), **how)
+    network = _adapted(module, Scores(place, undo, scores.flat, sides), **how)
     return Ready(network, class_names, meant, trace(network, one))
 
 
@@ -247,9 +247,7 @@ def _adapted(module: nn.Module, scores: Scores, **how: bool) -> nn.Module:
 
 def _usable_by_autograd(module: nn.Module) -> None:
     """Replace tensors that were made in inference mode, which no gradient can pass."""
-    for part in module.modules():
-        if isinstance(part, torch.jit.ScriptModule):
-            continue
+    for part in hookable(module).values():
         places: tuple[dict[str, Any], ...] = (part._parameters, part._buffers, part.__dict__)
         for own in places:
             for name, value in own.items():
@@ -261,8 +259,8 @@ def _usable_by_autograd(module: nn.Module) -> None:
 
 def _channels_last(module: nn.Module) -> None:
     """Store the weights of 2-D convolutions channels last, the faster format."""
-    for part in module.modules():
-        if isinstance(part, nn.Conv2d) and not isinstance(part, torch.jit.ScriptModule):
+    for part in hookable(module).values():
+        if isinstance(part, nn.Conv2d):
             for weight in part.parameters(recurse=False):
                 if weight.ndim == 4:
                     weight.data = weight.data.contiguous(memory_format=torch.channels_last)
@@ -276,8 +274,7 @@ def _is_compiled(module: nn.Module) -> bool:
         type(part).__name__ == "OptimizedModule"
         or getattr(part, "_compiled_call_impl", None) is not None
         or any(hasattr(value, _COMPILED) for value in [type(part).forward, *vars(part).values()])
-        for part in module.modules()
-        if not isinstance(part, torch.jit.ScriptModule)
+        for part in hookable(module).values()
     )
 
 
@@ -401,7 +398,7 @@ def _meaning(
     sigmoids = shares and bool(kinds) and kinds <= {"Sigmoid", "Hardsigmoid"}
     unknown = shares and not kinds and bool(scores.std() > 0)  # no graph to see it in
     if outputs == "probabilities" and not (whole or (single and shares)):
-        raise InputError(f"outputs: those of {name!r} are no probabilities that add up to 1")
+        raise InputError(f"outputs: those of {name!r} are not probabilities that add up to 1")
     if outputs == "binary" and not single:
         raise InputError(
             f"outputs: 'binary' is for a single output; {name!r} has {scores.shape[1]}"

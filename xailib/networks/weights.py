@@ -53,7 +53,7 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     InputError
         If there is no such file, or it holds none.
     """
-    (_, state), *_ = sorted(_sets_in(path), key=lambda found: -len(found[1]))
+    _, state = max(_sets_in(path), key=lambda found: len(found[1]))
     return _renamed(state, next(iter(state)).removeprefix("module.").replace("_orig_mod.", ""))
 
 
@@ -78,7 +78,7 @@ def load_file(module: nn.Module, path: Path) -> str:
     averages = [one for one in fitting if re.search(r"(^|[._])ema([._]|$)", one[0])]
     chosen = averages if len(fitting) > 1 and len(averages) == 1 else fitting
     if len(chosen) > 1:
-        names = " and ".join(place for place, _ in chosen)
+        names = " and ".join(place or "its top level" for place, _ in chosen)
         raise InputError(f"weights: {path.name} holds {names}, which both fit; save one of them")
     place, state = chosen[0]
     load_strictly(module, state, path.name)

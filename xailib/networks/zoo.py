@@ -222,8 +222,8 @@ def _places365(weights: str | Path | None, seed: int) -> Ingredients:
     if weights == RANDOM:
         return Ingredients(module, preset, names, *_random_weights(module, seed))
     file = published_weights(PLACES365)[0].fetch() if weights is None else existing_file(weights)
-    load_file(module, file)
-    return Ingredients(module, preset, names, file.name, sha256_of(file), (file,))
+    label = load_file(module, file)
+    return Ingredients(module, preset, names, label, sha256_of(file), (file,))
 
 
 def _from_file(name: str, weights: str | Path | None) -> Ingredients:

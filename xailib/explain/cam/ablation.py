@@ -99,8 +99,7 @@ def ablation_weights(
     output = tail.output
     count = output.shape[layout.axis]
     values = _values(output, count, rule, options.get("batch_size") or BATCH)
-    flat = output.movedim(layout.axis, 0).flatten(1)  # channels, positions
-    changed = torch.nonzero((flat != values[:, None]).any(1))[:, 0]
+    changed = _changed(output, layout, values)
     whole = double(tail.logits)
     logits = whole.repeat(count, 1)  # of channels that are zero already
     how, used = "closed form", "eager"
@@ -119,9 +118,18 @@ def way_of(tail: Tail, layout: Layout, precision: str) -> str:
     output = tail.output
     count = output.shape[layout.axis]
     values = _values(output, count, "centred", BATCH)
-    changed = torch.nonzero((output.movedim(layout.axis, 0).flatten(1) != 0).any(1))[:, 0]
-    without = _replacing(tail, layout, values)
-    return _tried(tail, layout, changed, values, precision, without) or "whole network"
+    changed = _changed(output, layout, values)
+    if not len(changed):
+        return "closed form"
+    return _tried(tail, layout, changed, values, precision) or "whole network"
+
+
+def _changed(
+    output: Float[Tensor, "1 ..."], layout: Layout, values: Float[Tensor, " channels"]
+) -> Int[Tensor, " changed"]:
+    """Return the channels that are anywhere something else than what replaces them."""
+    flat = output.movedim(layout.axis, 0).flatten(1)  # channels, positions
+    return torch.nonzero((flat != values[:, None]).any(1))[:, 0]
 
 
 def _replacing(
@@ -268,7 +276,7 @@ def _ablated_logits(
     known = shortcut(tail.network, tail.layer, precision, size)
     alone = bool(known)
     if not known:
-        known = _tried(tail, layout, channels, values, precision, without)
+        known = _tried(tail, layout, channels, values, precision)
         alone = known != "" and tail.stands_alone()
         if alone:
             _shortcuts(tail.network)[(tail.layer, precision, *size)] = known
@@ -295,9 +303,9 @@ def _tried(
     channels: Int[Tensor, " changed"],
     values: Float[Tensor, " channels"],
     precision: str,
-    without: Callable[[Tensor], Tensor],
 ) -> str:
     """Return the first shortcut that gets the strongest channels right; ``""`` if none does."""
+    without = _replacing(tail, layout, values)
     strength = tail.output.movedim(layout.axis, 0).flatten(1).abs().mean(1)
     tried = channels[strength[channels].argsort(descending=True)[:_TRIED]]
     with torch.no_grad():

@@ -196,8 +196,6 @@ def _guided(
         if not logits.requires_grad:
             raise InputError(f"model: no gradient reaches the input of {classifier.name!r}")
         relus = list(_relus(logits, batch))
-        if not relus:
-            raise InputError(f"model: {classifier.name} has no ReLU, which guided backprop needs")
         for relu in relus:
             relu.register_prehook(lambda gradients: (gradients[0].clamp(min=0),))
         best = logits.argmax(1) if index is None else torch.full_like(logits[:, 0], index).long()
@@ -205,6 +203,8 @@ def _guided(
         (gradient,) = torch.autograd.grad(score, batch, allow_unused=True)
         if gradient is None:
             raise InputError(f"model: no gradient reaches the input of {classifier.name!r}")
+        if not relus:
+            raise InputError(f"model: {classifier.name} has no ReLU, which guided backprop needs")
         return torch.cat([gradient.flatten(1), logits.detach()], dim=1)
 
     with torch.enable_grad(), classifier.running():

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from xailib.errors import InputError
-from xailib.networks.layers import evaluation, hookable
+from xailib.networks.layers import hookable
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def _grids(
         if name
     ]
     try:
-        with evaluation(module), torch.enable_grad():
+        with torch.enable_grad():
             return found, module(image.detach().requires_grad_())
     finally:
         for handle in handles:

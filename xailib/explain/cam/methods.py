@@ -290,9 +290,10 @@ class Cam:
     ) -> list[Float[np.ndarray, "images targets ..."]]:
         """Return maps, by how much the layer moves the score, and the sums of absolute terms."""
         raw, moved, terms = [], [], []
-        with np.errstate(all="ignore"):  # what overflows is said by its layer
+        with np.errstate(all="ignore"):  # `finish` reports overflow, with the layer's name
+            size = np.abs(activations)
             for one in gradients:
-                sizes = np.abs(activations), np.abs(one)
+                sizes = size, np.abs(one)
                 raw.append(combined(self.method, activations, one))
                 moved.append((sizes[0] * sizes[1]).sum((1, 2, 3)))
                 terms.append(combined(self.method, *sizes).max((1, 2)))

@@ -87,7 +87,7 @@ class Tail(nn.Module):
             part: [_mapped(_blank, value) for value in values]
             for part, values in self._before.items()
         }
-        if any(leaf is None for values in before.values() for leaf in _leaves(values)):
+        if any(leaf is None for values in before.values() for leaf in tree_leaves(values)):
             return False
         try:
             with torch.no_grad():
@@ -209,16 +209,6 @@ def _mapped(change: Callable[[Any], Any], value: Any) -> Any:
     if type(value) in (tuple, list):
         return type(value)(_mapped(change, one) for one in value)
     return tree_map(change, value)
-
-
-def _leaves(value: Any) -> Iterator[Any]:
-    if isinstance(value, tuple | list):
-        for one in value:
-            yield from _leaves(one)
-    elif value is None or isinstance(value, Tensor):
-        yield value
-    else:
-        yield from tree_leaves(value)
 
 
 def _copied(value: Any) -> Any:
