@@ -127,8 +127,8 @@ if few:
             "selects nothing there, it holds all superpixels of its signs."
         )
     )
-if figures.left_out(explanations):
-    display(Markdown(figures.left_out(explanations)))
+if nothing := figures.left_out(explanations):
+    display(Markdown(nothing))
 
 # %% [markdown]
 # ## Method

@@ -62,7 +62,7 @@ if not limes:
 table = lime_cam_agreement(limes, cams, num_features=num_features, rule=mask_rule, threshold=threshold, allow=allow)
 if table["iou"].isna().any():
     empty = set(table[table["iou"].isna()]["image"])
-    table, limes = table[~table["image"].isin(empty)], [lime for lime in limes if lime.image not in empty]
+    table = table[~table["image"].isin(empty)]
     if table.empty:
         raise InputError("images: in every photograph both masks are empty: no superpixel supports the target")
     display(Markdown(f"Excluded because both masks are empty: {', '.join(map(figures.verbatim, sorted(empty)))}."))
@@ -114,8 +114,6 @@ metrics = {
     "iou1": one["iou"].mean(),
     "iou1_least": one["iou"].min(),
     "iou1_most": one["iou"].max(),
-    "iou1_best_image": one.loc[one["iou"].idxmax(), "image"],
-    "iou1_best_target": one.loc[one["iou"].idxmax(), "target"],
     "iou2": two["iou"].mean(),
     "chance1": one["chance"].mean(),
     "below_chance": len(below),
@@ -371,7 +369,7 @@ typical = ranked.iloc[(len(ranked) - 1) // 2]
 image = typical["image"]
 lime = by_image[image]
 said = f"{lime.target_name}, probability {lime.probability:.2f}" + (", which is right" if len(right) else "")
-metrics |= {"shown_target": lime.target_name, "shown_iou": typical["iou"], "shown_chance": typical["chance"]}
+metrics["shown_target"] = lime.target_name
 view = lime.frame.show(pictures_of[lime.image_sha256])
 mask = lime_mask(lime, num_features, "positive")
 shown_cams = [cam for cam in cam_names if not cam_of[image, cam].no_signal]

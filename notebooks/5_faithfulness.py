@@ -92,14 +92,15 @@ curves = pd.concat(
 )
 scores = curve_scores(curves)
 compared = compare_with_baselines(scores)
+methods = [method for method in methods if method in set(scores["method"])]  # that say anything
 run.save_table("curves", curves)
 run.save_table("scores", scores)
 
 # %% tags=["remove-input"]
 of_methods = compared[compared["method"].isin(methods)]
 counts = of_methods.groupby(["baseline", "verdict"]).size().unstack(fill_value=0)
-counts = counts.reindex(columns=["better", "worse", "undecided"], fill_value=0)
 rivals = faithfulness_figures.BASELINE_NAMES
+counts = counts.reindex(index=list(rivals), columns=["better", "worse", "undecided"], fill_value=0)
 metrics = {"images": len(chosen), "comparisons": int(counts.loc["random"].sum())}
 for baseline in rivals:
     metrics |= {f"{baseline}_{v}": int(counts.loc[baseline, v]) for v in counts.columns}
@@ -126,7 +127,7 @@ if kept:
     lines = "\n".join(f"- {line}." for line in kept_figures.decided_lines(decided))
     display(
         Markdown(
-            f"**On the kept run**, many photographs on three networks, of every method by every measure against the centred blob:\n\n{lines}\n\n"
+            f"**On the kept run**, {kept_figures.sample(manifest)}, of every method by every measure against the centred blob:\n\n{lines}\n\n"
             + (f"Decided on no network by no measure: {', '.join(undecided)}." if undecided else "Every method is decided on at least one network.")
         )
     )
@@ -202,7 +203,7 @@ shown = photographs[(means - means.median()).abs().idxmin()]
 of_shown = deletion.loc[shown.id]
 view = classifier.view(shown).pixels
 maps = maps_of(classifier, shown, explanations[shown.id]) | {"centre": centred_blob(view.shape[:2])}
-rows = [method for method in dict.fromkeys([methods[0], "gradcam", methods[-1], "centre"]) if method in maps]
+rows = [method for method in dict.fromkeys([*methods[:1], "gradcam", *methods[-1:], "centre"]) if method in maps]
 known = of_shown.columns.to_numpy()
 fractions = [known[np.abs(known - wanted).argmin()] for wanted in (0, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 3 / 4)]
 fractions = list(dict.fromkeys(fractions))
@@ -257,7 +258,7 @@ display(
 # and look which method has the best mean.
 
 # %% tags=["remove-input"]
-again = chosen[:sensitivity]
+again = [p for p in chosen if maps_of(classifier, p, explanations[p.id])][:sensitivity]
 parts = [m for m in PAGE if m in wide]
 own = scores[scores["image"].isin([p.id for p in again]) & scores["method"].isin(methods)]
 thin = curves.groupby(["image", "method", "measure"], sort=False).cumcount() % 2 == 0
@@ -272,7 +273,7 @@ if steps > 1 and steps % 2 == 0:
     tables["half the steps"] = halved[halved["measure"] != "road"]
 for setting, (changes, measured) in settings.items():
     measured = [m for m in measured if m in parts]
-    if measured:
+    if measured and again:
         tables[setting] = pd.concat(
             score(classifier, p, maps_of(classifier, p, explanations[p.id]), explanations[p.id][0].target, measures=measured,
                   **{"steps": steps, "percentiles": road_percentiles, "seed": seed} | changes).assign(image=p.id)
@@ -303,15 +304,15 @@ firm = [m for m in parts if len({leader for (_, measure), leader in leaders.item
 metrics["firm_leaders"] = len(firm)
 display(
     Markdown(
-        f"The leading method is the same under all settings for {len(firm)} of {len(parts)} measures. A mean that leads is not "
-        "a difference that is shown, and the measures answer different questions: **we call no method best.**"
+        f"The leading method is the same under all settings for {len(firm)} of {len(parts)} measures. A leading mean is not "
+        "a significant difference, and the measures answer different questions: **we call no method best.**"
     )
 )
 
 # %% tags=["remove-input"]
-kept = {p.id for p in chosen}
+of_all = {p.id for p in chosen}
 run.failures += [
-    {"source": p.source, "reason": "not explained by every method"} for p in photographs if p.id not in kept
+    {"source": p.source, "reason": "not explained by every method"} for p in photographs if p.id not in of_all
 ]
 if run.failures:
     lines = "\n".join(f"- `{failure['source']}`: {failure['reason']}" for failure in run.failures)
@@ -320,8 +321,8 @@ if run.failures:
 # %% [markdown]
 # ## The kept run
 #
-# The figures above are of this run's photographs. Below are the same measures on the kept run: more photographs, three
-# networks, explained once (`make evidence` repeats it); curves have 16 steps there.
+# The figures above are of this run's photographs. Below are the same measures on the kept run: more photographs and
+# networks, explained once (`make evidence` repeats it).
 
 # %% tags=["remove-input"]
 if kept:

@@ -260,6 +260,14 @@ figures.publish(
 # ## The verdicts
 
 # %% tags=["remove-input"]
+residual = {
+    "left": "residual similarity",
+    "left_low": "from",
+    "left_high": "to",
+    "floor": "null baseline",
+    "floor_low": "null from",
+    "floor_high": "null to",
+}
 figures.publish_table(
     run,
     judged,
@@ -271,20 +279,15 @@ figures.publish_table(
         "name": "method",
         "photographs": "n",
         "first_stage": "output layer random",
-        "left": "residual similarity",
-        "left_low": "from",
-        "left_high": "to",
-        "floor": "null baseline",
-        "floor_low": "null from",
-        "floor_high": "null to",
+        **residual,
         "verdict": "verdict",
         "ssim_verdict": "verdict by SSIM",
     },
-    dict.fromkeys(("first_stage", "left", "left_low", "left_high", "floor", "floor_low", "floor_high"), "{:.2f}"),
+    dict.fromkeys(("first_stage", *residual), "{:.2f}"),
 )
 
 # %% tags=["remove-input"]
-if few and any(len(checked_by[method]) < FEW for method in few):
+if any(len(checked_by[method]) < FEW for method in few):
     display(
         Markdown(
             f"The verdicts on {', '.join(figures.NAMES[m] for m in few)} come from the kept run below, not from these few photographs; "
@@ -296,21 +299,16 @@ if kept:
         run,
         by_kept.assign(network=by_kept["network"].map(kept_figures.network_name), name=by_kept["method"].map(figures.NAMES)),
         "sanity-kept",
-        "The kept run: the same with all weights random, one draw of them, more photographs; LIME with 200 samples. "
+        "The kept run: the same with all weights random, one draw of them, more photographs; LIME with fewer samples. "
         f"Below {FEW} photographs every method is undecided.",
         {
             "network": "network",
             "name": "method",
             "photographs": "n",
-            "left": "residual similarity",
-            "left_low": "from",
-            "left_high": "to",
-            "floor": "null baseline",
-            "floor_low": "null from",
-            "floor_high": "null to",
+            **residual,
             "verdict": "verdict",
         },
-        dict.fromkeys(("left", "left_low", "left_high", "floor", "floor_low", "floor_high"), "{:.2f}"),
+        dict.fromkeys(residual, "{:.2f}"),
     )
 
 # %% [markdown]

@@ -35,11 +35,12 @@ check_notebook("8_findings", globals())
 import pandas as pd
 from IPython.display import Markdown, display
 
+from xailib.compare.pooling import POWER
 from xailib.errors import unknown_name
 from xailib.images.load import ImageSet
 from xailib.report.evidence import charts as kept_figures
 from xailib.report.evidence import kept as kept_tables
-from xailib.report.evidence.verdicts import needed, overview, verdicts
+from xailib.report.evidence.verdicts import POOLABLE, needed_by, overview, verdicts
 from xailib.report.figures import style as figures
 from xailib.report.replication import findings
 from xailib.report.run.results import (
@@ -86,10 +87,9 @@ if leads:
     every = verdicts(kept["values"])
     run.save_table("kept-verdicts", every)
     boxed = [one for one in of_photographs if one.claim == findings.COMPACT]
-    rest = findings.findings_table([*of_units, *boxed]).assign(network="", networks="")
+    rest = findings.findings_table([*of_units, *boxed]).assign(network="", networks="", negligible=False, split=False)
     left = rest["verdict"] == findings.UNDECIDED
-    tests = int(rest[["p", "p_none"]].notna().to_numpy().sum())
-    rest["needed"] = [needed(row, tests) if asked else float("nan") for row, asked in zip(rest.to_dict("records"), left, strict=True)]
+    rest["needed"] = needed_by(rest, left, int(rest[["p", "p_none"]].notna().to_numpy().sum()))
     table = pd.concat([overview(every[every["kind"] == "claim"]), rest], ignore_index=True)
 else:
     table = own.assign(network="", networks="", needed=float("nan"))
@@ -97,7 +97,7 @@ photographs = len(cams[heatmap])
 
 # %% tags=["remove-input"]
 if leads:  # say which way a claim fails
-    table["measure"] = table["measure"].where(table["negligible"] != True, table["measure"] + "; smaller than what matters")  # noqa: E712
+    table["measure"] = table["measure"].where(~table["negligible"], table["measure"] + "; smaller than what matters")
 counts = table["verdict"].value_counts()
 WORDS = [*findings.VERDICTS, *sorted(set(counts.index) - set(findings.VERDICTS))]
 said = ", ".join(f"{word}: {counts[word]}" for word in WORDS if word in counts)
@@ -135,7 +135,7 @@ if leads:
     split = [
         f"- {row.claim} ({row.measure}): {kept_figures.by_network(row.networks)}."
         for row in table.itertuples()
-        if len({part.partition(": ")[2].partition(" (n")[0] for part in row.networks.split("; ")}) > 1
+        if row.split
     ]
     if split:
         display(Markdown("**Decided on one network and not on another**\n\n" + "\n".join(split)))
@@ -159,15 +159,20 @@ if leads:
 #
 # Everything else is *undecided*. A claim of no difference counts as two tests. It holds if the interval lies within a
 # given margin and an equivalence test rejects a larger difference; the table shows the p of this test, unless the claim
-# does not hold. On the kept run, a claim of a difference does not hold either if the effect is shown to be smaller than
-# the smallest one that matters: 0.05 (of a probability, a share of the view, a relative reduction), 0.025 for ROAD, which
-# is half a difference.
-#
-# **The kept run** was made once, on three networks and many photographs; its tables are part of this project
-# (`make evidence` repeats it). Its $m$ tests are those of the claims and those of each method against the baselines of
-# the [faithfulness page](task-faithfulness), on each network and pooled. Networks with at least ten photographs are
-# pooled as random effects {cite}`dersimonian1986`. For an undecided test we give the number of photographs that would
-# decide it with probability 0.8 if the true effect is the one found.
+# does not hold.
+
+# %% tags=["remove-input"]
+display(
+    Markdown(
+        f"**The kept run** was made once ({kept_figures.sample(manifest) or 'here there is none'}); its tables are part of this project "
+        "(`make evidence` repeats it). Its $m$ tests are those of the claims and those of each method against the baselines of "
+        f"the [faithfulness page](task-faithfulness), on each network and pooled. Networks with at least {POOLABLE} photographs are "
+        "pooled as random effects {cite}`dersimonian1986`. On the kept run, a claim of a difference does not hold either if the effect "
+        f"is shown to be smaller than the smallest one that matters: {findings.MARGIN} (of a probability, a share of the view, a relative "
+        f"reduction), {findings.MARGIN / 2} for ROAD, which is half a difference. For an undecided test we give the number of photographs "
+        f"that would decide it with probability {POWER} if the true effect is the one found."
+    )
+)
 
 # %% [markdown]
 # ## The claims
@@ -231,7 +236,7 @@ figures.publish_table(
     run,
     said_table,
     "findings-words",
-    "The report's own words, letter by letter, beside each claim, and what of the claim is ours.",
+    "The report's own words, verbatim, beside each claim, and what of the claim is ours.",
     {"claim": "our claim", "words": "the report's words", "ours": "what is ours"},
 )
 left_out = "\n".join(f"- {claim} Needs {need}." for claim, need in findings.untested(table).items())
@@ -246,7 +251,9 @@ if (table[table["claim"] == findings.AGREE]["verdict"] == findings.FAILS).all():
 # - The verdicts apply to these networks and photographs. The report used others, for which its claims may hold; the
 #   [replication](task-replication) tests its own numbers.
 # - The networks of the kept run share photographs, which pooling takes for independent. ScoreCAM explains fewer
-#   photographs than the other methods, and none on ResNet-50: it needs up to 2,048 passes for each.
+#   photographs than the other methods, since it needs a pass for each channel.
+# - The smallest effects that matter were set when a part of the kept run had been looked at; they decide only that an
+#   effect is too small, never that a claim holds.
 # - *Undecided* is not evidence of no difference. The number of photographs that would decide is itself estimated from the
 #   effect found.
 # - Holm's correction limits false positives but is conservative: each additional test reduces power. All tests over

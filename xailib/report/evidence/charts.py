@@ -6,9 +6,11 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from xailib.report.evidence.verdicts import HIGHER, ORDER, POOLED
+from xailib.evaluate.scores import BETTER as DIRECTION
+from xailib.evaluate.scores import PAGE
+from xailib.report.evidence.verdicts import HIGHER, POOLED
 from xailib.report.figures.faithfulness import MEASURES, name_of
-from xailib.report.figures.style import legend, style
+from xailib.report.figures.style import PALETTE, legend, style
 from xailib.report.replication.findings import FAILS, HOLDS, UNDECIDED
 
 NETWORKS = {
@@ -24,7 +26,7 @@ RECONCILED = (
     "the area of LIME's mask; thresholded to one area, maps of one photograph agree more than "
     "maps of different photographs do, if only moderately."
 )
-_COLOURS = {"tf_efficientnet_lite0": "#0072B2", "resnet18": "#D55E00", "resnet50": "#009E73"}
+_COLOURS = dict(zip(NETWORKS, PALETTE, strict=False))
 UNITS = ("task-dissect", "task-replication")  # pages whose tests count units
 _TOO_MANY = 1_000_000
 _GAINS = {HOLDS: "better", FAILS: "worse"}
@@ -142,7 +144,7 @@ def power_lines(overview: pd.DataFrame) -> list[str]:
     for row in overview[overview["verdict"] == UNDECIDED].to_dict("records"):
         needed, unit = row["needed"], "units" if row["page"] in UNITS else "photographs"
         if not needed < _TOO_MANY:
-            said = f"no number of {unit} that could be had would decide an effect this small"
+            said = f"no attainable number of {unit} would decide an effect this small"
         else:
             said = f"about {needed:,.0f} {unit} would decide it (now {row['count']})"
         lines.append(f"{row['claim'].rstrip('.')} ({row['measure']}): {said}")
@@ -157,15 +159,12 @@ def comparison(verdicts: pd.DataFrame, network: str) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "measure": part["measure"],
-            "better": sign.map({1: "higher", -1: "lower"}),
+            "better": part["measure"].map(DIRECTION),
             "method": names[0],
             "baseline": names[1],
-            "images": part["count"],
             "difference": part["value"] * sign,
             "low": part["low"].where(sign > 0, -part["high"]),
             "high": part["high"].where(sign > 0, -part["low"]),
-            "p": part["p"],
-            "p_adjusted": part["p_adjusted"],
             "verdict": part["verdict"].map(_GAINS).fillna(UNDECIDED),
         }
-    ).sort_values("measure", key=lambda column: column.map(list(ORDER).index), kind="stable")
+    ).sort_values("measure", key=lambda column: column.map(PAGE.index), kind="stable")

@@ -40,7 +40,6 @@ MEASURES = (
     "average_drop",
     "confidence_increase",
 )
-BASELINES = ("random", "centre", "edges")
 # What is scored of a part; LIME 2 ranks by absolute weight, as the replicated report's mask does.
 SCORED: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {"maps": ("lime", "lime2", *CAMS, "guided"), "scorecam": ("scorecam",)}
@@ -77,6 +76,12 @@ def read(job: KeptJob, folder: Path) -> Stored:
     with np.load(job.file(folder), allow_pickle=False) as file:
         arrays = {name: file[name] for name in file.files if name != "description"}
         return Stored(arrays, json.loads(str(file["description"])))
+
+
+def read_text(job: KeptJob, folder: Path) -> dict[str, Any]:
+    """Read what a job has said of itself, without its maps."""
+    with np.load(job.file(folder), allow_pickle=False) as file:
+        return dict(json.loads(str(file["description"])))
 
 
 def baselines(worker: Worker, network: str, photograph: Photograph) -> dict[str, Map]:

@@ -13,17 +13,17 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import spearmanr
 
 from xailib.compare.iou import lime_cam_agreement
 from xailib.compare.pairs import SUPPORTS, maps_of, pair_table
+from xailib.evaluate.sanity import rank_correlation
 from xailib.explain.explanation import Explanation, Superpixels
 from xailib.explain.ridge import fit_as_lime
 from xailib.images.frames import Frame
 from xailib.report.evidence.jobs import CAMS, RANDOM_SAMPLES, Evidence, KeptJob
-from xailib.report.evidence.scoring import PERCENTILES, STEPS, Stored, read, scores_file
+from xailib.report.evidence.scoring import PERCENTILES, STEPS, Stored, read, read_text, scores_file
+from xailib.report.replication.findings import variation
 
-HEATMAPS = ("gradcam", "scorecam")  # that are set against LIME
 _DRAWS = 200  # of shuffled superpixels, which no verdict uses
 
 
@@ -70,6 +70,7 @@ def collect(evidence: Evidence, results: Path) -> dict[str, pd.DataFrame]:
     """
     made = [job for job in evidence.jobs() if job.file(results).exists()]
     values, pairs, costs = [], [], []
+    hashes: dict[str, str] = {}
     for network in evidence.networks:
         own = [job for job in made if job.network == network]
         stored = {(job.part, job.photograph): read(job, results) for job in own}
@@ -79,8 +80,8 @@ def collect(evidence: Evidence, results: Path) -> dict[str, pd.DataFrame]:
         values[-1].insert(0, "network", network)
         pairs.append(_pairs(network, stored))
         costs += _costs(network, own, stored, results)
+        hashes |= {image: one.text["image_sha256"] for (_, image), one in stored.items()}
     places = {path.stem: place for place, path in enumerate(evidence.photographs)}
-    hashes = {job.photograph: read(job, results).text["image_sha256"] for job in made}
     photographs = pd.DataFrame(
         [(name, sha, places[name]) for name, sha in hashes.items()],
         columns=["image", "sha256", "place"],
@@ -96,7 +97,7 @@ def collect(evidence: Evidence, results: Path) -> dict[str, pd.DataFrame]:
 def manifest_of(evidence: Evidence, results: Path, tables: Mapping[str, pd.DataFrame]) -> dict:
     """Return what made the tables: networks, code, packages, threads, and counts of photographs."""
     made = [job for job in evidence.jobs() if job.file(results).exists()]
-    texts = [read(job, results).text for job in made]
+    texts = [read_text(job, results) for job in made]
     scored = [scores_file(job, results) for job in made]
     scores = [json.loads(file.read_text()) for file in scored if file.exists()]
     counts = tables["values"].groupby(["network", "method"])["image"].nunique()
@@ -157,8 +158,7 @@ def _of_maps(jobs: Iterable[KeptJob], stored: Parts) -> Iterator[Row]:
         one = stored[job.part, job.photograph]
         for method in {"maps": CAMS, "scorecam": ("scorecam",)}.get(job.part, ()):
             saliency = one.saliency(method)
-            steps = [np.abs(np.diff(saliency, axis=axis)).mean() for axis in (0, 1)]
-            yield job.photograph, method, "step", float(np.mean(steps))
+            yield job.photograph, method, "step", variation(saliency)
             yield job.photograph, method, "above_half", float((saliency > 0.5).mean())
         if job.part == "maps":
             yield job.photograph, "lime", "fit", float(one.arrays["lime_fits"][0])
@@ -199,13 +199,13 @@ def _randomised(stored: Parts) -> Iterator[Row]:
             whose = stored.get(("scorecam" if method == "scorecam" else "maps", image))
             if whose is not None:
                 trained = _few(whose) if method == "lime" else whose.saliency(method)
-                found = _ranks(trained, one.saliency(method))
+                found = rank_correlation(trained, one.saliency(method))
                 yield image, method, "random_spearman", found
     for (part, image), one in stored.items():
         methods = {"maps": ("lime", *CAMS, "guided"), "scorecam": ("scorecam",)}.get(part, ())
         for method in methods:
             for place, name in ((1, "second"), (2, "least")):
-                found = _ranks(one.saliency(method), one.saliency(method, place))
+                found = rank_correlation(one.saliency(method), one.saliency(method, place))
                 yield image, method, f"{name}_spearman", found
 
 
@@ -227,16 +227,10 @@ def _pairs(network: str, stored: Parts) -> pd.DataFrame:
         some = {image: stored[part, image] for image in images if (part, image) in stored}
         maps = {i: _few(s) if method == "lime" else s.saliency(method) for i, s in some.items()}
         rows += [
-            (network, a, b, method, _ranks(maps[a], maps[b])) for a, b in combinations(maps, 2)
+            (network, a, b, method, rank_correlation(maps[a], maps[b]))
+            for a, b in combinations(maps, 2)
         ]
     return pd.DataFrame(rows, columns=["network", "image", "other", "method", "spearman"])
-
-
-def _ranks(a: np.ndarray, b: np.ndarray) -> float:
-    """Return the rank correlation of two maps; 0 where one ranks nothing."""
-    if np.ptp(a) == 0 or np.ptp(b) == 0:
-        return 0.0
-    return float(spearmanr(a.ravel(), b.ravel()).statistic)
 
 
 def _costs(

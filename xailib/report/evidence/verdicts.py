@@ -6,7 +6,6 @@ replicated report's claims and those of methods against the baselines, on each n
 
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -14,9 +13,11 @@ import pandas as pd
 from jaxtyping import Float
 from scipy import stats
 
-from xailib.compare.intervals import LEVEL, holm, no_more_than, paired
+from xailib.compare.intervals import CONFIDENCE, LEVEL, no_more_than, paired
 from xailib.compare.pooling import photographs_needed, pooled
 from xailib.evaluate.sanity import verdict as judge
+from xailib.evaluate.scores import BETTER as DIRECTION
+from xailib.evaluate.scores import PAGE
 from xailib.report.figures.faithfulness import MEASURES
 from xailib.report.replication.findings import (
     AGREE,
@@ -28,15 +29,14 @@ from xailib.report.replication.findings import (
     SIGNS,
     SMOOTHER,
     UNDECIDED,
-    verdict,
+    decide,
 )
 
 POOLED = "all networks"
 DIFFERS = "differs by network"
 POOLABLE = 10  # photographs, not all alike, from which on a network counts in a pooled effect
 FEW = 20  # photographs without which no verdict on sanity is given
-ORDER = ("deletion", "insertion", "flipping", "road")
-HIGHER = MappingProxyType({"deletion": -1, "insertion": 1, "flipping": 1, "road": 1})
+HIGHER = {measure: 1 if DIRECTION[measure] == "higher" else -1 for measure in PAGE}
 METHODS = (
     "lime",
     "lime2",
@@ -91,7 +91,7 @@ def _claims() -> Iterator[Test]:
         "claim",
         SMOOTHER,
         "mean step between neighbouring pixels, relative reduction from Grad-CAM to ScoreCAM",
-        lambda wide: 1 - wide["scorecam", "step"] / wide["gradcam", "step"],
+        lambda wide: 1 - wide["scorecam", "step"] / wide["gradcam", "step"].where(lambda s: s > 0),
         "task-cam",
         least=MARGIN,
     )
@@ -118,7 +118,7 @@ def _claims() -> Iterator[Test]:
         "task-agreement",
         MARGIN,
     )
-    for measure in ORDER:
+    for measure in PAGE:
         yield Test(
             "claim",
             BETTER,
@@ -132,7 +132,7 @@ def _claims() -> Iterator[Test]:
 def _against_baselines() -> Iterator[Test]:
     for baseline in ("random", "centre"):
         for method in METHODS:
-            for measure in ORDER:
+            for measure in PAGE:
                 yield Test(
                     "baseline",
                     f"{method} over {baseline}",
@@ -172,23 +172,14 @@ def verdicts(values: pd.DataFrame) -> pd.DataFrame:
     }
     rows = [row for test in tests() for row in _rows(test, wides)]
     table = pd.DataFrame(rows)
-    p = table[["p", "p_none", "p_less"]].to_numpy(float)
-    adjusted = holm(p.ravel()).reshape(p.shape)
-    columns = table["low"], table["high"], adjusted[:, 0], table["margin"], adjusted[:, 1]
-    table["verdict"] = [verdict(*row) for row in zip(*columns, strict=True)]
-    of_none = table["margin"].notna() & (table["verdict"] != FAILS)
-    table["p_adjusted"] = np.where(of_none, adjusted[:, 1], adjusted[:, 0])
+    adjusted = decide(table, ("p", "p_none", "p_less"))
     small = (table["verdict"] == UNDECIDED) & (table["high"] < table["least"])
     small &= adjusted[:, 2] < LEVEL
     table.loc[small, "verdict"] = FAILS
     table.loc[small, "p_adjusted"] = adjusted[small, 2]
     table["negligible"] = small
-    made = int(np.isfinite(p).sum())
-    one = (table["verdict"] == UNDECIDED) & ~table["network"].isin([POOLED])
-    table["needed"] = [
-        needed(row, made) if wanted else np.nan
-        for row, wanted in zip(table.to_dict("records"), one, strict=True)
-    ]
+    one = (table["verdict"] == UNDECIDED) & (table["network"] != POOLED)
+    table["needed"] = needed_by(table, one, int(np.isfinite(adjusted).sum()))
     for _, part in table.groupby(["claim", "measure"], sort=False):
         of = part[part["network"] != POOLED]
         whole = part.index[part["network"] == POOLED]
@@ -197,6 +188,12 @@ def verdicts(values: pd.DataFrame) -> pd.DataFrame:
         if (table.loc[whole, "verdict"] == UNDECIDED).any():
             table.loc[whole, "needed"] = of["needed"].min()
     return table
+
+
+def needed_by(table: pd.DataFrame, wanted: pd.Series, tests: int) -> list[float]:
+    """Return `needed` of the rows where it is wanted, and NaN of the others."""
+    rows = zip(table.to_dict("records"), wanted, strict=True)
+    return [needed(row, tests) if asked else np.nan for row, asked in rows]
 
 
 def needed(row: Mapping[Hashable, Any], tests: int) -> float:
@@ -210,7 +207,7 @@ def needed(row: Mapping[Hashable, Any], tests: int) -> float:
     if np.isnan(deviation):
         freedom = max(row["count"] - 1, 1)
         half = (row["high"] - row["low"]) / 2
-        deviation = half / float(stats.t.ppf(0.975, freedom)) * row["count"] ** 0.5
+        deviation = half / float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) * row["count"] ** 0.5
     ways = [photographs_needed(abs(value), deviation, tests)]
     if not np.isnan(margin):
         ways.append(photographs_needed(margin - abs(value), deviation, tests, sides=1))
@@ -222,7 +219,8 @@ def needed(row: Mapping[Hashable, Any], tests: int) -> float:
 def overview(table: pd.DataFrame) -> pd.DataFrame:
     """Return one row for each test: over all networks, or on the one that has been tested.
 
-    With ``networks``, in words: the verdict, and how many photographs, network by network.
+    With ``networks``, in words: the verdict, and how many photographs, network by network; and
+    ``split``, whether these verdicts differ.
     """
     rows = []
     for _, part in table.groupby(["kind", "claim", "measure"], sort=False):
@@ -231,12 +229,12 @@ def overview(table: pd.DataFrame) -> pd.DataFrame:
         row = (whole if len(whole) else single).iloc[0].to_dict()
         of = part[~part["network"].isin([POOLED, ""])]
         words = [f"{one.network}: {one.verdict} (n = {one.count})" for one in of.itertuples()]
-        rows.append(row | {"networks": "; ".join(words)})
+        rows.append(row | {"networks": "; ".join(words), "split": of["verdict"].nunique() > 1})
     return pd.DataFrame(rows)
 
 
 def agreement_table(values: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
-    """Return LIME's overlap with Grad-CAM by network, and whether it is more than a habit's.
+    """Return LIME's overlap with Grad-CAM by network, and if other photographs' maps have less.
 
     Columns: network, photographs, iou, chance, others (maps of other photographs), iou2 (of LIME
     2), and more: ``"yes"``, ``"no"`` or ``"undecided"``, as `verdicts` has it.
@@ -286,10 +284,8 @@ def _rows(test: Test, wides: Mapping[str, Wide]) -> Iterator[dict[str, object]]:
         return
     means, errors, counts = (np.array(column, float) for column in zip(*found, strict=True))
     whole = pooled(means, errors)
-    p_none = float("nan")
-    if not np.isnan(test.margin):  # of two one-sided tests the larger p
-        sides = [(whole.mean + test.margin), (test.margin - whole.mean)]
-        p_none = max(float(stats.norm.sf(side / whole.error)) for side in sides)
+    sides = whole.mean + test.margin, test.margin - whole.mean  # of two one-sided tests
+    p_none = max(float(stats.norm.sf(side / whole.error)) for side in sides)  # the larger p
     yield common | {
         "network": POOLED,
         "value": whole.mean,
@@ -331,8 +327,7 @@ def sanity(values: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
             continue
         one = pairs[pairs["network"] == network]
         turned = one.rename(columns={"image": "other", "other": "image"})
-        judged = judge(last, pd.concat([one, turned]))
-        judged.loc[judged["photographs"] < FEW, "verdict"] = UNDECIDED
+        judged = judge(last, pd.concat([one, turned]), enough=FEW)
         for name in ("second", "least"):
             of = own[own["measure"] == f"{name}_spearman"].groupby("method")["spearman"].mean()
             judged[name] = judged["method"].map(of)

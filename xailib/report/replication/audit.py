@@ -238,8 +238,8 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
             row[f"above_{name}"] = int((difference > 0).sum())
         rows.append(row)
     found = pd.DataFrame(rows)
-    adjusted = holm(found[[f"{name}_p" for name in BASELINES]].to_numpy().ravel())
-    found[[f"{name}_adjusted" for name in BASELINES]] = adjusted.reshape(len(found), -1)
+    p = found[[f"{name}_p" for name in BASELINES]].to_numpy(float)
+    found[[f"{name}_adjusted" for name in BASELINES]] = holm(p)
     return found
 
 

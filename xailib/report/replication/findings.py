@@ -187,7 +187,7 @@ def smoothness_findings(maps: Mapping[str, Sequence[Explanation]]) -> list[Findi
     both = [(cams[image], scores[image]) for image in cams if image in scores]
     if not both:
         return []
-    rough = np.array([[_variation(one) for one in pair] for pair in both])
+    rough = np.array([[variation(one) for one in pair] for pair in both])
     area = np.array([[(one > 0.5).mean() for one in pair] for pair in both])
     known = rough[:, 0] > 0  # a constant Grad-CAM has no steps to be compared with
     return [
@@ -211,6 +211,8 @@ def faithfulness_findings(scores: pd.DataFrame, cam: str = "gradcam") -> list[Fi
     found = []
     for (measure, better), part in scores.groupby(["measure", "better"], sort=False):
         wide = part.pivot(index="image", columns="method", values="value")
+        if not {cam, "lime"} <= set(wide):  # one of them says nothing on any photograph
+            continue
         gain = (wide[cam] - wide["lime"]) * (1 if better == "higher" else -1)
         found.append(
             tested(
@@ -291,13 +293,24 @@ def findings_table(findings: Iterable[Finding]) -> pd.DataFrame:
     table = pd.DataFrame([asdict(one) for one in findings])
     if table.empty:
         raise InputError("findings: none of the claims could be tested with these runs")
-    p = table[["p", "p_none"]]
-    adjusted = holm(p.to_numpy().ravel()).reshape(p.shape)
+    decide(table)
+    return table
+
+
+def decide(
+    table: pd.DataFrame, tests: Sequence[str] = ("p", "p_none")
+) -> Float[np.ndarray, "rows tests"]:
+    """Add the columns verdict and p_adjusted, in place; return all p, adjusted together (Holm).
+
+    ``tests`` are the columns of p, of which the first two decide: that there is a difference, and
+    that there is none.
+    """
+    adjusted = holm(table[list(tests)].to_numpy(float))
     columns = table["low"], table["high"], adjusted[:, 0], table["margin"], adjusted[:, 1]
     table["verdict"] = [verdict(*row) for row in zip(*columns, strict=True)]
     of_none = table["margin"].notna() & (table["verdict"] != FAILS)
     table["p_adjusted"] = np.where(of_none, adjusted[:, 1], adjusted[:, 0])
-    return table
+    return adjusted
 
 
 def untested(table: pd.DataFrame) -> dict[str, str]:
@@ -330,7 +343,7 @@ def _gap(one: pd.DataFrame, other: pd.DataFrame, kinds: Sequence[str]) -> Estima
     return compared_shares(*map(int, numbers))
 
 
-def _variation(saliency: Float[np.ndarray, "height width"]) -> float:
+def variation(saliency: Float[np.ndarray, "height width"]) -> float:
     """Return the mean absolute step between neighbouring pixels."""
     steps = [np.abs(np.diff(saliency, axis=axis)).mean() for axis in (0, 1)]
     return float(np.mean(steps))
