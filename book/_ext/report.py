@@ -121,7 +121,8 @@ def _hide_parameters(cell: dict[str, Any]) -> None:
 def offer_executed(app: Sphinx, error: Exception | None) -> None:
     """Have the download button give the notebook as it was executed, with its outputs.
 
-    Its images are JPEG here: as PNG they would be a third of the site.
+    Its images are smaller JPEG here, and what only the site reads is left out: as it is, it would
+    be a third of the site.
     """
     if error is None and app.builder.format == "html":
         for page in Path(app.outdir, "_sources", "notebooks").glob("*.ipynb"):
@@ -130,6 +131,7 @@ def offer_executed(app: Sphinx, error: Exception | None) -> None:
                 notebook = json.loads(executed.read_text(encoding="utf-8"))
                 for cell in notebook["cells"]:
                     for output in cell.get("outputs", ()):
+                        output.get("metadata", {}).pop("xailib", None)
                         if png := output.get("data", {}).pop("image/png", None):
                             output["data"]["image/jpeg"] = _as_jpeg("".join(png))
                 page.write_text(json.dumps(notebook), encoding="utf-8")
@@ -138,7 +140,9 @@ def offer_executed(app: Sphinx, error: Exception | None) -> None:
 def _as_jpeg(png: str) -> str:
     data = io.BytesIO()
     with Image.open(io.BytesIO(base64.b64decode(png))) as image:
-        image.convert("RGB").save(data, "JPEG", quality=80, optimize=True)
+        small = image.convert("RGB")
+        small.thumbnail((900, 9000))
+        small.save(data, "JPEG", quality=65, optimize=True)
     return base64.b64encode(data.getvalue()).decode()
 
 

@@ -206,7 +206,7 @@ def _scored(
 def _view(photograph: Photograph, lime: Explanation) -> dict[str, Any]:
     stream = io.BytesIO()
     picture = Image.fromarray(enlarged(lime.frame).show(photograph.pixels))
-    picture.save(stream, "WEBP", quality=80, method=6)
+    picture.save(stream, "WEBP", quality=70, method=6)
     return {
         "image": lime.image,
         "target": lime.target,

@@ -141,7 +141,7 @@ def _cells(run: Run, figure: Gallery, name: str) -> dict[str, Any]:
 
 def _save_image(run: Run, path: str, pixels: UInt8[np.ndarray, "_ _ 3"]) -> None:
     with run.open(path) as file:
-        Image.fromarray(pixels).save(file, "WEBP", quality=80, method=6)
+        Image.fromarray(pixels).save(file, "WEBP", quality=70, method=6)
 
 
 def publish_table(
@@ -310,7 +310,7 @@ def _save(run: Run, figure: Figure, path: str) -> None:
     if path.endswith(".webp"):
         image = Image.open(_png(figure, dpi=220)).convert("RGB")
         with run.open(path) as file:
-            image.save(file, "WEBP", quality=82, method=6)
+            image.save(file, "WEBP", quality=75, method=6)
     else:
         with run.open(path) as file, mpl.rc_context({"svg.hashsalt": path}):
             figure.savefig(file, format="svg", metadata={"Date": None})

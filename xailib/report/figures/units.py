@@ -21,6 +21,7 @@ from scipy.stats import binomtest
 from xailib.dissect.kinds import UNKNOWN, alive
 from xailib.errors import InputError
 from xailib.project import project_root
+from xailib.report.figures.publish import save_data
 from xailib.report.figures.style import style
 from xailib.report.run.results import Run
 
@@ -109,29 +110,6 @@ def similarity_scatter(labels: pd.DataFrame, top: int = 20) -> Figure:
             axis.legend(
                 loc="center left", bbox_to_anchor=(1, 0.5), ncols=2, fontsize=6.5, markerscale=1.1
             )
-    return figure
-
-
-def spread_chart(tables: Mapping[str, pd.DataFrame]) -> Figure:
-    """Draw how many different concepts each layer has, as a share of its units, by network."""
-    with style():
-        figure = Figure(figsize=(6.4, 2.6))
-        axis = figure.subplots()
-        for index, (name, labels) in enumerate(tables.items()):
-            grouped = alive(labels).groupby("layer", sort=False)["concept"]
-            share = grouped.nunique() / grouped.size()
-            places = np.arange(len(share)) + (index - (len(tables) - 1) / 2) * 0.8 / len(tables)
-            axis.bar(
-                places,
-                share,
-                width=0.75 / len(tables),
-                label=name,
-                color=SHADES[index % len(SHADES)],
-            )
-            axis.set_xticks(range(len(share)), share.index)
-        axis.set(ylabel="distinct concepts / units", ylim=(0, 1))
-        axis.grid(visible=False, axis="x")
-        figure.legend(loc="outside upper center", ncols=len(tables))
     return figure
 
 
@@ -224,8 +202,7 @@ def publish_browser(
     with run.open(f"figures/{name}.webp") as file:
         file.write(stream.getvalue())
     flat = units.assign(top_images=[" ".join(ids) for ids in units["top_images"]])
-    with run.open(f"figures/{name}.csv") as file:
-        flat.to_csv(file, index=False)
+    save_data(run, name, flat.drop(columns=["top", "interval"], errors="ignore"))  # said otherwise
     told = {  # of each network's units: the kept run has more to say than this one
         network: [c for c in facts if c in part and part[c].notna().any()]
         for network, part in units.groupby("network", sort=False)
