@@ -102,7 +102,7 @@
     const [photograph, network] = [...offered.querySelectorAll("a")].map((link) => link.href);
     const why = offered.querySelector(".why")?.textContent || "";
     const status = element("p", { role: "status", class: "explorer-said" });
-    const start = element("button", { type: "button", onclick: () => open() }, network ? "Load the output layer, 3 MB" : "Load LIME's samples");
+    const start = element("button", { type: "button", onclick: () => open() }, network ? "Load the output layer" : "Load LIME's samples");
     const box = element("div", { class: "live", role: "tabpanel", id: `${name}-live`, "aria-label": "Any class, computed in this page", hidden: "" },
       element("p", {}, why || "Heatmaps of every class and LIME of the likeliest ones are computed in this page, without a connection."), start, status);
     let opened = null, refresh = () => {};

@@ -88,5 +88,3 @@ def test_dead_units_are_in_no_count():
     assert sum(bar.get_width() for bar in axis.patches) == 2
     (axis,) = units.similarity_scatter(labels).axes
     assert {text.get_text() for text in axis.get_legend().get_texts()} <= {"dog", "cat", "others"}
-    (bar,) = units.spread_chart({"net": labels}).axes[0].patches
-    assert bar.get_height() == 1

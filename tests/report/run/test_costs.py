@@ -140,7 +140,7 @@ def test_what_has_no_estimate_is_told_in_words(profile, monkeypatch, capsys):
         assert "To do: 2 of 2 jobs (no estimate: 9_stability, not counted); about" in output
         assert "1 times are of one processor, as measured on" in output
         assert "?" not in output
-        others = "Not here, so not timed; may take many times as much: resnet18."
+        others = "Not timed; may take many times as much: resnet18."
         assert (others in output) == (model == "resnet18")
 
 

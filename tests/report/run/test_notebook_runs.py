@@ -108,7 +108,7 @@ def test_a_pair_out_of_step_is_refused(project):
     profile = load_profile("mine")
     change(notebook)
     (outcome,) = run_profile(profile, only="2_lime")
-    assert "2_lime.ipynb and 2_lime.py differ; run 'make pair'" in outcome.message
+    assert "2_lime.ipynb and 2_lime.py differ; run 'xailib pair'" in outcome.message
 
 
 def test_of_two_edited_halves_neither_is_dropped(project):
@@ -389,7 +389,7 @@ def test_the_projects_own_profiles_name_real_parameters(monkeypatch):
 
 def test_a_notebook_that_is_missing_says_so(project):
     (project / "notebooks" / "2_lime.ipynb").unlink()
-    with pytest.raises(XailibError, match="make pair"):
+    with pytest.raises(XailibError, match="xailib pair"):
         load_profile("mine")
 
 

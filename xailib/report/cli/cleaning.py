@@ -26,28 +26,26 @@ def results(folder: str | None, as_json: bool) -> None:
     """
     from xailib.errors import InputError
     from xailib.project import project_root
-    from xailib.report.params.profiles import short
+    from xailib.report.params.profiles import MANAGED, short
     from xailib.report.params.schema import NOTEBOOKS, parameters
     from xailib.report.run.results import MANIFEST, read_manifest
 
     root = project_root() / "results"
     if folder:
-        root = next((p for p in (root / folder, Path(folder).absolute()) if p.is_dir()), root)
-        if root.name != Path(folder).name:
+        places = [p for p in (root / folder, Path(folder).absolute()) if p.is_dir()]
+        if not places:
             raise InputError(f"folder: no {folder!r} in the current folder or in {str(root)!r}")
+        root = places[0]
     runs, rows = [], []
     for file in sorted(root.rglob(MANIFEST)):
         manifest = read_manifest(file.parent)
         if (task := manifest.get("task")) not in NOTEBOOKS:
             continue  # a part of one
         spec, given = parameters(task), manifest.get("request", manifest)["parameters"]
-        changed = {
-            name: value
-            for name, value in given.items()
-            if name in spec.keys() - {"out_dir"} and value != spec[name]["default"]
-        }
         words = [
-            f"{name}={short(value)}" for name, value in changed.items() if not name.endswith("_run")
+            f"{name}={short(value)}"
+            for name, value in given.items()
+            if name in spec.keys() - MANAGED and value != spec[name]["default"]
         ]
         runs.append(
             {

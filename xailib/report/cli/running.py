@@ -70,8 +70,9 @@ def run(
     """Execute the notebooks of PROFILE that are not up to date.
 
     PROFILE is a file of parameters, or the name of one in params/ (default: embedded). All
-    values are checked before anything runs, but for those that only the loaded network can judge
-    (target, layer, device). With --json, one line for each task as it ends.
+    values are checked before anything runs; those that only the loaded network can judge (target,
+    layer) where its weights are here, and it has not run here yet. With --json, one line for each
+    task as it ends.
 
     Results go to results/PROFILE. With -p, those of the tasks that get another value by it go to
     a folder beside it: the profile's own stay as they are. -p holds for every task that has the

@@ -1,6 +1,5 @@
 """``xailib run`` and ``report`` as jobs: the plan of a dry run, and the engines that do it."""
 
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from xailib.errors import InputError
-from xailib.project import project_root
+from xailib.project import cores, project_root
 from xailib.report.cli.common import (
     duration,
     live,
@@ -176,8 +175,7 @@ def _paces(
     from xailib.report.run.job import limited
     from xailib.report.run.timing import paces_of
 
-    cores = os.cpu_count() or 1
-    threads = options.threads or (max(1, cores // workers) if options.workers else None)
+    threads = options.threads or (max(1, cores() // workers) if options.workers else None)
     with limited(threads):
         return paces_of(profile, list(dict.fromkeys(tasks)))
 
@@ -187,7 +185,7 @@ def _warn_of_time(jobs: Sequence["Job"], seconds: Mapping[str, float], workers: 
     from xailib.report.run.costs import wall
 
     known = [job for job in jobs if job.name in seconds]
-    total = wall(known, {job.name: seconds[job.name] for job in known}, workers)
+    total = wall(known, seconds, workers)
     if total < _LONG:
         return
     each: dict[str, float] = {}
@@ -295,13 +293,15 @@ def _show(
         f"time, {size(int(sum(cost.disk for cost in known)))} of disk, "
         f"{size(int(max((cost.memory for cost in known), default=0)))} of memory a worker."
     )
-    new = [job for job in left if (cost := costs[job.name]) and not cost.here]
-    if len(new) < len(known):
-        click.echo(f"{len(known) - len(new)} times are what such jobs took here last time.")
+    if here := sum(cost.here for cost in known):
+        click.echo(f"{here} times are what such jobs took here last time.")
+    new = [
+        job for job in left if (cost := costs[job.name]) and not cost.here and job.task not in paces
+    ]
     if new:
         click.echo(
             f"{len(new)} times are of one processor, as measured on {MACHINE}; this machine has "
-            f"{os.cpu_count()}, and a job that uses several takes less."
+            f"{cores()}, and a job that uses several takes less."
         )
     timed = {
         str(profile.values(task)["model"]): f"{1e3 * pace.fast:.0f} ms an image"
@@ -311,7 +311,7 @@ def _show(
         click.echo(f"Timed here: {name}, {said}.")
     networks = {str(profile.values(job.task).get("model", "")) for job in new} - {"", NETWORK}
     if others := ", ".join(sorted(networks - timed.keys())):
-        click.echo(f"Not here, so not timed; may take many times as much: {others}.")
+        click.echo(f"Not timed; may take many times as much: {others}.")
 
 
 def _parts(cost: Mapping[str, float]) -> dict[str, float | None]:

@@ -264,7 +264,8 @@ def _is_name(word: str) -> bool:
 def _check_names(what: str, names: Iterable[Any], known: Collection[str]) -> None:
     for name in names:
         if name in MANAGED:
-            raise InputError(f"{name}: only for papermill; the folder of results is --out FOLDER")
+            its = "the folder of results is --out FOLDER" if name == "out_dir" else "runs are found"
+            raise InputError(f"{name}: only for papermill; {its}")
         if name not in known:
             raise unknown_name(what, str(name), sorted(set(known) - MANAGED))
 
@@ -330,7 +331,7 @@ def notebook(task: str) -> Path:
     """Return a task's notebook, or raise `InputError` if it is not there."""
     path = project_root() / "notebooks" / f"{task}.ipynb"
     if not path.is_file():
-        raise InputError(f"notebook: no {str(path)!r}; run 'make pair' in the project's folder")
+        raise InputError(f"notebook: no {str(path)!r}; run 'xailib pair' in the project's folder")
     return path
 
 

@@ -118,6 +118,8 @@ def _timed(profile: Profile, job: Job, seconds: float, count: int, pace: "Pace")
         return seconds  # to draw
     if job.task == "2_lime":
         return count * pace.fast + images * _SEGMENTED
+    if job.task == "10_explore":  # LIME's samples are scored again
+        return seconds + images * profile.values("2_lime")["num_samples"] * pace.fast
     if job.task == "3_cam":
         return images * math.fsum(map(pace.heatmap, parameters["methods"]))
     return seconds * pace.fast / PASS if job.task in _BY_PASSES else seconds

@@ -133,9 +133,8 @@ def _without_progress(executed: dict[str, Any]) -> dict[str, Any]:
         for output in cell.get("outputs", ()):
             if output["output_type"] == "stream":
                 output["text"] = _LINES.sub("", "".join(output["text"]))
-        kept = [one for one in cell.get("outputs", ()) if one.get("text") != ""]
         if "outputs" in cell:
-            cell["outputs"] = kept
+            cell["outputs"] = [one for one in cell["outputs"] if one.get("text") != ""]
     return executed
 
 
@@ -166,7 +165,7 @@ def _check_pair(path: Path) -> None:
     """Raise if a notebook differs from its reviewed source, so that neither runs unnoticed."""
     source = path.with_suffix(".py")
     if source.is_file() and _cells_hash(path) != _cells_hash(source):
-        raise InputError(f"notebook: {path.name} and {source.name} differ; run 'make pair'")
+        raise InputError(f"notebook: {path.name} and {source.name} differ; run 'xailib pair'")
 
 
 def _cells_hash(half: Path) -> str:

@@ -57,6 +57,8 @@ def check_out(profile: Profile, jobs: Iterable[Job]) -> None:
         With the parameters that differ.
     """
     for job in jobs:
+        if job.kind != "notebook":
+            continue
         try:
             manifest = read_manifest(job.folder(profile))
         except InputError:
@@ -64,7 +66,7 @@ def check_out(profile: Profile, jobs: Iterable[Job]) -> None:
         before = manifest.get("request", manifest).get("parameters", {})
         now = parameters_of(profile, job.task)
         differ = [name for name in {**now, **before} if before.get(name) != now.get(name)]
-        if job.kind == "notebook" and differ:
+        if differ:
             raise InputError(
                 f"out: {str(job.folder(profile))!r} holds a run with another "
                 f"{' and '.join(differ)}; name another folder, or replace it by --force"
@@ -98,7 +100,7 @@ def _check_usable(name: str, names: Sequence[str]) -> None:
             return
         reasons.append(found.reason)
     if len(reasons) < FEW:
-        raise InputError(f"{name}: {str(none_usable(reasons)).removeprefix('images: ')}")
+        raise none_usable(reasons, name)
 
 
 def unusable_photographs(profile: Profile, jobs: Sequence[Job]) -> tuple[list[str], int]:

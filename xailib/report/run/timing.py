@@ -6,7 +6,7 @@ class or a layer that it does not have.
 
 import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -65,7 +65,7 @@ def paces_of(profile: Profile, tasks: Collection[str]) -> tuple[dict[str, Pace],
     """
     found: dict[str, Pace] = {}
     wrong: dict[str, str] = {}
-    loaded: dict[tuple[Any, ...], Classifier] = {}
+    loaded: dict[tuple[Any, ...], tuple[Classifier, Pace]] = {}
     for task in tasks:
         values = profile.values(task)
         if "model" not in values or values.get("descriptions") or not network_is_here(values):
@@ -74,30 +74,39 @@ def paces_of(profile: Profile, tasks: Collection[str]) -> tuple[dict[str, Pace],
         try:
             if key not in loaded:
                 name, weights, device, seed = key
-                loaded[key] = load_classifier(name, weights or None, device, seed)
-            found[task] = _pace(loaded[key], values)
+                classifier = load_classifier(name, weights or None, device, seed)
+                loaded[key] = classifier, _pace(classifier)
+            found[task] = _checked(*loaded[key], task, values)
         except XailibError as error:
             wrong[task] = str(error)
     return found, wrong
 
 
-def _pace(classifier: Classifier, values: Mapping[str, Any]) -> Pace:
-    """Time a network, once it has the class and the layers that are asked for."""
-    if values.get("target", "") != "":
-        classifier.class_index(values["target"])
-    for name in values.get("layers", ()):
-        classifier.layer(name)
+def _pace(classifier: Classifier) -> Pace:
+    """Time a network."""
     module, precision = classifier.module, classifier.precision
     images = classifier.trial().repeat(_TIMED, 1, 1, 1)
     size = enough(classifier.device)
     work = Work(module, lambda start, stop: images[start:stop], _MANY, size, (module, ""))
     with torch.no_grad(), classifier.running():
         engine = choose(work, "auto", precision)
-        eager, fast = _seconds(module, images), _seconds(engine.run, images)
+        return Pace(_seconds(module, images), _seconds(engine.run, images))
+
+
+def _checked(classifier: Classifier, pace: Pace, task: str, values: Mapping[str, Any]) -> Pace:
+    """Return a task's pace, once the network has the class and the layers that are asked for."""
+    if values.get("target", "") != "":
+        classifier.class_index(values["target"])
+    for name in values.get("layers", ()):
+        classifier.layer(name)
     if not values.get("methods"):
-        return Pace(eager, fast)
+        return pace
     layer = values["layer"] or None
     works, _ = workable(classifier, values["methods"], layer)
+    if task != "3_cam":  # for its maps alone the layer's own passes are counted
+        return pace
+    module, precision = classifier.module, classifier.precision
+    images = classifier.trial().repeat(_TIMED, 1, 1, 1)
     name = cam_layer_of(classifier, layer)
     with torch.no_grad(), classifier.running():
         output = layer_pass(classifier, name, images[:1], gradients=False).output
@@ -105,13 +114,14 @@ def _pace(classifier: Classifier, values: Mapping[str, Any]) -> Pace:
         layout = layout_of(tuple(output.shape), (height, width), name)
         channels = output.shape[layout.axis]
         if "ablationcam" not in works:
-            return Pace(eager, fast, 0.0, channels)
+            return replace(pace, tail=0.0, channels=channels)
         tail = Tail(module, name, images[:1])
         way = way_of(tail, layout, precision)
         if way != "tail":
-            return Pace(eager, fast, eager if way == "whole network" else 0.0, channels)
+            tail_seconds = pace.eager if way == "whole network" else 0.0
+            return replace(pace, tail=tail_seconds, channels=channels)
         outputs = tail.output.expand(_TIMED, *tail.output.shape[1:])
-        return Pace(eager, fast, _seconds(tail, outputs), channels)
+        return replace(pace, tail=_seconds(tail, outputs), channels=channels)
 
 
 def _seconds(run: Callable[[Tensor], Any], images: Tensor) -> float:
