@@ -109,12 +109,15 @@ def test_grays_turn_over_for_the_dark_and_back():
     axis = figure.axes[0]
     kept = axis.text(0, 0, "on the picture", color="white", gid=KEPT)
     line = axis.plot([0, 1], [0, 1], color="#0072B2")[0]
+    mark = axis.plot(0, 0, "D", color="black", mfc="white")[0]  # its edge follows its colour
     before = [text.get_color() for text in figure.findobj(match=type(kept))]
     with darkened(figure):
         assert np.allclose(figure.get_facecolor()[:3], to_rgb(GROUND))
         assert min(to_rgb(axis._left_title.get_color())) > 0.8
         assert kept.get_color() == "white"
         assert line.get_color() == "#0072B2"
+        assert min(to_rgb(mark.get_markeredgecolor())) > 0.8
+        assert max(to_rgb(mark.get_markerfacecolor())) < 0.2
     assert [text.get_color() for text in figure.findobj(match=type(kept))] == before
     assert np.allclose(figure.get_facecolor()[:3], 1)
 

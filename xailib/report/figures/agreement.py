@@ -34,6 +34,7 @@ def matrix_chart(summary: pd.DataFrame) -> Figure:
         for down, across in product(range(len(names)), repeat=2):
             value = shown[down, across]
             text = "–" if np.isnan(value) else "1" if down == across else f"{value:.2f}"
+            text = text.replace("-", "−")
             colour = "white" if abs(value) > 0.7 else "black"
             kept = None if np.isnan(value) else KEPT  # where nothing is coloured is the ground
             axis.text(across, down, text, ha="center", va="center", color=colour, gid=kept)
@@ -96,7 +97,7 @@ def sweep_chart(sweep: pd.DataFrame) -> Figure:
         both = (axis.get_legend_handles_labels() for axis in (left, right))
         found = {str(n): h for handles, names in both for h, n in zip(handles, names, strict=True)}
         legend(figure, list(found.values()), list(found))
-        left.set(ylabel="mean intersection over union", title=f"{_name(first)} with …")
+        left.set(ylabel="mean IoU", title=f"{_name(first)} with …")
         right.set_title("pairs of heatmaps")
     return figure
 

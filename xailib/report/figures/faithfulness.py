@@ -127,11 +127,10 @@ def differences_chart(comparison: pd.DataFrame) -> Figure:
                 rows = part[part["baseline"] == baseline]
                 shift = (index - (len(baselines) - 1) / 2) * 0.3
                 _gains(axis, rows, [methods.index(m) + shift for m in rows["method"]], index)
-            axis.set_title(MEASURES[measure])
+            axis.set(title=MEASURES[measure], xlabel="gain")
             axis.locator_params(axis="x", nbins=4)
         panels[0].set_yticks(range(len(methods)), [name_of(m) for m in methods])
         panels[0].set_ylim(len(methods) - 0.5, -0.5)
-        figure.supxlabel("gain over the baseline (right of the line is better)", fontsize=9)
         marks = [panels[0].plot([], [], **_look(i, True, "0.4"))[0] for i in range(len(baselines))]
         marks.append(panels[0].plot([], [], ls="", marker="o", mfc="white", color="0.4")[0])
         names = [*(f"vs {name_of(b)}" for b in baselines), "undecided (hollow)"]

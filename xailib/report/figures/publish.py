@@ -32,6 +32,7 @@ from xailib.report.run.results import Run
 GROUND = "#121212"  # of the site's dark mode
 KEPT = "kept"  # the gid of an artist on an image: its colour stays as it is
 LONG = 12  # rows of a table that are shown unfolded
+_WORDS = 26  # characters of a cell that stand in one line
 _NUMBERS = re.compile(r"(?<=>)[+-]?\d[\d.]*( to [+-]?\d[\d.]*)?(?=<)")  # a cell of one or two
 # What Markdown reads as markup; within a word an underscore is none.
 _MARKS = re.compile(r"[\\`*\[\]{}<>$|~^&]|(?<![^\W_])_|_(?![^\W_])")
@@ -189,12 +190,18 @@ def table_html(
     """Return the columns named in `headings` as HTML; a missing number is a dash.
 
     What is shown as zero has no sign, and negative values have a minus, not a hyphen. Words
-    stand on the left of their column; the site's style sheet puts numbers on the right.
+    stand on the left of their column, and wrap where they are long; the site's style sheet puts
+    numbers on the right.
     """
     shown = table[list(headings)].rename(columns=dict(headings))
     look: dict[Any, Any] = {headings[column]: form for column, form in (formats or {}).items()}
     words = [name for name in shown if not is_numeric_dtype(shown[name])]
-    left: Any = {name: [{"selector": "", "props": "text-align: left;"}] for name in words}
+    long = [name for name in words if shown[name].astype(str).str.len().max() > _WORDS]
+    wrapped = dict.fromkeys(long, " white-space: normal; min-width: 9rem;")
+    left: Any = {
+        name: [{"selector": "", "props": f"text-align: left;{wrapped.get(name, '')}"}]
+        for name in words
+    }
     html: str = (
         shown.style.format(look, na_rep="–", escape="html")
         .set_table_styles(left)
@@ -262,8 +269,9 @@ def darkened(figure: Figure) -> Iterator[None]:
         for artist in _artists(figure):
             if artist.get_gid() == KEPT:
                 continue
-            for entry in _colours(artist):
-                old = getattr(artist, f"get_{entry}")()
+            # All are read first: a mark's own colours may follow its line's, and turn twice.
+            olds = {entry: getattr(artist, f"get_{entry}")() for entry in _colours(artist)}
+            for entry, old in olds.items():
                 setter = getattr(artist, f"set_{entry}")
                 undo.append(partial(setter, old))
                 setter(_turned(old))

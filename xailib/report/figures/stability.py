@@ -11,7 +11,7 @@ from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter, Scala
 from xailib.compare.masks import lime_superpixels
 from xailib.explain.explanation import Explanation
 from xailib.explain.stability import Stability
-from xailib.report.figures.style import PER_CENT, SHADES, legend, style
+from xailib.report.figures.style import PALETTE, PER_CENT, SHADES, legend, style
 
 _MEASURES = {
     "shared": "shared superpixels",
@@ -122,7 +122,7 @@ def truth_chart(errors: pd.DataFrame, stops: pd.DataFrame, samples: int) -> Figu
         figure = Figure(figsize=(6.2, 3.4))
         axis = figure.subplots()
         for place, (design, row) in enumerate(mean.iterrows()):
-            look: Any = {"color": SHADES[place % len(SHADES)], "marker": "os^Dv<"[place % 6]}
+            look: Any = {"color": PALETTE[place % len(PALETTE)], "marker": "os^Dv<"[place % 6]}
             axis.plot(row.index, row, ms=4, label=str(design), **look)
             own = stops[stops["design"] == design]
             if len(own):

@@ -84,6 +84,7 @@ PER_CENT = "\N{NO-BREAK SPACE}%"  # as the site writes it behind a number
 def style() -> AbstractContextManager[None]:
     """Return the context in which every figure of the report is drawn."""
     settings: dict[Any, Any] = {
+        "axes.axisbelow": True,
         "axes.grid": True,
         "axes.spines.right": False,
         "axes.spines.top": False,
@@ -254,7 +255,11 @@ def _say_colours(
     if key:
         marks = [Patch(facecolor=colour, edgecolor="0.4", gid=KEPT) for colour in key.values()]
         columns = max(1, int(figure.get_figwidth() / (0.19 * size)))
-        figure.legend(marks, list(key), loc="outside lower left", ncols=columns, fontsize=size)
+        names = figure.legend(
+            marks, list(key), loc="outside lower left", ncols=columns, fontsize=size
+        )
+        for mark in names.legend_handles:  # copies, which have lost it
+            mark.set_gid(KEPT)
 
 
 def panels(

@@ -22,7 +22,7 @@ from xailib.dissect.kinds import UNKNOWN, alive
 from xailib.errors import InputError
 from xailib.project import project_root
 from xailib.report.figures.publish import save_data
-from xailib.report.figures.style import style
+from xailib.report.figures.style import legend, style
 from xailib.report.run.results import Run
 
 Pixels = UInt8[np.ndarray, "_ _ 3"]
@@ -85,8 +85,8 @@ def concept_bars(labels: pd.DataFrame, top: int = 20) -> Figure:
     return figure
 
 
-def similarity_scatter(labels: pd.DataFrame, top: int = 20) -> Figure:
-    """Draw each unit's similarity by its number, the `top` concepts coloured (Figures 2, 4)."""
+def similarity_scatter(labels: pd.DataFrame, top: int = 20, column: str = "similarity") -> Figure:
+    """Draw a column of each unit by its number, the `top` concepts coloured (Figures 2, 4)."""
     layers = _layers(labels)
     with style():
         figure = Figure(figsize=(7.6, 2.7 * len(layers)))
@@ -95,18 +95,18 @@ def similarity_scatter(labels: pd.DataFrame, top: int = 20) -> Figure:
             part = alive(labels[labels["layer"] == layer])
             names = part["concept"].value_counts().head(top).index
             rest = part[~part["concept"].isin(names)]
-            axis.scatter(rest["unit"], rest["similarity"], s=4, color="0.6", label="others")
+            axis.scatter(rest["unit"], rest[column], s=4, color="0.6", label="others")
             for index, name in enumerate(names):
                 chosen = part[part["concept"] == name]
                 axis.scatter(
                     chosen["unit"],
-                    chosen["similarity"],
+                    chosen[column],
                     s=14,
                     marker="os^Dv"[index % 5],
                     color=COLOURS[index % len(COLOURS)],
                     label=_short(name),
                 )
-            axis.set(title=layer, xlabel="unit", ylabel="similarity")
+            axis.set(title=layer, xlabel="unit", ylabel=column)
             axis.legend(
                 loc="center left", bbox_to_anchor=(1, 0.5), ncols=2, fontsize=6.5, markerscale=1.1
             )
@@ -121,7 +121,7 @@ def kinds_chart(tables: Mapping[str, pd.DataFrame]) -> Figure:
         index="bar", columns="kind", values="share", sort=False, fill_value=0
     )
     with style():
-        figure = Figure(figsize=(7.2, 1.0 + 0.36 * len(wide)))
+        figure = Figure(figsize=(7.2, 1.8 + 0.36 * len(wide)))
         axis = figure.subplots()
         start = np.zeros(len(wide))
         grays = {UNKNOWN: "0.7", NO_LABEL: "0.88"}
@@ -133,7 +133,7 @@ def kinds_chart(tables: Mapping[str, pd.DataFrame]) -> Figure:
         axis.invert_yaxis()
         axis.set(xlabel="share of the layer's units", xlim=(0, 1))
         axis.grid(visible=False, axis="y")
-        figure.legend(loc="outside right center", fontsize=8)
+        legend(figure, *axis.get_legend_handles_labels())
     return figure
 
 
