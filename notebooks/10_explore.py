@@ -97,6 +97,20 @@ display(
     )
 )
 
+# %% tags=["remove-input"]
+networks = {one.classifier for key in shown for one in (limes[key], *cams[key])}
+if len(networks) == 1:
+    layer = cams[shown[0]][0].parameters["layer"]
+    chosen = [pairs[key] for key in shown], [limes[key] for key in shown]
+    files = [asdict(live) for live in explorable(run, classifier, *chosen, layer=layer, num_features=num_features)]
+else:
+    files = [None for _ in shown]
+    display(Markdown(f"No other class can be chosen: LIME and the heatmaps explain two networks, {', '.join(sorted(networks))}."))
+for key, live in zip(shown, files, strict=True):
+    views = explorer.views_of(pairs[key].pixels, limes[key], cams[key], num_features)
+    own = explorer.scores_of(key[0], agreement, scores, localised)
+    explorer.publish_photograph(run, limes[key], views, own, live)
+
 # %% [markdown]
 # ## Method
 #
@@ -112,29 +126,16 @@ display(
 # without channel $k$, whose mean is $\bar A^k$, the centred score loses $\bar A^k (w^c_k - \bar w_k)$, which gives
 # AblationCAM in closed form:
 #
-# $$ L_{\text{Grad-CAM}} = \sum_k \frac{w^c_k}{n} A^k, \qquad
-# L_{\text{AblationCAM}} \propto \sum_k \bar A^k (w^c_k - \bar w_k) A^k. $$
+# $$ L_{\text{Grad-CAM}} = \sum_k \frac{w^c_k}{n} A^k, $$
+#
+# $$ L_{\text{AblationCAM}} \propto \sum_k \bar A^k (w^c_k - \bar w_k) A^k. $$
 #
 # LIME's ridge regression is fitted again to the stored samples, for the classes that the network finds most probable.
-# *Bootstrap* draws these samples with replacement. The difference of two classes' Grad-CAMs is, up to a constant, where the
-# difference of their scores comes from.
+# *Bootstrap* draws these samples with replacement. The difference of two classes' Grad-CAMs shows, up to a constant,
+# where the difference of their scores comes from.
 #
 # Arrows show whether lower or higher is better. *Mask inside box* is the share of the mask inside the object's bounding
 # boxes.
-
-# %% tags=["remove-input"]
-networks = {one.classifier for key in shown for one in (limes[key], *cams[key])}
-if len(networks) == 1:
-    layer = cams[shown[0]][0].parameters["layer"]
-    chosen = [pairs[key] for key in shown], [limes[key] for key in shown]
-    files = [asdict(live) for live in explorable(run, classifier, *chosen, layer=layer, num_features=num_features)]
-else:
-    files = [None for _ in shown]
-    display(Markdown(f"No other class can be chosen: LIME and the heatmaps explain two networks, {', '.join(sorted(networks))}."))
-for key, live in zip(shown, files, strict=True):
-    views = explorer.views_of(pairs[key].pixels, limes[key], cams[key], num_features)
-    own = explorer.scores_of(key[0], agreement, scores, localised)
-    explorer.publish_photograph(run, limes[key], views, own, live)
 
 # %% [markdown]
 # ## What we see

@@ -15,7 +15,7 @@
 
 # %% [markdown]
 # (task-dissect)=
-# # Task 1: what have the neurons learnt?
+# # Neurons: what have they learnt?
 
 # %% tags=["parameters"]
 model: str = "tf_efficientnet_lite0"  # a name that load_classifier knows, or path/to/file.py:function
@@ -190,7 +190,7 @@ display(
         f"**Answer.** {metrics['finding']} Most frequent are *{', '.join(most[first_name])}* in {long_names[first_name]} and "
         f"*{', '.join(most[second_name])}* in {long_names[second_name]}. The odds of a scene label are {test.odds:.1f} times as high "
         f"(95 % interval {test.odds_low:.1f} to {test.odds_high:.1f}; Fisher's exact test, which assumes independent units). "
-        f"These are kept results of {made['computed']}; what this machine computed itself stands [below](this-machine)."
+        f"These results were computed on {made['computed']} and are stored with the project; this run's own are [below](this-machine)."
     )
 )
 
@@ -198,8 +198,8 @@ display(
 # ## What two networks learnt
 #
 # The first pair of figures shows the labels that the replicated report {cite}`balwani2024` published: ResNet-18 on ImageNet and
-# ResNet-18 on Places365, labelled by CLIP-Dissect {cite}`oikarinen2023` with CLIP and Broden. The second pair shows our own kept
-# run: labels by the known classes of the photographs, without any encoder, and only where they are certified.
+# ResNet-18 on Places365, labelled by CLIP-Dissect {cite}`oikarinen2023` with CLIP and Broden. The second pair shows our own stored
+# results: labels derived from the known classes of the photographs, without an encoder, and only where they are certified.
 
 # %% tags=["remove-input"]
 sources = {"ImageNet": "resnet18", "Places365": "resnet18_places365"}
@@ -246,10 +246,9 @@ for tab, table in shown_labels.items():
 
 # %% tags=["remove-input"]
 for tab, table in shown_labels.items():
-    table = table.assign(similarity=table["score"])
     figures.publish(
         run,
-        unit_figures.similarity_scatter(table),
+        unit_figures.similarity_scatter(table, column="score"),
         f"score-scatter-{tab.lower()}",
         f"Held-out score of each unit of {long_names[tab]} (top-down correlation of its activations with its concept, beyond what untrained networks "
         "see); the twenty most frequent certified concepts are coloured, units without a reliable label are gray.",
@@ -288,9 +287,9 @@ figures.publish(
 # ## Which labels are reliable
 #
 # Each unit is labelled on one half of the photographs and tested on the other. Its score is the top-down correlation {cite}`iman1987` of its
-# activations with membership in the concept: of ranks, the most activating photographs weighing most. What the units of two untrained
-# networks explain (80 principal components) is removed first: such units follow brightness and texture, and so "sky". A label is *certified*
-# if its score beats random labels and the units of two other untrained networks, corrected for all units of the network {cite}`benjamini2001`.
+# activations with membership in the concept: a rank correlation in which the most activating photographs weigh most. The principal components
+# of two untrained networks' units are removed first, since such units follow brightness and texture, and therefore "sky". A label is *certified*
+# if its score exceeds those of random labels and the units of two other untrained networks, corrected for all units of the network {cite}`benjamini2001`.
 # The control is a fifth untrained network, treated the same way. NeuronEval's sanity tests {cite}`oikarinen2025` run on all scores.
 
 # %% tags=["remove-input"]
@@ -321,21 +320,21 @@ display(
 # ### Other methods' labels
 #
 # CLIP-Dissect, INVERT {cite}`bykov2023` and MILAN have published labels of ResNet-18. Labels that are single classes have one photograph
-# here: their score cannot exceed 0.2, while AUPRC can reach 1. Labels of hidden units score hardly more than random concepts for all three methods, as if
-# the units of our weights, which were decoded from a compressed release, stood in another order: only the output layer can be compared.
+# here, which limits their score but not their AUPRC. Labels of hidden units score hardly more than random concepts for all three methods. Our
+# weights were decoded from a compressed release, and their hidden units may be in another order: only the output layer can be compared.
 
 # %% tags=["remove-input"]
 methods = kept["methods"]
-lines = methods.assign(
-    **{column: [f"{row[column]:.3f} ({row[f'{column}_low']:.3f} to {row[f'{column}_high']:.3f})" for _, row in methods.iterrows()] for column in ("score", "correlation", "auprc", "iou")}
-)
+lines = methods.assign(interval=[f"{row.score_low:.3f} to {row.score_high:.3f}" for row in methods.itertuples()])
 figures.publish_table(
     run,
     lines,
     "methods",
-    "Labels of ResNet-18 by different methods, scored on the same held-out photographs: mean over units with its 95 % interval (Student). Only units "
-    "whose label has a photograph there are scored: published class labels have one photograph or none. The data file has all five scores.",
-    {"layer": "layer", "method": "method", "scored": "units scored", "score": "score", "correlation": "correlation", "auprc": "AUPRC", "iou": "IoU"},
+    "Labels of ResNet-18 by different methods, scored on the same held-out photographs: mean over units, and the score's 95 % interval (Student); "
+    "above, means over layers. Only units whose label has a photograph there are scored: published class labels have one photograph or none. The "
+    "data file has all five scores with their intervals.",
+    {"layer": "layer", "method": "method", "scored": "units scored", "score": "score", "interval": "95 % interval", "correlation": "correlation", "auprc": "AUPRC", "iou": "IoU"},
+    {"scored": "{:.0f}", "score": "{:.3f}", "correlation": "{:.3f}", "auprc": "{:.3f}", "iou": "{:.3f}"},
 )
 display(
     Markdown(
@@ -366,8 +365,8 @@ unit_figures.publish_browser(
     browsed,
     pictures,
     "unit-browser",
-    f"All {len(browsed):,} units; certified ones first, by their score (for this run, the z-score of the similarity). The number of a unit opens its card, which has an address of its own. "
-    "Photographs are shown where this run had them, else by name.",
+    f"All {len(browsed):,} units; certified ones first, by their score (for this run, the z-score of the similarity). A unit's number opens its card. "
+    "Photographs that this run did not have are given by name.",
     {"certificate": "certificate", "concept": "best concept", "composition": "best composition of two", "composition_score": "its held-out score", "again": "other half's concept", "score": "score", "interval": "95 % interval", "correlation": "correlation", "cosine": "cosine", "auprc": "AUPRC", "f1": "F1", "iou": "IoU", "zscore": "z-score", "p": "adjusted p", "similarity": "similarity", "runner_up": "runner-up"},
 )
 
@@ -377,7 +376,7 @@ unit_figures.publish_browser(
 #
 # CLIP-Dissect shows probe images $x_i$ to the network and records the activation $q_i$ of each unit. An image-text encoder measures
 # how well each image fits each concept $t_m$, and each unit gets the concept whose similarities follow its activations best: by
-# soft-WPMI with CLIP, by the cosine of both, cubed, without it.
+# soft-WPMI with CLIP, by their cubed cosine without it.
 #
 # Without CLIP weights we use a **ConSE surrogate** {cite}`norouzi2014`: it embeds an image as the mean of the sentence
 # embeddings of a classifier's ten most probable class names, weighted by probability. It is not CLIP: it can only
@@ -494,12 +493,12 @@ if run.failures:
 # %% [markdown]
 # ## Limits
 #
-# - A concept by membership is what the known class of a photograph says: that a kitchen is in the background of a stove does not count.
+# - Membership follows the class of the photograph: a kitchen in the background of a stove does not count.
 # - Each unit gets one concept, even if it responds to several; its card shows the best composition of two.
-# - A certificate says that a unit follows its concept better than chance and untrained units, not that it responds to nothing else.
-# - ResNet-18 on Places365 could not be fetched for the kept run; the SqueezeNet has another architecture, so the comparison mixes data and
+# - A certified label follows its unit better than chance and untrained units do. The unit may respond to other things, too.
+# - ResNet-18 on Places365 was unavailable for our stored results. SqueezeNet has another architecture, so the comparison mixes data and
 #   architecture. The published labels compare one architecture.
-# - Packages bring a fresh machine 27 photographs: enough to check the implementation on output units, too few to certify any label.
+# - The packaged photographs are enough to check the implementation on output units, but too few to certify any label.
 # - A ConSE surrogate represents images by its classifier's classes: it separates objects better than textures or colours.
 
 # %% tags=["remove-cell"]

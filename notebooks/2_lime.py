@@ -90,7 +90,7 @@ for explanation, sure in zip(said, certain.itertuples(), strict=True):
             "fit": explanation.superpixels.fit,
             "samples": sure.samples,
             "in_common": sure.shared,
-            "mask": "stable" if sure.stable else "not stable",
+            "mask": "stable" if sure.stable else "unstable",
         }
     )
 table = pd.DataFrame(rows)
@@ -124,8 +124,8 @@ display(
 if few:
     display(
         Markdown(
-            f"**Fewer superpixels than the {num_features} asked for** in {', '.join(map(figures.verbatim, few))}: a mask "
-            "selects nothing there, it holds all superpixels of its signs."
+            f"**No more than {num_features} superpixels** in {', '.join(map(figures.verbatim, few))}: there a mask "
+            "holds all superpixels of its signs, and selects nothing."
         )
     )
 if nothing := figures.left_out(explanations):
@@ -151,7 +151,7 @@ if nothing := figures.left_out(explanations):
 # ## The explanations
 
 # %% tags=["remove-input"]
-unstable = set(table.loc[table["mask"] == "not stable", "image"])
+unstable = set(table.loc[table["mask"] == "unstable", "image"])
 views = [
     explanation.frame.show(photographs[explanation.image].pixels) for explanation in explanations
 ]
@@ -168,7 +168,8 @@ figures.publish(
     f"LIME on {label}, {drawn} samples. Each row: the network's input; the weight of every "
     "superpixel (red supports the class, blue opposes it); "
     f"LIME 1, the {asked} largest positive weights; LIME 2, the {asked} largest absolute weights. "
-    "Star: unstable mask, another run may select other superpixels. Outlines: orange supports, blue opposes; the rest is dimmed.",
+    "Outlines: orange supports, blue opposes; the rest is dimmed. Above each row: photograph, explained class and its probability; a star "
+    "marks an unstable mask, for which another run may select other superpixels.",
     f"Grid of {len(explanations)} photographs with LIME's weights and its two masks. "
     + "; ".join(
         f"{r.image}: mask covers {100 * r.lime1_area:.0f} percent" for r in table.itertuples()
@@ -212,7 +213,7 @@ display(
 display(
     Markdown(
         f"**Repeatability.** {metrics['stable']} of {len(table)} masks are stable with {drawn} samples; for the others "
-        "another run may select several different superpixels. {ref}`task-stability` defines stability and estimates the samples needed."
+        "another run may select several different superpixels. The page on [stability](task-stability) defines the term and estimates the samples needed."
     )
 )
 
@@ -237,7 +238,7 @@ if scarce:
 # - The segmentation limits the explanation: an object that shares a superpixel with its
 #   background cannot be separated from it.
 # - Hidden superpixels get one gray level, to which the network may itself respond.
-# - The samples are random. Another `seed` gives other weights, and often another mask: {ref}`task-stability`.
+# - The samples are random. Another `seed` gives other weights, and often [another mask](task-stability).
 # - The number of selected superpixels is fixed, even if fewer would suffice: the mask's area depends
 #   on this number as much as on the photograph.
 

@@ -169,7 +169,7 @@ figures.publish(
         scales=["heat"],
     ),
     "cam-gallery",
-    f"Class activation maps of {label}, layer `{layer_name}`, for the class named above each row. "
+    f"Class activation maps of {label}, layer `{layer_name}`. Above each row: photograph, explained class and its probability. "
     "Bright is salient. Each map is scaled to its own range: brightness is comparable within a map, "
     "not between maps.",
     f"Grid of {len(views)} photographs with heatmaps by {', '.join(names)}. {figures.NAMES[first]} exceeds half of its "
@@ -205,7 +205,8 @@ if gradients:
             [figures.describe(explanation) for explanation in maps[first]],
         ),
         "guided-gallery",
-        f"Guided backpropagation on {label}, and its product with {figures.NAMES[first]}; gray is zero.",
+        f"Guided backpropagation on {label}, and its product with {figures.NAMES[first]}; gray is zero. "
+        "Above each row: photograph, explained class and its probability.",
         f"Grid of {len(gradients)} photographs with guided gradients, alone and times the heatmap.",
         pd.DataFrame(
             {
@@ -216,6 +217,7 @@ if gradients:
             for e in maps[first]
             if not e.no_signal
         ),
+        folded=True,
     )
 
 # %% [markdown]

@@ -35,6 +35,7 @@ from xailib.report.params.schema import check_notebook
 check_notebook("4_agreement", globals())
 
 # %% tags=["remove-input"]
+import pandas as pd
 from IPython.display import Markdown, display
 
 from xailib.compare.intervals import decided
@@ -138,12 +139,18 @@ overlap = (
     f"On {metrics['images']} photographs, LIME and {figures.NAMES[first]} select pixels that overlap with a mean IoU of "
     f"**{metrics['iou1']:.2f}**. Random masks of the same areas reach {metrics['chance1']:.2f}"
 )
+kept = kept_tables.load()
+agreement = agreement_table(kept["values"], verdicts(kept["values"])) if kept else pd.DataFrame(columns=["network", "more"])
+known = agreement["network"].map(kept_tables.load_manifest().get("networks", {})) == limes[0].classifier
+decisive = agreement[known & (agreement["more"] == "yes") & (first == "gradcam")]
 if metrics["images"] > 1:
     side = int(decided(*(main_pair[f"others_{name}"] for name in ("low", "high", "adjusted"))))
     verdict = "They agree less than that" if side < 0 else "They agree, but on a part of the pixels only"
     overlap += f", heatmaps of *other* photographs {metrics['pair_others']:.2f}. " + (
-        verdict if side else "Whether they agree more than that is undecided with so few photographs"
+        verdict if side else "These are too few photographs to decide whether they agree more than that"
     )
+    for row in decisive.itertuples():
+        overlap += f"; on {row.photographs} photographs [they do](task-agreement) ({row.iou:.2f} against {row.others:.2f})"
 metrics["answer"] = f"{overlap}."
 metrics["finding"] = (
     f"LIME and {figures.NAMES[first]}, {rule_text}: mean overlap (IoU) **{metrics['iou1']:.2f}**; "
@@ -225,7 +232,7 @@ figures.publish(
     run,
     figures.gallery(pictures, ["view", "LIME 1", *cam_titles], labels, key=figures.overlap_key(cam_names)),
     "overlap-gallery",
-    "Pixels selected by LIME 1 and by each heatmap, thresholded to LIME's area. IoU values in column order"
+    "Pixels selected by LIME 1 and by each heatmap, thresholded to LIME's area. Above each row: photograph, explained class, and IoU by column"
     + ("." if mask_rule == "area" else f", for heatmaps {rule_text}."),
     f"Grid of {len(drawn)} photographs: LIME's mask, and its overlap with {', '.join(cam_titles)}. " + "; ".join(labels),
     table,
@@ -281,9 +288,8 @@ display(
         f"superpixels in {metrics['pair_surpassed']} of {metrics['images']} photographs; on average the difference is "
         f"{metrics['pair_null_over']:+.2f} ({metrics['pair_null_low']:+.2f} to {metrics['pair_null_high']:+.2f}, "
         f"p = {main_pair['null_mean_adjusted']:.3f}). Compared with maps of other photographs, "
-        f"{len(beaten)} of {len(pair_means)} pairs agree significantly more, "
-        f"including {int((beaten['a'] == SUPPORTS).sum())} of {len(lime_pairs)} pairs with LIME: their intervals exclude zero, and p is "
-        f"below 0.05 after correction for {len(pair_means)} pairs (Details). All intervals are over {metrics['images']} photographs."
+        f"{len(beaten)} of {len(pair_means)} pairs agree significantly more, {int((beaten['a'] == SUPPORTS).sum())} of {len(lime_pairs)} "
+        "with LIME (interval above zero, adjusted p below 0.05)."
     )
 )
 
@@ -331,7 +337,7 @@ else:
 # %% [markdown]
 # ## What we see
 #
-# The first table has the layout of the replicated report's.
+# This table has the layout of the replicated report's.
 
 # %% tags=["remove-input"]
 wide = (
@@ -368,7 +374,7 @@ ranked = (right if len(right) else one).sort_values(["iou", "image"])
 typical = ranked.iloc[(len(ranked) - 1) // 2]
 image = typical["image"]
 lime = by_image[image]
-said = f"{lime.target_name}, probability {lime.probability:.2f}" + (", which is right" if len(right) else "")
+said = f"{lime.target_name}, probability {lime.probability:.2f}" + (", correct" if len(right) else "")
 metrics["shown_target"] = lime.target_name
 view = lime.frame.show(pictures_of[lime.image_sha256])
 mask = lime_mask(lime, num_features, "positive")
@@ -421,21 +427,19 @@ if run.failures:
 # this page {cite}`holm1979`. A pair agrees significantly more if both interval and test say so.
 
 # %% [markdown]
-# ## The kept run
+# ## The evidence run
 #
-# All of the above is of this run's photographs. The kept run repeats the first comparison with more photographs, on
-# three networks.
+# Everything above uses this run's photographs. The evidence run, made once and stored with the project, repeats the first
+# comparison with more photographs, on three networks.
 
 # %% tags=["remove-input"]
-kept = kept_tables.load()
 if kept:
-    agreement = agreement_table(kept["values"], verdicts(kept["values"]))
     figures.publish_table(
         run,
         agreement.assign(network=agreement["network"].map(kept_figures.network_name)),
         "agreement-kept",
-        "The kept run: mean IoU of LIME 1 with Grad-CAM at equal area, beside random masks of the same areas and Grad-CAM's maps of "
-        "other photographs; the IoU of LIME 2; and whether the maps of one photograph agree more than those of different ones.",
+        "The evidence run: mean IoU of LIME 1 with Grad-CAM at equal area, with random masks of the same areas, and with Grad-CAM's maps "
+        "of other photographs; the IoU of LIME 2; and whether maps of one photograph agree more than those of different ones.",
         {
             "network": "network",
             "photographs": "n",
@@ -450,7 +454,7 @@ if kept:
     if (agreement["more"] == "yes").any():
         display(Markdown(kept_figures.RECONCILED))
 else:
-    display(Markdown("No kept run is part of this project."))
+    display(Markdown("This project has no evidence run."))
 
 # %% [markdown]
 # ## Limits

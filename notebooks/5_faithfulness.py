@@ -106,9 +106,8 @@ metrics = {"images": len(chosen), "comparisons": int(counts.loc["random"].sum())
 for baseline in rivals:
     metrics |= {f"{baseline}_{v}": int(counts.loc[baseline, v]) for v in counts.columns}
 metrics["finding"] = (
-    f"{len(methods)} methods by {compared['measure'].nunique()} measures: better than a random map in "
-    f"**{metrics['random_better']} of {metrics['comparisons']}** comparisons, better than a centred blob in "
-    f"**{metrics['centre_better']}**."
+    f"On {metrics['images']} photographs, {len(methods)} methods by {compared['measure'].nunique()} measures are significantly better than a "
+    f"centred blob in **{metrics['centre_better']} of {metrics['comparisons']}** comparisons."
 )
 answer = (
     f"**Answer.** {len(methods)} methods, {compared['measure'].nunique()} measures, {metrics['images']} photographs. "
@@ -116,20 +115,21 @@ answer = (
 for baseline, name in rivals.items():
     won, lost = metrics[f"{baseline}_better"], metrics[f"{baseline}_worse"]
     missing = faithfulness_figures.not_beaten(of_methods, baseline)
-    answer += f"Compared with the {name}, **{won} of {metrics['comparisons']}** results are better and {lost} worse"
+    answer += f"Compared with the {name}, **{won} of {metrics['comparisons']}** results are significantly better, {lost} worse, the others undecided"
     answer += f"; not better: {missing}. " if missing and won else ". "
-    answer += "" if missing else "Every method outperforms it on every measure. "
-    answer += "" if won else "No method is shown to outperform it on any measure. "
 display(Markdown(answer))
 kept, manifest = kept_tables.load(), kept_tables.load_manifest()
 if kept:
     decided = verdicts(kept["values"])
     undecided = kept_figures.undecided_methods(decided)
-    lines = "\n".join(f"- {line}." for line in kept_figures.decided_lines(decided))
+    lines = kept_figures.decided_lines(decided)
+    ours = [kept_figures.network_name(name) for name, known in manifest["networks"].items() if known == classifier.id]
+    metrics["finding"] += "".join(f" With more photographs: {line}." for line in lines if line.startswith(tuple(ours)))
     display(
         Markdown(
-            f"**On the kept run**, {kept_figures.sample(manifest)}, of every method by every measure against the centred blob:\n\n{lines}\n\n"
-            + (f"Decided on no network by no measure: {', '.join(undecided)}." if undecided else "Every method is decided on at least one network.")
+            f"**The evidence run** ({kept_figures.sample(manifest)}) compares each method by each measure with the centred blob:\n\n"
+            + "\n".join(f"- {line}." for line in lines)
+            + (f"\n\nUndecided on every network and measure: {', '.join(undecided)}." if undecided else "")
         )
     )
 if metrics["images"] < 6:
@@ -145,7 +145,13 @@ if metrics["images"] < 6:
 # by the area under the curve over the share $q$ of pixels (lower and higher is better, respectively), and **region
 # flipping** {cite}`samek2017` by the mean drop over its steps,
 #
-# $$ \mathrm{AUC} = \int_0^1 p(q)\,dq, \qquad \mathrm{AOPC} = \frac{1}{L+1} \sum_{k=0}^{L} \bigl(p_0 - p_k\bigr). $$
+# $$
+# \mathrm{AUC} = \int_0^1 p(q)\,dq,
+# $$
+#
+# $$
+# \mathrm{AOPC} = \frac{1}{L+1} \sum_{k=0}^{L} \bigl(p_0 - p_k\bigr).
+# $$
 #
 # We also report **ROAD** {cite}`rong2022`. Every measure is computed for two baselines that do not depend on the network:
 # a smooth **random field** and a **centred blob**.
@@ -173,7 +179,7 @@ left = blurred[0.0] / blurred[1.0]  # the same for all methods
 metrics |= {"insertion_start": left.mean(), "insertion_start_most": left.max()}
 display(
     Markdown(
-        f"Insertion does not start from nothing: the blurred image alone has {left.mean():.0%} of the full probability on average, and "
+        f"Insertion does not start at zero: the blurred image alone has {left.mean():.0%} of the full probability on average, and "
         f"{left.max():.0%} for *{left.idxmax()}*. Where that share is high, insertion measures little."
     )
 )
@@ -218,7 +224,7 @@ figures.publish(
         [faithfulness_figures.name_of(method) for method in rows],
     ),
     "deletion-strip",
-    f"The photograph {shown.id} while the pixels that each map ranks highest are deleted; below each image, the probability of "
+    f"The photograph *{figures.verbatim(shown.id)}* while the pixels that each map ranks highest are deleted; below each image, the probability of "
     f"“{explanations[shown.id][0].target_name}”. It is the photograph with the median of the mean deletion scores.",
     f"Rows of images of {shown.id}, increasingly gray. Probability at the end of each row: "
     + "; ".join(f"{faithfulness_figures.name_of(m)} {of_shown.loc[m, fractions[-1]]:.2f}" for m in rows),
@@ -255,8 +261,8 @@ display(
 # %% [markdown]
 # ## Does the order of the methods depend on the settings?
 #
-# Each measure has settings that its authors chose and that say nothing of the explanations. We change them one at a time
-# and look which method has the best mean.
+# Each measure has settings that have nothing to do with the explanations. We change one at a time, and see which method
+# has the best mean.
 
 # %% tags=["remove-input"]
 again = [p for p in chosen if maps_of(classifier, p, explanations[p.id])][:sensitivity]
@@ -320,10 +326,10 @@ if run.failures:
     display(Markdown(f"**Excluded:**\n\n{lines}"))
 
 # %% [markdown]
-# ## The kept run
+# ## The evidence run
 #
-# The figures above are of this run's photographs. Below are the same measures on the kept run: more photographs and
-# networks, explained once (`make evidence` repeats it).
+# The figures above show this run's photographs. The evidence run has the same measures for more photographs and networks;
+# it was made once and is stored with the project (`make evidence` repeats it).
 
 # %% tags=["remove-input"]
 if kept:
@@ -332,9 +338,9 @@ if kept:
         run,
         faithfulness_figures.differences_chart(kept_figures.comparison(decided, largest)),
         "faithfulness-kept",
-        f"The kept run on {kept_figures.network_name(largest)}: gain over each baseline with its 95 % interval; filled marks "
+        f"The evidence run on {kept_figures.network_name(largest)}: gain over each baseline with its 95 % interval; filled marks "
         "are significant. " + f"Photographs explained by LIME: {kept_figures.sample(manifest)}; by ScoreCAM: {kept_figures.sample(manifest, 'scorecam')}.",
-        f"Dots with intervals by method, one panel a measure, of the kept run on {kept_figures.network_name(largest)}.",
+        f"Dots with intervals by method, one panel a measure, of the evidence run on {kept_figures.network_name(largest)}.",
         decided[decided["kind"] == "baseline"],
         raster=False,
     )
@@ -343,12 +349,12 @@ if kept:
         run,
         gains,
         "faithfulness-kept-gains",
-        "The kept run: mean gain over the centred blob, by method and network (n photographs). + better, − worse behind a number: "
-        "significant; no mark: undecided. LIME, absolute: superpixels ranked by absolute weight (LIME 2).",
+        "The evidence run: mean gain over the centred blob, by method and network (n photographs). A + (better) or − (worse) after a "
+        "number marks a significant gain; the others are undecided. LIME, absolute: superpixels ranked by absolute weight (LIME 2).",
         {name: name for name in gains},
     )
 else:
-    display(Markdown("No kept run is part of this project."))
+    display(Markdown("This project has no evidence run."))
 
 # %% [markdown]
 # ## Details
@@ -365,11 +371,11 @@ else:
 #
 # **Significance.** Differences are paired by photograph. A difference is significant if Student's interval of its mean
 # {cite}`student1908` excludes zero and the p of Wilcoxon's signed-rank test, adjusted for all comparisons of this page by
-# Holm's method {cite}`holm1979`, is below 0.05. The intervals shown are not adjusted. The figure's table holds the raw
-# p beside the adjusted.
+# Holm's method {cite}`holm1979`, is below 0.05. The intervals shown are not adjusted. The figure's data
+# has the raw and the adjusted p.
 #
-# **Ties.** Pixels of one value, at zero after ReLU and inside superpixels, come in a random order that the map itself
-# seeds.
+# **Ties.** Pixels of equal value, zero after ReLU or in one superpixel, are ordered at random, with a seed derived from
+# the map.
 
 # %% [markdown]
 # ## Limits

@@ -67,7 +67,7 @@ except UnavailableError as error:
         f"**The report's files are unavailable here.** The tables and charts below are stored results, computed "
         f"from these files on {kept['computed']} (commit {kept['commit'][:7]} of {kept['repository']}), "
         "without images of the masks. With internet access, or with `published` set to a copy of the files, everything "
-        f"is recomputed. Reason: {error}."
+        f"is recomputed.\n\n<details><summary>The error message</summary>\n\n{figures.verbatim(str(error))}.\n\n</details>"
     )
 if store and cases:
     stored.store(tables)
@@ -163,7 +163,7 @@ figures.publish_table(
 )
 
 # %% [markdown]
-# ## It measures the area of LIME's mask
+# ## The published IoU measures the area of LIME's mask
 
 # %% tags=["remove-input"]
 figures.publish(

@@ -143,7 +143,7 @@ nothing = figures.left_out(e for found in [*by_kind.values(), *by_stage.values()
 run.save_table("sanity-draws", last)
 judged = verdict(last, unrelated)
 judged_ssim = verdict(last, unrelated, "ssim").set_index("method")["verdict"]
-# What few photographs cannot say is not said: the verdict on a sparse method is the kept run's, if
+# What few photographs cannot say is not said: the verdict on a sparse method is the evidence run's, if
 # that is of this network and has enough photographs.
 kept, manifest = kept_tables.load(), kept_tables.load_manifest()
 by_kept = sanity(kept["values"], kept["pairs"]) if kept else None
@@ -193,7 +193,7 @@ display(
     Markdown(
         f"**Answer.** {verdicts} Residual rank correlation with fully random weights, mean over "
         f"{len(checked)} photographs"
-        + (f" ({len(checked_by[few[0]])} for {', '.join(figures.NAMES[m] for m in few)})" if few else "")
+        + (f" ({len(checked_by[few[0]])} for {' and '.join(figures.NAMES[m] for m in few)})" if few else "")
         + f": {left}."
     )
 )
@@ -209,7 +209,10 @@ if nothing:
 # the pixels $\rho$:
 #
 # $$
-# s_k = \rho\bigl(L(f_0, x, c),\, L(f_k, x, c)\bigr), \qquad
+# s_k = \rho\bigl(L(f_0, x, c),\, L(f_k, x, c)\bigr),
+# $$
+#
+# $$
 # s_\text{null} = \rho\bigl(L(f_0, x, c),\, L(f_0, x', c')\bigr) .
 # $$
 #
@@ -251,7 +254,7 @@ figures.publish(
     ),
     "sanity-gallery",
     f"The maps of *{figures.verbatim(photograph.id)}* for {figures.verbatim(ranked[photograph.id][0].name)}, with trained weights and with weights randomised "
-    "down to the block above each column. Each map is scaled to its own range and clipped at its 99th percentile. LIME's maps "
+    "down to the block that is named. Each map is scaled to its own range and clipped at its 99th percentile. LIME's maps "
     "are signed: red supports, blue opposes.",
     f"Grid of maps of {photograph.id}: {len(used)} methods in rows, trained and {stages} random networks in columns.",
     table[table["image"] == photograph.id],
@@ -275,7 +278,7 @@ figures.publish_table(
     "sanity-verdicts",
     "Rank correlation with the trained network's map: with a random output layer, with all weights "
     "random (residual similarity), and the null baseline, with 95 % intervals (clipped to [−1, 1]); the verdict, and the verdict by SSIM "
-    f"(windows of 7 × 7 pixels). n: photographs; below {ENOUGH} there is no verdict. A map counts as changed below {CHANGED}, and as unchanged from {ALIKE}.",
+    f"(windows of 7 × 7 pixels). n: photographs; fewer than {ENOUGH} give no verdict of their own. A map counts as changed below {CHANGED}, and as unchanged from {ALIKE}.",
     {
         "name": "method",
         "photographs": "n",
@@ -291,8 +294,8 @@ figures.publish_table(
 if any(len(checked_by[method]) < FEW for method in few):
     display(
         Markdown(
-            f"The verdicts on {', '.join(figures.NAMES[m] for m in few)} come from the kept run below, not from these few photographs; "
-            f"with fewer than {FEW} photographs there, they are undecided."
+            f"The verdicts on {' and '.join(figures.NAMES[m] for m in few)} come from the evidence run below, not from these few photographs. "
+            f"With fewer than {FEW} photographs there, they are undecided."
         )
     )
 if kept:
@@ -300,7 +303,7 @@ if kept:
         run,
         by_kept.assign(network=by_kept["network"].map(kept_figures.network_name), name=by_kept["method"].map(figures.NAMES)),
         "sanity-kept",
-        "The kept run: the same with all weights random, one draw of them, more photographs; LIME with fewer samples. "
+        "The evidence run: the same for more photographs, with one draw of all weights; LIME with fewer samples. "
         f"Below {FEW} photographs every method is undecided.",
         {
             "network": "network",

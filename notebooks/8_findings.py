@@ -61,7 +61,7 @@ kinds, published = load_table(dissect_run, "kinds"), load_table(replication_run,
 pairs, masks = load_table(agreement_run, "pairs"), load_table(agreement_run, "agreement")
 inside, scores = load_table(agreement_run, "localisation"), load_table(faithfulness_run, "scores")
 kept, manifest = kept_tables.load(), kept_tables.load_manifest()
-# The kept run speaks for its own networks only; another network is judged by its own photographs.
+# The evidence run decides for its own networks only; another network is judged by its own photographs.
 leads = heatmap == "gradcam" and cams[heatmap][0].classifier in manifest.get("networks", {}).values()
 run = start_run(
     out_dir,
@@ -97,21 +97,22 @@ photographs = len(cams[heatmap])
 
 # %% tags=["remove-input"]
 if leads:  # say which way a claim fails
-    table["measure"] = table["measure"].where(~table["negligible"], table["measure"] + "; smaller than what matters")
+    table["measure"] = table["measure"].where(~table["negligible"], table["measure"] + "; effect smaller than the margin")
 counts = table["verdict"].value_counts()
 WORDS = [*findings.VERDICTS, *sorted(set(counts.index) - set(findings.VERDICTS))]
-said = ", ".join(f"{word}: {counts[word]}" for word in WORDS if word in counts)
+MANY = {findings.HOLDS: "hold", findings.FAILS: "do not hold"}
+said = ", ".join(f"{counts[word]} {MANY.get(word, word)}" for word in WORDS if word in counts)
 metrics = {
     "claims": table["claim"].nunique(),
     "tests": len(table),
     "holds": int(counts.get(findings.HOLDS, 0)),
     "fails": int(counts.get(findings.FAILS, 0)),
     "undecided": int(counts.get(findings.UNDECIDED, 0)),
-    "finding": f"**{table['claim'].nunique()} claims** of the replicated report, {len(table)} tests ({said}).",
+    "finding": f"**{table['claim'].nunique()} claims** of the replicated report in {len(table)} tests: {said}.",
 }
 where = (
-    f"Tests on photographs use the **kept run** ({kept_figures.sample(manifest)} photographs explained by LIME), "
-    f"the others the {photographs} embedded photographs or labels of units."
+    "Tests on photographs use the **evidence run**, made once and stored with the project (photographs explained by LIME: "
+    f"{kept_figures.sample(manifest)}); the others use the {photographs} embedded photographs, or labels of units."
     if leads
     else f"The tests use this run's network and {photographs} photographs, and labels of units."
 )
@@ -122,7 +123,7 @@ for claim, part in table.groupby("claim", sort=False):
     answers.append(f"- {claim} **{verdict_of.capitalize()}.** [Evidence]({part['page'].iloc[0]})")
 display(
     Markdown(
-        f"**Answer.** {metrics['claims']} claims of the replicated report, {metrics['tests']} tests ({said}). {where}\n\n"
+        f"**Answer.** {metrics['finding'].replace('**', '')} {where}\n\n"
         + "\n".join(answers)
     )
 )
@@ -130,15 +131,17 @@ display(
 # %% tags=["remove-input"]
 lines = kept_figures.power_lines(table)
 if lines:
-    display(Markdown("**What would decide the rest**\n\n" + "\n".join(f"- {line}." for line in lines)))
+    lines = "\n".join(f"- {line}." for line in lines)
+    display(Markdown(f"<details><summary>What would decide the rest</summary>\n\n{lines}\n\n</details>"))
 if leads:
     split = [
-        f"- {row.claim} ({row.measure}): {kept_figures.by_network(row.networks)}."
+        f"- {row.claim.rstrip('.')} ({row.measure}): {kept_figures.by_network(row.networks)}."
         for row in table.itertuples()
         if row.split
     ]
     if split:
-        display(Markdown("**Decided on one network and not on another**\n\n" + "\n".join(split)))
+        lines = "\n".join(split)
+        display(Markdown(f"<details><summary>Decided on one network, undecided on another</summary>\n\n{lines}\n\n</details>"))
 
 # %% [markdown]
 # ## Method
@@ -147,10 +150,14 @@ if leads:
 # interval $[l, u]$: Student's over photographs {cite}`student1908`, or Newcombe's for the difference of two proportions of
 # units {cite}`newcombe1998`. The verdict depends on the interval and on the p of a test (Wilcoxon's signed-rank test, or
 # Fisher's exact test for units), adjusted by Holm's method {cite}`holm1979` for all $m$ tests of one table: those of the
-# kept run, or those of units and boxes:
+# evidence run, or those of units and boxes:
 #
 # $$
-# \text{holds: } l > 0,\ \tilde p < 0.05; \qquad \text{does not hold: } u < 0,\ \tilde p < 0.05,
+# \text{holds: } l > 0,\ \tilde p < 0.05;
+# $$
+#
+# $$
+# \text{does not hold: } u < 0,\ \tilde p < 0.05,
 # $$
 #
 # $$
@@ -164,10 +171,10 @@ if leads:
 # %% tags=["remove-input"]
 display(
     Markdown(
-        f"**The kept run** was made once ({kept_figures.sample(manifest) or 'here there is none'}); its tables are part of this project "
-        "(`make evidence` repeats it). Its $m$ tests are those of the claims and those of each method against the baselines of "
+        f"**The evidence run**{'' if manifest else ' (this project has none)'} was made once; `make evidence` repeats it. "
+        "Its $m$ tests are those of the claims and those of each method against the baselines of "
         f"the [faithfulness page](task-faithfulness), on each network and pooled. Networks with at least {POOLABLE} photographs are "
-        "pooled as random effects {cite}`dersimonian1986`. On the kept run, a claim of a difference does not hold either if the effect "
+        "pooled as random effects {cite}`dersimonian1986`. In the evidence run, a claim of a difference does not hold either if the effect "
         f"is shown to be smaller than the smallest one that matters: {findings.MARGIN} (of a probability, a share of the view, a relative "
         f"reduction), {findings.MARGIN / 2} for ROAD, which is half a difference. For an undecided test we give the number of photographs "
         f"that would decide it with probability {POWER} if the true effect is the one found."
@@ -183,7 +190,7 @@ if leads:
         run,
         kept_figures.forest_chart(every),
         "findings-networks",
-        "Effects on the kept run with 95 % intervals, by network and pooled. Each row has its own scale. Filled marks are "
+        "Effects in the evidence run with 95 % intervals, by network and pooled. Each row has its own scale. Filled marks are "
         "decided (adjusted p below 0.05), hollow marks are undecided.",
         "Dots with intervals, a row a test, a colour a network. " + "; ".join(f"{row.measure}: {row.verdict}" for row in table.itertuples()),
         every[every["kind"] == "claim"],
@@ -215,8 +222,8 @@ if leads:
         run,
         as_text(own[~own["page"].isin(kept_figures.UNITS)]),
         "findings-embedded",
-        f"The same tests on the {photographs} embedded photographs, for comparison: effects and intervals. They decide nothing beside "
-        "the kept run, and have no verdict.",
+        f"The same tests on the {photographs} embedded photographs, for comparison: effects and intervals. The verdicts above come from "
+        "the evidence run.",
         {name: columns[name] for name in ("claim", "measure", "value", "interval", "count")},
         {"value": "{:+.3f}"},
     )
@@ -227,7 +234,7 @@ if leads:
 # %% tags=["remove-input"]
 said_table = pd.DataFrame(
     [
-        {"claim": claim, "words": f"“{words}”", "ours": ours or "As the report says it."}
+        {"claim": claim, "words": f"“{words}”", "ours": ours or "none"}
         for claim, (words, ours) in findings.WORDS.items()
         if claim in set(table["claim"])
     ]
@@ -236,8 +243,8 @@ figures.publish_table(
     run,
     said_table,
     "findings-words",
-    "The report's own words, verbatim, beside each claim, and what of the claim is ours.",
-    {"claim": "our claim", "words": "the report's words", "ours": "what is ours"},
+    "Each claim, the report's own words (verbatim), and where we interpret them.",
+    {"claim": "our claim", "words": "the report's words", "ours": "our interpretation"},
 )
 left_out = "\n".join(f"- {claim} Needs {need}." for claim, need in findings.untested(table).items())
 if left_out:
@@ -250,10 +257,10 @@ if (table[table["claim"] == findings.AGREE]["verdict"] == findings.FAILS).all():
 #
 # - The verdicts apply to these networks and photographs. The report used others, for which its claims may hold; the
 #   [replication](task-replication) tests its own numbers.
-# - The networks of the kept run share photographs, which pooling takes for independent. ScoreCAM explains fewer
+# - The networks of the evidence run share photographs, which pooling takes for independent. ScoreCAM explains fewer
 #   photographs than the other methods, since it needs a pass for each channel.
-# - The smallest effects that matter were set when a part of the kept run had been looked at; they decide only that an
-#   effect is too small, never that a claim holds.
+# - We set the smallest effects that matter after seeing a part of the evidence run. They can only show that an effect is
+#   too small, never that a claim holds.
 # - *Undecided* is not evidence of no difference. The number of photographs that would decide is itself estimated from the
 #   effect found.
 # - Holm's correction limits false positives but is conservative: each additional test reduces power. All tests over

@@ -228,7 +228,7 @@ figures.publish(
             for e, found in shown
         ],
         ["view", "LIME 1", "selection frequency"],
-        [f"{e.image}: {'stable' if found.stable else 'not stable'}" for e, found in shown],
+        [f"{e.image}: {'stable' if found.stable else 'unstable'}" for e, found in shown],
     ),
     "stability-gallery",
     f"The mask of the {num_features} superpixels that support the prediction most, and the selection frequency of "
@@ -244,7 +244,7 @@ figures.publish(
 # %% tags=["remove-input"]
 figures.publish_table(
     run,
-    table.assign(verdict=table["stable"].map({True: "stable", False: "not stable"})),
+    table.assign(verdict=table["stable"].map({True: "stable", False: "unstable"})),
     "stability-photographs",
     "Split-half stability of each explanation on the LIME page. Shared superpixels, IoU and rank correlation: between two halves, mean over splits. "
     f"Frequent: superpixels of the mask with a selection frequency of at least {MIN_FREQUENCY:.0%}. Samples needed: the first check at which `\"auto\"` "
@@ -305,52 +305,50 @@ if designs:
 # %% [markdown]
 # ## Error against the exact weights
 #
-# Variance says nothing of a bias. With few superpixels, LIME's weights for infinitely many samples can be computed:
-# we score all $2^d$ masks of about ten SLIC superpixels once (kept numbers, EfficientNet-Lite0), solve the weighted
-# regression exactly, and measure how far runs of LIME are from it. Two designs of the literature need a list of all masks:
-# *paired* draws complementary pairs of which none comes twice, *leverage* draws masks by their leverage in the
-# regression {cite}`musco2025`.
+# Low variance does not exclude bias. With few superpixels, LIME's weights for infinitely many samples can be computed:
+# we scored all $2^d$ masks of photographs with few SLIC superpixels once (stored results, EfficientNet-Lite0), solve the
+# weighted regression exactly, and measure the error of LIME's runs. Two published designs need a list of all masks:
+# *paired* draws distinct complementary pairs, *leverage* draws masks by their leverage in the regression
+# {cite}`musco2025`.
 
 # %% tags=["remove-input"]
 masks = dict(np.load(kept / "masks.npz"))
-errors = design_errors(masks, [*DESIGNS, *LISTED], [64, 128, 256, 512, 1000], seed=seed)
+counted = [64, 128, 256, 512, 1000]
+repeats, usual = 40, counted[-1]
+errors = design_errors(masks, [*DESIGNS, *LISTED], counted, runs=repeats, seed=seed)
 stops = stable_errors(masks, ["independent", "orthogonal"], seed=seed)
 needs = passes_for(errors)
 exact = {image: (exact_lime(scores), exact_shapley(scores)) for image, scores in masks.items()}
 like = np.mean([pd.Series(one).corr(pd.Series(other), method="spearman") for one, other in exact.values()])
 counts = [len(scores).bit_length() - 1 for scores in masks.values()]
-at = errors[errors["samples"] == 1000].groupby("design", sort=False)["error"].mean()
+at = errors[errors["samples"] == usual].groupby("design", sort=False)["error"].mean()
 stopped = stops.groupby("design", sort=False)[["samples", "error"]].mean()
 metrics |= {f"needs_{design}": value for design, value in needs.items()}
 metrics |= {f"error_{design}": value for design, value in at.items()} | {"truths": len(masks), "lime_shapley": like}
 run.save_table("truth-stops", stops)
 figures.publish(
     run,
-    stability_figures.truth_chart(errors, stops, 1000),
+    stability_figures.truth_chart(errors, stops, usual),
     "stability-truth",
     f"Root mean squared error of LIME's weights against the exact ones, relative to their size, by number of samples (mean over "
-    f"{len(masks)} photographs of {min(counts)} to {max(counts)} superpixels, 40 runs each). Broken line: 1000 independent samples. Large hollow "
+    f"{len(masks)} photographs of {min(counts)} to {max(counts)} superpixels, {repeats} runs each). Dashed: {usual} independent samples. Large hollow "
     'marks: where `"auto"` stops, for half of the superpixels in the mask.',
-    "Falling lines, one a design. Samples for the error of 1000 independent ones: " + "; ".join(f"{d} {n:.0f}" for d, n in needs.items()),
+    f"Falling lines, one a design. Samples for the error of {usual} independent ones: " + "; ".join(f"{d} {n:.0f}" for d, n in needs.items()),
     errors,
     raster=False,
 )
 usable = needs[list(DESIGNS)]
 display(
     Markdown(
-        f"1000 independent samples have an error of {at['independent']:.1%}. The same error takes "
+        f"{usual} independent samples have an error of {at['independent']:.1%}. The same error takes "
         + ", ".join(f"{needs[d]:.0f} {d}" for d in needs.index if d != "independent")
-        + f" samples. Of the designs for any number of superpixels, *{usable.idxmin()}* needs fewest. The advantage of *paired* is that "
-        "few masks are left to draw: with the 50 superpixels of a usual segmentation it equals *antithetic*. "
+        + f" samples. Of the designs for any number of superpixels, *{usable.idxmin()}* needs fewest: {usable.min() / usual:.0%}"
+        + (f" ({average[usable.idxmin()]:.0%} on {segmentation}'s superpixels, by the variance above)" if designs and usable.idxmin() in average else "")
+        + ". *Paired* gains because few masks are left to draw; with a usual segmentation it equals *antithetic*. "
+        "The report draws orthogonal samples by default; `design: independent` is lime's own sampling.\n\n"
         + "; ".join(f'`"auto"` with {d} samples stops after {row.samples:.0f} on average, with an error of {row.error:.1%}' for d, row in stopped.iterrows())
         + f". The exact LIME weights and the exact Shapley values have a mean rank correlation of {like:.2f}: even without sampling error they are two "
         "different quantities."
-        + (
-            f" That is {usable.min() / 1000:.0%}; on {segmentation}'s superpixels, by the variance above, it is {average[usable.idxmin()]:.0%}."
-            if designs and usable.idxmin() in average
-            else ""
-        )
-        + " The report draws orthogonal samples by default; `design: independent` is lime's way."
     )
 )
 
@@ -384,8 +382,8 @@ metrics |= {"cut_same": reseeded["same"], "cut_iou": reseeded["iou"], "cut_usual
 metrics |= {"other_cut_same": replaced["same"], "other_cut_iou": replaced["iou"]}
 display(
     Markdown(
-        f"LIME's superpixels do not depend on its seed: lime's own does not reach the segmentation, which always has seed {SEGMENT_SEED}. Another seed of "
-        f"quickshift changes the superpixels in {(~seeds['same']).sum()} of {len(seeds)} ImageNet photographs (kept numbers); in the table, the overlap is {reseeded['same']:.1%}, "
+        f"LIME's superpixels do not depend on its seed: lime does not pass its seed to the segmentation, which always has seed {SEGMENT_SEED}. Another seed of "
+        f"quickshift changes the superpixels in {(~seeds['same']).sum()} of {len(seeds)} ImageNet photographs (stored results); in the table, the overlap is {reseeded['same']:.1%}, "
         f"and the mask IoU {reseeded['iou']:.2f} against {reseeded['usual']:.2f} with the same segmentation."
         + f" With another algorithm ({other}, overlap {replaced['same']:.1%}), the mask IoU is {replaced['iou']:.2f}."
     )
@@ -400,7 +398,7 @@ if run.failures:
 # ## Limits
 #
 # - All results except the last table concern sampling alone, with a fixed segmentation.
-# - A stable mask is repeatable, but not necessarily faithful to the network: see {ref}`task-faithfulness`.
+# - A stable mask is repeatable, but not necessarily [faithful](task-faithfulness) to the network.
 # - The long runs cover few photographs; others may behave differently.
 
 # %% tags=["remove-cell"]

@@ -84,13 +84,14 @@ def rankings(table: pd.DataFrame) -> list[str]:
             lines.append(f"{said}: {len(part)} methods that both have are no ranking")
             continue
         tau = float(kendalltau(part["value"], part["ours"]).statistic)
+        rank = f"τ {number(tau)}" if tau == tau else "τ is undefined, since all of ours are equal,"
         names = [
             ", ".join(name_of(m) for m in part.sort_values(column)["method"])
             for column in ("value", "ours")
         ]
         lines.append(
-            f"{said}: Kendall's τ {number(tau)} over {len(part)} methods, from low to high "
-            f"{names[0]} as published, {names[1]} here"
+            f"{said}: Kendall's {rank} over {len(part)} methods. Published, from low to high: "
+            f"{names[0]}" + (f"; ours: {names[1]}" if tau == tau else "")
         )
     return lines
 

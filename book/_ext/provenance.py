@@ -95,7 +95,7 @@ def _ingredients(inputs: dict[str, Any]) -> str:
     if published := inputs.get("published"):
         found["The report's files"] = (
             f"github.com/{published['repository']}, commit `{published['commit'][:12]}` "
-            f"(read from: {published['source']})"
+            f"({'stored tables' if published['source'] == 'kept' else published['source']})"
         )
     if runs := inputs.get("runs"):
         found["Input runs"] = ", ".join(f"`{run}`" for run in runs)

@@ -183,7 +183,10 @@ class Gallery(SphinxDirective):
         gallery = told["gallery"]
         figure = nodes.figure("", classes=["gallery"])
         figure += nodes.paragraph("", told["alt"], classes=["visually-hidden"])
-        for label, cells in gallery["rows"]:
+        for place, (label, cells) in enumerate(gallery["rows"]):
+            if told.get("folded") and place == 1:
+                words = f"<details><summary>The other {len(gallery['rows']) - 1} rows</summary>"
+                figure += nodes.raw("", words, format="html")
             row = _div("gallery-row")
             for title, path, said in cells:
                 words = nodes.paragraph("", title)
@@ -195,6 +198,8 @@ class Gallery(SphinxDirective):
                 else:
                     row += _div("gallery-cell", nodes.paragraph("", said), words)
             figure += _div("", nodes.paragraph("", label, classes=["gallery-label"]), row)
+        if told.get("folded") and len(gallery["rows"]) > 1:
+            figure += nodes.raw("", "</details>", format="html")
         if gallery["key"] or gallery["scales"]:
             figure += nodes.raw("", _key_html(gallery), format="html")
         caption = f"{told['caption']} {told['links']}"

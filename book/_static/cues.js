@@ -21,7 +21,7 @@
 
   // On paper nothing can be unfolded.
   window.addEventListener("beforeprint", () => {
-    document.querySelectorAll(".xailib-table details").forEach((rows) => { rows.open = true; });
+    document.querySelectorAll("article details:not(.hide)").forEach((rows) => { rows.open = true; });
   });
 
   // The theme's button says which of its three states it has.

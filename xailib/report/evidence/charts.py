@@ -20,11 +20,10 @@ NETWORKS = {
 }
 # Of two pages that seem to contradict each other.
 RECONCILED = (
-    "**Agreement, twice.** That the published table does not show agreement ([replication]"
-    "(task-replication)) and that LIME and Grad-CAM do agree ([agreement](task-agreement)) are "
-    "answers to two questions: that table compares LIME with all pixels above zero, which measures "
-    "the area of LIME's mask; thresholded to one area, maps of one photograph agree more than "
-    "maps of different photographs do, if only moderately."
+    "**Two questions about agreement.** The published table does not show agreement: it compares "
+    "LIME with all pixels above zero, which measures the area of LIME's mask ([replication]"
+    "(task-replication)). Thresholded to equal area, maps of one photograph do agree more than "
+    "maps of different photographs, if only moderately ([agreement](task-agreement))."
 )
 _COLOURS = dict(zip(NETWORKS, PALETTE, strict=False))
 UNITS = ("task-dissect", "task-replication")  # pages whose tests count units
@@ -146,7 +145,7 @@ def power_lines(overview: pd.DataFrame) -> list[str]:
         if not needed < _TOO_MANY:
             said = f"no attainable number of {unit} would decide an effect this small"
         else:
-            said = f"about {needed:,.0f} {unit} would decide it (now {row['count']})"
+            said = f"about {needed:,.0f} {unit} would decide it ({row['count']} so far)"
         lines.append(f"{row['claim'].rstrip('.')} ({row['measure']}): {said}")
     return lines
 

@@ -81,6 +81,7 @@ def publish(
     *,
     raster: bool = True,
     tab: str = "",
+    folded: bool = False,
 ) -> None:
     """Save a figure with its data, and show it with its caption.
 
@@ -107,11 +108,13 @@ def publish(
         False for charts: lines stay sharp at any size.
     tab : str
         The site shows neighbouring figures with such a name as tabs.
+    folded : bool
+        The site folds all rows of a gallery but the first.
     """
     site: dict[str, Any] = {"name": name, "caption": caption, "alt": alt, "tab": tab}
     if isinstance(figure, Gallery):
         shown = _png(figure.figure, dpi=100).getvalue()
-        site["gallery"] = _cells(run, figure, name)
+        site |= {"gallery": _cells(run, figure, name), "folded": folded}
     else:
         shown = _png(figure, dpi=100).getvalue()
         kind = "webp" if raster else "svg"
