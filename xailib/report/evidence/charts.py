@@ -103,9 +103,10 @@ def forest_chart(verdicts: pd.DataFrame) -> Figure:
     tests = list(dict.fromkeys(zip(part["claim"], part["measure"], strict=True)))
     networks = [*dict.fromkeys(part[part["network"] != POOLED]["network"]), POOLED]
     with style():
-        figure = Figure(figsize=(7.6, 0.6 * len(tests) + 1))
+        figure = Figure(figsize=(4.9, 0.62 * len(tests) + 1))  # a phone shows all of it
         axis = figure.subplots()
         for row, (claim, measure) in enumerate(tests):
+            axis.text(-1.05, 0.37 - row, short(claim, measure), fontsize=7.5)
             own = part[(part["claim"] == claim) & (part["measure"] == measure)]
             top = own[["low", "high"]].abs().to_numpy().max() or 1
             for place, network in enumerate(networks):
@@ -120,21 +121,18 @@ def forest_chart(verdicts: pd.DataFrame) -> Figure:
             mark = "D" if network == POOLED else "o"
             axis.plot([], [], mark, c=_COLOURS.get(network, "black"), label=network_name(network))
         axis.axvline(0, color="0.4", lw=0.8)
-        axis.set(yticks=[-row for row in range(len(tests))], xlim=(-1.05, 1.05), xticks=[0])
-        axis.set_yticklabels([short(*test) for test in tests], fontsize=8)
+        axis.spines.left.set_visible(False)
+        axis.set(yticks=[], xlim=(-1.05, 1.05), ylim=(0.45 - len(tests), 0.75), xticks=[0])
         axis.set_xlabel("against the claim  ←  effect  →  for the claim")
         legend(figure, *axis.get_legend_handles_labels())
     return figure
 
 
 def short(claim: str, measure: str) -> str:
-    """Return a test in few words, for an axis."""
+    """Return a test in one line, for a chart."""
     if ": gain" in measure:
-        return f"Grad-CAM better than LIME,\n{measure.partition(':')[0]}"
-    words = claim.rstrip(".").replace("Counting opposing superpixels (LIME 2)", "LIME 2")
-    middle = len(words) // 2
-    cut = words.find(" ", middle)
-    return words[:cut] + "\n" + words[cut + 1 :] if len(words) > 34 else words
+        return f"Grad-CAM explains better than LIME: {measure.partition(':')[0]}"
+    return claim.rstrip(".").replace("Counting opposing superpixels (LIME 2)", "LIME 2")
 
 
 def power_lines(overview: pd.DataFrame) -> list[str]:
