@@ -62,10 +62,7 @@ class Prediction:
 
 
 class _Hash:
-    """The hash of a classifier's weights: as it was given, or if empty of what they are now.
-
-    ``dataclasses.replace`` gives the present one, unless ``sha256=""`` is said.
-    """
+    """The hash of a classifier's weights: as it was given, else of what they are now."""
 
     def __get__(self, classifier: "Classifier | None", owner: type) -> str:
         if classifier is None:
@@ -160,13 +157,7 @@ class Classifier:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Let the network run: in eval mode, at its precision, and what it raises is one line.
-
-        Raises
-        ------
-        InputError
-            For whatever a network may raise, but a lack of memory.
-        """
+        """Let the network run in eval mode, at its precision; what it raises becomes one line."""
         try:
             with layers.evaluation(self.module), self.computing():
                 yield
@@ -178,13 +169,7 @@ class Classifier:
             raise InputError(f"model: {self.name!r} fails: {first_line(error)}") from error
 
     def check_differentiable(self) -> None:
-        """Raise if gradients would be wrong: PyTorch passes through quantised layers by chance.
-
-        Raises
-        ------
-        InputError
-            Naming what needs no gradient.
-        """
+        """Raise if gradients would be wrong: PyTorch passes through quantised layers by chance."""
         if any("quantized" in type(part).__module__ for part in self.module.modules()):
             raise InputError(
                 f"model: {self.name!r} has quantised layers, which have no gradient; lime, "
@@ -219,8 +204,8 @@ class Classifier:
     ) -> forward.Scores:
         """Return the scores of many inputs by the fastest engine of this precision.
 
-        ``make(start, stop)`` builds a part of them, on `device`; see
-        `xailib.networks.forward.forward_batches` for the options and the errors.
+        ``make(start, stop)`` builds a part of them, on `device`; options and errors are those of
+        `xailib.networks.forward.forward_batches`.
         """
         with self.running():
             return forward.forward_batches(
@@ -230,13 +215,7 @@ class Classifier:
     def logits(
         self, pixels: UInt8[np.ndarray, "images height width 3"], batch_size: int | None = None
     ) -> Float32[np.ndarray, "images classes"]:
-        """Return the network's scores for views, `batch_size` at a time.
-
-        Raises
-        ------
-        InputError
-            If a score is not finite: its rank would mean nothing.
-        """
+        """Return the scores for views, `batch_size` at a time; raise if one is not finite."""
 
         def run(start: int, stop: int) -> Tensor:
             return self.module(self.input_tensor(pixels[start:stop])).float()
@@ -249,13 +228,7 @@ class Classifier:
         return found.numpy()
 
     def check_finite(self, scores: Float[Tensor, "..."]) -> None:
-        """Raise unless all scores are finite: the rank of others would mean nothing.
-
-        Raises
-        ------
-        InputError
-            Naming the network.
-        """
+        """Raise unless all scores are finite: the rank of others would mean nothing."""
         if not torch.isfinite(scores).all():
             raise InputError(f"model: {self.name!r} gives scores that are not finite")
 
@@ -285,13 +258,7 @@ class Classifier:
         return [self.prediction(i, probabilities[i]) for i in best]
 
     def target(self, photograph: Photograph, target: int | str | None = None) -> Prediction:
-        """Return the class to explain: the predicted one unless `target` names another.
-
-        Raises
-        ------
-        InputError
-            For an index out of range or an unknown name.
-        """
+        """Return the class to explain: the predicted one unless `target` names another."""
         if target is None:
             return self.predict(photograph, top=1)[0]
         index = self.class_index(target)
@@ -340,13 +307,7 @@ def _plain(name: str) -> str:
 
 
 def check_classifier(classifier: object) -> None:
-    """Raise unless this is a classifier.
-
-    Raises
-    ------
-    InputError
-        With what to do with a module.
-    """
+    """Raise unless this is a classifier, with what to do with a module."""
     if not isinstance(classifier, Classifier):
         kind = type(classifier).__name__
         raise InputError(

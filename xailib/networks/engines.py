@@ -103,8 +103,8 @@ def _compile(module: nn.Module, example: Tensor) -> Run:
 def _padded(run: Run, plain: nn.Module, size: int) -> Run:
     """Return a function for any batch from one that was compiled for batches of one size.
 
-    Smaller ones are filled up, since each other size would be compiled again. Where memory runs
-    out, the batches that follow go through the network as it is.
+    Smaller ones are filled up. Where memory runs out, later batches go through the network as it
+    is.
     """
     full = [True]
 
@@ -269,10 +269,9 @@ _caches: WeakKeyDictionary[nn.Module, _Cache] = WeakKeyDictionary()
 
 
 def cache_of(network: nn.Module) -> dict[Hashable, Any]:
-    """Return the cache of a network with its present weights.
+    """Return the cache of a network with its present weights; that of other weights is dropped.
 
-    What was cached for other weights is dropped. An entry must not refer to the network itself,
-    or neither would ever be freed.
+    An entry must not refer to the network itself, or neither would ever be freed.
     """
     stamp = stamp_of(network)
     cache = _caches.get(network)
@@ -292,9 +291,8 @@ def store(entries: dict[Hashable, Any], key: Hashable, entry: Any) -> None:
 def stamp_of(network: nn.Module) -> Stamp:
     """Return the address of each weight and how often it was written to.
 
-    It changes with every operation in place, ``load_state_dict`` and replaced weights, and
-    costs no look at the numbers. What is written through ``.data`` or from numpy it does not
-    see.
+    It costs no look at the numbers, and does not see what is written through ``.data`` or from
+    numpy.
     """
     return tuple(_place(tensor) for tensor in chain(network.parameters(), network.buffers()))
 

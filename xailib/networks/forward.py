@@ -195,8 +195,7 @@ def device_of(module: nn.Module) -> torch.device:
 def choose(work: Work, engine: str, precision: str) -> Engine:
     """Return the engine for images to come; see `forward_batches`.
 
-    What was compiled is cached as long as the network lives with the same weights, and checked
-    again at each use, so that whatever else has changed in between is noticed.
+    What was compiled is cached with the network's weights, and checked again at each use.
     """
     eager = Engine("eager", work.module)
     names = _worthwhile(work) if engine == "auto" else [engine]
@@ -323,12 +322,8 @@ def halving(
 ) -> Iterator[tuple[int, int, Result]]:
     """Yield ``(start, stop, run(start, stop))`` for `count` images, a batch at a time.
 
-    Where memory runs out, batches are halved, down to single images. ``counted``: by `run`.
-
-    Raises
-    ------
-    UnavailableError
-        If the memory does not do for a single image.
+    Where memory runs out, batches are halved, and if a single image does not fit,
+    `UnavailableError` is raised. ``counted``: `run` counts its passes itself.
     """
     start = 0
     while start < count:
@@ -362,13 +357,7 @@ def out_of_memory(error: Exception) -> bool:
 
 
 def check_precision(precision: str) -> str:
-    """Return the name of a precision.
-
-    Raises
-    ------
-    InputError
-        For an unknown name, with the near ones.
-    """
+    """Return the name of a precision, or raise with the near ones."""
     if precision not in TOLERANCES:
         raise unknown_name("precision", precision, PRECISIONS)
     return precision

@@ -29,13 +29,7 @@ class Trace:
 
 
 def get_layer(module: nn.Module, name: str) -> nn.Module:
-    """Return the layer with this `named_modules` name.
-
-    Raises
-    ------
-    InputError
-        For an unknown name, with the nearest ones.
-    """
+    """Return the layer with this `named_modules` name, or raise with the nearest ones."""
     layers = dict(module.named_modules())
     if not name or name not in layers:
         raise unknown_name("layer", name, [key for key in layers if key])
@@ -120,10 +114,9 @@ def trace(module: nn.Module, example: Tensor) -> list[Trace]:
 def spatial_layers(module: nn.Module, traces: Sequence[Trace], classes: int) -> list[Trace]:
     """Return the layers that output feature maps (batch, units, height, width), in order.
 
-    Left out are pools and dropouts, which only pass maps on, what comes before the first layer
-    that computes (an input's normalisation), layers that are used several times, maps of a single
-    pixel, and maps that already are the classes' scores: as many as classes, and no weights behind
-    them.
+    Left out are pools and dropouts, what comes before the first layer that computes (an input's
+    normalisation), layers used several times, maps of a single pixel, and maps that already are the
+    classes' scores: as many as classes, and no weights behind them.
     """
     layers = hookable(module)
     weighted = [bool(layers[t.name]._parameters) for t in traces]

@@ -36,20 +36,10 @@ def fitting_batch(
 ) -> int:
     """Return how many images a pass may hold: `most`, or fewer where memory is short.
 
-    A CPU's memory has to be looked at before: there, Linux ends a process that takes too much,
-    and no error is raised after which the batch could be halved.
-
-    Parameters
-    ----------
-    module : torch.nn.Module
-        Run once with the first image of `example`, without gradients.
-    example : (images, ...)
-        Its input, on its device.
-    most : int, optional
-        At least 1; by default what is `enough` for the device.
-    things, part
-        Where the memory of an image is cached, see `xailib.networks.engines.cache_of`, and of which
-        part of the network it is.
+    A CPU's memory has to be looked at before: Linux ends a process that takes too much. The module
+    is run once with the first image of `example`, without gradients; the memory of an image is
+    cached in `things` (`xailib.networks.engines.cache_of`), by the `part` of the network that it
+    is.
     """
     most = most or enough(example.device)
     free = free_memory(example.device)
@@ -68,9 +58,8 @@ def fitting_batch(
 def bytes_of_pass(module: nn.Module, image: Tensor) -> int:
     """Return the bytes that one image of a pass takes.
 
-    Of a GPU's memory that is the most that its allocator hands out. On a CPU it is the input
-    and all that a network's leaves return: more than is alive at any time without gradients,
-    since the leaves' results follow one another.
+    Of a GPU's memory that is the most that its allocator hands out. On a CPU it is the input and
+    all that a network's leaves return, more than is alive at any time without gradients.
     """
     if image.is_cuda:
         return _bytes_on_cuda(module, image)

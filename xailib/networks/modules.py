@@ -33,24 +33,13 @@ _HAND_ON = (
 
 @dataclass(frozen=True)
 class Scores:
-    """How a network's output becomes a row of scores.
+    """How a network's output becomes a row of scores."""
 
-    Attributes
-    ----------
-    place : tuple of str or int
-        Where in the output the tensor is: keys, attributes or numbers; empty for a tensor.
-    undo : {"", "log", "logit"}
-        What turns it into logits: the inverse of a softmax (up to a constant) or of sigmoids.
-    flat : bool
-        Whether it has other axes than images and classes.
-    sides : {0, 1, 2}
-        For a single output z, the classes' logits: 1 for (z/2, -z/2), 2 for (-z/2, z/2).
-    """
-
+    # where the tensor is in the output: keys, attributes or numbers; empty for a tensor
     place: tuple[str | int, ...] = ()
-    undo: str = ""
-    flat: bool = False
-    sides: int = 0
+    undo: str = ""  # "log" or "logit": the inverse of a softmax (up to a constant), of sigmoids
+    flat: bool = False  # whether it has other axes than images and classes
+    sides: int = 0  # of one output z, the two classes' logits: 1 for (z/2, -z/2), 2 for (-z/2, z/2)
 
     def of(self, output: Any) -> Tensor:
         """Return the scores, (batch, classes)."""
@@ -70,18 +59,10 @@ class Scores:
 class Adapted(nn.Module):
     """A module with what it lacks, whose parts have the names that they have in the module itself.
 
-    Parameters
-    ----------
-    inner : torch.nn.Module
-        Shares its parts, parameters and mode with this one.
-    scores : Scores or None
-        How its output is read; None: as it is.
-    contiguous : bool
-        Give it inputs in PyTorch's default memory format.
-    cast : bool
-        Compute with its weights in float32; they stay as they are.
-    eager : bool
-        Do not let ``torch.compile`` skip hooks.
+    It shares parts, parameters and mode with `inner`. ``scores`` says how the output is read (None:
+    as it is); ``contiguous`` gives inputs in PyTorch's default memory format; ``cast`` computes
+    with the weights in float32, which stay as they are; ``eager`` does not let ``torch.compile``
+    skip hooks.
     """
 
     def __init__(
@@ -147,24 +128,12 @@ def unwrapped(module: nn.Module) -> nn.Module:
 
 @dataclass(frozen=True)
 class Ready:
-    """A network that has been tried.
+    """A network that has been tried."""
 
-    Attributes
-    ----------
-    module : torch.nn.Module
-        From input to logits, (batch, classes).
-    class_names : tuple of str
-        Of its classes; of a single output, two.
-    outputs : str
-        What the output means, one of `OUTPUTS`, not ``"auto"``.
-    traces : list of Trace
-        The layers' outputs for one image.
-    """
-
-    module: nn.Module
-    class_names: tuple[str, ...]
-    outputs: str
-    traces: list[Trace]
+    module: nn.Module  # from input to logits, (batch, classes)
+    class_names: tuple[str, ...]  # of a single output, two
+    outputs: str  # one of `OUTPUTS`, not "auto"
+    traces: list[Trace]  # the layers' outputs for one image
 
 
 def made_ready(
@@ -176,23 +145,10 @@ def made_ready(
     *,
     live: bool,
 ) -> Ready:
-    """Try a network on two images, and return it with what it lacks.
+    """Try a network on two different images, on its device, and return it with what it lacks.
 
-    Parameters
-    ----------
-    name : str
-        For errors.
-    module : torch.nn.Module
-        On the device of the inputs.
-    class_names : tuple of str
-        One for each output; for a single output one (of the class that it supports) or two (of
-        the class that it opposes, and of that one).
-    inputs : (2, channels, height, width)
-        Two different images.
-    outputs : str
-        See `xailib.networks.classifier.load_classifier`.
-    live : bool
-        Whether the module is still the caller's: then its weights are left as they are.
+    A single output has one class name (of the class that it supports) or two (of the class that it
+    opposes, and of that one). The weights of a ``live`` module, the caller's, are left as they are.
 
     Raises
     ------

@@ -1,7 +1,6 @@
-"""The names that torchvision, timm and CLIP give to networks, without importing any of them.
+"""The names that torchvision, timm and CLIP give to networks, read from their source files.
 
-Importing them takes seconds; their source files, which say the same, are read in a moment. So
-a misspelt name is answered at once, and with the names of the versions that are installed.
+Importing them takes seconds; so a misspelt name is answered at once, and by what is installed.
 """
 
 import re

@@ -45,45 +45,19 @@ from xailib.versions import imports_of
 
 @dataclass(frozen=True)
 class Ingredients:
-    """A network with what is needed to use it.
+    """A network with what is needed to use it."""
 
-    Attributes
-    ----------
-    module : torch.nn.Module
-        Weights loaded.
-    preprocessing : Prepares
-        From photograph to input.
-    class_names : tuple of str
-        The output's names, in order.
-    weights : str
-        What the weights are called, for people.
-    sha256 : str
-        Hash of the weights' file, or of the values where there is no single file.
-    files : tuple of Path
-        What it was made from: the weights' file, a user's own code.
-    made : Classifier or None
-        What a user's own code returns, if it is that.
-    """
-
-    module: nn.Module
-    preprocessing: Prepares
-    class_names: tuple[str, ...]
-    weights: str
-    sha256: str
-    files: tuple[Path, ...] = ()
-    made: Any = None
+    module: nn.Module  # with its weights
+    preprocessing: Prepares  # from photograph to input
+    class_names: tuple[str, ...]  # the output's names, in order
+    weights: str  # what the weights are called, for people
+    sha256: str  # of the weights' file, or of the values where there is no single file
+    files: tuple[Path, ...] = ()  # what it was made from: the weights' file, a user's own code
+    made: Any = None  # the `Classifier` that a user's own code returns, if it is one
 
 
 def find(name: str, weights: str | Path | None, seed: int) -> Ingredients:
-    """Return the network called `name`; see `load_classifier` for the names.
-
-    Raises
-    ------
-    InputError
-        For an unknown name, or weights that do not fit the network.
-    UnavailableError
-        For weights that cannot be fetched from here.
-    """
+    """Return the network called `name`; names and errors are those of `load_classifier`."""
     if ".py:" in name:
         return _from_file(name, weights)
     if name.endswith(".py"):
@@ -107,21 +81,11 @@ def imagenet_classes() -> tuple[str, ...]:
 
 
 class Scene(NamedTuple):
-    """One output of the networks of Places365.
+    """One output of the networks of Places365."""
 
-    Attributes
-    ----------
-    name : str
-        As published, such as ``"stadium/soccer"``, with spaces between words.
-    setting : {"indoor", "outdoor"}
-        Where it is.
-    group : str
-        What it belongs to, such as ``"water"``; like `setting` assigned by hand for xailib.
-    """
-
-    name: str
-    setting: str
-    group: str
+    name: str  # as published, such as "stadium/soccer", with spaces between words
+    setting: str  # "indoor" or "outdoor"
+    group: str  # such as "water"; like `setting` assigned by hand for xailib
 
 
 @cache
@@ -267,13 +231,7 @@ def _from_file(name: str, weights: str | Path | None) -> Ingredients:
 
 
 def check_names(who: str, class_names: Any) -> tuple[str, ...]:
-    """Return the names of classes.
-
-    Raises
-    ------
-    InputError
-        Unless they are texts in a row.
-    """
+    """Return the names of classes; raise unless they are texts in a row."""
     texts = isinstance(class_names, Sequence) and not isinstance(class_names, str)
     if not texts or not class_names or not all(isinstance(one, str) for one in class_names):
         given = "" if texts and class_names else f", not {class_names!r:.40}"
@@ -282,13 +240,7 @@ def check_names(who: str, class_names: Any) -> tuple[str, ...]:
 
 
 def preprocessing_named(network: str, weights: str) -> Preprocessing:
-    """Return the preprocessing of a set of torchvision's weights.
-
-    Raises
-    ------
-    InputError
-        For an unknown name, or a network of which torchvision has no weights.
-    """
+    """Return the preprocessing of a set of torchvision's weights, or raise for an unknown name."""
     if network not in _torchvision_names():
         raise InputError(f"preprocessing: {network!r} has no torchvision weights; give a transform")
     members = torchvision.models.get_model_weights(network).__members__
