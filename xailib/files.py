@@ -31,11 +31,6 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
     """Open a file for writing that takes its name only when all of it is on the disk.
 
     If the block fails, or the machine does, `path` is as it was before.
-
-    Raises
-    ------
-    StorageError
-        If the disk is full, or may not be written to.
     """
     with storage(path), _whole(path) as file:
         yield file
@@ -108,23 +103,9 @@ def _umask() -> int:
 def lock_folder(folder: Path, name: str, *, patience: float = SOON) -> FileLock:
     """Return a lock on a folder, held until it is released or the process ends.
 
-    Within one process it may be taken again, as a cell of a notebook is run again.
-
-    Parameters
-    ----------
-    folder : Path
-        Made if it is not there.
-    name : str
-        Of the lock file.
-    patience : float
-        How many seconds to wait while another process holds it; -1 for as long as it takes.
-
-    Raises
-    ------
-    InputError
-        If another process still holds it then.
-    StorageError
-        If the folder cannot be written to.
+    Within one process it may be taken again, as a cell of a notebook is run again. If another
+    process still holds it after `patience` seconds (-1: as long as it takes), `InputError` is
+    raised.
     """
     path = folder / name
     with storage(path):
@@ -142,13 +123,7 @@ def lock_folder(folder: Path, name: str, *, patience: float = SOON) -> FileLock:
 
 @contextlib.contextmanager
 def alone(file: Path) -> Iterator[None]:
-    """Let one at a time, of all processes and threads, fetch a file; the others wait.
-
-    Raises
-    ------
-    StorageError
-        If its folder cannot be written to.
-    """
+    """Let one at a time, of all processes and threads, fetch a file; the others wait."""
     path = file.with_name(f".{file.name}.lock")
     with storage(path):
         path.parent.mkdir(parents=True, exist_ok=True)

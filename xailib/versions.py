@@ -23,13 +23,7 @@ _DATA = frozenset({".csv", ".json", ".tsv", ".txt"})
 
 
 def source_hash(roots: Iterable[str] = (PACKAGE,)) -> str:
-    """Return the SHA-256 of all of xailib's files that roots depend on.
-
-    Parameters
-    ----------
-    roots : iterable of str
-        Modules or rooms; the default is the whole package. Names outside xailib are ignored.
-    """
+    """Return the SHA-256 of all of xailib's files that modules or rooms depend on."""
     digest = hashlib.sha256()
     for file in sorted(source_files(roots)):
         digest.update(f"{file.relative_to(_ROOT)}\0{_read(file, *_stamp(file))[0]}".encode())

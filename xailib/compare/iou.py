@@ -34,19 +34,9 @@ def iou(a: Bool[np.ndarray, "height width"], b: Bool[np.ndarray, "height2 width2
 
 
 def check_comparable(a: Explanation, b: Explanation, allow: Collection[str] = frozenset()) -> None:
-    """Raise unless two explanations are of the same photograph, network and target.
+    """Raise, naming what differs, unless two explanations are of one image, network and target.
 
-    Parameters
-    ----------
-    a, b : Explanation
-        What is to be compared.
-    allow : collection of {"classifier", "target"}
-        What may differ after all.
-
-    Raises
-    ------
-    InputError
-        Naming what differs.
+    `allow` says which of ``"classifier"`` and ``"target"`` may differ after all.
     """
     for name in allow:
         if name not in ("classifier", "target"):

@@ -12,13 +12,7 @@ Mask = Bool[np.ndarray, "height width"]
 
 
 def lime_superpixels(explanation: Explanation) -> Superpixels:
-    """Return LIME's linear model.
-
-    Raises
-    ------
-    InputError
-        If the explanation is another method's.
-    """
+    """Return LIME's linear model, or raise for another method's explanation."""
     if explanation.superpixels is None:
         raise InputError(f"explanation: {explanation.method} has no superpixels; LIME has")
     return explanation.superpixels

@@ -28,22 +28,8 @@ from xailib.networks.memory import enough
 def networks_of(parameters: Mapping[str, Any]) -> dict[str, tuple[Classifier, list[str]]]:
     """Load the networks that a notebook's parameters ask to dissect, each with its layers.
 
-    Parameters
-    ----------
-    parameters : mapping
-        ``model``, ``weights``, ``layers``, ``compare``, ``compare_weights``, ``compare_layers``,
-        ``control``, ``seed`` and ``device``, as in the notebook; other names do not matter.
-
-    Returns
-    -------
-    dict
-        By what tables call them: the network, then the one to compare it with if there is one,
-        then, as the control, the first with random weights.
-
-    Raises
-    ------
-    InputError, UnavailableError
-        For a network, weights or a layer that cannot be used.
+    By what tables call them: the network, then the one to compare it with if there is one, then, as
+    the control, the first with random weights.
     """
     model, device, seed = (parameters[name] for name in ("model", "device", "seed"))
     first = load_classifier(model, parameters["weights"] or None, device, seed)

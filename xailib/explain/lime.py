@@ -79,11 +79,6 @@ def segmentation(name: str, seed: int = SEGMENT_SEED) -> Segment:
     ``"quickshift"`` has lime's settings, and its seed; ``"slic"`` and ``"felzenszwalb"`` have
     nothing random. For views under 224 pixels (CIFAR's 32) the settings are scaled with them:
     lime's own leave one or two superpixels.
-
-    Raises
-    ------
-    InputError
-        For another name.
     """
     if name not in _SEGMENTATIONS:
         raise unknown_name("segmentation", name, _SEGMENTATIONS)
@@ -102,20 +97,16 @@ class LimeOptions(TypedDict, total=False):
         mask is stable, see `xailib.explain.stability`, the score turns out to be constant, or
         `max_samples` are drawn; which of the three is the explanation's parameter ``stopped``:
         ``"stable"``, ``"no signal"`` or ``"max_samples"``.
-    max_samples : int
-        The cap of ``"auto"``.
-    num_features : int
-        Superpixels in the mask that ``"auto"`` makes stable.
+    max_samples, num_features : int
+        For ``"auto"``: its cap, and superpixels in the mask that it makes stable.
     design : str
         How samples are drawn, see `xailib.explain.sampling`; ``"independent"`` is lime's way.
     segments : str
         See `segmentation`.
     hide_color : int or None
         The gray level, 0 to 255, of hidden superpixels; None for each superpixel's mean colour.
-    seed : int
-        Of the samples.
-    segment_seed : int
-        Of quickshift; by default that of lime, whose superpixels do not depend on its own seed.
+    seed, segment_seed : int
+        Of the samples; of quickshift, by default that of lime, which its own seed does not change.
     batch_size : int, optional
         Images a forward pass; by default as many as bring something and fit.
     engine : str
@@ -229,19 +220,8 @@ class _Started:
 class Lime:
     """LIME of some targets with some options, for any number of images (`xailib.explain.stream`).
 
-    Parameters
-    ----------
-    classifier
-        What is explained.
-    targets : sequence of int, str or None
-        Classes; None is the predicted one. They share their samples.
-    **options
-        See `LimeOptions`.
-
-    Raises
-    ------
-    InputError
-        For an unknown target or a parameter out of range.
+    Options and errors are those of `explain_lime`. ``targets`` are classes, None is the predicted
+    one; they share their samples.
     """
 
     method = "lime"

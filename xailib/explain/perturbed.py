@@ -49,11 +49,7 @@ class Perturbed:
 
     Where normalising works pixel by pixel it is done once for each image and once for what hidden
     superpixels show, then pixels are only chosen; else each perturbed image is normalised.
-
-    Attributes
-    ----------
-    whole : (images, channels, height, width) tensor
-        The images as the network's input.
+    ``whole`` are the images as the network's input.
     """
 
     def __init__(
@@ -92,27 +88,13 @@ class Perturbed:
 
 @dataclass(frozen=True)
 class Draw:
-    """Samples of several images, as many of each, on the device.
+    """Samples of several images, as many of each, on the device."""
 
-    Attributes
-    ----------
-    which : tuple of int
-        The images.
-    rows : sequence of (samples, superpixels) int arrays
-        Which superpixels each image's samples show.
-    shown : (distinct, superpixels) bool tensor
-        The different ones of all images.
-    owner : (distinct,) int tensor
-        Whose they are: places among all images.
-    place : (images, samples) int tensor
-        Where each sample is among the different ones.
-    """
-
-    which: tuple[int, ...]
-    rows: Sequence[AnyRows]
-    shown: Bool[Tensor, "distinct superpixels"]
-    owner: Int[Tensor, " distinct"]
-    place: Int[Tensor, "images samples"]
+    which: tuple[int, ...]  # the images
+    rows: Sequence[AnyRows]  # which superpixels each image's samples show
+    shown: Bool[Tensor, "distinct superpixels"]  # the different ones of all images
+    owner: Int[Tensor, " distinct"]  # whose they are: places among all images
+    place: Int[Tensor, "images samples"]  # where each sample is among the different ones
 
     @classmethod
     def of(

@@ -20,9 +20,8 @@ def record(
 ) -> Explanation:
     """Return the explanation of one prediction; ``found`` is what the method itself gives.
 
-    That is ``saliency`` and ``raw``, and where they apply ``signed``, ``seed``, ``parameters``,
-    ``superpixels`` and ``no_signal``: see `Explanation`. A method that does not look itself whether
-    it says anything is only asked whether its map is constant.
+    See `Explanation`. A method that does not look itself whether it says anything is only asked
+    whether its map is constant.
     """
     if "no_signal" not in found:
         found["no_signal"] = no_signal(found["raw"], signed=True)

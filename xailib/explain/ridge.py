@@ -18,21 +18,12 @@ WIDTH = 0.25  # of lime's kernel
 
 @dataclass(frozen=True)
 class Fits:
-    """The linear models of several images and targets.
+    """The linear models of several images and targets."""
 
-    Attributes
-    ----------
-    weights : (images, targets, superpixels) float64
-        Zero for the superpixels that an image does not have.
-    intercept : (images, targets) float64
-        The prediction with all superpixels hidden.
-    fit : (images, targets) float64
-        R squared, weighted.
-    """
-
+    # zero for superpixels that an image has not
     weights: Float64[Tensor, "images targets superpixels"]
-    intercept: Float64[Tensor, "images targets"]
-    fit: Float64[Tensor, "images targets"]
+    intercept: Float64[Tensor, "images targets"]  # the prediction with all superpixels hidden
+    fit: Float64[Tensor, "images targets"]  # R squared, weighted
 
 
 def closeness(
@@ -40,8 +31,7 @@ def closeness(
 ) -> Float64[Tensor, "images samples"]:
     """Return lime's weight of each sample by its cosine distance to the whole image.
 
-    `superpixels` says how many of the columns are an image's own; in the others no sample shows
-    anything.
+    `superpixels`: how many of the columns are an image's own; in the others nothing is shown.
     """
     share = shown.sum(-1, dtype=torch.float64) / superpixels[:, None]
     return torch.exp(-((1 - share.sqrt()) ** 2) / WIDTH**2).sqrt()

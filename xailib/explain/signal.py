@@ -1,7 +1,6 @@
 """Does an explanation say anything? One check of every map, before it is scaled.
 
-Scaling makes each map as bright as any other, also one made of rounding errors. What says nothing
-about its target is drawn without colour, said in words, and left out of means and counts.
+Scaling makes each map as bright as any other, also one made of rounding errors.
 """
 
 from types import MappingProxyType
@@ -46,20 +45,13 @@ def no_signal(
     Parameters
     ----------
     raw : (rows, columns) float
-        The map, unscaled.
-    signed : bool
-        Whether negative values count; else they are clipped.
-    moved : float
-        By how much the target's score differs between what the method compares.
-    exact_to : float
-        What the score is exact to, in the same unit.
-    terms : float
-        The largest sum of absolute values that a value of the map is the sum of: its rounding
-        errors are relative to these.
-    relative : float
-        What numbers are exact to, see `rounding`.
-    what : {"score", "gradient"}
-        What `moved` was found by.
+        The map, unscaled; negative values count where it is `signed`, else they are clipped.
+    moved, exact_to : float
+        By how much the target's score differs between what the method compares, found by `what`
+        ("score" or "gradient"), and what the score is exact to, in the same unit.
+    terms, relative : float
+        The largest sum of absolute values that a value of the map is the sum of, and what numbers
+        are exact to relative to it, see `rounding`.
     """
     if moved <= exact_to:
         exactly = moved == 0

@@ -50,15 +50,9 @@ class Seen:
 
 @runtime_checkable
 class Explainer(Protocol):
-    """A method with its options, in the steps that a stream takes one ahead of the other.
+    """A method with its options, in the steps that a stream takes one ahead of the other."""
 
-    Attributes
-    ----------
-    method : str
-        As in `Explanation`.
-    """
-
-    method: str
+    method: str  # as in `Explanation`
 
     def prepare(self, seen: Seen) -> Any:
         """Do what one image needs on the host; on any thread."""
@@ -112,16 +106,8 @@ def stream(
 ) -> Iterator[Item]:
     """Explain images by several methods, in their order; a failure takes its image's place.
 
-    Parameters
-    ----------
-    classifier
-        That of the explainers.
-    images : iterable
-        Taken one at a time, a few ahead of the device.
-    explainers
-        The methods.
-    group : int, optional
-        Images that are explained at once; by default `GROUP` on a GPU, and 1 elsewhere.
+    Images are taken one at a time, a few ahead of the device; ``group`` are explained at once, by
+    default `GROUP` on a GPU, and 1 elsewhere.
     """
     cuda = classifier.device.type == "cuda"
     size = group or (GROUP if cuda else 1)

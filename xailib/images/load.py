@@ -78,13 +78,7 @@ class Stored:
     sha256: str
 
     def read(self) -> Photograph:
-        """Return the photograph.
-
-        Raises
-        ------
-        InputError
-            If the file has changed or gone.
-        """
+        """Return the photograph; raise if the file has changed or gone."""
         found = _opened(self.place)
         if found.sha256 != self.sha256:
             raise InputError(f"images: {self.place.source!r} changed while in use; load it again")
@@ -179,10 +173,7 @@ def load_images(source: str | Path | Iterable[str | Path]) -> ImageSet:
 
 
 def none_usable(reasons: Sequence[str], name: str = "images") -> InputError:
-    """Return the error for photographs none of which can be used: the first reason.
-
-    ``name`` is the parameter that named them.
-    """
+    """Return the error of the parameter `name` if no photograph can be used: the first reason."""
     others = f" (and {len(reasons) - 1} more failed)" if len(reasons) > 1 else ""
     return InputError(f"{name}: {reasons[0].removeprefix('images: ')}{others}")
 
@@ -201,13 +192,7 @@ def iter_images(source: str | Path | Iterable[str | Path]) -> Iterator[Photograp
 
 
 def find_images(source: str | Path | Iterable[str | Path]) -> Iterator[Place | Failure]:
-    """Yield the files that `load_images` would read, and the names that match none.
-
-    Raises
-    ------
-    InputError
-        If `source` is an empty list.
-    """
+    """Yield the files that `load_images` would read, and the names that match none."""
     names = [source] if isinstance(source, str | Path) else list(source)
     if not names:
         raise InputError("images: the list is empty; name at least one photograph")
@@ -326,13 +311,7 @@ def _pixels(values: Shaped[np.ndarray, "..."]) -> UInt8[np.ndarray, "height widt
 
 
 def places_of(name: object) -> list[Place]:
-    """Return the files that one name matches.
-
-    Raises
-    ------
-    InputError
-        If it matches none.
-    """
+    """Return the files that one name matches; raise if it matches none."""
     if not isinstance(name, str | Path) or not str(name):
         raise InputError(f"images: {name!r} is no name, file or folder")
     known = packaged()

@@ -173,15 +173,9 @@ def load_probe(
 
 
 def probe_of(photographs: Iterable[tuple[str, str]], crops: int = 0, seed: int = 0) -> ProbeSet:
-    """Make the part of a probe set that some listed photographs give; it may be empty.
+    """Make the part of a probe set that photographs, each an id and a name, give; it may be empty.
 
-    Parameters
-    ----------
-    photographs : iterable of (id, name)
-        What `xailib.images.load.load_images` reads as one photograph, and the id it gets.
-    crops, seed
-        As for `load_probe`, which gives the same images. Of what a folder's name would say
-        here nothing is known.
+    `load_probe` gives the same images, but for what a folder's name would say.
     """
     images: list[ProbeImage] = []
     failures: list[Failure] = []

@@ -33,24 +33,13 @@ _FAR = 1e7  # how far below everything else grad-cam sets a channel that has neg
 
 @dataclass(frozen=True)
 class Ablation:
-    """The weights of a layer's channels, and how they were found.
+    """The weights of a layer's channels, and how they were found."""
 
-    Attributes
-    ----------
-    weights : (channels,) or (targets, channels) float
-        What the target loses without the channel, as a share of `level`.
-    level : () or (targets,) float
-        The target's score, absolute.
-    how : {"closed form", "tail", "whole network"}
-        What had to be computed for each channel.
-    engine : str
-        By which the passes were made; ``"eager"`` where none was needed.
-    """
-
+    # what the target loses without the channel, as a share of `level`
     weights: Float[Tensor, "*targets channels"]
-    level: Float[Tensor, "*targets"]
-    how: str
-    engine: str
+    level: Float[Tensor, "*targets"]  # the target's score, absolute
+    how: str  # what is computed for each channel: "closed form", "tail" or "whole network"
+    engine: str  # of the passes; "eager" where none was needed
 
 
 def ablation_weights(
@@ -68,8 +57,7 @@ def ablation_weights(
     Parameters
     ----------
     tail : Tail
-        Of the network behind the layer, for the explained image. The network must be in
-        eval mode.
+        Of the network behind the layer, for the explained image, in eval mode.
     layout : Layout
         Where the layer's channels are.
     target : int or tensor of int
@@ -88,11 +76,6 @@ def ablation_weights(
         logit, which other classes' logits do not change.
     precision, **options
         See `xailib.networks.forward.forward_batches`.
-
-    Raises
-    ------
-    InputError
-        For an unknown rule.
     """
     if rule not in RULES:
         raise unknown_name("rule", rule, RULES)
@@ -149,10 +132,7 @@ def _replacing(
 
 
 def shortcut(network: nn.Module, layer: str, precision: str, size: tuple[int, ...]) -> str:
-    """Return the shortcut that has been found right for a layer and inputs of a size, or ``""``.
-
-    Only where the tail is the same function for every image of this size.
-    """
+    """Return the shortcut found right for a layer and inputs of a size, or ``""``."""
     found: str = _shortcuts(network).get((layer, precision, *size), "")
     return found
 
@@ -163,29 +143,14 @@ def _shortcuts(network: nn.Module) -> dict:
 
 @dataclass(frozen=True)
 class Closed:
-    """What the closed form gives for several images.
+    """What the closed form gives for several images."""
 
-    Attributes
-    ----------
-    logits : (images, classes) float32
-        Of the whole images.
-    targets : (images, targets) int
-        The explained classes.
-    maps : (images, channels, rows, columns)
-        The layer's.
-    weights : (images, targets, channels) float
-    level : (images, targets) float
-        As those of `Ablation`.
-    agree : (images,) bool
-        Whether the numbers of the pass are those of the closed form.
-    """
-
-    logits: Float[Tensor, "images classes"]
-    targets: Int[Tensor, "images targets"]
-    maps: Float[Tensor, "images channels rows columns"]
-    weights: Float[Tensor, "images targets channels"]
+    logits: Float[Tensor, "images classes"]  # of the whole images
+    targets: Int[Tensor, "images targets"]  # the explained classes
+    maps: Float[Tensor, "images channels rows columns"]  # the layer's
+    weights: Float[Tensor, "images targets channels"]  # as those of `Ablation`, as `level`
     level: Float[Tensor, "images targets"]
-    agree: Bool[Tensor, " images"]
+    agree: Bool[Tensor, " images"]  # whether the pass's numbers are the closed form's
 
 
 def closed_weights(
@@ -197,7 +162,7 @@ def closed_weights(
     rule: str,
     batch_size: int | None,
 ) -> Closed:
-    """Return `ablation_weights` of several images by the closed form, which must be `shortcut`.
+    """Return `ablation_weights` of several images by the closed form, which must be the `shortcut`.
 
     One pass of all images. ``layout_of`` finds the layout from the layer's output, ``targets_of``
     the targets from the scores. Nothing waits for the device.

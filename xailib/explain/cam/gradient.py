@@ -37,24 +37,14 @@ GRADIENT_METHODS = MappingProxyType(
 
 @dataclass
 class LayerPass:
-    """What a pass gave: a layer's output for some images, and the network's scores.
+    """What a pass gave: a layer's output for some images, and the network's scores."""
 
-    Attributes
-    ----------
-    output : (images, ...) tensor
-        The layer's.
-    logits : (images, classes) float32 tensor
-        The network's, from which gradients lead back to `output`.
-    """
-
-    output: Tensor = field(default_factory=lambda: torch.empty(0))
+    output: Tensor = field(default_factory=lambda: torch.empty(0))  # (images, ...)
+    # (images, classes), from which gradients lead back to `output`
     logits: Tensor = field(default_factory=lambda: torch.empty(0))
 
     def gradient(self, targets: Int[Tensor, " images"]) -> Tensor | None:
-        """Return the gradient of each image's target with respect to the layer's output.
-
-        None where there is none. May be called several times.
-        """
+        """Return the gradients of the images' targets at the layer's output; None without any."""
         if not self.logits.requires_grad:
             return None
         with torch.enable_grad():
@@ -70,13 +60,7 @@ def layer_pass(
     *,
     gradients: bool = True,
 ) -> LayerPass:
-    """Send images through a network, of which only what lies behind a layer is recorded.
-
-    Raises
-    ------
-    InputError
-        For a layer that does not output one tensor, once.
-    """
+    """Send images through a network, recording what lies behind a layer of one tensor."""
     if gradients:
         classifier.check_differentiable()
     found = _passed(classifier, layer, inputs, torch.no_grad() if gradients else None)
@@ -146,13 +130,7 @@ def guided_backprop(
 def guided_backprops(
     classifier: Classifier, photographs: Iterable[Any], target: int | str | None = None
 ) -> Iterator[Float32[np.ndarray, "height width channels"]]:
-    """Yield `guided_backprop` of many photographs; on a GPU several are computed at once.
-
-    Raises
-    ------
-    InputError
-        As for one.
-    """
+    """Yield `guided_backprop` of many photographs; on a GPU several are computed at once."""
     check_classifier(classifier)
     classifier.check_differentiable()
     index = None if target is None else classifier.class_index(target)

@@ -14,21 +14,11 @@ from xailib.networks.layers import hookable
 
 @dataclass(frozen=True)
 class Layout:
-    """How to read feature maps from a layer's output.
+    """How to read feature maps from a layer's output."""
 
-    Attributes
-    ----------
-    axis : int
-        The axis of the channels: 1, or the last.
-    grid : (rows, columns)
-        The size of a map.
-    prefix : int
-        Tokens in front of the grid, such as ViT's class token.
-    """
-
-    axis: int
-    grid: tuple[int, int]
-    prefix: int = 0
+    axis: int  # of the channels: 1, or the last
+    grid: tuple[int, int]  # (rows, columns) of a map
+    prefix: int = 0  # tokens in front of the grid, such as ViT's class token
 
     def maps(self, output: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch channels h w"]:
         """Return the output as feature maps."""
@@ -40,25 +30,11 @@ class Layout:
 
 
 def layout_of(shape: tuple[int, ...], size: Sequence[int], layer: str) -> Layout:
-    """Return the layout of a layer's output, from its shape and the image's size.
+    """Return the layout of a layer's output, from its shape, batch first, and the image's size.
 
     The grid has the image's proportions. That separates channels first from channels last (Swin),
     and how many tokens stand before the grid (none, ViT's class token, DeiT's two, up to four
-    registers more).
-
-    Parameters
-    ----------
-    shape : tuple of int
-        Of the output, batch first.
-    size : (height, width)
-        Of the network's input, pixels.
-    layer : str
-        Its name, for the error.
-
-    Raises
-    ------
-    InputError
-        If there is no grid in it.
+    registers more). Without a grid, `InputError` names the layer.
     """
     if len(shape) == 4:
         if _alike(shape[2:], size):  # also where both fit: maps come first in nearly all networks

@@ -165,17 +165,8 @@ class _Started:
 class Cam:
     """One CAM with its options, for any number of images (`xailib.explain.stream`).
 
-    Parameters
-    ----------
-    classifier, method, **options
-        See `explain_cam`.
-    targets : sequence of int, str or None
-        Classes; None is the predicted one. They share what passes they can.
-
-    Raises
-    ------
-    InputError
-        As `explain_cam`, before any pass.
+    Arguments and errors are those of `explain_cam`. ``targets`` are classes, None is the predicted
+    one; they share what passes they can.
     """
 
     def __init__(

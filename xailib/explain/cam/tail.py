@@ -1,8 +1,7 @@
 """A network's tail: what it computes behind one layer, for other outputs of that layer.
 
-Nothing is said about how the network is put together. One pass records what every part output
-before the layer did; in the replay these parts answer at once with that recorded output, the
-layer answers with the given output, and all behind it is computed.
+One pass records what every part output before the layer did; in the replay these parts answer at
+once with that, the layer answers with the given output, and all behind it is computed.
 """
 
 from collections import defaultdict
@@ -34,16 +33,7 @@ class _Call:
 class Tail(nn.Module):
     """The tail behind a layer, as a module from the layer's output to the network's.
 
-    Attributes
-    ----------
-    layer : str
-        Its name.
-    output : (1, ...) tensor
-        The layer's output for the recorded image.
-    logits : (1, classes) tensor
-        The network's output for it.
-    image : (1, ...) tensor
-        The recorded image, as the network's input.
+    Of the recorded `image`, (1, ...), it holds the layer's `output` and the network's `logits`.
     """
 
     def __init__(self, network: nn.Module, layer: str, image: Batch) -> None:
@@ -189,13 +179,7 @@ def _record(
 
 
 def once(layer: str, output: object, again: bool) -> Tensor:
-    """Return a layer's output if it is a tensor, and the layer is not computed `again`.
-
-    Raises
-    ------
-    InputError
-        Otherwise.
-    """
+    """Return a layer's output; raise unless it is a tensor, not computed `again`."""
     if again or not isinstance(output, Tensor):
         what = "is computed twice" if again else f"outputs a {type(output).__name__}"
         raise InputError(f"layer: {layer!r} {what}; name a layer with one tensor")
