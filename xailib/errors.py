@@ -59,6 +59,18 @@ def unknown_name(argument: str, given: object, allowed: Iterable[str]) -> InputE
     return InputError(f"{argument}: unknown name {given!r}; {hint}")
 
 
+def check_name(argument: str, given: object, allowed: Iterable[str]) -> None:
+    """Raise `unknown_name` unless a name is among `allowed`."""
+    if given not in (allowed := list(allowed)):
+        raise unknown_name(argument, given, allowed)
+
+
+def check_least(argument: str, given: float | None, least: int = 1) -> None:
+    """Raise for a number below the least that is allowed; None is none."""
+    if given is not None and given < least:
+        raise InputError(f"{argument}: {given} is not at least {least}")
+
+
 def alone(error: XailibError) -> XailibError:
     """Return an error to be stored: without the frames that it went through, which hold tensors."""
     error.__traceback__ = error.__cause__ = error.__context__ = None

@@ -11,6 +11,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Collection, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO
 
@@ -92,6 +93,13 @@ def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file as ``sha256sum`` prints it."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def package_folder(module: str) -> Path | None:
+    """Return the folder of an installed package, which is not imported; None without it."""
+    spec = find_spec(module)
+    found = spec.submodule_search_locations if spec else None
+    return Path(found[0]) if found else None
 
 
 def _umask() -> int:

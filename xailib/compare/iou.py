@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float32
 
 from xailib.compare.chance import chance_iou
 from xailib.compare.masks import area_mask, lime_mask, value_mask
-from xailib.errors import InputError, unknown_name
+from xailib.errors import InputError, check_name
 from xailib.explain.explanation import Explanation
 from xailib.images.frames import change_frame
 
@@ -39,8 +39,7 @@ def check_comparable(a: Explanation, b: Explanation, allow: Collection[str] = fr
     `allow` says which of ``"classifier"`` and ``"target"`` may differ after all.
     """
     for name in allow:
-        if name not in ("classifier", "target"):
-            raise unknown_name("allow", name, ("classifier", "target"))
+        check_name("allow", name, ("classifier", "target"))
     if a.image_sha256 != b.image_sha256:
         raise InputError(f"explanations: of different photographs, {a.image!r} and {b.image!r}")
     if a.classifier != b.classifier and "classifier" not in allow:

@@ -21,7 +21,7 @@ from jaxtyping import Bool, Float, Float32, Float64, Int64
 from scipy import stats
 from torch import Tensor
 
-from xailib.errors import InputError, unknown_name
+from xailib.errors import InputError, check_name
 
 TOP = 0.05  # share of the images on which a unit counts as active, for F1 and IoU
 LEVEL = 0.05  # of the adjusted p
@@ -56,8 +56,7 @@ def score_all(
     InputError
         For an unknown score, tables that do not fit, or activations that are not finite.
     """
-    if score not in SCORES:
-        raise unknown_name("score", score, SCORES)
+    check_name("score", score, SCORES)
     activations, masks = np.asarray(activations), np.asarray(masks, bool)
     if activations.ndim != 2 or masks.ndim != 2 or len(activations) != masks.shape[1]:
         raise InputError(

@@ -18,7 +18,7 @@ from xailib.dissect.evidence import as_tensor, product
 from xailib.dissect.kinds import alive
 from xailib.dissect.similarity import MEASURES, check_top_k, constant, extremes, top_images
 from xailib.encoders.load import Encoder
-from xailib.errors import InputError, unknown_name
+from xailib.errors import InputError, check_name, unknown_name
 from xailib.networks.forward import double
 
 _PUBLISHED = ["layer", "unit", "description", "similarity"]
@@ -154,13 +154,11 @@ def saturated(labels: pd.DataFrame) -> pd.Series:
 
 def check_measure(measure: str, probe: int, **parameters: Any) -> None:
     """Raise for what `label_units` would refuse of so many probe images, before any is shown."""
-    if measure not in MEASURES:
-        raise unknown_name("measure", measure, MEASURES)
+    check_name("measure", measure, MEASURES)
     defaults = signature(MEASURES[measure]).parameters
     allowed = sorted(set(defaults) - {"similarity", "activations"})
     for name in parameters:
-        if name not in allowed:
-            raise unknown_name(f"{measure}: parameter", name, allowed)
+        check_name(f"{measure}: parameter", name, allowed)
     if "top_k" in allowed:
         check_top_k(parameters.get("top_k", defaults["top_k"].default), probe)
 

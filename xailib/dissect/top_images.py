@@ -17,7 +17,7 @@ from xailib.dissect.concepts import Concepts
 from xailib.dissect.evidence import product
 from xailib.dissect.label import unit_table
 from xailib.dissect.similarity import constant, soft_wpmi_of, top_images
-from xailib.errors import InputError
+from xailib.errors import InputError, check_least
 
 Ids = Callable[[Int64[np.ndarray, " rows"]], Sequence[str]]
 Rows = Callable[[Int64[np.ndarray, " rows"]], Float[np.ndarray, "rows dimensions"]]
@@ -27,8 +27,7 @@ class RunningTop:
     """Each unit's `count` most activating probe images of the `seen` that it was shown."""
 
     def __init__(self, count: int) -> None:
-        if count < 1:
-            raise InputError(f"count: {count} is not at least 1")
+        check_least("count", count)
         self.count = count
         self.seen = 0
         self._images = torch.empty(0, 0, dtype=torch.int64)  # (top, units)

@@ -23,7 +23,7 @@ from xailib.encoders.crops import (
     import_optional,
     unit_rows,
 )
-from xailib.errors import InputError, UnavailableError, unknown_name
+from xailib.errors import InputError, UnavailableError, check_name, unknown_name
 from xailib.files import sha256_of
 from xailib.networks import classifier as models
 from xailib.networks import layers
@@ -74,8 +74,7 @@ class ClipEncoder:
 def load_clip(rest: str, weights: str | Path | None, device: str) -> ClipEncoder:
     """Load one of OpenAI's networks; see `xailib.encoders.load.load_encoder`."""
     clip = import_optional("clip", "openai-clip")
-    if rest not in clip.available_models():
-        raise unknown_name("encoder: clip", rest, clip.available_models())
+    check_name("encoder: clip", rest, clip.available_models())
     file = Path(weights).expanduser() if weights else artefact(f"clip:{rest}").fetch()
     module = _build_clip(clip, file)
     _check_clip(module, rest, file)
@@ -155,8 +154,7 @@ def load_openclip(rest: str, weights: str | Path | None, device: str) -> ClipEnc
     """Load one of OpenCLIP's networks; see `xailib.encoders.load.load_encoder`."""
     open_clip = import_optional("open_clip", "open-clip-torch")
     arch, _, tag = rest.partition("/")
-    if arch not in open_clip.list_models():
-        raise unknown_name("encoder: openclip", arch, open_clip.list_models())
+    check_name("encoder: openclip", arch, open_clip.list_models())
     tags = open_clip.list_pretrained_tags_by_model(arch)
     if (weights is None or tag) and tag not in tags:
         raise unknown_name(f"encoder: weights of openclip:{arch}", tag, tags)

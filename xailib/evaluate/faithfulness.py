@@ -14,7 +14,7 @@ from jaxtyping import Float32, UInt8
 from torch import Tensor
 
 from xailib.compare.iou import check_comparable
-from xailib.errors import InputError
+from xailib.errors import InputError, check_least
 from xailib.evaluate.perturbation import (
     BLUR,
     REGION,
@@ -91,8 +91,7 @@ def explanation_curves(
         If an explanation is of another photograph, network or target, does not cover the
         classifier's view, or a parameter is out of range; before any forward pass.
     """
-    if draws < 1:
-        raise InputError(f"draws: {draws} is not at least 1")
+    check_least("draws", draws)
     maps = maps_of(classifier, photograph, explanations)
     view = classifier.view(photograph).frame.size
     place = int(photograph.sha256[:8], 16)  # other draws for each photograph

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from xailib.errors import InputError, unknown_name
+from xailib.errors import InputError, check_name
 from xailib.evaluate.faithfulness import logits_of
 from xailib.evaluate.perturbation import BLUR, CELLS, REGION, Saliency, cell_numbers, plan
 from xailib.evaluate.scores import BETTER, values_of
@@ -101,8 +101,7 @@ def score(
         range; before any forward pass.
     """
     for measure in measures:
-        if measure not in BETTER:
-            raise unknown_name("measures", measure, BETTER)
+        check_name("measures", measure, BETTER)
     if not measures:
         raise InputError("measures: none given")
     size = classifier.view(photograph).frame.size

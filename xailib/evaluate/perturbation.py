@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn.functional import conv2d, pad
 
 from xailib.compare.masks import highest_first
-from xailib.errors import InputError, unknown_name
+from xailib.errors import InputError, check_least, check_name
 from xailib.images.frames import resize
 
 Saliency = Float32[np.ndarray, "height width"]
@@ -58,8 +58,7 @@ def pixel_order(saliency: Float[np.ndarray, "height width"], ties: str = "random
     With random ties, the pixels of places below `n` are `xailib.compare.masks.area_mask` of `n`
     pixels.
     """
-    if ties not in TIES:
-        raise unknown_name("ties", ties, TIES)
+    check_name("ties", ties, TIES)
     if ties == "random":
         order = highest_first(saliency)
     else:
@@ -151,8 +150,7 @@ def plan(
     `FLIPPED` of the regions in as many. ROAD at percentile p, between 0 and 100, replaces the
     pixels above it (most relevant first) or as many from the other end.
     """
-    if steps < 1:
-        raise InputError(f"steps: {steps} is not at least 1")
+    check_least("steps", steps)
     if not all(0 < p < 100 for p in percentiles):
         given = ", ".join(f"{p:g}" for p in percentiles)
         raise InputError(f"road_percentiles: {given}; each must be between 0 and 100")

@@ -8,7 +8,6 @@ import copy
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby, takewhile
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +17,7 @@ from skimage.filters import sobel
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from xailib.errors import InputError, unknown_name
+from xailib.errors import InputError, check_name
 from xailib.explain.cam import methods as cam
 from xailib.explain.explanation import Explanation, scaled
 from xailib.explain.lime import explain_lime_targets
@@ -28,7 +27,7 @@ from xailib.explain.stream import explain_alone
 from xailib.images.load import Photograph
 from xailib.networks.classifier import Classifier
 from xailib.networks.counting import passed
-from xailib.networks.layers import evaluation, hookable
+from xailib.networks.layers import evaluation, hookable, hooked
 from xailib.networks.weights import hash_of
 
 METHODS = ("lime", *cam.METHODS, "guided", "edges")
@@ -71,22 +70,15 @@ def _in_order_of_use(classifier: Classifier) -> list[str]:
     """Return the modules with parameters of their own, in the order in which they start."""
     started: dict[str, int] = {}
 
-    def watch(name: str, part: nn.Module) -> Any:
-        def note(_part: nn.Module, _inputs: object) -> None:
-            started.setdefault(name, len(started))
-
-        return part.register_forward_pre_hook(note)
+    def note(name: str, _inputs: object) -> None:
+        started.setdefault(name, len(started))
 
     parts = hookable(classifier.module)
     owners = [name for name, part in parts.items() if any(True for _ in part.parameters(False))]
     if not owners:
         raise InputError(f"model: {classifier.name} has no layers that could be randomised")
-    handles = [watch(name, part) for name, part in parts.items()]
-    try:
+    with hooked(parts, note, before=True):
         classifier.scores(classifier.trial())
-    finally:
-        for handle in handles:
-            handle.remove()
 
     def place(name: str) -> int:
         while name and name not in started:  # used by its parent, without a call of its own
@@ -201,8 +193,7 @@ def usable(
 ) -> tuple[list[str], list[str]]:
     """Return those of the methods that work with a network, and a line for each that does not."""
     for method in methods:
-        if method not in METHODS:
-            raise unknown_name("methods", method, METHODS)
+        check_name("methods", method, METHODS)
     return workable(classifier, list(dict.fromkeys(methods)), layer)
 
 
@@ -238,8 +229,7 @@ def explain_targets(
     InputError
         For an unknown method, and as the method raises.
     """
-    if method not in METHODS:
-        raise unknown_name("method", method, METHODS)
+    check_name("method", method, METHODS)
     if method == "lime":
         return explain_lime_targets(
             classifier, photograph, targets, num_samples=num_samples, seed=seed

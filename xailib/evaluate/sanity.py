@@ -16,7 +16,7 @@ from xailib.compare.chance import chance_iou
 from xailib.compare.intervals import crossed_interval, mean_interval, pseudo_values
 from xailib.compare.iou import check_comparable, in_frame_of, iou
 from xailib.compare.masks import area_mask
-from xailib.errors import InputError, unknown_name
+from xailib.errors import InputError, check_name
 from xailib.explain.explanation import Explanation
 
 # The measures' names, as charts and tables show them.
@@ -200,8 +200,7 @@ def verdict(
         (residual) and `floor` (null baseline), mean similarities with their intervals (left_low,
         left_high, floor_low, floor_high).
     """
-    if measure not in MEASURES:
-        raise unknown_name("measure", measure, MEASURES)
+    check_name("measure", measure, MEASURES)
     table = table if "draw" in table else table.assign(draw=0)
     if table.duplicated(["method", "image", "draw"]).any():
         raise InputError("table: several rows for one method, photograph and draw; give one stage")

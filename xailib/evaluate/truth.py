@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Float64, Int
 
-from xailib.errors import InputError, unknown_name
+from xailib.errors import InputError, check_name
 from xailib.explain.sampling import BLOCKS, DESIGNS
 from xailib.explain.stability import closeness, mask_is_stable, next_draw
 
@@ -91,8 +91,7 @@ def design_errors(
         For an unknown design.
     """
     for design in designs:
-        if design not in (*DESIGNS, *LISTED):
-            raise unknown_name("designs", design, (*DESIGNS, *LISTED))
+        check_name("designs", design, (*DESIGNS, *LISTED))
     rows = []
     for image, scores in tables.items():
         shown, exact = all_masks(_superpixels(scores)), exact_lime(scores)

@@ -19,7 +19,7 @@ from skimage.segmentation import felzenszwalb, quickshift, slic
 from torch import Tensor
 from tqdm import tqdm
 
-from xailib.errors import InputError, alone, unknown_name
+from xailib.errors import InputError, check_least, check_name
 from xailib.explain import quickshift as on_device
 from xailib.explain import ridge
 from xailib.explain.explanation import Explanation, Superpixels, scaled
@@ -28,7 +28,7 @@ from xailib.explain.record import record
 from xailib.explain.sampling import BLOCKS, DESIGNS
 from xailib.explain.signal import exact_to, no_signal, rounding
 from xailib.explain.stability import STEP, mask_is_stable, next_draw
-from xailib.explain.stream import Outcome, Seen, explain_alone
+from xailib.explain.stream import Outcome, Seen, explain_alone, one_by_one
 from xailib.networks.classifier import Classifier, Prediction, check_classifier
 from xailib.networks.forward import ENGINES
 from xailib.networks.memory import download, upload
@@ -80,8 +80,7 @@ def segmentation(name: str, seed: int = SEGMENT_SEED) -> Segment:
     nothing random. For views under 224 pixels (CIFAR's 32) the settings are scaled with them:
     lime's own leave one or two superpixels.
     """
-    if name not in _SEGMENTATIONS:
-        raise unknown_name("segmentation", name, _SEGMENTATIONS)
+    check_name("segmentation", name, _SEGMENTATIONS)
     made: Any = _SEGMENTATIONS[name]
     segment: Segment = made(seed)
     return segment
@@ -332,8 +331,8 @@ class Lime:
         values = [torch.cat(parts) for parts in scores]
         fits = self._fitted(staged, data, values)
         probabilities = whole.gather(1, targets)
-        finite, largest = torch.isfinite(logits).all(1), logits.abs().amax(1)
-        wait = download(targets, probabilities, finite, largest, *fits)
+        largest = logits.abs().amax(1)  # not finite where one is not
+        wait = download(targets, probabilities, largest, *fits)
         return _Started(staged, data, engine, stopped, wait)
 
     def _scored(
@@ -411,44 +410,30 @@ class Lime:
 
     def finish(self, started: _Started) -> list[Outcome]:
         """Wait for the device, and return for each image its targets' explanations."""
-        targets, probabilities, finite, largest, *found = started.found()
-        outcomes: list[Outcome] = []
-        for image, seen in enumerate(started.staged.seen):
-            try:
-                if not finite[image]:
-                    raise InputError(
-                        f"model: {self.classifier.name!r} gives scores that are not finite"
-                    )
-                made = [
-                    self._explanation(
-                        started,
-                        image,
-                        seen,
-                        self.classifier.prediction(index, probability),
-                        place,
-                        float(largest[image]),
-                        found,
-                    )
-                    for place, (index, probability) in enumerate(
-                        zip(targets[image], probabilities[image], strict=True)
-                    )
-                ]
-            except InputError as error:
-                outcomes.append(alone(error))
-            else:
-                outcomes.append(made)
-        return outcomes
+        targets, probabilities, largest, *found = started.found()
+
+        def explained(image: int) -> list[Explanation]:
+            self.classifier.check_finite(torch.as_tensor(largest[image]))
+            pairs = zip(targets[image], probabilities[image], strict=True)
+            chosen = [self.classifier.prediction(*pair) for pair in pairs]
+            logit = float(largest[image])
+            return [
+                self._explanation(started, image, target, place, logit, found)
+                for place, target in enumerate(chosen)
+            ]
+
+        return one_by_one(explained, len(started.staged.seen))
 
     def _explanation(
         self,
         started: _Started,
         image: int,
-        seen: Seen,
         target: Prediction,
         place: int,
         logit: float,
         found: Sequence[Shaped[np.ndarray, "..."]],
     ) -> Explanation:
+        seen = started.staged.seen[image]
         scores, weights, intercept, fit = found
         segments, data = started.staged.segments[image], started.data[image]
         every = np.zeros(int(segments.max()) + 1)  # lime never hides what is numbered beyond
@@ -465,17 +450,12 @@ class Lime:
             scores=own,
             block=self.block,
         )
-        options = self.options
-        parameters = {
-            "num_samples": options["num_samples"],
-            "design": options["design"],
-            "segmentation": options["segments"],
-            "segment_seed": options["segment_seed"],
-            "hide_color": options["hide_color"],
-            "engine": started.engine,
-        }
+        options: Any = self.options
+        names = ["num_samples", "design", "segments", "segment_seed", "hide_color"]
+        names += ["max_samples", "num_features"] if self.auto else []
+        parameters = {name: options[name] for name in names} | {"engine": started.engine}
+        parameters["segmentation"] = parameters.pop("segments")
         if self.auto:
-            parameters |= {name: options[name] for name in ("max_samples", "num_features")}
             parameters["stopped"] = started.stopped[image]
         return record(
             "lime",
@@ -496,8 +476,7 @@ class Lime:
 def _checked(options: LimeOptions) -> LimeOptions:
     """Return all options; raise unless what was asked for can be done."""
     for name in options:
-        if name not in _DEFAULTS:
-            raise unknown_name("option", name, _DEFAULTS)
+        check_name("option", name, _DEFAULTS)
     chosen: LimeOptions = {**_DEFAULTS, **options}
     samples, hide_color = chosen["num_samples"], chosen["hide_color"]
     if isinstance(samples, str) and samples != "auto":
@@ -508,16 +487,10 @@ def _checked(options: LimeOptions) -> LimeOptions:
         raise InputError(f"{name}: {least} is too few; at least 10, usually 1000")
     if hide_color is not None and not 0 <= hide_color <= 255:
         raise InputError(f"hide_color: {hide_color} is not a gray level between 0 and 255")
-    for name, value in (
-        ("batch_size", chosen["batch_size"]),
-        ("num_features", chosen["num_features"]),
-    ):
-        if value is not None and value < 1:
-            raise InputError(f"{name}: {value} is not at least 1")
-    if chosen["design"] not in DESIGNS:
-        raise unknown_name("design", chosen["design"], DESIGNS)
-    if chosen["engine"] not in ENGINES:
-        raise unknown_name("engine", chosen["engine"], ENGINES)
+    check_least("batch_size", chosen["batch_size"])
+    check_least("num_features", chosen["num_features"])
+    check_name("design", chosen["design"], DESIGNS)
+    check_name("engine", chosen["engine"], ENGINES)
     return chosen
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from xailib.errors import XailibError, unknown_name
+from xailib.errors import XailibError, check_name, unknown_name
 from xailib.explain.cam.methods import Cam, CamOptions, cam_layer_of, check_methods
 from xailib.explain.explanation import Explanation
 from xailib.explain.lime import Lime, LimeOptions
@@ -43,8 +43,7 @@ def requests_of(task: str, classifier: Classifier, parameters: Mapping[str, Any]
     cell, and may be its ``globals()``. An unknown class, layer or method is refused before any
     work.
     """
-    if task not in REQUESTS:
-        raise unknown_name("task", task, REQUESTS)
+    check_name("task", task, REQUESTS)
     return REQUESTS[task](classifier, parameters)
 
 

@@ -226,6 +226,11 @@ def _staged(
     return group, found
 
 
+def one_by_one(explained: Callable[[int], list[Explanation]], images: int) -> list[Outcome]:
+    """Return what is explained of each image, by its number, or the error that it ends with."""
+    return [_attempt(partial(explained, image)) for image in range(images)]
+
+
 def _attempt(work: Callable[[], Any]) -> Any:
     """Return what the work gives, or the error of ours that it ends with."""
     try:

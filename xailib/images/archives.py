@@ -14,7 +14,7 @@ from pathlib import Path
 
 from xailib.downloads.fetch import Watch
 from xailib.downloads.registry import Artefact, artefact
-from xailib.errors import InputError, UnavailableError, unknown_name
+from xailib.errors import InputError, UnavailableError, check_name
 from xailib.files import alone
 from xailib.images.load import SUFFIXES, hidden
 
@@ -38,8 +38,7 @@ ARCHIVES = {
 
 def probe_archive(name: str) -> Artefact:
     """Return a published set of `ARCHIVES` as what is fetched: the folder with its photographs."""
-    if name not in ARCHIVES:
-        raise unknown_name("probe", name, ARCHIVES)
+    check_name("probe", name, ARCHIVES)
     zipped = artefact(name)
     folder = zipped.file.with_suffix("")
     return replace(zipped, files=(folder,), get=partial(_fetch, name, zipped, folder))

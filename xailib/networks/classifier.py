@@ -12,13 +12,13 @@ import torch
 from jaxtyping import Float, Float32, UInt8
 from torch import Tensor, nn
 
-from xailib.errors import InputError, XailibError, first_line, unknown_name
+from xailib.errors import InputError, XailibError, check_name, first_line, unknown_name
 from xailib.images.frames import Frame
 from xailib.images.load import Photograph, as_photograph
 from xailib.networks import forward, layers, zoo
 from xailib.networks.counting import passed
 from xailib.networks.engines import cache_of
-from xailib.networks.forward import check_precision, computing
+from xailib.networks.forward import PRECISIONS, computing
 from xailib.networks.memory import enough
 from xailib.networks.modules import made_ready, unwrapped
 from xailib.networks.preprocessing import Prepares, preprocessing_of
@@ -365,7 +365,7 @@ def load_classifier(
     UnavailableError
         For weights that cannot be fetched: what was tried, and how to supply a file.
     """
-    check_precision(precision)
+    check_name("precision", precision, PRECISIONS)
     chosen = _device(device)
     found = zoo.find(name, weights, seed)
     its: dict[str, Any] = {"weights": found.weights, "sha256": found.sha256, "files": found.files}
@@ -424,7 +424,7 @@ def classifier_from(
     InputError
         For a module that cannot be explained, or an argument of another type: what to give.
     """
-    check_precision(precision)
+    check_name("precision", precision, PRECISIONS)
     if not isinstance(module, nn.Module):
         raise InputError(f"module: a {type(module).__name__} is not a torch.nn.Module")
     names = zoo.check_names("class_names: give", class_names)

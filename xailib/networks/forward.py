@@ -25,7 +25,7 @@ import torch
 from jaxtyping import Float, Float32, Float64, Shaped
 from torch import Tensor, nn
 
-from xailib.errors import InputError, UnavailableError, unknown_name
+from xailib.errors import InputError, UnavailableError, check_least, check_name
 from xailib.networks.counting import passed
 from xailib.networks.engines import SET_UPS, Run, cache_of, quiet, seconds, store
 from xailib.networks.layers import evaluation
@@ -134,12 +134,10 @@ def forward_batches(
         For an unknown engine or precision, a forced engine that cannot be used here, or a batch
         size below 1.
     """
-    if engine not in ENGINES:
-        raise unknown_name("engine", engine, ENGINES)
-    check_precision(precision)
-    for name, value in (("count", count), ("batch_size", batch_size)):
-        if value is not None and value < 1:
-            raise InputError(f"{name}: {value} is not at least 1")
+    check_name("engine", engine, ENGINES)
+    check_name("precision", precision, PRECISIONS)
+    check_least("count", count)
+    check_least("batch_size", batch_size)
     device = device_of(module)
     with evaluation(module), computing(precision, device):
         network, part = of or (module, "")
@@ -354,13 +352,6 @@ def out_of_memory(error: Exception) -> bool:
     """Return whether an error says that memory ran out, on any device."""
     known = isinstance(error, MemoryError | torch.OutOfMemoryError)
     return known or "can't allocate memory" in str(error)  # what the CPU's allocator says
-
-
-def check_precision(precision: str) -> str:
-    """Return the name of a precision, or raise with the near ones."""
-    if precision not in TOLERANCES:
-        raise unknown_name("precision", precision, PRECISIONS)
-    return precision
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from jaxtyping import Float32
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from xailib.errors import InputError, first_line, unknown_name
+from xailib.errors import InputError, check_name, first_line
 from xailib.networks.layers import Trace, evaluation, hookable, trace
 
 OUTPUTS = ("auto", "logits", "probabilities", "multilabel", "binary")
@@ -156,8 +156,7 @@ def made_ready(
         For a network that fails, is not deterministic, mixes the images of a batch, or whose
         output is not one row of finite scores.
     """
-    if outputs not in OUTPUTS:
-        raise unknown_name("outputs", outputs, OUTPUTS)
+    check_name("outputs", outputs, OUTPUTS)
     module = unwrapped(module)
     _usable_by_autograd(module)
     other = any(p.is_floating_point() and p.dtype != torch.float32 for p in module.parameters())

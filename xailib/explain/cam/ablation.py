@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from xailib.errors import InputError, unknown_name
+from xailib.errors import InputError, check_name
 from xailib.explain.cam.gradient import layer_pass
 from xailib.explain.cam.layout import Layout
 from xailib.explain.cam.tail import Tail
@@ -77,8 +77,7 @@ def ablation_weights(
     precision, **options
         See `xailib.networks.forward.forward_batches`.
     """
-    if rule not in RULES:
-        raise unknown_name("rule", rule, RULES)
+    check_name("rule", rule, RULES)
     output = tail.output
     count = output.shape[layout.axis]
     values = _values(output, count, rule, options.get("batch_size") or BATCH)
@@ -358,8 +357,5 @@ def _without(
 def watching(linear: nn.Linear) -> Iterator[list[tuple[Tensor, Tensor]]]:
     """Record the inputs and outputs of a linear layer."""
     seen: list[tuple[Tensor, Tensor]] = []
-    handle = linear.register_forward_hook(lambda _m, i, o: seen.append((i[0].detach(), o.detach())))
-    try:
+    with linear.register_forward_hook(lambda _m, i, o: seen.append((i[0].detach(), o.detach()))):
         yield seen
-    finally:
-        handle.remove()

@@ -84,12 +84,9 @@ def _passed(
         torch.set_grad_enabled(True)  # until the end of the block below
         return seen[0].clone()  # an in-place operation behind the layer may follow
 
-    with mode or torch.no_grad(), classifier.running():
-        handle = classifier.layer(layer).register_forward_hook(replace)
-        try:
-            found.logits = classifier.module(inputs).float()
-        finally:
-            handle.remove()
+    part = classifier.layer(layer)
+    with mode or torch.no_grad(), classifier.running(), part.register_forward_hook(replace):
+        found.logits = classifier.module(inputs).float()
     passed(len(inputs))
     if not seen:
         raise InputError(f"layer: {layer!r} takes no part in a forward pass")

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from xailib.errors import InputError
-from xailib.networks.layers import hookable
+from xailib.networks.layers import hookable, hooked
 
 
 @dataclass(frozen=True)
@@ -85,21 +85,12 @@ def _grids(
     found: dict[str, tuple[Layout, Tensor]] = {}
 
     def note(name: str, output: object) -> None:
-        if isinstance(output, Tensor) and output.ndim == 3 and output.requires_grad:
+        if name and isinstance(output, Tensor) and output.ndim == 3 and output.requires_grad:
             with suppress(InputError):
                 found[name] = layout_of(tuple(output.shape), image.shape[-2:], name), output
 
-    handles = [
-        part.register_forward_hook(lambda _p, _i, output, name=name: note(name, output))
-        for name, part in hookable(module).items()
-        if name
-    ]
-    try:
-        with torch.enable_grad():
-            return found, module(image.detach().requires_grad_())
-    finally:
-        for handle in handles:
-            handle.remove()
+    with torch.enable_grad(), hooked(hookable(module), note):
+        return found, module(image.detach().requires_grad_())
 
 
 def _before_attention(module: nn.Module) -> str | None:

@@ -12,7 +12,7 @@ from pytorch_grad_cam import AblationCAM, ScoreCAM
 from pytorch_grad_cam.utils.image import scale_cam_image
 from torch import Tensor
 
-from xailib.errors import InputError, alone, unknown_name
+from xailib.errors import InputError, check_least, check_name
 from xailib.explain.cam.ablation import RULES, ablation_weights, closed_weights, shortcut
 from xailib.explain.cam.gradient import (
     GRADIENT_METHODS,
@@ -27,7 +27,7 @@ from xailib.explain.cam.tail import Tail
 from xailib.explain.explanation import Explanation
 from xailib.explain.record import record
 from xailib.explain.signal import no_signal, rounding
-from xailib.explain.stream import Outcome, Seen, explain_alone
+from xailib.explain.stream import Outcome, Seen, explain_alone, one_by_one
 from xailib.networks.classifier import Classifier, PassOptions, check_classifier
 from xailib.networks.engines import cache_of
 from xailib.networks.forward import ENGINES, double, halving
@@ -60,8 +60,7 @@ def check_methods(methods: Sequence[str]) -> None:
     if not methods:
         raise InputError(f"methods: the list is empty; allowed: {', '.join(METHODS)}")
     for method in methods:
-        if method not in METHODS:
-            raise unknown_name("methods", method, METHODS)
+        check_name("methods", method, METHODS)
 
 
 def cam_layer_of(classifier: Classifier, layer: str | None = None) -> str:
@@ -178,23 +177,16 @@ class Cam:
     ) -> None:
         check_classifier(classifier)
         for name in options:
-            if name not in CamOptions.__annotations__:
-                raise unknown_name("option", name, CamOptions.__annotations__)
+            check_name("option", name, CamOptions.__annotations__)
         self.passes: PassOptions = {
             "batch_size": options.get("batch_size"),
             "engine": options.get("engine", "auto"),
         }
         self.rule = options.get("rule", "centred")
-        for argument, given, allowed in (
-            ("method", method, METHODS),
-            ("engine", self.passes["engine"], ENGINES),
-            ("rule", self.rule, RULES),
-        ):
-            if given not in allowed:
-                raise unknown_name(argument, given, allowed)
-        size = self.passes["batch_size"]
-        if size is not None and size < 1:
-            raise InputError(f"batch_size: {size} is not at least 1")
+        check_name("method", method, METHODS)
+        check_name("engine", self.passes["engine"], ENGINES)
+        check_name("rule", self.rule, RULES)
+        check_least("batch_size", self.passes["batch_size"])
         self.classifier = classifier
         self.method = method
         self.layer = cam_layer_of(classifier, options.get("layer"))
@@ -231,48 +223,38 @@ class Cam:
         what = "score"
         if self.method in GRADIENT_METHODS:
             found, what = self._combined(*found), "gradient"
-        raw, moved, terms = found
         relative = rounding(self.classifier)
-        outcomes: list[Outcome] = []
-        for image, seen in enumerate(started.seen):
-            try:
-                self.classifier.check_finite(torch.from_numpy(logits[image]))
-                exact_to = relative * float(np.abs(logits[image]).max())
-                made = []
-                for place, target in enumerate(targets[image]):
-                    one = raw[image, place]
-                    if not np.isfinite(one).all():
-                        raise InputError(
-                            f"layer: features or gradients of {self.layer!r} overflow for "
-                            f"{seen.photograph.id!r}; name another layer"
-                        )
-                    nothing = no_signal(
-                        one,
-                        signed=False,
-                        moved=float(moved[image, place]),
-                        exact_to=exact_to,
-                        terms=float(terms[image, place]),
-                        relative=relative,
-                        what=what,
+
+        def explained(image: int) -> list[Explanation]:
+            seen, made = started.seen[image], []
+            self.classifier.check_finite(torch.from_numpy(logits[image]))
+            exact_to = relative * float(np.abs(logits[image]).max())
+            for place, target in enumerate(targets[image]):
+                raw, moved, terms = (part[image, place] for part in found)
+                if not np.isfinite(raw).all():
+                    raise InputError(
+                        f"layer: features or gradients of {self.layer!r} overflow for "
+                        f"{seen.photograph.id!r}; name another layer"
                     )
-                    made.append(
-                        record(
-                            self.method,
-                            self.classifier,
-                            seen.photograph,
-                            self.classifier.prediction(target, probabilities[image, target]),
-                            seen.view,
-                            saliency=saliency_of(one, seen.view.frame.size),
-                            raw=one,
-                            parameters=started.parameters[image],
-                            no_signal=nothing,
-                        )
+                sizes = {"moved": float(moved), "exact_to": exact_to, "terms": float(terms)}
+                made.append(
+                    record(
+                        self.method,
+                        self.classifier,
+                        seen.photograph,
+                        self.classifier.prediction(target, probabilities[image, target]),
+                        seen.view,
+                        saliency=saliency_of(raw, seen.view.frame.size),
+                        raw=raw,
+                        parameters=started.parameters[image],
+                        no_signal=no_signal(
+                            raw, signed=False, relative=relative, what=what, **sizes
+                        ),
                     )
-            except InputError as error:
-                outcomes.append(alone(error))
-            else:
-                outcomes.append(made)
-        return outcomes
+                )
+            return made
+
+        return one_by_one(explained, len(started.seen))
 
     def _combined(
         self,

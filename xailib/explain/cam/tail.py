@@ -6,7 +6,7 @@ once with that, the layer answers with the given output, and all behind it is co
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -161,18 +161,13 @@ def _record(
             # Copied: an in-place operation that follows must not reach into the record.
             calls[-1].finished.append((part, _mapped(_copied, value)))
 
-    handles = []
-    try:
+    with torch.no_grad(), ExitStack() as hooks:
         for part in hookable(network).values():
             if part is not network:
-                handles.append(part.register_forward_pre_hook(enter))
-                handles.append(part.register_forward_hook(leave))
-        with torch.no_grad():
-            logits = network(image)
-        passed(len(image))
-    finally:
-        for handle in handles:
-            handle.remove()
+                hooks.enter_context(part.register_forward_pre_hook(enter))
+                hooks.enter_context(part.register_forward_hook(leave))
+        logits = network(image)
+    passed(len(image))
     if not found:
         raise InputError(f"layer: {layer!r} takes no part in a forward pass")
     return before, found[0], logits
