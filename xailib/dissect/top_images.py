@@ -30,8 +30,9 @@ class RunningTop:
         check_least("count", count)
         self.count = count
         self.seen = 0
-        self._images = torch.empty(0, 0, dtype=torch.int64)  # (top, units)
-        self._values = torch.empty(0, 0)
+        # (top, units): positions in the whole probe set, falling; of equals the earlier first.
+        self.images = torch.empty(0, 0, dtype=torch.int64)
+        self.values = torch.empty(0, 0)  # the activations of these
         self._least = torch.empty(0)
 
     @classmethod
@@ -43,26 +44,16 @@ class RunningTop:
         return top
 
     @property
-    def images(self) -> Int64[Tensor, "top units"]:
-        """Positions in the whole probe set, falling; of equals the earlier first."""
-        return self._images
-
-    @property
-    def values(self) -> Float32[Tensor, "top units"]:
-        """The activations of these."""
-        return self._values
-
-    @property
     def constant(self) -> Bool[np.ndarray, " units"]:
         """Whether a unit was the same on all images so far, but for rounding."""
-        return constant(self._least, self._values[0]).numpy()
+        return constant(self._least, self.values[0]).numpy()
 
     def first(self, count: int) -> "RunningTop":
         """Return what would have been stored for the same images by a smaller count."""
         if not 1 <= count <= self.count:
             raise InputError(f"count: {count} is not between 1 and the {self.count} stored")
         found = RunningTop(count)
-        found._images, found._values = self._images[:count], self._values[:count]
+        found.images, found.values = self.images[:count], self.values[:count]
         found._least, found.seen = self._least, self.seen
         return found
 
@@ -78,11 +69,11 @@ class RunningTop:
         images, values = best + self.seen, torch.from_numpy(top)
         least = torch.from_numpy(activations.min(0).astype(np.float32))
         if self.seen:
-            images = torch.cat([self._images, images])
-            values = torch.cat([self._values, values])
+            images = torch.cat([self.images, images])
+            values = torch.cat([self.values, values])
             least = torch.minimum(self._least, least)
         order = values.argsort(dim=0, descending=True, stable=True)[: self.count]
-        self._images, self._values = images.gather(0, order), values.gather(0, order)
+        self.images, self.values = images.gather(0, order), values.gather(0, order)
         self._least = least
         self.seen += len(activations)
 

@@ -19,6 +19,8 @@ from xailib.compare.masks import area_mask
 from xailib.errors import InputError, check_name
 from xailib.explain.explanation import Explanation
 
+Map = Float32[np.ndarray, "height width"]
+
 # The measures' names, as charts and tables show them.
 MEASURES = {
     "spearman": "rank correlation",
@@ -33,10 +35,7 @@ ENOUGH = 6  # photographs from which a method is judged at all
 
 
 def similarity(
-    a: Float32[np.ndarray, "height width"],
-    b: Float32[np.ndarray, "height2 width2"],
-    *,
-    signed: bool = False,
+    a: Map, b: Float32[np.ndarray, "height2 width2"], *, signed: bool = False
 ) -> dict[str, float]:
     """Return how alike two scaled maps of one method are, by the measures of the paper and IoU.
 
@@ -72,9 +71,7 @@ def similarity(
     }
 
 
-def rank_correlation(
-    a: Float32[np.ndarray, "height width"], b: Float32[np.ndarray, "height width"]
-) -> float:
+def rank_correlation(a: Map, b: Map) -> float:
     """Return Spearman's rank correlation of two maps; 0 where one ranks nothing."""
     if np.ptp(a) == 0 or np.ptp(b) == 0:
         return 0.0

@@ -13,6 +13,9 @@ from PIL import Image
 
 from xailib.errors import InputError
 
+Resized = Float32[np.ndarray, "height2 width2"]
+Map = Float32[np.ndarray, "height width"]
+
 Interpolation = Literal["bilinear", "nearest"]
 _RESAMPLING = {
     "bilinear": Image.Resampling.BILINEAR,
@@ -54,9 +57,7 @@ class Frame:
         """(height, width) of a map in this frame."""
         return self.crop[2], self.crop[3]
 
-    def to_photograph(
-        self, values: Float32[np.ndarray, "height width"], how: Interpolation = "bilinear"
-    ) -> Float32[np.ndarray, "height2 width2"]:
+    def to_photograph(self, values: Map, how: Interpolation = "bilinear") -> Resized:
         """Return a map of this frame at the photograph's own size, NaN outside the crop."""
         self._check(values)
         height, width = self.photograph
@@ -68,9 +69,7 @@ class Frame:
         full[top:bottom, left:right] = resize(values, (bottom - top, right - left), how)
         return full
 
-    def from_photograph(
-        self, values: Float32[np.ndarray, "height width"], how: Interpolation = "bilinear"
-    ) -> Float32[np.ndarray, "height2 width2"]:
+    def from_photograph(self, values: Map, how: Interpolation = "bilinear") -> Resized:
         """Return the part of a map of the whole photograph that this frame shows."""
         if values.shape != self.photograph:
             raise InputError(f"map: shape {values.shape} is not the photograph's {self.photograph}")
@@ -102,11 +101,8 @@ class Frame:
 
 
 def change_frame(
-    values: Float32[np.ndarray, "height width"],
-    source: Frame,
-    target: Frame,
-    how: Interpolation = "bilinear",
-) -> Float32[np.ndarray, "height2 width2"]:
+    values: Map, source: Frame, target: Frame, how: Interpolation = "bilinear"
+) -> Resized:
     """Return a map of `source` as it looks in `target`, NaN where `source` shows nothing.
 
     Raises
@@ -124,9 +120,7 @@ def change_frame(
     return target.from_photograph(source.to_photograph(values, how), how)
 
 
-def resize(
-    values: Float32[np.ndarray, "height width"], size: tuple[int, int], how: Interpolation
-) -> Float32[np.ndarray, "height2 width2"]:
+def resize(values: Map, size: tuple[int, int], how: Interpolation) -> Resized:
     """Resize a map to (height, width) by Pillow's filters; NaN spreads to what it touches."""
     if values.shape == size:
         return values

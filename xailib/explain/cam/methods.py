@@ -34,6 +34,8 @@ from xailib.networks.forward import ENGINES, double, halving
 from xailib.networks.layers import hookable
 from xailib.networks.memory import download
 
+Inputs = Float32[Tensor, "images colours height width"]  # of the network
+
 __all__ = [
     "METHODS",
     "Cam",
@@ -197,15 +199,11 @@ class Cam:
 
     def stage(
         self, seen: Sequence[Seen], _prepared: Sequence[None]
-    ) -> tuple[Sequence[Seen], Float32[Tensor, "images colours height width"]]:
+    ) -> tuple[Sequence[Seen], Inputs]:
         """Take the images to the device."""
         return seen, self.classifier.input_tensor(np.stack([one.view.pixels for one in seen]))
 
-    def start(
-        self,
-        staged: tuple[Sequence[Seen], Float32[Tensor, "images colours height width"]],
-        images: int = 1,
-    ) -> _Started:
+    def start(self, staged: tuple[Sequence[Seen], Inputs], images: int = 1) -> _Started:
         """Make the maps; on a GPU, gradients only fill the queue."""
         seen, inputs = staged
         if self.method in GRADIENT_METHODS:
@@ -284,9 +282,7 @@ class Cam:
         height, width = inputs.shape[-2:]
         return layout_of(tuple(output.shape), (height, width), self.layer)
 
-    def _gradients(
-        self, inputs: Float32[Tensor, "images colours height width"]
-    ) -> tuple[list[dict[str, str]], list[Tensor]]:
+    def _gradients(self, inputs: Inputs) -> tuple[list[dict[str, str]], list[Tensor]]:
         """Return logits, targets, the layer's maps, and the gradients target by target."""
 
         def run(start: int, stop: int) -> list[Tensor]:
@@ -314,9 +310,7 @@ class Cam:
         parameters = [{"layer": self.layer} for _ in inputs]
         return parameters, [logits, targets, activations, gradients.movedim(1, 0)]
 
-    def _ablated(
-        self, inputs: Float32[Tensor, "images colours height width"]
-    ) -> tuple[list[dict[str, str]], list[Tensor]]:
+    def _ablated(self, inputs: Inputs) -> tuple[list[dict[str, str]], list[Tensor]]:
         """Return logits, targets, maps, by how much channels move the score, and sums of terms.
 
         The closed form serves all images in one pass.
@@ -359,9 +353,7 @@ class Cam:
                 )
         return parameters, [torch.cat(column) for column in zip(*rows, strict=True)]
 
-    def _closed(
-        self, inputs: Float32[Tensor, "images colours height width"]
-    ) -> list[Tensor] | None:
+    def _closed(self, inputs: Inputs) -> list[Tensor] | None:
         """Return what `_ablated` does by the closed form; None where it does not hold."""
         found = closed_weights(
             self.classifier,
@@ -378,9 +370,7 @@ class Cam:
         raw, terms = _weighted(found.weights, found.maps)
         return [found.logits, found.targets, raw, moved, terms]
 
-    def _scored(
-        self, inputs: Float32[Tensor, "images colours height width"], images: int
-    ) -> tuple[list[dict[str, str]], list[Tensor]]:
+    def _scored(self, inputs: Inputs, images: int) -> tuple[list[dict[str, str]], list[Tensor]]:
         """Return what `_ablated` does; masked copies of all images share batches."""
         part = layer_pass(self.classifier, self.layer, inputs, gradients=False)
         maps = self._layout(part.output, inputs).maps(part.output)
