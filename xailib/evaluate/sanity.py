@@ -7,7 +7,7 @@ from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float32
+from jaxtyping import Float, Float32
 from scipy.stats import spearmanr
 from skimage.metrics import structural_similarity
 from skimage.transform import resize
@@ -18,8 +18,6 @@ from xailib.compare.iou import check_comparable, in_frame_of, iou
 from xailib.compare.masks import area_mask
 from xailib.errors import InputError, check_name
 from xailib.explain.explanation import Explanation
-
-Map = Float32[np.ndarray, "height width"]
 
 # The measures' names, as charts and tables show them.
 MEASURES = {
@@ -35,7 +33,10 @@ ENOUGH = 6  # photographs from which a method is judged at all
 
 
 def similarity(
-    a: Map, b: Float32[np.ndarray, "height2 width2"], *, signed: bool = False
+    a: Float32[np.ndarray, "height width"],
+    b: Float32[np.ndarray, "height2 width2"],
+    *,
+    signed: bool = False,
 ) -> dict[str, float]:
     """Return how alike two scaled maps of one method are, by the measures of the paper and IoU.
 
@@ -71,7 +72,9 @@ def similarity(
     }
 
 
-def rank_correlation(a: Map, b: Map) -> float:
+def rank_correlation(
+    a: Float[np.ndarray, "height width"], b: Float[np.ndarray, "height width"]
+) -> float:
     """Return Spearman's rank correlation of two maps; 0 where one ranks nothing."""
     if np.ptp(a) == 0 or np.ptp(b) == 0:
         return 0.0
