@@ -34,16 +34,16 @@ def first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
-def near_matches(given: str, allowed: Iterable[str], most: int = 4) -> list[str]:
-    """Return the names in `allowed` closest to `given`, best first; case is ignored.
+def near_matches(given: str, allowed: Iterable[str]) -> list[str]:
+    """Return the up to four names in `allowed` closest to `given`, best first; case is ignored.
 
     A name that contains `given` counts as close, so that ``layer4`` finds ``backbone.layer4``.
     """
     names = {name.lower(): name for name in allowed}
     key = given.lower()
-    close = get_close_matches(key, names, n=most, cutoff=0.6)
+    close = get_close_matches(key, names, n=4, cutoff=0.6)
     close += [low for low in names if key and key in low and low not in close]
-    return [names[low] for low in close[:most]]
+    return [names[low] for low in close[:4]]
 
 
 def unknown_name(argument: str, given: object, allowed: Iterable[str]) -> InputError:
@@ -65,10 +65,10 @@ def check_name(argument: str, given: object, allowed: Iterable[str]) -> None:
         raise unknown_name(argument, given, allowed)
 
 
-def check_least(argument: str, given: float | None, least: int = 1) -> None:
-    """Raise for a number below the least that is allowed; None is none."""
-    if given is not None and given < least:
-        raise InputError(f"{argument}: {given} is not at least {least}")
+def check_least(argument: str, given: float | None) -> None:
+    """Raise for a number below 1; None is none."""
+    if given is not None and given < 1:
+        raise InputError(f"{argument}: {given} is not at least 1")
 
 
 def alone(error: XailibError) -> XailibError:

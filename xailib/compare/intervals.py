@@ -57,9 +57,7 @@ def mean_interval(
     return np.asarray(mean - half), np.asarray(mean + half)
 
 
-def crossed_interval(
-    values: Float[np.ndarray, "photographs draws"], confidence: float = CONFIDENCE
-) -> tuple[float, float]:
+def crossed_interval(values: Float[np.ndarray, "photographs draws"]) -> tuple[float, float]:
     """Return the limits of the interval of a mean over photographs and over draws that they share.
 
     Both are samples: the variance of the mean is that of a two-way table, without gaps, with random
@@ -68,7 +66,7 @@ def crossed_interval(
     """
     rows, columns = values.shape
     if rows < 2 or columns < 2:
-        low, high = mean_interval(values.mean(axis=1) if columns else np.empty(0), confidence)
+        low, high = mean_interval(values.mean(axis=1) if columns else np.empty(0))
         return float(low), float(high)
     mean, by_row, by_column = values.mean(), values.mean(axis=1), values.mean(axis=0)
     rest = values - by_row[:, None] - by_column + mean
@@ -79,7 +77,7 @@ def crossed_interval(
     if variance == 0:
         return float(mean), float(mean)
     freedom = variance**2 / (shares[:2] ** 2 / free[:2]).sum()
-    half = stats.t.ppf((1 + confidence) / 2, max(freedom, 1)) * variance**0.5
+    half = stats.t.ppf((1 + CONFIDENCE) / 2, max(freedom, 1)) * variance**0.5
     return float(mean - half), float(mean + half)
 
 

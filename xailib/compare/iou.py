@@ -18,14 +18,9 @@ LIME_MASKS = {"LIME 1": "positive", "LIME 2": "both"}
 
 
 def iou(a: Bool[np.ndarray, "height width"], b: Bool[np.ndarray, "height2 width2"]) -> float:
-    """Return intersection over union of two masks, 0 to 1.
+    """Return intersection over union of two masks of one shape (else `InputError`), 0 to 1.
 
     NaN for two empty masks: there is nothing to agree on, and neither 0 nor 1 would be true.
-
-    Raises
-    ------
-    InputError
-        If the shapes differ: maps are brought into one frame first.
     """
     if a.shape != b.shape:
         raise InputError(f"masks: shapes {a.shape} and {b.shape} differ; use one frame")

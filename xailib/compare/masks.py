@@ -25,13 +25,9 @@ def lime_mask(
 
     Nothing is chosen by an explanation that says nothing (`xailib.explain.signal`).
     ``signs="positive"`` is the seed's LIME 1, the `num_features` superpixels that support the
-    target most; ``signs="both"`` its LIME 2, those of largest absolute weight. The same as
-    lime's own ``get_image_and_mask``.
-
-    Raises
-    ------
-    InputError
-        If the explanation has no superpixels, or `num_features` is below 1.
+    target most; ``signs="both"`` its LIME 2, those of largest absolute weight. The same as lime's
+    own ``get_image_and_mask``. `InputError` is raised without superpixels, and for `num_features`
+    below 1.
     """
     parts = lime_superpixels(explanation)
     if num_features < 1:
@@ -46,12 +42,8 @@ def lime_mask(
 def area_mask(saliency: Float32[np.ndarray, "height width"], pixels: int) -> Mask:
     """Return exactly the `pixels` highest pixels: masks of equal area can be compared fairly.
 
-    Ties are broken as in `highest_first`.
-
-    Raises
-    ------
-    InputError
-        If there are fewer pixels than that.
+    Ties are broken as in `highest_first`. `InputError` is raised if there are fewer pixels than
+    that.
     """
     if not 0 <= pixels <= saliency.size:
         raise InputError(f"pixels: {pixels} is not between 0 and {saliency.size}")
@@ -79,13 +71,8 @@ def highest_first(values: Shaped[np.ndarray, "..."]) -> Int64[np.ndarray, " valu
 def value_mask(saliency: Float32[np.ndarray, "height width"], threshold: float) -> Mask:
     """Return the pixels above `threshold` of a map scaled to [0, 1].
 
-    A scaled map's values depend on its own range, so the same threshold gives other areas
-    from other maps; ``threshold=0`` is what the seed did.
-
-    Raises
-    ------
-    InputError
-        If the threshold is not in [0, 1).
+    A scaled map's values depend on its own range, so the same threshold gives other areas from
+    other maps; 0 is what the seed did, and what is not in [0, 1) raises `InputError`.
     """
     if not 0 <= threshold < 1:
         raise InputError(f"threshold: {threshold} is not at least 0 and below 1")

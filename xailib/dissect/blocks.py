@@ -51,23 +51,13 @@ def block_photographs(crops: int) -> int:
 class Recording(Mapping[str, np.ndarray]):
     """What blocks hold, one behind the other: from a layer's name to its (probe, units) table.
 
-    A table of one block is that file's memory map; one of several is put together when it is
-    asked for, while `blocks_of` and `rows` read no more than they return.
+    A table of one block is that file's memory map; one of several is put together when it is asked
+    for, while `blocks_of` and `rows` read no more than they return.
 
     Parameters
     ----------
     blocks : sequence of Path
-        The blocks' folders, in the order of their images.
-
-    Attributes
-    ----------
-    blocks : tuple of Path
-        These.
-
-    Raises
-    ------
-    InputError
-        If there is no block, or one of the folders holds none.
+        The blocks' folders, at least one, in the order of their images.
     """
 
     def __init__(self, blocks: Sequence[Path]) -> None:

@@ -174,9 +174,9 @@ def untrained_view(
 ) -> Float64[np.ndarray, "probe components"]:
     """Return what untrained networks see in images: their units' first principal components.
 
-    Units of a network with random weights follow brightness, colour and texture, and so they
-    follow "sky" or "bamboo forest" better than most trained units follow anything. What these
-    components explain is taken out of activations and concepts before a label is certified.
+    Units of a network with random weights follow brightness, colour and texture, and so they follow
+    "sky" or "bamboo forest" better than most trained units follow anything. What these components
+    explain is taken out of activations and concepts before a label is certified.
 
     Parameters
     ----------

@@ -55,18 +55,15 @@ class Concepts:
 def load_concepts(source: str | Path | Iterable[str | Path] = PACKAGED) -> Concepts:
     r"""Load concepts from a text file, the class names of a classifier, or the packaged list.
 
+    Spaces around and repeated spaces within a concept are dropped, blank entries left out, and of
+    entries that differ only in case the first is used.
+
     Parameters
     ----------
     source : str, path, or list of them
         ``"packaged"``; ``"categories:imagenet"`` or ``"categories:MODEL"`` with any name that
         `xailib.networks.classifier.load_classifier` takes; or a text file with one concept a line,
         in UTF-8 (with or without a byte order mark) or else Latin-1. A list is joined in its order.
-
-    Returns
-    -------
-    Concepts
-        Spaces around and repeated spaces within a concept are dropped, blank entries left out,
-        and of entries that differ only in case the first is used.
 
     Raises
     ------

@@ -63,9 +63,9 @@ def compare_kind(
     last: int = 2,
     confidence: float = 0.95,
 ) -> KindTest:
-    """Compare how often two networks' last layers carry a kind of concept.
+    """Compare how often two networks' last layers carry a kind of concept, dead units left out.
 
-    Dead units are left out, as in `kinds_of`.
+    A kind that no concept has, or a network without units to compare, raises `InputError`.
 
     Parameters
     ----------
@@ -79,11 +79,6 @@ def compare_kind(
         How many of each network's layers, from the end.
     confidence : float
         Of the interval of the odds ratio.
-
-    Raises
-    ------
-    InputError
-        For a kind that no concept has, or a network without units to compare.
     """
     if kind not in kinds.values():
         raise unknown_name("kind", kind, sorted(set(kinds.values())))

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Float32, Shaped
 from torch import Tensor
 
-from xailib.compare.intervals import CONFIDENCE, mean_interval, share_interval
+from xailib.compare.intervals import mean_interval, share_interval
 from xailib.dissect.concepts import Concepts
 from xailib.dissect.evidence import as_tensor, product
 from xailib.dissect.kinds import alive
@@ -47,10 +47,8 @@ def label_units(
     ----------
     activations : mapping from layer to (probe, units)
         Such as `xailib.dissect.activations.record_activations` returns.
-    image_embeddings : (probe, dimensions)
-        Of the same probe images, in the same order, from the encoder; unit rows.
-    text_embeddings : (concepts, dimensions)
-        Of the concepts, in their order; unit rows.
+    image_embeddings, text_embeddings : (probe, dimensions), (concepts, dimensions)
+        Of the same probe images and of the concepts, in their order, from one encoder; unit rows.
     concepts : Concepts
         The labels to choose from.
     ids : sequence of str, optional
@@ -192,16 +190,14 @@ def evaluate_output_units(
     encoder: Encoder,
     *,
     only: Collection[int] | None = None,
-    confidence: float = CONFIDENCE,
 ) -> LabelQuality:
     """Judge the labels of the output layer, whose units' true concepts are the classes.
 
     Parameters
     ----------
-    labels : DataFrame
-        From `label_units`.
-    layer : str
-        The output layer.
+    labels, layer
+        From `label_units`, and which of their layers is the output; unless it is labelled and has
+        one unit for each class, `InputError` is raised.
     class_names : sequence of str
         The true names, by unit.
     concepts : Concepts
@@ -210,13 +206,6 @@ def evaluate_output_units(
         Whose text side measures how near a label is to the truth.
     only : collection of int, optional
         Judge these units, such as the classes known to be in the probe set; dead ones never.
-    confidence : float
-        Of the intervals.
-
-    Raises
-    ------
-    InputError
-        If the layer is not labelled or has not one unit for each class.
     """
     table = labels[labels["layer"] == layer]
     if table.empty:
@@ -240,8 +229,8 @@ def evaluate_output_units(
     right = np.array([a.casefold() == b for a, b in zip(table["concept"], keys, strict=True)])
     cosine = (given * true).sum(1)
     known = {name.casefold() for name in concepts.names}
-    accuracy = share_interval(int(right.sum()), len(right), confidence)
-    cosines = mean_interval(cosine, confidence)
+    accuracy = share_interval(int(right.sum()), len(right))
+    cosines = mean_interval(cosine)
     return LabelQuality(
         units=len(table),
         accuracy=float(right.mean()),
@@ -314,17 +303,9 @@ def _top_ids(
 def read_descriptions(path: str | Path) -> pd.DataFrame:
     """Read labels as CLIP-Dissect publishes them: a CSV with layer, unit, description, similarity.
 
-    Returns
-    -------
-    DataFrame
-        layer, unit, concept and similarity, as `xailib.dissect.label.label_units` names them; what
-        is not in the file is not in the table.
-
-    Raises
-    ------
-    InputError
-        If there is no such file, a column is missing, a value is not a number, or a unit
-        comes twice.
+    The table has layer, unit, concept and similarity, as `label_units` names them. `InputError` is
+    raised if there is no such file, a column is missing, a value is not a number, or a unit comes
+    twice.
     """
     path = Path(path).expanduser()
     if not path.is_file():

@@ -84,24 +84,17 @@ class Membership:
 def membership_of(probe: ProbeSet, least: int = 10, most: float = 0.5) -> Membership:
     """Return the concepts that a probe set's known classes and scenes make.
 
-    An ImageNet class brings its WordNet hypernyms. An image in a sub-folder that names no class
-    is of the scene that the folder names, of its setting and its group, as
+    An ImageNet class brings its WordNet hypernyms. An image in a sub-folder that names no class is
+    of the scene that the folder names, of its setting and its group, as
     `xailib.networks.zoo.places365_scenes` has them; of a folder unknown there, of what it says.
-    Images of neither belong to nothing.
+    Images of neither belong to nothing, and if no concept is left, `InputError` is raised.
 
     Parameters
     ----------
     probe : ProbeSet
         Such as folders of photographs by class.
-    least : int
-        Images that a concept must have, at least 1.
-    most : float
-        Share of the probe images that it may have, 0 to 1.
-
-    Raises
-    ------
-    InputError
-        If no concept is left.
+    least, most : int, float
+        Images that a concept must have, at least 1; share of the images that it may have, 0 to 1.
     """
     kept: dict[tuple[int, ...], str] = {}
     for concept, rows in rows_by_concept(probe).items():  # an image's most specific come first
@@ -193,14 +186,9 @@ def _kind(one: str) -> str:
 def compositions(members: Membership, least: int = 10, most: float = 0.5) -> Membership:
     """Return all distinct compositions of two concepts: ``OR``, ``AND`` and ``AND NOT``.
 
-    INVERT (Bykov et al., NeurIPS 2023) searches these step by step; of up to some hundred concepts
-    all can be scored, so that nothing is missed. What equals a concept or another composition is
-    left out, and what has too few or too many images, as in `membership_of`.
-
-    Raises
-    ------
-    InputError
-        For more than 300 concepts.
+    INVERT (Bykov et al., NeurIPS 2023) searches these step by step; of up to 300 concepts (of more,
+    `InputError`) all can be scored, so that nothing is missed. What equals a concept or another
+    composition is left out, and what has too few or too many images, as in `membership_of`.
     """
     if len(members) > _PAIRED:
         raise InputError(

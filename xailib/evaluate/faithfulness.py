@@ -39,15 +39,9 @@ def explanation_curves(
     photograph: Photograph,
     explanations: Sequence[Explanation],
     *,
-    steps: int = 32,
-    percentiles: Sequence[int | float] = (70, 90),
     draws: int = 3,
     seed: int = 0,
-    side: int = REGION,
-    ties: str = "random",
-    blur: float = BLUR,
-    batch_size: int | None = None,
-    engine: str = "auto",
+    **options: Any,
 ) -> pd.DataFrame:
     """Return the curves of explanations of one prediction, and of the two baselines.
 
@@ -59,24 +53,10 @@ def explanation_curves(
         One a method. Signed maps (LIME's) are ranked by signed value: what opposes the
         target comes last. Of those that say nothing there are no curves
         (`xailib.explain.signal`).
-    steps : int
-        Of each curve, at least 1.
-    percentiles : sequence of float
-        ROAD's, between 0 and 100: pixels above are replaced. Empty: no ROAD, which is the
-        slowest part (it solves a system of as many equations as pixels are replaced).
     draws : int
         Of the random baseline, averaged; at least 1.
-    seed : int
-        Of everything random.
-    side : int
-        Pixels a side of the flipped regions.
-    ties : str
-        In which order pixels of one value come, see `xailib.evaluate.perturbation.TIES`.
-    blur : float
-        Standard deviation of the blur that insertion starts from, in pixels of a view of 224;
-        by default RISE's.
-    batch_size, engine
-        See `xailib.networks.forward.forward_batches`.
+    seed, **options
+        See `faithfulness_curves`.
 
     Returns
     -------
@@ -102,14 +82,8 @@ def explanation_curves(
         photograph,
         explanations[0].target,
         {**maps, **fields, "centre": centred_blob(view)},
-        steps=steps,
-        percentiles=percentiles,
         seed=seed,
-        side=side,
-        ties=ties,
-        blur=blur,
-        batch_size=batch_size,
-        engine=engine,
+        **options,
     )
     curves["method"] = curves["method"].replace(dict.fromkeys(names, "random"))
     by = ["image", "target", "method", "measure", "fraction"]
@@ -119,13 +93,7 @@ def explanation_curves(
 def maps_of(
     classifier: Classifier, photograph: Photograph, explanations: Sequence[Explanation]
 ) -> dict[str, Saliency]:
-    """Return explanations' saliency by method, in the classifier's view, of those with a signal.
-
-    Raises
-    ------
-    InputError
-        Where they are not comparable, not of this photograph and network, or do not cover it.
-    """
+    """Return explanations' saliency by method, in the classifier's view, of those with a signal."""
     if not explanations:
         raise InputError("explanations: none given")
     frame = classifier.view(photograph).frame
@@ -173,12 +141,27 @@ def faithfulness_curves(
     """Return the curves of any saliency maps in the classifier's view.
 
     As `explanation_curves`, without checks of where the maps come from and without baselines.
-    All maps' images go through the network in one sequence, a batch at a time.
+    All maps' images go through the network in one sequence, a batch at a time. `InputError` is
+    raised for a map of another size or with NaN, an unknown target, a parameter out of range.
 
-    Raises
-    ------
-    InputError
-        For a map of another size or with NaN, an unknown target, a parameter out of range.
+    Parameters
+    ----------
+    classifier, photograph, target, maps
+        What is explained, and the maps by method.
+    steps : int
+        Of each curve, at least 1.
+    percentiles : sequence of float
+        ROAD's, between 0 and 100: pixels above are replaced. Empty: no ROAD, which is the
+        slowest part (it solves a system of as many equations as pixels are replaced).
+    seed, side : int
+        Of everything random; pixels a side of the flipped regions.
+    ties : str
+        In which order pixels of one value come, see `xailib.evaluate.perturbation.TIES`.
+    blur : float
+        Standard deviation of the blur that insertion starts from, in pixels of a view of 224;
+        by default RISE's.
+    batch_size, engine
+        See `xailib.networks.forward.forward_batches`.
     """
     index = classifier.class_index(target)
     trials = plan(maps, classifier.view(photograph).frame.size, steps, percentiles, side)

@@ -74,14 +74,14 @@ def pixel_order(saliency: Float[np.ndarray, "height width"], ties: str = "random
     return places.reshape(saliency.shape)
 
 
-def cell_numbers(size: tuple[int, int], cells: int = CELLS) -> Order:
+def cell_numbers(size: tuple[int, int]) -> Order:
     """Return each pixel's cell of a grid of equal ones, row by row; -1 for pixels left over."""
     down, across = (
-        np.where(np.arange(n) < n // cells * cells, np.arange(n) // max(1, n // cells), -1)
+        np.where(np.arange(n) < n // CELLS * CELLS, np.arange(n) // max(1, n // CELLS), -1)
         for n in size
     )
     inside = (down[:, None] >= 0) & (across >= 0)
-    return np.where(inside, cells * down[:, None] + across, -1).astype(np.int32)
+    return np.where(inside, CELLS * down[:, None] + across, -1).astype(np.int32)
 
 
 def region_order(saliency: Saliency, side: int = REGION, ties: str = "random") -> Order:
@@ -98,14 +98,14 @@ def region_order(saliency: Saliency, side: int = REGION, ties: str = "random") -
     return pixel_order(means.reshape(rows[-1] + 1, columns[-1] + 1), ties).ravel()[region]
 
 
-def random_field(size: tuple[int, int], seed: Sequence[int], cells: int = COARSE) -> Saliency:
-    """Return a random map as smooth as a heatmap: `cells` x `cells` draws, enlarged bilinearly.
+def random_field(size: tuple[int, int], seed: Sequence[int]) -> Saliency:
+    """Return a random map as smooth as a heatmap: a square of draws, enlarged bilinearly.
 
     Single random pixels would be no fair opponent: deleted ones are scattered over the whole
     image, which destroys every edge in it, and networks answer to that noise whatever the
     place. A smooth field removes patches, as heatmaps and superpixels do.
     """
-    draws = np.random.default_rng(seed).random((cells, cells)).astype(np.float32)
+    draws = np.random.default_rng(seed).random((COARSE, COARSE)).astype(np.float32)
     return resize(draws, size, "bilinear")
 
 

@@ -110,23 +110,20 @@ def cascade(
 ) -> Iterator[tuple[Stage, Classifier]]:
     """Randomise a network from the output down: yield each stage, and the network after it.
 
-    Every parameter is redrawn from a normal distribution with its own mean and standard
-    deviation, and batch norms get the running statistics that the photographs and their mirror
-    images have in the randomised network. So activations keep their scale: with PyTorch's own
-    initial values, the scores of EfficientNet-Lite0 for three photographs differ by 1e-9, and
-    a map would change for that reason alone.
-
-    The given network and torch's random state are left alone; each copy has a hash of its own.
+    Every parameter is redrawn from a normal distribution with its own mean and standard deviation,
+    and batch norms get the running statistics that the photographs and their mirror images have in
+    the randomised network. So activations keep their scale: with PyTorch's own initial values, the
+    scores of EfficientNet-Lite0 for three photographs differ by 1e-9, and a map would change for
+    that reason alone. The given network and torch's random state are left alone; each copy has a
+    hash of its own.
 
     Parameters
     ----------
     classifier, photographs
         The trained one, and what batch norms are measured on, at least one; of views that differ
         in size, those of the first one's.
-    stages : int
-        See `stages_of`.
-    seed : int
-        Of the values: the same for any number of stages.
+    stages, seed : int
+        See `stages_of`; of the values, the same for any number of stages.
 
     Raises
     ------
@@ -209,25 +206,10 @@ def explain_targets(
 ) -> list[Explanation]:
     """Explain several classes by one method; what can serve all of them is computed once.
 
-    Besides LIME and the CAMs there are ``"guided"``, guided backpropagation as a map (the
-    largest absolute gradient of a pixel's channels), and ``"edges"``, the Sobel filter of the
-    view: it sees neither network nor class, and has to fail every check.
-
-    Parameters
-    ----------
-    classifier, photograph
-        What is explained.
-    method : str
-        A name in `METHODS`.
-    targets : sequence of int
-        The classes' indices.
-    num_samples, seed, layer
-        LIME's two, and the CAMs'.
-
-    Raises
-    ------
-    InputError
-        For an unknown method, and as the method raises.
+    Besides LIME (of `num_samples` and `seed`) and the CAMs (of `layer`) there are ``"guided"``,
+    guided backpropagation as a map (the largest absolute gradient of a pixel's channels), and
+    ``"edges"``, the Sobel filter of the view: it sees neither network nor class, and has to fail
+    every check. An unknown method raises `InputError`.
     """
     check_name("method", method, METHODS)
     if method == "lime":

@@ -71,16 +71,9 @@ def values_of(curves: Mapping[str, Curve]) -> dict[str, float]:
 def curve_scores(curves: pd.DataFrame) -> pd.DataFrame:
     """Return one score for each photograph, method and measure.
 
-    Parameters
-    ----------
-    curves : DataFrame
-        From `xailib.evaluate.faithfulness.explanation_curves`, of any number of photographs.
-
-    Returns
-    -------
-    DataFrame
-        Columns image, target, method, measure (of `PAGE`, see `xailib.evaluate.metrics.score`),
-        better (``"lower"`` or ``"higher"``), value.
+    From `xailib.evaluate.faithfulness.explanation_curves`, of any number of photographs. Columns
+    image, target, method, measure (of `PAGE`, see `xailib.evaluate.metrics.score`), better
+    (``"lower"`` or ``"higher"``), value.
     """
     rows = []
     for (image, target, method), part in curves.groupby(["image", "target", "method"], sort=False):

@@ -30,10 +30,7 @@ def all_masks(superpixels: int) -> Int[np.ndarray, "masks superpixels"]:
 def exact_lime(scores: Scores) -> Float64[np.ndarray, " superpixels"]:
     """Return the weights that LIME tends to with more and more samples, from all masks' scores.
 
-    Raises
-    ------
-    InputError
-        If the number of scores is not that of all masks of some superpixels.
+    Another number of scores than that of all masks of some superpixels raises `InputError`.
     """
     shown = all_masks(_superpixels(scores))
     return _ridge(shown[None], scores[None], closeness(shown.astype(bool))[None], 0.0)[0]
@@ -72,10 +69,8 @@ def design_errors(
         The scores of all masks.
     designs : sequence of str
         Names in `xailib.explain.sampling.DESIGNS` or in `LISTED`.
-    sizes : sequence of int
-        Samples of a run, even.
-    runs : int
-        Of each.
+    sizes, runs
+        Samples of a run, even numbers, and runs of each.
     seed : int
         Of all runs.
 
@@ -84,11 +79,6 @@ def design_errors(
     DataFrame
         Columns image, design, samples, error: the root of the mean squared error of a weight,
         divided by the root mean square of the exact ones.
-
-    Raises
-    ------
-    InputError
-        For an unknown design.
     """
     for design in designs:
         check_name("designs", design, (*DESIGNS, *LISTED))

@@ -19,23 +19,19 @@ class LimeImageExplainer(lime_image.LimeImageExplainer):
     """lime's own explainer with a faster engine: same arguments, same `ImageExplanation`.
 
     ``explain_instance`` takes a `Classifier` as its ``classifier_fn``, for which images are
-    perturbed on its device and scored by the fastest exact engine; any other function works as
-    with lime, and sees each perturbed image once. With the same ``random_state``, the same
-    superpixels and samples as lime's. Several ``labels`` are explained from one sampling.
+    perturbed on its device and scored by the fastest exact engine; any other function works as with
+    lime, and sees each perturbed image once. With the same ``random_state``, the same superpixels
+    and samples as lime's. Several ``labels`` are explained from one sampling.
 
     Parameters
     ----------
-    *args, **kwargs
-        As for lime.
     engine : str
-        See `xailib.networks.forward.forward_batches`.
+        See `xailib.networks.forward.forward_batches`; ``used`` is that of the last explanation, or
+        ``"function"`` if it was not a `Classifier`'s.
     progress : bool
         Draw a progress bar in the terminal.
-
-    Attributes
-    ----------
-    used : str
-        The engine of the last explanation; ``"function"`` if it was not a `Classifier`.
+    *args, **kwargs
+        As for lime.
     """
 
     def __init__(

@@ -102,12 +102,8 @@ def explain_many(
     ------
     Explanation or Failure
         Image by image, in their order, one for each method. An image that cannot be used is one
-        `Failure`, and a method that cannot explain one is another; the others go on.
-
-    Raises
-    ------
-    InputError
-        For an unknown method, option or target, or a value out of range, before anything is read.
+        `Failure`, and a method that cannot explain one is another; the others go on. An unknown
+        method, option or target, or a value out of range is refused before anything is read.
     """
     chosen = explainers(classifier, methods, target, options)
     return _flat(stream(classifier, sources_of(images), chosen))

@@ -32,7 +32,8 @@ def read_file(path: Path, name: str) -> tuple[Pixels, str]:
     What cannot be read, is too large or too small, no image or damaged raises `InputError` with
     `name`.
     """
-    data = _bytes(path, name)
+    with _readable(path, name):
+        data = path.read_bytes()
     with _image(io.BytesIO(data), name) as image:
         ImageOps.exif_transpose(image, in_place=True)
         pixels = _to_rgb(image)
@@ -69,11 +70,6 @@ def _image(file: io.BytesIO | io.BufferedReader, name: str) -> Iterator[Image.Im
     except Exception as error:  # a decoder may raise anything for damaged bytes
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"images: {name!r} is damaged: {reason}") from error
-
-
-def _bytes(path: Path, name: str) -> bytes:
-    with _readable(path, name):
-        return path.read_bytes()
 
 
 @contextmanager

@@ -105,10 +105,7 @@ def change_frame(
 ) -> Resized:
     """Return a map of `source` as it looks in `target`, NaN where `source` shows nothing.
 
-    Raises
-    ------
-    InputError
-        If the two frames belong to photographs of different sizes.
+    Frames of photographs of different sizes raise `InputError`.
     """
     if source == target:
         return values

@@ -182,11 +182,6 @@ def iter_images(source: str | Path | Iterable[str | Path]) -> Iterator[Photograp
     """Yield what `load_images` would load, one at a time, so that a large folder fits in memory.
 
     Ids are made unique by adding the first eight digits of the hash to a name already taken.
-
-    Raises
-    ------
-    InputError
-        If `source` is an empty list.
     """
     return unique(map(read_place, find_images(source)))
 
@@ -236,13 +231,7 @@ def unique(found: Iterable[Photograph | Failure]) -> Iterator[Photograph | Failu
 
 
 def from_array(pixels: UInt8[np.ndarray, "height width 3"], name: str) -> Photograph:
-    """Return an array of sRGB values as a photograph; its hash is that of the pixels.
-
-    Raises
-    ------
-    InputError
-        If a side is shorter than `MIN_SIDE` pixels.
-    """
+    """Return an array of sRGB values, not too small, as a photograph hashed by its pixels."""
     check_size(name, (pixels.shape[1], pixels.shape[0]))
     return Photograph(name, frozen(pixels), "array", hashlib.sha256(pixels.tobytes()).hexdigest())
 

@@ -38,18 +38,10 @@ class PassOptions(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class View:
-    """A photograph as a classifier sees it.
+    """A photograph as a classifier sees it."""
 
-    Attributes
-    ----------
-    pixels : (height, width, 3) uint8
-        Resized and cropped, not normalised.
-    frame : Frame
-        Where these pixels are in the photograph.
-    """
-
-    pixels: UInt8[np.ndarray, "height width 3"]
-    frame: Frame
+    pixels: UInt8[np.ndarray, "height width 3"]  # resized and cropped, not normalised
+    frame: Frame  # where these pixels are in the photograph
 
 
 @dataclass(frozen=True)
@@ -269,12 +261,8 @@ class Classifier:
         """Return the index of a class given by index or by name.
 
         A number is an index. A text is a name: the very name if there is one, else the one that
-        differs in case only, else, where no class is named by a number, an index.
-
-        Raises
-        ------
-        InputError
-            For an index out of range, an unknown name, or one that several classes have.
+        differs in case only, else, where no class is named by a number, an index. `InputError` is
+        raised for an index out of range, an unknown name, or one that several classes have.
         """
         if isinstance(target, str):
             same = [i for i, name in enumerate(self.class_names) if name == target]

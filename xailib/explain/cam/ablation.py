@@ -140,18 +140,6 @@ def _shortcuts(network: nn.Module) -> dict:
     return cache_of(network).setdefault("shortcuts of AblationCAM", {})
 
 
-@dataclass(frozen=True)
-class Closed:
-    """What the closed form gives for several images."""
-
-    logits: Float[Tensor, "images classes"]  # of the whole images
-    targets: Int[Tensor, "images targets"]  # the explained classes
-    maps: Float[Tensor, "images channels rows columns"]  # the layer's
-    weights: Float[Tensor, "images targets channels"]  # as those of `Ablation`, as `level`
-    level: Float[Tensor, "images targets"]
-    agree: Bool[Tensor, " images"]  # whether the pass's numbers are the closed form's
-
-
 def closed_weights(
     classifier: Classifier,
     layer: str,
@@ -160,11 +148,12 @@ def closed_weights(
     targets_of: Callable[[Tensor], Tensor],
     rule: str,
     batch_size: int | None,
-) -> Closed:
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor] | None:
     """Return `ablation_weights` of several images by the closed form, which must be the `shortcut`.
 
     One pass of all images. ``layout_of`` finds the layout from the layer's output, ``targets_of``
-    the targets from the scores. Nothing waits for the device.
+    the targets from the scores. Returned are logits, targets, maps, weights and levels, each image
+    by image; None unless the numbers of the pass are those of the closed form.
     """
     linear = _last_linear(classifier.module)
     if linear is None:
@@ -193,8 +182,9 @@ def closed_weights(
             _near(double(pooled[here]), means, precision)
             & _near(double(scores[here]), logits, precision)
         )
-    both = torch.stack(weights), torch.stack(levels)
-    return Closed(found.logits, targets, maps, *both, torch.stack(agree))
+    if not torch.stack(agree).all():
+        return None
+    return found.logits, targets, maps, torch.stack(weights), torch.stack(levels)
 
 
 def _values(output: Tensor, count: int, rule: str, batch_size: int) -> Float[Tensor, " channels"]:

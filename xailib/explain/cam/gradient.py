@@ -112,14 +112,10 @@ def guided_backprop(
 ) -> Float32[np.ndarray, "height width channels"]:
     """Return the guided gradient of the target's logit (Springenberg et al. 2015).
 
-    The gradient with respect to the network's input, where every ReLU also stops negative
-    gradients on their way back. Unlike grad-cam's, this reaches ReLU6, a ReLU that is called as a
-    function, and one in front of an operation in place; and it leaves the network as it was.
-
-    Raises
-    ------
-    InputError
-        If the network has no ReLU: nothing would be guided.
+    The gradient with respect to the network's input, where every ReLU also stops negative gradients
+    on their way back. Unlike grad-cam's, this reaches ReLU6, a ReLU that is called as a function,
+    and one in front of an operation in place; and it leaves the network as it was. `InputError` is
+    raised for a network without ReLU: nothing would be guided.
     """
     return next(guided_backprops(classifier, [photograph], target))
 

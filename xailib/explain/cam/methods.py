@@ -52,13 +52,7 @@ METHODS = MappingProxyType({**GRADIENT_METHODS, "ablationcam": AblationCAM, "sco
 
 
 def check_methods(methods: Sequence[str]) -> None:
-    """Raise unless `methods` names at least one, each known.
-
-    Raises
-    ------
-    InputError
-        Before any work; with near matches.
-    """
+    """Raise unless `methods` names at least one, each known."""
     if not methods:
         raise InputError(f"methods: the list is empty; allowed: {', '.join(METHODS)}")
     for method in methods:
@@ -69,12 +63,7 @@ def cam_layer_of(classifier: Classifier, layer: str | None = None) -> str:
     """Return the layer to use: the one named, or the classifier's own.
 
     That is its last layer with feature maps; where tokens follow these (ViT, Swin), see
-    `xailib.explain.cam.layout.token_layer`.
-
-    Raises
-    ------
-    InputError
-        For an unknown name, or where none is named and the network has neither.
+    `xailib.explain.cam.layout.token_layer`. `InputError` is raised where the network has neither.
     """
     name = layer or classifier.cam_layer
     if name is None:
@@ -364,11 +353,11 @@ class Cam:
             self.rule,
             self.passes["batch_size"],
         )
-        if not found.agree.all():
+        if found is None:
             return None
-        moved = found.weights.abs().amax(2) * found.level
-        raw, terms = _weighted(found.weights, found.maps)
-        return [found.logits, found.targets, raw, moved, terms]
+        logits, targets, maps, weights, level = found
+        raw, terms = _weighted(weights, maps)
+        return [logits, targets, raw, weights.abs().amax(2) * level, terms]
 
     def _scored(self, inputs: Inputs, images: int) -> tuple[list[dict[str, str]], list[Tensor]]:
         """Return what `_ablated` does; masked copies of all images share batches."""
