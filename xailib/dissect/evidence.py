@@ -14,6 +14,7 @@ from jaxtyping import Float, Float32, Int64, Shaped
 from torch import Tensor
 
 from xailib.networks import classifier as models
+from xailib.networks.memory import free_memory
 
 Array = np.ndarray | Tensor
 _ROWS = 256  # probe images at a time on a CPU: with 20,000 concepts 20 MB
@@ -210,10 +211,7 @@ def _by_ranks(
 
 def _free_numbers(device: torch.device) -> int:
     """Return how many float32 may be taken of a GPU's memory: 80 % of what is free."""
-    if device.type != "cuda":
-        return 2**30
-    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return int(0.8 * (torch.cuda.mem_get_info(device)[0] + unused)) // 4
+    return int(0.8 * (free_memory(device) or 0)) // 4 if device.type == "cuda" else 2**30
 
 
 def times(tensor: Tensor) -> int:

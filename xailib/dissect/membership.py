@@ -14,12 +14,11 @@ from itertools import permutations
 from types import MappingProxyType
 
 import numpy as np
-import timm.data
 from jaxtyping import Bool
 
 from xailib.dissect.kinds import UNKNOWN
 from xailib.errors import InputError
-from xailib.images.probe import ProbeImage, ProbeSet
+from xailib.images.probe import ProbeImage, ProbeSet, class_ids
 from xailib.networks import zoo
 
 # The kind of what is below a synset of WordNet 3.0; of several the first.
@@ -142,15 +141,9 @@ def lineage(wnid: str) -> tuple[str, ...]:
     return tuple(found)
 
 
-@cache
-def class_ids() -> tuple[str, ...]:
-    """Return WordNet's ids of the ImageNet classes, in order."""
-    return tuple(timm.data.ImageNetInfo("imagenet-1k").label_names())
-
-
 def _concepts_of(image: ProbeImage) -> Iterator[str]:
     if image.class_index is not None:
-        yield from lineage(class_ids()[image.class_index])
+        yield from lineage(list(class_ids())[image.class_index])
     elif image.label:
         word = image.label.split("/")[0].replace("_", " ")
         starts = (f"{word}$", f"{word}/", f"{word} ")  # the scene itself, its forms, what has it

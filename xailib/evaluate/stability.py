@@ -4,7 +4,7 @@ Explanations with their samples in, tidy tables out; no network. Explanations th
 (`xailib.explain.signal`) are left out.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -244,19 +244,13 @@ def needed(
 ) -> int | None:
     """Return after how many samples the mask was stable; None if it was not by the end."""
     parts, shown, scores = _parts(one)
-    for samples in _stops(len(shown), step):
+    samples = 0
+    while samples < len(shown):  # where ``num_samples="auto"`` looks
+        samples += next_draw(samples, len(shown), step)
         some = shown[:samples], scores[:samples]
         if mask_is_stable(*some, num_features, parts.block, device=device):
             return samples
     return None
-
-
-def _stops(total: int, step: int) -> Iterator[int]:
-    """Yield where ``num_samples="auto"`` looks."""
-    samples = 0
-    while samples < total:
-        samples += next_draw(samples, total, step)
-        yield samples
 
 
 def photographs_table(

@@ -14,7 +14,6 @@ from typing import Any, Literal, TypedDict, Unpack
 import numpy as np
 import torch
 from jaxtyping import Float, Int, Shaped, UInt8
-from lime.lime_image import ImageExplanation
 from skimage.segmentation import felzenszwalb, quickshift, slic
 from torch import Tensor
 from tqdm import tqdm
@@ -32,15 +31,6 @@ from xailib.explain.stream import Outcome, Seen, explain_alone, one_by_one
 from xailib.networks.classifier import Classifier, Prediction, check_classifier
 from xailib.networks.forward import ENGINES
 from xailib.networks.memory import download, upload
-
-__all__ = [
-    "Lime",
-    "LimeOptions",
-    "explain_lime",
-    "explain_lime_targets",
-    "segmentation",
-    "superpixels_of",
-]
 
 Segment = Callable[[UInt8[np.ndarray, "height width 3"]], Int[np.ndarray, "height width"]]
 
@@ -492,15 +482,3 @@ def _checked(options: LimeOptions) -> LimeOptions:
     check_name("design", chosen["design"], DESIGNS)
     check_name("engine", chosen["engine"], ENGINES)
     return chosen
-
-
-def superpixels_of(found: ImageExplanation, target: int, fit: float | None = None) -> Superpixels:
-    """Return lime's own result for one target as `Superpixels`.
-
-    ``fit`` is the target's R squared; by default the one that lime keeps, the last target's.
-    """
-    weights = np.zeros(int(found.segments.max()) + 1)
-    for superpixel, weight in found.local_exp[target]:
-        weights[superpixel] = weight
-    score = float(found.score if fit is None else fit)
-    return Superpixels(found.segments, weights, float(found.intercept[target]), score)

@@ -220,7 +220,8 @@ def _label(file: str, sources: Sequence[str | Path]) -> str | None:
 
 
 @cache
-def _wordnet_ids() -> dict[str, int]:
+def class_ids() -> dict[str, int]:
+    """Return the ImageNet classes' indices by WordNet's ids, in order."""
     names = timm.data.ImageNetInfo("imagenet-1k").label_names()
     return {name: index for index, name in enumerate(names)}
 
@@ -229,8 +230,8 @@ def _class_index(photograph: Photograph, label: str | None) -> int | None:
     """Return the class that the source states, or a WordNet id in the name or folder."""
     if photograph.class_index is not None:
         return photograph.class_index
-    stated = _wordnet_ids().get(photograph.id.split("_")[0])
-    return stated if stated is not None else _wordnet_ids().get((label or "").split("/")[-1])
+    stated = class_ids().get(photograph.id.split("_")[0])
+    return stated if stated is not None else class_ids().get((label or "").split("/")[-1])
 
 
 def _boxes(photograph: Photograph, count: int, seed: int) -> list[tuple[int, int, int, int]]:

@@ -17,7 +17,6 @@ import time
 import warnings
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
@@ -259,13 +258,7 @@ MOST = 8  # engines cached for one network: each holds a copy of the weights tha
 Stamp = tuple[tuple[int, int], ...]
 
 
-@dataclass
-class _Cache:
-    stamp: Stamp
-    entries: dict[Hashable, Any] = field(default_factory=dict)
-
-
-_caches: WeakKeyDictionary[nn.Module, _Cache] = WeakKeyDictionary()
+_caches: WeakKeyDictionary[nn.Module, tuple[Stamp, dict[Hashable, Any]]] = WeakKeyDictionary()
 
 
 def cache_of(network: nn.Module) -> dict[Hashable, Any]:
@@ -275,9 +268,9 @@ def cache_of(network: nn.Module) -> dict[Hashable, Any]:
     """
     stamp = stamp_of(network)
     cache = _caches.get(network)
-    if cache is None or cache.stamp != stamp:
-        cache = _caches[network] = _Cache(stamp)
-    return cache.entries
+    if cache is None or cache[0] != stamp:
+        cache = _caches[network] = stamp, {}
+    return cache[1]
 
 
 def store(entries: dict[Hashable, Any], key: Hashable, entry: Any) -> None:

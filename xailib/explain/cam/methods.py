@@ -14,13 +14,9 @@ from torch import Tensor
 
 from xailib.errors import InputError, check_least, check_name
 from xailib.explain.cam.ablation import RULES, ablation_weights, closed_weights, shortcut
-from xailib.explain.cam.gradient import (
-    GRADIENT_METHODS,
-    combined,
-    guided_backprop,
-    guided_backprops,
-    layer_pass,
-)
+from xailib.explain.cam.gradient import GRADIENT_METHODS, combined, layer_pass
+from xailib.explain.cam.gradient import guided_backprop as guided_backprop
+from xailib.explain.cam.gradient import guided_backprops as guided_backprops
 from xailib.explain.cam.layout import Layout, layout_of, token_layer
 from xailib.explain.cam.scorecam import score_weights
 from xailib.explain.cam.tail import Tail
@@ -35,17 +31,6 @@ from xailib.networks.layers import hookable
 from xailib.networks.memory import download
 
 Inputs = Float32[Tensor, "images colours height width"]  # of the network
-
-__all__ = [
-    "METHODS",
-    "Cam",
-    "CamOptions",
-    "cam_layer_of",
-    "check_methods",
-    "explain_cam",
-    "guided_backprop",
-    "guided_backprops",
-]
 
 # The classes of the grad-cam package that do the same; the gradient methods are computed by them.
 METHODS = MappingProxyType({**GRADIENT_METHODS, "ablationcam": AblationCAM, "scorecam": ScoreCAM})
