@@ -65,7 +65,7 @@ def check_name(argument: str, given: object, allowed: Iterable[str]) -> None:
         raise unknown_name(argument, given, allowed)
 
 
-def check_least(argument: str, given: float | None) -> None:
+def check_least(argument: str, given: int | None) -> None:
     """Raise for a number below 1; None is none."""
     if given is not None and given < 1:
         raise InputError(f"{argument}: {given} is not at least 1")
