@@ -111,9 +111,8 @@ def _umask() -> int:
 def lock_folder(folder: Path, name: str, *, patience: float = SOON) -> FileLock:
     """Return a lock on a folder, held until it is released or the process ends.
 
-    Within one process it may be taken again, as a cell of a notebook is run again. If another
-    process still holds it after `patience` seconds (-1: as long as it takes), `InputError` is
-    raised.
+    Within one process it may be taken again, as a cell of a notebook is run again. `InputError` is
+    raised if another process still holds it after `patience` seconds (-1: as long as it takes).
     """
     path = folder / name
     with storage(path):

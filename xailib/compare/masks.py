@@ -23,11 +23,10 @@ def lime_mask(
 ) -> Int8[np.ndarray, "height width"]:
     """Return the superpixels that LIME ranks highest: 1 supports, -1 opposes, 0 not chosen.
 
-    Nothing is chosen by an explanation that says nothing (`xailib.explain.signal`).
     ``signs="positive"`` is the seed's LIME 1, the `num_features` superpixels that support the
-    target most; ``signs="both"`` its LIME 2, those of largest absolute weight. The same as lime's
-    own ``get_image_and_mask``. `InputError` is raised without superpixels, and for `num_features`
-    below 1.
+    target most; ``signs="both"`` its LIME 2, those of largest absolute weight: lime's own
+    ``get_image_and_mask``. An explanation without signal chooses none; one without superpixels, or
+    `num_features` below 1, raises `InputError`.
     """
     parts = lime_superpixels(explanation)
     if num_features < 1:
@@ -42,8 +41,7 @@ def lime_mask(
 def area_mask(saliency: Float32[np.ndarray, "height width"], pixels: int) -> Mask:
     """Return exactly the `pixels` highest pixels: masks of equal area can be compared fairly.
 
-    Ties are broken as in `highest_first`. `InputError` is raised if there are fewer pixels than
-    that.
+    Ties are broken as in `highest_first`. `InputError` is raised if there are fewer pixels.
     """
     if not 0 <= pixels <= saliency.size:
         raise InputError(f"pixels: {pixels} is not between 0 and {saliency.size}")

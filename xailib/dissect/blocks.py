@@ -42,8 +42,7 @@ Batch = Mapping[str, np.ndarray]  # from table to its next rows
 def block_photographs(crops: int) -> int:
     """Return of how many photographs, each with its crops, a block is.
 
-    About `IMAGES` images, and a multiple of a batch: each image is in the batch that it is in
-    alone.
+    About `IMAGES` images, and a multiple of a batch: each image is in the batch it is in alone.
     """
     return max(_WHOLE, IMAGES // (1 + crops) // _WHOLE * _WHOLE)
 
@@ -127,10 +126,9 @@ def record(
     """Record the blocks of a probe set that a folder does not hold yet.
 
     ``wanted`` is what decides the rows besides the images, as JSON values, with ``dtype``; ``read``
-    gives the images of a part of the probe set, in order; ``compute`` makes of the images of a
-    block, and their number, their rows, batch by batch, always of the same tables. `InputError` is
-    raised if the disk is too small, `StorageError` if it is full, or may not be written to: run
-    again to resume.
+    gives the images of a part of the probe set, in order; ``compute`` makes rows of the images of a
+    block and their number, batch by batch, always of the same tables. `InputError` is raised if the
+    disk is too small, `StorageError` if it is full, or may not be written to: run again to resume.
     """
     folder, before = Path(folder).expanduser(), passes()
     wanted = {"version": _VERSION, **wanted}

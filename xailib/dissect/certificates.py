@@ -212,8 +212,7 @@ def partial(
 def of_each(activations: Activations, masks: Bool[np.ndarray, "probe units"]) -> pd.DataFrame:
     """Score each unit against a concept of its own, by the five scores that pass NeuronEval.
 
-    One row for each unit: correlation, cosine, auprc, f1, iou; NaN where no image is of the
-    concept.
+    One row a unit: correlation, cosine, auprc, f1, iou; NaN where no image is of the concept.
     """
     values, own = np.asarray(activations, np.float64), masks.astype(np.float64)
     sizes = own.sum(0)
@@ -381,8 +380,7 @@ def agreement(
     """Return how often two labellings of the same units agree, as shares of the units.
 
     By ``"same"`` concept; by ``"related"`` ones (also parent and child, or children of one parent);
-    and with ``_chance`` the level of two labellings that use their concepts as often, of other
-    units.
+    and with ``_chance`` that of two labellings that use their concepts as often, of other units.
     """
     shares = [np.bincount(one, minlength=len(related)) / len(one) for one in (first, second)]
     return {

@@ -109,8 +109,7 @@ def unit_table(
     """Return one layer's part of what `label_units` returns.
 
     ``scores``, on any device, are modified in place, so that they need not be copied; ``top`` are
-    for each unit the ids of the images that activate it most; ``dead`` units are the same on all
-    images.
+    the ids of the images that activate each unit most; ``dead`` units are the same on all images.
     """
     names = np.array(concepts.names, dtype=object)
     greatest = scores.max(1)
@@ -304,8 +303,7 @@ def read_descriptions(path: str | Path) -> pd.DataFrame:
     """Read labels as CLIP-Dissect publishes them: a CSV with layer, unit, description, similarity.
 
     The table has layer, unit, concept and similarity, as `label_units` names them. `InputError` is
-    raised if there is no such file, a column is missing, a value is not a number, or a unit comes
-    twice.
+    raised without such a file, for a missing column, no number, or a unit that comes twice.
     """
     path = Path(path).expanduser()
     if not path.is_file():

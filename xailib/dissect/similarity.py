@@ -137,9 +137,9 @@ def rank_reorder(
 
     ``-mean |t - t'|^p / baseline / max(m, 1e-6)^scale_p``: ``t`` the top activations
     (`top_fraction` of the images, at least two), ``t'`` the same in the order of the concept, ``m``
-    the concept's mean similarity on them. The authors estimate the baseline, the error of a random
-    order, from five permutations; here it is the exact expectation. Slow: it sorts every concept
-    for every unit.
+    the concept's mean similarity on them. The baseline, the error of a random order, is the exact
+    expectation, which the authors estimate from five permutations. Slow: it sorts every concept for
+    every unit.
     """
     similarities, tables = _as_tensors(similarity, activations)
     probe, concepts = similarities.shape

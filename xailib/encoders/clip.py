@@ -128,8 +128,8 @@ def _create_openclip(
 ) -> nn.Module:
     """Build one of OpenCLIP's networks, with weights from a file or, under a tag, from the hub.
 
-    With the activation that the tag's configuration states, of which OpenCLIP itself only warns. If
-    the host is out of reach, that is said at once, not after many tries.
+    With the activation that the tag's configuration states, of which OpenCLIP only warns; a host
+    that is out of reach is said at once.
     """
     quick = bool(config.get("quick_gelu"))
     config = config if tag else {}

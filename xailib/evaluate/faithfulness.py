@@ -193,8 +193,7 @@ def logits_of(
 ) -> Float32[Tensor, "trials classes"]:
     """Return the network's scores of perturbed images; each different one is passed once.
 
-    ``options`` are those of `xailib.evaluate.perturbation.Perturbed`, errors of
-    `faithfulness_curves`.
+    ``options`` are those of `xailib.evaluate.perturbation.Perturbed`.
     """
     view = classifier.view(photograph)
     for method, saliency in maps.items():
@@ -224,10 +223,7 @@ def logits_of(
 
 
 def neutral_colour(classifier: Classifier) -> UInt8[np.ndarray, " 3"]:
-    """Return the colour that the network sees as zero, which deleted pixels have.
-
-    Mid-gray, where no colour is always zero.
-    """
+    """Return the colour that the network sees as zero, of deleted pixels; mid-gray without one."""
     if not classifier.preprocessing.pixelwise:
         return np.full(3, 128, np.uint8)
     basis = np.concatenate([np.zeros((1, 3)), 255 * np.eye(3)]).astype(np.uint8)

@@ -55,8 +55,7 @@ TIES = ("random", "centre")
 def pixel_order(saliency: Float[np.ndarray, "height width"], ties: str = "random") -> Order:
     """Return each pixel's place, 0 for the most salient, with ties broken in a way of `TIES`.
 
-    With random ties, the pixels of places below `n` are `xailib.compare.masks.area_mask` of `n`
-    pixels.
+    With random ties, the pixels of places below `n` are those of `xailib.compare.masks.area_mask`.
     """
     check_name("ties", ties, TIES)
     if ties == "random":

@@ -1,7 +1,4 @@
-"""Sanity checks of saliency maps (Adebayo et al., NeurIPS 2018): how alike maps are, and verdicts.
-
-Explanations in, tables out; nothing here sees a network.
-"""
+"""Sanity checks (Adebayo et al., NeurIPS 2018): how alike maps are, and verdicts."""
 
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 

@@ -1,7 +1,4 @@
-"""What faithfulness curves amount to: one score a curve, and whether it beats the baselines.
-
-Tables in, tables out; nothing here sees a network.
-"""
+"""What faithfulness curves amount to: one score a curve, and whether it beats the baselines."""
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -38,8 +35,7 @@ def values_of(curves: Mapping[str, Curve]) -> dict[str, float]:
     """Return what one map's curves amount to, by measure; see `xailib.evaluate.metrics.score`.
 
     Fractions rise. Of ``"masked"`` the two points are the whole image and the masked one; of
-    ``"cell"`` the columns are what the map gives a cell, and what the target's score loses
-    without it.
+    ``"cell"`` the columns are what the map gives a cell, and what the target's score loses without.
     """
     area = {
         name: float(trapezoid(curves[name][1], curves[name][0]))

@@ -20,8 +20,7 @@ def record(
 ) -> Explanation:
     """Return the explanation of one prediction; ``found`` is what the method itself gives.
 
-    See `Explanation`. A method that does not look itself whether it says anything is only asked
-    whether its map is constant.
+    See `Explanation`. A method that does not look itself is only asked whether its map is constant.
     """
     if "no_signal" not in found:
         found["no_signal"] = no_signal(found["raw"], signed=True)

@@ -40,7 +40,7 @@ def requests_of(task: str, classifier: Classifier, parameters: Mapping[str, Any]
     """Return what a notebook does with each of its photographs, one method after the other.
 
     ``task`` is a key of `REQUESTS`; ``parameters`` are by the names of the notebook's parameters
-    cell, and may be its ``globals()``. An unknown class, layer or method is refused before any
+    cell, and may be its ``globals()``. Unknown classes, layers and methods are refused before any
     work.
     """
     check_name("task", task, REQUESTS)

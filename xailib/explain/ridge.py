@@ -31,7 +31,7 @@ def closeness(
 ) -> Float64[Tensor, "images samples"]:
     """Return lime's weight of each sample by its cosine distance to the whole image.
 
-    `superpixels`: how many of the columns are an image's own; in the others nothing is shown.
+    `superpixels`: how many of the columns are an image's own; in others nothing is shown.
     """
     share = shown.sum(-1, dtype=torch.float64) / superpixels[:, None]
     return torch.exp(-((1 - share.sqrt()) ** 2) / WIDTH**2).sqrt()

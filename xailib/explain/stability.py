@@ -155,8 +155,7 @@ def closeness(shown: Shown) -> Scores:
 def fit(shown: Shown, scores: Scores, counts: Counts, device: Device = "cpu") -> Weights:
     """Return lime's ridge regression (penalty 1, free intercept) for each row of sample counts.
 
-    By one product and one batched solve, in double precision; counts of one give lime's own
-    weights.
+    By one batched solve, in double precision; counts of one give lime's own weights.
     """
     return _ridge(_sums(shown, scores, counts, device), shown.shape[1])
 

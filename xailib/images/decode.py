@@ -29,7 +29,7 @@ def read_file(path: Path, name: str) -> tuple[Pixels, str]:
 
     EXIF orientation is applied, transparency composited on white, colours are converted to sRGB by
     the profile in the file, 16 bits are scaled to 8, and of an animation the first frame is taken.
-    What cannot be read, is too large or too small, no image or damaged raises `InputError` with
+    What is no image, damaged, too large or too small, or cannot be read raises `InputError` with
     `name`.
     """
     with _readable(path, name):

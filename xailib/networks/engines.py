@@ -1,9 +1,8 @@
 """How a network is set up to run faster, by engine: each returns a function from input to scores.
 
-`xailib.networks.forward` decides which to use, and checks it. A network given here is never
-changed. What is set up is cached until the network is freed or its weights change. On a GPU a
-convolution, an addition and a ReLU become one call of cuDNN: what lies between would be written to
-the memory and read again, which takes most of the time.
+A network given here is never changed. What is set up is cached until the network is freed or its
+weights change. On a GPU a convolution, an addition and a ReLU become one call of cuDNN: what lies
+between would be written to the memory and read again, which takes most of the time.
 """
 
 import copy
@@ -102,8 +101,7 @@ def _compile(module: nn.Module, example: Tensor) -> Run:
 def _padded(run: Run, plain: nn.Module, size: int) -> Run:
     """Return a function for any batch from one that was compiled for batches of one size.
 
-    Smaller ones are filled up. Where memory runs out, later batches go through the network as it
-    is.
+    Smaller ones are filled up. Where memory runs out, later batches take the network as it is.
     """
     full = [True]
 
@@ -284,8 +282,7 @@ def store(entries: dict[Hashable, Any], key: Hashable, entry: Any) -> None:
 def stamp_of(network: nn.Module) -> Stamp:
     """Return the address of each weight and how often it was written to.
 
-    It costs no look at the numbers, and does not see what is written through ``.data`` or from
-    numpy.
+    What is written through ``.data`` or from numpy it does not see.
     """
     return tuple(_place(tensor) for tensor in chain(network.parameters(), network.buffers()))
 

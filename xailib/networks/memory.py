@@ -38,8 +38,7 @@ def fitting_batch(
 
     A CPU's memory has to be looked at before: Linux ends a process that takes too much. The module
     is run once with the first image of `example`, without gradients; the memory of an image is
-    cached in `things` (`xailib.networks.engines.cache_of`), by the `part` of the network that it
-    is.
+    cached in `things` (`xailib.networks.engines.cache_of`), by the network's `part`.
     """
     most = most or enough(example.device)
     free = free_memory(example.device)

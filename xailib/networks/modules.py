@@ -60,9 +60,9 @@ class Adapted(nn.Module):
     """A module with what it lacks, whose parts have the names that they have in the module itself.
 
     It shares parts, parameters and mode with `inner`. ``scores`` says how the output is read (None:
-    as it is); ``contiguous`` gives inputs in PyTorch's default memory format; ``cast`` computes
-    with the weights in float32, which stay as they are; ``eager`` does not let ``torch.compile``
-    skip hooks.
+    as it is); ``contiguous``: inputs are given in PyTorch's default memory format; ``cast``:
+    weights are taken in float32, and stay as they are; ``eager``: ``torch.compile`` may not skip
+    hooks.
     """
 
     def __init__(

@@ -55,7 +55,7 @@ def load_file(module: nn.Module, path: Path) -> str:
     """Load the weights in a file that fit a network, and return what to call them.
 
     They may be stored beside anything else, inside dictionaries or a whole module, under the names
-    that DataParallel, torch.compile or Lightning give them. Where several sets fit, a moving
+    that DataParallel, torch.compile or Lightning give them. Of several sets that fit, a moving
     average (``ema``) is taken, as timm does. `InputError` is raised where none fits, or several
     without one.
     """

@@ -1,10 +1,10 @@
 """Ablation-CAM (Desai & Ramaswamy 2020): a channel counts by what the target loses without it.
 
-The part of the network in front of the layer is computed once. Behind it, only the tail is,
-for each channel; and where the tail is an average pool and a linear layer, the scores follow
-from the linear layer's weights and no pass is needed. Either shortcut is used only after it
-has given the same scores as the whole network on channels of this very image, or of an earlier
-one where the tail reads nothing but the layer's output.
+The part of the network in front of the layer is computed once, and for each channel only the tail
+behind it; where that is an average pool and a linear layer, the scores follow from the linear
+layer's weights. Either shortcut is used only after it has given the same scores as the whole
+network on channels of this very image, or of an earlier one where the tail reads nothing but the
+layer's output.
 """
 
 from collections.abc import Callable, Iterator

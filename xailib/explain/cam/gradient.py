@@ -1,7 +1,4 @@
-"""Maps from gradients: one pass forward, and back from the target to the layer, for several images.
-
-The formulas are the grad-cam package's own code; the network is left as it was found.
-"""
+"""Maps from gradients, several images at once; the formulas are the grad-cam package's."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -113,9 +110,9 @@ def guided_backprop(
     """Return the guided gradient of the target's logit (Springenberg et al. 2015).
 
     The gradient with respect to the network's input, where every ReLU also stops negative gradients
-    on their way back. Unlike grad-cam's, this reaches ReLU6, a ReLU that is called as a function,
-    and one in front of an operation in place; and it leaves the network as it was. `InputError` is
-    raised for a network without ReLU: nothing would be guided.
+    on their way back. Unlike grad-cam's, this reaches ReLU6, a ReLU called as a function, and one
+    in front of an operation in place. A network without ReLU raises `InputError`: nothing would be
+    guided.
     """
     return next(guided_backprops(classifier, [photograph], target))
 

@@ -31,10 +31,7 @@ class _Call:
 
 
 class Tail(nn.Module):
-    """The tail behind a layer, as a module from the layer's output to the network's.
-
-    Of the recorded `image`, (1, ...), it holds the layer's `output` and the network's `logits`.
-    """
+    """A network behind a layer, with that layer's `output` and the `logits` of an `image`."""
 
     def __init__(self, network: nn.Module, layer: str, image: Batch) -> None:
         super().__init__()
