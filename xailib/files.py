@@ -33,8 +33,19 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
 
     If the block fails, or the machine does, `path` is as it was before.
     """
-    with storage(path), _whole(path) as file:
-        yield file
+    with storage(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            Path(name).chmod(0o666 & ~_umask())
+            Path(name).replace(path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
 
 
 @contextlib.contextmanager
@@ -50,22 +61,6 @@ def storage(path: Path) -> Iterator[None]:
             f"disk: cannot write {str(path)!r}: {error.strerror}; "
             f"{full} run again to resume, finished results are stored"
         ) from error
-
-
-@contextlib.contextmanager
-def _whole(path: Path) -> Iterator[IO[bytes]]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(0o666 & ~_umask())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:

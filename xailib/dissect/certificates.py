@@ -12,7 +12,6 @@ of wrong certificates among those given, however units depend on each other.
 """
 
 from collections.abc import Callable, Sequence
-from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -156,17 +155,15 @@ def _auprc(activations: Activations, masks: Masks) -> Scores:
     return found
 
 
-SCORES: MappingProxyType[str, Callable[[Activations, Masks], Scores]] = MappingProxyType(
-    {
-        "top_down": _top_down_correlation,
-        "correlation": _correlation,
-        "cosine": _cosine,
-        "auroc": _auroc,
-        "auprc": _auprc,
-        "f1": _f1,
-        "iou": _iou,
-    }
-)
+SCORES: dict[str, Callable[[Activations, Masks], Scores]] = {
+    "top_down": _top_down_correlation,
+    "correlation": _correlation,
+    "cosine": _cosine,
+    "auroc": _auroc,
+    "auprc": _auprc,
+    "f1": _f1,
+    "iou": _iou,
+}
 
 
 def untrained_view(

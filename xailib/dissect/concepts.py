@@ -74,7 +74,8 @@ def load_concepts(source: str | Path | Iterable[str | Path] = PACKAGED) -> Conce
     names: list[str] = []
     for one in sources:
         names += _read(str(one))
-    return from_names(names, " + ".join(_describe(str(one)) for one in sources))
+    packaged = "packaged list (xailib, MIT)"
+    return from_names(names, " + ".join(packaged if s == PACKAGED else str(s) for s in sources))
 
 
 def from_names(names: Iterable[str], source: str) -> Concepts:
@@ -128,7 +129,3 @@ def _categories(model: str) -> tuple[str, ...]:
     if model == "imagenet":
         return tuple(networks.imagenet_classes())
     return tuple(networks.load_classifier(model).class_names)
-
-
-def _describe(source: str) -> str:
-    return "packaged list (xailib, MIT)" if source == PACKAGED else source

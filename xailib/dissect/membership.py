@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from itertools import permutations
-from types import MappingProxyType
 
 import numpy as np
 from jaxtyping import Bool
@@ -22,20 +21,18 @@ from xailib.images.probe import ProbeImage, ProbeSet, class_ids
 from xailib.networks import zoo
 
 # The kind of what is below a synset of WordNet 3.0; of several the first.
-_KINDS = MappingProxyType(
-    {
-        "n00015388": "animal",
-        "n00017222": "plant",
-        "n13134947": "plant",  # fruit
-        "n12992868": "plant",  # fungus
-        "n00021265": "food",
-        "n07555863": "food",
-        "n00007846": "person",
-        "n09287968": "scene",  # geological formation
-        "n04341686": "scene",  # structure
-        "n00021939": "object",  # artifact
-    }
-)
+_KINDS = {
+    "n00015388": "animal",
+    "n00017222": "plant",
+    "n13134947": "plant",  # fruit
+    "n12992868": "plant",  # fungus
+    "n00021265": "food",
+    "n07555863": "food",
+    "n00007846": "person",
+    "n09287968": "scene",  # geological formation
+    "n04341686": "scene",  # structure
+    "n00021939": "object",  # artifact
+}
 _PAIRED = 300  # concepts of which all pairs are composed
 
 

@@ -1,7 +1,6 @@
 """All metrics of several saliency maps of one image, from shared passes."""
 
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -15,16 +14,14 @@ from xailib.images.load import Photograph
 from xailib.networks.classifier import Classifier
 
 # The curves that each measure is made of.
-_NEEDS = MappingProxyType(
-    {
-        "pixel_flipping": ("deletion",),
-        "relevance_gain": ("deletion", "least_first"),
-        "road": ("road_most", "road_least"),
-        "single_deletion": ("cell",),
-        "average_drop": ("masked",),
-        "confidence_increase": ("masked",),
-    }
-)
+_NEEDS = {
+    "pixel_flipping": ("deletion",),
+    "relevance_gain": ("deletion", "least_first"),
+    "road": ("road_most", "road_least"),
+    "single_deletion": ("cell",),
+    "average_drop": ("masked",),
+    "confidence_increase": ("masked",),
+}
 
 
 def score(

@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -36,16 +35,14 @@ _RESIDUAL = 1e-9  # of ROAD's equations on a GPU: pixels are then within 1e-5 of
 _MASKS = 64  # imputed at once there
 COARSE = 7  # a side of the random baseline: as coarse as the last feature maps of most networks
 # What replaces the first pixels of the order, and what the other pixels show.
-_SWAPS = MappingProxyType(
-    {
-        "deletion": ("gray", "image"),
-        "least_first": ("gray", "image"),
-        "insertion": ("image", "blurred"),
-        "flipping": ("noise", "image"),
-        "cell": ("gray", "image"),
-        "whole": ("gray", "image"),
-    }
-)
+_SWAPS = {
+    "deletion": ("gray", "image"),
+    "least_first": ("gray", "image"),
+    "insertion": ("image", "blurred"),
+    "flipping": ("noise", "image"),
+    "cell": ("gray", "image"),
+    "whole": ("gray", "image"),
+}
 CURVES = ("deletion", "insertion", "flipping", "road_most", "road_least")
 # By a draw that the map's own ranks seed, as in masks of equal area; or by the distance from the
 # centre of the pixels of that value: superpixels are then replaced as patches, not as noise.

@@ -1,7 +1,6 @@
 """What faithfulness curves amount to: one score a curve, and whether it beats the baselines."""
 
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -13,20 +12,18 @@ from xailib.compare.intervals import decided, holm, paired
 from xailib.errors import InputError
 
 # Each measure, and which values of it support an explanation.
-BETTER = MappingProxyType(
-    {
-        "deletion": "lower",
-        "least_first": "higher",
-        "relevance_gain": "higher",
-        "pixel_flipping": "lower",
-        "insertion": "higher",
-        "flipping": "higher",
-        "road": "higher",
-        "single_deletion": "higher",
-        "average_drop": "lower",
-        "confidence_increase": "higher",
-    }
-)
+BETTER = {
+    "deletion": "lower",
+    "least_first": "higher",
+    "relevance_gain": "higher",
+    "pixel_flipping": "lower",
+    "insertion": "higher",
+    "flipping": "higher",
+    "road": "higher",
+    "single_deletion": "higher",
+    "average_drop": "lower",
+    "confidence_increase": "higher",
+}
 PAGE = ("deletion", "insertion", "flipping", "road")  # of which the report draws curves
 Curve = Float[np.ndarray, "2 _"]  # fractions, and the target's probabilities
 

@@ -8,7 +8,6 @@ on a GPU, batches, superpixels and linear models are those of several images.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from types import MappingProxyType
 from typing import Any, Literal, TypedDict, Unpack
 
 import numpy as np
@@ -39,19 +38,17 @@ _RATIO = 0.2
 # Of quickshift's noise, which breaks ties: scikit-image's default, which lime always has, since
 # the seed that it draws does not reach scikit-image.
 SEGMENT_SEED = 42
-_SEGMENTATIONS = MappingProxyType(
-    {
-        "quickshift": lambda seed: (
-            lambda pixels: quickshift(pixels, ratio=_RATIO, rng=seed, **_quickshift(pixels.shape))
-        ),
-        "slic": lambda _seed: partial(slic, n_segments=60, compactness=10, start_label=0),
-        "felzenszwalb": lambda _seed: (
-            lambda pixels: felzenszwalb(
-                pixels, scale=200, sigma=0.5, min_size=round(200 * _scale(pixels.shape) ** 2)
-            )
-        ),
-    }
-)
+_SEGMENTATIONS = {
+    "quickshift": lambda seed: (
+        lambda pixels: quickshift(pixels, ratio=_RATIO, rng=seed, **_quickshift(pixels.shape))
+    ),
+    "slic": lambda _seed: partial(slic, n_segments=60, compactness=10, start_label=0),
+    "felzenszwalb": lambda _seed: (
+        lambda pixels: felzenszwalb(
+            pixels, scale=200, sigma=0.5, min_size=round(200 * _scale(pixels.shape) ** 2)
+        )
+    ),
+}
 
 
 def _scale(shape: tuple[int, ...]) -> float:

@@ -6,8 +6,7 @@ two are independent, so that all estimate the same weights; they differ in how m
 estimate scatters.
 """
 
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
+from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import Int
@@ -49,9 +48,11 @@ def orthogonal(rng: np.random.RandomState, samples: int, superpixels: int) -> Ro
     return np.concatenate(blocks)[:samples]
 
 
-DESIGNS: Mapping[str, Design] = MappingProxyType(
-    {"independent": independent, "antithetic": antithetic, "orthogonal": orthogonal}
-)
+DESIGNS: dict[str, Design] = {
+    "independent": independent,
+    "antithetic": antithetic,
+    "orthogonal": orthogonal,
+}
 
 # How many neighbouring samples belong together and may only be drawn again as one.
-BLOCKS: Mapping[str, int] = MappingProxyType({"independent": 1, "antithetic": 2, "orthogonal": 2})
+BLOCKS = {"independent": 1, "antithetic": 2, "orthogonal": 2}

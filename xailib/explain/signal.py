@@ -3,8 +3,6 @@
 Scaling makes each map as bright as any other, also one made of rounding errors.
 """
 
-from types import MappingProxyType
-
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -12,7 +10,7 @@ from jaxtyping import Float
 from xailib.networks.classifier import Classifier
 from xailib.networks.forward import ROUNDING
 
-_PRECISIONS = MappingProxyType({"exact": 0.0, "tf32": 2.0**-10, "half": 2.0**-7})
+_PRECISIONS = {"exact": 0.0, "tf32": 2.0**-10, "half": 2.0**-7}
 
 
 def rounding(classifier: Classifier) -> float:

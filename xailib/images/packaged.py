@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from types import MappingProxyType
 
 from xailib.files import package_folder
 
@@ -38,13 +37,11 @@ _SKIMAGE = {
     "rocket": "rocket.jpg",
 }
 _SKLEARN = {"china": "china.jpg", "flower": "flower.jpg"}
-PACKAGES = MappingProxyType(
-    {
-        "foolbox": ("foolbox", "data", _FOOLBOX),
-        "scikit-image": ("skimage", "data", _SKIMAGE),
-        "scikit-learn": ("sklearn", "datasets/images", _SKLEARN),
-    }
-)
+PACKAGES = {
+    "foolbox": ("foolbox", "data", _FOOLBOX),
+    "scikit-image": ("skimage", "data", _SKIMAGE),
+    "scikit-learn": ("sklearn", "datasets/images", _SKLEARN),
+}
 
 
 @dataclass(frozen=True)
@@ -70,7 +67,9 @@ def packaged() -> dict[str, Place]:
     places = {}
     for package, (module, folder, names) in PACKAGES.items():
         root = package_folder(module)
-        for name, file in names.items() if root else ():
+        if root is None:
+            continue
+        for name, file in names.items():
             class_index = int(Path(file).stem.split("_")[-1]) if package == "foolbox" else None
             places[name] = Place(name, root / folder / file, f"{package}:{name}", class_index)
     return places

@@ -18,7 +18,6 @@ from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from itertools import chain
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -148,14 +147,12 @@ def seconds(run: Run, example: Tensor) -> float:
     return min(times)
 
 
-SET_UPS: Mapping[str, Callable[[nn.Module, Tensor], Run]] = MappingProxyType(
-    {
-        "openvino": _openvino,
-        "onnxruntime": _onnxruntime,
-        "compile": _compile,
-        "fused": _fused,
-    }
-)
+SET_UPS: Mapping[str, Callable[[nn.Module, Tensor], Run]] = {
+    "openvino": _openvino,
+    "onnxruntime": _onnxruntime,
+    "compile": _compile,
+    "fused": _fused,
+}
 
 
 @contextmanager

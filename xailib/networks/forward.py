@@ -18,7 +18,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import TypeVar
 
 import torch
@@ -40,16 +39,16 @@ _MEASURED = 50  # passes, from which on one more pays that measures the memory o
 _CHECKED = 2  # images sent through both at each use; more would cost more than they show
 # From how many passes on an engine's set-up pays: seconds for OpenVINO and ONNX Runtime (which
 # halve a pass), about a minute for torch.compile. Best first; measured in benchmarks/.
-_WORTH = MappingProxyType({"openvino": 200, "onnxruntime": 200, "compile": 3000, "fused": 50})
+_WORTH = {"openvino": 200, "onnxruntime": 200, "compile": 3000, "fused": 50}
 # On a GPU the set-up takes 12 to 16 seconds, in which 60,000 images and more go through eager.
-_WORTH_ON_CUDA = MappingProxyType({"compile": 60_000, "fused": 50})
+_WORTH_ON_CUDA = {"compile": 60_000, "fused": 50}
 _PACKAGES = ("openvino", "onnxruntime")
 ENGINES = ("auto", *_WORTH, "eager")
 
 
 # How far an engine's scores may be from eager's at the same precision, as a share of the largest
 # score (at least 1): further away it is another network.
-TOLERANCES: Mapping[str, float] = MappingProxyType({"exact": 1e-3, "tf32": 5e-3, "half": 5e-2})
+TOLERANCES: Mapping[str, float] = {"exact": 1e-3, "tf32": 5e-3, "half": 5e-2}
 PRECISIONS = tuple(TOLERANCES)
 ROUNDING = 8 * 2.0**-23  # of float32: sums in another order differ by some of its roundings
 

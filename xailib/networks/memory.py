@@ -2,7 +2,7 @@
 
 import contextlib
 import threading
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from jaxtyping import Shaped
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from xailib.networks.layers import hookable, hooked
 
@@ -66,7 +67,7 @@ def bytes_of_pass(module: nn.Module, image: Tensor) -> int:
 
     def add(_name: str, output: object) -> None:
         nonlocal total
-        total += sum(part.nbytes for part in _tensors(output))
+        total += sum(one.nbytes for one in tree_leaves(output) if isinstance(one, Tensor))
 
     leaves = {
         n: part for n, part in hookable(module).items() if next(part.children(), None) is None
@@ -141,11 +142,3 @@ def _reclaimable() -> int:
         lines = (_CGROUP / "memory.stat").read_text().splitlines()
         return sum(int(line.split()[1]) for line in lines if line.startswith("inactive_file "))
     return 0
-
-
-def _tensors(found: object) -> Iterable[Tensor]:
-    if isinstance(found, Tensor):
-        yield found
-    elif isinstance(found, tuple | list):
-        for part in found:
-            yield from _tensors(part)

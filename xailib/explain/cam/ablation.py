@@ -10,7 +10,6 @@ layer's output.
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Unpack
 
 import torch
@@ -27,7 +26,7 @@ from xailib.networks.forward import double, forward_batches
 
 RULES = ("centred", "gradcam")
 _TRIED = 3  # channels that a shortcut must get right
-_AGREES = MappingProxyType({"exact": 1e-4, "tf32": 2e-3, "half": 2e-2})  # of the largest score
+_AGREES = {"exact": 1e-4, "tf32": 2e-3, "half": 2e-2}  # of the largest score
 _FAR = 1e7  # how far below everything else grad-cam sets a channel that has negative values
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
-from types import MappingProxyType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,15 +21,13 @@ from xailib.networks.counting import passed
 from xailib.networks.forward import halving
 from xailib.networks.memory import enough
 
-GRADIENT_METHODS = MappingProxyType(
-    {
-        "gradcam": GradCAM,
-        "gradcam++": GradCAMPlusPlus,
-        "xgradcam": XGradCAM,
-        "hirescam": HiResCAM,
-        "layercam": LayerCAM,
-    }
-)
+GRADIENT_METHODS = {
+    "gradcam": GradCAM,
+    "gradcam++": GradCAMPlusPlus,
+    "xgradcam": XGradCAM,
+    "hirescam": HiResCAM,
+    "layercam": LayerCAM,
+}
 
 
 @dataclass

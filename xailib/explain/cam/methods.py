@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any, TypedDict, Unpack
 
 import numpy as np
@@ -33,7 +32,7 @@ from xailib.networks.memory import download
 Inputs = Float32[Tensor, "images colours height width"]  # of the network
 
 # The classes of the grad-cam package that do the same; the gradient methods are computed by them.
-METHODS = MappingProxyType({**GRADIENT_METHODS, "ablationcam": AblationCAM, "scorecam": ScoreCAM})
+METHODS = {**GRADIENT_METHODS, "ablationcam": AblationCAM, "scorecam": ScoreCAM}
 
 
 def check_methods(methods: Sequence[str]) -> None:
