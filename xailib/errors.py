@@ -1,6 +1,7 @@
 """The errors that xailib raises for bad input, each one line that says what is allowed."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 
 
@@ -32,6 +33,17 @@ def first_line(error: BaseException) -> str:
     """Return an error of other code as one line: its type, and the first line of its message."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+@contextmanager
+def others_code(message: str) -> Iterator[None]:
+    """Turn whatever other people's code raises in this block into one line behind a message."""
+    try:
+        yield
+    except XailibError:
+        raise
+    except Exception as error:
+        raise InputError(f"{message}: {first_line(error)}") from error
 
 
 def near_matches(given: str, allowed: Iterable[str]) -> list[str]:

@@ -15,7 +15,7 @@ from jaxtyping import Float32
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from xailib.errors import InputError, check_name, first_line
+from xailib.errors import InputError, check_name, others_code
 from xailib.networks.layers import Trace, evaluation, hookable, trace
 
 OUTPUTS = ("auto", "logits", "probabilities", "multilabel", "binary")
@@ -170,13 +170,8 @@ def made_ready(
             found = Adapted(module, None, **how)(one)
         except Exception:  # noqa: BLE001  a network may raise anything
             how["contiguous"] = True
-            try:
+            with others_code(f"model: {name!r} fails on its own input, {tuple(one.shape)}"):
                 found = Adapted(module, None, **how)(one)
-            except Exception as error:
-                shape = tuple(one.shape)
-                raise InputError(
-                    f"model: {name!r} fails on its own input, {shape}: {first_line(error)}"
-                ) from error
         place = _place(name, found, class_names)
         scores = Scores(place, flat=_entry(found, place).ndim != 2)
         network = _adapted(module, scores, **how)
@@ -307,13 +302,8 @@ def _check_repeats(name: str, network: nn.Module, both: Tensor, alone: Tensor) -
             f"model: {name!r} gives another score each time it is shown an image; dropout or noise "
             "must be off in eval mode"
         )
-    try:
+    with others_code(f"model: {name!r} takes one image at a time, and fails on a batch of two"):
         found = network(both).float()
-    except Exception as error:
-        raise InputError(
-            f"model: {name!r} takes one image at a time, and fails on a batch of two: "
-            f"{first_line(error)}"
-        ) from error
     if found.shape != alone.shape or float((found - alone).abs().max()) > _BATCH * top:
         raise InputError(
             f"model: {name!r} gives an image another score in a batch than alone; its images must "

@@ -17,7 +17,7 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as F  # noqa: N812
 
-from xailib.errors import InputError, XailibError, first_line
+from xailib.errors import InputError, others_code
 from xailib.images.frames import Frame
 
 MAX_ASPECT = 100  # beyond this a resized photograph needs gigabytes
@@ -229,18 +229,12 @@ def _stepped(steps: Sequence[Callable], count: int) -> SteppedPreprocessing:
         return image
 
     example = np.random.default_rng(0).integers(0, 256, (300, 256, 3), dtype=np.uint8)
-    try:
+    with others_code("transform: fails"):
         as_image = isinstance(run(Image.fromarray(example)), Image.Image)
-    except Exception as error:
-        raise InputError(f"transform: fails: {first_line(error)}") from error
     first = from_transform((lambda image: F.to_tensor(run(image))) if as_image else run)
     found = SteppedPreprocessing(first, tuple(steps[count:]), as_image)
-    try:
+    with others_code("transform: fails"):
         inputs = [found.normalise(torch.from_numpy(first.crop(example)[None])) for _ in range(2)]
-    except XailibError:
-        raise
-    except Exception as error:
-        raise InputError(f"transform: fails: {first_line(error)}") from error
     if not torch.equal(*inputs):
         raise InputError("transform: it gives another result each time; give the evaluation one")
     return found
@@ -296,13 +290,8 @@ def from_torchvision(preset: Any) -> Preprocessing:
 
 
 def _run(transform: Callable[[Image.Image], Tensor], pixels: Pixels) -> np.ndarray:
-    try:
+    with others_code(f"transform: fails on {pixels.shape[1]} x {pixels.shape[0]} pixels"):
         seen = transform(Image.fromarray(pixels))
-    except XailibError:
-        raise
-    except Exception as error:  # a user's code may raise anything
-        size = f"{pixels.shape[1]} x {pixels.shape[0]}"
-        raise InputError(f"transform: fails on {size} pixels: {first_line(error)}") from error
     if not isinstance(seen, Tensor) or seen.ndim != 3:
         shape = tuple(getattr(seen, "shape", ()))
         raise InputError(
