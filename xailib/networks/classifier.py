@@ -38,10 +38,18 @@ class PassOptions(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class View:
-    """A photograph as a classifier sees it."""
+    """A photograph as a classifier sees it.
 
-    pixels: UInt8[np.ndarray, "height width 3"]  # resized and cropped, not normalised
-    frame: Frame  # where these pixels are in the photograph
+    Attributes
+    ----------
+    pixels : (height, width, 3) uint8
+        Resized and cropped, not normalised.
+    frame : Frame
+        Where these pixels are in the photograph.
+    """
+
+    pixels: UInt8[np.ndarray, "height width 3"]
+    frame: Frame
 
 
 @dataclass(frozen=True)
