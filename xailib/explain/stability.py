@@ -24,6 +24,7 @@ from xailib.explain.signal import exact_to
 from xailib.networks.forward import ROUNDING
 
 REFITS = 100
+SEED = 0  # of the bootstrap and of the splits
 _PAIRS = 2**18  # samples times pairs of superpixels at a time: 2 MB stay in the cache
 STEP = 250  # samples before the first look at whether a mask is stable
 
@@ -63,9 +64,7 @@ class Stability:
         return self.choice and self.shared_low >= AGREEMENT
 
 
-def stability(
-    parts: Superpixels, num_features: int = 10, seed: int = 0, device: Device = "cpu"
-) -> Stability:
+def stability(parts: Superpixels, num_features: int = 10, device: Device = "cpu") -> Stability:
     """Return how stable an explanation's weights and its mask are.
 
     Parameters
@@ -74,8 +73,6 @@ def stability(
         LIME's linear model with its samples, at least ten.
     num_features : int
         Superpixels in the mask, at least 1: those that support the target most (LIME 1).
-    seed : int
-        Of the bootstrap and of the splits.
     device : str or torch.device
         Where to refit.
     """
@@ -85,9 +82,9 @@ def stability(
         raise InputError(f"explanation: {len(parts.shown)} samples cannot be split; at least 10")
     shown, scores = parts.shown, parts.scores
     areas = np.bincount(parts.segments.ravel(), minlength=shown.shape[1])
-    again = fit(shown, scores, bootstrap_counts(len(shown), parts.block, seed), device)
+    again = fit(shown, scores, bootstrap_counts(len(shown), parts.block, SEED), device)
     low, high = np.quantile(again, [0.025, 0.975], axis=0)
-    one, other = half_weights(shown, scores, parts.block, seed, device)
+    one, other = half_weights(shown, scores, parts.block, SEED, device)
     mask, twin = supporters(one, num_features), supporters(other, num_features)
     part = shared(mask, twin)
     return Stability(
@@ -110,30 +107,20 @@ def choosable(shown: Shown, scores: Scores, num_features: int) -> bool:
 
 
 def mask_is_stable(
-    shown: Shown,
-    scores: Scores,
-    num_features: int,
-    block: int = 1,
-    seed: int = 0,
-    device: Device = "cpu",
+    shown: Shown, scores: Scores, num_features: int, block: int = 1, device: Device = "cpu"
 ) -> bool:
     """Return whether the mask that these samples give is stable, as `Stability.stable`."""
     if not choosable(shown, scores, num_features):
         return False
-    part = shared_by_halves(shown, scores, num_features, block, seed, device)
+    part = shared_by_halves(shown, scores, num_features, block, device)
     return bool(np.quantile(part, 1 - CONFIDENCE) >= AGREEMENT)
 
 
 def shared_by_halves(
-    shown: Shown,
-    scores: Scores,
-    num_features: int,
-    block: int = 1,
-    seed: int = 0,
-    device: Device = "cpu",
+    shown: Shown, scores: Scores, num_features: int, block: int = 1, device: Device = "cpu"
 ) -> Float[np.ndarray, " refits"]:
     """Return for each split the share of the chosen superpixels that both halves choose."""
-    one, other = half_weights(shown, scores, block, seed, device)
+    one, other = half_weights(shown, scores, block, SEED, device)
     return shared(supporters(one, num_features), supporters(other, num_features))
 
 
