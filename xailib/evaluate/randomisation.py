@@ -151,7 +151,9 @@ def _cascade(
         names += stage.layers
         for name in stage.layers:
             for parameter in module.get_submodule(name).parameters(recurse=False):
-                _redraw(parameter, generator)
+                with torch.no_grad():
+                    drawn = torch.randn(parameter.shape, generator=generator).to(parameter)
+                    parameter.copy_(drawn * parameter.std(correction=0) + parameter.mean())
         _measure_norms(module, names, images)
         with torch.no_grad(), evaluation(module):
             passed(len(images))
@@ -159,12 +161,6 @@ def _cascade(
                 raise InputError(f"stages: scores are not finite when random down to {stage.name}")
         label = f"{classifier.weights}, random down to {stage.name}, seed {seed}"
         yield stage, replace(classifier, module=module, weights=label, sha256=hash_of(module))
-
-
-def _redraw(parameter: nn.Parameter, generator: torch.Generator) -> None:
-    with torch.no_grad():
-        drawn = torch.randn(parameter.shape, generator=generator).to(parameter)
-        parameter.copy_(drawn * parameter.std(correction=0) + parameter.mean())
 
 
 def _measure_norms(module: nn.Module, names: Iterable[str], images: Tensor) -> None:

@@ -59,7 +59,8 @@ class Frame:
 
     def to_photograph(self, values: Map, how: Interpolation = "bilinear") -> Resized:
         """Return a map of this frame at the photograph's own size, NaN outside the crop."""
-        self._check(values)
+        if values.shape != self.size:
+            raise InputError(f"map: shape {values.shape} is not the frame's {self.size}")
         height, width = self.photograph
         if self.crop == (0, 0, *self.resized):
             return resize(values, (height, width), how)
@@ -94,10 +95,6 @@ class Frame:
         first = round(top * down), round(left * across)
         last = round((top + height) * down), round((left + width) * across)
         return *first, max(last[0], first[0] + 1), max(last[1], first[1] + 1)
-
-    def _check(self, values: np.ndarray) -> None:
-        if values.shape != self.size:
-            raise InputError(f"map: shape {values.shape} is not the frame's {self.size}")
 
 
 def change_frame(

@@ -355,18 +355,15 @@ def _inside(folder: Path) -> list[Path]:
         seen.add((status.st_dev, status.st_ino))
         below[:] = sorted(name for name in below if not hidden(name))
         found = (Path(root, name) for name in names if not hidden(name))
-        files += [f for f in found if f.suffix.lower() in SUFFIXES and not _special(f)]
+        images = (file for file in found if file.suffix.lower() in SUFFIXES)
+        # What is there and no file, such as a pipe that would never end, is skipped too.
+        files += [file for file in images if file.is_file() or not file.exists()]
     return sorted(files)
 
 
 def hidden(name: str) -> bool:
     """Return whether a file or folder of this name is hidden, or made by a system."""
     return name.startswith(".") or name in _SYSTEM
-
-
-def _special(path: Path) -> bool:
-    """Return whether something is there that is no file, such as a pipe that would never end."""
-    return path.exists() and not path.is_file()
 
 
 def _read(photograph: Photograph | Stored) -> Photograph:

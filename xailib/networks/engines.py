@@ -281,8 +281,7 @@ def stamp_of(network: nn.Module) -> Stamp:
 
     What is written through ``.data`` or from numpy it does not see.
     """
-    return tuple(_place(tensor) for tensor in chain(network.parameters(), network.buffers()))
-
-
-def _place(tensor: Tensor) -> tuple[int, int]:
-    return tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version
+    return tuple(
+        (tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version)
+        for tensor in chain(network.parameters(), network.buffers())
+    )

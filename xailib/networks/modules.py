@@ -4,9 +4,9 @@ What is noticed is either done (a wrapper taken off, a softmax undone) or refuse
 module given is not changed: what it lacks is added around it by `Adapted`, under its own names.
 """
 
-import contextlib
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
@@ -106,7 +106,7 @@ class Adapted(nn.Module):
 
     def forward(self, batch: Tensor) -> Any:  # noqa: D102
         inner = self._given
-        with _eager() if self.eager else contextlib.nullcontext():
+        with torch.compiler.set_stance("force_eager") if self.eager else nullcontext():
             if self.contiguous:
                 batch = batch.contiguous()
             if self.cast:
@@ -226,10 +226,6 @@ def _is_compiled(module: nn.Module) -> bool:
         or any(hasattr(value, _COMPILED) for value in [type(part).forward, *vars(part).values()])
         for part in hookable(module).values()
     )
-
-
-def _eager() -> contextlib.AbstractContextManager[Any]:
-    return torch.compiler.set_stance("force_eager")
 
 
 def _tensors(output: Any, place: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple, Tensor]]:
