@@ -67,7 +67,7 @@ def lime_cam_agreement(
     ----------
     limes, cams : iterables of Explanation
         Those of one photograph, network and target are compared; a photograph that only one
-        side has is left out, and so is what says nothing (`xailib.explain.signal`).
+        side has is left out, and so is what says nothing (`xailib.explain.record`).
     num_features : int
         Superpixels in each LIME mask.
     rule : str, "area" or "value"

@@ -61,7 +61,7 @@ def maps_of(
 ) -> list[Map]:
     """Return all maps of one photograph in one frame: LIME's if there is one, else the first's.
 
-    What says nothing is left out (`xailib.explain.signal`); there may be no map at all. ``allow``
+    What says nothing is left out (`xailib.explain.record`); there may be no map at all. ``allow``
     names what may differ after all, see `xailib.compare.iou.check_comparable`. `InputError` is
     raised where something else differs, one does not cover the frame, or two are of one method.
     """

@@ -52,7 +52,7 @@ def explanation_curves(
     explanations : sequence of Explanation
         One a method. Signed maps (LIME's) are ranked by signed value: what opposes the
         target comes last. Of those that say nothing there are no curves
-        (`xailib.explain.signal`).
+        (`xailib.explain.record`).
     draws : int
         Of the random baseline, averaged; at least 1.
     seed, **options

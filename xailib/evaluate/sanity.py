@@ -90,7 +90,7 @@ def compare(
     ----------
     maps : mapping from (method, key) to explanations
         Those of each photograph; one that the reference lacks is left out, and so is a map that
-        says nothing (`xailib.explain.signal`).
+        says nothing (`xailib.explain.record`).
     reference : key
         Which of them, one a photograph, the others are compared with; it is among the rows.
     column : str

@@ -1,7 +1,7 @@
 """Tables of how repeatable LIME is: real runs against each other, and estimates from a single run.
 
 Explanations with their samples in, tidy tables out; no network. Explanations that say nothing
-(`xailib.explain.signal`) are left out.
+(`xailib.explain.record`) are left out.
 """
 
 from collections.abc import Mapping, Sequence

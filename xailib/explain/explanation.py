@@ -96,7 +96,7 @@ class Explanation:
     superpixels : Superpixels or None
         LIME's.
     no_signal : str
-        Why this says nothing about the target, see `xailib.explain.signal`; the saliency is then
+        Why this says nothing about the target, see `xailib.explain.record`; the saliency is then
         zero, and tables leave it out. Empty if it says something.
     """
 

@@ -18,13 +18,19 @@ from torch import Tensor
 from tqdm import tqdm
 
 from xailib.errors import InputError, check_least, check_name
+from xailib.explain import lime_engine
 from xailib.explain import quickshift as on_device
-from xailib.explain import ridge
 from xailib.explain.explanation import Explanation, Superpixels, scaled
-from xailib.explain.perturbed import AnyRows, Draw, Perturbed, Rows, hidden
-from xailib.explain.record import record
-from xailib.explain.sampling import BLOCKS, DESIGNS
-from xailib.explain.signal import exact_to, no_signal, rounding
+from xailib.explain.record import exact_to, no_signal, record, rounding
+from xailib.explain.sampling import (
+    BLOCKS,
+    DESIGNS,
+    AnyRows,
+    Draw,
+    Perturbed,
+    Rows,
+    hidden,
+)
 from xailib.explain.stability import STEP, mask_is_stable, next_draw
 from xailib.explain.stream import Outcome, Seen, explain_alone, one_by_one
 from xailib.networks.classifier import Classifier, Prediction, check_classifier
@@ -383,13 +389,13 @@ class Lime:
         )
         if self.together:
             device = self.classifier.device
-            shown = upload(ridge.padded(data), device)
-            near = ridge.closeness(shown, upload(np.array(staged.counts), device))
+            shown = upload(lime_engine.padded(data), device)
+            near = lime_engine.closeness(shown, upload(np.array(staged.counts), device))
             used = np.arange(longest) < np.array([[len(rows)] for rows in data])
-            fits = ridge.fit(shown, together, near * upload(used, device))
+            fits = lime_engine.fit(shown, together, near * upload(used, device))
             return [together, fits.weights, fits.intercept, fits.fit]
         (rows,), (rng,) = data, staged.random  # alone
-        found = ridge.fit_as_lime(rows, scores[0].cpu().numpy(), rng)
+        found = lime_engine.fit_as_lime(rows, scores[0].cpu().numpy(), rng)
         return [
             together,
             *(torch.tensor(np.array(part))[None] for part in zip(*found, strict=True)),

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from xailib.errors import InputError
 from xailib.explain.explanation import Superpixels
-from xailib.explain.signal import exact_to
+from xailib.explain.record import exact_to
 from xailib.networks.forward import ROUNDING
 
 REFITS = 100

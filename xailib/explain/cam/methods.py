@@ -20,8 +20,7 @@ from xailib.explain.cam.layout import Layout, layout_of, token_layer
 from xailib.explain.cam.scorecam import score_weights
 from xailib.explain.cam.tail import Tail
 from xailib.explain.explanation import Explanation
-from xailib.explain.record import record
-from xailib.explain.signal import no_signal, rounding
+from xailib.explain.record import no_signal, record, rounding
 from xailib.explain.stream import Outcome, Seen, explain_alone, one_by_one
 from xailib.networks.classifier import Classifier, PassOptions, check_classifier
 from xailib.networks.engines import cache_of
