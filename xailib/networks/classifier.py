@@ -380,7 +380,9 @@ def load_classifier(
     elif preprocessing is not None:
         prepares = preprocessing_of(preprocessing)
     module = found.module.eval().to(chosen)
-    return _tried(name, module, prepares, found.class_names, precision, outputs, **its)
+    names = found.class_names
+    made = _tried(name, module, prepares, names, precision, outputs, live=False)
+    return replace(made, **its)
 
 
 def classifier_from(
@@ -440,30 +442,27 @@ def _tried(
     precision: str,
     outputs: str,
     *,
-    weights: str = "as they are in memory",
-    sha256: str = "",
-    files: tuple[Path, ...] = (),
-    live: bool = False,
+    live: bool,
 ) -> Classifier:
     """Try a network on two images, and return the classifier."""
     device = forward.device_of(module)
     inputs = _trial(preprocessing, (0, 1), device)
     with computing(precision, device):
-        ready = made_ready(name, module, class_names, inputs, outputs, live=live)
-    count = len(ready.class_names)
+        made = made_ready(name, module, class_names, inputs, outputs, live=live)
+    module, class_names, outputs, traces = made
+    count = len(class_names)
     return Classifier(
         name=name,
-        module=ready.module,
+        module=module,
         preprocessing=preprocessing,
-        class_names=ready.class_names,
-        weights=weights,
-        sha256=sha256,
+        class_names=class_names,
+        weights="as they are in memory",
+        sha256="",
         device=device,
-        cam_layer=layers.default_cam_layer(ready.module, ready.traces, count),
-        dissect_layers=layers.default_dissect_layers(ready.module, ready.traces, count),
-        files=files,
+        cam_layer=layers.default_cam_layer(module, traces, count),
+        dissect_layers=layers.default_dissect_layers(module, traces, count),
         precision=precision,
-        outputs=ready.outputs,
+        outputs=outputs,
     )
 
 

@@ -126,16 +126,6 @@ def unwrapped(module: nn.Module) -> nn.Module:
     return module
 
 
-@dataclass(frozen=True)
-class Ready:
-    """A network that has been tried."""
-
-    module: nn.Module  # from input to logits, (batch, classes)
-    class_names: tuple[str, ...]  # of a single output, two
-    outputs: str  # one of `OUTPUTS`, not "auto"
-    traces: list[Trace]  # the layers' outputs for one image
-
-
 def made_ready(
     name: str,
     module: nn.Module,
@@ -144,11 +134,13 @@ def made_ready(
     outputs: str,
     *,
     live: bool,
-) -> Ready:
+) -> tuple[nn.Module, tuple[str, ...], str, list[Trace]]:
     """Try a network on two different images, on its device, and return it with what it lacks.
 
-    A single output has one class name (of the class that it supports) or two (of the class that it
-    opposes, and of that one). The weights of a ``live`` module, the caller's, are left as they are.
+    That is the module from input to logits, (batch, classes), the names of its classes, what its
+    output means, one of `OUTPUTS`, and the layers' outputs for one image. A single output has one
+    class name (of the class that it supports) or two (of the class that it opposes, and of that
+    one). The weights of a ``live`` module, the caller's, are left as they are.
 
     Raises
     ------
@@ -187,7 +179,7 @@ def made_ready(
         sides = len(class_names)
         class_names = class_names if sides == 2 else (class_names[0], f"not {class_names[0]}")
     network = _adapted(module, Scores(place, undo, scores.flat, sides), **how)
-    return Ready(network, class_names, meant, trace(network, one))
+    return network, class_names, meant, trace(network, one)
 
 
 def _adapted(module: nn.Module, scores: Scores, **how: bool) -> nn.Module:
