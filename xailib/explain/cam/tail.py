@@ -7,7 +7,6 @@ once with that, the layer answers with the given output, and all behind it is co
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -20,14 +19,6 @@ from xailib.networks.counting import passed
 from xailib.networks.layers import get_layer, hookable
 
 Batch = Float[Tensor, "batch ..."]
-
-
-@dataclass
-class _Call:
-    """A part that is being computed, and what the parts inside it have output so far."""
-
-    part: nn.Module
-    finished: list[tuple[nn.Module, Any]] = field(default_factory=list)
 
 
 class Tail(nn.Module):
@@ -140,23 +131,24 @@ def _record(
 ) -> tuple[dict[nn.Module, list[Any]], Batch, Batch]:
     """Return the outputs of the parts before the layer, of the layer, and of the network."""
     target = get_layer(network, layer)
-    calls = [_Call(network)]
+    # Of each part that is being computed, what the parts inside it have output so far.
+    calls: list[list[tuple[nn.Module, Any]]] = [[]]
     before: dict[nn.Module, list[Any]] = defaultdict(list)
     found: list[Tensor] = []
 
-    def enter(part: nn.Module, _inputs: object) -> None:
-        calls.append(_Call(part))
+    def enter(_part: nn.Module, _inputs: object) -> None:
+        calls.append([])
 
     def leave(part: nn.Module, _inputs: object, value: Any) -> None:
         calls.pop()  # what finished inside it is not needed: it will not be computed again
         if part is target:
             found.append(once(layer, value, bool(found)).clone())
             for call in calls:
-                for earlier, values in call.finished:
+                for earlier, values in call:
                     before[earlier].append(values)
         elif not found:
             # Copied: an in-place operation that follows must not reach into the record.
-            calls[-1].finished.append((part, _mapped(_copied, value)))
+            calls[-1].append((part, _mapped(_copied, value)))
 
     with torch.no_grad(), ExitStack() as hooks:
         for part in hookable(network).values():
