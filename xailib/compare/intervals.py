@@ -33,11 +33,11 @@ LEVEL = 0.05  # of an adjusted p, below which a test counts
 class Estimate:
     """A difference with its interval, and the test of no difference."""
 
-    mean: float  # with the limits of its 95 % interval; NaN where none can be given
+    mean: float  #: with the limits of its 95 % interval; NaN where none can be given
     low: float
     high: float
-    p: float  # two-sided, not adjusted; 1 where nothing differs, NaN where there is nothing to test
-    count: int  # photographs or units that it rests on
+    p: float  #: two-sided, not adjusted; 1 where nothing differs, NaN with nothing to test
+    count: int  #: photographs or units that it rests on
 
 
 def mean_interval(

@@ -15,13 +15,13 @@ POWER = 0.8  # with which `photographs_needed` decides
 class Pooled:
     """A mean effect over networks (DerSimonian and Laird 1986)."""
 
-    mean: float  # with the limits of its 95 % interval
+    mean: float  #: with the limits of its 95 % interval
     low: float
     high: float
-    p: float  # two-sided, of no effect
-    error: float  # the mean's standard error
-    between: float  # standard deviation of the effect between networks (tau)
-    heterogeneity: float  # I squared: the share of the variation that sampling does not explain
+    p: float  #: two-sided, of no effect
+    error: float  #: the mean's standard error
+    between: float  #: standard deviation of the effect between networks (tau)
+    heterogeneity: float  #: I squared: the share of the variation that sampling does not explain
 
 
 def pooled(means: Float[np.ndarray, " networks"], errors: Float[np.ndarray, " networks"]) -> Pooled:

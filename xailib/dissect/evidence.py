@@ -26,8 +26,8 @@ _LARGEST = 80.0  # e^80 is still a float32
 class Similarities:
     """The (probe, concepts) matrix of cosines, in memory or computed a block at a time."""
 
-    images: Float32[Tensor, "probe _"]  # embeddings, unit rows; without `texts` the matrix
-    texts: Float32[Tensor, "concepts _"] | None = None  # embeddings, unit rows
+    images: Float32[Tensor, "probe _"]  #: embeddings, unit rows; without `texts` the matrix
+    texts: Float32[Tensor, "concepts _"] | None = None  #: embeddings, unit rows
 
     @property
     def shape(self) -> tuple[int, int]:

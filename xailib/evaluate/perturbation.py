@@ -115,12 +115,12 @@ def centred_blob(size: tuple[int, int]) -> Saliency:
 class Trial:
     """One perturbed image."""
 
-    method: str  # whose order of the pixels
-    # one of `CURVES`, "least_first" (deletion from the other end), "cell" (one cell of a grid
-    # deleted), "masked" (the image times the map) or "whole" (the image as it is)
+    method: str  #: whose order of the pixels
+    #: one of `CURVES`, "least_first" (deletion from the other end), "cell" (one cell of a grid
+    #: deleted), "masked" (the image times the map) or "whole" (the image as it is)
     measure: str
-    fraction: float  # of the image that was replaced (for insertion: inserted), 0 to 1
-    count: int  # the same in pixels; for flipping in regions; which cell
+    fraction: float  #: of the image that was replaced (for insertion: inserted), 0 to 1
+    count: int  #: the same in pixels; for flipping in regions; which cell
 
     @property
     def key(self) -> tuple[str | float | int, ...]:

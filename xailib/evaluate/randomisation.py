@@ -37,9 +37,9 @@ METHODS = ("lime", *cam.METHODS, "guided", "edges")
 class Stage:
     """What is randomised in one step: layers that follow one another."""
 
-    index: int  # 1 for the output layer
-    name: str  # of the lowest block in it: with it, everything behind it is random
-    layers: tuple[str, ...]  # the modules with parameters of their own, from the output backwards
+    index: int  #: 1 for the output layer
+    name: str  #: of the lowest block in it: with it, everything behind it is random
+    layers: tuple[str, ...]  #: the modules with parameters of their own, from the output backwards
 
 
 def stages_of(classifier: Classifier, stages: int = 5) -> list[Stage]:

@@ -117,10 +117,10 @@ def _called(
 class Fits:
     """The linear models of several images and targets."""
 
-    # zero for superpixels that an image has not
+    #: zero for superpixels that an image has not
     weights: Float64[Tensor, "images targets superpixels"]
-    intercept: Float64[Tensor, "images targets"]  # the prediction with all superpixels hidden
-    fit: Float64[Tensor, "images targets"]  # R squared, weighted
+    intercept: Float64[Tensor, "images targets"]  #: the prediction with all superpixels hidden
+    fit: Float64[Tensor, "images targets"]  #: R squared, weighted
 
 
 def closeness(

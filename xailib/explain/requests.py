@@ -23,11 +23,11 @@ from xailib.networks.classifier import Classifier
 class Request:
     """One method of a notebook."""
 
-    method: str  # as in `Explanation`
-    # what decides its result, besides the photograph and the network, as JSON values
+    method: str  #: as in `Explanation`
+    #: what decides its result, besides the photograph and the network, as JSON values
     key: Mapping[str, Any]
-    classifier: Classifier  # what is explained
-    explainer: Explainer  # the method with its options
+    classifier: Classifier  #: what is explained
+    explainer: Explainer  #: the method with its options
 
     def explain(self, photographs: Iterable[Photograph]) -> Iterator[Explanation | XailibError]:
         """Yield for each photograph, in order, its explanation or why there is none."""

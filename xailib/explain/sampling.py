@@ -140,11 +140,11 @@ class Perturbed:
 class Draw:
     """Samples of several images, as many of each, on the device."""
 
-    which: tuple[int, ...]  # the images
-    rows: Sequence[AnyRows]  # which superpixels each image's samples show
-    shown: Bool[Tensor, "distinct superpixels"]  # the different ones of all images
-    owner: Int[Tensor, " distinct"]  # whose they are: places among all images
-    place: Int[Tensor, "images samples"]  # where each sample is among the different ones
+    which: tuple[int, ...]  #: the images
+    rows: Sequence[AnyRows]  #: which superpixels each image's samples show
+    shown: Bool[Tensor, "distinct superpixels"]  #: the different ones of all images
+    owner: Int[Tensor, " distinct"]  #: whose they are: places among all images
+    place: Int[Tensor, "images samples"]  #: where each sample is among the different ones
 
     @classmethod
     def of(

@@ -46,16 +46,16 @@ Device = str | torch.device
 class Stability:
     """How stable one LIME explanation is."""
 
-    samples: int  # perturbed images that the weights rest on
-    # of the 95 % bootstrap interval of each weight, to `high`
+    samples: int  #: perturbed images that the weights rest on
+    #: of the 95 % bootstrap interval of each weight, to `high`
     low: Float[np.ndarray, " superpixels"]
     high: Float[np.ndarray, " superpixels"]
-    selection_frequency: Float[np.ndarray, " superpixels"]  # share of halves that select it
-    iou: float  # mean IoU, in pixels, of the masks from two halves of the samples
-    shared: float  # mean share of the chosen superpixels that both halves choose
-    shared_low: float  # the share that two halves reach with the confidence `CONFIDENCE`
-    rank_correlation: float  # mean Spearman correlation of the weights from two halves
-    # more superpixels than the mask is to hold, and a score that is not constant
+    selection_frequency: Float[np.ndarray, " superpixels"]  #: share of halves that select it
+    iou: float  #: mean IoU, in pixels, of the masks from two halves of the samples
+    shared: float  #: mean share of the chosen superpixels that both halves choose
+    shared_low: float  #: the share that two halves reach with the confidence `CONFIDENCE`
+    rank_correlation: float  #: mean Spearman correlation of the weights from two halves
+    #: more superpixels than the mask is to hold, and a score that is not constant
     choice: bool = True
 
     @property

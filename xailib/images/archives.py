@@ -23,11 +23,11 @@ from xailib.images.load import SUFFIXES, hidden
 class Archive:
     """What a zip file of photographs holds."""
 
-    images: int  # how many photographs
-    # a CSV file inside whose column `image` names the photographs below `images/`, where
-    # other images, such as masks, lie beside them
+    images: int  #: how many photographs
+    #: a CSV file inside whose column `image` names the photographs below `images/`, where
+    #: other images, such as masks, lie beside them
     index: str | None = None
-    most: int = 8 * 2**30  # bytes that they may unpack to
+    most: int = 8 * 2**30  #: bytes that they may unpack to
 
 
 ARCHIVES = {

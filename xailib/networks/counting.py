@@ -15,8 +15,8 @@ from dataclasses import dataclass
 class Passes:
     """Numbers of passes."""
 
-    made: int = 0  # by this process
-    kept: int = 0  # when what this process reuses was computed
+    made: int = 0  #: by this process
+    kept: int = 0  #: when what this process reuses was computed
 
     def __sub__(self, before: "Passes") -> "Passes":
         return Passes(self.made - before.made, self.kept - before.kept)

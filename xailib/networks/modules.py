@@ -35,11 +35,11 @@ _HAND_ON = (
 class Scores:
     """How a network's output becomes a row of scores."""
 
-    # where the tensor is in the output: keys, attributes or numbers; empty for a tensor
+    #: where the tensor is in the output: keys, attributes or numbers; empty for a tensor
     place: tuple[str | int, ...] = ()
-    undo: str = ""  # "log" or "logit": the inverse of a softmax (up to a constant), of sigmoids
-    flat: bool = False  # whether it has other axes than images and classes
-    sides: int = 0  # of one output z, the two classes' logits: 1 for (z/2, -z/2), 2 for (-z/2, z/2)
+    undo: str = ""  #: "log" or "logit": the inverse of a softmax (up to a constant), of sigmoids
+    flat: bool = False  #: whether it has other axes than images and classes
+    sides: int = 0  #: of one output z, the classes' logits: 1 for (z/2, -z/2), 2 for (-z/2, z/2)
 
     def of(self, output: Any) -> Tensor:
         """Return the scores, (batch, classes)."""

@@ -28,7 +28,7 @@ Pixels = UInt8[np.ndarray, "height width 3"]
 class Prepares(Protocol):
     """Resize, crop and normalise, with the frame that leads back to the photograph."""
 
-    # whether `normalise` maps each pixel's colour alone, whatever the others are
+    #: whether `normalise` maps each pixel's colour alone, whatever the others are
     pixelwise: ClassVar[bool]
 
     def frame(self, height: int, width: int) -> Frame:
@@ -48,11 +48,11 @@ class Preprocessing:
     """Resize the short side (or squash), crop the centre, subtract the mean, divide by std."""
 
     pixelwise: ClassVar[bool] = True
-    size: tuple[int, int]  # (height, width) of the network's input, pixels
-    resize: int | tuple[int, int]  # the short side, or the size that the photograph is squashed to
-    mean: tuple[float, float, float]  # by colour channel, of values in 0 to 1, as `std`
+    size: tuple[int, int]  #: (height, width) of the network's input, pixels
+    resize: int | tuple[int, int]  #: the short side, or the size that the photograph is squashed to
+    mean: tuple[float, float, float]  #: by colour channel, of values in 0 to 1, as `std`
     std: tuple[float, float, float]
-    interpolation: str = "bilinear"  # or "bicubic", with antialiasing as Pillow does it
+    interpolation: str = "bilinear"  #: or "bicubic", with antialiasing as Pillow does it
 
     def frame(self, height: int, width: int) -> Frame:
         """Return the frame of the network's input for a photograph of this size."""
@@ -93,9 +93,9 @@ class MeasuredPreprocessing:
     """A transform known only as a function, as its geometry and its colour map."""
 
     pixelwise: ClassVar[bool] = True
-    transform: Callable[[Image.Image], Tensor]  # to (channels, height, width)
-    matrix: Float32[np.ndarray, "channels 3"]  # the colour map's linear part, of values in 0 to 1
-    offset: Float32[np.ndarray, " channels"]  # the input for black
+    transform: Callable[[Image.Image], Tensor]  #: to (channels, height, width)
+    matrix: Float32[np.ndarray, "channels 3"]  #: the colour map's linear part, of values in 0 to 1
+    offset: Float32[np.ndarray, " channels"]  #: the input for black
 
     def frame(self, height: int, width: int) -> Frame:
         """Return the frame of the network's input, read off images sent through."""
@@ -165,9 +165,9 @@ class SteppedPreprocessing:
     """Steps that resize and crop, and steps behind them that see the whole image."""
 
     pixelwise: ClassVar[bool] = False
-    first: MeasuredPreprocessing  # the steps with a geometry and a colour map
-    rest: Sequence[Callable]  # run for each image, whose size they must leave as it is
-    as_image: bool  # whether these take a PIL image, not a tensor
+    first: MeasuredPreprocessing  #: the steps with a geometry and a colour map
+    rest: Sequence[Callable]  #: run for each image, whose size they must leave as it is
+    as_image: bool  #: whether these take a PIL image, not a tensor
 
     def frame(self, height: int, width: int) -> Frame:
         """Return the frame of the network's input for a photograph of this size."""

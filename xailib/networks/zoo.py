@@ -55,13 +55,13 @@ from xailib.versions import imports_of
 class Ingredients:
     """A network with what is needed to use it."""
 
-    module: nn.Module  # with its weights
-    preprocessing: Prepares  # from photograph to input
-    class_names: tuple[str, ...]  # the output's names, in order
-    weights: str  # what the weights are called, for people
-    sha256: str  # of the weights' file, or of the values where there is no single file
-    files: tuple[Path, ...] = ()  # what it was made from: the weights' file, a user's own code
-    made: Any = None  # the `Classifier` that a user's own code returns, if it is one
+    module: nn.Module  #: with its weights
+    preprocessing: Prepares  #: from photograph to input
+    class_names: tuple[str, ...]  #: the output's names, in order
+    weights: str  #: what the weights are called, for people
+    sha256: str  #: of the weights' file, or of the values where there is no single file
+    files: tuple[Path, ...] = ()  #: what it was made from: the weights' file, a user's own code
+    made: Any = None  #: the `Classifier` that a user's own code returns, if it is one
 
 
 def find(name: str, weights: str | Path | None, seed: int) -> Ingredients:
@@ -91,9 +91,9 @@ def imagenet_classes() -> tuple[str, ...]:
 class Scene(NamedTuple):
     """One output of the networks of Places365."""
 
-    name: str  # as published, such as "stadium/soccer", with spaces between words
-    setting: str  # "indoor" or "outdoor"
-    group: str  # such as "water"; like `setting` assigned by hand for xailib
+    name: str  #: as published, such as "stadium/soccer", with spaces between words
+    setting: str  #: "indoor" or "outdoor"
+    group: str  #: such as "water"; like `setting` assigned by hand for xailib
 
 
 @cache

@@ -34,11 +34,11 @@ _FAR = 1e7  # how far below everything else grad-cam sets a channel that has neg
 class Ablation:
     """The weights of a layer's channels, and how they were found."""
 
-    # what the target loses without the channel, as a share of `level`
+    #: what the target loses without the channel, as a share of `level`
     weights: Float[Tensor, "*targets channels"]
-    level: Float[Tensor, "*targets"]  # the target's score, absolute
-    how: str  # what is computed for each channel: "closed form", "tail" or "whole network"
-    engine: str  # of the passes; "eager" where none was needed
+    level: Float[Tensor, "*targets"]  #: the target's score, absolute
+    how: str  #: what is computed for each channel: "closed form", "tail" or "whole network"
+    engine: str  #: of the passes; "eager" where none was needed
 
 
 def ablation_weights(

@@ -34,8 +34,8 @@ GRADIENT_METHODS = {
 class LayerPass:
     """What a pass gave: a layer's output for some images, and the network's scores."""
 
-    output: Tensor = field(default_factory=lambda: torch.empty(0))  # (images, ...)
-    # (images, classes), from which gradients lead back to `output`
+    output: Tensor = field(default_factory=lambda: torch.empty(0))  #: (images, ...)
+    #: (images, classes), from which gradients lead back to `output`
     logits: Tensor = field(default_factory=lambda: torch.empty(0))
 
     def gradient(self, targets: Int[Tensor, " images"]) -> Tensor | None:
