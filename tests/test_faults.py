@@ -248,13 +248,14 @@ def test_a_damaged_result_is_never_used_is_made_again_and_said(finished, undistu
     assert sorted(project.made(root)) == sorted(IDS + again)
 
 
-def test_a_damaged_run_is_not_read_by_the_tasks_behind_it(tmp_path):
+@pytest.mark.parametrize("spoil", [damage, Path.unlink])
+def test_a_damaged_run_is_not_read_by_the_tasks_behind_it(tmp_path, spoil):
     photographs = load_images(["chelsea"])
     run = start_run(tmp_path, "2_lime", {}, photographs)
     run.explanations(photographs, "gradcam", {}, lambda p: explanation(np.eye(3), image=p.id))
     run.finish()
     (file,) = (tmp_path / "explanations").glob("chelsea.gradcam.*.npz")
-    damage(file)
+    spoil(file)
     with pytest.raises(InputError, match=shown("damaged_upstream")):
         load_explanations(tmp_path)
 

@@ -58,18 +58,6 @@ def test_an_unfinished_run_is_no_run(tmp_path, photographs):
         read_manifest(tmp_path)
 
 
-@pytest.mark.parametrize("damage", [lambda f: f.write_bytes(b"x"), lambda f: f.unlink()])
-def test_a_changed_output_is_noticed(tmp_path, photographs, damage):
-    run = start(tmp_path, photographs)
-    run.explanations(photographs, "gradcam", {}, make)
-    run.finish()
-    assert [e.image for e in load_explanations(tmp_path)] == ["photo"]
-    (file,) = (tmp_path / "explanations").glob("photo.gradcam.*.npz")
-    damage(file)
-    with pytest.raises(InputError, match="run again"):
-        load_explanations(tmp_path)
-
-
 def test_explanations_are_reused_only_when_everything_matches(tmp_path, photographs, monkeypatch):
     calls = []
 
