@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import project
 import pytest
+import sweeps
 import torch
 from conftest import ROOT, explanation
 from faults_table import rows, says, shown, unmatched
@@ -76,7 +77,7 @@ def test_a_run_that_is_killed_goes_on_where_it_was(root, undisturbed, at, whom):
     """SIGKILL to a real run; its orphaned kernel, if left, must not write beside the next."""
     (root / "hold").write_text(at)
     process = project.start(root)
-    project.wait_for(lambda: at in project.made(root))
+    sweeps.until(lambda: at in project.made(root))
     if whom == "kernel too":
         found = subprocess.run(
             ["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True
@@ -264,7 +265,7 @@ def test_two_runs_at_once_share_the_work(root, undisturbed):
     """Two real commands: the second waits, and takes what the first has made."""
     (root / "hold").write_text("2")
     first = project.start(root)
-    project.wait_for(lambda: "2" in project.made(root))
+    sweeps.until(lambda: "2" in project.made(root))
     second = project.start(root)
     line = second.stdout.readline()
     (root / "hold").unlink()

@@ -389,12 +389,8 @@ def test_a_worker_that_does_not_see_the_folder_says_so(project):
         perform(task, Job("a", "2_lime", "explain"), None, False)
 
 
-@pytest.mark.parametrize("system", ["linux", "macos"])
-def test_workers_share_cores_and_gpus(monkeypatch, system):
+def test_workers_share_cores_and_gpus(monkeypatch):
     monkeypatch.setattr("os.sched_getaffinity", lambda _pid: set(range(8)))
-    if system == "macos":  # which only says how many cores there are
-        monkeypatch.delattr("os.sched_getaffinity")
-        monkeypatch.setattr("os.cpu_count", lambda: 8)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     one, two, three = shares(3, None)
     assert one["OMP_NUM_THREADS"] == "2"
