@@ -27,6 +27,7 @@ agreement_run: str = "results/scratch/4_agreement"  # a finished run of 4_agreem
 faithfulness_run: str = "results/scratch/5_faithfulness"  # a finished run of 5_faithfulness
 num_features: int = 10  # superpixels in a mask (at least 1)
 seed: int = 0  # only for random weights (from 0 to 4294967295)
+precision: str = "exact"  # how the network computes: exact is float32 (exact, tf32 or half)
 device: str = "auto"  # auto, cpu, cuda or mps
 out_dir: str = "results/scratch/10_explore"  # where this run is written; relative to the project
 
@@ -55,7 +56,7 @@ from xailib.report.run.results import (
 )
 
 photographs = load_images(images)
-classifier = load_classifier(model, weights or None, device, seed)
+classifier = load_classifier(model, weights or None, device, seed, precision)
 limes = {(one.image, one.image_sha256): one for one in load_explanations(lime_run)}
 cams = {}
 for one in load_explanations(cam_run):

@@ -34,6 +34,7 @@ compare_layers: list = []  # its layers, as for layers
 control: bool = True  # also label the same network with random weights, which must fail
 descriptions: str = ""  # a published descriptions.csv to draw instead of computing; empty: compute
 seed: int = 0  # of the crops and the random weights (from 0 to 4294967295)
+precision: str = "exact"  # how the network computes: exact is float32 (exact, tf32 or half)
 device: str = "auto"  # auto, cpu, cuda or mps
 out_dir: str = "results/scratch/1_clip_dissect"  # where this run is written; relative to the project
 

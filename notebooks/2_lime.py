@@ -31,6 +31,7 @@ num_features: int = 10  # superpixels in a mask (at least 1)
 segmentation: str = "quickshift"  # how photographs are segmented into superpixels (quickshift, slic or felzenszwalb)
 hide_color: int = 0  # gray level of a hidden superpixel (from 0 to 255)
 seed: int = 0  # of the samples (from 0 to 4294967295)
+precision: str = "exact"  # how the network computes: exact is float32 (exact, tf32 or half)
 device: str = "auto"  # auto, cpu, cuda or mps
 out_dir: str = "results/scratch/2_lime"  # where this run is written; relative to the project
 
@@ -53,7 +54,7 @@ from xailib.report.figures import style as figures
 from xailib.report.run.results import start_run
 
 photographs = load_images(images)
-classifier = load_classifier(model, weights or None, device, seed)
+classifier = load_classifier(model, weights or None, device, seed, precision)
 (work,) = requests_of("2_lime", classifier, globals())
 run = start_run(
     out_dir,

@@ -26,6 +26,7 @@ target: str = ""  # class to explain, by name or index, a name that is a number 
 methods: list = ["gradcam", "ablationcam", "scorecam"]  # heatmaps; the others are compared with the first (any of gradcam, gradcam++, xgradcam, hirescam, layercam, ablationcam or scorecam)
 layer: str = ""  # layer whose maps are weighted, as in named_modules; empty: the last with feature maps
 seed: int = 0  # only for random weights: the maps themselves have nothing random (from 0 to 4294967295)
+precision: str = "exact"  # how the network computes: exact is float32 (exact, tf32 or half)
 device: str = "auto"  # auto, cpu, cuda or mps
 out_dir: str = "results/scratch/3_cam"  # where this run is written; relative to the project
 
@@ -50,7 +51,7 @@ from xailib.report.figures import style as figures
 from xailib.report.run.results import start_run
 
 photographs = load_images(images)
-classifier = load_classifier(model, weights or None, device, seed)
+classifier = load_classifier(model, weights or None, device, seed, precision)
 methods, left_out = workable(classifier, methods, layer or None)
 works = requests_of("3_cam", classifier, globals())
 layer_name = works[0].key["layer"]

@@ -28,6 +28,7 @@ road_percentiles: list = [70, 90]  # ROAD imputes the pixels above; empty: no RO
 draws: int = 3  # of the random baseline for each photograph, averaged (at least 1)
 sensitivity: int = 3  # photographs that are scored again with other settings, the first ones (at least 1)
 seed: int = 0  # of the random baseline and the noise (from 0 to 4294967295)
+precision: str = "exact"  # how the network computes: exact is float32 (exact, tf32 or half)
 device: str = "auto"  # auto, cpu, cuda or mps
 out_dir: str = "results/scratch/5_faithfulness"  # where this run is written; relative to the project
 
@@ -65,7 +66,7 @@ explanations = {
 chosen = [p for p in photographs if {e.method for e in explanations[p.id]} == set(methods)]
 if not chosen:
     raise InputError("images: none of these photographs is in the two runs; give the same images")
-classifier = load_classifier(model, weights or None, device, seed)
+classifier = load_classifier(model, weights or None, device, seed, precision)
 for photograph in chosen:  # before the long work
     maps_of(classifier, photograph, explanations[photograph.id])
 run = start_run(

@@ -33,6 +33,7 @@ stages: int = 5  # steps in which the network is randomised, from the output lay
 lime_samples: int = 200  # LIME's perturbed images, of trained and random networks alike (at least 10)
 layer: str = ""  # layer whose maps are weighted, as in named_modules; empty: the last with feature maps
 seed: int = 0  # of random weights and LIME's samples (from 0 to 4294967295)
+precision: str = "exact"  # how the network computes: exact is float32 (exact, tf32 or half)
 device: str = "auto"  # auto, cpu, cuda or mps
 out_dir: str = "results/scratch/7_sanity"  # where this run is written; relative to the project
 
@@ -64,7 +65,7 @@ photographs = load_images(images)
 if first < 2 or len(photographs) < 2:
     raise InputError("first: needs at least two photographs, for the null baseline")
 checked = photographs[:first]
-classifier = load_classifier(model, weights or None, device, seed)
+classifier = load_classifier(model, weights or None, device, seed, precision)
 asked = list(dict.fromkeys([*methods, *others]))
 used, left_out = usable(classifier, asked, layer or None)
 methods = [method for method in methods if method in used]

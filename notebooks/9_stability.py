@@ -34,6 +34,7 @@ num_features: int = 10  # superpixels in a mask (at least 1)
 segmentation: str = "quickshift"  # how photographs are segmented into superpixels (quickshift, slic or felzenszwalb)
 hide_color: int = 0  # gray level of a hidden superpixel (from 0 to 255)
 seed: int = 0  # of the samples (from 0 to 4294967295)
+precision: str = "exact"  # how the network computes: exact is float32 (exact, tf32 or half)
 device: str = "auto"  # auto, cpu, cuda or mps
 out_dir: str = "results/scratch/9_stability"  # where this run is written; relative to the project
 
@@ -81,7 +82,7 @@ photographs = load_images(images)
 own = [e for e in load_explanations(lime_run) if e.method == "lime" and not e.no_signal]
 if not any((p.id, p.sha256) == (e.image, e.image_sha256) for p in photographs for e in own):
     raise InputError("images: none of these photographs is in the LIME run; give the same images")
-classifier = load_classifier(model, weights or None, device, seed)
+classifier = load_classifier(model, weights or None, device, seed, precision)
 long = photographs[:long_runs]
 options = {"segments": segmentation, "hide_color": hide_color, "seed": seed}
 kept = project_root() / "book" / "_data" / "lime"  # from benchmarks/lime_truth.py

@@ -320,8 +320,15 @@ def test_hooks_and_modes_are_as_before(tmp_path, probe):
 
 def test_a_second_network_has_its_own_layers(monkeypatch):
     monkeypatch.setattr(activations, "load_classifier", lambda *_: nets.classifier())
-    words = dict.fromkeys(("weights", "compare_weights"), "") | {"seed": 0, "device": "cpu"}
-    words |= {"model": "first", "compare": "second", "control": False, "layers": ["stem"]}
+    words = dict.fromkeys(("weights", "compare_weights"), "") | {"precision": "exact"}
+    words |= {
+        "seed": 0,
+        "device": "cpu",
+        "model": "first",
+        "compare": "second",
+        "control": False,
+        "layers": ["stem"],
+    }
     found = networks_of({**words, "compare_layers": ["fc", "body"]})
     assert {name: layers for name, (_, layers) in found.items()} == {
         "first": ["stem"],

@@ -32,7 +32,8 @@ def networks_of(parameters: Mapping[str, Any]) -> dict[str, tuple[Classifier, li
     ----------
     parameters : mapping
         ``model``, ``weights``, ``layers``, ``compare``, ``compare_weights``, ``compare_layers``,
-        ``control``, ``seed`` and ``device``, as in the notebook; other names do not matter.
+        ``control``, ``seed``, ``device`` and ``precision``, as in the notebook; others do not
+        matter.
 
     Returns
     -------
@@ -45,22 +46,22 @@ def networks_of(parameters: Mapping[str, Any]) -> dict[str, tuple[Classifier, li
     InputError, UnavailableError
         For a network, weights or a layer that cannot be used.
     """
-    model, device, seed = (parameters[name] for name in ("model", "device", "seed"))
-    first = load_classifier(model, parameters["weights"] or None, device, seed)
+    model, *how = (parameters[name] for name in ("model", "device", "seed", "precision"))
+    first = load_classifier(model, parameters["weights"] or None, *how)
     layers = list(parameters["layers"] or first.dissect_layers)
     for name in layers:
         first.layer(name)
     found = {model: (first, layers)}
     compare = parameters["compare"]
     if compare:
-        second = load_classifier(compare, parameters["compare_weights"] or None, device, seed)
+        second = load_classifier(compare, parameters["compare_weights"] or None, *how)
         name = compare if compare != model else f"{compare}, {second.weights}"
         others = list(parameters.get("compare_layers") or second.dissect_layers)
         for layer in others:
             second.layer(layer)
         found[name] = (second, others)
     if parameters["control"] and ".py:" not in model:
-        found["random weights"] = (load_classifier(model, "random", device, seed), layers)
+        found["random weights"] = (load_classifier(model, "random", *how), layers)
     return found
 
 
@@ -115,6 +116,7 @@ def record_activations(
         "layers": list(layers),
         "pool": pool,
         "dtype": dtype,
+        "precision": classifier.precision,
     }
     device = classifier.device
     size = enough(device) if batch_size is None else batch_size

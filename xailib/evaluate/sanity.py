@@ -7,7 +7,7 @@ from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float32
+from jaxtyping import Float, Float32
 from scipy.stats import spearmanr
 from skimage.metrics import structural_similarity
 from skimage.transform import resize
@@ -73,7 +73,7 @@ def similarity(
 
 
 def rank_correlation(
-    a: Float32[np.ndarray, "height width"], b: Float32[np.ndarray, "height width"]
+    a: Float[np.ndarray, "height width"], b: Float[np.ndarray, "height width"]
 ) -> float:
     """Return Spearman's rank correlation of two maps; 0 where one ranks nothing."""
     if np.ptp(a) == 0 or np.ptp(b) == 0:

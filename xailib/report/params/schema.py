@@ -27,6 +27,7 @@ Measure = Literal[
 ]
 Design = Literal["independent", "antithetic", "orthogonal"]
 Segmentation = Literal["quickshift", "slic", "felzenszwalb"]
+Precision = Literal["exact", "tf32", "half"]
 Texts = list[Annotated[str, MinLen(1)]]
 RUNS = checks.RUNS
 MANAGED = frozenset({"out_dir", *RUNS})  # set by the pipeline, not by a profile
@@ -132,6 +133,8 @@ FIELDS = {
     "cut_samples": _p(int, 250, "samples of a run on another segmentation; at most a "
                       "quarter of pool", ge=10),
     "seed": _p(int, 0, "of all that is random", ge=0, le=2**32 - 1),  # what numpy takes
+    "precision": _p(Precision, "exact", "how the network computes: exact is float32",
+                    "a precision"),
     "device": _p(str, "auto", "auto, cpu, cuda or mps", "auto, cpu, cuda or mps", **_NAMED),
     "out_dir": _p(str, "results/scratch", "where this run is written; relative to the project",
                   "a folder", **_NAMED),
@@ -143,14 +146,14 @@ _SAME = {"cam_run": "a finished run of 3_cam, same network and targets"}
 NOTEBOOKS: dict[str, tuple[str, dict[str, str]]] = {
     "1_clip_dissect": (
         "model weights layers encoder encoder_weights probe crops concepts measure top_k compare "
-        "compare_weights compare_layers control descriptions seed device out_dir",
+        "compare_weights compare_layers control descriptions seed precision device out_dir",
         {"seed": "of the crops and the random weights"}),
     "2_lime": (
         "model weights label images target num_samples until_stable max_samples design "
-        "num_features segmentation hide_color seed device out_dir",
+        "num_features segmentation hide_color seed precision device out_dir",
         {"seed": "of the samples"}),
     "3_cam": (
-        "model weights label images target methods layer seed device out_dir",
+        "model weights label images target methods layer seed precision device out_dir",
         {"seed": "only for random weights: the maps themselves have nothing random"}),
     "4_agreement": (
         "images lime_run cam_run num_features mask_rule threshold allow boxes seed out_dir",
@@ -158,25 +161,25 @@ NOTEBOOKS: dict[str, tuple[str, dict[str, str]]] = {
          "seed": "of shuffled superpixels"}),
     "5_faithfulness": (
         "model weights images lime_run cam_run steps road_percentiles draws sensitivity seed "
-        "device out_dir",
+        "precision device out_dir",
         {"model": "the network of the two runs, by the same name", **_SAME,
          "images": "the photographs of the two runs",
          "seed": "of the random baseline and the noise"}),
     "6_replication": ("published store out_dir", {}),
     "7_sanity": (
         "model weights label images first methods others sparse sparse_first redraws middle stages "
-        "lime_samples layer seed device out_dir",
+        "lime_samples layer seed precision device out_dir",
         {"methods": "heatmaps that are checked", "seed": "of random weights and LIME's samples"}),
     "9_stability": (
         "model weights label images lime_run long_runs pool sizes designs design_pool design_size "
-        "cut_samples num_features segmentation hide_color seed device out_dir",
+        "cut_samples num_features segmentation hide_color seed precision device out_dir",
         {"model": "the network of the LIME run, by the same name",
          "images": "the photographs of the LIME run", "seed": "of the samples"}),
     "8_findings": (
         "dissect_run cam_run agreement_run faithfulness_run replication_run heatmap out_dir", {}),
     "10_explore": (
         "model weights images lime_run cam_run agreement_run faithfulness_run num_features seed "
-        "device out_dir",
+        "precision device out_dir",
         {"model": "the network of the two runs, by the same name",
          "images": "the photographs of the runs", "seed": "only for random weights"}),
 }

@@ -46,9 +46,10 @@ _COLUMNS = {
 _RECORDED = "recorded.json"  # the blocks' folders, by network
 _EMBEDDINGS = ""  # used beside the networks' names
 _SHOWN = 5  # most activating images that a table of labels names
+_OF_CLASSIFIER = ("model", "weights", "device", "seed", "precision")
 _OF_NETWORKS = (
     "model", "weights", "layers", "compare", "compare_weights", "compare_layers", "control",
-    "seed", "device",
+    "seed", "device", "precision",
 )  # fmt: skip
 _OF_ENCODER = ("encoder", "encoder_weights", "device")
 
@@ -64,7 +65,7 @@ def explain(profile: Profile, job: Job) -> None:
         If the network, the target or a parameter cannot be used.
     """
     parameters = profile.values(job.task)
-    classifier = _classifier(*(parameters[name] for name in ("model", "weights", "device", "seed")))
+    classifier = _classifier(*(parameters[name] for name in _OF_CLASSIFIER))
     requests = requests_of(job.task, classifier, parameters)
     hashes = file_hashes(classifier.files)
     # No `start_run`: that is one process's, and here several fill one folder.
@@ -162,9 +163,9 @@ def _usable(job: Job, run: Run | None) -> Iterator[Photograph]:
 
 
 @lru_cache(maxsize=1)
-def _classifier(model: str, weights: str, device: str, seed: int) -> Classifier:
+def _classifier(model: str, weights: str, device: str, seed: int, precision: str) -> Classifier:
     """Load a network once for all the shards that one process explains."""
-    return load_classifier(model, weights or None, device, seed)
+    return load_classifier(model, weights or None, device, seed, precision)
 
 
 def _row(explanation: Explanation) -> dict[str, Any]:

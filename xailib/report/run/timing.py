@@ -70,11 +70,11 @@ def paces_of(profile: Profile, tasks: Collection[str]) -> tuple[dict[str, Pace],
         values = profile.values(task)
         if "model" not in values or values.get("descriptions") or not network_is_here(values):
             continue
-        key = tuple(values[name] for name in ("model", "weights", "device", "seed"))
+        key = tuple(values[name] for name in ("model", "weights", "device", "seed", "precision"))
         try:
             if key not in loaded:
-                name, weights, device, seed = key
-                classifier = load_classifier(name, weights or None, device, seed)
+                name, weights, *rest = key
+                classifier = load_classifier(name, weights or None, *rest)
                 loaded[key] = classifier, _pace(classifier)
             found[task] = _checked(*loaded[key], task, values)
         except XailibError as error:
