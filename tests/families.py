@@ -4,8 +4,6 @@
 and depths are the constructors' own arguments.
 """
 
-from functools import partial
-
 import timm
 from timm.models import convnext, densenet, mlp_mixer, regnet, resnet, swin_transformer, vgg
 from timm.models import vision_transformer as vit
@@ -132,36 +130,36 @@ def timm_vit():
     )
 
 
-def swin_net(**sizes):
-    return ready(swin_transformer.SwinTransformer(num_classes=CATEGORIES, **sizes))
+def by_name(name: str, **sizes):
+    """Return a function as a user's file has it: it makes this network of timm's."""
+
+    def load():
+        return ready(timm.create_model(name, num_classes=CATEGORIES, **sizes))
+
+    return load
 
 
-def timm_by_name(name: str, **sizes):
-    return ready(timm.create_model(name, num_classes=CATEGORIES, **sizes))
-
-
-timm_mobilenet = partial(timm_by_name, "mobilenetv2_050")
-timm_efficientnet = partial(timm_by_name, "test_efficientnet")
-timm_nfnet = partial(timm_by_name, "test_nfnet")
-timm_byobnet = partial(timm_by_name, "test_byobnet")
+timm_mobilenet = by_name("mobilenetv2_050")
+timm_efficientnet = by_name("test_efficientnet")
+timm_nfnet = by_name("test_nfnet")
+timm_byobnet = by_name("test_byobnet")
 VIT = {"img_size": SIDE, "depth": 2, "embed_dim": 24, "num_heads": 2}
-timm_cait = partial(timm_by_name, "cait_xxs24_224", **VIT)
-timm_convit = partial(timm_by_name, "convit_tiny", local_up_to_layer=1, **VIT)
-timm_xcit = partial(timm_by_name, "xcit_nano_12_p16_224", **VIT)
-timm_distilled = partial(timm_by_name, "deit_tiny_distilled_patch16_224", **VIT)
-timm_beit = partial(timm_by_name, "beit_base_patch16_224", **VIT)
-timm_pooled_vit = partial(
-    timm_by_name, "vit_tiny_patch16_224", class_token=False, global_pool="avg", **VIT
-)
-timm_visformer = partial(
-    timm_by_name, "visformer_tiny", init_channels=8, **{**VIT, "depth": (1, 1, 1)}
-)
+timm_cait = by_name("cait_xxs24_224", **VIT)
+timm_convit = by_name("convit_tiny", local_up_to_layer=1, **VIT)
+timm_xcit = by_name("xcit_nano_12_p16_224", **VIT)
+timm_distilled = by_name("deit_tiny_distilled_patch16_224", **VIT)
+timm_beit = by_name("beit_base_patch16_224", **VIT)
+timm_pooled_vit = by_name("vit_tiny_patch16_224", class_token=False, global_pool="avg", **VIT)
+timm_visformer = by_name("visformer_tiny", init_channels=8, **{**VIT, "depth": (1, 1, 1)})
 PYRAMID = {"depths": (1,) * 4, "embed_dims": (8, 8, 16, 16), "num_heads": (1, 1, 2, 2)}
-timm_pvt = partial(timm_by_name, "pvt_v2_b0", **PYRAMID)
-timm_twins = partial(timm_by_name, "twins_svt_small", img_size=SIDE, **PYRAMID)
+timm_pvt = by_name("pvt_v2_b0", **PYRAMID)
+timm_twins = by_name("twins_svt_small", img_size=SIDE, **PYRAMID)
 SWIN = {"img_size": SIDE, "depths": (1, 1), "embed_dim": 12, "num_heads": (2, 2)}
-timm_swin = partial(swin_net, window_size=4, **SWIN)
-timm_swin_v2 = partial(timm_by_name, "swinv2_tiny_window8_256", window_size=4, **SWIN)
+timm_swin_v2 = by_name("swinv2_tiny_window8_256", window_size=4, **SWIN)
+
+
+def timm_swin():
+    return ready(swin_transformer.SwinTransformer(num_classes=CATEGORIES, window_size=4, **SWIN))
 
 
 def timm_mixer():
@@ -228,8 +226,4 @@ def raising():
     raise KeyError("where are my weights?")
 
 
-FAMILIES = [
-    name
-    for name in dict(globals())
-    if name.startswith(("torchvision_", "timm_")) and name != "timm_by_name"
-]
+FAMILIES = [name for name in dict(globals()) if name.startswith(("torchvision_", "timm_"))]

@@ -304,12 +304,6 @@ def test_a_pool_may_be_just_long_enough_for_the_least_size(changes):
     )
 
 
-def test_lists_and_what_is_no_list_stay_as_they_are():
-    namespace = notebook("images = ['coffee']\ntarget = 'drum'\nseed = 3")
-    check_notebook("2_lime", namespace)
-    assert (namespace["images"], namespace["target"], namespace["seed"]) == (["coffee"], "drum", 3)
-
-
 def test_one_value_may_stand_in_a_profiles_file(tmp_path):
     file = tmp_path / "odd.yaml"
     file.write_text("images: coffee\ntasks: {2_lime: {images: chelsea}}")

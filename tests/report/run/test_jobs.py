@@ -447,14 +447,15 @@ def test_a_report_by_workers_says_as_much_as_one_without(project, monkeypatch):
         "2_lime         done in 1 s: not explained: a.png (torn)  results/mine/2_lime",
         "4_agreement    done in 1 s: not explained: a.png (torn)  results/mine/4_agreement",
     ]
-    lines = ["0 of 2 jobs, about 9 s left", "1 of 2 jobs, about 3 s left", "2 of 2 jobs"]
+    # What the second takes is not known.
+    lines = ["0 of 2 jobs, about 6 s or more left", "1 of 2 jobs", "2 of 2 jobs"]
     assert found.stderr.splitlines()[:3] == lines
     # No more workers than there are notebooks to run, and nothing is shared.
     assert given == [(Engine(2), ["2_lime", "4_agreement"])]
 
 
 Done = namedtuple("Done", "returncode")
-TIMES = {"2_lime": Cost(6.0, 0.0, 0.0), "4_agreement": Cost(3.0, 0.0, 0.0)}
+TIMES = {"2_lime": Cost(6.0, 0.0, 0.0), "4_agreement": None}
 
 
 def test_a_report_has_one_job_a_task_and_a_sweep_shares_photographs_out():
@@ -462,21 +463,3 @@ def test_a_report_has_one_job_a_task_and_a_sweep_shares_photographs_out():
     assert sweeping.Options(workers=2).photographs == plan.SHARD
     assert sweeping.Options(workers=2, shard=3).photographs == 3
     assert sweeping.Options().photographs is None
-
-
-def test_what_is_left_is_told_to_who_watches(monkeypatch, capsys):
-    monkeypatch.setattr(sweeping, "live", lambda: True)
-    monkeypatch.setattr(sweeping, "_PAUSE", 0.0)
-    jobs = [Job("a", "a"), Job("b", "b"), Job("c", "c", needs=("a",)), Job("d", "d")]
-    rest = sweeping._Left(jobs, {"a": 9.0, "b": 30.0, "c": 20.0}, 2)
-    for task, state in (("e", "reused"), ("a", "done"), ("d", "failed")):
-        rest.take(Outcome(task, state))
-    rest.take(Outcome("b", "done"))
-    rest.take(Outcome("c", "skipped"))
-    assert capsys.readouterr().err.splitlines() == [
-        "0 of 4 jobs, about 30 s or more left",
-        "1 of 4 jobs, about 30 s or more left",
-        "2 of 4 jobs, about 30 s left",
-        "3 of 4 jobs, about 20 s left",
-        "4 of 4 jobs",
-    ]

@@ -139,7 +139,10 @@ def test_of_two_edited_halves_neither_is_dropped(project):
 
 def test_only_what_changed_runs_again(project):
     profile = load_profile("mine")
+    assert pending(profile) == pending(profile, only="4_agreement") == ["2_lime", "4_agreement"]
     assert states(profile) == ["done", "done"]
+    assert pending(profile) == []
+    assert pending(profile, "2_lime", force=True) == ["2_lime"]
     assert states(profile) == ["reused", "reused"]
     # A changed picture, under the same name.
     Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save(project / "one.png")
@@ -150,6 +153,9 @@ def test_only_what_changed_runs_again(project):
     # A changed notebook.
     change(project / "notebooks" / "4_agreement.ipynb")
     assert states(profile) == ["reused", "done"]
+    change(project / "notebooks" / "2_lime.ipynb")
+    assert pending(profile) == ["2_lime", "4_agreement"]  # the second reads the first
+    assert states(profile) == ["done", "reused"]  # which has given the same results
     # A changed parameter.
     profile = edited(num_samples=18)
     assert states(profile) == ["done", "done"]
@@ -172,18 +178,6 @@ def test_values_changed_for_once_leave_the_profiles_own_results(project):
     assert load_profile("mine", {"num_samples": 17}) == profile  # as it is in the file
     assert states(profile) == ["reused", "reused"]
     assert load_profile("mine", {"steps": 4}, whole=True).reached == profiles.TASKS  # for a site
-
-
-def test_what_would_run_is_known_before(project):
-    profile = load_profile("mine")
-    assert pending(profile) == ["2_lime", "4_agreement"]
-    assert pending(profile, only="4_agreement") == ["2_lime", "4_agreement"]
-    assert states(profile) == ["done", "done"]
-    assert pending(profile) == []
-    assert pending(profile, "2_lime", force=True) == ["2_lime"]
-    change(project / "notebooks" / "2_lime.ipynb")
-    assert pending(profile) == ["2_lime", "4_agreement"]  # the second reads the first
-    assert states(profile) == ["done", "reused"]  # which has given the same results
 
 
 def test_a_failed_task_is_one_line_and_stops_only_what_needs_it(project):

@@ -1,5 +1,3 @@
-import json
-
 import nbformat.v4 as nbf
 import numpy as np
 import pandas as pd
@@ -140,13 +138,6 @@ def test_a_folder_that_cannot_be_written_says_so(tmp_path, photographs):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="out_dir: cannot write"):
         start(tmp_path / "file" / "run", photographs)
-
-
-def test_a_manifest_is_json_that_people_can_read(tmp_path, photographs):
-    start(tmp_path, photographs).finish()
-    text = (tmp_path / "manifest.json").read_text()
-    assert text.count("\n") > 10
-    assert json.loads(text)["task"] == "2_lime"
 
 
 def test_a_notebook_tells_how_far_it_is_and_keeps_no_line_of_it(

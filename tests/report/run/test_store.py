@@ -487,21 +487,15 @@ def test_by_wire_a_worker_gets_what_a_job_needs_and_sends_what_it_made(projects,
     client, first, *_ = projects
     profile = load_profile("mine")
     *parts, table = plan.plan(profile, "2_lime", shard=3, pages=False)
-    task = Task("/not/here", "session", profile)
-    parcels = []
-    for job in (*parts, table):
-        shards._classifier.cache_clear()
-        monkeypatch.chdir(first)
-        parcel = perform(task, job, None, True, *parcels)
-        parcels.append(parcel)
-        monkeypatch.chdir(client)
-        assert received(task, job, parcel).state == "done"
-        assert is_current(profile, job)
-    assert explained(client) == explained(first)
-    # What was finished before on the client goes along with a job that needs it.
-    shutil.rmtree(first / "results")
+    run(shard=3, pages=False)
+    expected = explained(client)
+    shutil.rmtree(table.folder(profile))
     files = [as_bytes(job.folder(profile), client / "results") for job in parts]
     sent = [Parcel(Outcome(j.name, "reused"), f) for j, f in zip(parts, files, strict=True)]
+    task = Task("/not/here", "session", profile)
     monkeypatch.chdir(first)
-    assert perform(task, table, None, True, *sent).outcome.state == "done"
-    assert explained(client) == explained(first)
+    parcel = perform(task, table, None, True, *sent)
+    monkeypatch.chdir(client)
+    assert received(task, table, parcel).state == "done"
+    assert is_current(profile, table)
+    assert explained(client) == explained(first) == expected

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from IPython.display import display
 from jaxtyping import Float32, UInt8
 from PIL import Image
 
@@ -17,7 +18,7 @@ from xailib.compare.masks import area_mask, lime_mask
 from xailib.explain.explanation import Explanation
 from xailib.images.frames import Frame, resize
 from xailib.report.figures import style as figures
-from xailib.report.figures.publish import publish_explorer, table_html
+from xailib.report.figures.publish import save_data, save_image, table_html
 from xailib.report.run.results import Run
 
 Pixels = UInt8[np.ndarray, "_ _ 3"]
@@ -195,7 +196,21 @@ def publish_photograph(
     scores: pd.DataFrame,
     live: Mapping[str, str] | None = None,
 ) -> None:
-    """Save and show one photograph's images with its table; see `publish_explorer`."""
+    """Save and show one photograph's images, on the site side by side in tabs, with its table.
+
+    Writes ``figures/NAME-N.webp`` and ``figures/NAME.csv``; NAME is the photograph's `anchor`.
+
+    Parameters
+    ----------
+    run, lime
+        Where they are saved, and LIME's explanation of the photograph.
+    views : sequence of View
+        From `views_of`: the first is the photograph itself.
+    scores : DataFrame
+        From `scores_of`.
+    live : mapping or None
+        The entries of `xailib.report.figures.live.Live`, for the page to compute other classes.
+    """
     name = anchor(lime.image)
     caption = (
         f"All methods on *{figures.verbatim(lime.image)}*, explained class "
@@ -208,8 +223,22 @@ def publish_photograph(
     html = table_html(
         scores, name, shown, dict.fromkeys([key for key in shown if key != "name"], "{:.2f}")
     )
-    rows = [(view.method, view.label, view.alt, view.pixels) for view in views]
-    publish_explorer(run, name, lime.image, caption, rows, scores, html, live)
+    images = []
+    for index, view in enumerate(views):
+        path = f"figures/{name}-{index}.webp"
+        save_image(run, path, view.pixels)
+        images.append({"image": path, "method": view.method, "label": view.label, "alt": view.alt})
+    site = {
+        "name": name,
+        "explorer": lime.image,
+        "heading": figures.verbatim(lime.image),
+        "caption": caption,
+        "views": images,
+        "rows": scores["method"].tolist(),
+        "data": save_data(run, name, scores),
+        "live": dict(live or {}),
+    }
+    display({"text/html": html, "text/plain": caption}, raw=True, metadata={"xailib": site})
 
 
 def enlarged(frame: Frame) -> Frame:

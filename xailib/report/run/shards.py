@@ -103,7 +103,6 @@ def finish(
     outputs: Sequence[str],
     failures: Sequence[Mapping[str, str]],
     files: Mapping[str, str],
-    **found: Any,
 ) -> None:
     """Write the manifest that makes a shard finished.
 
@@ -117,11 +116,9 @@ def finish(
         Images that could not be used or explained: source and reason.
     files : mapping
         Hashes of what decided the result besides the images, by path.
-    **found
-        Further entries, JSON values.
     """
     inputs = {"images": image_hashes(job), "files": dict(files)}
-    _write_manifest(profile, job, inputs, outputs, failures=list(failures), **found)
+    _write_manifest(profile, job, inputs, outputs, failures=list(failures))
 
 
 def finish_table(profile: Profile, job: Job, table: str) -> None:
