@@ -80,13 +80,11 @@ def test_a_partial_run_renews_its_own_rows_only(tmp_path):
     runs = json.loads((tmp_path / "manifest.json").read_text())["runs"]
     assert list(runs) == ["2026-01-01", "2026-01-02"]
     assert runs["2026-01-02"]["packages"]["torch"]
-
-
-def test_runs_that_no_row_comes_from_are_forgotten(tmp_path):
-    for date in ("2026-01-01", "2026-01-02"):
-        store.merge(tmp_path, "ratios", [row()], described(date))
-    assert list(json.loads((tmp_path / "manifest.json").read_text())["runs"]) == ["2026-01-02"]
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["manifest.json", "ratios.csv"]
+    store.merge(tmp_path, "ratios", rows, described("2026-01-03"))  # no row is of the second
+    runs = json.loads((tmp_path / "manifest.json").read_text())["runs"]
+    assert list(runs) == ["2026-01-01", "2026-01-03"]
+    files = sorted(file.name for file in tmp_path.iterdir())
+    assert files == ["growth.csv", "manifest.json", "ratios.csv"]
 
 
 ASKED = """network,key,comparison,column,asked
