@@ -141,8 +141,8 @@ def _as_jpeg(png: str) -> str:
     data = io.BytesIO()
     with Image.open(io.BytesIO(base64.b64decode(png))) as image:
         small = image.convert("RGB")
-        small.thumbnail((900, 9000))
-        small.save(data, "JPEG", quality=65, optimize=True)
+        small.thumbnail((720, 7200))
+        small.save(data, "JPEG", quality=60, optimize=True)
     return base64.b64encode(data.getvalue()).decode()
 
 

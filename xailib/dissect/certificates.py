@@ -11,7 +11,9 @@ One correction stands for the whole room: Benjamini and Yekutieli's (2001), whic
 of wrong certificates among those given, however units depend on each other.
 """
 
+from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from types import MappingProxyType
 
 import numpy as np
@@ -22,6 +24,7 @@ from scipy import stats
 from torch import Tensor
 
 from xailib.errors import InputError, unknown_name
+from xailib.project import cores
 
 TOP = 0.05  # share of the images on which a unit counts as active, for F1 and IoU
 LEVEL = 0.05  # of the adjusted p
@@ -149,11 +152,15 @@ def _auprc(activations: Activations, masks: Masks) -> Scores:
     found = np.zeros((units, len(masks)), np.float32)
     if not len(owner):
         return found
-    place = np.empty(count, base.dtype)
-    for row, order in zip(found, np.argsort(-activations, axis=0, kind="stable").T, strict=True):
+
+    def score(row: Float32[np.ndarray, " concepts"], order: Int64[np.ndarray, " images"]) -> None:
+        place = np.empty(count, base.dtype)
         place[order] = np.arange(1, count + 1)
         keys = np.sort(base + place[members]) & base.dtype.type(step - 1)
         row[filled] = np.add.reduceat(hits / keys.astype(np.float32), starts) / sizes
+
+    with ThreadPoolExecutor(cores()) as threads:  # numpy sorts beside Python
+        deque(threads.map(score, found, np.argsort(-activations, axis=0, kind="stable").T), 0)
     return found
 
 

@@ -262,7 +262,7 @@ def _turned(colour: Any) -> Any:
 
 def _save(run: Run, figure: Figure, path: str) -> None:
     if path.endswith(".webp"):
-        image = Image.open(_png(figure, dpi=220)).convert("RGB")
+        image = Image.open(_png(figure, dpi=200)).convert("RGB")
         with run.open(path) as file:
             image.save(file, "WEBP", quality=75, method=6)
     else:
