@@ -117,51 +117,30 @@ def views_of(
     if lime.no_signal:
         found.append(_silent(lime, view, said))
     else:
-        found += [
-            View(
-                "lime",
-                "LIME weights",
-                f"LIME's weights {said}: highest in the {place(lime.saliency)}",
-                figures.signed_heat(view, weights),
-            ),
-            View(
-                "lime",
-                "LIME 1",
-                f"LIME 1 {said}: supporting superpixels, on {chosen.mean():.0%} of the view",
-                figures.outlined(view, _grown(mask, fine)),
-            ),
-            View(
-                "lime",
-                "LIME 2",
-                f"LIME 2 {said}: largest absolute weights, on {(both != 0).mean():.0%} of the view",
-                figures.outlined(view, _grown(both, fine)),
-            ),
-        ]
+        alt = f"LIME's weights {said}: highest in the {place(lime.saliency)}"
+        found.append(View("lime", "LIME weights", alt, figures.signed_heat(view, weights)))
+        for label, one, words in (
+            ("LIME 1", mask, "supporting superpixels"),
+            ("LIME 2", both, "largest absolute weights"),
+        ):
+            alt = f"{label} {said}: {words}, on {(one != 0).mean():.0%} of the view"
+            found.append(View("lime", label, alt, figures.outlined(view, _grown(one, fine))))
     for cam in cams:
         if cam.no_signal:
             found.append(_silent(cam, view, said))
             continue
         saliency, name = in_frame_of(cam, lime), name_of(cam.method)
-        cut = area_mask(saliency, int(chosen.sum()))
-        share = (chosen & cut).sum() / max(1, chosen.sum())
-        found += [
-            View(
-                cam.method,
-                name,
-                f"{name} {said}: highest in the {place(saliency)}, above half of its maximum on "
-                f"{(saliency > 0.5).mean():.0%} of the view",
-                figures.heat(view, np.clip(resize(saliency, fine.size, "bilinear"), 0, 1)),
-            )
-        ]
+        large = np.clip(resize(saliency, fine.size, "bilinear"), 0, 1)
+        alt = f"{name} {said}: highest in the {place(saliency)}, above half of its maximum on "
+        alt += f"{(saliency > 0.5).mean():.0%} of the view"
+        found.append(View(cam.method, name, alt, figures.heat(view, large)))
         if not lime.no_signal:
-            found.append(
-                View(
-                    cam.method,
-                    f"{name} and LIME 1",
-                    f"{name} {said}, thresholded to LIME's area: covers {share:.0%} of LIME 1",
-                    figures.two_masks(view, _grown(chosen, fine), _grown(cut, fine), cam.method),
-                )
-            )
+            cut = area_mask(saliency, int(chosen.sum()))
+            share = (chosen & cut).sum() / max(1, chosen.sum())
+            alt = f"{name} {said}, thresholded to LIME's area: covers {share:.0%} of LIME 1"
+            masks = _grown(chosen, fine), _grown(cut, fine)
+            overlap = figures.two_masks(view, *masks, cam.method)
+            found.append(View(cam.method, f"{name} and LIME 1", alt, overlap))
     return found
 
 
