@@ -54,7 +54,7 @@ def by_lime_and_gradcam(module: nn.Module, transform: Callable, image: Image.Ima
         view, predict, num_samples=SAMPLES, batch_size=50
     )
     cam = GradCAM(module, [module.layer4[-1]])
-    return [lime, cam(transform(image)[None])]
+    return [lime, cam(transform(image)[None], None)]
 
 
 def by_captum(module: nn.Module, transform: Callable, image: Image.Image) -> list[Any]:
@@ -73,7 +73,7 @@ def by_captum(module: nn.Module, transform: Callable, image: Image.Image) -> lis
         return module(images).softmax(1)
 
     def kernel(_: torch.Tensor, __: torch.Tensor, shown: torch.Tensor, **___: Any) -> torch.Tensor:
-        distance = 1 - shown.mean() ** 0.5  # of the cosine to what shows all
+        distance = 1 - shown.float().mean() ** 0.5  # of the cosine to what shows all
         return torch.exp(-(distance**2) / 0.25**2 / 2)
 
     lime = Lime(probabilities, SkLearnRidge(alpha=1), kernel)
