@@ -8,7 +8,7 @@ import pytest
 import torch
 from lime import lime_image
 from lime.wrappers.scikit_image import SegmentationAlgorithm
-from nets import CATEGORIES, Plain, classifier, photograph
+from nets import CATEGORIES, classifier, photograph
 from PIL import Image
 
 from xailib.errors import InputError
@@ -247,14 +247,6 @@ def test_bad_input_is_one_line_before_any_pass(arguments, message):
 def test_no_target_is_an_error():
     with pytest.raises(InputError, match="targets: none given"):
         explain_lime_targets(classifier(), photograph(), [])
-
-
-def test_modes_are_restored():
-    net = classifier(Plain)
-    net.module.body.train()
-    modes = [part.training for part in net.module.modules()]
-    explain_lime(net, photograph(), num_samples=20)
-    assert [part.training for part in net.module.modules()] == modes
 
 
 @pytest.mark.parametrize("name", ["quickshift", "slic", "felzenszwalb"])
