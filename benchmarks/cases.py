@@ -15,7 +15,7 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
 from xailib.explain.cam.methods import METHODS, explain_cam
 from xailib.explain.cam.tail import Tail
-from xailib.explain.lime import explain_lime, segmentation, superpixels_of
+from xailib.explain.lime import explain_lime, segmentation
 from xailib.images.load import Photograph
 from xailib.networks.classifier import BATCH, Classifier, load_classifier
 from xailib.networks.layers import evaluation, preserved
@@ -104,7 +104,8 @@ def lime_case(net: Classifier, photo: Photograph, samples: int, *, fast: bool = 
                 num_samples=samples,
                 segmentation_fn=segmentation("quickshift"),
             )
-        return superpixels_of(found, target.index).weights
+        weights = dict(found.local_exp[target.index])
+        return np.array([weights.get(i, 0.0) for i in range(found.segments.max() + 1)])
 
     def ours() -> np.ndarray:
         parts = explain_lime(net, photo, target.index, num_samples=samples).superpixels

@@ -20,7 +20,7 @@ from skimage.segmentation import slic
 
 from xailib.evaluate.truth import all_masks
 from xailib.explain.lime import segmentation
-from xailib.explain.perturbed import Perturbed, Pixels, Segments, hidden
+from xailib.explain.sampling import Perturbed, Pixels, Segments, hidden
 from xailib.images.load import load_images
 from xailib.images.packaged import packaged_names
 from xailib.networks.classifier import load_classifier

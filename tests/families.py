@@ -113,14 +113,6 @@ def timm_densenet():
     return ready(densenet.DenseNet(8, (2, 2, 2), num_classes=CATEGORIES))
 
 
-def timm_mobilenet():
-    return ready(timm.create_model("mobilenetv2_050", num_classes=CATEGORIES))
-
-
-def timm_efficientnet():
-    return ready(timm.create_model("test_efficientnet", num_classes=CATEGORIES))
-
-
 def timm_convnext():
     return ready(
         convnext.ConvNeXt(num_classes=CATEGORIES, depths=(1, 1, 1, 1), dims=(8, 12, 16, 20))
@@ -138,80 +130,42 @@ def timm_vit():
     )
 
 
+def by_name(name: str, **sizes):
+    """Return a function as a user's file has it: it makes this network of timm's."""
+
+    def load():
+        return ready(timm.create_model(name, num_classes=CATEGORIES, **sizes))
+
+    return load
+
+
+timm_mobilenet = by_name("mobilenetv2_050")
+timm_efficientnet = by_name("test_efficientnet")
+timm_nfnet = by_name("test_nfnet")
+timm_byobnet = by_name("test_byobnet")
+VIT = {"img_size": SIDE, "depth": 2, "embed_dim": 24, "num_heads": 2}
+timm_cait = by_name("cait_xxs24_224", **VIT)
+timm_convit = by_name("convit_tiny", local_up_to_layer=1, **VIT)
+timm_xcit = by_name("xcit_nano_12_p16_224", **VIT)
+timm_distilled = by_name("deit_tiny_distilled_patch16_224", **VIT)
+timm_beit = by_name("beit_base_patch16_224", **VIT)
+timm_pooled_vit = by_name("vit_tiny_patch16_224", class_token=False, global_pool="avg", **VIT)
+timm_visformer = by_name("visformer_tiny", init_channels=8, **{**VIT, "depth": (1, 1, 1)})
+PYRAMID = {"depths": (1,) * 4, "embed_dims": (8, 8, 16, 16), "num_heads": (1, 1, 2, 2)}
+timm_pvt = by_name("pvt_v2_b0", **PYRAMID)
+timm_twins = by_name("twins_svt_small", img_size=SIDE, **PYRAMID)
+SWIN = {"img_size": SIDE, "depths": (1, 1), "embed_dim": 12, "num_heads": (2, 2)}
+timm_swin_v2 = by_name("swinv2_tiny_window8_256", window_size=4, **SWIN)
+
+
 def timm_swin():
-    return ready(
-        swin_transformer.SwinTransformer(
-            SIDE,
-            num_classes=CATEGORIES,
-            embed_dim=12,
-            depths=(1, 1),
-            num_heads=(2, 2),
-            window_size=4,
-        )
-    )
-
-
-def timm_by_name(name: str, **options):
-    sizes = {"img_size": SIDE, "depth": 2, "embed_dim": 24, "num_heads": 2, **options}
-    sizes = {key: value for key, value in sizes.items() if value is not None}
-    return ready(timm.create_model(name, num_classes=CATEGORIES, **sizes))
-
-
-def timm_cait():
-    return timm_by_name("cait_xxs24_224")
-
-
-def timm_convit():
-    return timm_by_name("convit_tiny", local_up_to_layer=1)
-
-
-def timm_xcit():
-    return timm_by_name("xcit_nano_12_p16_224")
-
-
-def timm_distilled():
-    return timm_by_name("deit_tiny_distilled_patch16_224")
-
-
-def timm_beit():
-    return timm_by_name("beit_base_patch16_224")
-
-
-def timm_pooled_vit():
-    return timm_by_name("vit_tiny_patch16_224", class_token=False, global_pool="avg")
-
-
-def timm_visformer():
-    return timm_by_name("visformer_tiny", init_channels=8, depth=(1, 1, 1))
-
-
-def timm_pvt():
-    widths = {"depths": (1,) * 4, "embed_dims": (8, 8, 16, 16), "num_heads": (1, 1, 2, 2)}
-    return timm_by_name("pvt_v2_b0", img_size=None, depth=None, embed_dim=None, **widths)
-
-
-def timm_twins():
-    widths = {"depths": (1,) * 4, "embed_dims": (8, 8, 16, 16), "num_heads": (1, 1, 2, 2)}
-    return timm_by_name("twins_svt_small", depth=None, embed_dim=None, **widths)
-
-
-def timm_swin_v2():
-    sizes = {"depths": (1, 1), "embed_dim": 12, "num_heads": (2, 2), "window_size": 4}
-    return timm_by_name("swinv2_tiny_window8_256", depth=None, **sizes)
+    return ready(swin_transformer.SwinTransformer(num_classes=CATEGORIES, window_size=4, **SWIN))
 
 
 def timm_mixer():
     return ready(
         mlp_mixer.MlpMixer(CATEGORIES, img_size=SIDE, patch_size=16, num_blocks=2, embed_dim=24)
     )
-
-
-def timm_nfnet():
-    return ready(timm.create_model("test_nfnet", num_classes=CATEGORIES))
-
-
-def timm_byobnet():
-    return ready(timm.create_model("test_byobnet", num_classes=CATEGORIES))
 
 
 def gray(image) -> Tensor:
@@ -272,8 +226,4 @@ def raising():
     raise KeyError("where are my weights?")
 
 
-FAMILIES = [
-    name
-    for name in dict(globals())
-    if name.startswith(("torchvision_", "timm_")) and name != "timm_by_name"
-]
+FAMILIES = [name for name in dict(globals()) if name.startswith(("torchvision_", "timm_"))]

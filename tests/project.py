@@ -1,12 +1,11 @@
 """A small project with notebooks that run in seconds, for faults that need real processes."""
 
-import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
+import sweeps
 import yaml
 from conftest import ROOT
 from PIL import Image
@@ -53,17 +52,10 @@ _ = run.finish()
 
 def write_project(root: Path) -> Path:
     """Write the project, with as many notebooks as the report has tasks."""
-    import nbformat
-    from nbformat import v4 as nb
-
-    cells = [nb.new_code_cell(CELL, metadata={"tags": ["parameters"]}), nb.new_code_cell(CODE)]
-    kernel = {"kernelspec": {"name": "python3", "display_name": "", "language": "python"}}
     for folder in ("notebooks", "params", "album"):
         (root / folder).mkdir(parents=True)
     for real in (ROOT / "notebooks").glob("*.ipynb"):
-        nbformat.write(
-            nb.new_notebook(cells=cells, metadata=kernel), root / "notebooks" / real.name
-        )
+        sweeps.notebook(root, real.stem, [CELL, CODE])
     for seed in range(PHOTOGRAPHS):
         pixels = np.random.default_rng(seed).integers(0, 256, (32, 32, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(root / "album" / f"{seed}.png")
@@ -74,28 +66,13 @@ def write_project(root: Path) -> Path:
 
 def command() -> list[str]:
     """Return the words that run the project's task."""
-    return [
-        sys.executable,
-        "-c",
-        "from xailib.report.cli import main; main()",
-        "run",
-        "mine",
-        "--only",
-        TASK,
-    ]
+    code = "from xailib.report.cli import main; main()"
+    return [sys.executable, "-c", code, "run", "mine", "--only", TASK]
 
 
 def start(root: Path) -> subprocess.Popen:
     """Start the task as a process of its own."""
-    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    return subprocess.Popen(
-        command(),
-        cwd=root,
-        env={**os.environ, "PYTHONPATH": path},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    return sweeps.spawn(command(), root)
 
 
 def run(root: Path) -> tuple[int, str]:
@@ -109,11 +86,3 @@ def made(root: Path) -> list[str]:
     """Return the photographs that were explained, as often as they were."""
     log = root / "made.log"
     return log.read_text().split() if log.is_file() else []
-
-
-def wait_for(condition, seconds: float = 300) -> None:
-    """Wait until something is true."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not come true"
-        time.sleep(0.02)

@@ -195,7 +195,7 @@ def spawn(words: list[str], folder: Path, output=subprocess.PIPE) -> subprocess.
     )
 
 
-def until(what, seconds: float = 120) -> None:
+def until(what, seconds: float = 300) -> None:
     """Wait until something is so."""
     end = time.monotonic() + seconds
     while not what():

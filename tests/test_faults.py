@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import project
 import pytest
+import sweeps
 import torch
 from conftest import ROOT, explanation
 from faults_table import rows, says, shown, unmatched
@@ -76,7 +77,7 @@ def test_a_run_that_is_killed_goes_on_where_it_was(root, undisturbed, at, whom):
     """SIGKILL to a real run; its orphaned kernel, if left, must not write beside the next."""
     (root / "hold").write_text(at)
     process = project.start(root)
-    project.wait_for(lambda: at in project.made(root))
+    sweeps.until(lambda: at in project.made(root))
     if whom == "kernel too":
         found = subprocess.run(
             ["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True
@@ -248,13 +249,14 @@ def test_a_damaged_result_is_never_used_is_made_again_and_said(finished, undistu
     assert sorted(project.made(root)) == sorted(IDS + again)
 
 
-def test_a_damaged_run_is_not_read_by_the_tasks_behind_it(tmp_path):
+@pytest.mark.parametrize("spoil", [damage, Path.unlink])
+def test_a_damaged_run_is_not_read_by_the_tasks_behind_it(tmp_path, spoil):
     photographs = load_images(["chelsea"])
     run = start_run(tmp_path, "2_lime", {}, photographs)
     run.explanations(photographs, "gradcam", {}, lambda p: explanation(np.eye(3), image=p.id))
     run.finish()
     (file,) = (tmp_path / "explanations").glob("chelsea.gradcam.*.npz")
-    damage(file)
+    spoil(file)
     with pytest.raises(InputError, match=shown("damaged_upstream")):
         load_explanations(tmp_path)
 
@@ -263,7 +265,7 @@ def test_two_runs_at_once_share_the_work(root, undisturbed):
     """Two real commands: the second waits, and takes what the first has made."""
     (root / "hold").write_text("2")
     first = project.start(root)
-    project.wait_for(lambda: "2" in project.made(root))
+    sweeps.until(lambda: "2" in project.made(root))
     second = project.start(root)
     line = second.stdout.readline()
     (root / "hold").unlink()

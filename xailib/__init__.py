@@ -1,8 +1,4 @@
-"""Explain image classifiers: neurons, pixels, agreement, faithfulness.
-
-The modules, from upstream to downstream: `images`, `models`, `explain`, `masks`, `agreement`,
-`results`, `figures`. Importing this package imports none of them, so it is quick.
-"""
+"""Explain image classifiers: neurons, pixels, agreement, faithfulness; imports nothing itself."""
 
 import warnings
 from importlib.metadata import PackageNotFoundError, version

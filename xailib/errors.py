@@ -1,6 +1,7 @@
 """The errors that xailib raises for bad input, each one line that says what is allowed."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 
 
@@ -34,16 +35,27 @@ def first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
-def near_matches(given: str, allowed: Iterable[str], most: int = 4) -> list[str]:
-    """Return the names in `allowed` closest to `given`, best first; case is ignored.
+@contextmanager
+def others_code(message: str) -> Iterator[None]:
+    """Turn whatever other people's code raises in this block into one line behind a message."""
+    try:
+        yield
+    except XailibError:
+        raise
+    except Exception as error:
+        raise InputError(f"{message}: {first_line(error)}") from error
+
+
+def near_matches(given: str, allowed: Iterable[str]) -> list[str]:
+    """Return the up to four names in `allowed` closest to `given`, best first; case is ignored.
 
     A name that contains `given` counts as close, so that ``layer4`` finds ``backbone.layer4``.
     """
     names = {name.lower(): name for name in allowed}
     key = given.lower()
-    close = get_close_matches(key, names, n=most, cutoff=0.6)
+    close = get_close_matches(key, names, n=4, cutoff=0.6)
     close += [low for low in names if key and key in low and low not in close]
-    return [names[low] for low in close[:most]]
+    return [names[low] for low in close[:4]]
 
 
 def unknown_name(argument: str, given: object, allowed: Iterable[str]) -> InputError:
@@ -57,6 +69,18 @@ def unknown_name(argument: str, given: object, allowed: Iterable[str]) -> InputE
     else:
         hint = f"allowed: one of {len(allowed)} names, such as {', '.join(allowed[:4])}"
     return InputError(f"{argument}: unknown name {given!r}; {hint}")
+
+
+def check_name(argument: str, given: object, allowed: Iterable[str]) -> None:
+    """Raise `unknown_name` unless a name is among `allowed`."""
+    if given not in (allowed := list(allowed)):
+        raise unknown_name(argument, given, allowed)
+
+
+def check_least(argument: str, given: int | None) -> None:
+    """Raise for a number below 1; None is none."""
+    if given is not None and given < 1:
+        raise InputError(f"{argument}: {given} is not at least 1")
 
 
 def alone(error: XailibError) -> XailibError:

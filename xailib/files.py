@@ -11,6 +11,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Collection, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO
 
@@ -31,14 +32,20 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
     """Open a file for writing that takes its name only when all of it is on the disk.
 
     If the block fails, or the machine does, `path` is as it was before.
-
-    Raises
-    ------
-    StorageError
-        If the disk is full, or may not be written to.
     """
-    with storage(path), _whole(path) as file:
-        yield file
+    with storage(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            Path(name).chmod(0o666 & ~_umask())
+            Path(name).replace(path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
 
 
 @contextlib.contextmanager
@@ -54,22 +61,6 @@ def storage(path: Path) -> Iterator[None]:
             f"disk: cannot write {str(path)!r}: {error.strerror}; "
             f"{full} run again to resume, finished results are stored"
         ) from error
-
-
-@contextlib.contextmanager
-def _whole(path: Path) -> Iterator[IO[bytes]]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(0o666 & ~_umask())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:
@@ -99,6 +90,13 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def package_folder(module: str) -> Path | None:
+    """Return the folder of an installed package, which is not imported; None without it."""
+    spec = find_spec(module)
+    found = spec.submodule_search_locations if spec else None
+    return Path(found[0]) if found else None
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
@@ -108,23 +106,8 @@ def _umask() -> int:
 def lock_folder(folder: Path, name: str, *, patience: float = SOON) -> FileLock:
     """Return a lock on a folder, held until it is released or the process ends.
 
-    Within one process it may be taken again, as a cell of a notebook is run again.
-
-    Parameters
-    ----------
-    folder : Path
-        Made if it is not there.
-    name : str
-        Of the lock file.
-    patience : float
-        How many seconds to wait while another process holds it; -1 for as long as it takes.
-
-    Raises
-    ------
-    InputError
-        If another process still holds it then.
-    StorageError
-        If the folder cannot be written to.
+    Within one process it may be taken again, as a cell of a notebook is run again. `InputError` is
+    raised if another process still holds it after `patience` seconds (-1: as long as it takes).
     """
     path = folder / name
     with storage(path):
@@ -142,13 +125,7 @@ def lock_folder(folder: Path, name: str, *, patience: float = SOON) -> FileLock:
 
 @contextlib.contextmanager
 def alone(file: Path) -> Iterator[None]:
-    """Let one at a time, of all processes and threads, fetch a file; the others wait.
-
-    Raises
-    ------
-    StorageError
-        If its folder cannot be written to.
-    """
+    """Let one at a time, of all processes and threads, fetch a file; the others wait."""
     path = file.with_name(f".{file.name}.lock")
     with storage(path):
         path.parent.mkdir(parents=True, exist_ok=True)

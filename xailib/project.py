@@ -13,9 +13,8 @@ def cores() -> int:
 def project_root() -> Path:
     """Return the nearest folder above (or at) the current one that holds the report.
 
-    Notebooks start in ``notebooks/`` from JupyterLab and in the project's root from papermill;
-    relative result folders mean the same in both. Elsewhere it is the project that this package
-    belongs to; without a report there, the current folder.
+    Relative result folders mean the same in ``notebooks/`` (JupyterLab) and in the project's root
+    (papermill). Elsewhere it is the project of this package; without a report, the current folder.
     """
     here = Path.cwd()
     for folder in (here, *here.parents, Path(__file__).parents[1]):

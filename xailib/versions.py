@@ -23,13 +23,7 @@ _DATA = frozenset({".csv", ".json", ".tsv", ".txt"})
 
 
 def source_hash(roots: Iterable[str] = (PACKAGE,)) -> str:
-    """Return the SHA-256 of all of xailib's files that roots depend on.
-
-    Parameters
-    ----------
-    roots : iterable of str
-        Modules or rooms; the default is the whole package. Names outside xailib are ignored.
-    """
+    """Return the SHA-256 of all of xailib's files that modules or rooms depend on."""
     digest = hashlib.sha256()
     for file in sorted(source_files(roots)):
         digest.update(f"{file.relative_to(_ROOT)}\0{_read(file, *_stamp(file))[0]}".encode())
@@ -144,14 +138,13 @@ def _versions(modules: frozenset[str]) -> dict[str, str]:
     known = {name for module in modules for name in by_module.get(module, ())}
     known |= {required for name in known for required in _required(name)}
     found = {"python": platform.python_version(), PACKAGE: _version(PACKAGE)}
-    found |= {name: _version(name) for name in sorted({_canonical(name) for name in known})}
+    canonical = {re.sub(r"[-_.]+", "-", name).lower() for name in known}
+    found |= {name: _version(name) for name in sorted(canonical)}
     missing = {name for name in modules - by_module.keys() if name in _optional()}
     return found | dict.fromkeys(sorted(missing), "absent")
 
 
-@cache
-def _distributions() -> dict[str, list[str]]:
-    return {name: list(found) for name, found in packages_distributions().items()}
+_distributions = cache(packages_distributions)
 
 
 @cache
@@ -169,10 +162,6 @@ def _required(name: str, *, extras: bool = False) -> list[str]:
     wanted = [line for line in lines if extras or "extra ==" not in line]
     names = [re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in wanted]
     return [one for one in names if _version(one) != "absent"] if not extras else names
-
-
-def _canonical(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def _version(name: str) -> str:

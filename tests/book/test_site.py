@@ -172,15 +172,6 @@ def test_two_networks_stand_side_by_side_as_tabs(page, address):
     assert sets.first.locator("label").all_inner_texts() == ["ImageNet", "Places365"]
 
 
-def test_data_behind_a_figure_can_be_downloaded(page, address):
-    page.goto(f"{address}/notebooks/4_agreement.html")
-    with page.expect_download() as started:
-        page.get_by_text("Data (CSV)").first.click()
-    lines = Path(started.value.path()).read_text().splitlines()
-    assert lines[0].startswith("image,")
-    assert len(lines) > 2
-
-
 @pytest.mark.parametrize("task", TASKS)
 def test_each_figure_has_words_a_number_data_and_parameters(page, address, task):
     page.goto(f"{address}/notebooks/{task}.html")

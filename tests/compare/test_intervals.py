@@ -94,7 +94,8 @@ def test_a_paired_difference():
     assert (found.mean, found.count) == (known.mean(), 6)
     assert found.p == stats.wilcoxon(known).pvalue
     assert (found.low, found.high) == tuple(map(float, mean_interval(known)))
-    assert paired(np.zeros(7)).p == 1
+    assert (paired(np.zeros(7)).p, paired(np.zeros(7)).high) == (1, 0)
+    assert np.isnan(paired(np.array([0.1])).low)
     none = paired(np.array([np.nan]))
     assert none.count == 0
     assert np.isnan([none.mean, none.low, none.high, none.p]).all()

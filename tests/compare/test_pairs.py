@@ -8,7 +8,6 @@ from scipy.ndimage import gaussian_filter
 from scipy.stats import spearmanr
 
 from xailib.compare.chance import against, moved_iou, shuffled_iou
-from xailib.compare.intervals import paired
 from xailib.compare.iou import iou
 from xailib.compare.localisation import inside, load_boxes, localisation
 from xailib.compare.masks import area_mask
@@ -166,16 +165,6 @@ def test_shared_zeros_do_not_make_maps_agree():
     a[0, 0], b[39, 39] = 1, 1
     assert iou(area_mask(a, 400), area_mask(b, 400)) == pytest.approx(1 / 7, abs=0.04)
     assert iou(area_mask(a, 400), area_mask(a.copy(), 400)) == 1
-
-
-def test_paired_differences():
-    found = paired(np.array([0.1, 0.2, 0.15, np.nan, 0.12, 0.3]))
-    assert found.count == 5
-    assert found.low < found.mean < found.high
-    assert found.p == pytest.approx(2 / 2**5)  # exact: all five of one sign
-    assert np.isnan(paired(np.array([0.1])).low)
-    assert paired(np.zeros(4)).high == 0
-    assert np.isnan(paired(np.array([])).mean)
 
 
 def test_boxes_follow_the_frame():

@@ -211,17 +211,6 @@ def test_bad_output_layers_are_named(case):
         evaluate_output_units(table, "out", names, concepts, encoder, only=[])
 
 
-def test_the_table_survives_parquet(case, tmp_path):
-    activations, images, texts, concepts = case
-    table = label_units(activations, images, texts, concepts, top_k=5)
-    table.to_parquet(tmp_path / "labels.parquet")
-    again = pd.read_parquet(tmp_path / "labels.parquet")
-    assert list(again["top_images"][0]) == table["top_images"][0]
-    pd.testing.assert_frame_equal(
-        again.drop(columns="top_images"), table.drop(columns="top_images")
-    )
-
-
 def test_published_descriptions(tmp_path):
     path = tmp_path / "descriptions.csv"
     path.write_text('layer,unit,description,similarity\nfc,0,nan,0.5\nfc,1,"a, b",1\n')

@@ -75,6 +75,10 @@ def address(place):
             with contextlib.suppress(ConnectionError):  # who asked was killed
                 self.wfile.write(place.content[start:limit])
 
+        def do_HEAD(self):
+            self.send_response(place.status or 200)
+            self.end_headers()
+
         def log_message(self, *_):
             pass
 
@@ -187,10 +191,19 @@ def test_a_server_without_the_file_says_so_once(address, place):
     assert len(place.asked) == 2
 
 
+@pytest.mark.parametrize(
+    ("status", "problem"), [(200, None), (405, None), (404, "HTTP 404"), (503, "HTTP 503")]
+)
+def test_a_host_is_asked_for_the_file_not_fetched(address, place, status, problem):
+    place.status = status
+    assert downloads.problem_with(address) == problem
+
+
 def test_no_network_and_no_name_are_one_line_at_once(place, monkeypatch):
     start = time.monotonic()
     with pytest.raises(UnavailableError, match=shown("no_network")):
         fetch("http://127.0.0.1:9/x")
+    assert downloads.problem_with("http://127.0.0.1:9/x") == "Connection refused"
 
     def unknown(*_args, **_options):
         raise socket.gaierror(-2, "Name or service not known")

@@ -48,39 +48,19 @@ def test_a_set_states_one_licence():
     assert all(len(licences) == 1 for licences in by_set.values())
 
 
-def test_what_a_sets_first_row_says_holds_for_the_others(monkeypatch):
+def test_what_a_sets_first_row_says_holds_for_the_others(monkeypatch, tmp_path):
     """Except for what is a file's own: its hash and its bytes."""
     empty = dict.fromkeys(rows()[0], "")
-    first = {
-        **empty,
-        "name": "a:1",
-        "licence": "MIT",
-        "sha256": "0" * 64,
-        "bytes": "3",
-        "size": "x",
-    }
+    own = {"sha256": "0" * 64, "bytes": "3", "size": "x"}
+    first = {**empty, "name": "a:1", "licence": "MIT", **own}
     text = ",".join(empty) + "\n"
     for row in (first, {**empty, "name": "a:2"}, {**empty, "name": "a:3", "licence": "none"}):
         text += ",".join(row.values()) + "\n"
-    monkeypatch.setattr(registry, "files", lambda _: Folder(text))
+    (tmp_path / "registry.csv").write_text(text)
+    monkeypatch.setattr(registry, "files", lambda _: tmp_path)
     one, two, three = registry._rows()
     assert (two["licence"], three["licence"]) == ("MIT", "none")
     assert (one["bytes"], two["bytes"], two["sha256"]) == ("3", "", "")
-
-
-class Folder:
-    """A package's folder whose one file holds this text."""
-
-    def __init__(self, text):
-        self.text = text
-
-    def joinpath(self, _):
-        return self
-
-    def open(self, **_):
-        import io
-
-        return io.StringIO(self.text)
 
 
 def test_files_are_found_by_their_name_or_their_sets():

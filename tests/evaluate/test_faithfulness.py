@@ -172,24 +172,6 @@ def test_flipping_equals_a_literal_loop(net, photo):
     assert value == pytest.approx(np.mean([scores[0] - scores[n] for n in counts]), abs=1e-6)
 
 
-def test_the_ends_are_the_whole_and_the_empty_picture(net, photo):
-    maps = {"map": UNTIED, "other": UNTIED[::-1].copy()}
-    table = faithfulness_curves(net, photo, TARGET, maps, steps=5, **EAGER)
-    whole = net.input_tensor(net.view(photo).pixels[None])
-    full = probability(net, whole)[0]
-    gray = probability(net, torch.zeros_like(whole))[0]
-    assert abs(full - gray) > 1e-3
-    for method in maps:
-        for measure, first, last in (
-            ("deletion", full, gray),
-            ("insertion", probability(net, pixels.blurred(whole))[0], full),
-        ):
-            scores = curve(table, measure, method)[1]
-            assert scores[[0, -1]] == pytest.approx([first, last], abs=1e-6)
-        assert curve(table, "flipping", method)[1][0] == pytest.approx(full, abs=1e-6)
-    assert not np.allclose(curve(table, "deletion")[1], curve(table, "deletion", "other")[1])
-
-
 def test_only_the_order_counts(net, photo):
     scaled = UNTIED / UNTIED.max()
     maps = {"map": scaled, "cubed": scaled**3 * 5 - 2, "reversed": -scaled}

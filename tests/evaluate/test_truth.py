@@ -16,7 +16,7 @@ from xailib.evaluate.truth import (
     passes_for,
     stable_errors,
 )
-from xailib.explain.ridge import fit_as_lime
+from xailib.explain.lime_engine import fit_as_lime
 from xailib.explain.sampling import DESIGNS
 
 RNG = np.random.default_rng(0)

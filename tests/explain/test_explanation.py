@@ -4,7 +4,6 @@ from conftest import explanation, lime_explanation
 
 from xailib.errors import InputError
 from xailib.explain.explanation import Explanation, scaled
-from xailib.files import atomic, write_atomic
 from xailib.images.frames import Frame
 
 
@@ -63,13 +62,3 @@ def test_ranking_by_sign():
     assert parts.ranked(2) == [1, 2]
     assert parts.ranked(9, "positive") == [2, 0]
     assert parts.ranked(9, "negative") == [1]
-
-
-def test_a_failed_write_leaves_the_old_file(tmp_path):
-    path = tmp_path / "deep" / "file"
-    write_atomic(path, "old")
-    with pytest.raises(RuntimeError), atomic(path) as file:
-        file.write(b"half")
-        raise RuntimeError
-    assert path.read_text() == "old"
-    assert [f.name for f in path.parent.iterdir()] == ["file"]

@@ -23,8 +23,8 @@ from xailib.evaluate.stability import runs_table
 from xailib.explain.cam.methods import METHODS, explain_cam
 from xailib.explain.explanation import Explanation
 from xailib.explain.lime import explain_lime
+from xailib.explain.record import exact_to, no_signal, rounding
 from xailib.explain.requests import explain_many
-from xailib.explain.signal import exact_to, no_signal, rounding
 from xailib.explain.stability import mask_is_stable, stability
 from xailib.report.replication.findings import smoothness_findings
 

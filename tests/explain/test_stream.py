@@ -7,7 +7,7 @@ from nets import CATEGORIES, Plain, Skipping, classifier, photograph, photograph
 from sklearn.linear_model import Ridge
 
 from xailib.errors import InputError
-from xailib.explain import ridge
+from xailib.explain import lime_engine
 from xailib.explain.cam.methods import METHODS, Cam, explain_cam, guided_backprop, guided_backprops
 from xailib.explain.lime import Lime, explain_lime, explain_lime_targets, segmentation
 from xailib.explain.requests import explain_many
@@ -107,13 +107,13 @@ def test_the_ridge_is_scikit_learn_s(targets):
     scores = [rng.random((len(rows), targets)) for rows in data]
     scores[2][:] = 0.25  # nothing to explain
     near = [rng.random(len(rows)) for rows in data]
-    rows = torch.from_numpy(ridge.padded(data))
+    rows = torch.from_numpy(lime_engine.padded(data))
     values = torch.zeros(3, 50, targets, dtype=torch.float64)
     weight = torch.zeros(3, 50, dtype=torch.float64)
     for image in range(3):
         values[image, : len(data[image])] = torch.from_numpy(scores[image])
         weight[image, : len(data[image])] = torch.from_numpy(near[image])
-    found = ridge.fit(rows, values, weight)
+    found = lime_engine.fit(rows, values, weight)
     for image in range(3):
         for target in range(targets):
             peer = Ridge(alpha=1).fit(data[image], scores[image][:, target], near[image])
@@ -132,7 +132,7 @@ def test_closeness_is_lime_s_kernel_of_the_cosine_distance():
     for rows in data:
         rows[0] = 1
         rows[5] = 0  # nothing is shown
-    found = ridge.closeness(torch.from_numpy(ridge.padded(data)), torch.tensor([7, 11]))
+    found = lime_engine.closeness(torch.from_numpy(lime_engine.padded(data)), torch.tensor([7, 11]))
     for rows, ours in zip(data, found, strict=True):
         with np.errstate(invalid="ignore"):
             cosine = rows.sum(1) / np.sqrt(rows.sum(1) * rows.shape[1])

@@ -1,6 +1,5 @@
 """Probe sets: crops, labels, failures, hashes; published archives over a local server."""
 
-import shutil
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -14,7 +13,6 @@ from faults_table import shown
 from PIL import Image
 from serving import serving
 
-from xailib.downloads import fetch as downloads
 from xailib.downloads import registry
 from xailib.errors import InputError, UnavailableError
 from xailib.images import archives as published_sets
@@ -209,18 +207,6 @@ def test_two_that_fetch_one_set_unpack_it_once(archive, offer):
     assert len(asked) == 1
 
 
-def test_another_archive_later_is_refused(archive, offer, tmp_path):
-    cache = tmp_path / "cache"
-    offer(archive)
-    fetch_images("s")
-    shutil.rmtree(cache / "s")
-    noted = cache / "hashes.txt"
-    noted.write_text("0" * 64 + noted.read_text()[64:])
-    with pytest.raises(UnavailableError, match=r"another SHA-256 than noted at first use"):
-        fetch_images("s")
-    assert not (cache / "s").exists()
-
-
 @pytest.mark.parametrize(
     ("name", "most", "key"),
     [("../../out.jpg", 10**6, "archive_path"), ("in.jpg", 10, "archive_size")],
@@ -241,18 +227,3 @@ def test_a_damaged_archive_is_refused_and_removed(archive, offer, tmp_path, kind
     with pytest.raises(UnavailableError, match="the archive is damaged"):
         fetch_images("s")
     assert left(tmp_path / "cache") == []  # no hash is noted either
-
-
-def test_a_server_that_does_not_answer_is_named(tmp_path, monkeypatch):
-    def silent(*_args, **_named):
-        raise downloads.requests.ConnectionError("no answer")
-
-    monkeypatch.setattr(pooch, "os_cache", lambda name: tmp_path / "cache")
-    monkeypatch.setattr(downloads.requests, "get", silent)
-    line = (
-        r"probe images broden: could not fetch http://.*no answer\); https://.*put the archive at"
-    )
-    with pytest.raises(UnavailableError, match=line):
-        fetch_images("broden")
-    with pytest.raises(InputError, match="unknown name 'brodn'"):
-        fetch_images("brodn")

@@ -137,30 +137,6 @@ def test_places365_from_a_file_like_the_published_one_needs_no_network(tmp_path,
     assert found.class_names[-1] == "zen garden"
 
 
-def test_a_users_own_network_by_file(shared):
-    classifier = load_classifier(f"{shared}/models/squeezenet_places365.py:load")
-    assert classifier.class_names[0] == "airfield"
-    photograph = load_images(sorted((shared / "probe_scenes" / "airport").iterdir())[0])[0]
-    assert classifier.view(photograph).frame.resized == (256, 256)
-    module, transform, _ = zoo_load(shared)
-    from PIL import Image
-
-    with torch.inference_mode():
-        direct = module(transform(Image.fromarray(photograph.pixels))[None])[0]
-    ours = classifier.logits(classifier.view(photograph).pixels[None])[0]
-    np.testing.assert_allclose(ours, direct.numpy(), atol=0.05)
-
-
-def zoo_load(shared):
-    import importlib.util
-
-    path = shared / "models" / "squeezenet_places365.py"
-    spec = importlib.util.spec_from_file_location("squeezenet_places365", path)
-    code = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(code)
-    return code.load()
-
-
 def test_own_network_with_and_without_weights(own, tmp_path):
     classifier = load_classifier(f"{own}:load")
     assert classifier.class_names == ("cat", "dog", "cow")
@@ -267,21 +243,6 @@ def test_a_state_dict_must_fit(tmp_path):
         assert part in str(caught.value)
 
 
-def test_nothing_but_tensors_is_unpickled(tmp_path):
-    path = tmp_path / "evil.pth"
-
-    class Evil:
-        def __reduce__(self):
-            return (print, ("unpickled",))
-
-    torch.save({"state_dict": Evil()}, path)
-    with pytest.raises(InputError, match="not a PyTorch state dict"):
-        weights.read_state_dict(path)
-    path.write_bytes(b"nonsense")
-    with pytest.raises(InputError, match="not a PyTorch state dict"):
-        weights.read_state_dict(path)
-
-
 def test_random_weights_follow_the_seed():
     first, again, other = (load_classifier("resnet18", "random", seed=s).sha256 for s in (1, 1, 2))
     assert first == again != other
@@ -304,18 +265,6 @@ def test_default_layers(name, cam, dissect):
     classifier = load_classifier(name, "random")
     assert classifier.cam_layer == cam
     assert classifier.dissect_layers == dissect
-
-
-def test_default_layers_of_the_embedded_network(lite0):
-    assert lite0.cam_layer == "bn2"
-    assert lite0.dissect_layers == ("blocks.4", "bn2", "classifier")
-
-
-def test_batches_do_not_change_logits(lite0):
-    photograph = load_images("coffee")[0]
-    views = np.repeat(lite0.view(photograph).pixels[None], 5, axis=0)
-    np.testing.assert_allclose(lite0.logits(views, 2), lite0.logits(views, 5), atol=1e-4)
-    np.testing.assert_allclose(lite0.probabilities(views).sum(1), 1, atol=1e-5)
 
 
 def net():

@@ -37,15 +37,10 @@ def chance_iou(area_a: int, area_b: int, total: int) -> float:
 def moved_iou(a: Mask, b: Bool[np.ndarray, "height2 width2"]) -> Float[np.ndarray, " moves"]:
     """Return the IoU of `a` with `b` moved to every place, as it is and mirrored.
 
-    The image is wrapped around, so that areas and blobs stay as they are. These are all
-    ``4 * height * width`` moves, not a sample: the intersections of one mirror image come from
-    one circular cross-correlation. What is in the middle of most photographs is not preserved; for
-    that, compare maps of different photographs.
-
-    Raises
-    ------
-    InputError
-        If the shapes differ or both masks are empty.
+    The image is wrapped around, so that areas and blobs stay as they are. These are all ``4 *
+    height * width`` moves, not a sample: the intersections of one mirror image come from one
+    circular cross-correlation. What is in the middle of most photographs is not preserved; for
+    that, compare maps of different photographs. Two shapes or two empty masks raise `InputError`.
     """
     if a.shape != b.shape:
         raise InputError(f"masks: shapes {a.shape} and {b.shape} differ; use one frame")

@@ -31,23 +31,13 @@ LEVEL = 0.05  # of an adjusted p, below which a test counts
 
 @dataclass(frozen=True)
 class Estimate:
-    """A difference with its interval, and the test of no difference.
+    """A difference with its interval, and the test of no difference."""
 
-    Attributes
-    ----------
-    mean, low, high : float
-        With the limits of its 95 % interval; NaN where none can be given.
-    p : float
-        Two-sided, not adjusted; 1 where nothing differs, NaN where there is nothing to test.
-    count : int
-        Photographs or units that it rests on.
-    """
-
-    mean: float
+    mean: float  #: with the limits of its 95 % interval; NaN where none can be given
     low: float
     high: float
-    p: float
-    count: int
+    p: float  #: two-sided, not adjusted; 1 where nothing differs, NaN with nothing to test
+    count: int  #: photographs or units that it rests on
 
 
 def mean_interval(
@@ -67,23 +57,16 @@ def mean_interval(
     return np.asarray(mean - half), np.asarray(mean + half)
 
 
-def crossed_interval(
-    values: Float[np.ndarray, "photographs draws"], confidence: float = CONFIDENCE
-) -> tuple[float, float]:
+def crossed_interval(values: Float[np.ndarray, "photographs draws"]) -> tuple[float, float]:
     """Return the limits of the interval of a mean over photographs and over draws that they share.
 
-    Both are samples: the variance of the mean is that of a two-way table with random rows and
-    columns, with Satterthwaite's degrees of freedom, and never below what either alone gives
-    (Searle, Casella & McCulloch 1992). Of one draw it is `mean_interval`.
-
-    Parameters
-    ----------
-    values : (photographs, draws)
-        Without gaps. NaN for fewer than two photographs.
+    Both are samples: the variance of the mean is that of a two-way table, without gaps, with random
+    rows and columns, with Satterthwaite's degrees of freedom, and never below what either alone
+    gives (Searle, Casella & McCulloch 1992). Of one draw it is `mean_interval`.
     """
     rows, columns = values.shape
     if rows < 2 or columns < 2:
-        low, high = mean_interval(values.mean(axis=1) if columns else np.empty(0), confidence)
+        low, high = mean_interval(values.mean(axis=1) if columns else np.empty(0))
         return float(low), float(high)
     mean, by_row, by_column = values.mean(), values.mean(axis=1), values.mean(axis=0)
     rest = values - by_row[:, None] - by_column + mean
@@ -94,7 +77,7 @@ def crossed_interval(
     if variance == 0:
         return float(mean), float(mean)
     freedom = variance**2 / (shares[:2] ** 2 / free[:2]).sum()
-    half = stats.t.ppf((1 + confidence) / 2, max(freedom, 1)) * variance**0.5
+    half = stats.t.ppf((1 + CONFIDENCE) / 2, max(freedom, 1)) * variance**0.5
     return float(mean - half), float(mean + half)
 
 
@@ -133,18 +116,9 @@ def pseudo_values(
 
     Pairs share photographs, so they are no independent numbers; these are, nearly: the jackknife's
     pseudo-values (Arvesen 1969), and `mean_interval` is of their mean. If no pair is missing, that
-    is the mean over pairs; else it is near it, so give it, not the other, with the interval.
-
-    Parameters
-    ----------
-    pairs : (photographs, photographs)
-        NaN where there is no value, as on the diagonal. Photographs without any pair are left
-        out.
-
-    Returns
-    -------
-    (kept,)
-        NaN if there are fewer than three.
+    is the mean over pairs; else it is near it, so give it, not the other, with the interval. NaN in
+    `pairs` is no value, as on the diagonal; photographs without any pair are left out. Of fewer
+    than three photographs all is NaN.
     """
     pairs = np.asarray(pairs, float)
     known = ~np.isnan(pairs)

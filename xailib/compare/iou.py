@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float32
 
 from xailib.compare.chance import chance_iou
 from xailib.compare.masks import area_mask, lime_mask, value_mask
-from xailib.errors import InputError, unknown_name
+from xailib.errors import InputError, check_name
 from xailib.explain.explanation import Explanation
 from xailib.images.frames import change_frame
 
@@ -18,14 +18,9 @@ LIME_MASKS = {"LIME 1": "positive", "LIME 2": "both"}
 
 
 def iou(a: Bool[np.ndarray, "height width"], b: Bool[np.ndarray, "height2 width2"]) -> float:
-    """Return intersection over union of two masks, 0 to 1.
+    """Return intersection over union of two masks of one shape (else `InputError`), 0 to 1.
 
     NaN for two empty masks: there is nothing to agree on, and neither 0 nor 1 would be true.
-
-    Raises
-    ------
-    InputError
-        If the shapes differ: maps are brought into one frame first.
     """
     if a.shape != b.shape:
         raise InputError(f"masks: shapes {a.shape} and {b.shape} differ; use one frame")
@@ -34,23 +29,12 @@ def iou(a: Bool[np.ndarray, "height width"], b: Bool[np.ndarray, "height2 width2
 
 
 def check_comparable(a: Explanation, b: Explanation, allow: Collection[str] = frozenset()) -> None:
-    """Raise unless two explanations are of the same photograph, network and target.
+    """Raise, naming what differs, unless two explanations are of one image, network and target.
 
-    Parameters
-    ----------
-    a, b : Explanation
-        What is to be compared.
-    allow : collection of {"classifier", "target"}
-        What may differ after all.
-
-    Raises
-    ------
-    InputError
-        Naming what differs.
+    `allow` says which of ``"classifier"`` and ``"target"`` may differ after all.
     """
     for name in allow:
-        if name not in ("classifier", "target"):
-            raise unknown_name("allow", name, ("classifier", "target"))
+        check_name("allow", name, ("classifier", "target"))
     if a.image_sha256 != b.image_sha256:
         raise InputError(f"explanations: of different photographs, {a.image!r} and {b.image!r}")
     if a.classifier != b.classifier and "classifier" not in allow:
@@ -83,7 +67,7 @@ def lime_cam_agreement(
     ----------
     limes, cams : iterables of Explanation
         Those of one photograph, network and target are compared; a photograph that only one
-        side has is left out, and so is what says nothing (`xailib.explain.signal`).
+        side has is left out, and so is what says nothing (`xailib.explain.record`).
     num_features : int
         Superpixels in each LIME mask.
     rule : str, "area" or "value"

@@ -12,13 +12,7 @@ Mask = Bool[np.ndarray, "height width"]
 
 
 def lime_superpixels(explanation: Explanation) -> Superpixels:
-    """Return LIME's linear model.
-
-    Raises
-    ------
-    InputError
-        If the explanation is another method's.
-    """
+    """Return LIME's linear model, or raise for another method's explanation."""
     if explanation.superpixels is None:
         raise InputError(f"explanation: {explanation.method} has no superpixels; LIME has")
     return explanation.superpixels
@@ -29,15 +23,10 @@ def lime_mask(
 ) -> Int8[np.ndarray, "height width"]:
     """Return the superpixels that LIME ranks highest: 1 supports, -1 opposes, 0 not chosen.
 
-    Nothing is chosen by an explanation that says nothing (`xailib.explain.signal`).
     ``signs="positive"`` is the seed's LIME 1, the `num_features` superpixels that support the
-    target most; ``signs="both"`` its LIME 2, those of largest absolute weight. The same as
-    lime's own ``get_image_and_mask``.
-
-    Raises
-    ------
-    InputError
-        If the explanation has no superpixels, or `num_features` is below 1.
+    target most; ``signs="both"`` its LIME 2, those of largest absolute weight: lime's own
+    ``get_image_and_mask``. An explanation without signal chooses none; one without superpixels, or
+    `num_features` below 1, raises `InputError`.
     """
     parts = lime_superpixels(explanation)
     if num_features < 1:
@@ -52,12 +41,7 @@ def lime_mask(
 def area_mask(saliency: Float32[np.ndarray, "height width"], pixels: int) -> Mask:
     """Return exactly the `pixels` highest pixels: masks of equal area can be compared fairly.
 
-    Ties are broken as in `highest_first`.
-
-    Raises
-    ------
-    InputError
-        If there are fewer pixels than that.
+    Ties are broken as in `highest_first`. `InputError` is raised if there are fewer pixels.
     """
     if not 0 <= pixels <= saliency.size:
         raise InputError(f"pixels: {pixels} is not between 0 and {saliency.size}")
@@ -85,13 +69,8 @@ def highest_first(values: Shaped[np.ndarray, "..."]) -> Int64[np.ndarray, " valu
 def value_mask(saliency: Float32[np.ndarray, "height width"], threshold: float) -> Mask:
     """Return the pixels above `threshold` of a map scaled to [0, 1].
 
-    A scaled map's values depend on its own range, so the same threshold gives other areas
-    from other maps; ``threshold=0`` is what the seed did.
-
-    Raises
-    ------
-    InputError
-        If the threshold is not in [0, 1).
+    A scaled map's values depend on its own range, so the same threshold gives other areas from
+    other maps; 0 is what the seed did, and what is not in [0, 1) raises `InputError`.
     """
     if not 0 <= threshold < 1:
         raise InputError(f"threshold: {threshold} is not at least 0 and below 1")

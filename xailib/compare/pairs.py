@@ -30,31 +30,15 @@ DEFAULT_AREA = 0.25  # of the frame, where there is no LIME mask to take it from
 
 @dataclass(frozen=True)
 class Map:
-    """One way to rank the pixels of one photograph's view.
-
-    Attributes
-    ----------
-    image, name : str
-        The photograph, and the method; LIME's signs are ``"lime+"`` and ``"lime-"``.
-    values : (height, width) float32
-        Higher ranks first.
-    frame : Frame
-        The same for all maps of the photograph.
-    area : float
-        The share of the frame to which maps of this photograph are thresholded: LIME 1's.
-    segments : (height, width) int or None
-        LIME's superpixels.
-    sha256 : str
-        The photograph's hash: the same under another name is not another photograph.
-    """
+    """One way to rank the pixels of one photograph's view."""
 
     image: str
-    name: str
-    values: Float32[np.ndarray, "height width"]
-    frame: Frame
-    area: float
-    segments: Int[np.ndarray, "height width"] | None = None
-    sha256: str = ""
+    name: str  #: the method; LIME's signs are "lime+" and "lime-"
+    values: Float32[np.ndarray, "height width"]  #: higher ranks first
+    frame: Frame  #: the same for all maps of the photograph
+    area: float  #: share of the frame to which maps of this photograph are thresholded: LIME 1's
+    segments: Int[np.ndarray, "height width"] | None = None  #: LIME's superpixels
+    sha256: str = ""  #: the photograph's: the same under another name is not another photograph
 
     @cached_property
     def order(self) -> Int64[np.ndarray, " pixels"]:
@@ -62,15 +46,7 @@ class Map:
         return highest_first(self.values)
 
     def mask(self, share: float) -> Mask:
-        """Return the mask of the highest pixels, this share of the frame.
-
-        The same as `xailib.compare.masks.area_mask`.
-
-        Raises
-        ------
-        InputError
-            If the share is not between 0 and 1.
-        """
+        """Return the mask of the highest pixels, a share of the frame, as `area_mask` does."""
         if not 0 <= share <= 1:
             raise InputError(f"area: {share:g} is not a share between 0 and 1")
         mask = np.zeros(self.values.size, bool)
@@ -85,14 +61,9 @@ def maps_of(
 ) -> list[Map]:
     """Return all maps of one photograph in one frame: LIME's if there is one, else the first's.
 
-    What says nothing is left out (`xailib.explain.signal`); there may be no map at all.
-    ``allow`` names what may differ after all, see `xailib.compare.iou.check_comparable`.
-
-    Raises
-    ------
-    InputError
-        If the explanations are of different photographs, networks or targets, one does not
-        cover the frame, or two are of one method.
+    What says nothing is left out (`xailib.explain.record`); there may be no map at all. ``allow``
+    names what may differ after all, see `xailib.compare.iou.check_comparable`. `InputError` is
+    raised where something else differs, one does not cover the frame, or two are of one method.
     """
     if not explanations:
         raise InputError("explanations: none given")

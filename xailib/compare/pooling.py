@@ -13,29 +13,15 @@ POWER = 0.8  # with which `photographs_needed` decides
 
 @dataclass(frozen=True)
 class Pooled:
-    """A mean effect over networks (DerSimonian and Laird 1986).
+    """A mean effect over networks (DerSimonian and Laird 1986)."""
 
-    Attributes
-    ----------
-    mean, low, high : float
-        With the limits of its 95 % interval.
-    p : float
-        Two-sided, of no effect.
-    error : float
-        The mean's standard error.
-    between : float
-        Standard deviation of the effect between networks (tau).
-    heterogeneity : float
-        I squared: the share of the variation between networks that sampling does not explain.
-    """
-
-    mean: float
+    mean: float  #: with the limits of its 95 % interval
     low: float
     high: float
-    p: float
-    error: float
-    between: float
-    heterogeneity: float
+    p: float  #: two-sided, of no effect
+    error: float  #: the mean's standard error
+    between: float  #: standard deviation of the effect between networks (tau)
+    heterogeneity: float  #: I squared: the share of the variation that sampling does not explain
 
 
 def pooled(means: Float[np.ndarray, " networks"], errors: Float[np.ndarray, " networks"]) -> Pooled:
@@ -65,6 +51,9 @@ def pooled(means: Float[np.ndarray, " networks"], errors: Float[np.ndarray, " ne
 def photographs_needed(effect: float, deviation: float, tests: int, *, sides: int = 2) -> float:
     """Return how many photographs would decide a test, in four of five repetitions.
 
+    By the normal distribution, and 5 % more for the signed-rank test, which needs some photographs
+    to reach so small a p at all; infinite where no number would do.
+
     Parameters
     ----------
     effect : float
@@ -76,12 +65,6 @@ def photographs_needed(effect: float, deviation: float, tests: int, *, sides: in
         For how many p is adjusted; the most that Holm's method may ask of one.
     sides : int
         2, or 1 for a test in one direction.
-
-    Returns
-    -------
-    float
-        By the normal distribution, and 5 % more for the signed-rank test, which needs some
-        photographs to reach so small a p at all; infinite where no number would do.
     """
     if not effect > 0:
         return float("inf")

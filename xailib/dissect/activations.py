@@ -28,23 +28,8 @@ from xailib.networks.memory import enough
 def networks_of(parameters: Mapping[str, Any]) -> dict[str, tuple[Classifier, list[str]]]:
     """Load the networks that a notebook's parameters ask to dissect, each with its layers.
 
-    Parameters
-    ----------
-    parameters : mapping
-        ``model``, ``weights``, ``layers``, ``compare``, ``compare_weights``, ``compare_layers``,
-        ``control``, ``seed``, ``device`` and ``precision``, as in the notebook; others do not
-        matter.
-
-    Returns
-    -------
-    dict
-        By what tables call them: the network, then the one to compare it with if there is one,
-        then, as the control, the first with random weights.
-
-    Raises
-    ------
-    InputError, UnavailableError
-        For a network, weights or a layer that cannot be used.
+    By what tables call them: the network, then the one to compare it with if there is one, then, as
+    the control, the first with random weights.
     """
     model, *how = (parameters[name] for name in ("model", "device", "seed", "precision"))
     first = load_classifier(model, parameters["weights"] or None, *how)
@@ -78,18 +63,16 @@ def record_activations(
 ) -> Recording:
     """Record the activations of units on each probe image, in one forward pass for all layers.
 
-    Feature maps are pooled over space. Layers of tokens give the class token where they have
-    one, else the pooled tokens. Rows of scores are stored as they are. Only blocks that the
-    folder does not hold yet are recorded, see `xailib.dissect.blocks`.
+    Feature maps are pooled over space. Layers of tokens give the class token where they have one,
+    else the pooled tokens. Rows of scores are stored as they are. Only blocks that the folder does
+    not hold yet are recorded, see `xailib.dissect.blocks`.
 
     Parameters
     ----------
-    classifier : Classifier
-        Whose units.
+    classifier, probe
+        Whose units, and what they are shown.
     layers : sequence of str
         `named_modules` names.
-    probe : ProbeSet
-        What it is shown.
     folder : str or path
         Where blocks are stored, also those of other networks or images.
     pool : {"avg", "max"}
@@ -227,31 +210,9 @@ def record_embeddings(
 ) -> Recording:
     """Record the encoder's rows of the probe images, as the table ``"embeddings"``.
 
-    What labels are then chosen from, of which layers and by which measure, does not matter to
-    them. Only blocks that the folder does not hold yet are recorded.
-
-    Parameters
-    ----------
-    encoder : Encoder
-        Any of `xailib.encoders.load.load_encoder`.
-    probe : ProbeSet
-        What it is shown.
-    folder : str or path
-        Where blocks are stored, also those of other encoders or images.
-    workers : int, optional
-        Processes that read images ahead, by default `xailib.images.pool.workers_for` the device.
-
-    Returns
-    -------
-    Recording
-        Its table is (probe, dimensions) float32: unit rows in the probe set's order.
-
-    Raises
-    ------
-    InputError
-        For too little room, or rows that are not finite.
-    StorageError
-        If the disk is full, or may not be written to.
+    What labels are then chosen from, of which layers and by which measure, does not matter to them.
+    Arguments and errors are those of `record_activations`; the table is (probe, dimensions)
+    float32, unit rows in the probe set's order.
     """
     wanted = {"encoder": f"{encoder.name}@{encoder.sha256}", "dtype": "float32"}
     device = getattr(encoder, "device", torch.device("cpu"))

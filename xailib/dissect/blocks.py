@@ -1,11 +1,10 @@
 """Recordings: a row for each probe image, in blocks that are written once, whole, and shared.
 
-A probe set is divided into blocks of a fixed number of photographs. What is recorded of a block is
-a folder named by the hash of what decides it (the network, its layers, the images): ``00.npy`` and
-so on, one for each table, and last ``block.json``, its manifest. So a recording that was
-interrupted is resumed at its first missing block, jobs that share a probe set write into one
-folder, images added at the end leave the full blocks before them as they are, and nothing else's
-rows are ever read. Nothing here needs torch.
+What is recorded of a block, a fixed number of photographs, is a folder named by the hash of what
+decides it (the network, its layers, the images): ``00.npy`` and so on, one for each table, and last
+``block.json``, its manifest. So an interrupted recording is resumed at its first missing block,
+jobs that share a probe set write into one folder, and images added at the end leave the full blocks
+before them as they are. Nothing here needs torch.
 """
 
 import hashlib
@@ -43,8 +42,7 @@ Batch = Mapping[str, np.ndarray]  # from table to its next rows
 def block_photographs(crops: int) -> int:
     """Return of how many photographs, each with its crops, a block is.
 
-    About `IMAGES` images, and a multiple of a batch, so that each image is shown in the batch in
-    which it would be without blocks.
+    About `IMAGES` images, and a multiple of a batch: each image is in the batch it is in alone.
     """
     return max(_WHOLE, IMAGES // (1 + crops) // _WHOLE * _WHOLE)
 
@@ -52,23 +50,13 @@ def block_photographs(crops: int) -> int:
 class Recording(Mapping[str, np.ndarray]):
     """What blocks hold, one behind the other: from a layer's name to its (probe, units) table.
 
-    A table of one block is that file's memory map; one of several is put together when it is
-    asked for, while `blocks_of` and `rows` read no more than they return.
+    A table of one block is that file's memory map; one of several is put together when it is asked
+    for, while `blocks_of` and `rows` read no more than they return.
 
     Parameters
     ----------
     blocks : sequence of Path
-        The blocks' folders, in the order of their images.
-
-    Attributes
-    ----------
-    blocks : tuple of Path
-        These.
-
-    Raises
-    ------
-    InputError
-        If there is no block, or one of the folders holds none.
+        The blocks' folders, at least one, in the order of their images.
     """
 
     def __init__(self, blocks: Sequence[Path]) -> None:
@@ -137,26 +125,10 @@ def record(
 ) -> Recording:
     """Record the blocks of a probe set that a folder does not hold yet.
 
-    Parameters
-    ----------
-    folder : str or path
-        Where the blocks are stored, also those of other recordings.
-    wanted : mapping
-        What decides the rows besides the images, as JSON values, with ``dtype``.
-    probe : ProbeSet
-        What is shown.
-    read : callable
-        From a part of the probe set to its images, in order, read ahead if need be.
-    compute : callable
-        From the images of a block and their number to their rows, batch by batch, always of the
-        same tables.
-
-    Raises
-    ------
-    InputError
-        If the disk is too small.
-    StorageError
-        If the disk is full, or may not be written to: run again to resume.
+    ``wanted`` is what decides the rows besides the images, as JSON values, with ``dtype``; ``read``
+    gives the images of a part of the probe set, in order; ``compute`` makes rows of the images of a
+    block and their number, batch by batch, always of the same tables. `InputError` is raised if the
+    disk is too small, `StorageError` if it is full, or may not be written to: run again to resume.
     """
     folder, before = Path(folder).expanduser(), passes()
     wanted = {"version": _VERSION, **wanted}

@@ -14,7 +14,6 @@ of wrong certificates among those given, however units depend on each other.
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -23,7 +22,7 @@ from jaxtyping import Bool, Float, Float32, Float64, Int64
 from scipy import stats
 from torch import Tensor
 
-from xailib.errors import InputError, unknown_name
+from xailib.errors import InputError, check_name
 from xailib.project import cores
 
 TOP = 0.05  # share of the images on which a unit counts as active, for F1 and IoU
@@ -59,8 +58,7 @@ def score_all(
     InputError
         For an unknown score, tables that do not fit, or activations that are not finite.
     """
-    if score not in SCORES:
-        raise unknown_name("score", score, SCORES)
+    check_name("score", score, SCORES)
     activations, masks = np.asarray(activations), np.asarray(masks, bool)
     if activations.ndim != 2 or masks.ndim != 2 or len(activations) != masks.shape[1]:
         raise InputError(
@@ -164,17 +162,15 @@ def _auprc(activations: Activations, masks: Masks) -> Scores:
     return found
 
 
-SCORES: MappingProxyType[str, Callable[[Activations, Masks], Scores]] = MappingProxyType(
-    {
-        "top_down": _top_down_correlation,
-        "correlation": _correlation,
-        "cosine": _cosine,
-        "auroc": _auroc,
-        "auprc": _auprc,
-        "f1": _f1,
-        "iou": _iou,
-    }
-)
+SCORES: dict[str, Callable[[Activations, Masks], Scores]] = {
+    "top_down": _top_down_correlation,
+    "correlation": _correlation,
+    "cosine": _cosine,
+    "auroc": _auroc,
+    "auprc": _auprc,
+    "f1": _f1,
+    "iou": _iou,
+}
 
 
 def untrained_view(
@@ -182,9 +178,9 @@ def untrained_view(
 ) -> Float64[np.ndarray, "probe components"]:
     """Return what untrained networks see in images: their units' first principal components.
 
-    Units of a network with random weights follow brightness, colour and texture, and so they
-    follow "sky" or "bamboo forest" better than most trained units follow anything. What these
-    components explain is taken out of activations and concepts before a label is certified.
+    Units of a network with random weights follow brightness, colour and texture, and so they follow
+    "sky" or "bamboo forest" better than most trained units follow anything. What these components
+    explain is taken out of activations and concepts before a label is certified.
 
     Parameters
     ----------
@@ -220,11 +216,7 @@ def partial(
 def of_each(activations: Activations, masks: Bool[np.ndarray, "probe units"]) -> pd.DataFrame:
     """Score each unit against a concept of its own, by the five scores that pass NeuronEval.
 
-    Returns
-    -------
-    DataFrame
-        One row for each unit: correlation, cosine, auprc, f1, iou; NaN where no image is of the
-        concept.
+    One row a unit: correlation, cosine, auprc, f1, iou; NaN where no image is of the concept.
     """
     values, own = np.asarray(activations, np.float64), masks.astype(np.float64)
     sizes = own.sum(0)
@@ -391,12 +383,8 @@ def agreement(
 ) -> dict[str, float]:
     """Return how often two labellings of the same units agree, as shares of the units.
 
-    Returns
-    -------
-    dict
-        same (the same concept), related (also parent and child, or children of one parent), and
-        the chance level of both, of two labellings that use their concepts as often, but of
-        other units.
+    By ``"same"`` concept; by ``"related"`` ones (also parent and child, or children of one parent);
+    and with ``_chance`` that of two labellings that use their concepts as often, of other units.
     """
     shares = [np.bincount(one, minlength=len(related)) / len(one) for one in (first, second)]
     return {

@@ -55,18 +55,15 @@ class Concepts:
 def load_concepts(source: str | Path | Iterable[str | Path] = PACKAGED) -> Concepts:
     r"""Load concepts from a text file, the class names of a classifier, or the packaged list.
 
+    Spaces around and repeated spaces within a concept are dropped, blank entries left out, and of
+    entries that differ only in case the first is used.
+
     Parameters
     ----------
     source : str, path, or list of them
         ``"packaged"``; ``"categories:imagenet"`` or ``"categories:MODEL"`` with any name that
         `xailib.networks.classifier.load_classifier` takes; or a text file with one concept a line,
         in UTF-8 (with or without a byte order mark) or else Latin-1. A list is joined in its order.
-
-    Returns
-    -------
-    Concepts
-        Spaces around and repeated spaces within a concept are dropped, blank entries left out,
-        and of entries that differ only in case the first is used.
 
     Raises
     ------
@@ -77,17 +74,12 @@ def load_concepts(source: str | Path | Iterable[str | Path] = PACKAGED) -> Conce
     names: list[str] = []
     for one in sources:
         names += _read(str(one))
-    return from_names(names, " + ".join(_describe(str(one)) for one in sources))
+    packaged = "packaged list (xailib, MIT)"
+    return from_names(names, " + ".join(packaged if s == PACKAGED else str(s) for s in sources))
 
 
 def from_names(names: Iterable[str], source: str) -> Concepts:
-    """Return names as concepts, by the rules of `load_concepts`.
-
-    Raises
-    ------
-    InputError
-        If nothing is left.
-    """
+    """Return names as concepts, by the rules of `load_concepts`; raise if nothing is left."""
     kept: dict[str, str] = {}
     blanks = duplicates = 0
     for name in names:
@@ -137,7 +129,3 @@ def _categories(model: str) -> tuple[str, ...]:
     if model == "imagenet":
         return tuple(networks.imagenet_classes())
     return tuple(networks.load_classifier(model).class_names)
-
-
-def _describe(source: str) -> str:
-    return "packaged list (xailib, MIT)" if source == PACKAGED else source

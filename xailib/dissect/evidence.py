@@ -14,6 +14,7 @@ from jaxtyping import Float, Float32, Int64, Shaped
 from torch import Tensor
 
 from xailib.networks import classifier as models
+from xailib.networks.memory import free_memory
 
 Array = np.ndarray | Tensor
 _ROWS = 256  # probe images at a time on a CPU: with 20,000 concepts 20 MB
@@ -23,18 +24,10 @@ _LARGEST = 80.0  # e^80 is still a float32
 
 @dataclass(frozen=True)
 class Similarities:
-    """The (probe, concepts) matrix of cosines, in memory or computed a block at a time.
+    """The (probe, concepts) matrix of cosines, in memory or computed a block at a time."""
 
-    Attributes
-    ----------
-    images : (probe, dimensions)
-        Embeddings, unit rows; without `texts` the matrix itself.
-    texts : (concepts, dimensions), optional
-        Embeddings, unit rows.
-    """
-
-    images: Float32[Tensor, "probe _"]
-    texts: Float32[Tensor, "concepts _"] | None = None
+    images: Float32[Tensor, "probe _"]  #: embeddings, unit rows; without `texts` the matrix
+    texts: Float32[Tensor, "concepts _"] | None = None  #: embeddings, unit rows
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -69,15 +62,9 @@ def product(
     texts: Float[Array, "concepts dimensions"],
     device: str | torch.device = "auto",
 ) -> Similarities:
-    """Return two tables of embeddings, on a device, as the matrix of their cosines.
+    """Return two tables of embeddings, unit rows, on a device, as the matrix of their cosines.
 
-    Parameters
-    ----------
-    images, texts
-        Unit rows.
-    device : str or torch.device
-        As in `xailib.networks.classifier.load_classifier`; MPS, which has no double precision, is
-        the CPU here.
+    MPS, which has no double precision, is the CPU here.
     """
     chosen = models._device(str(device))
     place = torch.device("cpu") if chosen.type == "mps" else chosen
@@ -98,16 +85,8 @@ def evidence_of(
 ) -> Float32[Tensor, "units concepts"]:
     """Return each unit's ``sum_j log1p(odds_j P[images_j, c])``, on the similarities' device.
 
-    Parameters
-    ----------
-    similarities : (probe, concepts)
-        Only rows that are some unit's are read, a block at a time.
-    images : (top, units)
-        Each unit's probe images, by rank.
-    odds : (top,)
-        Factors of the probabilities, by rank.
-    a : float
-        Inverse temperature: ``P`` is the softmax of ``a`` times a row.
+    ``P`` is the softmax of ``a``, the inverse temperature, times a row; `images` and `odds` are by
+    rank. Only rows that are some unit's are read, a block at a time.
     """
     find = _by_visits if similarities.device.type == "cpu" else _by_ranks
     return find(similarities, images, odds, a)
@@ -140,16 +119,8 @@ class _Products:
     """Sums of logarithms of some units, stored as products.
 
     One fused operation for each image of a unit, and a logarithm only where the greatest
-    probabilities say that the product could overflow.
-
-    Parameters
-    ----------
-    products : (units, concepts)
-        Ones; in the end the sums of logarithms.
-    visits : (top, units)
-        Which probability rows the units' images are.
-    odds : (top,)
-        Factors of the probabilities, by rank of the image.
+    probabilities say that the product could overflow. ``products`` are ones at first, in the end
+    the sums of logarithms; ``visits`` says which probability rows the units' images are.
     """
 
     def __init__(
@@ -240,10 +211,7 @@ def _by_ranks(
 
 def _free_numbers(device: torch.device) -> int:
     """Return how many float32 may be taken of a GPU's memory: 80 % of what is free."""
-    if device.type != "cuda":
-        return 2**30
-    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return int(0.8 * (torch.cuda.mem_get_info(device)[0] + unused)) // 4
+    return int(0.8 * (free_memory(device) or 0)) // 4 if device.type == "cuda" else 2**30
 
 
 def times(tensor: Tensor) -> int:

@@ -35,34 +35,19 @@ def counted(tables: Mapping[str, pd.DataFrame], kinds: Mapping[str, str]) -> pd.
 
 @dataclass(frozen=True)
 class KindTest:
-    """Whether the units of a second network carry a kind of concept more often than a first's.
-
-    Attributes
-    ----------
-    kind : str
-        Such as ``"scene"``.
-    first, second : int
-        Units that carry it.
-    first_units, second_units : int
-        Of so many in the layers compared, without dead ones.
-    odds : float
-        Of the second over those of the first: the conditional maximum likelihood estimate;
-        infinite where the first has none.
-    odds_low, odds_high : float
-        Its exact interval.
-    p : float
-        Of Fisher's exact test, two-sided. It takes units for independent of each other.
-    """
+    """Whether the units of a second network carry a kind of concept more often than a first's."""
 
     kind: str
-    first: int
-    first_units: int
+    first: int  #: units that carry it
+    first_units: int  #: of so many in the layers compared, without dead ones
     second: int
     second_units: int
+    #: of the second over those of the first: the conditional maximum likelihood estimate;
+    #: infinite where the first has none
     odds: float
-    odds_low: float
+    odds_low: float  #: its exact interval, to `odds_high`
     odds_high: float
-    p: float
+    p: float  #: of Fisher's exact test, two-sided, which takes units for independent of each other
 
     def as_dict(self) -> dict[str, float | str]:
         """Return it for a table or a file of metrics."""
@@ -78,9 +63,9 @@ def compare_kind(
     last: int = 2,
     confidence: float = 0.95,
 ) -> KindTest:
-    """Compare how often two networks' last layers carry a kind of concept.
+    """Compare how often two networks' last layers carry a kind of concept, dead units left out.
 
-    Dead units are left out, as in `kinds_of`.
+    A kind that no concept has, or a network without units to compare, raises `InputError`.
 
     Parameters
     ----------
@@ -94,11 +79,6 @@ def compare_kind(
         How many of each network's layers, from the end.
     confidence : float
         Of the interval of the odds ratio.
-
-    Raises
-    ------
-    InputError
-        For a kind that no concept has, or a network without units to compare.
     """
     if kind not in kinds.values():
         raise unknown_name("kind", kind, sorted(set(kinds.values())))
@@ -139,10 +119,10 @@ def compare_concepts(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row for each pair of layers: layer (both names), concepts_first, concepts_second and
-        shared (distinct ones), and for each network the share of its labelled units whose concept
-        the other has too, with Wilson's interval: share_first, low_first, high_first, and so on;
-        only_first, only_second: the most frequent concepts that the other has not.
+        One row for each pair of layers: layer (both names), shared (distinct concepts of both), and
+        for each network (``_first``, ``_second``) its concepts, the share of its labelled units
+        whose concept the other has too, with Wilson's interval (low, high), and only: the most
+        frequent concepts that the other has not.
     """
     layers = zip(*(dict.fromkeys(table["layer"]) for table in (first, second)), strict=False)
     rows = []

@@ -12,13 +12,13 @@ import torch
 from jaxtyping import Bool, Float, Float32, Shaped
 from torch import Tensor
 
-from xailib.compare.intervals import CONFIDENCE, mean_interval, share_interval
+from xailib.compare.intervals import mean_interval, share_interval
 from xailib.dissect.concepts import Concepts
 from xailib.dissect.evidence import as_tensor, product
 from xailib.dissect.kinds import alive
 from xailib.dissect.similarity import MEASURES, check_top_k, constant, extremes, top_images
 from xailib.encoders.load import Encoder
-from xailib.errors import InputError, unknown_name
+from xailib.errors import InputError, check_name, unknown_name
 from xailib.networks.forward import double
 
 _PUBLISHED = ["layer", "unit", "description", "similarity"]
@@ -47,10 +47,8 @@ def label_units(
     ----------
     activations : mapping from layer to (probe, units)
         Such as `xailib.dissect.activations.record_activations` returns.
-    image_embeddings : (probe, dimensions)
-        Of the same probe images, in the same order, from the encoder; unit rows.
-    text_embeddings : (concepts, dimensions)
-        Of the concepts, in their order; unit rows.
+    image_embeddings, text_embeddings : (probe, dimensions), (concepts, dimensions)
+        Of the same probe images and of the concepts, in their order, from one encoder; unit rows.
     concepts : Concepts
         The labels to choose from.
     ids : sequence of str, optional
@@ -108,20 +106,10 @@ def unit_table(
     top: Sequence[Sequence[str]],
     dead: Bool[np.ndarray, " units"],
 ) -> pd.DataFrame:
-    """Return one layer's part of what `xailib.dissect.label.label_units` returns.
+    """Return one layer's part of what `label_units` returns.
 
-    Parameters
-    ----------
-    layer : str
-        Its name.
-    scores : (units, concepts)
-        How well they fit, on any device; modified in place, so that it need not be copied.
-    concepts : Concepts
-        Their names.
-    top : sequence of sequences of str
-        For each unit the ids of the images that activate it most.
-    dead : (units,)
-        Whether a unit is the same on all images.
+    ``scores``, on any device, are modified in place, so that they need not be copied; ``top`` are
+    the ids of the images that activate each unit most; ``dead`` units are the same on all images.
     """
     names = np.array(concepts.names, dtype=object)
     greatest = scores.max(1)
@@ -162,61 +150,29 @@ def saturated(labels: pd.DataFrame) -> pd.Series:
 
 
 def check_measure(measure: str, probe: int, **parameters: Any) -> None:
-    """Raise for what `label_units` would refuse, before images are shown to anything.
-
-    Parameters
-    ----------
-    measure : str
-        A key of `xailib.dissect.similarity.MEASURES`.
-    probe : int
-        How many probe images there are.
-    **parameters
-        Of the measure.
-
-    Raises
-    ------
-    InputError
-        For an unknown measure or parameter, or a ``top_k``, given or by default, that is not
-        between 1 and the number of probe images.
-    """
-    if measure not in MEASURES:
-        raise unknown_name("measure", measure, MEASURES)
+    """Raise for what `label_units` would refuse of so many probe images, before any is shown."""
+    check_name("measure", measure, MEASURES)
     defaults = signature(MEASURES[measure]).parameters
     allowed = sorted(set(defaults) - {"similarity", "activations"})
     for name in parameters:
-        if name not in allowed:
-            raise unknown_name(f"{measure}: parameter", name, allowed)
+        check_name(f"{measure}: parameter", name, allowed)
     if "top_k" in allowed:
         check_top_k(parameters.get("top_k", defaults["top_k"].default), probe)
 
 
 @dataclass(frozen=True)
 class LabelQuality:
-    """How good the labels of output units are, whose true names are known.
+    """How good the labels of output units are, whose true names are known."""
 
-    Attributes
-    ----------
-    units : int
-        How many were judged.
-    accuracy : float
-        Share labelled with their own name (case is ignored), 0 to 1.
-    accuracy_low, accuracy_high : float
-        Wilson's interval of the share.
-    cosine : float
-        Mean cosine of the label's and the true name's text embeddings, -1 to 1.
-    cosine_low, cosine_high : float
-        Student's t interval over units.
-    random_accuracy, random_cosine : float
-        What labels drawn at random from the concepts reach on average, exactly.
-    """
-
-    units: int
-    accuracy: float
+    units: int  #: how many were judged
+    accuracy: float  #: share labelled with their own name (case is ignored), with Wilson's interval
     accuracy_low: float
     accuracy_high: float
+    #: mean of the label's and the true name's text embeddings, with Student's t interval
     cosine: float
     cosine_low: float
     cosine_high: float
+    #: what labels drawn at random from the concepts reach on average, exactly
     random_accuracy: float
     random_cosine: float
 
@@ -233,16 +189,14 @@ def evaluate_output_units(
     encoder: Encoder,
     *,
     only: Collection[int] | None = None,
-    confidence: float = CONFIDENCE,
 ) -> LabelQuality:
     """Judge the labels of the output layer, whose units' true concepts are the classes.
 
     Parameters
     ----------
-    labels : DataFrame
-        From `label_units`.
-    layer : str
-        The output layer.
+    labels, layer
+        From `label_units`, and which of their layers is the output; unless it is labelled and has
+        one unit for each class, `InputError` is raised.
     class_names : sequence of str
         The true names, by unit.
     concepts : Concepts
@@ -251,13 +205,6 @@ def evaluate_output_units(
         Whose text side measures how near a label is to the truth.
     only : collection of int, optional
         Judge these units, such as the classes known to be in the probe set; dead ones never.
-    confidence : float
-        Of the intervals.
-
-    Raises
-    ------
-    InputError
-        If the layer is not labelled or has not one unit for each class.
     """
     table = labels[labels["layer"] == layer]
     if table.empty:
@@ -281,8 +228,8 @@ def evaluate_output_units(
     right = np.array([a.casefold() == b for a, b in zip(table["concept"], keys, strict=True)])
     cosine = (given * true).sum(1)
     known = {name.casefold() for name in concepts.names}
-    accuracy = share_interval(int(right.sum()), len(right), confidence)
-    cosines = mean_interval(cosine, confidence)
+    accuracy = share_interval(int(right.sum()), len(right))
+    cosines = mean_interval(cosine)
     return LabelQuality(
         units=len(table),
         accuracy=float(right.mean()),
@@ -355,17 +302,8 @@ def _top_ids(
 def read_descriptions(path: str | Path) -> pd.DataFrame:
     """Read labels as CLIP-Dissect publishes them: a CSV with layer, unit, description, similarity.
 
-    Returns
-    -------
-    DataFrame
-        layer, unit, concept and similarity, as `xailib.dissect.label.label_units` names them; what
-        is not in the file is not in the table.
-
-    Raises
-    ------
-    InputError
-        If there is no such file, a column is missing, a value is not a number, or a unit
-        comes twice.
+    The table has layer, unit, concept and similarity, as `label_units` names them. `InputError` is
+    raised without such a file, for a missing column, no number, or a unit that comes twice.
     """
     path = Path(path).expanduser()
     if not path.is_file():

@@ -11,32 +11,28 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from itertools import permutations
-from types import MappingProxyType
 
 import numpy as np
-import timm.data
 from jaxtyping import Bool
 
 from xailib.dissect.kinds import UNKNOWN
 from xailib.errors import InputError
-from xailib.images.probe import ProbeImage, ProbeSet
+from xailib.images.probe import ProbeImage, ProbeSet, class_ids
 from xailib.networks import zoo
 
 # The kind of what is below a synset of WordNet 3.0; of several the first.
-_KINDS = MappingProxyType(
-    {
-        "n00015388": "animal",
-        "n00017222": "plant",
-        "n13134947": "plant",  # fruit
-        "n12992868": "plant",  # fungus
-        "n00021265": "food",
-        "n07555863": "food",
-        "n00007846": "person",
-        "n09287968": "scene",  # geological formation
-        "n04341686": "scene",  # structure
-        "n00021939": "object",  # artifact
-    }
-)
+_KINDS = {
+    "n00015388": "animal",
+    "n00017222": "plant",
+    "n13134947": "plant",  # fruit
+    "n12992868": "plant",  # fungus
+    "n00021265": "food",
+    "n07555863": "food",
+    "n00007846": "person",
+    "n09287968": "scene",  # geological formation
+    "n04341686": "scene",  # structure
+    "n00021939": "object",  # artifact
+}
 _PAIRED = 300  # concepts of which all pairs are composed
 
 
@@ -84,24 +80,17 @@ class Membership:
 def membership_of(probe: ProbeSet, least: int = 10, most: float = 0.5) -> Membership:
     """Return the concepts that a probe set's known classes and scenes make.
 
-    An ImageNet class brings its WordNet hypernyms. An image in a sub-folder that names no class
-    is of the scene that the folder names, of its setting and its group, as
+    An ImageNet class brings its WordNet hypernyms. An image in a sub-folder that names no class is
+    of the scene that the folder names, of its setting and its group, as
     `xailib.networks.zoo.places365_scenes` has them; of a folder unknown there, of what it says.
-    Images of neither belong to nothing.
+    Images of neither belong to nothing, and if no concept is left, `InputError` is raised.
 
     Parameters
     ----------
     probe : ProbeSet
         Such as folders of photographs by class.
-    least : int
-        Images that a concept must have, at least 1.
-    most : float
-        Share of the probe images that it may have, 0 to 1.
-
-    Raises
-    ------
-    InputError
-        If no concept is left.
+    least, most : int, float
+        Images that a concept must have, at least 1; share of the images that it may have, 0 to 1.
     """
     kept: dict[tuple[int, ...], str] = {}
     for concept, rows in rows_by_concept(probe).items():  # an image's most specific come first
@@ -149,15 +138,9 @@ def lineage(wnid: str) -> tuple[str, ...]:
     return tuple(found)
 
 
-@cache
-def class_ids() -> tuple[str, ...]:
-    """Return WordNet's ids of the ImageNet classes, in order."""
-    return tuple(timm.data.ImageNetInfo("imagenet-1k").label_names())
-
-
 def _concepts_of(image: ProbeImage) -> Iterator[str]:
     if image.class_index is not None:
-        yield from lineage(class_ids()[image.class_index])
+        yield from lineage(list(class_ids())[image.class_index])
     elif image.label:
         word = image.label.split("/")[0].replace("_", " ")
         starts = (f"{word}$", f"{word}/", f"{word} ")  # the scene itself, its forms, what has it
@@ -193,14 +176,9 @@ def _kind(one: str) -> str:
 def compositions(members: Membership, least: int = 10, most: float = 0.5) -> Membership:
     """Return all distinct compositions of two concepts: ``OR``, ``AND`` and ``AND NOT``.
 
-    INVERT (Bykov et al., NeurIPS 2023) searches these step by step; of up to some hundred concepts
-    all can be scored, so that nothing is missed. What equals a concept or another composition is
-    left out, and what has too few or too many images, as in `membership_of`.
-
-    Raises
-    ------
-    InputError
-        For more than 300 concepts.
+    INVERT (Bykov et al., NeurIPS 2023) searches these step by step; of up to 300 concepts (of more,
+    `InputError`) all can be scored, so that nothing is missed. What equals a concept or another
+    composition is left out, and what has too few or too many images, as in `membership_of`.
     """
     if len(members) > _PAIRED:
         raise InputError(

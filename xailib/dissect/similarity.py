@@ -9,7 +9,7 @@ None needs the whole (probe, concepts) matrix: soft-WPMI and WPMI read rows that
 unit's top images, the others columns, a block at a time.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from math import log
 
 import torch
@@ -20,15 +20,17 @@ from xailib.dissect.evidence import Array, Similarities, as_tensor, evidence_of,
 from xailib.errors import InputError
 from xailib.networks.forward import ROUNDING, double
 
+Cosines = Similarities | Float[Array, "probe concepts"]
 Table = Shaped[Array, "_ _"]  # (probe, units)
-Measure = Callable[..., Float32[Tensor, "units concepts"]]
+Tables = Table | Sequence[Table]
+Fit = Float32[Tensor, "units concepts"]
 # At a time on a CPU: 16 MB of units and 65 MB of concepts with 63,305 probe images.
 _UNITS, _COLUMNS = 64, 256
 
 
 def soft_wpmi(
-    similarity: Similarities | Float[Array, "probe concepts"],
-    activations: Table | Sequence[Table],
+    similarity: Cosines,
+    activations: Tables,
     *,
     top_k: int = 100,
     a: float = 10.0,
@@ -36,7 +38,7 @@ def soft_wpmi(
     min_prob: float = 1e-7,
     p_start: float = 0.998,
     p_end: float = 0.97,
-) -> Float32[Tensor, "units concepts"]:
+) -> Fit:
     """Soft weighted pointwise mutual information, the paper's recommended measure (sec. 3.2).
 
     ``sum_j log(1 + p_j (P[x_j, c] - 1) + min_prob) - lam * log(mean over units of exp(that))``
@@ -83,17 +85,11 @@ def soft_wpmi_of(
     min_prob: float = 1e-7,
     p_start: float = 0.998,
     p_end: float = 0.97,
-) -> Float32[Tensor, "units concepts"]:
+) -> Fit:
     """Return `soft_wpmi` of tables, such as layers, whose units' top images are known.
 
-    Parameters
-    ----------
-    similarities : (probe, concepts)
-        Of all probe images or only of those that are some unit's.
-    tops : sequence of (top, units)
-        Rows of `similarities`, on its device, for each table; the most activating first.
-    a, lam, min_prob, p_start, p_end : float
-        As in `soft_wpmi`.
+    `tops` are rows of `similarities`, on its device, for each table, the most activating first; the
+    similarities may be only of those that are some unit's.
     """
     top_k = len(tops[0])
     steps = torch.arange(top_k, dtype=torch.float64) / top_k
@@ -101,35 +97,27 @@ def soft_wpmi_of(
 
 
 def wpmi(
-    similarity: Similarities | Float[Array, "probe concepts"],
-    activations: Table | Sequence[Table],
+    similarity: Cosines,
+    activations: Tables,
     *,
     top_k: int = 28,
     a: float = 2.0,
     lam: float = 0.6,
     min_prob: float = 1e-7,
-) -> Float32[Tensor, "units concepts"]:
+) -> Fit:
     """Weighted pointwise mutual information: `soft_wpmi` with every ``p_j`` one (sec. 3.2)."""
     similarities, tops = _tops(similarity, activations, top_k)
     return _wpmi(similarities, tops, torch.ones(top_k, dtype=torch.float64), a, lam, min_prob)
 
 
-def cos_similarity(
-    similarity: Similarities | Float[Array, "probe concepts"],
-    activations: Table | Sequence[Table],
-    *,
-    min_norm: float = 1e-12,
-) -> Float32[Tensor, "units concepts"]:
+def cos_similarity(similarity: Cosines, activations: Tables, *, min_norm: float = 1e-12) -> Fit:
     """Cosine of a unit's activations and a concept's similarities over the probe images."""
     return _cosine(similarity, activations, 1, min_norm)
 
 
 def cos_similarity_cubed(
-    similarity: Similarities | Float[Array, "probe concepts"],
-    activations: Table | Sequence[Table],
-    *,
-    min_norm: float = 1e-3,
-) -> Float32[Tensor, "units concepts"]:
+    similarity: Cosines, activations: Tables, *, min_norm: float = 1e-3
+) -> Fit:
     """Cosine as in `cos_similarity`, of values minus their mean, cubed (sec. 3.2).
 
     Norms below `min_norm` count as `min_norm`, so that a dead unit fits nothing.
@@ -138,31 +126,20 @@ def cos_similarity_cubed(
 
 
 def rank_reorder(
-    similarity: Similarities | Float[Array, "probe concepts"],
-    activations: Table | Sequence[Table],
+    similarity: Cosines,
+    activations: Tables,
     *,
     p: float = 3.0,
     top_fraction: float = 0.05,
     scale_p: float = 0.5,
-) -> Float32[Tensor, "units concepts"]:
+) -> Fit:
     """Minus the error of ordering a unit's top activations by a concept's similarities.
 
-    ``-mean |t - t'|^p / baseline / max(m, 1e-6)^scale_p``: ``t`` the top activations, ``t'``
-    the same in the order of the concept, ``m`` the concept's mean similarity on them. The
-    authors estimate the baseline, the error of a random order, from five permutations; here
-    it is the exact expectation, so that the measure is the same each time. Slow: it sorts
-    every concept for every unit.
-
-    Parameters
-    ----------
-    similarity, activations
-        As in `soft_wpmi`.
-    p : float
-        The error's exponent.
-    top_fraction : float
-        Share of the probe images that counts, in 0 to 1; at least two images.
-    scale_p : float
-        Weight of the mean similarity.
+    ``-mean |t - t'|^p / baseline / max(m, 1e-6)^scale_p``: ``t`` the top activations
+    (`top_fraction` of the images, at least two), ``t'`` the same in the order of the concept, ``m``
+    the concept's mean similarity on them. The baseline, the error of a random order, is the exact
+    expectation, which the authors estimate from five permutations. Slow: it sorts every concept for
+    every unit.
     """
     similarities, tables = _as_tensors(similarity, activations)
     probe, concepts = similarities.shape
@@ -174,7 +151,8 @@ def rank_reorder(
         )
     scores = _empty(tables, similarities)
     at_a_time = concepts if scores.is_cpu else _COLUMNS * times(scores)
-    for row, unit, active in _units(tables):
+    units = ((unit, table) for table in tables for unit in range(table.shape[1]))
+    for row, (unit, active) in enumerate(units):
         images = top_images(active[:, unit : unit + 1], count)[:, 0]
         target = double(active[images, unit])  # falling
         rising = target.flip(0)[:, None]
@@ -189,7 +167,7 @@ def rank_reorder(
     return scores
 
 
-MEASURES: dict[str, Measure] = {
+MEASURES: dict[str, Callable[..., Fit]] = {
     "soft_wpmi": soft_wpmi,
     "wpmi": wpmi,
     "rank_reorder": rank_reorder,
@@ -237,7 +215,7 @@ def _wpmi(
     a: float,
     lam: float,
     min_prob: float,
-) -> Float32[Tensor, "units concepts"]:
+) -> Fit:
     # log(b + p P) = log b + log1p(p P / b), b = 1 - p + min_prob. The first part is the same for
     # all units and concepts: left out of the sum, it costs no precision.
     rest = 1 - chances + min_prob
@@ -249,12 +227,7 @@ def _wpmi(
     return evidence
 
 
-def _cosine(
-    similarity: Similarities | Float[Array, "probe concepts"],
-    activations: Table | Sequence[Table],
-    power: int,
-    min_norm: float,
-) -> Float32[Tensor, "units concepts"]:
+def _cosine(similarity: Cosines, activations: Tables, power: int, min_norm: float) -> Fit:
     similarities, tables = _as_tensors(similarity, activations)
     scores = _empty(tables, similarities)
     width = _COLUMNS * times(scores)
@@ -278,7 +251,7 @@ def _scaled(
 
 
 def _as_tensors(
-    similarity: Similarities | Float[Array, "probe concepts"], activations: Table | Sequence[Table]
+    similarity: Cosines, activations: Tables
 ) -> tuple[Similarities, list[Shaped[Tensor, "probe _"]]]:
     """Return what is compared on one device; raise unless shapes fit and activations are finite."""
     if not isinstance(similarity, Similarities):
@@ -315,9 +288,7 @@ def constant(least: Shaped[Tensor, " units"], greatest: Shaped[Tensor, " units"]
 
 
 def _tops(
-    similarity: Similarities | Float[Array, "probe concepts"],
-    activations: Table | Sequence[Table],
-    top_k: int,
+    similarity: Cosines, activations: Tables, top_k: int
 ) -> tuple[Similarities, list[Int64[Tensor, "top _"]]]:
     similarities, tables = _as_tensors(similarity, activations)
     check_top_k(top_k, similarities.shape[0])
@@ -327,9 +298,3 @@ def _tops(
 def _empty(tables: Sequence[Tensor], similarities: Similarities) -> Float32[Tensor, "_ concepts"]:
     units = sum(table.shape[1] for table in tables)
     return torch.empty(units, similarities.shape[1], device=similarities.device)
-
-
-def _units(tables: Sequence[Tensor]) -> Iterator[tuple[int, int, Tensor]]:
-    """Yield each unit's row among the scores, its column in its table, and the table."""
-    columns = [(unit, table) for table in tables for unit in range(table.shape[1])]
-    yield from ((row, *column) for row, column in enumerate(columns))

@@ -17,38 +17,22 @@ from xailib.dissect.concepts import Concepts
 from xailib.dissect.evidence import product
 from xailib.dissect.label import unit_table
 from xailib.dissect.similarity import constant, soft_wpmi_of, top_images
-from xailib.errors import InputError
+from xailib.errors import InputError, check_least
 
 Ids = Callable[[Int64[np.ndarray, " rows"]], Sequence[str]]
 Rows = Callable[[Int64[np.ndarray, " rows"]], Float[np.ndarray, "rows dimensions"]]
 
 
 class RunningTop:
-    """Each unit's most activating probe images among those that it has been shown so far.
-
-    Parameters
-    ----------
-    count : int
-        How many of each unit, at least 1.
-
-    Attributes
-    ----------
-    seen : int
-        Probe images so far.
-
-    Raises
-    ------
-    InputError
-        For a count below 1.
-    """
+    """Each unit's `count` most activating probe images of the `seen` that it was shown."""
 
     def __init__(self, count: int) -> None:
-        if count < 1:
-            raise InputError(f"count: {count} is not at least 1")
+        check_least("count", count)
         self.count = count
         self.seen = 0
-        self._images = torch.empty(0, 0, dtype=torch.int64)  # (top, units)
-        self._values = torch.empty(0, 0)
+        # (top, units): positions in the whole probe set, falling; of equals the earlier first.
+        self.images = torch.empty(0, 0, dtype=torch.int64)
+        self.values = torch.empty(0, 0)  # the activations of these
         self._least = torch.empty(0)
 
     @classmethod
@@ -60,43 +44,21 @@ class RunningTop:
         return top
 
     @property
-    def images(self) -> Int64[Tensor, "top units"]:
-        """Positions in the whole probe set, falling; of equals the earlier first."""
-        return self._images
-
-    @property
-    def values(self) -> Float32[Tensor, "top units"]:
-        """The activations of these."""
-        return self._values
-
-    @property
     def constant(self) -> Bool[np.ndarray, " units"]:
         """Whether a unit was the same on all images so far, but for rounding."""
-        return constant(self._least, self._values[0]).numpy()
+        return constant(self._least, self.values[0]).numpy()
 
     def first(self, count: int) -> "RunningTop":
-        """Return what would have been stored for the same images by a smaller count.
-
-        Raises
-        ------
-        InputError
-            For a larger count.
-        """
+        """Return what would have been stored for the same images by a smaller count."""
         if not 1 <= count <= self.count:
             raise InputError(f"count: {count} is not between 1 and the {self.count} stored")
         found = RunningTop(count)
-        found._images, found._values = self._images[:count], self._values[:count]
+        found.images, found.values = self.images[:count], self.values[:count]
         found._least, found.seen = self._least, self.seen
         return found
 
     def add(self, activations: Float[np.ndarray, "block units"]) -> None:
-        """Take in the next images of the probe set.
-
-        Raises
-        ------
-        InputError
-            For another number of units than before, or activations that are not finite.
-        """
+        """Take in the next images of the probe set: of as many units, all finite."""
         if not np.isfinite(activations).all():
             raise InputError(f"activations: not all are finite from image {self.seen} on")
         units = activations.shape[1]
@@ -107,11 +69,11 @@ class RunningTop:
         images, values = best + self.seen, torch.from_numpy(top)
         least = torch.from_numpy(activations.min(0).astype(np.float32))
         if self.seen:
-            images = torch.cat([self._images, images])
-            values = torch.cat([self._values, values])
+            images = torch.cat([self.images, images])
+            values = torch.cat([self.values, values])
             least = torch.minimum(self._least, least)
         order = values.argsort(dim=0, descending=True, stable=True)[: self.count]
-        self._images, self._values = images.gather(0, order), values.gather(0, order)
+        self.images, self.values = images.gather(0, order), values.gather(0, order)
         self._least = least
         self.seen += len(activations)
 
@@ -125,29 +87,20 @@ def soft_wpmi_of_tops(
 ) -> Float32[Tensor, "units concepts"]:
     """Return `xailib.dissect.similarity.soft_wpmi` of layers whose top images are known.
 
+    The layers have seen the same probe images and store as many, which is ``top_k``; their units
+    are returned one layer after the other.
+
     Parameters
     ----------
     tops : sequence of RunningTop
-        One for each layer, of the same probe images and the same count, which is ``top_k``.
+        One for each layer.
     rows : callable
         From positions in the probe set, rising, to these images' embeddings: only those that are
         among some unit's top images are asked for.
     texts : (concepts, dimensions)
         Embeddings of the concepts.
-    device : str or torch.device
-        Where to compute, as in `xailib.networks.classifier.load_classifier`.
-    **parameters
-        Of `xailib.dissect.similarity.soft_wpmi`, without ``top_k``.
-
-    Returns
-    -------
-    (units, concepts)
-        The units of one layer after those of another.
-
-    Raises
-    ------
-    InputError
-        If the layers have seen different numbers of images, or fewer than they are to store.
+    device, **parameters
+        Where to compute, and those of `soft_wpmi`.
     """
     if len({(top.count, top.seen) for top in tops}) != 1:
         raise InputError("tops: the layers must have seen the same images and store as many")
@@ -174,23 +127,8 @@ def label_tops(
 ) -> pd.DataFrame:
     """Return the table of `xailib.dissect.label.label_units` by soft-WPMI, of layers' top images.
 
-    Parameters
-    ----------
-    tops : mapping from layer to RunningTop
-        Which store at least as many images as `top_k` and `top_count`.
-    rows, texts
-        As for `soft_wpmi_of_tops`.
-    ids : callable
-        From positions in the probe set, rising, to these images' ids.
-    concepts : Concepts
-        The labels to choose from, in the order of `texts`.
-    top_k, top_count, device, **parameters
-        As for `xailib.dissect.label.label_units`.
-
-    Raises
-    ------
-    InputError
-        If too few images were seen or stored.
+    By layer, `tops` store at least `top_k` and `top_count` images; `ids` leads from positions in
+    the probe set, rising, to ids; for the others see `soft_wpmi_of_tops` and `label_units`.
     """
     scores = soft_wpmi_of_tops(
         [top.first(top_k) for top in tops.values()], rows, texts, device, **parameters

@@ -95,21 +95,8 @@ def fetch(
 def download(address: str, part: Path, *, most: int = MOST, watch: Watch | None = None) -> None:
     """Copy a file from the mirror folder or the network, from its start; nothing is checked.
 
-    Parameters
-    ----------
-    address : str
-        Where it comes from.
-    part : Path
-        Where it is written.
-    most : int
-        Bytes; a larger file is refused.
-    watch : callable, optional
-        Called with the progress.
-
-    Raises
-    ------
-    UnavailableError
-        With the host and the reason.
+    A file of more than `most` bytes is refused; `watch` is called with the progress.
+    `UnavailableError` says the host and the reason.
     """
     mirrored = in_mirror(address)
     if mirrored:

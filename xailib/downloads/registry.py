@@ -83,10 +83,7 @@ class Artefact:
     ) -> Path:
         """Return the file, fetching it if it is not there; see `xailib.downloads.fetch.fetch`.
 
-        Raises
-        ------
-        UnavailableError
-            In one line: the addresses, why none of them gave it, and how to supply it by hand.
+        `UnavailableError` says in one line why none of the addresses gave it, and how to supply it.
         """
         if self.get:
             return self.get(watch)
@@ -103,18 +100,7 @@ class Artefact:
 
 
 def artefacts(name: str = "") -> list[Artefact]:
-    """Return the registry's files.
-
-    Parameters
-    ----------
-    name : str
-        Of a set or of some of its files; by default all.
-
-    Raises
-    ------
-    InputError
-        If there is none of this name.
-    """
+    """Return the registry's files: all, or those of a name or a set."""
     rows = _rows()
     found = [row for row in rows if name in ("", row["name"], row["set"])]
     if not found:

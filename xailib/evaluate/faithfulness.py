@@ -14,7 +14,7 @@ from jaxtyping import Float32, UInt8
 from torch import Tensor
 
 from xailib.compare.iou import check_comparable
-from xailib.errors import InputError
+from xailib.errors import InputError, check_least
 from xailib.evaluate.perturbation import (
     BLUR,
     REGION,
@@ -39,15 +39,9 @@ def explanation_curves(
     photograph: Photograph,
     explanations: Sequence[Explanation],
     *,
-    steps: int = 32,
-    percentiles: Sequence[int | float] = (70, 90),
     draws: int = 3,
     seed: int = 0,
-    side: int = REGION,
-    ties: str = "random",
-    blur: float = BLUR,
-    batch_size: int | None = None,
-    engine: str = "auto",
+    **options: Any,
 ) -> pd.DataFrame:
     """Return the curves of explanations of one prediction, and of the two baselines.
 
@@ -58,25 +52,11 @@ def explanation_curves(
     explanations : sequence of Explanation
         One a method. Signed maps (LIME's) are ranked by signed value: what opposes the
         target comes last. Of those that say nothing there are no curves
-        (`xailib.explain.signal`).
-    steps : int
-        Of each curve, at least 1.
-    percentiles : sequence of float
-        ROAD's, between 0 and 100: pixels above are replaced. Empty: no ROAD, which is the
-        slowest part (it solves a system of as many equations as pixels are replaced).
+        (`xailib.explain.record`).
     draws : int
         Of the random baseline, averaged; at least 1.
-    seed : int
-        Of everything random.
-    side : int
-        Pixels a side of the flipped regions.
-    ties : str
-        In which order pixels of one value come, see `xailib.evaluate.perturbation.TIES`.
-    blur : float
-        Standard deviation of the blur that insertion starts from, in pixels of a view of 224;
-        by default RISE's.
-    batch_size, engine
-        See `xailib.networks.forward.forward_batches`.
+    seed, **options
+        See `faithfulness_curves`.
 
     Returns
     -------
@@ -91,8 +71,7 @@ def explanation_curves(
         If an explanation is of another photograph, network or target, does not cover the
         classifier's view, or a parameter is out of range; before any forward pass.
     """
-    if draws < 1:
-        raise InputError(f"draws: {draws} is not at least 1")
+    check_least("draws", draws)
     maps = maps_of(classifier, photograph, explanations)
     view = classifier.view(photograph).frame.size
     place = int(photograph.sha256[:8], 16)  # other draws for each photograph
@@ -103,14 +82,8 @@ def explanation_curves(
         photograph,
         explanations[0].target,
         {**maps, **fields, "centre": centred_blob(view)},
-        steps=steps,
-        percentiles=percentiles,
         seed=seed,
-        side=side,
-        ties=ties,
-        blur=blur,
-        batch_size=batch_size,
-        engine=engine,
+        **options,
     )
     curves["method"] = curves["method"].replace(dict.fromkeys(names, "random"))
     by = ["image", "target", "method", "measure", "fraction"]
@@ -120,13 +93,7 @@ def explanation_curves(
 def maps_of(
     classifier: Classifier, photograph: Photograph, explanations: Sequence[Explanation]
 ) -> dict[str, Saliency]:
-    """Return explanations' saliency by method, in the classifier's view, of those with a signal.
-
-    Raises
-    ------
-    InputError
-        Where they are not comparable, not of this photograph and network, or do not cover it.
-    """
+    """Return explanations' saliency by method, in the classifier's view, of those with a signal."""
     if not explanations:
         raise InputError("explanations: none given")
     frame = classifier.view(photograph).frame
@@ -174,12 +141,27 @@ def faithfulness_curves(
     """Return the curves of any saliency maps in the classifier's view.
 
     As `explanation_curves`, without checks of where the maps come from and without baselines.
-    All maps' images go through the network in one sequence, a batch at a time.
+    All maps' images go through the network in one sequence, a batch at a time. `InputError` is
+    raised for a map of another size or with NaN, an unknown target, a parameter out of range.
 
-    Raises
-    ------
-    InputError
-        For a map of another size or with NaN, an unknown target, a parameter out of range.
+    Parameters
+    ----------
+    classifier, photograph, target, maps
+        What is explained, and the maps by method.
+    steps : int
+        Of each curve, at least 1.
+    percentiles : sequence of float
+        ROAD's, between 0 and 100: pixels above are replaced. Empty: no ROAD, which is the
+        slowest part (it solves a system of as many equations as pixels are replaced).
+    seed, side : int
+        Of everything random; pixels a side of the flipped regions.
+    ties : str
+        In which order pixels of one value come, see `xailib.evaluate.perturbation.TIES`.
+    blur : float
+        Standard deviation of the blur that insertion starts from, in pixels of a view of 224;
+        by default RISE's.
+    batch_size, engine
+        See `xailib.networks.forward.forward_batches`.
     """
     index = classifier.class_index(target)
     trials = plan(maps, classifier.view(photograph).frame.size, steps, percentiles, side)
@@ -212,11 +194,6 @@ def logits_of(
     """Return the network's scores of perturbed images; each different one is passed once.
 
     ``options`` are those of `xailib.evaluate.perturbation.Perturbed`.
-
-    Raises
-    ------
-    InputError
-        As `faithfulness_curves`.
     """
     view = classifier.view(photograph)
     for method, saliency in maps.items():
@@ -246,10 +223,7 @@ def logits_of(
 
 
 def neutral_colour(classifier: Classifier) -> UInt8[np.ndarray, " 3"]:
-    """Return the colour that the network sees as zero, which deleted pixels have.
-
-    Mid-gray, where no colour is always zero.
-    """
+    """Return the colour that the network sees as zero, of deleted pixels; mid-gray without one."""
     if not classifier.preprocessing.pixelwise:
         return np.full(3, 128, np.uint8)
     basis = np.concatenate([np.zeros((1, 3)), 255 * np.eye(3)]).astype(np.uint8)

@@ -1,13 +1,12 @@
 """All metrics of several saliency maps of one image, from shared passes."""
 
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from xailib.errors import InputError, unknown_name
+from xailib.errors import InputError, check_name
 from xailib.evaluate.faithfulness import logits_of
 from xailib.evaluate.perturbation import BLUR, CELLS, REGION, Saliency, cell_numbers, plan
 from xailib.evaluate.scores import BETTER, values_of
@@ -15,16 +14,14 @@ from xailib.images.load import Photograph
 from xailib.networks.classifier import Classifier
 
 # The curves that each measure is made of.
-_NEEDS = MappingProxyType(
-    {
-        "pixel_flipping": ("deletion",),
-        "relevance_gain": ("deletion", "least_first"),
-        "road": ("road_most", "road_least"),
-        "single_deletion": ("cell",),
-        "average_drop": ("masked",),
-        "confidence_increase": ("masked",),
-    }
-)
+_NEEDS = {
+    "pixel_flipping": ("deletion",),
+    "relevance_gain": ("deletion", "least_first"),
+    "road": ("road_most", "road_least"),
+    "single_deletion": ("cell",),
+    "average_drop": ("masked",),
+    "confidence_increase": ("masked",),
+}
 
 
 def score(
@@ -101,8 +98,7 @@ def score(
         range; before any forward pass.
     """
     for measure in measures:
-        if measure not in BETTER:
-            raise unknown_name("measures", measure, BETTER)
+        check_name("measures", measure, BETTER)
     if not measures:
         raise InputError("measures: none given")
     size = classifier.view(photograph).frame.size

@@ -1,16 +1,13 @@
 """Perturbed images: which pixels of a view are replaced, in what order, and by what.
 
-Deletion, insertion, region flipping and ROAD read nothing of a saliency map but the order in
-which it ranks the pixels. Nothing here sees a network.
-
-**Ties**, which superpixels and ReLUs make, are broken in one of the ways of `TIES`.
+Deletion, insertion, region flipping and ROAD read nothing of a saliency map but the order in which
+it ranks the pixels, ties broken in one of the ways of `TIES`. Nothing here sees a network.
 """
 
 import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -23,7 +20,7 @@ from torch import Tensor
 from torch.nn.functional import conv2d, pad
 
 from xailib.compare.masks import highest_first
-from xailib.errors import InputError, unknown_name
+from xailib.errors import InputError, check_least, check_name
 from xailib.images.frames import resize
 
 Saliency = Float32[np.ndarray, "height width"]
@@ -38,16 +35,14 @@ _RESIDUAL = 1e-9  # of ROAD's equations on a GPU: pixels are then within 1e-5 of
 _MASKS = 64  # imputed at once there
 COARSE = 7  # a side of the random baseline: as coarse as the last feature maps of most networks
 # What replaces the first pixels of the order, and what the other pixels show.
-_SWAPS = MappingProxyType(
-    {
-        "deletion": ("gray", "image"),
-        "least_first": ("gray", "image"),
-        "insertion": ("image", "blurred"),
-        "flipping": ("noise", "image"),
-        "cell": ("gray", "image"),
-        "whole": ("gray", "image"),
-    }
-)
+_SWAPS = {
+    "deletion": ("gray", "image"),
+    "least_first": ("gray", "image"),
+    "insertion": ("image", "blurred"),
+    "flipping": ("noise", "image"),
+    "cell": ("gray", "image"),
+    "whole": ("gray", "image"),
+}
 CURVES = ("deletion", "insertion", "flipping", "road_most", "road_least")
 # By a draw that the map's own ranks seed, as in masks of equal area; or by the distance from the
 # centre of the pixels of that value: superpixels are then replaced as patches, not as noise.
@@ -55,18 +50,11 @@ TIES = ("random", "centre")
 
 
 def pixel_order(saliency: Float[np.ndarray, "height width"], ties: str = "random") -> Order:
-    """Return each pixel's place, 0 for the most salient.
+    """Return each pixel's place, 0 for the most salient, with ties broken in a way of `TIES`.
 
-    With random ties, the pixels of places below `n` are the mask of `n` pixels of
-    `xailib.compare.masks.area_mask`.
-
-    Raises
-    ------
-    InputError
-        If `ties` is none of `TIES`.
+    With random ties, the pixels of places below `n` are those of `xailib.compare.masks.area_mask`.
     """
-    if ties not in TIES:
-        raise unknown_name("ties", ties, TIES)
+    check_name("ties", ties, TIES)
     if ties == "random":
         order = highest_first(saliency)
     else:
@@ -82,14 +70,14 @@ def pixel_order(saliency: Float[np.ndarray, "height width"], ties: str = "random
     return places.reshape(saliency.shape)
 
 
-def cell_numbers(size: tuple[int, int], cells: int = CELLS) -> Order:
+def cell_numbers(size: tuple[int, int]) -> Order:
     """Return each pixel's cell of a grid of equal ones, row by row; -1 for pixels left over."""
     down, across = (
-        np.where(np.arange(n) < n // cells * cells, np.arange(n) // max(1, n // cells), -1)
+        np.where(np.arange(n) < n // CELLS * CELLS, np.arange(n) // max(1, n // CELLS), -1)
         for n in size
     )
     inside = (down[:, None] >= 0) & (across >= 0)
-    return np.where(inside, cells * down[:, None] + across, -1).astype(np.int32)
+    return np.where(inside, CELLS * down[:, None] + across, -1).astype(np.int32)
 
 
 def region_order(saliency: Saliency, side: int = REGION, ties: str = "random") -> Order:
@@ -106,14 +94,14 @@ def region_order(saliency: Saliency, side: int = REGION, ties: str = "random") -
     return pixel_order(means.reshape(rows[-1] + 1, columns[-1] + 1), ties).ravel()[region]
 
 
-def random_field(size: tuple[int, int], seed: Sequence[int], cells: int = COARSE) -> Saliency:
-    """Return a random map as smooth as a heatmap: `cells` x `cells` draws, enlarged bilinearly.
+def random_field(size: tuple[int, int], seed: Sequence[int]) -> Saliency:
+    """Return a random map as smooth as a heatmap: a square of draws, enlarged bilinearly.
 
     Single random pixels would be no fair opponent: deleted ones are scattered over the whole
     image, which destroys every edge in it, and networks answer to that noise whatever the
     place. A smooth field removes patches, as heatmaps and superpixels do.
     """
-    draws = np.random.default_rng(seed).random((cells, cells)).astype(np.float32)
+    draws = np.random.default_rng(seed).random((COARSE, COARSE)).astype(np.float32)
     return resize(draws, size, "bilinear")
 
 
@@ -125,26 +113,14 @@ def centred_blob(size: tuple[int, int]) -> Saliency:
 
 @dataclass(frozen=True)
 class Trial:
-    """One perturbed image.
+    """One perturbed image."""
 
-    Attributes
-    ----------
-    method : str
-        Whose order of the pixels.
-    measure : str
-        ``"deletion"``, ``"least_first"`` (deletion from the other end), ``"insertion"``,
-        ``"flipping"``, ``"road_most"``, ``"road_least"``, ``"cell"`` (one cell of a grid deleted),
-        ``"masked"`` (the image times the map) or ``"whole"`` (the image as it is).
-    fraction : float
-        The share of the image that was replaced (for insertion: inserted), 0 to 1.
-    count : int
-        The same in pixels; for flipping in regions; which cell.
-    """
-
-    method: str
+    method: str  #: whose order of the pixels
+    #: one of `CURVES`, "least_first" (deletion from the other end), "cell" (one cell of a grid
+    #: deleted), "masked" (the image times the map) or "whole" (the image as it is)
     measure: str
-    fraction: float
-    count: int
+    fraction: float  #: of the image that was replaced (for insertion: inserted), 0 to 1
+    count: int  #: the same in pixels; for flipping in regions; which cell
 
     @property
     def key(self) -> tuple[str | float | int, ...]:
@@ -167,16 +143,10 @@ def plan(
     """Return the images that are needed, method by method.
 
     Deletion and insertion go from nothing to everything in `steps` equal steps, flipping to
-    `FLIPPED` of the regions in as many. ROAD at percentile p replaces the pixels above it
-    (most relevant first) or as many from the other end.
-
-    Raises
-    ------
-    InputError
-        If `steps` is below 1, or a percentile not between 0 and 100.
+    `FLIPPED` of the regions in as many. ROAD at percentile p, between 0 and 100, replaces the
+    pixels above it (most relevant first) or as many from the other end.
     """
-    if steps < 1:
-        raise InputError(f"steps: {steps} is not at least 1")
+    check_least("steps", steps)
     if not all(0 < p < 100 for p in percentiles):
         given = ", ".join(f"{p:g}" for p in percentiles)
         raise InputError(f"road_percentiles: {given}; each must be between 0 and 100")
@@ -215,20 +185,12 @@ class Perturbed:
 
     Parameters
     ----------
-    image : (1, channels, height, width) float32 Tensor
-        The network's input; the images are made on its device.
-    noise : Tensor like `image`
-        What flipped regions show.
+    image, noise : (1, channels, height, width) float32 Tensor
+        The network's input, on whose device the images are made, and what flipped regions show.
     maps : mapping from method to (height, width) float32
         Saliency, higher is more salient; signed maps are ranked by signed value.
-    seed : int
-        Of ROAD's noise.
-    side : int
-        Pixels a side of the flipped regions.
-    ties : str
-        See `TIES`.
-    blur : float
-        See `blurred`.
+    seed, side, ties, blur
+        Of ROAD's noise; of a flipped region, pixels; see `TIES` and `blurred`.
     """
 
     def __init__(
@@ -310,13 +272,8 @@ def blurred(
     """Return the image that insertion starts from, blurred as in RISE (Petsiuk et al. 2018).
 
     Its kernel is a Gaussian of `deviation` pixels, which reflects at the borders of a square 2.2
-    times as wide and so sums to 1; beyond the image all is zero, which darkens its rim. Both
-    are lengths at 224 pixels a side, and scaled with the view.
-
-    Raises
-    ------
-    InputError
-        If `deviation` is not above 0.
+    times as wide and so sums to 1; beyond the image all is zero, which darkens its rim. Both are
+    lengths at 224 pixels a side, and scaled with the view.
     """
     if not deviation > 0:
         raise InputError(f"blur: {deviation:g} is not above 0")
@@ -335,16 +292,9 @@ def imputed(
     """Return images whose missing pixels are the weighted means of their neighbours.
 
     grad-cam's linear system of ROAD (Rong et al. 2022), without the noise. It is symmetric and
-    definite, as long as one pixel is kept: solved as such, large holes take half the time. On a
-    CPU one mask after the other is factorised; on a GPU conjugate gradients solve many at once,
-    to within 1e-5 of a pixel.
-
-    Parameters
-    ----------
-    image : (channels, height, width) float32 Tensor
-        The images are made on its device.
-    kept : (masks, height, width) bool Tensor
-        Of each mask at least one pixel is.
+    definite, as long as one pixel of each mask is kept: solved as such, large holes take half the
+    time. On a CPU one mask after the other is factorised; on a GPU conjugate gradients solve many
+    at once, to within 1e-5 of a pixel.
     """
     if image.device.type == "mps":  # which has no float64
         return imputed(image.cpu(), kept.cpu()).to(image.device)

@@ -8,7 +8,6 @@ import copy
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby, takewhile
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +17,7 @@ from skimage.filters import sobel
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from xailib.errors import InputError, unknown_name
+from xailib.errors import InputError, check_name
 from xailib.explain.cam import methods as cam
 from xailib.explain.explanation import Explanation, scaled
 from xailib.explain.lime import explain_lime_targets
@@ -28,7 +27,7 @@ from xailib.explain.stream import explain_alone
 from xailib.images.load import Photograph
 from xailib.networks.classifier import Classifier
 from xailib.networks.counting import passed
-from xailib.networks.layers import evaluation, hookable
+from xailib.networks.layers import evaluation, hookable, hooked
 from xailib.networks.weights import hash_of
 
 METHODS = ("lime", *cam.METHODS, "guided", "edges")
@@ -36,35 +35,20 @@ METHODS = ("lime", *cam.METHODS, "guided", "edges")
 
 @dataclass(frozen=True)
 class Stage:
-    """What is randomised in one step: layers that follow one another.
+    """What is randomised in one step: layers that follow one another."""
 
-    Attributes
-    ----------
-    index : int
-        1 for the output layer.
-    name : str
-        Of the lowest block in it: with it, everything behind it is random.
-    layers : tuple of str
-        The modules with parameters of their own, from the output backwards.
-    """
-
-    index: int
-    name: str
-    layers: tuple[str, ...]
+    index: int  #: 1 for the output layer
+    name: str  #: of the lowest block in it: with it, everything behind it is random
+    layers: tuple[str, ...]  #: the modules with parameters of their own, from the output backwards
 
 
 def stages_of(classifier: Classifier, stages: int = 5) -> list[Stage]:
     """Split a network into stages of about equally many layers, from the output backwards.
 
-    The first is the output layer alone. The others end where a block does (``layer4``,
-    ``blocks.5``); a block that would fill more than a stage is split into its own blocks. Layers
-    stand in the order in which they are first used; parameters outside of any layer (a class
-    token, position embeddings) belong to the input.
-
-    Raises
-    ------
-    InputError
-        For fewer than two stages, or more than the network has layers with parameters.
+    The first of at least two stages is the output layer alone. The others end where a block does
+    (``layer4``, ``blocks.5``); a block that would fill more than a stage is split into its own
+    blocks. Layers stand in the order in which they are first used; parameters outside of any layer
+    (a class token, position embeddings) belong to the input.
     """
     order = _in_order_of_use(classifier)
     if not 2 <= stages <= len(order):
@@ -86,22 +70,15 @@ def _in_order_of_use(classifier: Classifier) -> list[str]:
     """Return the modules with parameters of their own, in the order in which they start."""
     started: dict[str, int] = {}
 
-    def watch(name: str, part: nn.Module) -> Any:
-        def note(_part: nn.Module, _inputs: object) -> None:
-            started.setdefault(name, len(started))
-
-        return part.register_forward_pre_hook(note)
+    def note(name: str, _inputs: object) -> None:
+        started.setdefault(name, len(started))
 
     parts = hookable(classifier.module)
     owners = [name for name, part in parts.items() if any(True for _ in part.parameters(False))]
     if not owners:
         raise InputError(f"model: {classifier.name} has no layers that could be randomised")
-    handles = [watch(name, part) for name, part in parts.items()]
-    try:
+    with hooked(parts, note, before=True):
         classifier.scores(classifier.trial())
-    finally:
-        for handle in handles:
-            handle.remove()
 
     def place(name: str) -> int:
         while name and name not in started:  # used by its parent, without a call of its own
@@ -133,23 +110,20 @@ def cascade(
 ) -> Iterator[tuple[Stage, Classifier]]:
     """Randomise a network from the output down: yield each stage, and the network after it.
 
-    Every parameter is redrawn from a normal distribution with its own mean and standard
-    deviation, and batch norms get the running statistics that the photographs and their mirror
-    images have in the randomised network. So activations keep their scale: with PyTorch's own
-    initial values, the scores of EfficientNet-Lite0 for three photographs differ by 1e-9, and
-    a map would change for that reason alone.
-
-    The given network and torch's random state are left alone; each copy has a hash of its own.
+    Every parameter is redrawn from a normal distribution with its own mean and standard deviation,
+    and batch norms get the running statistics that the photographs and their mirror images have in
+    the randomised network. So activations keep their scale: with PyTorch's own initial values, the
+    scores of EfficientNet-Lite0 for three photographs differ by 1e-9, and a map would change for
+    that reason alone. The given network and torch's random state are left alone; each copy has a
+    hash of its own.
 
     Parameters
     ----------
     classifier, photographs
         The trained one, and what batch norms are measured on, at least one; of views that differ
         in size, those of the first one's.
-    stages : int
-        See `stages_of`.
-    seed : int
-        Of the values: the same for any number of stages.
+    stages, seed : int
+        See `stages_of`; of the values, the same for any number of stages.
 
     Raises
     ------
@@ -177,7 +151,9 @@ def _cascade(
         names += stage.layers
         for name in stage.layers:
             for parameter in module.get_submodule(name).parameters(recurse=False):
-                _redraw(parameter, generator)
+                with torch.no_grad():
+                    drawn = torch.randn(parameter.shape, generator=generator).to(parameter)
+                    parameter.copy_(drawn * parameter.std(correction=0) + parameter.mean())
         _measure_norms(module, names, images)
         with torch.no_grad(), evaluation(module):
             passed(len(images))
@@ -185,12 +161,6 @@ def _cascade(
                 raise InputError(f"stages: scores are not finite when random down to {stage.name}")
         label = f"{classifier.weights}, random down to {stage.name}, seed {seed}"
         yield stage, replace(classifier, module=module, weights=label, sha256=hash_of(module))
-
-
-def _redraw(parameter: nn.Parameter, generator: torch.Generator) -> None:
-    with torch.no_grad():
-        drawn = torch.randn(parameter.shape, generator=generator).to(parameter)
-        parameter.copy_(drawn * parameter.std(correction=0) + parameter.mean())
 
 
 def _measure_norms(module: nn.Module, names: Iterable[str], images: Tensor) -> None:
@@ -214,16 +184,9 @@ def _measure_norms(module: nn.Module, names: Iterable[str], images: Tensor) -> N
 def usable(
     classifier: Classifier, methods: Sequence[str], layer: str | None = None
 ) -> tuple[list[str], list[str]]:
-    """Return those of the methods that work with a network, and a line for each that does not.
-
-    Raises
-    ------
-    InputError
-        For an unknown name, or where none is left.
-    """
+    """Return those of the methods that work with a network, and a line for each that does not."""
     for method in methods:
-        if method not in METHODS:
-            raise unknown_name("methods", method, METHODS)
+        check_name("methods", method, METHODS)
     return workable(classifier, list(dict.fromkeys(methods)), layer)
 
 
@@ -239,28 +202,12 @@ def explain_targets(
 ) -> list[Explanation]:
     """Explain several classes by one method; what can serve all of them is computed once.
 
-    Besides LIME and the CAMs there are ``"guided"``, guided backpropagation as a map (the
-    largest absolute gradient of a pixel's channels), and ``"edges"``, the Sobel filter of the
-    view: it sees neither network nor class, and has to fail every check.
-
-    Parameters
-    ----------
-    classifier, photograph
-        What is explained.
-    method : str
-        A name in `METHODS`.
-    targets : sequence of int
-        The classes' indices.
-    num_samples, seed, layer
-        LIME's two, and the CAMs'.
-
-    Raises
-    ------
-    InputError
-        For an unknown method, and as the method raises.
+    Besides LIME (of `num_samples` and `seed`) and the CAMs (of `layer`) there are ``"guided"``,
+    guided backpropagation as a map (the largest absolute gradient of a pixel's channels), and
+    ``"edges"``, the Sobel filter of the view: it sees neither network nor class, and has to fail
+    every check. An unknown method raises `InputError`.
     """
-    if method not in METHODS:
-        raise unknown_name("method", method, METHODS)
+    check_name("method", method, METHODS)
     if method == "lime":
         return explain_lime_targets(
             classifier, photograph, targets, num_samples=num_samples, seed=seed

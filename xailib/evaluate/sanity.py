@@ -1,7 +1,4 @@
-"""Sanity checks of saliency maps (Adebayo et al., NeurIPS 2018): how alike maps are, and verdicts.
-
-Explanations in, tables out; nothing here sees a network.
-"""
+"""Sanity checks (Adebayo et al., NeurIPS 2018): how alike maps are, and verdicts."""
 
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 
@@ -16,7 +13,7 @@ from xailib.compare.chance import chance_iou
 from xailib.compare.intervals import crossed_interval, mean_interval, pseudo_values
 from xailib.compare.iou import check_comparable, in_frame_of, iou
 from xailib.compare.masks import area_mask
-from xailib.errors import InputError, unknown_name
+from xailib.errors import InputError, check_name
 from xailib.explain.explanation import Explanation
 
 # The measures' names, as charts and tables show them.
@@ -93,10 +90,9 @@ def compare(
     ----------
     maps : mapping from (method, key) to explanations
         Those of each photograph; one that the reference lacks is left out, and so is a map that
-        says nothing (`xailib.explain.signal`).
+        says nothing (`xailib.explain.record`).
     reference : key
-        Which of them, one a photograph, the others are compared with: it is among the rows, with
-        similarity 1.
+        Which of them, one a photograph, the others are compared with; it is among the rows.
     column : str
         What the keys are called in the table.
     allow : collection of {"classifier", "target"}
@@ -108,11 +104,6 @@ def compare(
         One row for each map: image, method, `column`, target, draw, and what `similarity`
         returns. Where several maps of a photograph have one key, as of several draws of random
         weights, draw counts them from 0, in the order given.
-
-    Raises
-    ------
-    InputError
-        If something else differs, or nothing can be compared.
     """
     rows = []
     for (method, key), explanations in maps.items():
@@ -136,26 +127,16 @@ def compare(
 
 
 def null_baseline(maps: Mapping[str, Sequence[Explanation]]) -> pd.DataFrame:
-    """Compare maps of one method with each other: those of different photographs.
+    """Compare maps of one method with each other: those of different photographs, at least two.
 
-    Objects stand in the middle of photographs, and methods have habits, so that even unrelated
-    maps of one method are somewhat alike. No method can be expected to fall below this similarity.
-
-    Parameters
-    ----------
-    maps : mapping from method to explanations
-        Of the trained network, one for each of at least two photographs. Maps that say nothing
-        are left out; the same photograph under two names is no pair.
+    Objects stand in the middle of photographs, and methods have habits, so that even unrelated maps
+    of one method are somewhat alike. No method can be expected to fall below this similarity. Maps
+    that say nothing are left out; the same photograph under two names is no pair.
 
     Returns
     -------
     DataFrame
         One row for each ordered pair: method, image, other, and what `similarity` returns.
-
-    Raises
-    ------
-    InputError
-        For fewer than two photographs.
     """
     rows = []
     for method, explanations in maps.items():
@@ -190,12 +171,12 @@ def verdict(
     Means over photographs and draws, with 95 % intervals of
     `xailib.compare.intervals.crossed_interval`, clipped to -1 and 1. That of the null baseline, a
     mean over pairs, needs three photographs, and without it no method passes. Where pairs lack a
-    value, the baseline is the mean of `xailib.compare.intervals.pseudo_values`, as its interval.
-    A method **passes** if the mean similarity is not above the baseline's interval, and its own
+    value, the baseline is the mean of `xailib.compare.intervals.pseudo_values`, as its interval. A
+    method **passes** if the mean similarity is not above the baseline's interval, and its own
     interval lies below `CHANGED`. It **fails** if its own interval lies above the baseline's, or
-    above `ALIKE`. All else is **undecided**: among it a method whose maps are much alike
-    whatever the photograph, for which a high baseline must not excuse a map that hardly changes,
-    and every method with fewer than `enough` photographs.
+    above `ALIKE`. All else is **undecided**: among it a method whose maps are much alike whatever
+    the photograph, for which a high baseline must not excuse a map that hardly changes, and every
+    method with fewer than `enough` photographs.
 
     Parameters
     ----------
@@ -215,15 +196,8 @@ def verdict(
         One row for each method of which maps say anything: method, photographs, verdict; `left`
         (residual) and `floor` (null baseline), mean similarities with their intervals (left_low,
         left_high, floor_low, floor_high).
-
-    Raises
-    ------
-    InputError
-        For an unknown measure, several rows for one method, photograph and draw, or no method
-        that can be judged.
     """
-    if measure not in MEASURES:
-        raise unknown_name("measure", measure, MEASURES)
+    check_name("measure", measure, MEASURES)
     table = table if "draw" in table else table.assign(draw=0)
     if table.duplicated(["method", "image", "draw"]).any():
         raise InputError("table: several rows for one method, photograph and draw; give one stage")

@@ -1,10 +1,6 @@
-"""What faithfulness curves amount to: one score a curve, and whether it beats the baselines.
-
-Tables in, tables out; nothing here sees a network.
-"""
+"""What faithfulness curves amount to: one score a curve, and whether it beats the baselines."""
 
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -16,20 +12,18 @@ from xailib.compare.intervals import decided, holm, paired
 from xailib.errors import InputError
 
 # Each measure, and which values of it support an explanation.
-BETTER = MappingProxyType(
-    {
-        "deletion": "lower",
-        "least_first": "higher",
-        "relevance_gain": "higher",
-        "pixel_flipping": "lower",
-        "insertion": "higher",
-        "flipping": "higher",
-        "road": "higher",
-        "single_deletion": "higher",
-        "average_drop": "lower",
-        "confidence_increase": "higher",
-    }
-)
+BETTER = {
+    "deletion": "lower",
+    "least_first": "higher",
+    "relevance_gain": "higher",
+    "pixel_flipping": "lower",
+    "insertion": "higher",
+    "flipping": "higher",
+    "road": "higher",
+    "single_deletion": "higher",
+    "average_drop": "lower",
+    "confidence_increase": "higher",
+}
 PAGE = ("deletion", "insertion", "flipping", "road")  # of which the report draws curves
 Curve = Float[np.ndarray, "2 _"]  # fractions, and the target's probabilities
 
@@ -38,8 +32,7 @@ def values_of(curves: Mapping[str, Curve]) -> dict[str, float]:
     """Return what one map's curves amount to, by measure; see `xailib.evaluate.metrics.score`.
 
     Fractions rise. Of ``"masked"`` the two points are the whole image and the masked one; of
-    ``"cell"`` the columns are what the map gives a cell, and what the target's score loses
-    without it.
+    ``"cell"`` the columns are what the map gives a cell, and what the target's score loses without.
     """
     area = {
         name: float(trapezoid(curves[name][1], curves[name][0]))
@@ -71,16 +64,9 @@ def values_of(curves: Mapping[str, Curve]) -> dict[str, float]:
 def curve_scores(curves: pd.DataFrame) -> pd.DataFrame:
     """Return one score for each photograph, method and measure.
 
-    Parameters
-    ----------
-    curves : DataFrame
-        From `xailib.evaluate.faithfulness.explanation_curves`, of any number of photographs.
-
-    Returns
-    -------
-    DataFrame
-        Columns image, target, method, measure (of `PAGE`, see `xailib.evaluate.metrics.score`),
-        better (``"lower"`` or ``"higher"``), value.
+    From `xailib.evaluate.faithfulness.explanation_curves`, of any number of photographs. Columns
+    image, target, method, measure (of `PAGE`, see `xailib.evaluate.metrics.score`), better
+    (``"lower"`` or ``"higher"``), value.
     """
     rows = []
     for (image, target, method), part in curves.groupby(["image", "target", "method"], sort=False):

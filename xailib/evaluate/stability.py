@@ -1,10 +1,10 @@
 """Tables of how repeatable LIME is: real runs against each other, and estimates from a single run.
 
 Explanations with their samples in, tidy tables out; no network. Explanations that say nothing
-(`xailib.explain.signal`) are left out.
+(`xailib.explain.record`) are left out.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -72,11 +72,6 @@ def runs_table(
         superpixels in both masks) and rank_correlation (of the weights); scatter, the standard
         deviation of a weight over runs, mean over superpixels; halves, which is what a single run
         of twice the size says of `shared` by its own halves (NaN if the pool is too short).
-
-    Raises
-    ------
-    InputError
-        If an explanation stores no samples, or no size gives two runs.
     """
     rows = []
     for one in _saying(pools):
@@ -143,12 +138,8 @@ def weights_table(one: Explanation, found: Stability, num_features: int = 10) ->
 def designs_table(pools: Mapping[str, Sequence[Explanation]], samples: int) -> pd.DataFrame:
     """Compare how much weights scatter by the way samples are drawn.
 
-    Parameters
-    ----------
-    pools
-        By design: long runs of the same photographs; ``"independent"`` must be among them.
-    samples : int
-        Of the runs that they are split into.
+    `pools` are by design: long runs of the same photographs, ``"independent"`` among them, which
+    are split into runs of `samples`, at least two.
 
     Returns
     -------
@@ -156,11 +147,6 @@ def designs_table(pools: Mapping[str, Sequence[Explanation]], samples: int) -> p
         One row for each photograph and design: image, design, runs, variance (of a weight over
         runs, mean over superpixels), and passes: the share of independent sampling's passes that
         gives the same variance, which falls with their number.
-
-    Raises
-    ------
-    InputError
-        If ``"independent"`` is absent, for a photograph too, or a long run is not two runs.
     """
     pools = {design: _saying(explanations) for design, explanations in pools.items()}
     known = {one.image for one in pools.get("independent", ())}
@@ -207,11 +193,6 @@ def cuts_table(
         usual cut), superpixels, same (mean over pixels of the IoU of the two superpixels that
         a pixel is in: 1 for equal cuts), iou (of the masks in pixels, mean over those runs), and
         usual (the same between two runs on the usual cut).
-
-    Raises
-    ------
-    InputError
-        If there is no long run of a photograph, or it is not two runs.
     """
     long = {one.image: one for one in pools}
     silent = {one.image for one in pools if one.no_signal}
@@ -263,19 +244,13 @@ def needed(
 ) -> int | None:
     """Return after how many samples the mask was stable; None if it was not by the end."""
     parts, shown, scores = _parts(one)
-    for samples in _stops(len(shown), step):
+    samples = 0
+    while samples < len(shown):  # where ``num_samples="auto"`` looks
+        samples += next_draw(samples, len(shown), step)
         some = shown[:samples], scores[:samples]
         if mask_is_stable(*some, num_features, parts.block, device=device):
             return samples
     return None
-
-
-def _stops(total: int, step: int) -> Iterator[int]:
-    """Yield where ``num_samples="auto"`` looks."""
-    samples = 0
-    while samples < total:
-        samples += next_draw(samples, total, step)
-        yield samples
 
 
 def photographs_table(

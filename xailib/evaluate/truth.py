@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Float64, Int
 
-from xailib.errors import InputError, unknown_name
+from xailib.errors import InputError, check_name
 from xailib.explain.sampling import BLOCKS, DESIGNS
 from xailib.explain.stability import closeness, mask_is_stable, next_draw
 
@@ -30,10 +30,7 @@ def all_masks(superpixels: int) -> Int[np.ndarray, "masks superpixels"]:
 def exact_lime(scores: Scores) -> Float64[np.ndarray, " superpixels"]:
     """Return the weights that LIME tends to with more and more samples, from all masks' scores.
 
-    Raises
-    ------
-    InputError
-        If the number of scores is not that of all masks of some superpixels.
+    Another number of scores than that of all masks of some superpixels raises `InputError`.
     """
     shown = all_masks(_superpixels(scores))
     return _ridge(shown[None], scores[None], closeness(shown.astype(bool))[None], 0.0)[0]
@@ -72,10 +69,8 @@ def design_errors(
         The scores of all masks.
     designs : sequence of str
         Names in `xailib.explain.sampling.DESIGNS` or in `LISTED`.
-    sizes : sequence of int
-        Samples of a run, even.
-    runs : int
-        Of each.
+    sizes, runs
+        Samples of a run, even numbers, and runs of each.
     seed : int
         Of all runs.
 
@@ -84,15 +79,9 @@ def design_errors(
     DataFrame
         Columns image, design, samples, error: the root of the mean squared error of a weight,
         divided by the root mean square of the exact ones.
-
-    Raises
-    ------
-    InputError
-        For an unknown design.
     """
     for design in designs:
-        if design not in (*DESIGNS, *LISTED):
-            raise unknown_name("designs", design, (*DESIGNS, *LISTED))
+        check_name("designs", design, (*DESIGNS, *LISTED))
     rows = []
     for image, scores in tables.items():
         shown, exact = all_masks(_superpixels(scores)), exact_lime(scores)
@@ -115,12 +104,9 @@ def stable_errors(
     most: int = 4000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Return where ``num_samples="auto"`` stops, and the error there.
+    """Return where ``num_samples="auto"`` stops, and the error there, as in `design_errors`.
 
-    Returns
-    -------
-    DataFrame
-        Columns image, design, samples (mean over runs) and error, as in `design_errors`.
+    Columns image, design, samples (mean over runs) and error.
     """
     rows = []
     for image, scores in tables.items():

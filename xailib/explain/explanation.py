@@ -96,7 +96,7 @@ class Explanation:
     superpixels : Superpixels or None
         LIME's.
     no_signal : str
-        Why this says nothing about the target, see `xailib.explain.signal`; the saliency is then
+        Why this says nothing about the target, see `xailib.explain.record`; the saliency is then
         zero, and tables leave it out. Empty if it says something.
     """
 
@@ -172,19 +172,12 @@ def _split(
     explanation: Explanation,
 ) -> tuple[dict[str, Any], dict[str, Shaped[np.ndarray, "..."]]]:
     """Return what goes into the JSON text, and the arrays."""
-    text: dict[str, Any] = {}
-    arrays = {"saliency": explanation.saliency, "raw": explanation.raw}
-    for entry in fields(explanation):
-        value = getattr(explanation, entry.name)
-        if entry.name in arrays:
-            continue
-        if isinstance(value, Superpixels):
-            stored = {name: getattr(value, name) for name in _SUPERPIXEL_ARRAYS}
-            arrays |= {name: array for name, array in stored.items() if array is not None}
-            value = {"intercept": value.intercept, "fit": value.fit, "block": value.block}
-        elif isinstance(value, Frame):
-            value = asdict(value)
-        elif isinstance(value, Mapping):
-            value = dict(value)
-        text[entry.name] = value
+    text: dict[str, Any] = {one.name: getattr(explanation, one.name) for one in fields(explanation)}
+    arrays = {name: text.pop(name) for name in ("saliency", "raw")}
+    text |= {"frame": asdict(explanation.frame), "parameters": dict(explanation.parameters)}
+    if (parts := explanation.superpixels) is not None:
+        stored = {name: getattr(parts, name) for name in _SUPERPIXEL_ARRAYS}
+        arrays |= {name: array for name, array in stored.items() if array is not None}
+        rest = {"intercept": parts.intercept, "fit": parts.fit, "block": parts.block}
+        text["superpixels"] = rest
     return text, arrays

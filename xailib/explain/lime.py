@@ -8,39 +8,34 @@ on a GPU, batches, superpixels and linear models are those of several images.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from types import MappingProxyType
 from typing import Any, Literal, TypedDict, Unpack
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int, Shaped, UInt8
-from lime.lime_image import ImageExplanation
 from skimage.segmentation import felzenszwalb, quickshift, slic
 from torch import Tensor
 from tqdm import tqdm
 
-from xailib.errors import InputError, alone, unknown_name
+from xailib.errors import InputError, check_least, check_name
+from xailib.explain import lime_engine
 from xailib.explain import quickshift as on_device
-from xailib.explain import ridge
 from xailib.explain.explanation import Explanation, Superpixels, scaled
-from xailib.explain.perturbed import AnyRows, Draw, Perturbed, Rows, hidden
-from xailib.explain.record import record
-from xailib.explain.sampling import BLOCKS, DESIGNS
-from xailib.explain.signal import exact_to, no_signal, rounding
+from xailib.explain.record import exact_to, no_signal, record, rounding
+from xailib.explain.sampling import (
+    BLOCKS,
+    DESIGNS,
+    AnyRows,
+    Draw,
+    Perturbed,
+    Rows,
+    hidden,
+)
 from xailib.explain.stability import STEP, mask_is_stable, next_draw
-from xailib.explain.stream import Outcome, Seen, explain_alone
+from xailib.explain.stream import Outcome, Seen, explain_alone, one_by_one
 from xailib.networks.classifier import Classifier, Prediction, check_classifier
 from xailib.networks.forward import ENGINES
 from xailib.networks.memory import download, upload
-
-__all__ = [
-    "Lime",
-    "LimeOptions",
-    "explain_lime",
-    "explain_lime_targets",
-    "segmentation",
-    "superpixels_of",
-]
 
 Segment = Callable[[UInt8[np.ndarray, "height width 3"]], Int[np.ndarray, "height width"]]
 
@@ -49,19 +44,17 @@ _RATIO = 0.2
 # Of quickshift's noise, which breaks ties: scikit-image's default, which lime always has, since
 # the seed that it draws does not reach scikit-image.
 SEGMENT_SEED = 42
-_SEGMENTATIONS = MappingProxyType(
-    {
-        "quickshift": lambda seed: (
-            lambda pixels: quickshift(pixels, ratio=_RATIO, rng=seed, **_quickshift(pixels.shape))
-        ),
-        "slic": lambda _seed: partial(slic, n_segments=60, compactness=10, start_label=0),
-        "felzenszwalb": lambda _seed: (
-            lambda pixels: felzenszwalb(
-                pixels, scale=200, sigma=0.5, min_size=round(200 * _scale(pixels.shape) ** 2)
-            )
-        ),
-    }
-)
+_SEGMENTATIONS = {
+    "quickshift": lambda seed: (
+        lambda pixels: quickshift(pixels, ratio=_RATIO, rng=seed, **_quickshift(pixels.shape))
+    ),
+    "slic": lambda _seed: partial(slic, n_segments=60, compactness=10, start_label=0),
+    "felzenszwalb": lambda _seed: (
+        lambda pixels: felzenszwalb(
+            pixels, scale=200, sigma=0.5, min_size=round(200 * _scale(pixels.shape) ** 2)
+        )
+    ),
+}
 
 
 def _scale(shape: tuple[int, ...]) -> float:
@@ -79,14 +72,8 @@ def segmentation(name: str, seed: int = SEGMENT_SEED) -> Segment:
     ``"quickshift"`` has lime's settings, and its seed; ``"slic"`` and ``"felzenszwalb"`` have
     nothing random. For views under 224 pixels (CIFAR's 32) the settings are scaled with them:
     lime's own leave one or two superpixels.
-
-    Raises
-    ------
-    InputError
-        For another name.
     """
-    if name not in _SEGMENTATIONS:
-        raise unknown_name("segmentation", name, _SEGMENTATIONS)
+    check_name("segmentation", name, _SEGMENTATIONS)
     made: Any = _SEGMENTATIONS[name]
     segment: Segment = made(seed)
     return segment
@@ -102,20 +89,16 @@ class LimeOptions(TypedDict, total=False):
         mask is stable, see `xailib.explain.stability`, the score turns out to be constant, or
         `max_samples` are drawn; which of the three is the explanation's parameter ``stopped``:
         ``"stable"``, ``"no signal"`` or ``"max_samples"``.
-    max_samples : int
-        The cap of ``"auto"``.
-    num_features : int
-        Superpixels in the mask that ``"auto"`` makes stable.
+    max_samples, num_features : int
+        For ``"auto"``: its cap, and superpixels in the mask that it makes stable.
     design : str
         How samples are drawn, see `xailib.explain.sampling`; ``"independent"`` is lime's way.
     segments : str
         See `segmentation`.
     hide_color : int or None
         The gray level, 0 to 255, of hidden superpixels; None for each superpixel's mean colour.
-    seed : int
-        Of the samples.
-    segment_seed : int
-        Of quickshift; by default that of lime, whose superpixels do not depend on its own seed.
+    seed, segment_seed : int
+        Of the samples; of quickshift, by default that of lime, which its own seed does not change.
     batch_size : int, optional
         Images a forward pass; by default as many as bring something and fit.
     engine : str
@@ -229,19 +212,8 @@ class _Started:
 class Lime:
     """LIME of some targets with some options, for any number of images (`xailib.explain.stream`).
 
-    Parameters
-    ----------
-    classifier
-        What is explained.
-    targets : sequence of int, str or None
-        Classes; None is the predicted one. They share their samples.
-    **options
-        See `LimeOptions`.
-
-    Raises
-    ------
-    InputError
-        For an unknown target or a parameter out of range.
+    Options and errors are those of `explain_lime`. ``targets`` are classes, None is the predicted
+    one; they share their samples.
     """
 
     method = "lime"
@@ -352,8 +324,8 @@ class Lime:
         values = [torch.cat(parts) for parts in scores]
         fits = self._fitted(staged, data, values)
         probabilities = whole.gather(1, targets)
-        finite, largest = torch.isfinite(logits).all(1), logits.abs().amax(1)
-        wait = download(targets, probabilities, finite, largest, *fits)
+        largest = logits.abs().amax(1)  # not finite where one is not
+        wait = download(targets, probabilities, largest, *fits)
         return _Started(staged, data, engine, stopped, wait)
 
     def _scored(
@@ -417,13 +389,13 @@ class Lime:
         )
         if self.together:
             device = self.classifier.device
-            shown = upload(ridge.padded(data), device)
-            near = ridge.closeness(shown, upload(np.array(staged.counts), device))
+            shown = upload(lime_engine.padded(data), device)
+            near = lime_engine.closeness(shown, upload(np.array(staged.counts), device))
             used = np.arange(longest) < np.array([[len(rows)] for rows in data])
-            fits = ridge.fit(shown, together, near * upload(used, device))
+            fits = lime_engine.fit(shown, together, near * upload(used, device))
             return [together, fits.weights, fits.intercept, fits.fit]
         (rows,), (rng,) = data, staged.random  # alone
-        found = ridge.fit_as_lime(rows, scores[0].cpu().numpy(), rng)
+        found = lime_engine.fit_as_lime(rows, scores[0].cpu().numpy(), rng)
         return [
             together,
             *(torch.tensor(np.array(part))[None] for part in zip(*found, strict=True)),
@@ -431,44 +403,30 @@ class Lime:
 
     def finish(self, started: _Started) -> list[Outcome]:
         """Wait for the device, and return for each image its targets' explanations."""
-        targets, probabilities, finite, largest, *found = started.found()
-        outcomes: list[Outcome] = []
-        for image, seen in enumerate(started.staged.seen):
-            try:
-                if not finite[image]:
-                    raise InputError(
-                        f"model: {self.classifier.name!r} gives scores that are not finite"
-                    )
-                made = [
-                    self._explanation(
-                        started,
-                        image,
-                        seen,
-                        self.classifier.prediction(index, probability),
-                        place,
-                        float(largest[image]),
-                        found,
-                    )
-                    for place, (index, probability) in enumerate(
-                        zip(targets[image], probabilities[image], strict=True)
-                    )
-                ]
-            except InputError as error:
-                outcomes.append(alone(error))
-            else:
-                outcomes.append(made)
-        return outcomes
+        targets, probabilities, largest, *found = started.found()
+
+        def explained(image: int) -> list[Explanation]:
+            self.classifier.check_finite(torch.as_tensor(largest[image]))
+            pairs = zip(targets[image], probabilities[image], strict=True)
+            chosen = [self.classifier.prediction(*pair) for pair in pairs]
+            logit = float(largest[image])
+            return [
+                self._explanation(started, image, target, place, logit, found)
+                for place, target in enumerate(chosen)
+            ]
+
+        return one_by_one(explained, len(started.staged.seen))
 
     def _explanation(
         self,
         started: _Started,
         image: int,
-        seen: Seen,
         target: Prediction,
         place: int,
         logit: float,
         found: Sequence[Shaped[np.ndarray, "..."]],
     ) -> Explanation:
+        seen = started.staged.seen[image]
         scores, weights, intercept, fit = found
         segments, data = started.staged.segments[image], started.data[image]
         every = np.zeros(int(segments.max()) + 1)  # lime never hides what is numbered beyond
@@ -485,17 +443,12 @@ class Lime:
             scores=own,
             block=self.block,
         )
-        options = self.options
-        parameters = {
-            "num_samples": options["num_samples"],
-            "design": options["design"],
-            "segmentation": options["segments"],
-            "segment_seed": options["segment_seed"],
-            "hide_color": options["hide_color"],
-            "engine": started.engine,
-        }
+        options: Any = self.options
+        names = ["num_samples", "design", "segments", "segment_seed", "hide_color"]
+        names += ["max_samples", "num_features"] if self.auto else []
+        parameters = {name: options[name] for name in names} | {"engine": started.engine}
+        parameters["segmentation"] = parameters.pop("segments")
         if self.auto:
-            parameters |= {name: options[name] for name in ("max_samples", "num_features")}
             parameters["stopped"] = started.stopped[image]
         return record(
             "lime",
@@ -516,8 +469,7 @@ class Lime:
 def _checked(options: LimeOptions) -> LimeOptions:
     """Return all options; raise unless what was asked for can be done."""
     for name in options:
-        if name not in _DEFAULTS:
-            raise unknown_name("option", name, _DEFAULTS)
+        check_name("option", name, _DEFAULTS)
     chosen: LimeOptions = {**_DEFAULTS, **options}
     samples, hide_color = chosen["num_samples"], chosen["hide_color"]
     if isinstance(samples, str) and samples != "auto":
@@ -528,26 +480,8 @@ def _checked(options: LimeOptions) -> LimeOptions:
         raise InputError(f"{name}: {least} is too few; at least 10, usually 1000")
     if hide_color is not None and not 0 <= hide_color <= 255:
         raise InputError(f"hide_color: {hide_color} is not a gray level between 0 and 255")
-    for name, value in (
-        ("batch_size", chosen["batch_size"]),
-        ("num_features", chosen["num_features"]),
-    ):
-        if value is not None and value < 1:
-            raise InputError(f"{name}: {value} is not at least 1")
-    if chosen["design"] not in DESIGNS:
-        raise unknown_name("design", chosen["design"], DESIGNS)
-    if chosen["engine"] not in ENGINES:
-        raise unknown_name("engine", chosen["engine"], ENGINES)
+    check_least("batch_size", chosen["batch_size"])
+    check_least("num_features", chosen["num_features"])
+    check_name("design", chosen["design"], DESIGNS)
+    check_name("engine", chosen["engine"], ENGINES)
     return chosen
-
-
-def superpixels_of(found: ImageExplanation, target: int, fit: float | None = None) -> Superpixels:
-    """Return lime's own result for one target as `Superpixels`.
-
-    ``fit`` is the target's R squared; by default the one that lime keeps, the last target's.
-    """
-    weights = np.zeros(int(found.segments.max()) + 1)
-    for superpixel, weight in found.local_exp[target]:
-        weights[superpixel] = weight
-    score = float(found.score if fit is None else fit)
-    return Superpixels(found.segments, weights, float(found.intercept[target]), score)

@@ -22,12 +22,10 @@ class Answer:
 
     Attributes
     ----------
-    method : str
-        As in `Explanation`, or ``"guided"``.
+    method, how : str
+        As in `Explanation`, or ``"guided"``; in which way it works, or why not.
     works : bool
         Whether it gave something.
-    how : str
-        In which way, or why not.
     """
 
     method: str
@@ -67,10 +65,7 @@ def workable(
 ) -> tuple[list[str], list[str]]:
     """Return the methods that work with a network, and a line for each that does not.
 
-    Raises
-    ------
-    InputError
-        If none works: why the first does not.
+    `InputError` is raised if none works: why the first does not.
     """
     answers = preflight(classifier, methods, layer)
     works = [answer.method for answer in answers if answer.works]

@@ -47,10 +47,8 @@ def quickshift(
     ----------
     images : sequence of (height, width, 3) float64
         Of one size, as `colours` returns them.
-    kernel_size, max_dist, rng
-        As for scikit-image, from whose random numbers ties are broken.
-    device : torch.device or str
-        Where to compute. Nothing is copied back and nothing waited for.
+    kernel_size, max_dist, rng, device
+        As for scikit-image, from whose random numbers ties are broken; and where to compute.
     """
     height, width, _ = images[0].shape
     noise = upload(np.random.default_rng(rng).normal(scale=0.00001, size=(height, width)), device)

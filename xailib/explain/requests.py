@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from xailib.errors import XailibError, unknown_name
+from xailib.errors import XailibError, check_name, unknown_name
 from xailib.explain.cam.methods import Cam, CamOptions, cam_layer_of, check_methods
 from xailib.explain.explanation import Explanation
 from xailib.explain.lime import Lime, LimeOptions
@@ -21,24 +21,13 @@ from xailib.networks.classifier import Classifier
 
 @dataclass(frozen=True)
 class Request:
-    """One method of a notebook.
+    """One method of a notebook."""
 
-    Attributes
-    ----------
-    method : str
-        As in `Explanation`.
-    key : mapping
-        What decides its result, besides the photograph and the network, as JSON values.
-    classifier : Classifier
-        What is explained.
-    explainer : Explainer
-        The method with its options.
-    """
-
-    method: str
+    method: str  #: as in `Explanation`
+    #: what decides its result, besides the photograph and the network, as JSON values
     key: Mapping[str, Any]
-    classifier: Classifier
-    explainer: Explainer
+    classifier: Classifier  #: what is explained
+    explainer: Explainer  #: the method with its options
 
     def explain(self, photographs: Iterable[Photograph]) -> Iterator[Explanation | XailibError]:
         """Yield for each photograph, in order, its explanation or why there is none."""
@@ -50,23 +39,11 @@ class Request:
 def requests_of(task: str, classifier: Classifier, parameters: Mapping[str, Any]) -> list[Request]:
     """Return what a notebook does with each of its photographs, one method after the other.
 
-    Parameters
-    ----------
-    task : str
-        A key of `REQUESTS`.
-    classifier : Classifier
-        What is explained.
-    parameters : mapping
-        By the names of the notebook's parameters cell; other names do not matter, so that a
-        notebook may give its ``globals()``.
-
-    Raises
-    ------
-    InputError
-        For another task, an unknown class, layer or method, before anything is explained.
+    ``task`` is a key of `REQUESTS`; ``parameters`` are by the names of the notebook's parameters
+    cell, and may be its ``globals()``. Unknown classes, layers and methods are refused before any
+    work.
     """
-    if task not in REQUESTS:
-        raise unknown_name("task", task, REQUESTS)
+    check_name("task", task, REQUESTS)
     return REQUESTS[task](classifier, parameters)
 
 
@@ -125,12 +102,8 @@ def explain_many(
     ------
     Explanation or Failure
         Image by image, in their order, one for each method. An image that cannot be used is one
-        `Failure`, and a method that cannot explain one is another; the others go on.
-
-    Raises
-    ------
-    InputError
-        For an unknown method, option or target, or a value out of range, before anything is read.
+        `Failure`, and a method that cannot explain one is another; the others go on. An unknown
+        method, option or target, or a value out of range is refused before anything is read.
     """
     chosen = explainers(classifier, methods, target, options)
     return _flat(stream(classifier, sources_of(images), chosen))

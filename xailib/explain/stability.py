@@ -1,14 +1,13 @@
 """How stable LIME's weights and mask are, from the samples that it drew: no further forward pass.
 
-Another seed would have drawn other samples. Two questions, two ways to draw again from those at
-hand. How far is a weight from what many more samples would give? The bootstrap (Efron 1979)
-fits the linear model to samples drawn with replacement. Would another run choose the same
-superpixels? A bootstrap is overconfident here, since its refits share the noise of the fit that
-they start from; but two halves of independent samples are two real runs of half the length, with
-the same superpixels. What they share estimates what two such runs share, and longer runs share
-more: a cautious estimate, not a bound, since all splits are of the same samples. Where samples are
-drawn in pairs, pairs stay together; an orthogonal design loses its balance in the halves, which
-makes them look less similar than two orthogonal runs would be.
+Two ways to draw again from the samples. How far is a weight from what many more samples would give?
+The bootstrap (Efron 1979) fits the linear model to samples drawn with replacement. Would another
+run choose the same superpixels? A bootstrap is overconfident here, since its refits share the noise
+of the fit that they start from; but two halves of independent samples are two real runs of half the
+length. What they share estimates what two such runs share, and longer runs share more: a cautious
+estimate, not a bound, since all splits are of the same samples. Where samples are drawn in pairs,
+pairs stay together; an orthogonal design loses its balance in the halves, which makes them look
+less similar than two orthogonal runs would be.
 """
 
 from dataclasses import dataclass
@@ -21,10 +20,11 @@ from torch import Tensor
 
 from xailib.errors import InputError
 from xailib.explain.explanation import Superpixels
-from xailib.explain.signal import exact_to
+from xailib.explain.record import exact_to
 from xailib.networks.forward import ROUNDING
 
 REFITS = 100
+SEED = 0  # of the bootstrap and of the splits
 _PAIRS = 2**18  # samples times pairs of superpixels at a time: 2 MB stay in the cache
 STEP = 250  # samples before the first look at whether a mask is stable
 
@@ -44,37 +44,18 @@ Device = str | torch.device
 
 @dataclass(frozen=True)
 class Stability:
-    """How stable one LIME explanation is.
+    """How stable one LIME explanation is."""
 
-    Attributes
-    ----------
-    samples : int
-        Perturbed images that the weights rest on.
-    low, high : (superpixels,) float
-        95 % bootstrap interval of each weight.
-    selection_frequency : (superpixels,) float
-        Share of halves that select the superpixel into their mask.
-    iou : float
-        Mean IoU, in pixels, of the masks from two halves of the samples.
-    shared : float
-        Mean share of the chosen superpixels that both halves choose.
-    shared_low : float
-        The share that two halves reach with the confidence `CONFIDENCE`.
-    rank_correlation : float
-        Mean Spearman correlation of the weights from two halves.
-    choice : bool
-        Whether there is anything to choose: more superpixels than the mask is to hold, and a
-        score that is not constant.
-    """
-
-    samples: int
+    samples: int  #: perturbed images that the weights rest on
+    #: of the 95 % bootstrap interval of each weight, to `high`
     low: Float[np.ndarray, " superpixels"]
     high: Float[np.ndarray, " superpixels"]
-    selection_frequency: Float[np.ndarray, " superpixels"]
-    iou: float
-    shared: float
-    shared_low: float
-    rank_correlation: float
+    selection_frequency: Float[np.ndarray, " superpixels"]  #: share of halves that select it
+    iou: float  #: mean IoU, in pixels, of the masks from two halves of the samples
+    shared: float  #: mean share of the chosen superpixels that both halves choose
+    shared_low: float  #: the share that two halves reach with the confidence `CONFIDENCE`
+    rank_correlation: float  #: mean Spearman correlation of the weights from two halves
+    #: more superpixels than the mask is to hold, and a score that is not constant
     choice: bool = True
 
     @property
@@ -83,26 +64,17 @@ class Stability:
         return self.choice and self.shared_low >= AGREEMENT
 
 
-def stability(
-    parts: Superpixels, num_features: int = 10, seed: int = 0, device: Device = "cpu"
-) -> Stability:
+def stability(parts: Superpixels, num_features: int = 10, device: Device = "cpu") -> Stability:
     """Return how stable an explanation's weights and its mask are.
 
     Parameters
     ----------
-    parts
-        LIME's linear model with its samples.
+    parts : Superpixels
+        LIME's linear model with its samples, at least ten.
     num_features : int
-        Superpixels in the mask: those that support the target most (LIME 1).
-    seed : int
-        Of the bootstrap and of the splits.
+        Superpixels in the mask, at least 1: those that support the target most (LIME 1).
     device : str or torch.device
         Where to refit.
-
-    Raises
-    ------
-    InputError
-        If the explanation stores no samples or fewer than ten, or `num_features` is below 1.
     """
     if parts.shown is None or parts.scores is None:
         raise InputError("explanation: it stores no samples; explain it again with explain_lime")
@@ -110,9 +82,9 @@ def stability(
         raise InputError(f"explanation: {len(parts.shown)} samples cannot be split; at least 10")
     shown, scores = parts.shown, parts.scores
     areas = np.bincount(parts.segments.ravel(), minlength=shown.shape[1])
-    again = fit(shown, scores, bootstrap_counts(len(shown), parts.block, seed), device)
+    again = fit(shown, scores, bootstrap_counts(len(shown), parts.block, SEED), device)
     low, high = np.quantile(again, [0.025, 0.975], axis=0)
-    one, other = half_weights(shown, scores, parts.block, seed, device)
+    one, other = half_weights(shown, scores, parts.block, SEED, device)
     mask, twin = supporters(one, num_features), supporters(other, num_features)
     part = shared(mask, twin)
     return Stability(
@@ -135,30 +107,20 @@ def choosable(shown: Shown, scores: Scores, num_features: int) -> bool:
 
 
 def mask_is_stable(
-    shown: Shown,
-    scores: Scores,
-    num_features: int,
-    block: int = 1,
-    seed: int = 0,
-    device: Device = "cpu",
+    shown: Shown, scores: Scores, num_features: int, block: int = 1, device: Device = "cpu"
 ) -> bool:
     """Return whether the mask that these samples give is stable, as `Stability.stable`."""
     if not choosable(shown, scores, num_features):
         return False
-    part = shared_by_halves(shown, scores, num_features, block, seed, device)
+    part = shared_by_halves(shown, scores, num_features, block, device)
     return bool(np.quantile(part, 1 - CONFIDENCE) >= AGREEMENT)
 
 
 def shared_by_halves(
-    shown: Shown,
-    scores: Scores,
-    num_features: int,
-    block: int = 1,
-    seed: int = 0,
-    device: Device = "cpu",
+    shown: Shown, scores: Scores, num_features: int, block: int = 1, device: Device = "cpu"
 ) -> Float[np.ndarray, " refits"]:
     """Return for each split the share of the chosen superpixels that both halves choose."""
-    one, other = half_weights(shown, scores, block, seed, device)
+    one, other = half_weights(shown, scores, block, SEED, device)
     return shared(supporters(one, num_features), supporters(other, num_features))
 
 
@@ -172,10 +134,7 @@ def next_draw(drawn: int, most: int, step: int = STEP) -> int:
 
 
 def closeness(shown: Shown) -> Scores:
-    """Return lime's weight of each sample: 1 for the whole view, smaller the more is hidden.
-
-    That is ``sqrt(exp(-d**2 / 0.25**2))`` of the cosine distance d to the whole view.
-    """
+    """Return lime's weight of each sample: 1 for the whole view, less the more is hidden."""
     share = np.sqrt(shown.mean(axis=1))
     return np.sqrt(np.exp(-((1 - share) ** 2) / 0.25**2))
 
@@ -183,16 +142,7 @@ def closeness(shown: Shown) -> Scores:
 def fit(shown: Shown, scores: Scores, counts: Counts, device: Device = "cpu") -> Weights:
     """Return lime's ridge regression (penalty 1, free intercept) for each row of sample counts.
 
-    All of them by one product and one batched solve, in double precision.
-
-    Parameters
-    ----------
-    shown, scores
-        LIME's samples.
-    counts : (refits, samples)
-        How often each sample takes part; ones give lime's own weights.
-    device : str or torch.device
-        Where to compute.
+    By one batched solve, in double precision; counts of one give lime's own weights.
     """
     return _ridge(_sums(shown, scores, counts, device), shown.shape[1])
 

@@ -50,15 +50,9 @@ class Seen:
 
 @runtime_checkable
 class Explainer(Protocol):
-    """A method with its options, in the steps that a stream takes one ahead of the other.
+    """A method with its options, in the steps that a stream takes one ahead of the other."""
 
-    Attributes
-    ----------
-    method : str
-        As in `Explanation`.
-    """
-
-    method: str
+    method: str  #: as in `Explanation`
 
     def prepare(self, seen: Seen) -> Any:
         """Do what one image needs on the host; on any thread."""
@@ -112,16 +106,8 @@ def stream(
 ) -> Iterator[Item]:
     """Explain images by several methods, in their order; a failure takes its image's place.
 
-    Parameters
-    ----------
-    classifier
-        That of the explainers.
-    images : iterable
-        Taken one at a time, a few ahead of the device.
-    explainers
-        The methods.
-    group : int, optional
-        Images that are explained at once; by default `GROUP` on a GPU, and 1 elsewhere.
+    Images are taken one at a time, a few ahead of the device; ``group`` are explained at once, by
+    default `GROUP` on a GPU, and 1 elsewhere.
     """
     cuda = classifier.device.type == "cuda"
     size = group or (GROUP if cuda else 1)
@@ -238,6 +224,11 @@ def _staged(
         if side is not None:
             side.synchronize()
     return group, found
+
+
+def one_by_one(explained: Callable[[int], list[Explanation]], images: int) -> list[Outcome]:
+    """Return what is explained of each image, by its number, or the error that it ends with."""
+    return [_attempt(partial(explained, image)) for image in range(images)]
 
 
 def _attempt(work: Callable[[], Any]) -> Any:

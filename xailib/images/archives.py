@@ -14,29 +14,20 @@ from pathlib import Path
 
 from xailib.downloads.fetch import Watch
 from xailib.downloads.registry import Artefact, artefact
-from xailib.errors import InputError, UnavailableError, unknown_name
+from xailib.errors import InputError, UnavailableError, check_name
 from xailib.files import alone
 from xailib.images.load import SUFFIXES, hidden
 
 
 @dataclass(frozen=True)
 class Archive:
-    """What a zip file of photographs holds.
+    """What a zip file of photographs holds."""
 
-    Attributes
-    ----------
-    images : int
-        How many photographs.
-    index : str or None
-        A CSV file inside whose column ``image`` names the photographs below ``images/``, where
-        other images, such as masks, lie beside them.
-    most : int
-        Bytes that its photographs may unpack to.
-    """
-
-    images: int
+    images: int  #: how many photographs
+    #: a CSV file inside whose column `image` names the photographs below `images/`, where
+    #: other images, such as masks, lie beside them
     index: str | None = None
-    most: int = 8 * 2**30
+    most: int = 8 * 2**30  #: bytes that they may unpack to
 
 
 ARCHIVES = {
@@ -46,15 +37,8 @@ ARCHIVES = {
 
 
 def probe_archive(name: str) -> Artefact:
-    """Return a published set as what is fetched: the folder with its photographs.
-
-    Raises
-    ------
-    InputError
-        For a name that is not in `ARCHIVES`.
-    """
-    if name not in ARCHIVES:
-        raise unknown_name("probe", name, ARCHIVES)
+    """Return a published set of `ARCHIVES` as what is fetched: the folder with its photographs."""
+    check_name("probe", name, ARCHIVES)
     zipped = artefact(name)
     folder = zipped.file.with_suffix("")
     return replace(zipped, files=(folder,), get=partial(_fetch, name, zipped, folder))
@@ -72,10 +56,8 @@ def fetch_images(name: str, watch: Watch | None = None) -> Path:
 
     Raises
     ------
-    InputError
-        For an unknown name.
-    UnavailableError
-        If it cannot be fetched, or what came is damaged: how to supply it.
+    InputError, UnavailableError
+        For an unknown name; if it cannot be fetched, or what came is damaged: how to supply it.
     """
     return probe_archive(name).fetch(watch)
 
@@ -93,10 +75,7 @@ def _fetch(name: str, zipped: Artefact, folder: Path, watch: Watch | None) -> Pa
 def unpack(file: Path, archive: Archive, folder: Path) -> None:
     """Extract the photographs, each checked against its CRC; all of them or no folder.
 
-    Raises
-    ------
-    UnavailableError
-        If the archive is damaged (it is then deleted) or holds another number of photographs.
+    A damaged archive, or one with another number of photographs, is deleted.
     """
     staging = folder.with_name(folder.name + ".unpacking")
     shutil.rmtree(staging, ignore_errors=True)

@@ -27,23 +27,13 @@ _FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 def read_file(path: Path, name: str) -> tuple[Pixels, str]:
     """Return a file's pixels, not writeable, and the SHA-256 of its bytes.
 
-    EXIF orientation is applied, transparency composited on white, colours are converted to sRGB
-    by the profile in the file, 16 bits are scaled to 8, and of an animation the first frame is
-    taken.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    name : str
-        What to call it in an error.
-
-    Raises
-    ------
-    InputError
-        If it cannot be read, is too large or too small, or is no image or a damaged one.
+    EXIF orientation is applied, transparency composited on white, colours are converted to sRGB by
+    the profile in the file, 16 bits are scaled to 8, and of an animation the first frame is taken.
+    What is no image, damaged, too large or too small, or cannot be read raises `InputError` with
+    `name`.
     """
-    data = _bytes(path, name)
+    with _readable(path, name):
+        data = path.read_bytes()
     with _image(io.BytesIO(data), name) as image:
         ImageOps.exif_transpose(image, in_place=True)
         pixels = _to_rgb(image)
@@ -52,18 +42,7 @@ def read_file(path: Path, name: str) -> tuple[Pixels, str]:
 
 
 def look(path: Path, name: str) -> None:
-    """Raise what `read_file` would, as far as a file's header shows it.
-
-    Parameters
-    ----------
-    path, name
-        As for `read_file`.
-
-    Raises
-    ------
-    InputError
-        See `read_file`; damage behind the header is not seen.
-    """
+    """Raise what `read_file` would, as far as a file's header shows it."""
     with _readable(path, name), path.open("rb") as file, _image(file, name):
         pass
 
@@ -93,11 +72,6 @@ def _image(file: io.BytesIO | io.BufferedReader, name: str) -> Iterator[Image.Im
         raise InputError(f"images: {name!r} is damaged: {reason}") from error
 
 
-def _bytes(path: Path, name: str) -> bytes:
-    with _readable(path, name):
-        return path.read_bytes()
-
-
 @contextmanager
 def _readable(path: Path, name: str) -> Iterator[None]:
     """Raise for a file that is too large; in the block, the system's error becomes one line."""
@@ -125,13 +99,7 @@ def _heif() -> tuple[str, ...]:
 
 
 def upright(image: Image.Image, name: str) -> Pixels:
-    """Return the pixels of an image in memory, as `read_file` returns those of a file.
-
-    Raises
-    ------
-    InputError
-        If it is too large or too small, or damaged.
-    """
+    """Return the pixels of an image in memory, as `read_file` returns those of a file."""
     check_size(name, image.size)
     try:
         return _to_rgb(ImageOps.exif_transpose(image))

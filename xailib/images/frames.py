@@ -13,6 +13,9 @@ from PIL import Image
 
 from xailib.errors import InputError
 
+Resized = Float32[np.ndarray, "height2 width2"]
+Map = Float32[np.ndarray, "height width"]
+
 Interpolation = Literal["bilinear", "nearest"]
 _RESAMPLING = {
     "bilinear": Image.Resampling.BILINEAR,
@@ -54,11 +57,10 @@ class Frame:
         """(height, width) of a map in this frame."""
         return self.crop[2], self.crop[3]
 
-    def to_photograph(
-        self, values: Float32[np.ndarray, "height width"], how: Interpolation = "bilinear"
-    ) -> Float32[np.ndarray, "height2 width2"]:
+    def to_photograph(self, values: Map, how: Interpolation = "bilinear") -> Resized:
         """Return a map of this frame at the photograph's own size, NaN outside the crop."""
-        self._check(values)
+        if values.shape != self.size:
+            raise InputError(f"map: shape {values.shape} is not the frame's {self.size}")
         height, width = self.photograph
         if self.crop == (0, 0, *self.resized):
             return resize(values, (height, width), how)
@@ -68,9 +70,7 @@ class Frame:
         full[top:bottom, left:right] = resize(values, (bottom - top, right - left), how)
         return full
 
-    def from_photograph(
-        self, values: Float32[np.ndarray, "height width"], how: Interpolation = "bilinear"
-    ) -> Float32[np.ndarray, "height2 width2"]:
+    def from_photograph(self, values: Map, how: Interpolation = "bilinear") -> Resized:
         """Return the part of a map of the whole photograph that this frame shows."""
         if values.shape != self.photograph:
             raise InputError(f"map: shape {values.shape} is not the photograph's {self.photograph}")
@@ -96,23 +96,13 @@ class Frame:
         last = round((top + height) * down), round((left + width) * across)
         return *first, max(last[0], first[0] + 1), max(last[1], first[1] + 1)
 
-    def _check(self, values: np.ndarray) -> None:
-        if values.shape != self.size:
-            raise InputError(f"map: shape {values.shape} is not the frame's {self.size}")
-
 
 def change_frame(
-    values: Float32[np.ndarray, "height width"],
-    source: Frame,
-    target: Frame,
-    how: Interpolation = "bilinear",
-) -> Float32[np.ndarray, "height2 width2"]:
+    values: Map, source: Frame, target: Frame, how: Interpolation = "bilinear"
+) -> Resized:
     """Return a map of `source` as it looks in `target`, NaN where `source` shows nothing.
 
-    Raises
-    ------
-    InputError
-        If the two frames belong to photographs of different sizes.
+    Frames of photographs of different sizes raise `InputError`.
     """
     if source == target:
         return values
@@ -124,9 +114,7 @@ def change_frame(
     return target.from_photograph(source.to_photograph(values, how), how)
 
 
-def resize(
-    values: Float32[np.ndarray, "height width"], size: tuple[int, int], how: Interpolation
-) -> Float32[np.ndarray, "height2 width2"]:
+def resize(values: Map, size: tuple[int, int], how: Interpolation) -> Resized:
     """Resize a map to (height, width) by Pillow's filters; NaN spreads to what it touches."""
     if values.shape == size:
         return values

@@ -78,13 +78,7 @@ class Stored:
     sha256: str
 
     def read(self) -> Photograph:
-        """Return the photograph.
-
-        Raises
-        ------
-        InputError
-            If the file has changed or gone.
-        """
+        """Return the photograph; raise if the file has changed or gone."""
         found = _opened(self.place)
         if found.sha256 != self.sha256:
             raise InputError(f"images: {self.place.source!r} changed while in use; load it again")
@@ -179,10 +173,7 @@ def load_images(source: str | Path | Iterable[str | Path]) -> ImageSet:
 
 
 def none_usable(reasons: Sequence[str], name: str = "images") -> InputError:
-    """Return the error for photographs none of which can be used: the first reason.
-
-    ``name`` is the parameter that named them.
-    """
+    """Return the error of the parameter `name` if no photograph can be used: the first reason."""
     others = f" (and {len(reasons) - 1} more failed)" if len(reasons) > 1 else ""
     return InputError(f"{name}: {reasons[0].removeprefix('images: ')}{others}")
 
@@ -191,23 +182,12 @@ def iter_images(source: str | Path | Iterable[str | Path]) -> Iterator[Photograp
     """Yield what `load_images` would load, one at a time, so that a large folder fits in memory.
 
     Ids are made unique by adding the first eight digits of the hash to a name already taken.
-
-    Raises
-    ------
-    InputError
-        If `source` is an empty list.
     """
     return unique(map(read_place, find_images(source)))
 
 
 def find_images(source: str | Path | Iterable[str | Path]) -> Iterator[Place | Failure]:
-    """Yield the files that `load_images` would read, and the names that match none.
-
-    Raises
-    ------
-    InputError
-        If `source` is an empty list.
-    """
+    """Yield the files that `load_images` would read, and the names that match none."""
     names = [source] if isinstance(source, str | Path) else list(source)
     if not names:
         raise InputError("images: the list is empty; name at least one photograph")
@@ -251,13 +231,7 @@ def unique(found: Iterable[Photograph | Failure]) -> Iterator[Photograph | Failu
 
 
 def from_array(pixels: UInt8[np.ndarray, "height width 3"], name: str) -> Photograph:
-    """Return an array of sRGB values as a photograph; its hash is that of the pixels.
-
-    Raises
-    ------
-    InputError
-        If a side is shorter than `MIN_SIDE` pixels.
-    """
+    """Return an array of sRGB values, not too small, as a photograph hashed by its pixels."""
     check_size(name, (pixels.shape[1], pixels.shape[0]))
     return Photograph(name, frozen(pixels), "array", hashlib.sha256(pixels.tobytes()).hexdigest())
 
@@ -326,13 +300,7 @@ def _pixels(values: Shaped[np.ndarray, "..."]) -> UInt8[np.ndarray, "height widt
 
 
 def places_of(name: object) -> list[Place]:
-    """Return the files that one name matches.
-
-    Raises
-    ------
-    InputError
-        If it matches none.
-    """
+    """Return the files that one name matches; raise if it matches none."""
     if not isinstance(name, str | Path) or not str(name):
         raise InputError(f"images: {name!r} is no name, file or folder")
     known = packaged()
@@ -387,18 +355,15 @@ def _inside(folder: Path) -> list[Path]:
         seen.add((status.st_dev, status.st_ino))
         below[:] = sorted(name for name in below if not hidden(name))
         found = (Path(root, name) for name in names if not hidden(name))
-        files += [f for f in found if f.suffix.lower() in SUFFIXES and not _special(f)]
+        images = (file for file in found if file.suffix.lower() in SUFFIXES)
+        # What is there and no file, such as a pipe that would never end, is skipped too.
+        files += [file for file in images if file.is_file() or not file.exists()]
     return sorted(files)
 
 
 def hidden(name: str) -> bool:
     """Return whether a file or folder of this name is hidden, or made by a system."""
     return name.startswith(".") or name in _SYSTEM
-
-
-def _special(path: Path) -> bool:
-    """Return whether something is there that is no file, such as a pipe that would never end."""
-    return path.exists() and not path.is_file()
 
 
 def _read(photograph: Photograph | Stored) -> Photograph:

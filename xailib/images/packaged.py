@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
-from types import MappingProxyType
+
+from xailib.files import package_folder
 
 # foolbox names its photographs by number and ImageNet class; these are names to remember.
 _FOOLBOX = {
@@ -37,13 +37,11 @@ _SKIMAGE = {
     "rocket": "rocket.jpg",
 }
 _SKLEARN = {"china": "china.jpg", "flower": "flower.jpg"}
-PACKAGES = MappingProxyType(
-    {
-        "foolbox": ("foolbox", "data", _FOOLBOX),
-        "scikit-image": ("skimage", "data", _SKIMAGE),
-        "scikit-learn": ("sklearn", "datasets/images", _SKLEARN),
-    }
-)
+PACKAGES = {
+    "foolbox": ("foolbox", "data", _FOOLBOX),
+    "scikit-image": ("skimage", "data", _SKIMAGE),
+    "scikit-learn": ("sklearn", "datasets/images", _SKLEARN),
+}
 
 
 @dataclass(frozen=True)
@@ -58,11 +56,9 @@ class Place:
 
 def packaged_names() -> dict[str, tuple[str, ...]]:
     """Return the names of the packaged photographs, by the installed package they come in."""
-    return {
-        package: tuple(names)
-        for package, (module, _, names) in PACKAGES.items()
-        if find_spec(module)
-    }
+    places = packaged()
+    names = {package: tuple(own) for package, (_, _, own) in PACKAGES.items()}
+    return {package: own for package, own in names.items() if own[0] in places}
 
 
 @cache
@@ -70,11 +66,10 @@ def packaged() -> dict[str, Place]:
     """Return the path of every packaged photograph, by name; no package is imported."""
     places = {}
     for package, (module, folder, names) in PACKAGES.items():
-        spec = find_spec(module)
-        if spec is None or not spec.submodule_search_locations:
+        root = package_folder(module)
+        if root is None:
             continue
-        root = Path(spec.submodule_search_locations[0], folder)
         for name, file in names.items():
             class_index = int(Path(file).stem.split("_")[-1]) if package == "foolbox" else None
-            places[name] = Place(name, root / file, f"{package}:{name}", class_index)
+            places[name] = Place(name, root / folder / file, f"{package}:{name}", class_index)
     return places

@@ -41,8 +41,8 @@ class Crop:
 def workers_for(device: torch.device) -> int:
     """Return how many processes should decode for a network on this device.
 
-    All cores but one that this process may use, where a GPU computes; none on a CPU, whose cores
-    the network itself needs, nor in a process that may have no children.
+    All usable cores but one where a GPU computes; none on a CPU, whose cores the network itself
+    needs, nor in a process that may have no children.
     """
     able = "fork" in multiprocessing.get_all_start_methods()
     if device.type != "cuda" or not able or multiprocessing.current_process().daemon:
@@ -55,26 +55,11 @@ def crops(
 ) -> Iterator[Crop]:
     """Yield probe images as a network on a device sees them, in their order.
 
-    The same to the last bit for any number of processes, which have two chunks each in waiting
-    and never more than half of the memory that processes share.
-
-    Parameters
-    ----------
-    probe : ProbeSet
-        Its images are read when they are needed, or a few chunks ahead.
-    crop : callable
-        A network's ``preprocessing.crop``.
-    device : torch.device
-        Where the network computes.
-    workers : int, optional
-        Processes that read and crop, by default `workers_for` the device; 0: this one.
-
-    Raises
-    ------
-    InputError
-        If a file has changed or gone since the set was made, after the images before it.
-    UnavailableError
-        If a process is ended from outside, such as for want of memory.
+    The same to the last bit for any number of processes (`workers`, by default `workers_for` the
+    device; 0: this one), which have two chunks each in waiting and never more than half of the
+    memory that processes share. ``crop`` is a network's ``preprocessing.crop``. `InputError` is
+    raised if a file has changed or gone since the set was made, after the images before it;
+    `UnavailableError` if a process is ended from outside, such as for want of memory.
     """
     if workers is None:
         workers = workers_for(device)

@@ -100,13 +100,7 @@ class ProbeSet:
         return replace(self, images=self.images[start:stop])
 
     def photographs(self, start: int = 0) -> Iterator[Photograph]:
-        """Yield the images from position `start` on, each read on demand.
-
-        Raises
-        ------
-        InputError
-            If a file has changed or gone since the set was made.
-        """
+        """Yield the images from position `start` on, read on demand; raise for a changed file."""
         whole: Photograph | None = None
         for image in self.images[start:]:
             if whole is None or whole.sha256 != image.sha256:
@@ -157,41 +151,41 @@ def load_probe(
     if crops < 0:
         raise InputError(f"crops: {crops} is negative")
     sources = [source] if isinstance(source, str | Path) else list(source)
-    images: list[ProbeImage] = []
-    failures: list[Failure] = []
     names = [name for one in sources for name in _places(one)]
-    for place, found in enumerate(iter_images(names)):
-        if isinstance(found, Failure):
-            failures.append(found)
-            continue
-        images += _whole_and_crops(found, place, sources, crops, seed)
-    if not images:
+    label = " + ".join(str(one) for one in sources)
+    found = _probe(label, iter_images(names), sources, crops, seed)
+    if not found.images:
+        failures = found.failures
         reason = f": {failures[0].reason}" if failures else ""
         raise InputError(f"probe: no image of {len(failures)} can be used{reason}")
-    name = " + ".join(str(one) for one in sources)
-    return ProbeSet(name, tuple(images), tuple(failures))
+    return found
 
 
 def probe_of(photographs: Iterable[tuple[str, str]], crops: int = 0, seed: int = 0) -> ProbeSet:
-    """Make the part of a probe set that some listed photographs give; it may be empty.
+    """Make the part of a probe set that photographs, each an id and a name, give; it may be empty.
 
-    Parameters
-    ----------
-    photographs : iterable of (id, name)
-        What `xailib.images.load.load_images` reads as one photograph, and the id it gets.
-    crops, seed
-        As for `load_probe`, which gives the same images. Of what a folder's name would say
-        here nothing is known.
+    `load_probe` gives the same images, but for what a folder's name would say.
     """
+    read = ((unique, next(iter_images([name]))) for unique, name in photographs)
+    named = (f if isinstance(f, Failure) else replace(f, id=unique) for unique, f in read)
+    return _probe("a part", named, (), crops, seed)
+
+
+def _probe(
+    source: str,
+    photographs: Iterable[Photograph | Failure],
+    sources: Sequence[str | Path],
+    crops: int,
+    seed: int,
+) -> ProbeSet:
     images: list[ProbeImage] = []
     failures: list[Failure] = []
-    for place, (unique, name) in enumerate(photographs):
-        found = next(iter_images([name]))
+    for place, found in enumerate(photographs):
         if isinstance(found, Failure):
             failures.append(found)
         else:
-            images += _whole_and_crops(replace(found, id=unique), place, (), crops, seed)
-    return ProbeSet("a part", tuple(images), tuple(failures))
+            images += _whole_and_crops(found, place, sources, crops, seed)
+    return ProbeSet(source, tuple(images), tuple(failures))
 
 
 def _whole_and_crops(
@@ -226,7 +220,8 @@ def _label(file: str, sources: Sequence[str | Path]) -> str | None:
 
 
 @cache
-def _wordnet_ids() -> dict[str, int]:
+def class_ids() -> dict[str, int]:
+    """Return the ImageNet classes' indices by WordNet's ids, in order."""
     names = timm.data.ImageNetInfo("imagenet-1k").label_names()
     return {name: index for index, name in enumerate(names)}
 
@@ -235,8 +230,8 @@ def _class_index(photograph: Photograph, label: str | None) -> int | None:
     """Return the class that the source states, or a WordNet id in the name or folder."""
     if photograph.class_index is not None:
         return photograph.class_index
-    stated = _wordnet_ids().get(photograph.id.split("_")[0])
-    return stated if stated is not None else _wordnet_ids().get((label or "").split("/")[-1])
+    stated = class_ids().get(photograph.id.split("_")[0])
+    return stated if stated is not None else class_ids().get((label or "").split("/")[-1])
 
 
 def _boxes(photograph: Photograph, count: int, seed: int) -> list[tuple[int, int, int, int]]:

@@ -12,13 +12,13 @@ import torch
 from jaxtyping import Float, Float32, UInt8
 from torch import Tensor, nn
 
-from xailib.errors import InputError, XailibError, first_line, unknown_name
+from xailib.errors import InputError, XailibError, check_name, first_line, unknown_name
 from xailib.images.frames import Frame
 from xailib.images.load import Photograph, as_photograph
 from xailib.networks import forward, layers, zoo
 from xailib.networks.counting import passed
 from xailib.networks.engines import cache_of
-from xailib.networks.forward import check_precision, computing
+from xailib.networks.forward import PRECISIONS, computing
 from xailib.networks.memory import enough
 from xailib.networks.modules import made_ready, unwrapped
 from xailib.networks.preprocessing import Prepares, preprocessing_of
@@ -62,10 +62,7 @@ class Prediction:
 
 
 class _Hash:
-    """The hash of a classifier's weights: as it was given, or if empty of what they are now.
-
-    ``dataclasses.replace`` gives the present one, unless ``sha256=""`` is said.
-    """
+    """The hash of a classifier's weights: as it was given, else of what they are now."""
 
     def __get__(self, classifier: "Classifier | None", owner: type) -> str:
         if classifier is None:
@@ -160,13 +157,7 @@ class Classifier:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Let the network run: in eval mode, at its precision, and what it raises is one line.
-
-        Raises
-        ------
-        InputError
-            For whatever a network may raise, but a lack of memory.
-        """
+        """Let the network run in eval mode, at its precision; what it raises becomes one line."""
         try:
             with layers.evaluation(self.module), self.computing():
                 yield
@@ -178,13 +169,7 @@ class Classifier:
             raise InputError(f"model: {self.name!r} fails: {first_line(error)}") from error
 
     def check_differentiable(self) -> None:
-        """Raise if gradients would be wrong: PyTorch passes through quantised layers by chance.
-
-        Raises
-        ------
-        InputError
-            Naming what needs no gradient.
-        """
+        """Raise if gradients would be wrong: PyTorch passes through quantised layers by chance."""
         if any("quantized" in type(part).__module__ for part in self.module.modules()):
             raise InputError(
                 f"model: {self.name!r} has quantised layers, which have no gradient; lime, "
@@ -219,8 +204,8 @@ class Classifier:
     ) -> forward.Scores:
         """Return the scores of many inputs by the fastest engine of this precision.
 
-        ``make(start, stop)`` builds a part of them, on `device`; see
-        `xailib.networks.forward.forward_batches` for the options and the errors.
+        ``make(start, stop)`` builds a part of them, on `device`; options and errors are those of
+        `xailib.networks.forward.forward_batches`.
         """
         with self.running():
             return forward.forward_batches(
@@ -230,13 +215,7 @@ class Classifier:
     def logits(
         self, pixels: UInt8[np.ndarray, "images height width 3"], batch_size: int | None = None
     ) -> Float32[np.ndarray, "images classes"]:
-        """Return the network's scores for views, `batch_size` at a time.
-
-        Raises
-        ------
-        InputError
-            If a score is not finite: its rank would mean nothing.
-        """
+        """Return the scores for views, `batch_size` at a time; raise if one is not finite."""
 
         def run(start: int, stop: int) -> Tensor:
             return self.module(self.input_tensor(pixels[start:stop])).float()
@@ -249,13 +228,7 @@ class Classifier:
         return found.numpy()
 
     def check_finite(self, scores: Float[Tensor, "..."]) -> None:
-        """Raise unless all scores are finite: the rank of others would mean nothing.
-
-        Raises
-        ------
-        InputError
-            Naming the network.
-        """
+        """Raise unless all scores are finite: the rank of others would mean nothing."""
         if not torch.isfinite(scores).all():
             raise InputError(f"model: {self.name!r} gives scores that are not finite")
 
@@ -285,13 +258,7 @@ class Classifier:
         return [self.prediction(i, probabilities[i]) for i in best]
 
     def target(self, photograph: Photograph, target: int | str | None = None) -> Prediction:
-        """Return the class to explain: the predicted one unless `target` names another.
-
-        Raises
-        ------
-        InputError
-            For an index out of range or an unknown name.
-        """
+        """Return the class to explain: the predicted one unless `target` names another."""
         if target is None:
             return self.predict(photograph, top=1)[0]
         index = self.class_index(target)
@@ -302,12 +269,8 @@ class Classifier:
         """Return the index of a class given by index or by name.
 
         A number is an index. A text is a name: the very name if there is one, else the one that
-        differs in case only, else, where no class is named by a number, an index.
-
-        Raises
-        ------
-        InputError
-            For an index out of range, an unknown name, or one that several classes have.
+        differs in case only, else, where no class is named by a number, an index. `InputError` is
+        raised for an index out of range, an unknown name, or one that several classes have.
         """
         if isinstance(target, str):
             same = [i for i, name in enumerate(self.class_names) if name == target]
@@ -340,13 +303,7 @@ def _plain(name: str) -> str:
 
 
 def check_classifier(classifier: object) -> None:
-    """Raise unless this is a classifier.
-
-    Raises
-    ------
-    InputError
-        With what to do with a module.
-    """
+    """Raise unless this is a classifier, with what to do with a module."""
     if not isinstance(classifier, Classifier):
         kind = type(classifier).__name__
         raise InputError(
@@ -404,7 +361,7 @@ def load_classifier(
     UnavailableError
         For weights that cannot be fetched: what was tried, and how to supply a file.
     """
-    check_precision(precision)
+    check_name("precision", precision, PRECISIONS)
     chosen = _device(device)
     found = zoo.find(name, weights, seed)
     its: dict[str, Any] = {"weights": found.weights, "sha256": found.sha256, "files": found.files}
@@ -423,7 +380,9 @@ def load_classifier(
     elif preprocessing is not None:
         prepares = preprocessing_of(preprocessing)
     module = found.module.eval().to(chosen)
-    return _tried(name, module, prepares, found.class_names, precision, outputs, **its)
+    names = found.class_names
+    made = _tried(name, module, prepares, names, precision, outputs, live=False)
+    return replace(made, **its)
 
 
 def classifier_from(
@@ -463,7 +422,7 @@ def classifier_from(
     InputError
         For a module that cannot be explained, or an argument of another type: what to give.
     """
-    check_precision(precision)
+    check_name("precision", precision, PRECISIONS)
     if not isinstance(module, nn.Module):
         raise InputError(f"module: a {type(module).__name__} is not a torch.nn.Module")
     names = zoo.check_names("class_names: give", class_names)
@@ -483,30 +442,27 @@ def _tried(
     precision: str,
     outputs: str,
     *,
-    weights: str = "as they are in memory",
-    sha256: str = "",
-    files: tuple[Path, ...] = (),
-    live: bool = False,
+    live: bool,
 ) -> Classifier:
     """Try a network on two images, and return the classifier."""
     device = forward.device_of(module)
     inputs = _trial(preprocessing, (0, 1), device)
     with computing(precision, device):
-        ready = made_ready(name, module, class_names, inputs, outputs, live=live)
-    count = len(ready.class_names)
+        made = made_ready(name, module, class_names, inputs, outputs, live=live)
+    module, class_names, outputs, traces = made
+    count = len(class_names)
     return Classifier(
         name=name,
-        module=ready.module,
+        module=module,
         preprocessing=preprocessing,
-        class_names=ready.class_names,
-        weights=weights,
-        sha256=sha256,
+        class_names=class_names,
+        weights="as they are in memory",
+        sha256="",
         device=device,
-        cam_layer=layers.default_cam_layer(ready.module, ready.traces, count),
-        dissect_layers=layers.default_dissect_layers(ready.module, ready.traces, count),
-        files=files,
+        cam_layer=layers.default_cam_layer(module, traces, count),
+        dissect_layers=layers.default_dissect_layers(module, traces, count),
         precision=precision,
-        outputs=ready.outputs,
+        outputs=outputs,
     )
 
 

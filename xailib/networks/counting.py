@@ -1,10 +1,8 @@
 """How many images networks were shown: counted where they are shown, reported in a run's manifest.
 
 A pass is one image shown to a network, or to the part of it behind a layer. Not counted are the
-images by which a network is loaded, a method is tried, an engine or a shortcut is chosen and
-checked, and the memory of a pass is measured (`xailib.networks.memory.fitting_batch`, one image
-where many follow). A run counts from its start: the order in which layers are used is looked up
-before (`xailib.evaluate.randomisation`).
+images by which a network is loaded, a method tried, an engine or a shortcut chosen and checked, and
+the memory of a pass measured.
 """
 
 import threading
@@ -15,18 +13,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Passes:
-    """Numbers of passes.
+    """Numbers of passes."""
 
-    Attributes
-    ----------
-    made : int
-        By this process.
-    kept : int
-        When what this process reuses was computed.
-    """
-
-    made: int = 0
-    kept: int = 0
+    made: int = 0  #: by this process
+    kept: int = 0  #: when what this process reuses was computed
 
     def __sub__(self, before: "Passes") -> "Passes":
         return Passes(self.made - before.made, self.kept - before.kept)
@@ -43,15 +33,7 @@ _total = [Passes()]
 
 
 def passed(images: int, *, kept: bool = False) -> None:
-    """Count images that a network was shown; from any thread.
-
-    Parameters
-    ----------
-    images : int
-        How many.
-    kept : bool
-        Whether that was earlier, and the cached result is reused.
-    """
+    """Count images that a network was shown, from any thread; ``kept``: earlier, and reused."""
     if getattr(_here, "uncounted", False):
         return
     with _lock:

@@ -1,9 +1,8 @@
 """How a network is set up to run faster, by engine: each returns a function from input to scores.
 
-`xailib.networks.forward` decides which to use, and checks it. A network given here is never
-changed. What is set up is cached until the network is freed or its weights change. On a GPU a
-convolution, an addition and a ReLU become one call of cuDNN: what lies between would be written to
-the memory and read again, which takes most of the time.
+A network given here is never changed. What is set up is cached until the network is freed or its
+weights change. On a GPU a convolution, an addition and a ReLU become one call of cuDNN: what lies
+between would be written to the memory and read again, which takes most of the time.
 """
 
 import copy
@@ -17,10 +16,8 @@ import time
 import warnings
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -103,8 +100,7 @@ def _compile(module: nn.Module, example: Tensor) -> Run:
 def _padded(run: Run, plain: nn.Module, size: int) -> Run:
     """Return a function for any batch from one that was compiled for batches of one size.
 
-    Smaller ones are filled up, since each other size would be compiled again. Where memory runs
-    out, the batches that follow go through the network as it is.
+    Smaller ones are filled up. Where memory runs out, later batches take the network as it is.
     """
     full = [True]
 
@@ -151,14 +147,12 @@ def seconds(run: Run, example: Tensor) -> float:
     return min(times)
 
 
-SET_UPS: Mapping[str, Callable[[nn.Module, Tensor], Run]] = MappingProxyType(
-    {
-        "openvino": _openvino,
-        "onnxruntime": _onnxruntime,
-        "compile": _compile,
-        "fused": _fused,
-    }
-)
+SET_UPS: Mapping[str, Callable[[nn.Module, Tensor], Run]] = {
+    "openvino": _openvino,
+    "onnxruntime": _onnxruntime,
+    "compile": _compile,
+    "fused": _fused,
+}
 
 
 @contextmanager
@@ -259,26 +253,19 @@ MOST = 8  # engines cached for one network: each holds a copy of the weights tha
 Stamp = tuple[tuple[int, int], ...]
 
 
-@dataclass
-class _Cache:
-    stamp: Stamp
-    entries: dict[Hashable, Any] = field(default_factory=dict)
-
-
-_caches: WeakKeyDictionary[nn.Module, _Cache] = WeakKeyDictionary()
+_caches: WeakKeyDictionary[nn.Module, tuple[Stamp, dict[Hashable, Any]]] = WeakKeyDictionary()
 
 
 def cache_of(network: nn.Module) -> dict[Hashable, Any]:
-    """Return the cache of a network with its present weights.
+    """Return the cache of a network with its present weights; that of other weights is dropped.
 
-    What was cached for other weights is dropped. An entry must not refer to the network itself,
-    or neither would ever be freed.
+    An entry must not refer to the network itself, or neither would ever be freed.
     """
     stamp = stamp_of(network)
     cache = _caches.get(network)
-    if cache is None or cache.stamp != stamp:
-        cache = _caches[network] = _Cache(stamp)
-    return cache.entries
+    if cache is None or cache[0] != stamp:
+        cache = _caches[network] = stamp, {}
+    return cache[1]
 
 
 def store(entries: dict[Hashable, Any], key: Hashable, entry: Any) -> None:
@@ -292,12 +279,9 @@ def store(entries: dict[Hashable, Any], key: Hashable, entry: Any) -> None:
 def stamp_of(network: nn.Module) -> Stamp:
     """Return the address of each weight and how often it was written to.
 
-    It changes with every operation in place, ``load_state_dict`` and replaced weights, and
-    costs no look at the numbers. What is written through ``.data`` or from numpy it does not
-    see.
+    What is written through ``.data`` or from numpy it does not see.
     """
-    return tuple(_place(tensor) for tensor in chain(network.parameters(), network.buffers()))
-
-
-def _place(tensor: Tensor) -> tuple[int, int]:
-    return tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version
+    return tuple(
+        (tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version)
+        for tensor in chain(network.parameters(), network.buffers())
+    )

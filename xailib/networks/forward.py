@@ -18,14 +18,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import TypeVar
 
 import torch
 from jaxtyping import Float, Float32, Float64, Shaped
 from torch import Tensor, nn
 
-from xailib.errors import InputError, UnavailableError, unknown_name
+from xailib.errors import InputError, UnavailableError, check_least, check_name
 from xailib.networks.counting import passed
 from xailib.networks.engines import SET_UPS, Run, cache_of, quiet, seconds, store
 from xailib.networks.layers import evaluation
@@ -40,16 +39,16 @@ _MEASURED = 50  # passes, from which on one more pays that measures the memory o
 _CHECKED = 2  # images sent through both at each use; more would cost more than they show
 # From how many passes on an engine's set-up pays: seconds for OpenVINO and ONNX Runtime (which
 # halve a pass), about a minute for torch.compile. Best first; measured in benchmarks/.
-_WORTH = MappingProxyType({"openvino": 200, "onnxruntime": 200, "compile": 3000, "fused": 50})
+_WORTH = {"openvino": 200, "onnxruntime": 200, "compile": 3000, "fused": 50}
 # On a GPU the set-up takes 12 to 16 seconds, in which 60,000 images and more go through eager.
-_WORTH_ON_CUDA = MappingProxyType({"compile": 60_000, "fused": 50})
+_WORTH_ON_CUDA = {"compile": 60_000, "fused": 50}
 _PACKAGES = ("openvino", "onnxruntime")
 ENGINES = ("auto", *_WORTH, "eager")
 
 
 # How far an engine's scores may be from eager's at the same precision, as a share of the largest
 # score (at least 1): further away it is another network.
-TOLERANCES: Mapping[str, float] = MappingProxyType({"exact": 1e-3, "tf32": 5e-3, "half": 5e-2})
+TOLERANCES: Mapping[str, float] = {"exact": 1e-3, "tf32": 5e-3, "half": 5e-2}
 PRECISIONS = tuple(TOLERANCES)
 ROUNDING = 8 * 2.0**-23  # of float32: sums in another order differ by some of its roundings
 
@@ -134,12 +133,10 @@ def forward_batches(
         For an unknown engine or precision, a forced engine that cannot be used here, or a batch
         size below 1.
     """
-    if engine not in ENGINES:
-        raise unknown_name("engine", engine, ENGINES)
-    check_precision(precision)
-    for name, value in (("count", count), ("batch_size", batch_size)):
-        if value is not None and value < 1:
-            raise InputError(f"{name}: {value} is not at least 1")
+    check_name("engine", engine, ENGINES)
+    check_name("precision", precision, PRECISIONS)
+    check_least("count", count)
+    check_least("batch_size", batch_size)
     device = device_of(module)
     with evaluation(module), computing(precision, device):
         network, part = of or (module, "")
@@ -195,8 +192,7 @@ def device_of(module: nn.Module) -> torch.device:
 def choose(work: Work, engine: str, precision: str) -> Engine:
     """Return the engine for images to come; see `forward_batches`.
 
-    What was compiled is cached as long as the network lives with the same weights, and checked
-    again at each use, so that whatever else has changed in between is noticed.
+    What was compiled is cached with the network's weights, and checked again at each use.
     """
     eager = Engine("eager", work.module)
     names = _worthwhile(work) if engine == "auto" else [engine]
@@ -323,12 +319,8 @@ def halving(
 ) -> Iterator[tuple[int, int, Result]]:
     """Yield ``(start, stop, run(start, stop))`` for `count` images, a batch at a time.
 
-    Where memory runs out, batches are halved, down to single images. ``counted``: by `run`.
-
-    Raises
-    ------
-    UnavailableError
-        If the memory does not do for a single image.
+    Where memory runs out, batches are halved, and if a single image does not fit,
+    `UnavailableError` is raised. ``counted``: `run` counts its passes itself.
     """
     start = 0
     while start < count:
@@ -359,19 +351,6 @@ def out_of_memory(error: Exception) -> bool:
     """Return whether an error says that memory ran out, on any device."""
     known = isinstance(error, MemoryError | torch.OutOfMemoryError)
     return known or "can't allocate memory" in str(error)  # what the CPU's allocator says
-
-
-def check_precision(precision: str) -> str:
-    """Return the name of a precision.
-
-    Raises
-    ------
-    InputError
-        For an unknown name, with the near ones.
-    """
-    if precision not in TOLERANCES:
-        raise unknown_name("precision", precision, PRECISIONS)
-    return precision
 
 
 @contextmanager

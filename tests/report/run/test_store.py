@@ -287,6 +287,12 @@ def projects(tmp_path, monkeypatch):
     shards._classifier.cache_clear()
 
 
+def received(task, job, parcel):
+    """What the client makes of a job's future."""
+    future = SimpleNamespace(result=lambda: parcel)
+    return scheduler._outcome(task, job, future, [], Engine())
+
+
 @pytest.fixture
 def machines_of(monkeypatch):
     """Let jobs be done in projects of their own, in turn; returns what each job's state was."""
@@ -300,10 +306,7 @@ def machines_of(monkeypatch):
                 here = Store(store.url, Path("results"))
                 outcome = run_job(profile, job, force=force, store=here)
             done.append((job.name, outcome.state))
-            # As the client does with the future of a job.
-            future = SimpleNamespace(result=lambda: Parcel(outcome))
-            task = Task("", "", profile, force, store.url)
-            return scheduler._outcome(task, job, future, [], Engine())
+            return received(Task("", "", profile, force, store.url), job, Parcel(outcome))
 
         monkeypatch.setattr(scheduler, "run_job", run)
         return done
@@ -402,18 +405,6 @@ def test_a_stored_manifest_of_another_form_is_as_good_as_absent(
     assert not last.exists()
 
 
-def test_whatever_goes_wrong_with_the_store_is_told_to_the_client(projects, tmp_path, monkeypatch):
-    profile, job = load_profile("mine"), Job("2_lime", "2_lime")
-
-    def broken(*_args, **_options):
-        raise FileNotFoundError("two\nlines")
-
-    monkeypatch.setattr(Store, "pull", broken)
-    with pytest.raises(PassingError, match=r"^FileNotFoundError: two$"):
-        run_job(profile, job, store=open_store(f"memory://{tmp_path}"))
-    assert "in broken" in (job.folder(profile) / "log.txt").read_text()
-
-
 def test_a_job_whose_result_is_not_in_the_store_has_failed(projects, tmp_path):
     url, profile = tmp_path.as_uri() + "/store", load_profile("mine")
     *_, job, table = plan.plan(profile, "2_lime", shard=9, pages=False)
@@ -421,18 +412,13 @@ def test_a_job_whose_result_is_not_in_the_store_has_failed(projects, tmp_path):
     open_store(url).push(job.folder(profile))
     done = Outcome(job.name, "done", 2.0)
     task = Task("", "", profile, False, url)
-
-    def told(outcome, job):
-        future = SimpleNamespace(result=lambda: Parcel(outcome))
-        return scheduler._outcome(task, job, future, [], Engine())
-
-    assert told(done, job) == done
+    assert received(task, job, Parcel(done)) == done
     (tmp_path / "store/mine/2_lime/jobs" / job.name / "explained.parquet").write_bytes(b"")
     shutil.rmtree(projects[0] / "results")
     message = f"its result is not in the store {url!r}"
-    assert told(done, job) == Outcome(job.name, "failed", 2.0, message)
-    assert told(replace(done, task=table.name), table).state == "failed"
-    assert told(replace(done, state="failed"), job).message == ""
+    assert received(task, job, Parcel(done)) == Outcome(job.name, "failed", 2.0, message)
+    assert received(task, table, Parcel(replace(done, task=table.name))).state == "failed"
+    assert received(task, job, Parcel(replace(done, state="failed"))).message == ""
 
 
 def test_workers_in_different_projects_share_a_run(projects, tmp_path, machines_of, monkeypatch):
@@ -501,27 +487,15 @@ def test_by_wire_a_worker_gets_what_a_job_needs_and_sends_what_it_made(projects,
     client, first, *_ = projects
     profile = load_profile("mine")
     *parts, table = plan.plan(profile, "2_lime", shard=3, pages=False)
+    run(shard=3, pages=False)
+    expected = explained(client)
+    shutil.rmtree(table.folder(profile))
+    files = [as_bytes(job.folder(profile), client / "results") for job in parts]
+    sent = [Parcel(Outcome(j.name, "reused"), f) for j, f in zip(parts, files, strict=True)]
     task = Task("/not/here", "session", profile)
-    parcels = []
-    for job in (*parts, table):
-        shards._classifier.cache_clear()
-        monkeypatch.chdir(first)
-        parcel = perform(task, job, None, True, *parcels)
-        parcels.append(parcel)
-        monkeypatch.chdir(client)
-        future = SimpleNamespace(result=lambda parcel=parcel: parcel)
-        assert scheduler._outcome(task, job, future, [], Engine()).state == "done"
-        assert is_current(profile, job)
-    assert explained(client) == explained(first)
-    # What was finished before on the client goes along with a job that needs it.
-    shutil.rmtree(first / "results")
     monkeypatch.chdir(first)
-    reused = [Outcome(job.name, "reused") for job in parts]
+    parcel = perform(task, table, None, True, *sent)
     monkeypatch.chdir(client)
-    sent = [
-        Parcel(o, as_bytes(job.folder(profile), client / "results"))
-        for o, job in zip(reused, parts, strict=True)
-    ]
-    monkeypatch.chdir(first)
-    assert perform(task, table, None, True, *sent).outcome.state == "done"
-    assert explained(client) == explained(first)
+    assert received(task, table, parcel).state == "done"
+    assert is_current(profile, table)
+    assert explained(client) == explained(first) == expected

@@ -1,23 +1,22 @@
 """Ablation-CAM (Desai & Ramaswamy 2020): a channel counts by what the target loses without it.
 
-The part of the network in front of the layer is computed once. Behind it, only the tail is,
-for each channel; and where the tail is an average pool and a linear layer, the scores follow
-from the linear layer's weights and no pass is needed. Either shortcut is used only after it
-has given the same scores as the whole network on channels of this very image, or of an earlier
-one where the tail reads nothing but the layer's output.
+The part of the network in front of the layer is computed once, and for each channel only the tail
+behind it; where that is an average pool and a linear layer, the scores follow from the linear
+layer's weights. Either shortcut is used only after it has given the same scores as the whole
+network on channels of this very image, or of an earlier one where the tail reads nothing but the
+layer's output.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Unpack
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from xailib.errors import InputError, unknown_name
+from xailib.errors import InputError, check_name
 from xailib.explain.cam.gradient import layer_pass
 from xailib.explain.cam.layout import Layout
 from xailib.explain.cam.tail import Tail
@@ -27,30 +26,19 @@ from xailib.networks.forward import double, forward_batches
 
 RULES = ("centred", "gradcam")
 _TRIED = 3  # channels that a shortcut must get right
-_AGREES = MappingProxyType({"exact": 1e-4, "tf32": 2e-3, "half": 2e-2})  # of the largest score
+_AGREES = {"exact": 1e-4, "tf32": 2e-3, "half": 2e-2}  # of the largest score
 _FAR = 1e7  # how far below everything else grad-cam sets a channel that has negative values
 
 
 @dataclass(frozen=True)
 class Ablation:
-    """The weights of a layer's channels, and how they were found.
+    """The weights of a layer's channels, and how they were found."""
 
-    Attributes
-    ----------
-    weights : (channels,) or (targets, channels) float
-        What the target loses without the channel, as a share of `level`.
-    level : () or (targets,) float
-        The target's score, absolute.
-    how : {"closed form", "tail", "whole network"}
-        What had to be computed for each channel.
-    engine : str
-        By which the passes were made; ``"eager"`` where none was needed.
-    """
-
+    #: what the target loses without the channel, as a share of `level`
     weights: Float[Tensor, "*targets channels"]
-    level: Float[Tensor, "*targets"]
-    how: str
-    engine: str
+    level: Float[Tensor, "*targets"]  #: the target's score, absolute
+    how: str  #: what is computed for each channel: "closed form", "tail" or "whole network"
+    engine: str  #: of the passes; "eager" where none was needed
 
 
 def ablation_weights(
@@ -68,8 +56,7 @@ def ablation_weights(
     Parameters
     ----------
     tail : Tail
-        Of the network behind the layer, for the explained image. The network must be in
-        eval mode.
+        Of the network behind the layer, for the explained image, in eval mode.
     layout : Layout
         Where the layer's channels are.
     target : int or tensor of int
@@ -88,14 +75,8 @@ def ablation_weights(
         logit, which other classes' logits do not change.
     precision, **options
         See `xailib.networks.forward.forward_batches`.
-
-    Raises
-    ------
-    InputError
-        For an unknown rule.
     """
-    if rule not in RULES:
-        raise unknown_name("rule", rule, RULES)
+    check_name("rule", rule, RULES)
     output = tail.output
     count = output.shape[layout.axis]
     values = _values(output, count, rule, options.get("batch_size") or BATCH)
@@ -149,43 +130,13 @@ def _replacing(
 
 
 def shortcut(network: nn.Module, layer: str, precision: str, size: tuple[int, ...]) -> str:
-    """Return the shortcut that has been found right for a layer and inputs of a size, or ``""``.
-
-    Only where the tail is the same function for every image of this size.
-    """
+    """Return the shortcut found right for a layer and inputs of a size, or ``""``."""
     found: str = _shortcuts(network).get((layer, precision, *size), "")
     return found
 
 
 def _shortcuts(network: nn.Module) -> dict:
     return cache_of(network).setdefault("shortcuts of AblationCAM", {})
-
-
-@dataclass(frozen=True)
-class Closed:
-    """What the closed form gives for several images.
-
-    Attributes
-    ----------
-    logits : (images, classes) float32
-        Of the whole images.
-    targets : (images, targets) int
-        The explained classes.
-    maps : (images, channels, rows, columns)
-        The layer's.
-    weights : (images, targets, channels) float
-    level : (images, targets) float
-        As those of `Ablation`.
-    agree : (images,) bool
-        Whether the numbers of the pass are those of the closed form.
-    """
-
-    logits: Float[Tensor, "images classes"]
-    targets: Int[Tensor, "images targets"]
-    maps: Float[Tensor, "images channels rows columns"]
-    weights: Float[Tensor, "images targets channels"]
-    level: Float[Tensor, "images targets"]
-    agree: Bool[Tensor, " images"]
 
 
 def closed_weights(
@@ -196,11 +147,12 @@ def closed_weights(
     targets_of: Callable[[Tensor], Tensor],
     rule: str,
     batch_size: int | None,
-) -> Closed:
-    """Return `ablation_weights` of several images by the closed form, which must be `shortcut`.
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor] | None:
+    """Return `ablation_weights` of several images by the closed form, which must be the `shortcut`.
 
     One pass of all images. ``layout_of`` finds the layout from the layer's output, ``targets_of``
-    the targets from the scores. Nothing waits for the device.
+    the targets from the scores. Returned are logits, targets, maps, weights and levels, each image
+    by image; None unless the numbers of the pass are those of the closed form.
     """
     linear = _last_linear(classifier.module)
     if linear is None:
@@ -229,8 +181,9 @@ def closed_weights(
             _near(double(pooled[here]), means, precision)
             & _near(double(scores[here]), logits, precision)
         )
-    both = torch.stack(weights), torch.stack(levels)
-    return Closed(found.logits, targets, maps, *both, torch.stack(agree))
+    if not torch.stack(agree).all():
+        return None
+    return found.logits, targets, maps, torch.stack(weights), torch.stack(levels)
 
 
 def _values(output: Tensor, count: int, rule: str, batch_size: int) -> Float[Tensor, " channels"]:
@@ -393,8 +346,5 @@ def _without(
 def watching(linear: nn.Linear) -> Iterator[list[tuple[Tensor, Tensor]]]:
     """Record the inputs and outputs of a linear layer."""
     seen: list[tuple[Tensor, Tensor]] = []
-    handle = linear.register_forward_hook(lambda _m, i, o: seen.append((i[0].detach(), o.detach())))
-    try:
+    with linear.register_forward_hook(lambda _m, i, o: seen.append((i[0].detach(), o.detach()))):
         yield seen
-    finally:
-        handle.remove()

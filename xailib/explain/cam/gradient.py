@@ -1,13 +1,10 @@
-"""Maps from gradients: one pass forward, and back from the target to the layer, for several images.
-
-The formulas are the grad-cam package's own code; the network is left as it was found.
-"""
+"""Maps from gradients, several images at once; the formulas are the grad-cam package's."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
-from types import MappingProxyType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,37 +21,25 @@ from xailib.networks.counting import passed
 from xailib.networks.forward import halving
 from xailib.networks.memory import enough
 
-GRADIENT_METHODS = MappingProxyType(
-    {
-        "gradcam": GradCAM,
-        "gradcam++": GradCAMPlusPlus,
-        "xgradcam": XGradCAM,
-        "hirescam": HiResCAM,
-        "layercam": LayerCAM,
-    }
-)
+GRADIENT_METHODS = {
+    "gradcam": GradCAM,
+    "gradcam++": GradCAMPlusPlus,
+    "xgradcam": XGradCAM,
+    "hirescam": HiResCAM,
+    "layercam": LayerCAM,
+}
 
 
 @dataclass
 class LayerPass:
-    """What a pass gave: a layer's output for some images, and the network's scores.
+    """What a pass gave: a layer's output for some images, and the network's scores."""
 
-    Attributes
-    ----------
-    output : (images, ...) tensor
-        The layer's.
-    logits : (images, classes) float32 tensor
-        The network's, from which gradients lead back to `output`.
-    """
-
-    output: Tensor = field(default_factory=lambda: torch.empty(0))
+    output: Tensor = field(default_factory=lambda: torch.empty(0))  #: (images, ...)
+    #: (images, classes), from which gradients lead back to `output`
     logits: Tensor = field(default_factory=lambda: torch.empty(0))
 
     def gradient(self, targets: Int[Tensor, " images"]) -> Tensor | None:
-        """Return the gradient of each image's target with respect to the layer's output.
-
-        None where there is none. May be called several times.
-        """
+        """Return the gradients of the images' targets at the layer's output; None without any."""
         if not self.logits.requires_grad:
             return None
         with torch.enable_grad():
@@ -70,13 +55,7 @@ def layer_pass(
     *,
     gradients: bool = True,
 ) -> LayerPass:
-    """Send images through a network, of which only what lies behind a layer is recorded.
-
-    Raises
-    ------
-    InputError
-        For a layer that does not output one tensor, once.
-    """
+    """Send images through a network, recording what lies behind a layer of one tensor."""
     if gradients:
         classifier.check_differentiable()
     found = _passed(classifier, layer, inputs, torch.no_grad() if gradients else None)
@@ -100,12 +79,9 @@ def _passed(
         torch.set_grad_enabled(True)  # until the end of the block below
         return seen[0].clone()  # an in-place operation behind the layer may follow
 
-    with mode or torch.no_grad(), classifier.running():
-        handle = classifier.layer(layer).register_forward_hook(replace)
-        try:
-            found.logits = classifier.module(inputs).float()
-        finally:
-            handle.remove()
+    part = classifier.layer(layer)
+    with mode or torch.no_grad(), classifier.running(), part.register_forward_hook(replace):
+        found.logits = classifier.module(inputs).float()
     passed(len(inputs))
     if not seen:
         raise InputError(f"layer: {layer!r} takes no part in a forward pass")
@@ -131,14 +107,10 @@ def guided_backprop(
 ) -> Float32[np.ndarray, "height width channels"]:
     """Return the guided gradient of the target's logit (Springenberg et al. 2015).
 
-    The gradient with respect to the network's input, where every ReLU also stops negative
-    gradients on their way back. Unlike grad-cam's, this reaches ReLU6, a ReLU that is called as a
-    function, and one in front of an operation in place; and it leaves the network as it was.
-
-    Raises
-    ------
-    InputError
-        If the network has no ReLU: nothing would be guided.
+    The gradient with respect to the network's input, where every ReLU also stops negative gradients
+    on their way back. Unlike grad-cam's, this reaches ReLU6, a ReLU called as a function, and one
+    in front of an operation in place. A network without ReLU raises `InputError`: nothing would be
+    guided.
     """
     return next(guided_backprops(classifier, [photograph], target))
 
@@ -146,13 +118,7 @@ def guided_backprop(
 def guided_backprops(
     classifier: Classifier, photographs: Iterable[Any], target: int | str | None = None
 ) -> Iterator[Float32[np.ndarray, "height width channels"]]:
-    """Yield `guided_backprop` of many photographs; on a GPU several are computed at once.
-
-    Raises
-    ------
-    InputError
-        As for one.
-    """
+    """Yield `guided_backprop` of many photographs; on a GPU several are computed at once."""
     check_classifier(classifier)
     classifier.check_differentiable()
     index = None if target is None else classifier.class_index(target)

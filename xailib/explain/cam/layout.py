@@ -9,26 +9,16 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from xailib.errors import InputError
-from xailib.networks.layers import hookable
+from xailib.networks.layers import hookable, hooked
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How to read feature maps from a layer's output.
+    """How to read feature maps from a layer's output."""
 
-    Attributes
-    ----------
-    axis : int
-        The axis of the channels: 1, or the last.
-    grid : (rows, columns)
-        The size of a map.
-    prefix : int
-        Tokens in front of the grid, such as ViT's class token.
-    """
-
-    axis: int
-    grid: tuple[int, int]
-    prefix: int = 0
+    axis: int  #: of the channels: 1, or the last
+    grid: tuple[int, int]  #: (rows, columns) of a map
+    prefix: int = 0  #: tokens in front of the grid, such as ViT's class token
 
     def maps(self, output: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch channels h w"]:
         """Return the output as feature maps."""
@@ -40,25 +30,11 @@ class Layout:
 
 
 def layout_of(shape: tuple[int, ...], size: Sequence[int], layer: str) -> Layout:
-    """Return the layout of a layer's output, from its shape and the image's size.
+    """Return the layout of a layer's output, from its shape, batch first, and the image's size.
 
     The grid has the image's proportions. That separates channels first from channels last (Swin),
     and how many tokens stand before the grid (none, ViT's class token, DeiT's two, up to four
-    registers more).
-
-    Parameters
-    ----------
-    shape : tuple of int
-        Of the output, batch first.
-    size : (height, width)
-        Of the network's input, pixels.
-    layer : str
-        Its name, for the error.
-
-    Raises
-    ------
-    InputError
-        If there is no grid in it.
+    registers more). Without a grid, `InputError` names the layer.
     """
     if len(shape) == 4:
         if _alike(shape[2:], size):  # also where both fit: maps come first in nearly all networks
@@ -109,21 +85,12 @@ def _grids(
     found: dict[str, tuple[Layout, Tensor]] = {}
 
     def note(name: str, output: object) -> None:
-        if isinstance(output, Tensor) and output.ndim == 3 and output.requires_grad:
+        if name and isinstance(output, Tensor) and output.ndim == 3 and output.requires_grad:
             with suppress(InputError):
                 found[name] = layout_of(tuple(output.shape), image.shape[-2:], name), output
 
-    handles = [
-        part.register_forward_hook(lambda _p, _i, output, name=name: note(name, output))
-        for name, part in hookable(module).items()
-        if name
-    ]
-    try:
-        with torch.enable_grad():
-            return found, module(image.detach().requires_grad_())
-    finally:
-        for handle in handles:
-            handle.remove()
+    with torch.enable_grad(), hooked(hookable(module), note):
+        return found, module(image.detach().requires_grad_())
 
 
 def _before_attention(module: nn.Module) -> str | None:

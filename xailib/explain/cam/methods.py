@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any, TypedDict, Unpack
 
 import numpy as np
@@ -12,68 +11,42 @@ from pytorch_grad_cam import AblationCAM, ScoreCAM
 from pytorch_grad_cam.utils.image import scale_cam_image
 from torch import Tensor
 
-from xailib.errors import InputError, alone, unknown_name
+from xailib.errors import InputError, check_least, check_name
 from xailib.explain.cam.ablation import RULES, ablation_weights, closed_weights, shortcut
-from xailib.explain.cam.gradient import (
-    GRADIENT_METHODS,
-    combined,
-    guided_backprop,
-    guided_backprops,
-    layer_pass,
-)
+from xailib.explain.cam.gradient import GRADIENT_METHODS, combined, layer_pass
+from xailib.explain.cam.gradient import guided_backprop as guided_backprop
+from xailib.explain.cam.gradient import guided_backprops as guided_backprops
 from xailib.explain.cam.layout import Layout, layout_of, token_layer
 from xailib.explain.cam.scorecam import score_weights
 from xailib.explain.cam.tail import Tail
 from xailib.explain.explanation import Explanation
-from xailib.explain.record import record
-from xailib.explain.signal import no_signal, rounding
-from xailib.explain.stream import Outcome, Seen, explain_alone
+from xailib.explain.record import no_signal, record, rounding
+from xailib.explain.stream import Outcome, Seen, explain_alone, one_by_one
 from xailib.networks.classifier import Classifier, PassOptions, check_classifier
 from xailib.networks.engines import cache_of
 from xailib.networks.forward import ENGINES, double, halving
 from xailib.networks.layers import hookable
 from xailib.networks.memory import download
 
-__all__ = [
-    "METHODS",
-    "Cam",
-    "CamOptions",
-    "cam_layer_of",
-    "check_methods",
-    "explain_cam",
-    "guided_backprop",
-    "guided_backprops",
-]
+Inputs = Float32[Tensor, "images colours height width"]  # of the network
 
 # The classes of the grad-cam package that do the same; the gradient methods are computed by them.
-METHODS = MappingProxyType({**GRADIENT_METHODS, "ablationcam": AblationCAM, "scorecam": ScoreCAM})
+METHODS = {**GRADIENT_METHODS, "ablationcam": AblationCAM, "scorecam": ScoreCAM}
 
 
 def check_methods(methods: Sequence[str]) -> None:
-    """Raise unless `methods` names at least one, each known.
-
-    Raises
-    ------
-    InputError
-        Before any work; with near matches.
-    """
+    """Raise unless `methods` names at least one, each known."""
     if not methods:
         raise InputError(f"methods: the list is empty; allowed: {', '.join(METHODS)}")
     for method in methods:
-        if method not in METHODS:
-            raise unknown_name("methods", method, METHODS)
+        check_name("methods", method, METHODS)
 
 
 def cam_layer_of(classifier: Classifier, layer: str | None = None) -> str:
     """Return the layer to use: the one named, or the classifier's own.
 
     That is its last layer with feature maps; where tokens follow these (ViT, Swin), see
-    `xailib.explain.cam.layout.token_layer`.
-
-    Raises
-    ------
-    InputError
-        For an unknown name, or where none is named and the network has neither.
+    `xailib.explain.cam.layout.token_layer`. `InputError` is raised where the network has neither.
     """
     name = layer or classifier.cam_layer
     if name is None:
@@ -165,17 +138,8 @@ class _Started:
 class Cam:
     """One CAM with its options, for any number of images (`xailib.explain.stream`).
 
-    Parameters
-    ----------
-    classifier, method, **options
-        See `explain_cam`.
-    targets : sequence of int, str or None
-        Classes; None is the predicted one. They share what passes they can.
-
-    Raises
-    ------
-    InputError
-        As `explain_cam`, before any pass.
+    Arguments and errors are those of `explain_cam`. ``targets`` are classes, None is the predicted
+    one; they share what passes they can.
     """
 
     def __init__(
@@ -187,23 +151,16 @@ class Cam:
     ) -> None:
         check_classifier(classifier)
         for name in options:
-            if name not in CamOptions.__annotations__:
-                raise unknown_name("option", name, CamOptions.__annotations__)
+            check_name("option", name, CamOptions.__annotations__)
         self.passes: PassOptions = {
             "batch_size": options.get("batch_size"),
             "engine": options.get("engine", "auto"),
         }
         self.rule = options.get("rule", "centred")
-        for argument, given, allowed in (
-            ("method", method, METHODS),
-            ("engine", self.passes["engine"], ENGINES),
-            ("rule", self.rule, RULES),
-        ):
-            if given not in allowed:
-                raise unknown_name(argument, given, allowed)
-        size = self.passes["batch_size"]
-        if size is not None and size < 1:
-            raise InputError(f"batch_size: {size} is not at least 1")
+        check_name("method", method, METHODS)
+        check_name("engine", self.passes["engine"], ENGINES)
+        check_name("rule", self.rule, RULES)
+        check_least("batch_size", self.passes["batch_size"])
         self.classifier = classifier
         self.method = method
         self.layer = cam_layer_of(classifier, options.get("layer"))
@@ -214,15 +171,11 @@ class Cam:
 
     def stage(
         self, seen: Sequence[Seen], _prepared: Sequence[None]
-    ) -> tuple[Sequence[Seen], Float32[Tensor, "images colours height width"]]:
+    ) -> tuple[Sequence[Seen], Inputs]:
         """Take the images to the device."""
         return seen, self.classifier.input_tensor(np.stack([one.view.pixels for one in seen]))
 
-    def start(
-        self,
-        staged: tuple[Sequence[Seen], Float32[Tensor, "images colours height width"]],
-        images: int = 1,
-    ) -> _Started:
+    def start(self, staged: tuple[Sequence[Seen], Inputs], images: int = 1) -> _Started:
         """Make the maps; on a GPU, gradients only fill the queue."""
         seen, inputs = staged
         if self.method in GRADIENT_METHODS:
@@ -240,48 +193,38 @@ class Cam:
         what = "score"
         if self.method in GRADIENT_METHODS:
             found, what = self._combined(*found), "gradient"
-        raw, moved, terms = found
         relative = rounding(self.classifier)
-        outcomes: list[Outcome] = []
-        for image, seen in enumerate(started.seen):
-            try:
-                self.classifier.check_finite(torch.from_numpy(logits[image]))
-                exact_to = relative * float(np.abs(logits[image]).max())
-                made = []
-                for place, target in enumerate(targets[image]):
-                    one = raw[image, place]
-                    if not np.isfinite(one).all():
-                        raise InputError(
-                            f"layer: features or gradients of {self.layer!r} overflow for "
-                            f"{seen.photograph.id!r}; name another layer"
-                        )
-                    nothing = no_signal(
-                        one,
-                        signed=False,
-                        moved=float(moved[image, place]),
-                        exact_to=exact_to,
-                        terms=float(terms[image, place]),
-                        relative=relative,
-                        what=what,
+
+        def explained(image: int) -> list[Explanation]:
+            seen, made = started.seen[image], []
+            self.classifier.check_finite(torch.from_numpy(logits[image]))
+            exact_to = relative * float(np.abs(logits[image]).max())
+            for place, target in enumerate(targets[image]):
+                raw, moved, terms = (part[image, place] for part in found)
+                if not np.isfinite(raw).all():
+                    raise InputError(
+                        f"layer: features or gradients of {self.layer!r} overflow for "
+                        f"{seen.photograph.id!r}; name another layer"
                     )
-                    made.append(
-                        record(
-                            self.method,
-                            self.classifier,
-                            seen.photograph,
-                            self.classifier.prediction(target, probabilities[image, target]),
-                            seen.view,
-                            saliency=saliency_of(one, seen.view.frame.size),
-                            raw=one,
-                            parameters=started.parameters[image],
-                            no_signal=nothing,
-                        )
+                sizes = {"moved": float(moved), "exact_to": exact_to, "terms": float(terms)}
+                made.append(
+                    record(
+                        self.method,
+                        self.classifier,
+                        seen.photograph,
+                        self.classifier.prediction(target, probabilities[image, target]),
+                        seen.view,
+                        saliency=saliency_of(raw, seen.view.frame.size),
+                        raw=raw,
+                        parameters=started.parameters[image],
+                        no_signal=no_signal(
+                            raw, signed=False, relative=relative, what=what, **sizes
+                        ),
                     )
-            except InputError as error:
-                outcomes.append(alone(error))
-            else:
-                outcomes.append(made)
-        return outcomes
+                )
+            return made
+
+        return one_by_one(explained, len(started.seen))
 
     def _combined(
         self,
@@ -311,9 +254,7 @@ class Cam:
         height, width = inputs.shape[-2:]
         return layout_of(tuple(output.shape), (height, width), self.layer)
 
-    def _gradients(
-        self, inputs: Float32[Tensor, "images colours height width"]
-    ) -> tuple[list[dict[str, str]], list[Tensor]]:
+    def _gradients(self, inputs: Inputs) -> tuple[list[dict[str, str]], list[Tensor]]:
         """Return logits, targets, the layer's maps, and the gradients target by target."""
 
         def run(start: int, stop: int) -> list[Tensor]:
@@ -341,9 +282,7 @@ class Cam:
         parameters = [{"layer": self.layer} for _ in inputs]
         return parameters, [logits, targets, activations, gradients.movedim(1, 0)]
 
-    def _ablated(
-        self, inputs: Float32[Tensor, "images colours height width"]
-    ) -> tuple[list[dict[str, str]], list[Tensor]]:
+    def _ablated(self, inputs: Inputs) -> tuple[list[dict[str, str]], list[Tensor]]:
         """Return logits, targets, maps, by how much channels move the score, and sums of terms.
 
         The closed form serves all images in one pass.
@@ -386,9 +325,7 @@ class Cam:
                 )
         return parameters, [torch.cat(column) for column in zip(*rows, strict=True)]
 
-    def _closed(
-        self, inputs: Float32[Tensor, "images colours height width"]
-    ) -> list[Tensor] | None:
+    def _closed(self, inputs: Inputs) -> list[Tensor] | None:
         """Return what `_ablated` does by the closed form; None where it does not hold."""
         found = closed_weights(
             self.classifier,
@@ -399,15 +336,13 @@ class Cam:
             self.rule,
             self.passes["batch_size"],
         )
-        if not found.agree.all():
+        if found is None:
             return None
-        moved = found.weights.abs().amax(2) * found.level
-        raw, terms = _weighted(found.weights, found.maps)
-        return [found.logits, found.targets, raw, moved, terms]
+        logits, targets, maps, weights, level = found
+        raw, terms = _weighted(weights, maps)
+        return [logits, targets, raw, weights.abs().amax(2) * level, terms]
 
-    def _scored(
-        self, inputs: Float32[Tensor, "images colours height width"], images: int
-    ) -> tuple[list[dict[str, str]], list[Tensor]]:
+    def _scored(self, inputs: Inputs, images: int) -> tuple[list[dict[str, str]], list[Tensor]]:
         """Return what `_ablated` does; masked copies of all images share batches."""
         part = layer_pass(self.classifier, self.layer, inputs, gradients=False)
         maps = self._layout(part.output, inputs).maps(part.output)

@@ -17,23 +17,10 @@ def score_weights(
 ) -> tuple[Float[Tensor, "images targets channels"], str]:
     """Return each channel's weight, and the engine that the passes were made with.
 
-    A map is enlarged to the image, scaled to [0, 1], and multiplied with the network's input;
-    the weights are the softmax, over the channels, of the target's logits. Masked images are
-    made a batch at a time. A map that is zero everywhere gives the zero input, whichever
-    channel it is, so that one pass serves all of these.
-
-    Parameters
-    ----------
-    classifier
-        What is explained.
-    images : (images, colours, height, width)
-        The network's inputs.
-    maps : (images, channels, rows, columns)
-        What the layer outputs for them.
-    targets : (images, targets)
-        The explained classes' indices.
-    options
-        See `xailib.networks.forward.forward_batches`.
+    A map is enlarged to the image, scaled to [0, 1], and multiplied with the network's input; the
+    weights are the softmax, over the channels, of the target's logits. Masked images are made a
+    batch at a time. A map that is zero everywhere gives the zero input, whichever channel it is, so
+    that one pass serves all of these.
     """
     count = maps.shape[1]
     dead = (maps == 0).flatten(2).all(2)

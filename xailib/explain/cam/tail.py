@@ -1,14 +1,12 @@
 """A network's tail: what it computes behind one layer, for other outputs of that layer.
 
-Nothing is said about how the network is put together. One pass records what every part output
-before the layer did; in the replay these parts answer at once with that recorded output, the
-layer answers with the given output, and all behind it is computed.
+One pass records what every part output before the layer did; in the replay these parts answer at
+once with that, the layer answers with the given output, and all behind it is computed.
 """
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -23,28 +21,8 @@ from xailib.networks.layers import get_layer, hookable
 Batch = Float[Tensor, "batch ..."]
 
 
-@dataclass
-class _Call:
-    """A part that is being computed, and what the parts inside it have output so far."""
-
-    part: nn.Module
-    finished: list[tuple[nn.Module, Any]] = field(default_factory=list)
-
-
 class Tail(nn.Module):
-    """The tail behind a layer, as a module from the layer's output to the network's.
-
-    Attributes
-    ----------
-    layer : str
-        Its name.
-    output : (1, ...) tensor
-        The layer's output for the recorded image.
-    logits : (1, classes) tensor
-        The network's output for it.
-    image : (1, ...) tensor
-        The recorded image, as the network's input.
-    """
+    """A network behind a layer, with that layer's `output` and the `logits` of an `image`."""
 
     def __init__(self, network: nn.Module, layer: str, image: Batch) -> None:
         super().__init__()
@@ -153,49 +131,39 @@ def _record(
 ) -> tuple[dict[nn.Module, list[Any]], Batch, Batch]:
     """Return the outputs of the parts before the layer, of the layer, and of the network."""
     target = get_layer(network, layer)
-    calls = [_Call(network)]
+    # Of each part that is being computed, what the parts inside it have output so far.
+    calls: list[list[tuple[nn.Module, Any]]] = [[]]
     before: dict[nn.Module, list[Any]] = defaultdict(list)
     found: list[Tensor] = []
 
-    def enter(part: nn.Module, _inputs: object) -> None:
-        calls.append(_Call(part))
+    def enter(_part: nn.Module, _inputs: object) -> None:
+        calls.append([])
 
     def leave(part: nn.Module, _inputs: object, value: Any) -> None:
         calls.pop()  # what finished inside it is not needed: it will not be computed again
         if part is target:
             found.append(once(layer, value, bool(found)).clone())
             for call in calls:
-                for earlier, values in call.finished:
+                for earlier, values in call:
                     before[earlier].append(values)
         elif not found:
             # Copied: an in-place operation that follows must not reach into the record.
-            calls[-1].finished.append((part, _mapped(_copied, value)))
+            calls[-1].append((part, _mapped(_copied, value)))
 
-    handles = []
-    try:
+    with torch.no_grad(), ExitStack() as hooks:
         for part in hookable(network).values():
             if part is not network:
-                handles.append(part.register_forward_pre_hook(enter))
-                handles.append(part.register_forward_hook(leave))
-        with torch.no_grad():
-            logits = network(image)
-        passed(len(image))
-    finally:
-        for handle in handles:
-            handle.remove()
+                hooks.enter_context(part.register_forward_pre_hook(enter))
+                hooks.enter_context(part.register_forward_hook(leave))
+        logits = network(image)
+    passed(len(image))
     if not found:
         raise InputError(f"layer: {layer!r} takes no part in a forward pass")
     return before, found[0], logits
 
 
 def once(layer: str, output: object, again: bool) -> Tensor:
-    """Return a layer's output if it is a tensor, and the layer is not computed `again`.
-
-    Raises
-    ------
-    InputError
-        Otherwise.
-    """
+    """Return a layer's output; raise unless it is a tensor, not computed `again`."""
     if again or not isinstance(output, Tensor):
         what = "is computed twice" if again else f"outputs a {type(output).__name__}"
         raise InputError(f"layer: {layer!r} {what}; name a layer with one tensor")

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,31 +24,22 @@ def live() -> bool:
     return sys.stderr.isatty() and not os.environ.get("CI")
 
 
-def _profiles(_ctx: click.Context, _param: click.Parameter, start: str) -> list[str]:
-    from xailib.report.params.profiles import profile_names
+def _offered(module: str, names: Callable[[Any], Iterable[str]]) -> Callable[..., list[str]]:
+    """Return what completes a word in the shell: by names of a module that is imported then."""
 
-    return [name for name in profile_names() if name.startswith(start)]
+    def complete(_ctx: click.Context, _param: click.Parameter, start: str) -> list[str]:
+        return [name for name in names(import_module(module)) if name.startswith(start)]
 
-
-def _tasks(_ctx: click.Context, _param: click.Parameter, start: str) -> list[str]:
-    from xailib.report.params.profiles import TASKS
-
-    return [task for task in TASKS if task.startswith(start)]
+    return complete
 
 
-def _parameters(_ctx: click.Context, _param: click.Parameter, start: str) -> list[str]:
-    from xailib.report.params.schema import FIELDS, MANAGED
-
-    return [f"{name}=" for name in sorted(FIELDS.keys() - MANAGED) if name.startswith(start)]
-
-
-def network_names(_ctx: click.Context, _param: click.Parameter, start: str) -> list[str]:
-    """Return the networks whose names start so, for the shell."""
-    from xailib.networks.names import networks
-
-    return [name for name in networks() if name.startswith(start)]
-
-
+_profiles = _offered("xailib.report.params.profiles", lambda module: module.profile_names())
+network_names = _offered("xailib.networks.names", lambda module: module.networks())
+_tasks = _offered("xailib.report.params.schema", lambda module: module.NOTEBOOKS)
+_parameters = _offered(
+    "xailib.report.params.schema",
+    lambda module: [f"{name}=" for name in sorted(module.FIELDS.keys() - module.MANAGED)],
+)
 profile_argument = click.argument("profile", default="embedded", shell_complete=_profiles)
 profile_option = click.option(
     "--profile", metavar="PROFILE", shell_complete=_profiles, help="What a profile needs."

@@ -49,16 +49,21 @@ def by_network(words: str) -> str:
     return words
 
 
+def _against(verdicts: pd.DataFrame, baseline: str) -> pd.DataFrame:
+    """Return the tests of methods against a baseline, network by network."""
+    of = verdicts["claim"].str.endswith(f" over {baseline}")
+    return verdicts[of & (verdicts["kind"] == "baseline") & (verdicts["network"] != POOLED)]
+
+
 def gains(verdicts: pd.DataFrame, baseline: str) -> pd.DataFrame:
     """Return tests against a baseline as rows of method and network, a column a measure.
 
     A cell says the gain, its number of photographs where they differ by measure, and a mark: +
     better, − worse, nothing where undecided.
     """
-    part = verdicts[verdicts["claim"].str.endswith(f" over {baseline}")]
-    part = part[(part["kind"] == "baseline") & (part["network"] != POOLED)]
     rows = []
-    for (claim, network), own in part.groupby(["claim", "network"], sort=False):
+    groups = _against(verdicts, baseline).groupby(["claim", "network"], sort=False)
+    for (claim, network), own in groups:
         row: dict[str, Any] = {
             "map": name_of(str(claim).partition(" ")[0]),
             "network": network_name(str(network)),
@@ -73,9 +78,8 @@ def gains(verdicts: pd.DataFrame, baseline: str) -> pd.DataFrame:
 
 def decided_lines(verdicts: pd.DataFrame, baseline: str = "centre") -> list[str]:
     """Return for each network in how many comparisons methods are better and worse."""
-    part = verdicts[verdicts["claim"].str.endswith(f" over {baseline}")]
     lines = []
-    for network, own in part[part["network"] != POOLED].groupby("network", sort=False):
+    for network, own in _against(verdicts, baseline).groupby("network", sort=False):
         words = own["verdict"].value_counts()
         lines.append(
             f"{network_name(str(network))} ({own['count'].max()} photographs): "
@@ -87,9 +91,8 @@ def decided_lines(verdicts: pd.DataFrame, baseline: str = "centre") -> list[str]
 
 def undecided_methods(verdicts: pd.DataFrame, baseline: str = "centre") -> list[str]:
     """Return the methods that are decided against a baseline on no network by no measure."""
-    part = verdicts[verdicts["claim"].str.endswith(f" over {baseline}")]
-    decided = part[(part["network"] != POOLED) & (part["verdict"] != UNDECIDED)]
-    left = set(part["claim"]) - set(decided["claim"])
+    part = _against(verdicts, baseline)
+    left = set(part["claim"]) - set(part[part["verdict"] != UNDECIDED]["claim"])
     return sorted(name_of(claim.partition(" ")[0]) for claim in left)
 
 

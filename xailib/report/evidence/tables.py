@@ -18,7 +18,7 @@ from xailib.compare.iou import lime_cam_agreement
 from xailib.compare.pairs import SUPPORTS, maps_of, pair_table
 from xailib.evaluate.sanity import rank_correlation
 from xailib.explain.explanation import Explanation, Superpixels
-from xailib.explain.ridge import fit_as_lime
+from xailib.explain.lime_engine import fit_as_lime
 from xailib.images.frames import Frame
 from xailib.report.evidence.jobs import CAMS, RANDOM_SAMPLES, Evidence, KeptJob
 from xailib.report.evidence.scoring import PERCENTILES, STEPS, Stored, read, read_text, scores_file

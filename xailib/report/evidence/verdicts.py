@@ -20,6 +20,7 @@ from xailib.evaluate.scores import BETTER as DIRECTION
 from xailib.evaluate.scores import PAGE
 from xailib.report.figures.faithfulness import MEASURES
 from xailib.report.replication.findings import (
+    ABOUT,
     AGREE,
     BETTER,
     FAILS,
@@ -37,16 +38,7 @@ DIFFERS = "differs by network"
 POOLABLE = 10  # photographs, not all alike, from which on a network counts in a pooled effect
 FEW = 20  # photographs without which no verdict on sanity is given
 HIGHER = {measure: 1 if DIRECTION[measure] == "higher" else -1 for measure in PAGE}
-METHODS = (
-    "lime",
-    "lime2",
-    "gradcam",
-    "gradcam++",
-    "layercam",
-    "ablationcam",
-    "scorecam",
-    "guided",
-)
+METHODS = ("lime", "lime2", "gradcam", "gradcam++", "layercam", "ablationcam", "scorecam", "guided")
 
 Wide = Mapping[tuple[str, str], pd.Series]  # (method, measure): a value for each photograph
 
@@ -87,37 +79,18 @@ def tests() -> list[Test]:
 
 
 def _claims() -> Iterator[Test]:
-    yield Test(
-        "claim",
-        SMOOTHER,
-        "mean step between neighbouring pixels, relative reduction from Grad-CAM to ScoreCAM",
-        lambda wide: 1 - wide["scorecam", "step"] / wide["gradcam", "step"].where(lambda s: s > 0),
-        "task-cam",
-        least=MARGIN,
-    )
-    yield Test(
-        "claim",
-        LESS,
-        "share of the view above half of the maximum, Grad-CAM minus ScoreCAM",
-        lambda wide: wide["gradcam", "above_half"] - wide["scorecam", "above_half"],
-        "task-cam",
-        least=MARGIN,
-    )
-    yield Test(
-        "claim",
-        AGREE,
-        "mean IoU with maps of other photographs minus IoU with the same photograph's map",
-        lambda wide: wide["gradcam", "iou_others"] - wide["gradcam", "iou"],
-        "task-agreement",
-    )
-    yield Test(
-        "claim",
-        SIGNS,
-        f"IoU of LIME 2 minus IoU of LIME 1; equivalence margin {MARGIN}",
-        lambda wide: wide["gradcam", "iou2"] - wide["gradcam", "iou"],
-        "task-agreement",
-        MARGIN,
-    )
+    differences: dict[str, Callable[[Wide], pd.Series]] = {
+        SMOOTHER: lambda wide: (
+            1 - wide["scorecam", "step"] / wide["gradcam", "step"].where(lambda s: s > 0)
+        ),
+        LESS: lambda wide: wide["gradcam", "above_half"] - wide["scorecam", "above_half"],
+        AGREE: lambda wide: wide["gradcam", "iou_others"] - wide["gradcam", "iou"],
+        SIGNS: lambda wide: wide["gradcam", "iou2"] - wide["gradcam", "iou"],
+    }
+    for claim, of in differences.items():
+        limits = {SMOOTHER: {"least": MARGIN}, LESS: {"least": MARGIN}, SIGNS: {"margin": MARGIN}}
+        measure, page = ABOUT[claim]
+        yield Test("claim", claim, measure, of, page, **limits.get(claim, {}))
     for measure in PAGE:
         yield Test(
             "claim",
@@ -133,13 +106,9 @@ def _against_baselines() -> Iterator[Test]:
     for baseline in ("random", "centre"):
         for method in METHODS:
             for measure in PAGE:
-                yield Test(
-                    "baseline",
-                    f"{method} over {baseline}",
-                    measure,
-                    _gain(method, baseline, measure),
-                    "task-faithfulness",
-                )
+                gain = _gain(method, baseline, measure)
+                claim = f"{method} over {baseline}"
+                yield Test("baseline", claim, measure, gain, "task-faithfulness")
 
 
 def _gain(method: str, other: str, measure: str) -> Callable[[Wide], pd.Series]:

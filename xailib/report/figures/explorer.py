@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from IPython.display import display
 from jaxtyping import Float32, UInt8
 from PIL import Image
 
@@ -17,7 +18,7 @@ from xailib.compare.masks import area_mask, lime_mask
 from xailib.explain.explanation import Explanation
 from xailib.images.frames import Frame, resize
 from xailib.report.figures import style as figures
-from xailib.report.figures.publish import publish_explorer, table_html
+from xailib.report.figures.publish import save_data, save_image, table_html
 from xailib.report.run.results import Run
 
 Pixels = UInt8[np.ndarray, "_ _ 3"]
@@ -116,51 +117,30 @@ def views_of(
     if lime.no_signal:
         found.append(_silent(lime, view, said))
     else:
-        found += [
-            View(
-                "lime",
-                "LIME weights",
-                f"LIME's weights {said}: highest in the {place(lime.saliency)}",
-                figures.signed_heat(view, weights),
-            ),
-            View(
-                "lime",
-                "LIME 1",
-                f"LIME 1 {said}: supporting superpixels, on {chosen.mean():.0%} of the view",
-                figures.outlined(view, _grown(mask, fine)),
-            ),
-            View(
-                "lime",
-                "LIME 2",
-                f"LIME 2 {said}: largest absolute weights, on {(both != 0).mean():.0%} of the view",
-                figures.outlined(view, _grown(both, fine)),
-            ),
-        ]
+        alt = f"LIME's weights {said}: highest in the {place(lime.saliency)}"
+        found.append(View("lime", "LIME weights", alt, figures.signed_heat(view, weights)))
+        for label, one, words in (
+            ("LIME 1", mask, "supporting superpixels"),
+            ("LIME 2", both, "largest absolute weights"),
+        ):
+            alt = f"{label} {said}: {words}, on {(one != 0).mean():.0%} of the view"
+            found.append(View("lime", label, alt, figures.outlined(view, _grown(one, fine))))
     for cam in cams:
         if cam.no_signal:
             found.append(_silent(cam, view, said))
             continue
         saliency, name = in_frame_of(cam, lime), name_of(cam.method)
-        cut = area_mask(saliency, int(chosen.sum()))
-        share = (chosen & cut).sum() / max(1, chosen.sum())
-        found += [
-            View(
-                cam.method,
-                name,
-                f"{name} {said}: highest in the {place(saliency)}, above half of its maximum on "
-                f"{(saliency > 0.5).mean():.0%} of the view",
-                figures.heat(view, np.clip(resize(saliency, fine.size, "bilinear"), 0, 1)),
-            )
-        ]
+        large = np.clip(resize(saliency, fine.size, "bilinear"), 0, 1)
+        alt = f"{name} {said}: highest in the {place(saliency)}, above half of its maximum on "
+        alt += f"{(saliency > 0.5).mean():.0%} of the view"
+        found.append(View(cam.method, name, alt, figures.heat(view, large)))
         if not lime.no_signal:
-            found.append(
-                View(
-                    cam.method,
-                    f"{name} and LIME 1",
-                    f"{name} {said}, thresholded to LIME's area: covers {share:.0%} of LIME 1",
-                    figures.two_masks(view, _grown(chosen, fine), _grown(cut, fine), cam.method),
-                )
-            )
+            cut = area_mask(saliency, int(chosen.sum()))
+            share = (chosen & cut).sum() / max(1, chosen.sum())
+            alt = f"{name} {said}, thresholded to LIME's area: covers {share:.0%} of LIME 1"
+            masks = _grown(chosen, fine), _grown(cut, fine)
+            overlap = figures.two_masks(view, *masks, cam.method)
+            found.append(View(cam.method, f"{name} and LIME 1", alt, overlap))
     return found
 
 
@@ -195,7 +175,21 @@ def publish_photograph(
     scores: pd.DataFrame,
     live: Mapping[str, str] | None = None,
 ) -> None:
-    """Save and show one photograph's images with its table; see `publish_explorer`."""
+    """Save and show one photograph's images, on the site side by side in tabs, with its table.
+
+    Writes ``figures/NAME-N.webp`` and ``figures/NAME.csv``; NAME is the photograph's `anchor`.
+
+    Parameters
+    ----------
+    run, lime
+        Where they are saved, and LIME's explanation of the photograph.
+    views : sequence of View
+        From `views_of`: the first is the photograph itself.
+    scores : DataFrame
+        From `scores_of`.
+    live : mapping or None
+        The entries of `xailib.report.figures.live.Live`, for the page to compute other classes.
+    """
     name = anchor(lime.image)
     caption = (
         f"All methods on *{figures.verbatim(lime.image)}*, explained class "
@@ -208,8 +202,22 @@ def publish_photograph(
     html = table_html(
         scores, name, shown, dict.fromkeys([key for key in shown if key != "name"], "{:.2f}")
     )
-    rows = [(view.method, view.label, view.alt, view.pixels) for view in views]
-    publish_explorer(run, name, lime.image, caption, rows, scores, html, live)
+    images = []
+    for index, view in enumerate(views):
+        path = f"figures/{name}-{index}.webp"
+        save_image(run, path, view.pixels)
+        images.append({"image": path, "method": view.method, "label": view.label, "alt": view.alt})
+    site = {
+        "name": name,
+        "explorer": lime.image,
+        "heading": figures.verbatim(lime.image),
+        "caption": caption,
+        "views": images,
+        "rows": scores["method"].tolist(),
+        "data": save_data(run, name, scores),
+        "live": dict(live or {}),
+    }
+    display({"text/html": html, "text/plain": caption}, raw=True, metadata={"xailib": site})
 
 
 def enlarged(frame: Frame) -> Frame:

@@ -26,7 +26,7 @@ from xailib.explain.cam.gradient import layer_pass
 from xailib.explain.cam.layout import layout_of
 from xailib.explain.cam.methods import cam_layer_of
 from xailib.explain.explanation import Explanation
-from xailib.explain.perturbed import Draw, Perturbed, hidden
+from xailib.explain.sampling import Draw, Perturbed, hidden
 from xailib.files import atomic
 from xailib.images.load import Photograph
 from xailib.networks.classifier import Classifier

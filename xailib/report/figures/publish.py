@@ -137,13 +137,14 @@ def _cells(run: Run, figure: Gallery, name: str) -> dict[str, Any]:
                 cells.append([title, "", pixels or "not computed"])
                 continue
             path = f"figures/{name}-{place}-{column}.webp"
-            _save_image(run, path, pixels)
+            save_image(run, path, pixels)
             cells.append([title, path, ""])
         rows.append([label, cells])
     return {"rows": rows, "key": list(figure.key.items()), "scales": list(figure.scales)}
 
 
-def _save_image(run: Run, path: str, pixels: UInt8[np.ndarray, "_ _ 3"]) -> None:
+def save_image(run: Run, path: str, pixels: UInt8[np.ndarray, "_ _ 3"]) -> None:
+    """Write an image to a run's folder, as WebP."""
     with run.open(path) as file:
         Image.fromarray(pixels).save(file, "WEBP", quality=70, method=6)
 
@@ -212,53 +213,6 @@ def table_html(
         .to_html(table_uuid=name)
     )
     return _NUMBERS.sub(lambda cell: _SIGNED_ZERO.sub("", cell[0]).replace("-", "−"), html)
-
-
-def publish_explorer(
-    run: Run,
-    name: str,
-    title: str,
-    caption: str,
-    views: Sequence[tuple[str, str, str, UInt8[np.ndarray, "_ _ 3"]]],
-    table: pd.DataFrame,
-    html: str,
-    live: Mapping[str, str] | None = None,
-) -> None:
-    """Save images of one photograph that the site shows side by side, in tabs, with a table.
-
-    Writes ``figures/name-N.webp`` and ``figures/name.csv``.
-
-    Parameters
-    ----------
-    run, name, caption
-        As for `publish`.
-    title : str
-        Of the section that the site gives it.
-    views : sequence of (method, label, alt, image)
-        The first is the photograph itself; `method` names the table's row an image belongs to.
-    table : DataFrame
-        The scores, with a column ``method``.
-    html : str
-        How they are shown, in the same order.
-    live : mapping or None
-        The entries of `xailib.report.figures.live.Live`, for the page to compute other classes.
-    """
-    shown = []
-    for index, (method, label, alt, pixels) in enumerate(views):
-        path = f"figures/{name}-{index}.webp"
-        _save_image(run, path, pixels)
-        shown.append({"image": path, "method": method, "label": label, "alt": alt})
-    site = {
-        "name": name,
-        "explorer": title,
-        "heading": verbatim(title),
-        "caption": caption,
-        "views": shown,
-        "rows": table["method"].tolist(),
-        "data": save_data(run, name, table),
-        "live": dict(live or {}),
-    }
-    display({"text/html": html, "text/plain": caption}, raw=True, metadata={"xailib": site})
 
 
 @contextmanager

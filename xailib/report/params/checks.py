@@ -83,8 +83,13 @@ def any_image(name: str, listed: Sequence[str]) -> None:
         raise InputError(f"{reasons[0]}{more}")
 
 
+def names_of_images(probe: bool = True) -> list[str]:
+    """Return the names by which photographs are known, so that no file or folder is meant."""
+    return [*packaged(), *PACKAGES, *(PROBES if probe else ()), PUBLISHED]
+
+
 def _no_image(name: str, word: str) -> InputError | None:
-    known = [*packaged(), *PACKAGES, *(PROBES if name == "probe" else ()), PUBLISHED]
+    known = names_of_images(name == "probe")
     if word in known or is_file(word):
         return None
     if not exists(word):

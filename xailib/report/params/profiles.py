@@ -19,7 +19,7 @@ import yaml
 
 from xailib.errors import InputError, near_matches, unknown_name
 from xailib.project import project_root
-from xailib.report.params.checks import looks_like_path
+from xailib.report.params.checks import looks_like_path, names_of_images
 from xailib.report.params.schema import MANAGED, NOTEBOOKS, RUNS, check, meant, typed_as_text
 
 TASKS = tuple(NOTEBOOKS)
@@ -247,18 +247,10 @@ def _place(value: Any, bases: Sequence[Path]) -> Any:
     file, colon, function = value.rpartition(":") if ".py:" in value else (value, "", "")
     for base in bases:
         place = base / file
-        if place.exists() and (looks_like_path(file) or (place.is_dir() and not _is_name(file))):
+        folder = place.is_dir() and file not in names_of_images()
+        if place.exists() and (looks_like_path(file) or folder):
             return str(place.resolve()) + colon + function
     return value
-
-
-def _is_name(word: str) -> bool:
-    """Return whether a word names photographs that are known, so that no folder is meant."""
-    from xailib.images.archives import ARCHIVES
-    from xailib.images.load import PUBLISHED
-    from xailib.images.packaged import PACKAGES, packaged
-
-    return word in {*packaged(), *PACKAGES, *ARCHIVES, PUBLISHED, "packaged"}
 
 
 def _check_names(what: str, names: Iterable[Any], known: Collection[str]) -> None:

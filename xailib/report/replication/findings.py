@@ -45,6 +45,21 @@ COMPACT = "LIME's mask extends beyond the object; Grad-CAM is more compact."
 AGREE = "LIME and Grad-CAM agree no more than maps of different photographs."
 SIGNS = "Counting opposing superpixels (LIME 2) does not change the agreement consistently."
 BETTER = "Grad-CAM explains the prediction better than LIME."
+# What the number of a claim on photographs is, and the label of the page with the evidence.
+ABOUT = {
+    SMOOTHER: (
+        "mean step between neighbouring pixels, relative reduction from Grad-CAM to ScoreCAM",
+        "task-cam",
+    ),
+    LESS: ("share of the view above half of the maximum, Grad-CAM minus ScoreCAM", "task-cam"),
+    AGREE: (
+        "mean IoU with maps of other photographs minus IoU with the same photograph's map",
+        "task-agreement",
+    ),
+    SIGNS: (
+        f"IoU of LIME 2 minus IoU of LIME 1; equivalence margin {MARGIN}", "task-agreement",
+    ),
+}  # fmt: skip
 # What the report says of each claim, letter by letter, and where our form says more or less.
 with Path(__file__).with_name("words.csv").open(encoding="utf-8", newline="") as _file:
     WORDS = {row["claim"]: (row["words"], row["ours"]) for row in csv.DictReader(_file)}
@@ -128,6 +143,12 @@ def tested(
     return _finding(claim, measure, paired(values), page, margin, p_none)
 
 
+def _about(claim: str, values: np.ndarray | pd.Series, **options: float) -> Finding:
+    """Return one of the claims in `ABOUT`, tested."""
+    measure, page = ABOUT[claim]
+    return tested(claim, measure, values, page, **options)
+
+
 def agreement_findings(
     pairs: pd.DataFrame, masks: pd.DataFrame, inside: pd.DataFrame | None, cam: str
 ) -> list[Finding]:
@@ -148,30 +169,13 @@ def agreement_findings(
     own = pairs[(pairs["a"] == "lime+") & (pairs["b"] == cam)].set_index("image")
     wide = masks[masks["cam"] == cam].pivot(index="image", columns="lime", values="iou")
     found = [
-        tested(
-            AGREE,
-            "mean IoU with maps of other photographs minus IoU with the same photograph's map",
-            own["others"] - own["iou"],
-            "task-agreement",
-        ),
-        tested(
-            SIGNS,
-            f"IoU of LIME 2 minus IoU of LIME 1; equivalence margin {MARGIN}",
-            wide["LIME 2"] - wide["LIME 1"],
-            "task-agreement",
-            margin=MARGIN,
-        ),
+        _about(AGREE, own["others"] - own["iou"]),
+        _about(SIGNS, wide["LIME 2"] - wide["LIME 1"], margin=MARGIN),
     ]
     if inside is not None and len(inside):
         share = inside.pivot(index="image", columns="map", values="precision")
-        found.append(
-            tested(
-                COMPACT,
-                f"share of the mask in the object's box, {NAMES[cam]} minus LIME, at equal area",
-                share[cam] - share["lime+"],
-                "task-agreement",
-            )
-        )
+        said = f"share of the mask in the object's box, {NAMES[cam]} minus LIME, at equal area"
+        found.append(tested(COMPACT, said, share[cam] - share["lime+"], "task-agreement"))
     return found
 
 
@@ -191,18 +195,8 @@ def smoothness_findings(maps: Mapping[str, Sequence[Explanation]]) -> list[Findi
     area = np.array([[(one > 0.5).mean() for one in pair] for pair in both])
     known = rough[:, 0] > 0  # a constant Grad-CAM has no steps to be compared with
     return [
-        tested(
-            SMOOTHER,
-            "mean step between neighbouring pixels, relative reduction from Grad-CAM to ScoreCAM",
-            1 - rough[known, 1] / rough[known, 0],
-            "task-cam",
-        ),
-        tested(
-            LESS,
-            "share of the view above half of the maximum, Grad-CAM minus ScoreCAM",
-            area[:, 0] - area[:, 1],
-            "task-cam",
-        ),
+        _about(SMOOTHER, 1 - rough[known, 1] / rough[known, 0]),
+        _about(LESS, area[:, 0] - area[:, 1]),
     ]
 
 
@@ -214,14 +208,8 @@ def faithfulness_findings(scores: pd.DataFrame, cam: str = "gradcam") -> list[Fi
         if not {cam, "lime"} <= set(wide):  # one of them says nothing on any photograph
             continue
         gain = (wide[cam] - wide["lime"]) * (1 if better == "higher" else -1)
-        found.append(
-            tested(
-                BETTER,
-                f"{MEASURES[str(measure)]}: gain of {NAMES[cam]} over LIME",
-                gain,
-                "task-faithfulness",
-            )
-        )
+        said = f"{MEASURES[str(measure)]}: gain of {NAMES[cam]} over LIME"
+        found.append(tested(BETTER, said, gain, "task-faithfulness"))
     return found
 
 

@@ -161,14 +161,8 @@ def units(profile: Profile, job: Job) -> int:
 def wall(jobs: Sequence[Job], seconds: Mapping[str, float], workers: int) -> float:
     """Return how long jobs take on some workers at least: their share, or the longest chain.
 
-    Parameters
-    ----------
-    jobs : sequence of Job
-        In the order of a plan; needs that are not among them are finished.
-    seconds : mapping
-        Of each of these jobs, by its name.
-    workers : int
-        At least 1.
+    They are in the order of a plan, and needs that are not among them are finished; ``seconds`` has
+    each by its name.
     """
     total = math.fsum(seconds[job.name] for job in jobs)
     return max([total / workers, *_ahead(jobs, seconds).values()])
@@ -177,12 +171,7 @@ def wall(jobs: Sequence[Job], seconds: Mapping[str, float], workers: int) -> flo
 def longest_first(jobs: Sequence[Job], seconds: Mapping[str, float]) -> list[Job]:
     """Return jobs with the one that blocks others longest first: none remains for the end.
 
-    Parameters
-    ----------
-    jobs : sequence of Job
-        In the order of a plan, which those that are alike keep.
-    seconds : mapping
-        Of each of these jobs, by its name; what is not in it may take any time.
+    Those that are alike keep the order of the plan; what has no ``seconds`` may take any time.
     """
     ahead = _ahead(jobs, seconds)
     return sorted(jobs, key=lambda job: -ahead[job.name])

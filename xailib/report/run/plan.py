@@ -186,13 +186,7 @@ def probe_listing(parameters: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def probe_size(parameters: Mapping[str, Any]) -> int:
-    """Return how many photographs a notebook's probe set has: its publisher's number if unfetched.
-
-    Parameters
-    ----------
-    parameters : mapping
-        Of the notebook.
-    """
+    """Return how many photographs a probe set has: if it is unfetched, its publisher's number."""
     try:
         return len(probe_listing(parameters))
     except InputError:
@@ -200,14 +194,9 @@ def probe_size(parameters: Mapping[str, Any]) -> int:
 
 
 def explained(parameters: Mapping[str, Any]) -> int:
-    """Return how many photographs a notebook explains: all, or the first ones.
+    """Return how many photographs a notebook explains: all, or as ``first`` or ``long_runs`` say.
 
     Nothing is fetched for it.
-
-    Parameters
-    ----------
-    parameters : mapping
-        Of the notebook; ``first`` or ``long_runs`` say how many, where it has one of these.
     """
     limits = [int(parameters[name]) for name in ("first", "long_runs") if name in parameters]
     names = parameters.get("images", ())

@@ -42,14 +42,7 @@ MOST = 2000  # images that are opened; a published probe set has tens of thousan
 
 
 def check_out(profile: Profile, jobs: Iterable[Job]) -> None:
-    """Raise if the folder that was asked for holds a run with other parameters.
-
-    Parameters
-    ----------
-    profile : Profile
-        Whose results are written.
-    jobs : iterable of Job
-        Those that are to be done.
+    """Raise if the folder for results of these jobs holds a run with other parameters.
 
     Raises
     ------
@@ -104,14 +97,7 @@ def _check_usable(name: str, names: Sequence[str]) -> None:
 
 
 def unusable_photographs(profile: Profile, jobs: Sequence[Job]) -> tuple[list[str], int]:
-    """Return why photographs cannot be used, one line each, by their headers alone.
-
-    Parameters
-    ----------
-    profile : Profile
-        Whose parameters hold.
-    jobs : sequence of Job
-        What is to be done; a photograph of several is looked at once.
+    """Return why photographs of these jobs cannot be used, one line each, by their headers alone.
 
     Returns
     -------
@@ -162,18 +148,9 @@ class Lack:
 
 
 def lacking(tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, Lack]:
-    """Return what each notebook lacks.
+    """Return what each notebook lacks, by the parameters that it gets.
 
-    Parameters
-    ----------
-    tasks : mapping
-        From a task to the parameters that its notebook gets.
-
-    Returns
-    -------
-    dict
-        From each task to what it lacks. Networks of OpenCLIP are not asked for; their own loader
-        says what it needs.
+    Networks of OpenCLIP are not asked for; their own loader says what it needs.
     """
     networks = {task: list(_networks(parameters)) for task, parameters in tasks.items()}
     found = {task: [*networks[task], *_others(parameters)] for task, parameters in tasks.items()}

@@ -103,7 +103,6 @@ def finish(
     outputs: Sequence[str],
     failures: Sequence[Mapping[str, str]],
     files: Mapping[str, str],
-    **found: Any,
 ) -> None:
     """Write the manifest that makes a shard finished.
 
@@ -117,11 +116,9 @@ def finish(
         Images that could not be used or explained: source and reason.
     files : mapping
         Hashes of what decided the result besides the images, by path.
-    **found
-        Further entries, JSON values.
     """
     inputs = {"images": image_hashes(job), "files": dict(files)}
-    _write_manifest(profile, job, inputs, outputs, failures=list(failures), **found)
+    _write_manifest(profile, job, inputs, outputs, failures=list(failures))
 
 
 def finish_table(profile: Profile, job: Job, table: str) -> None:
@@ -170,20 +167,13 @@ def _classifier(model: str, weights: str, device: str, seed: int, precision: str
 
 def _row(explanation: Explanation) -> dict[str, Any]:
     parts = explanation.superpixels
-    return {
-        "image": explanation.image,
-        "image_sha256": explanation.image_sha256,
-        "method": explanation.method,
-        "classifier": explanation.classifier,
-        "target": explanation.target,
-        "target_name": explanation.target_name,
-        "probability": explanation.probability,
+    found = {
         "above_half": _share(explanation, 0.5),
         "above_zero": _share(explanation, 0.0),
         "superpixels": None if parts is None else len(parts.weights),
         "fit": float("nan") if parts is None else parts.fit,
-        "no_signal": explanation.no_signal,
     }
+    return found | {name: getattr(explanation, name) for name in _COLUMNS if name not in found}
 
 
 def _share(explanation: Explanation, level: float) -> float:

@@ -113,15 +113,15 @@ def _checked(classifier: Classifier, pace: Pace, task: str, values: Mapping[str,
         height, width = images.shape[-2:]
         layout = layout_of(tuple(output.shape), (height, width), name)
         channels = output.shape[layout.axis]
-        if "ablationcam" not in works:
-            return replace(pace, tail=0.0, channels=channels)
-        tail = Tail(module, name, images[:1])
-        way = way_of(tail, layout, precision)
-        if way != "tail":
-            tail_seconds = pace.eager if way == "whole network" else 0.0
-            return replace(pace, tail=tail_seconds, channels=channels)
-        outputs = tail.output.expand(_TIMED, *tail.output.shape[1:])
-        return replace(pace, tail=_seconds(tail, outputs), channels=channels)
+        seconds = 0.0
+        if "ablationcam" in works:
+            tail = Tail(module, name, images[:1])
+            way = way_of(tail, layout, precision)
+            if way == "tail":
+                seconds = _seconds(tail, tail.output.expand(_TIMED, *tail.output.shape[1:]))
+            elif way == "whole network":
+                seconds = pace.eager
+        return replace(pace, tail=seconds, channels=channels)
 
 
 def _seconds(run: Callable[[Tensor], Any], images: Tensor) -> float:
