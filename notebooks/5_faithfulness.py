@@ -124,7 +124,7 @@ if kept:
     undecided = kept_figures.undecided_methods(decided)
     lines = kept_figures.decided_lines(decided)
     ours = [kept_figures.network_name(name) for name, known in manifest["networks"].items() if known == classifier.id]
-    metrics["finding"] += "".join(f" With more photographs: {line}." for line in lines if line.startswith(tuple(ours)))
+    metrics["finding"] += "".join(f" In the evidence run, on {line}." for line in lines if line.startswith(tuple(ours)))
     display(
         Markdown(
             f"**The evidence run** ({kept_figures.sample(manifest)}) compares each method by each measure with the centred blob:\n\n"
