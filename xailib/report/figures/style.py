@@ -258,7 +258,7 @@ def _say_colours(
         names = figure.legend(
             marks, list(key), loc="outside lower left", ncols=columns, fontsize=size
         )
-        for mark in names.legend_handles:  # copies, which have lost it
+        for mark in filter(None, names.legend_handles):  # copies, which have lost it
             mark.set_gid(KEPT)
 
 
