@@ -85,7 +85,7 @@ bench: .venv/ready
 bench-gpu: .venv/ready
 	$(BIN)/python benchmarks/gpu.py $(GPU)
 
-# The kept run again, resumed where it stopped, beside the kept tables. PHOTOGRAPHS=folder of the 1,000
+# The evidence run again, resumed where it stopped, beside the kept tables. PHOTOGRAPHS=folder of the 1,000
 # photographs; WEIGHTS="resnet18=FILE resnet50=FILE" where published ones cannot be fetched.
 evidence: .venv/ready
 	for stage in explain score compare; do \

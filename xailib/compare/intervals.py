@@ -11,7 +11,7 @@ themselves are each of one mean alone.
 
 **What is corrected for**: one rule for all pages. All tests of a table are adjusted together by
 Holm's method (`holm`), which bounds the chance of a single false one among them; tests that could
-not be made do not count. All tests of the kept run, on all its networks, are one table. Tables
+not be made do not count. All tests of the evidence run, on all its networks, are one table. Tables
 hold the raw p beside the adjusted, as numbers. The sanity checks compare intervals, without a test.
 
 **What an interval covers.** Photographs are the sample. LIME draws its own samples for each, so

@@ -1,1 +1,1 @@
-"""The kept run: explanations and scores of hundreds of photographs on several networks."""
+"""The evidence run: explanations and scores of hundreds of photographs on several networks."""

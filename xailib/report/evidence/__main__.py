@@ -1,4 +1,4 @@
-"""`python -m xailib.report.evidence STAGE`: the kept run, resumed where it stopped."""
+"""`python -m xailib.report.evidence STAGE`: the evidence run, resumed where it stopped."""
 
 import argparse
 import logging

@@ -1,4 +1,4 @@
-"""The kept run on the report's pages: which of its numbers stand there, in words and tables."""
+"""The evidence run on the report's pages: which of its numbers stand there, in words and tables."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -37,7 +37,7 @@ def network_name(network: str) -> str:
 
 
 def sample(manifest: Mapping[str, Any], method: str = "lime") -> str:
-    """Return in words how many photographs of the kept run a method explains, by network."""
+    """Return in words how many photographs of the evidence run a method explains, by network."""
     counts = {name: manifest["counts"][name].get(method, 0) for name in manifest["networks"]}
     return ", ".join(f"{n} on {network_name(name)}" for name, n in counts.items() if n)
 

@@ -1,4 +1,4 @@
-"""The jobs of the kept run: one is one network, one photograph and one part; a file each.
+"""The jobs of the evidence run: one is one network, one photograph and one part; a file each.
 
 A job whose file is there is not repeated, so that the run may be stopped at any time. Networks
 take turns: whenever it stops, each has its share of the photographs.
@@ -51,7 +51,7 @@ class KeptJob:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the kept run consists of; see ``params/evidence.yaml``.
+    """What the evidence run consists of; see ``params/evidence.yaml``.
 
     Attributes
     ----------
@@ -95,7 +95,7 @@ class Evidence:
 
 
 def load_evidence(file: Path, folder: Path, weights: Mapping[str, str]) -> Evidence:
-    """Read what the kept run consists of.
+    """Read what the evidence run consists of.
 
     Parameters
     ----------

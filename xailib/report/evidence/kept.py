@@ -1,4 +1,4 @@
-"""Where the kept run's tables lie, and how they are stored and read.
+"""Where the evidence run's tables lie, and how they are stored and read.
 
 Apart from what makes them, so that a page that reads them does not depend on that code.
 """

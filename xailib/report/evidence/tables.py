@@ -1,4 +1,4 @@
-"""The kept run's tables: a row for each network, photograph, method and measure; no photographs.
+"""Tables of the evidence run: a row a network, photograph, method and measure; no photographs.
 
 They are made of the files that the jobs have left; `xailib.report.evidence.kept` stores and reads
 them.

@@ -1,6 +1,6 @@
-"""What the kept run decides: every test on its tables, by network and over networks.
+"""What the evidence run decides: every test on its tables, by network and over networks.
 
-Tables in, a table out. All tests of the kept run are adjusted together (Holm): those of the
+Tables in, a table out. All tests of the evidence run are adjusted together (Holm): those of the
 replicated report's claims and those of methods against the baselines, on each network and pooled.
 """
 

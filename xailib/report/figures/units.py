@@ -62,7 +62,7 @@ def published(tables: Mapping[str, pd.DataFrame], network: str) -> pd.DataFrame:
 
 
 def concept_bars(labels: pd.DataFrame, top: int = 20) -> Figure:
-    """Draw the most frequent concepts of each layer, one panel a layer (the seed's bars).
+    """Draw the most frequent concepts of each layer, one panel a layer.
 
     Dead units do not count, here and in the charts below.
     """
@@ -203,7 +203,7 @@ def publish_browser(
         file.write(stream.getvalue())
     flat = units.assign(top_images=[" ".join(ids) for ids in units["top_images"]])
     save_data(run, name, flat.drop(columns=["top", "interval"], errors="ignore"))  # said otherwise
-    told = {  # of each network's units: the kept run has more to say than this one
+    told = {  # of each network's units: the evidence run has more to say than this one
         network: [c for c in facts if c in part and part[c].notna().any()]
         for network, part in units.groupby("network", sort=False)
     }
