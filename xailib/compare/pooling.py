@@ -28,7 +28,7 @@ def pooled(means: Float[np.ndarray, " networks"], errors: Float[np.ndarray, " ne
     """Return the random-effects mean of networks' effects, each with its standard error.
 
     One without an error, on which all photographs are alike, has no weight that could be given.
-    Networks count as independent. Where they share photographs, as here, they are not
+    Networks count as independent. Where they share photographs, as in the report, they are not
     quite, and the interval is too narrow if effects go up and down together.
     """
     means, errors = np.asarray(means, float), np.asarray(errors, float)
