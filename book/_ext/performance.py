@@ -187,8 +187,8 @@ def machines(runs: dict[str, dict[str, Any]]) -> Iterator[str]:
         shown = f"photograph {run['image']}; " if "image" in run else ""
         yield (
             f"- {run['date'][:16].replace('T', ' ')} UTC: {run['processor']}, {run['cores']} "
-            f"cores, {run['memory_gb']} GB, torch threads: {run['threads']}; load average of the minute "
-            f"before {run['load']}; {shown}commit `{run['commit']}`; "
+            f"cores, {run['memory_gb']} GB, torch threads: {run['threads']}; load average before "
+            f"{run['load']}; {shown}commit `{run['commit']}`; "
             f"Python {run['python']}, {packages}"
         )
 
