@@ -13,7 +13,7 @@ EXPLORE = "notebooks/10_explore.html"
 
 
 @pytest.mark.parametrize(("mode", "width"), [("light", 1300), ("dark", 1300), ("light", 390)])
-@pytest.mark.parametrize("name", [*PAGES, "search", "genindex"])
+@pytest.mark.parametrize("name", [*PAGES, "search"])
 def test_no_page_breaks_a_rule_of_accessibility(visit, name, mode, width):
     if not AXE.is_file():
         pytest.skip("axe-core is not installed: 'npm ci --prefix tests' does it")

@@ -226,7 +226,7 @@ def test_figures_show_the_tables():
     assert texts[0, 1] == texts[1, 0] == "–"  # the two signs are no pair
     row = means.loc[("gradcam", "scorecam")]
     assert texts[2, 3] == f"{row['iou']:.2f}"
-    assert texts[3, 2] == f"{row['spearman']:.2f}"
+    assert texts[3, 2] == f"{row['spearman']:.2f}".replace("-", "−")
     axis = baseline_chart(means.reset_index()).axes[0]
     assert [bar.get_width() for bar in axis.patches] == means["iou"].tolist()
     drawn = [line.get_xdata().tolist() for line in axis.lines]
