@@ -6,7 +6,8 @@ PROFILE ?= embedded
 WORKERS ?= 2
 # Tests at a time: many of them wait for a browser, a kernel or a disk.
 TESTERS ?= 4
-# One after the other: forks, which end a worker of pytest-xdist, and runs that start processes themselves.
+# One after the other, a process each: forks, which end a worker of pytest-xdist and at times the tests after
+# them, and runs that start processes themselves.
 ALONE   := tests/images/test_pool.py tests/report/run
 BROWSER ?= $(or $(CHROMIUM),$(shell command -v chromium || command -v google-chrome))
 BIN     := .venv/bin
@@ -62,7 +63,7 @@ pair: .venv/ready
 
 test: .venv/ready pair lint
 	$(BIN)/python -m pytest -n $(TESTERS) $(addprefix --ignore=,$(ALONE))
-	$(BIN)/python -m pytest -n 0 $(ALONE)
+	for part in $(ALONE); do $(BIN)/python -m pytest -n 0 $$part || exit; done
 
 lint: .venv/ready
 	$(BIN)/ruff check .
