@@ -235,7 +235,7 @@ def test_what_cannot_be_shared_out_is_one_job_or_one_line(project, monkeypatch):
     with pytest.raises(InputError, match="probe: broden is still to be fetched: xailib fetch"):
         names({"probe": ["broden"]}, pages=False)
     file = project / "params" / "mine.yaml"
-    file.write_text(file.read_text().replace("top_k: 6", "measure: wpmi"))
+    file.write_text(file.read_text().replace("top_k: 6\n", "").replace("soft_wpmi", "wpmi"))
     with pytest.raises(InputError, match="measure: 'wpmi' needs all activations at once"):
         names({}, pages=False)
     assert len(names({}, shard=16)) == 5
