@@ -6,9 +6,9 @@ Activations are made up: rectified, a concept has 10 images up to half of them.
 """
 
 import resource
-import time
 
 import numpy as np
+from measure import Times
 
 from xailib.dissect.certificates import SCORES
 
@@ -22,14 +22,12 @@ def main() -> None:
     masks = np.zeros((CONCEPTS, IMAGES), bool)
     for mask, size in zip(masks, rng.integers(10, IMAGES // 2, CONCEPTS), strict=True):
         mask[rng.choice(IMAGES, size, replace=False)] = True
-    total = 0.0
+    times = Times()
     for name, score in SCORES.items():
-        started = time.perf_counter()
-        score(activations, masks)
-        total += (took := time.perf_counter() - started)
-        print(f"{name:12} {took:6.2f} s")
+        times.run(lambda score=score: score(activations, masks))
+        print(f"{name:12} {times.seconds[-1]:6.2f} s")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    print(f"{'all':12} {total:6.2f} s, at most {peak:.2f} GB")
+    print(f"{'all':12} {sum(times.seconds):6.2f} s, at most {peak:.2f} GB")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 Tables of `xailib.dissect.label.label_units` (or of `read_descriptions`) in, figures out.
 """
 
-import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ from scipy.stats import binomtest
 from xailib.dissect.kinds import UNKNOWN, alive
 from xailib.errors import InputError
 from xailib.project import project_root
-from xailib.report.figures.publish import save_data
+from xailib.report.figures.publish import save_data, save_image
 from xailib.report.figures.style import legend, style
 from xailib.report.run.results import Run
 
@@ -197,10 +196,7 @@ def publish_browser(
     for image, index in places.items():
         thumb = Image.fromarray(images[image]).resize((THUMB, THUMB))
         sheet.paste(thumb, (index % COLUMNS * THUMB, index // COLUMNS * THUMB))
-    stream = io.BytesIO()
-    sheet.save(stream, "WEBP", quality=70, method=6)
-    with run.open(f"figures/{name}.webp") as file:
-        file.write(stream.getvalue())
+    save_image(run, f"figures/{name}.webp", np.asarray(sheet))
     flat = units.assign(top_images=[" ".join(ids) for ids in units["top_images"]])
     save_data(run, name, flat.drop(columns=["top", "interval"], errors="ignore"))  # said otherwise
     told = {  # of each network's units: the evidence run has more to say than this one

@@ -31,6 +31,7 @@ Precision = Literal["exact", "tf32", "half"]
 Texts = list[Annotated[str, MinLen(1)]]
 RUNS = checks.RUNS
 MANAGED = frozenset({"out_dir", *RUNS})  # set by the pipeline, not by a profile
+OF_CLASSIFIER = ("model", "weights", "device", "seed", "precision")  # by which it is loaded
 
 
 def _p(kind: Any, default: Any, description: str, title: str | None = None, **limits: Any) -> Any:

@@ -32,6 +32,7 @@ from xailib.images.load import Failure, Photograph, iter_images
 from xailib.images.probe import probe_of
 from xailib.networks.classifier import Classifier, load_classifier
 from xailib.report.params.profiles import Profile
+from xailib.report.params.schema import OF_CLASSIFIER
 from xailib.report.run.plan import Job
 from xailib.report.run.results import MANIFEST, Run, file_hashes, read_manifest
 from xailib.report.run.staleness import image_hashes, request, shards_now
@@ -46,7 +47,6 @@ _COLUMNS = {
 _RECORDED = "recorded.json"  # the blocks' folders, by network
 _EMBEDDINGS = ""  # used beside the networks' names
 _SHOWN = 5  # most activating images that a table of labels names
-_OF_CLASSIFIER = ("model", "weights", "device", "seed", "precision")
 _OF_NETWORKS = (
     "model", "weights", "layers", "compare", "compare_weights", "compare_layers", "control",
     "seed", "device", "precision",
@@ -65,7 +65,7 @@ def explain(profile: Profile, job: Job) -> None:
         If the network, the target or a parameter cannot be used.
     """
     parameters = profile.values(job.task)
-    classifier = _classifier(*(parameters[name] for name in _OF_CLASSIFIER))
+    classifier = _classifier(*(parameters[name] for name in OF_CLASSIFIER))
     requests = requests_of(job.task, classifier, parameters)
     hashes = file_hashes(classifier.files)
     # No `start_run`: that is one process's, and here several fill one folder.

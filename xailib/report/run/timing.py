@@ -23,6 +23,7 @@ from xailib.networks.classifier import Classifier, load_classifier
 from xailib.networks.forward import Work, choose
 from xailib.networks.memory import enough
 from xailib.report.params.profiles import Profile
+from xailib.report.params.schema import OF_CLASSIFIER
 from xailib.report.run.preflight import network_is_here
 
 _TIMED = 4  # images of a timed pass: a larger batch takes hardly less for each
@@ -70,7 +71,7 @@ def paces_of(profile: Profile, tasks: Collection[str]) -> tuple[dict[str, Pace],
         values = profile.values(task)
         if "model" not in values or values.get("descriptions") or not network_is_here(values):
             continue
-        key = tuple(values[name] for name in ("model", "weights", "device", "seed", "precision"))
+        key = tuple(values[name] for name in OF_CLASSIFIER)
         try:
             if key not in loaded:
                 name, weights, *rest = key
