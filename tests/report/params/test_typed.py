@@ -199,6 +199,7 @@ def test_a_profile_whose_name_has_a_blank_is_refused(tmp_path, name):
         (["-p", "images=[a"], "is not NAME=VALUE in YAML: "),
         (["-p", "control=perhaps"], "control: 'perhaps' is not true or false"),
         (["-p", "probe="], "probe: no value was given; allowed: a list of names, files or fold"),
+        (["-p", "precision="], "precision: no value was given; allowed: exact, tf32 or half"),
     ],
 )
 def test_the_command_refuses_in_one_line(words, line):

@@ -333,7 +333,8 @@ def _refusal(task: str, found: Mapping[str, Any], wrong: Mapping[str, Any]) -> I
         none = (
             "" if {"items", "pattern", "enum"} & spec.keys() or limits(spec) else ", or '' for none"
         )
-        return InputError(f"{name}: no value was given; allowed: {allowed(spec)}{none}")
+        may_be = limits(spec) if "enum" in spec else allowed(spec)
+        return InputError(f"{name}: no value was given; allowed: {may_be}{none}")
     if wrong["type"] == "literal_error" and isinstance(given, str):
         return unknown_name(name, given, spec.get("items", spec)["enum"])
     hint, shown = "", repr(value) if len(repr(value)) <= 80 else f"{repr(value)[:77]}..."
