@@ -295,15 +295,15 @@ figures.publish(
 # %% tags=["remove-input"]
 table = layers_kept.assign(
     interval=[f"{100 * row.low:.0f} to {100 * row.high:.0f} %" for row in layers_kept.itertuples()],
-    halves=[f"{100 * row.same:.0f} % (chance {100 * row.same_chance:.0f})" for row in layers_kept.itertuples()],
-    parents=[f"{100 * row.related:.0f} % (chance {100 * row.related_chance:.0f})" for row in layers_kept.itertuples()],
+    halves=[f"{100 * row.same:.0f} % ({100 * row.same_chance:.0f})" for row in layers_kept.itertuples()],
+    parents=[f"{100 * row.related:.0f} % ({100 * row.related_chance:.0f})" for row in layers_kept.itertuples()],
 )
 figures.publish_table(
     run,
     table,
     "certified-layers",
     f"Units with a certified label, {made['probe']['images']:,} photographs, {made['concepts']} concepts. Halves agree: units that get the same concept "
-    "from either half of the photographs, exactly or up to a shared parent.",
+    "from either half of the photographs, exactly or up to a shared parent; in brackets, by chance.",
     {"network": "network", "layer": "layer", "units": "units", "share": "certified", "interval": "95 % interval", "control": "random weights", "score": "mean score", "control_score": "random weights, score", "halves": "halves agree", "parents": "up to a parent", "concepts": "distinct concepts"},
     {"share": "{:.0%}", "control": "{:.1%}", "score": "{:.2f}", "control_score": "{:.2f}"},
 )

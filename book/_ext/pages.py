@@ -1,6 +1,7 @@
 """What is mended in the pages that Sphinx and the theme make: no network, no jumping about."""
 
 import importlib.util
+import json
 import re
 import shutil
 import textwrap
@@ -50,6 +51,7 @@ _MENDED = (
         '<div tabindex="0" role="group" aria-label="Table" class="pst-scrollable-table-container">',
     ),
     (r'role="doc-biblioentry"', 'role="listitem"'),
+    (r"(?<=<strong>)\w+(?:,\w+)+(?=</strong>)", lambda names: names[0].replace(",", ", ")),
     (r'(<img [^>]*?\bon-dark\b[^>]*?\bsrc="[^"]*\.svg)"', r'\1#dark"'),  # both looks in one file
 )
 # What no reader sees as words; the blank, if any, between a number and its per cent sign; a minus.
@@ -58,6 +60,7 @@ _PER_CENT = re.compile(
     r"|<(?:\"[^\"]*\"|'[^']*'|[^'\">])*>|(?<=\d)\s?%(?!\w)|(?<=[\s(>])-(?=\d)",
     re.DOTALL,
 )
+_SECTION = re.compile(r'<section id="([^"]+)">.*?(?=<section id=|</article>)', re.DOTALL)
 _NAMES = re.compile(r"^\s*\w+(, \w+)+(?= : )")
 _ALT = re.compile(r'(?<= alt=")[^"]*')
 
@@ -152,11 +155,28 @@ def drop_unused(app: Sphinx, error: Exception | None) -> None:
 def mend_pages(app: Sphinx, error: Exception | None) -> None:
     """Mend every page's HTML, once all are written."""
     if error is None and app.builder.format == "html":
-        for page in Path(app.outdir).rglob("*.html"):
+        begun = {}
+        for page in sorted(Path(app.outdir).rglob("*.html")):
             text = page.read_text(encoding="utf-8")
             mended = mend(text, page.parent)
             if mended != text:
                 page.write_text(mended, encoding="utf-8")
+            if sections := beginnings(text):
+                begun[page.relative_to(app.outdir).as_posix()] = sections
+        # For a search of pages on a disk, which a browser may not fetch.
+        script = f"window.xailib.summaries = {json.dumps(begun, ensure_ascii=False)};\n"
+        Path(app.outdir, "_static", "summaries.js").write_text(script, encoding="utf-8")
+
+
+def beginnings(html: str) -> dict[str, str]:
+    """Return by its anchor how each section of a page begins."""
+    found = {}
+    for section in _SECTION.finditer(html):
+        paragraph = re.search(r"<p>(.*?)</p>", section[0], re.DOTALL)
+        if paragraph:
+            words = re.sub(r'<span class="math.*?</span>|<[^>]*>', "", paragraph[1])
+            found[section[1]] = textwrap.shorten(unescape(words), 160, placeholder=" …")
+    return found
 
 
 def mend(html: str, folder: Path) -> str:

@@ -1,11 +1,13 @@
 """Readers of every kind: by keyboard, by screen reader, in the dark, on a phone, on paper."""
 
+import io
 import re
 from html.parser import HTMLParser
 from urllib.parse import unquote, urldefrag, urlsplit
 
 import pytest
 from browsing import AXE, PAGES
+from PIL import Image
 from playwright.sync_api import expect
 
 pytestmark = pytest.mark.site
@@ -154,7 +156,9 @@ def test_each_figure_has_a_twin_for_the_dark(page, address, mode):
     shown = page.locator("figure:not(.gallery) img:visible")
     assert shown.count() == page.locator("figure:not(.gallery)").count() > 3
     for image in shown.all():
-        assert ("-dark" in image.get_attribute("src")) == (mode == "dark")
+        assert ("dark" in image.get_attribute("src")) == (mode == "dark")
+        ground = Image.open(io.BytesIO(image.screenshot())).convert("L").getpixel((3, 3))
+        assert (ground < 60) == (mode == "dark")
 
 
 def test_paper_shows_everything_on_white(page, address):
