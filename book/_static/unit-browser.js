@@ -51,6 +51,14 @@
         `width:${data.thumb}px;height:${data.thumb}px;background-image:url("${box.dataset.sheet}");background-position:-${x}px -${y}px` });
     }
 
+    // Those that are said in words, once each.
+    function pictures(images) {
+      const shown = images.map(picture), counts = new Map();
+      for (const one of shown) if (one.className === "photograph") counts.set(one.textContent, (counts.get(one.textContent) ?? 0) + 1);
+      return [...shown.filter((one) => one.className !== "photograph"),
+        ...[...counts].map(([label, n]) => element("span", { class: "photograph" }, n > 1 ? `${label} × ${n}` : label))].flatMap((one) => [one, " "]);
+    }
+
     function bars(counts) {
       const most = Math.max(...counts);
       return element("div", { class: "histogram", role: "img",
@@ -104,7 +112,7 @@
         return element("tr", { class: row[CERTIFIED] ? "" : "unsure" }, element("td", {}, networks[row[NETWORK]]),
           element("td", {}, row[LAYER]), element("td", {}, element("a", { href: `#${anchor(row)}` }, String(row[UNIT]))),
           element("td", {}, said[index]), element("td", {}, `${measures[row[NETWORK]]} ${row[SCORE].toFixed(3)}`.trim()),
-          element("td", {}, ...row[IMAGES].flatMap((i) => [picture(i), " "])));
+          element("td", {}, ...pictures(row[IMAGES])));
       }));
     }
 

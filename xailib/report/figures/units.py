@@ -89,7 +89,7 @@ def similarity_scatter(labels: pd.DataFrame, top: int = 20, column: str = "simil
     """Draw a column of each unit by its number, the `top` concepts coloured (Figures 2, 4)."""
     layers = _layers(labels)
     with style():
-        figure = Figure(figsize=(5.2, (2.2 + 0.06 * top) * len(layers)))  # whole on a phone
+        figure = Figure(figsize=(5.2, (2.2 + 0.07 * top) * len(layers)))  # whole on a phone
         panels = figure.subplots(len(layers), 1, squeeze=False)[:, 0]
         for axis, layer in zip(panels, layers, strict=True):
             part = alive(labels[labels["layer"] == layer])
@@ -108,8 +108,8 @@ def similarity_scatter(labels: pd.DataFrame, top: int = 20, column: str = "simil
                 )
             axis.set(title=layer, xlabel="unit", ylabel=column)
             axis.legend(
-                loc="upper center", bbox_to_anchor=(0.5, -0.26), ncols=3, fontsize=8,
-                markerscale=1.2, columnspacing=1, handletextpad=0.2, borderpad=0.2,
+                loc="upper center", bbox_to_anchor=(0.45, -0.26), ncols=3, fontsize=9.5,
+                markerscale=1.3, columnspacing=0.8, handletextpad=0.1, borderpad=0.2,
             )  # fmt: skip
     return figure
 
