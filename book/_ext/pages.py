@@ -51,6 +51,8 @@ _MENDED = (
         '<div tabindex="0" role="group" aria-label="Table" class="pst-scrollable-table-container">',
     ),
     (r'role="doc-biblioentry"', 'role="listitem"'),
+    # The contents once more, for paper, where our style sheet leaves them out.
+    (r'(?s:<div id="jb-print-docs-body".*?(?=<div id="searchbox">))', ""),
     (r"(?<=<strong>)\w+(?:,\w+)+(?=</strong>)", lambda names: names[0].replace(",", ", ")),
     (r'(<img [^>]*?\bon-dark\b[^>]*?\bsrc="[^"]*\.svg)"', r'\1#dark"'),  # both looks in one file
 )

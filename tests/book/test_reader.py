@@ -167,6 +167,7 @@ def test_paper_shows_everything_on_white(page, address):
     for figure in page.locator("figure.explorer").all():
         assert figure.locator(".explorer-views").is_visible()
     assert not page.locator(".bd-sidebar-primary").is_visible()
+    assert page.get_by_role("heading", level=1).count() == 1
     ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert ground == "rgb(255, 255, 255)"
     for part in ("code", ".highlight pre", ".admonition", "figcaption"):
