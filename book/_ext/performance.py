@@ -20,7 +20,8 @@ SAME = 1e-4  # results further apart than this are not called the same
 BUSY = 0.1  # cores that others may use before the page warns
 CHANNELS_LAST = "lime, eager, channels last"
 REPORTED = ("LIME", "AblationCAM", "ScoreCAM")  # what the default report does by passes
-LATER = ("weights", "× typical pass", "largest difference", "s (reference)", "engine", "n")
+MEMORY = "peak memory, MB (reference)"
+LATER = ("weights", "× typical pass", MEMORY, "largest difference", "s (reference)", "engine", "n")
 SHORT = 12  # letters: a column with longer words may wrap
 WORDS = {
     "ratio_to_peer": "speed-up of at least {}",
@@ -113,7 +114,7 @@ def comparisons(ratios: pd.DataFrame) -> pd.DataFrame:
             "maximum speed-up": (ratios["ratio_to_peer"] * ratios["ratio_to_limit"]).map(number),
             "× lower bound": [spread(r, "ratio_to_limit") for _, r in ratios.iterrows()],
             "× typical pass": ratios["ratio_to_usual_pass"].map(number),
-            "peak memory, MB (reference)": [
+            MEMORY: [
                 f"{ours:.0f} ({peer:.0f})"
                 for ours, peer in zip(ratios["ours_peak_mb"], ratios["peer_peak_mb"], strict=True)
             ],
@@ -132,7 +133,8 @@ def ratios_table(shown: pd.DataFrame) -> str:
     """Return the comparisons: what is asked first, below it the other columns, folded."""
     first = html(shown.drop(columns=list(LATER)), "performance-ratios")
     rest = html(shown[["comparison", "network", "reference", *LATER]], "performance-details")
-    return f"{first}<details><summary>Weights, times and differences</summary>{rest}</details>"
+    words = "Weights, memory, differences and times"
+    return f'{first}<details class="more"><summary>{words}</summary>{rest}</details>'
 
 
 def together(ratios: pd.DataFrame, network: str = "tf_efficientnet_lite0") -> str:

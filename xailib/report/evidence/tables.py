@@ -91,7 +91,9 @@ def collect(evidence: Evidence, results: Path) -> dict[str, pd.DataFrame]:
         "values": pd.concat(values, ignore_index=True),
         "pairs": pd.concat(pairs, ignore_index=True),
         "photographs": photographs.sort_values("place", ignore_index=True),
-        "costs": pd.DataFrame(costs, columns=["network", "device", "method", "photographs", "seconds"]),
+        "costs": pd.DataFrame(
+            costs, columns=["network", "device", "method", "photographs", "seconds"]
+        ),
     }
 
 
