@@ -62,7 +62,9 @@ _PER_CENT = re.compile(
     r"|<(?:\"[^\"]*\"|'[^']*'|[^'\">])*>|(?<=\d)\s?%(?!\w)|(?<=[\s(>])-(?=\d)",
     re.DOTALL,
 )
-_SECTION = re.compile(r'<section id="([^"]+)">.*?(?=<section id=|</article>)', re.DOTALL)
+_SECTION = re.compile(
+    r'<(?:section (?:class="[^"]*" )?|dt )id="([^"]+)">.*?(?=<section |<dt|</article>)', re.DOTALL
+)
 _NAMES = re.compile(r"^\s*\w+(, \w+)+(?= : )")
 _ALT = re.compile(r'(?<= alt=")[^"]*')
 
@@ -171,7 +173,7 @@ def mend_pages(app: Sphinx, error: Exception | None) -> None:
 
 
 def beginnings(html: str) -> dict[str, str]:
-    """Return by its anchor how each section of a page begins."""
+    """Return by its anchor how each section of a page begins, and each entry of a glossary."""
     found = {}
     for section in _SECTION.finditer(html):
         paragraph = re.search(r"<p>(.*?)</p>", section[0], re.DOTALL)

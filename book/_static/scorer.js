@@ -33,6 +33,7 @@ document.addEventListener("DOMContentLoaded", () => {
   Search.htmlToText = (html, anchor) => {
     const page = new DOMParser().parseFromString(html, "text/html");
     page.querySelectorAll(".math, script, style, .headerlink, .cell_input, .xailib-table").forEach((part) => part.remove());
-    return whole(page.documentElement.outerHTML, anchor);
+    const known = anchor && page.querySelector(anchor) ? anchor : "";
+    return whole(page.documentElement.outerHTML, known) || " ";
   };
 });
