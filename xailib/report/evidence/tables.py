@@ -71,10 +71,9 @@ def collect(evidence: Evidence, results: Path) -> dict[str, pd.DataFrame]:
     dict
         ``values``: network, image, method, measure, value. ``pairs``: network, image, other,
         method, spearman, of the maps of two photographs. ``photographs``: image, sha256, place.
-        ``costs``: network, device, method, photographs, seconds (the median).
     """
     made = [job for job in evidence.jobs() if job.file(results).exists()]
-    values, pairs, costs = [], [], []
+    values, pairs = [], []
     hashes: dict[str, str] = {}
     for network in evidence.networks:
         own = [job for job in made if job.network == network]
@@ -84,7 +83,6 @@ def collect(evidence: Evidence, results: Path) -> dict[str, pd.DataFrame]:
         values.append(pd.DataFrame(rows, columns=["image", "method", "measure", "value"]))
         values[-1].insert(0, "network", network)
         pairs.append(_pairs(network, stored))
-        costs += _costs(network, own, stored, results)
         hashes |= {image: one.text["image_sha256"] for (_, image), one in stored.items()}
     places = {path.stem: place for place, path in enumerate(evidence.photographs)}
     photographs = pd.DataFrame(
@@ -95,9 +93,6 @@ def collect(evidence: Evidence, results: Path) -> dict[str, pd.DataFrame]:
         "values": pd.concat(values, ignore_index=True),
         "pairs": pd.concat(pairs, ignore_index=True),
         "photographs": photographs.sort_values("place", ignore_index=True),
-        "costs": pd.DataFrame(
-            costs, columns=["network", "device", "method", "photographs", "seconds"]
-        ),
     }
 
 
@@ -127,13 +122,10 @@ def manifest_of(evidence: Evidence, results: Path, tables: Mapping[str, pd.DataF
 
 def _distinct(texts: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return what several files say of how they were made, each way once, and how many it made."""
-    names = ("device", "commit", "source", "threads", "environment")
-    ways = Counter(json.dumps({name: _said(text, name) for name in names}) for text in texts)
+    names = ("commit", "source", "threads", "environment")
+    said = ({"device": t.get("device", "cpu")} | {name: t[name] for name in names} for t in texts)
+    ways = Counter(map(json.dumps, said))
     return [{**json.loads(way), "files": count} for way, count in ways.items()]
-
-
-def _said(text: Mapping[str, Any], name: str) -> Any:
-    return text.get("device", "cpu") if name == "device" else text[name]
 
 
 def compare(kept: Mapping[str, pd.DataFrame], again: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -249,21 +241,3 @@ def _pairs(network: str, stored: Parts) -> pd.DataFrame:
             for a, b in combinations(maps, 2)
         ]
     return pd.DataFrame(rows, columns=["network", "image", "other", "method", "spearman"])
-
-
-def _costs(
-    network: str, jobs: Iterable[KeptJob], stored: Parts, results: Path
-) -> list[tuple[str, str, str, int, float]]:
-    seconds: dict[tuple[str, str], list[float]] = {}
-    for job in jobs:
-        prefix = "random: " if job.part == "random" else ""
-        text = stored[job.part, job.photograph].text
-        for method, found in text["methods"].items():
-            key = _said(text, "device"), prefix + method
-            seconds.setdefault(key, []).append(found["seconds"])
-        file = scores_file(job, results)
-        if file.exists():
-            scored = json.loads(file.read_text())
-            key = _said(scored, "device"), f"scores of {job.part}"
-            seconds.setdefault(key, []).append(scored["seconds"])
-    return [(network, *key, len(some), float(np.median(some))) for key, some in seconds.items()]
