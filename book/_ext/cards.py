@@ -13,7 +13,7 @@ Rows = Mapping[str, Mapping[str, Any]]
 
 
 def gpus(file: Path) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Yield a caption and a table, three for each card that was measured."""
+    """Yield a caption and a table, four for each card that was measured."""
     found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     for card, run in found.items():
         rows = {name: row for name, row in run["rows"].items() if "failed" not in row}
@@ -21,6 +21,7 @@ def gpus(file: Path) -> Iterator[tuple[str, pd.DataFrame]]:
         yield f"**{machine}: seconds for one image, ResNet-50 at 224 pixels**", _single(rows)
         yield f"**{machine}: streams, CLIP-Dissect and notebooks**", _streams(rows)
         yield f"**{machine}: difference from the CPU, by precision**", _differences(rows)
+        yield f"**{machine}: LIME, difference from `exact`**", _against_exact(rows)
 
 
 def _single(rows: Rows) -> pd.DataFrame:
@@ -82,3 +83,22 @@ def _differences(rows: Rows) -> pd.DataFrame:
                 }
             )
     return pd.DataFrame(found)
+
+
+def _against_exact(rows: Rows) -> pd.DataFrame:
+    """Return one row a precision: how far LIME of many images differs from that at exact."""
+    found = [
+        {
+            "precision": name.rpartition(", ")[2],
+            "network": row["network"],
+            "images": row["images"],
+            "other predicted class": row["other_classes"],
+            "weights, median": f"{row['median_gap']:.0e}",
+            "weights, largest": f"{row['largest_gap']:.0e}",
+            "LIME masks that differ": row["other_masks"],
+        }
+        for name, row in rows.items()
+        if "median_gap" in row
+    ]
+    columns = ["precision", "network", "images", "other predicted class", "weights, median"]
+    return pd.DataFrame(found, columns=[*columns, "weights, largest", "LIME masks that differ"])

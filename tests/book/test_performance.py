@@ -240,7 +240,7 @@ def test_a_comparison_of_a_tiny_network(monkeypatch):
         assert found["ratio_to_usual_pass"] <= found["ratio_to_limit"]
 
 
-def test_a_card_s_rows_become_three_tables(tmp_path):
+def test_a_card_s_rows_become_four_tables(tmp_path):
     single = {"lime, batches of 10": 2.0, "lime, batches of 256": 1.5, "bare passes, tf32": 0.1}
     single |= {"ours, exact": 0.5, "ours, tf32": 0.15, "ours, half": 0.1}
     stream = {"ours": 2.0, "images_per_second": 12.0, "bare passes, auto": 1.6}
@@ -248,11 +248,16 @@ def test_a_card_s_rows_become_three_tables(tmp_path):
     equal |= {"segments_differ": 0, "other_masks": 1}
     rows = {"LIME, one image": single, "LIME, stream of 24, tf32": stream}
     rows |= {"equal to the CPU, tf32": equal, "soft-WPMI": {"failed": "out of memory"}}
+    against = {"network": "resnet18", "images": 100, "other_classes": 0, "other_masks": 8}
+    against |= {"median_gap": 0.0154, "largest_gap": 0.109}
+    rows |= {"LIME of 100 images against exact, half": against}
     card = {"cores": 16, "torch": "2.11", "rows": rows}
     (tmp_path / "gpu.json").write_text(json.dumps({"NVIDIA X": card}))
-    one, many, same = (table for _, table in cards.gpus(tmp_path / "gpu.json"))
+    one, many, same, exact = (table for _, table in cards.gpus(tmp_path / "gpu.json"))
     assert one.to_dict("records")[0]["reference"] == "lime, batches of 256"
     assert one.to_dict("records")[0]["speed-up, tf32"] == "10.0"
     assert list(many["measured"]) == ["12.0 images/s, 1.25 × the time of the forward passes"]
     assert same.to_dict("records")[0]["LIME masks that differ"] == 1
+    assert exact.to_dict("records")[0]["weights, largest"] == "1e-01"
+    assert list(exact["precision"]) == ["half"]
     assert list(cards.gpus(tmp_path / "none.json")) == []

@@ -1,7 +1,6 @@
 """The kept run on a tiny network: its order, its files, and its tables beside direct results."""
 
 import numpy as np
-import pandas as pd
 import pytest
 import yaml
 from faults_table import shown
@@ -9,6 +8,7 @@ from nets import classifier, photograph
 from PIL import Image
 
 from xailib.compare.iou import lime_cam_agreement
+from xailib.compare.masks import lime_mask
 from xailib.errors import InputError
 from xailib.evaluate.metrics import score
 from xailib.explain.cam.methods import explain_cam
@@ -84,7 +84,10 @@ def test_what_is_there_is_not_made_again_and_failures_are_listed(run, monkeypatc
     file.write_bytes(content)
 
 
-def test_tables_hold_what_the_methods_give(run):
+def test_tables_hold_what_the_methods_give(run, tmp_path, monkeypatch):
+    stem = next(run.evidence.jobs()).photograph
+    (tmp_path / "boxes.csv").write_text(f"image,left,top,right,bottom\n{stem},0.25,0,1,0.5\n")
+    monkeypatch.setattr(tables, "_BOXES", tmp_path / "boxes.csv")
     found = tables.collect(run.evidence, run.folder)
     values = found["values"].set_index(["network", "image", "method", "measure"])["value"]
     first = next(run.evidence.jobs()).photograph
@@ -103,6 +106,16 @@ def test_tables_hold_what_the_methods_give(run):
     for row in scores.itertuples():
         kept = values["net", first, row.method, row.measure]
         assert kept == pytest.approx(row.value, abs=1e-5)
+    around = np.zeros(lime.saliency.shape, bool)
+    height, width = around.shape
+    around[: round(0.5 * height), round(0.25 * width) :] = True
+    top = lime_mask(lime, 10, "positive") > 0
+    most = np.sort(cams[0].saliency.ravel())[-top.sum()]
+    assert values["net", first, "lime", "inside"] == pytest.approx((top & around).sum() / top.sum())
+    hot = cams[0].saliency > most  # but for ties at the edge of the area
+    assert values["net", first, "gradcam", "inside"] == pytest.approx(
+        (hot & around).sum() / hot.sum(), abs=0.05
+    )
     steps = [np.abs(np.diff(cams[0].saliency, axis=axis)).mean() for axis in (0, 1)]
     assert values["net", first, "gradcam", "step"] == pytest.approx(np.mean(steps), abs=1e-6)
 
@@ -139,4 +152,6 @@ def test_kept_tables_come_back_and_a_changed_value_is_found(run, tmp_path):
     assert told.set_index("measure").loc["insertion", "largest"].max() == pytest.approx(0.25, 1e-3)
     assert told["only_kept"].sum() == 1
     assert kept.load(tmp_path / "nothing") == {}
-    assert isinstance(found["costs"], pd.DataFrame)
+    ways = manifest["explained_by"]
+    assert [way["device"] for way in ways] == ["cpu"]
+    assert sum(way["files"] for way in ways) == len(list(run.evidence.jobs()))

@@ -117,7 +117,6 @@ def _replacing(
     tail: Tail, layout: Layout, values: Float[Tensor, " channels"]
 ) -> Callable[[Int[Tensor, " some"]], Tensor]:
     """Return the function from channels to the layer's output, each time without one of them."""
-
     last = tail.output.ndim == 4 and tail.output.is_contiguous(memory_format=torch.channels_last)
     # As the network itself has it: else a GPU turns the tensors of every layer behind it.
     order = torch.channels_last if last else torch.contiguous_format

@@ -15,7 +15,7 @@ import pandas as pd
 from xailib.files import write_atomic
 from xailib.project import project_root
 
-TABLES = ("values", "pairs", "photographs", "costs")
+TABLES = ("values", "pairs", "photographs")
 
 
 def folder() -> Path:
