@@ -134,7 +134,8 @@ def ratios_table(shown: pd.DataFrame) -> str:
     first = html(shown.drop(columns=list(LATER)), "performance-ratios")
     rest = html(shown[["comparison", "network", "reference", *LATER]], "performance-details")
     words = "Weights, memory, differences and times"
-    return f'{first}<details class="more"><summary>{words}</summary>{rest}</details>'
+    folded = rest.replace("<table", f"<details><summary>{words}</summary><table", 1)
+    return first + folded.replace("</table>", "</table></details>", 1)
 
 
 def together(ratios: pd.DataFrame, network: str = "tf_efficientnet_lite0") -> str:

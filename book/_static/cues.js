@@ -1,7 +1,7 @@
 // What scrolls sideways says so: the style sheet fades the edge beyond which there is more.
 (function () {
   "use strict";
-  const BOXES = ".xailib-table, .figure-box.scrolls, .pst-scrollable-table-container, mjx-container[display]";
+  const BOXES = ".xailib-table, .figure-box.scrolls, .pst-scrollable-table-container, .explorer-picker, mjx-container[display]";
 
   function mark(box) {
     const beyond = box.scrollWidth - box.clientWidth - box.scrollLeft;
