@@ -3,10 +3,11 @@
 from pathlib import Path
 
 import pandas as pd
-from drawing import keep
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
+from xailib.files import write_atomic
+from xailib.report.figures.publish import svg
 from xailib.report.figures.style import colour_of, legend, style
 
 
@@ -35,4 +36,4 @@ def draw(folder: Path) -> None:
             t: h for a in axes[0] for h, t in zip(*a.get_legend_handles_labels(), strict=True)
         }
         legend(figure, list(handles.values()), list(handles))
-        keep(folder, "growth", figure)
+        write_atomic(folder / "growth.svg", svg(figure, "growth").encode())

@@ -305,7 +305,8 @@ def main() -> None:
     KEPT.mkdir(parents=True, exist_ok=True)
     for name, parts in tables.items():
         pd.concat(parts).to_csv(KEPT / f"{name}.csv", index=False, float_format="%.4g")
-    images = [[image.id, image.sha256[:12]] for image in probe.images]
+    names = [f"{one.label}/{one.id}" if one.label else one.id for one in probe.images]
+    images = [[name, one.sha256[:12]] for name, one in zip(names, probe.images, strict=True)]
     manifest = {
         "computed": datetime.now(UTC).date().isoformat(),
         "project": git_commit(),

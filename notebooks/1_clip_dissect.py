@@ -295,15 +295,15 @@ figures.publish(
 # %% tags=["remove-input"]
 table = layers_kept.assign(
     interval=[f"{100 * row.low:.0f} to {100 * row.high:.0f} %" for row in layers_kept.itertuples()],
-    halves=[f"{100 * row.same:.0f} % (chance {100 * row.same_chance:.0f})" for row in layers_kept.itertuples()],
-    parents=[f"{100 * row.related:.0f} % (chance {100 * row.related_chance:.0f})" for row in layers_kept.itertuples()],
+    halves=[f"{100 * row.same:.0f} % ({100 * row.same_chance:.0f})" for row in layers_kept.itertuples()],
+    parents=[f"{100 * row.related:.0f} % ({100 * row.related_chance:.0f})" for row in layers_kept.itertuples()],
 )
 figures.publish_table(
     run,
     table,
     "certified-layers",
     f"Units with a certified label, {made['probe']['images']:,} photographs, {made['concepts']} concepts. Halves agree: units that get the same concept "
-    "from either half of the photographs, exactly or up to a shared parent.",
+    "from either half of the photographs, exactly or up to a shared parent; in brackets, by chance.",
     {"network": "network", "layer": "layer", "units": "units", "share": "certified", "interval": "95 % interval", "control": "random weights", "score": "mean score", "control_score": "random weights, score", "halves": "halves agree", "parents": "up to a parent", "concepts": "distinct concepts"},
     {"share": "{:.0%}", "control": "{:.1%}", "score": "{:.2f}", "control_score": "{:.2f}"},
 )
@@ -365,9 +365,10 @@ unit_figures.publish_browser(
     browsed,
     pictures,
     "unit-browser",
-    f"All {len(browsed):,} units; certified ones first, by their score (for this run, the z-score of the similarity). A unit's number opens its card. "
+    f"All {len(browsed):,} units; certified ones first, by their score. z marks a z-score of the similarity, which this run has in place of a held-out score. A unit's number opens its card. "
     "Photographs that this run did not have are given by name.",
     {"certificate": "certificate", "concept": "best concept", "composition": "best composition of two", "composition_score": "its held-out score", "again": "other half's concept", "score": "score", "interval": "95 % interval", "correlation": "correlation", "cosine": "cosine", "auprc": "AUPRC", "f1": "F1", "iou": "IoU", "zscore": "z-score", "p": "adjusted p", "similarity": "similarity", "runner_up": "runner-up"},
+    {f"{model}, this run": "z"},
 )
 
 # %% [markdown]

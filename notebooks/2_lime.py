@@ -139,7 +139,10 @@ if nothing := figures.left_out(explanations):
 # probability $f$, in which samples with fewer hidden superpixels have larger weights:
 #
 # $$
-# \hat w = \arg\min_w \sum_z e^{-D(z)^2/\sigma^2}\,\bigl(f(z) - w_0 - w^\top z\bigr)^2 + \lVert w \rVert^2 ,
+# \begin{gathered}
+# \hat w = \arg\min_w \sum_z e^{-D(z)^2/\sigma^2}\, r(z)^2 + \lVert w \rVert^2 , \\
+# r(z) = f(z) - w_0 - w^\top z ,
+# \end{gathered}
 # $$
 #
 # where $z_i = 1$ if superpixel $i$ is shown, $D$ is the cosine distance to the unperturbed input, and

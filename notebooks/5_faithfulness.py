@@ -38,6 +38,8 @@ from xailib.report.params.schema import check_notebook
 check_notebook("5_faithfulness", globals())
 
 # %% tags=["remove-input"]
+import re
+
 import numpy as np
 import pandas as pd
 from IPython.display import Markdown, display
@@ -109,29 +111,32 @@ metrics["finding"] = (
     f"On {metrics['images']} photographs, {len(methods)} methods by {compared['measure'].nunique()} measures are significantly better than a "
     f"centred blob in **{metrics['centre_better']} of {metrics['comparisons']}** comparisons."
 )
-answer = (
-    f"**Answer.** {len(methods)} methods, {compared['measure'].nunique()} measures, {metrics['images']} photographs. "
-)
+answer = f"{len(methods)} methods, {compared['measure'].nunique()} measures, {metrics['images']} photographs. "
 for baseline, name in rivals.items():
     won, lost = metrics[f"{baseline}_better"], metrics[f"{baseline}_worse"]
     missing = faithfulness_figures.not_beaten(of_methods, baseline)
     answer += f"Compared with the {name}, **{won} of {metrics['comparisons']}** results are significantly better, {lost} worse, the others undecided"
     answer += f"; not better: {missing}. " if missing and won else ". "
-display(Markdown(answer))
 kept, manifest = kept_tables.load(), kept_tables.load_manifest()
+lead = "**Answer.** "
 if kept:
     decided = verdicts(kept["values"])
     undecided = kept_figures.undecided_methods(decided)
     lines = kept_figures.decided_lines(decided)
-    ours = [kept_figures.network_name(name) for name, known in manifest["networks"].items() if known == classifier.id]
-    metrics["finding"] += "".join(f" In the evidence run, on {line}." for line in lines if line.startswith(tuple(ours)))
-    display(
-        Markdown(
-            f"**The evidence run** ({kept_figures.sample(manifest)}) compares each method by each measure with the centred blob:\n\n"
-            + "\n".join(f"- {line}." for line in lines)
-            + (f"\n\nUndecided on every network and measure: {', '.join(undecided)}." if undecided else "")
-        )
+    lead += (
+        f"The evidence run ({kept_figures.sample(manifest)}) compares each method by each measure with the centred blob:\n\n"
+        + "\n".join(f"- {line}." for line in lines)
+        + (f"\n\nUndecided on every network and measure: {', '.join(undecided)}." if undecided else "")
+        + "\n\n**This run.** "
     )
+    ours = [kept_figures.network_name(name) for name, known in manifest["networks"].items() if known == classifier.id]
+    own = [re.sub(r"\d+ of \d+", r"**\g<0>**", line, count=1) for line in lines if line.startswith(tuple(ours))]
+    if own:
+        metrics["finding"] = (
+            "Each method is compared with a centred blob by each measure. " + " ".join(f"On {line}." for line in own)
+            + f" This run's {metrics['images']} photographs decide {metrics['comparisons'] - metrics['centre_undecided']} of {metrics['comparisons']} such comparisons."
+        )
+display(Markdown(lead + answer))
 if metrics["images"] < 6:
     display(
         Markdown("With fewer than six photographs no comparison can be significant: the signed-rank test has too few pairs.")

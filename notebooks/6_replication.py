@@ -297,8 +297,8 @@ figures.publish_table(
     pd.DataFrame(lines),
     "corrected",
     f"Corrected mean IoU of LIME 1 with each CAM over {metrics['images']} photographs, against three baselines: mean difference "
-    "with its 95 % interval, adjusted p, and the number of photographs in which the CAM exceeds the baseline.",
-    {"method": "method", "iou": "IoU", "baseline": "baseline", "level": "baseline IoU", "difference": "difference", "interval": "95 % interval", "p": "adjusted p", "above": "photographs above"},
+    "with its 95 % interval, adjusted p, and above: the number of photographs in which the CAM exceeds the baseline.",
+    {"method": "method", "iou": "IoU", "baseline": "baseline", "level": "baseline IoU", "difference": "difference", "interval": "95 % interval", "p": "adjusted p", "above": "above"},
     {"iou": "{:.3f}", "level": "{:.3f}", "difference": "{:+.3f}", "p": "{:.3f}"},
 )
 

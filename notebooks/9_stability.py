@@ -229,10 +229,11 @@ figures.publish(
         ],
         ["view", "LIME 1", "selection frequency"],
         [f"{e.image}: {'stable' if found.stable else 'unstable'}" for e, found in shown],
+        scales=["frequency"],
     ),
     "stability-gallery",
     f"The mask of the {num_features} superpixels that support the prediction most, and the selection frequency of "
-    "each superpixel, from zero (dark) to one (bright). A sharp mask can hide this uncertainty.",
+    "each superpixel. A sharp mask can hide this uncertainty.",
     "Grid of photographs, LIME's masks and heatmaps of selection frequencies. "
     + "; ".join(f"{row.image}: {row.sure} of {row.chosen} superpixels above the frequency threshold" for row in table.itertuples()),
     table,

@@ -62,8 +62,8 @@ def shown(table: pd.DataFrame) -> pd.DataFrame:
             "method": ["RISE" if m == "rise" else name_of(m) for m in table["method"]],
             "network": table["network"].map(network_name),
             "published": [f"{value:.4f}" for value in table["value"]],
-            "source": table["source"],
-            "read": table["read"],
+            "source": table["source"]
+            + table["read"].map({"repository": "", "from memory": ", from memory"}),
             "ours": [
                 f"{row.ours:.3f} ({row.low:.3f} to {row.high:.3f})" if row.n else "–"
                 for row in table.itertuples()
@@ -81,7 +81,7 @@ def rankings(table: pd.DataFrame) -> list[str]:
     ):
         said = f"{source}, {NAMES[str(measure)][:-2]}"
         if len(part) < _LEAST:
-            lines.append(f"{said}: {len(part)} methods that both have are no ranking")
+            lines.append(f"{said}: only {len(part)} methods in common, which is no ranking")
             continue
         tau = float(kendalltau(part["value"], part["ours"]).statistic)
         rank = f"τ {number(tau)}" if tau == tau else "τ is undefined, since all of ours are equal,"

@@ -1,6 +1,7 @@
 """What is mended in the pages that Sphinx and the theme make: no network, no jumping about."""
 
 import importlib.util
+import json
 import re
 import shutil
 import textwrap
@@ -27,6 +28,14 @@ _UNUSED = (
     "vendor/fontawesome/*/js",
     "locales",
 )
+_MATHJAX = (
+    "startup",
+    "core",
+    "input/tex",
+    "output/svg",
+    "output/svg/fonts/tex",
+    "a11y/assistive-mml",
+)
 _MENDED = (
     (r'<link rel="preload" as="font"[^>]*>', ""),
     (r'<script src="[^"]*/fontawesome/[^"]*"></script>', ""),
@@ -42,12 +51,19 @@ _MENDED = (
         '<div tabindex="0" role="group" aria-label="Table" class="pst-scrollable-table-container">',
     ),
     (r'role="doc-biblioentry"', 'role="listitem"'),
+    # The contents once more, for paper, where our style sheet leaves them out.
+    (r'(?s:<div id="jb-print-docs-body".*?(?=<div id="searchbox">))', ""),
+    (r"(?<=<strong>)\w+(?:,\w+)+(?=</strong>)", lambda names: names[0].replace(",", ", ")),
+    (r'(<img [^>]*?\bon-dark\b[^>]*?\bsrc="[^"]*\.svg)"', r'\1#dark"'),  # both looks in one file
 )
 # What no reader sees as words; the blank, if any, between a number and its per cent sign; a minus.
 _PER_CENT = re.compile(
     r"<(script|style|pre|code|kbd|samp|textarea)\b.*?</\1>|<!--.*?-->"
     r"|<(?:\"[^\"]*\"|'[^']*'|[^'\">])*>|(?<=\d)\s?%(?!\w)|(?<=[\s(>])-(?=\d)",
     re.DOTALL,
+)
+_SECTION = re.compile(
+    r'<(?:section (?:class="[^"]*" )?|dt )id="([^"]+)">.*?(?=<section |<dt|</article>)', re.DOTALL
 )
 _NAMES = re.compile(r"^\s*\w+(, \w+)+(?= : )")
 _ALT = re.compile(r'(?<= alt=")[^"]*')
@@ -61,8 +77,9 @@ def keep_together(
 
 
 def serve_mathjax(app: Sphinx, config: Any) -> None:
-    """Take MathJax from the site itself."""
-    config.mathjax_path = "tex-svg.js"
+    """Take MathJax from the site itself: what draws, without its menu, a fifth of all."""
+    config.mathjax_path = "mathjax/startup.js"
+    config.mathjax3_config = {"loader": {"load": ["input/tex", "output/svg", "a11y/assistive-mml"]}}
 
 
 def drop_thebe(
@@ -115,14 +132,17 @@ def draw_card(app: Sphinx, error: Exception | None) -> None:
 
 
 def copy_mathjax(app: Sphinx, error: Exception | None) -> None:
-    """Copy the one file of MathJax that the site needs."""
+    """Copy the files of MathJax that the site needs."""
     if error is None and app.builder.format == "html":
         spec = importlib.util.find_spec("sphinx-mathjax-offline")
         if spec is None or spec.origin is None:
             log.warning("sphinx-mathjax-offline is not installed: equations will not show")
             return
-        file = Path(spec.origin).parent / "static" / "mathjax" / "tex-svg.js"
-        copy_asset(str(file), str(Path(app.outdir, "_static")))
+        for name in _MATHJAX:
+            file = Path(spec.origin).parent / "static" / "mathjax" / f"{name}.js"
+            folder = Path(app.outdir, "_static", "mathjax", name).parent
+            folder.mkdir(parents=True, exist_ok=True)
+            copy_asset(str(file), str(folder))
 
 
 def drop_unused(app: Sphinx, error: Exception | None) -> None:
@@ -139,11 +159,28 @@ def drop_unused(app: Sphinx, error: Exception | None) -> None:
 def mend_pages(app: Sphinx, error: Exception | None) -> None:
     """Mend every page's HTML, once all are written."""
     if error is None and app.builder.format == "html":
-        for page in Path(app.outdir).rglob("*.html"):
+        begun = {}
+        for page in sorted(Path(app.outdir).rglob("*.html")):
             text = page.read_text(encoding="utf-8")
             mended = mend(text, page.parent)
             if mended != text:
                 page.write_text(mended, encoding="utf-8")
+            if sections := beginnings(text):
+                begun[page.relative_to(app.outdir).as_posix()] = sections
+        # For a search of pages on a disk, which a browser may not fetch.
+        script = f"window.xailib.summaries = {json.dumps(begun, ensure_ascii=False)};\n"
+        Path(app.outdir, "_static", "summaries.js").write_text(script, encoding="utf-8")
+
+
+def beginnings(html: str) -> dict[str, str]:
+    """Return by its anchor how each section of a page begins, and each entry of a glossary."""
+    found = {}
+    for section in _SECTION.finditer(html):
+        paragraph = re.search(r"<p>(.*?)</p>", section[0], re.DOTALL)
+        if paragraph:
+            words = re.sub(r'<span class="math.*?</span>|<[^>]*>', "", paragraph[1])
+            found[section[1]] = textwrap.shorten(unescape(words), 160, placeholder=" …")
+    return found
 
 
 def mend(html: str, folder: Path) -> str:
@@ -167,7 +204,7 @@ def mend(html: str, folder: Path) -> str:
     def sized(found: re.Match[str]) -> str:
         nonlocal seen
         tag = found[0]
-        source = re.search(r'src="([^":]+)"', tag)
+        source = re.search(r'src="([^":#]+)[#"]', tag)
         size = source and _size(folder / source[1])
         if not size or " width=" in tag:
             return tag

@@ -10,17 +10,26 @@ from xailib.report.params.schema import FIELDS, MANAGED, NOTEBOOKS, explained, p
 
 
 def table() -> str:
-    """Return a Markdown table: a row for each parameter, or for each meaning that it has."""
-    rows: dict[tuple[str, str, str], list[str]] = {}
+    """Return a Markdown table: a row for each parameter, or for each default that it has.
+
+    Where a parameter means something else on some pages, they are named before that.
+    """
+    rows: dict[tuple[str, str], dict[str, list[str]]] = {}
     tasks = sorted(NOTEBOOKS, key=lambda task: int(task.partition("_")[0]))
     for name in FIELDS.keys() - MANAGED:
         for task in tasks:
             if told := parameters(task).get(name):
-                key = (name, json.dumps(told["default"]), explained(told))
-                rows.setdefault(key, []).append(f"[{task}](../notebooks/{task})")
+                meanings = rows.setdefault((name, json.dumps(told["default"])), {})
+                meanings.setdefault(explained(told), []).append(task)
     lines = ["| Parameter | Default | Meaning | Notebooks |", "|---|---|---|---|"]
-    for (name, default, meaning), pages in sorted(rows.items()):
-        lines.append(f"| `{name}` | `{default}` | {meaning} | {', '.join(pages)} |")
+    for (name, default), meanings in sorted(rows.items()):
+        usual = max(meanings, key=lambda meaning: len(meanings[meaning]))
+        others = [f"{', '.join(meanings[m])}: {m}" for m in meanings if m != usual]
+        pages = [
+            f"[{t}](../notebooks/{t})" for t in tasks if any(t in m for m in meanings.values())
+        ]
+        said = "<br>".join([usual, *others])
+        lines.append(f"| `{name}` | `{default}` | {said} | {', '.join(pages)} |")
     return "\n".join(lines)
 
 

@@ -20,7 +20,9 @@ SAME = 1e-4  # results further apart than this are not called the same
 BUSY = 0.1  # cores that others may use before the page warns
 CHANNELS_LAST = "lime, eager, channels last"
 REPORTED = ("LIME", "AblationCAM", "ScoreCAM")  # what the default report does by passes
-SHORT = 12  # letters: a column with longer words stands on the left, and may wrap
+MEMORY = "peak memory, MB (reference)"
+LATER = ("weights", "× typical pass", MEMORY, "largest difference", "s (reference)", "engine", "n")
+SHORT = 12  # letters: a column with longer words may wrap
 WORDS = {
     "ratio_to_peer": "speed-up of at least {}",
     "ratio_to_limit": "at most {} × the lower bound",
@@ -37,7 +39,7 @@ def texts(folder: Path = FOLDER) -> dict[str, str]:
     return {
         "performance_verdict": verdict(met),
         "performance_asked": html(met, "performance-asked"),
-        "performance_table": html(comparisons(ratios), "performance-ratios"),
+        "performance_table": ratios_table(comparisons(ratios)),
         "performance_growth": html(exponents(growth), "performance-exponents"),
         "performance_busy": busy(ratios, growth),
         "performance_together": together(ratios),
@@ -105,13 +107,14 @@ def comparisons(ratios: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "comparison": ratios["comparison"],
-            "network": ratios["network"] + " (" + ratios["weights"] + ")",
+            "network": ratios["network"],
+            "weights": ratios["weights"],
             "reference": ratios["peer"],
             "speed-up": [spread(r, "ratio_to_peer") for _, r in ratios.iterrows()],
             "maximum speed-up": (ratios["ratio_to_peer"] * ratios["ratio_to_limit"]).map(number),
             "× lower bound": [spread(r, "ratio_to_limit") for _, r in ratios.iterrows()],
             "× typical pass": ratios["ratio_to_usual_pass"].map(number),
-            "peak memory, MB (reference)": [
+            MEMORY: [
                 f"{ours:.0f} ({peer:.0f})"
                 for ours, peer in zip(ratios["ours_peak_mb"], ratios["peer_peak_mb"], strict=True)
             ],
@@ -124,6 +127,14 @@ def comparisons(ratios: pd.DataFrame) -> pd.DataFrame:
             "n": ratios["repeats"],
         }
     )
+
+
+def ratios_table(shown: pd.DataFrame) -> str:
+    """Return the comparisons: what is asked first, below it the other columns, folded."""
+    first = html(shown.drop(columns=list(LATER)), "performance-ratios")
+    rest = html(shown[["comparison", "network", "reference", *LATER]], "performance-details")
+    words = "Weights, memory, differences and times"
+    return f'{first}<details class="more"><summary>{words}</summary>{rest}</details>'
 
 
 def together(ratios: pd.DataFrame, network: str = "tf_efficientnet_lite0") -> str:
@@ -198,9 +209,11 @@ def html(table: pd.DataFrame, name: str) -> str:
     said = table.map(lambda value: escape(str(value)))
     rows = said.to_html(index=False, border=0, escape=False, justify="unset")
     for column in said:
-        if any(len(value) > SHORT and value[0].isalpha() for value in said[column]):
+        words = [value for value in said[column] if value[:1].isalpha()]
+        if words and not any(value[:1].isdigit() for value in said[column]):
+            kind = "words" if max(map(len, words)) > SHORT else "word"
             for cell in {f"<th>{column}</th>", *(f"<td>{value}</td>" for value in said[column])}:
-                rows = rows.replace(cell, cell.replace(">", ' class="words">', 1))
+                rows = rows.replace(cell, cell.replace(">", f' class="{kind}">', 1))
     # One line, because Markdown ends a block of HTML at the first empty one.
     lines = "".join(line.strip() for line in rows.splitlines())
     return f'<div class="xailib-table" id="{name}" tabindex="0">{lines}</div>'

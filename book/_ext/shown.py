@@ -142,7 +142,7 @@ class RunFigure(Figure):
         image = next(iter(result[0].findall(nodes.image)), None)
         if dark and image is not None:
             twin = image.deepcopy()
-            twin["uri"] = dark
+            twin["uri"] = dark  # of a chart the same file: `pages` says which look of it
             twin["classes"] = ["on-dark", "dark-light"]
             image["classes"] += ["on-light", "dark-light"]
             image.parent.replace(image, _div(self.box, image, twin))
@@ -167,8 +167,8 @@ class ResultFigure(RunFigure):
             message = f"no figure {self.arguments[0]!r} in {results_folder()}"
             return [self.state.document.reporter.warning(message, line=self.lineno)]
         light = images[0].relative_to(ROOT)
-        self.arguments[0] = f"/{light}"
-        self.options["dark"] = f"/{light.with_stem(light.stem + '-dark')}"
+        dark = light if light.suffix == ".svg" else light.with_stem(f"{light.stem}-dark")
+        self.arguments[0], self.options["dark"] = f"/{light}", f"/{dark}"
         return super().run()
 
 

@@ -1,18 +1,17 @@
 // What scrolls sideways says so: the style sheet fades the edge beyond which there is more.
 (function () {
   "use strict";
-  const BOXES = ".xailib-table, .figure-box.scrolls, .pst-scrollable-table-container, mjx-container";
+  const BOXES = ".xailib-table, .figure-box.scrolls, .pst-scrollable-table-container, mjx-container[display]";
 
   function mark(box) {
     const beyond = box.scrollWidth - box.clientWidth - box.scrollLeft;
     box.classList.toggle("more-left", box.scrollLeft > 1);
     box.classList.toggle("more-right", beyond > 1);
+    if (box.localName === "mjx-container") box.tabIndex = box.scrollWidth > box.clientWidth + 1 ? 0 : -1;
   }
 
   const sizes = new ResizeObserver((entries) => entries.forEach((entry) => mark(entry.target.closest(BOXES))));
   function watch() {
-    // A formula in a line is read with it; only what scrolls is a stop of its own.
-    document.querySelectorAll("mjx-container:not([display])").forEach((formula) => formula.removeAttribute("tabindex"));
     document.querySelectorAll(BOXES).forEach((box) => {
       box.addEventListener("scroll", () => mark(box), { passive: true });
       [box, ...box.children].forEach((part) => sizes.observe(part));

@@ -9,7 +9,9 @@
 
   function start(box) {
     const data = JSON.parse(box.querySelector("script").textContent);
-    const { rows, networks } = data;
+    const { rows, words } = data;
+    const networks = data.networks.map(([name]) => name), measures = data.networks.map(([, measure]) => measure);
+    for (const row of rows) for (const column of [LAYER, CONCEPT]) row[column] = words[row[column]] ?? "";
     const anchor = (row) => `unit-${networks[row[NETWORK]]}-${row[LAYER]}-${row[UNIT]}`.replace(/[^\w.-]+/g, "_");
     const places = [...new Set(rows.map((row) => `${networks[row[NETWORK]]}, ${row[LAYER]}`))];
     const state = { words: "", place: "", column: 4, down: true, page: 0 };
@@ -42,10 +44,19 @@
 
     function picture(index) {
       const [name, place] = data.images[index];
-      if (place < 0) return element("span", { class: "photograph" }, name.replace(/^n\d+_/, "").replaceAll("_", " "));
+      const label = name.replace(/^n\d+_|\/.*/g, "").replaceAll("_", " ");  // its class
+      if (place < 0) return element("span", { class: "photograph" }, label);
       const x = (place % data.columns) * data.thumb, y = Math.floor(place / data.columns) * data.thumb;
       return element("span", { class: "thumb", role: "img", "aria-label": name, style:
         `width:${data.thumb}px;height:${data.thumb}px;background-image:url("${box.dataset.sheet}");background-position:-${x}px -${y}px` });
+    }
+
+    // Those that are said in words, once each.
+    function pictures(images) {
+      const shown = images.map(picture), counts = new Map();
+      for (const one of shown) if (one.className === "photograph") counts.set(one.textContent, (counts.get(one.textContent) ?? 0) + 1);
+      return [...shown.filter((one) => one.className !== "photograph"),
+        ...[...counts].map(([label, n]) => element("span", { class: "photograph" }, n > 1 ? `${label} × ${n}` : label))].flatMap((one) => [one, " "]);
     }
 
     function bars(counts) {
@@ -57,7 +68,8 @@
 
     function open(index) {
       const row = rows[index];
-      const facts = data.facts[row[NETWORK]].map((name, k) => [name, row[FACTS][k]]).filter(([, value]) => value !== null && value !== "");
+      const facts = data.facts[row[NETWORK]].map(([name, inWords], k) => [name, inWords ? words[row[FACTS][k]] : row[FACTS][k]])
+        .filter(([, value]) => value !== null && value !== undefined && value !== "");
       card.replaceChildren(
         element("h3", { id: anchor(row) }, `${networks[row[NETWORK]]}, ${row[LAYER]}, unit ${row[UNIT]}: ${said[index]}`),
         element("dl", {}, ...facts.flatMap(([name, value]) =>
@@ -79,10 +91,12 @@
       let found = rows.map((_, index) => index).filter((index) =>
         (!state.place || `${networks[rows[index][NETWORK]]}, ${rows[index][LAYER]}` === state.place) && keys[index].includes(state.words));
       const sign = state.down ? -1 : 1, by = state.column;
+      const measure = (index) => measures[rows[index][NETWORK]];
       found.sort((a, b) => {
         const left = rows[a][by], right = rows[b][by];
         const sure = by === SCORE || by === CONCEPT ? rows[b][CERTIFIED] - rows[a][CERTIFIED] : 0;
-        return sure || sign * (left < right ? -1 : left > right ? 1 : 0) || a - b;
+        const apart = by === SCORE ? measure(a).localeCompare(measure(b)) : 0;
+        return sure || apart || sign * (left < right ? -1 : left > right ? 1 : 0) || a - b;
       });
       const pages = Math.max(1, Math.ceil(found.length / PAGE));
       state.page = Math.min(Math.max(state.page, 0), pages - 1);
@@ -97,8 +111,8 @@
         const row = rows[index];
         return element("tr", { class: row[CERTIFIED] ? "" : "unsure" }, element("td", {}, networks[row[NETWORK]]),
           element("td", {}, row[LAYER]), element("td", {}, element("a", { href: `#${anchor(row)}` }, String(row[UNIT]))),
-          element("td", {}, said[index]), element("td", {}, row[SCORE].toFixed(3)),
-          element("td", {}, ...row[IMAGES].flatMap((i) => [picture(i), " "])));
+          element("td", {}, said[index]), element("td", {}, `${measures[row[NETWORK]]} ${row[SCORE].toFixed(3)}`.trim()),
+          element("td", {}, ...pictures(row[IMAGES])));
       }));
     }
 

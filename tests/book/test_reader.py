@@ -1,11 +1,13 @@
 """Readers of every kind: by keyboard, by screen reader, in the dark, on a phone, on paper."""
 
+import io
 import re
 from html.parser import HTMLParser
 from urllib.parse import unquote, urldefrag, urlsplit
 
 import pytest
 from browsing import AXE, PAGES
+from PIL import Image
 from playwright.sync_api import expect
 
 pytestmark = pytest.mark.site
@@ -154,7 +156,9 @@ def test_each_figure_has_a_twin_for_the_dark(page, address, mode):
     shown = page.locator("figure:not(.gallery) img:visible")
     assert shown.count() == page.locator("figure:not(.gallery)").count() > 3
     for image in shown.all():
-        assert ("-dark" in image.get_attribute("src")) == (mode == "dark")
+        assert ("dark" in image.get_attribute("src")) == (mode == "dark")
+        ground = Image.open(io.BytesIO(image.screenshot())).convert("L").getpixel((3, 3))
+        assert (ground < 60) == (mode == "dark")
 
 
 def test_paper_shows_everything_on_white(page, address):
@@ -163,6 +167,7 @@ def test_paper_shows_everything_on_white(page, address):
     for figure in page.locator("figure.explorer").all():
         assert figure.locator(".explorer-views").is_visible()
     assert not page.locator(".bd-sidebar-primary").is_visible()
+    assert page.get_by_role("heading", level=1).count() == 1
     ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert ground == "rgb(255, 255, 255)"
     for part in ("code", ".highlight pre", ".admonition", "figcaption"):

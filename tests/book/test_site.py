@@ -95,6 +95,15 @@ def test_search_finds_a_word(page, address, word, where):
     assert page.wrong == []
 
 
+def test_a_search_from_a_disk_says_how_each_section_begins(page, site):
+    page.goto(f"{site.as_uri()}/search.html?q=faithfulness")
+    expect(page.locator("#search-results p.search-summary")).to_contain_text("finished")
+    hits = page.locator("#search-results li")
+    first = hits.filter(has=page.locator("a[href*='5_faithfulness']")).first
+    expect(first.locator("p.context")).to_contain_text(re.compile(r"(\w+ ){5}"))
+    assert page.wrong == []
+
+
 def test_the_unit_browser_searches_filters_and_sorts(page, address):
     page.goto(f"{address}/notebooks/1_clip_dissect.html")
     status = page.locator(".unit-browser [role=status]")
@@ -113,6 +122,7 @@ def test_the_unit_browser_searches_filters_and_sorts(page, address):
     assert "no concept contains these words" in status.inner_text()
     page.get_by_label("Search concepts").fill("")
     values = page.locator(".unit-browser tbody tr td:nth-child(5)").all_inner_texts()
+    assert not any("z" in value for value in values)  # z-scores are not sorted among correlations
     assert values == sorted(values, key=float, reverse=True)
     page.locator(".unit-browser th button", has_text="score").press("Enter")
     rising = page.locator(".unit-browser tbody tr td:nth-child(5)").all_inner_texts()

@@ -181,7 +181,10 @@ def test_a_page_that_fails_says_why_and_the_others_are_built(project, made):
     notebook.cells.insert(-1, nbformat.v4.new_code_cell("raise ValueError('`13` is <unlucky>')"))
     nbformat.write(notebook, file)
     before = words(project, "notebooks/2_lime")
+    old = project / "_build" / "html" / "of-an-earlier-site.html"
+    old.touch()
     failed = report(project)
+    assert not old.exists()
     assert failed.returncode == 1, failed.stderr
     index = project / "_build" / "html" / "index.html"
     assert "not built cleanly" not in failed.stderr, failed.stderr

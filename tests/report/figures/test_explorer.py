@@ -1,5 +1,6 @@
 """The explorer's pictures and scores, and how a published figure looks on a dark page."""
 
+import io
 import json
 import re
 
@@ -15,7 +16,7 @@ from xailib.images.frames import Frame
 from xailib.images.load import ImageSet
 from xailib.report.figures import explorer
 from xailib.report.figures import style as figures
-from xailib.report.figures.publish import GROUND, KEPT, darkened, publish, table_html
+from xailib.report.figures.publish import GROUND, KEPT, darkened, publish, svg, table_html
 from xailib.report.run.results import start_run
 
 RNG = np.random.default_rng(3)
@@ -145,22 +146,48 @@ def test_a_picture_that_was_not_computed_is_a_word_that_turns_with_the_ground():
 
 
 @pytest.mark.parametrize("raster", [True, False])
-def test_a_published_figure_has_a_dark_twin(tmp_path, raster):
+def test_a_published_figure_is_kept_with_its_data(tmp_path, raster):
     run = start_run(tmp_path, "2_lime", {}, ImageSet(()))
     figure = figures.panels([PIXELS], ["view"])
-    data = pd.DataFrame({"a": [1]})
+    data = pd.DataFrame({"a": [1], "b": [1 / 3]})
     publish(run, figure, "one", "A caption.", "An alternative.", data, raster=raster)
-    light, dark = (
-        tmp_path / "figures" / f"one{w}.{'webp' if raster else 'svg'}" for w in ("", "-dark")
-    )
+    folder = tmp_path / "figures"
     if raster:
-        corner = [Image.open(file).getpixel((2, 2)) for file in (light, dark)]
+        corner = [Image.open(folder / f"one{w}.webp").getpixel((2, 2)) for w in ("", "-dark")]
         assert min(corner[0]) > 250
         assert max(corner[1]) < 40
     else:
-        assert GROUND in dark.read_text()
-        assert GROUND not in light.read_text()
-    assert (tmp_path / "figures" / "one.csv").read_text() == "a\n1\n"
+        assert [file.name for file in folder.glob("*.svg")] == ["one.svg"]
+    assert (folder / "one.csv").read_text() == "a,b\n1,0.333333\n"
+
+
+def test_a_chart_in_the_dark_is_as_if_it_had_been_drawn_there(tmp_path, browser):
+    figure = Figure(figsize=(3, 2), facecolor="white")
+    axis = figure.subplots()
+    axis.imshow(np.full((4, 6, 3), 0.7), extent=(0, 1, 0, 1), aspect="auto")
+    axis.bar([1, 2], [1, 2], color=["0.8", "black"], edgecolor="0.2")
+    axis.plot([1, 2], [0.123456, 2], "o--", color="0.5", mfc="none")
+    axis.plot([1, 2], [2, 0], color="#0072B2", label="a method")
+    axis.scatter([1, 1.5], [1.5, 1.7], color=["0.6", "#D55E00"])
+    for place, colour in ((0.2, "black"), (0.6, "white")):
+        axis.text(0.1, place, "on an image", color=colour, gid=KEPT)
+    axis.legend()
+    (tmp_path / "chart.svg").write_text(svg(figure, "chart"))
+    figure.savefig(tmp_path / "light.svg")
+    with darkened(figure):
+        figure.savefig(tmp_path / "dark.svg")
+    page = browser.new_page()
+    seen = {}
+    for name in ("chart.svg", "light.svg", "chart.svg#dark", "dark.svg"):
+        (tmp_path / "page.html").write_text(f'<body style="margin: 0"><img src="{name}">')
+        page.goto((tmp_path / "page.html").as_uri())
+        shot = page.locator("img").screenshot()
+        seen[name] = np.asarray(Image.open(io.BytesIO(shot)).convert("RGB"), int)
+    page.close()
+    for own, drawn in (("chart.svg", "light.svg"), ("chart.svg#dark", "dark.svg")):
+        assert (np.abs(seen[own] - seen[drawn]) > 24).mean() < 1e-3, own  # edges, by rounding
+    assert seen["chart.svg#dark"][2, 2].max() < 40
+    assert svg(figure, "chart") == (tmp_path / "chart.svg").read_text()
 
 
 def test_numbers_in_tables_have_the_signs_of_print():

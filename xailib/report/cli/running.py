@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -137,6 +138,9 @@ def report(
     command += ["-W", "-n", "--keep-going", "-q"]
     environment = {**os.environ, "XAILIB_PROFILE": loaded.beside or loaded.name}
     environment["XAILIB_FAILED"] = json.dumps(failed)
+    shutil.rmtree(
+        target / "_build" / "html", ignore_errors=True
+    )  # files that no page shows any more
     done = subprocess.run(command, env=environment, check=False)  # noqa: S603  our own words
     index = (target / "_build" / "html" / "index.html").resolve()
     if done.returncode or not index.is_file():

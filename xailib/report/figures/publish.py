@@ -1,7 +1,8 @@
 """How a figure or table of a run is saved and shown: for a notebook now, for the site later.
 
-Every figure is drawn twice, on white and on the dark ground of the site's dark mode: grays are
-turned over, colours and images stay as they are.
+Every figure has two looks, on white and on the dark ground of the site's dark mode: grays are
+turned over, colours and images stay as they are. A raster is drawn twice, a chart has both looks
+in one SVG file.
 """
 
 import io
@@ -19,7 +20,7 @@ from IPython.display import Markdown, display
 from jaxtyping import UInt8
 from matplotlib.artist import Artist
 from matplotlib.collections import Collection
-from matplotlib.colors import to_rgba
+from matplotlib.colors import to_hex, to_rgba
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -34,9 +35,11 @@ KEPT = "kept"  # the gid of an artist on an image: its colour stays as it is
 LONG = 12  # rows of a table that are shown unfolded
 _WORDS = 26  # characters of a cell that stand in one line
 _NUMBERS = re.compile(r"(?<=>)[+-]?\d[\d.]*( to [+-]?\d[\d.]*)?(?=<)")  # a cell of one or two
+_UNSAID = dict.fromkeys(("Creator", "Date", "Format", "Type"))  # what an SVG says of itself
 # What Markdown reads as markup; within a word an underscore is none.
 _MARKS = re.compile(r"[\\`*\[\]{}<>$|~^&]|(?<![^\W_])_|_(?![^\W_])")
 _SIGNED_ZERO = re.compile(r"[+-](?=0(\.0+)?(?![\d.]))")
+_LONG = re.compile(r"(?<!scale\()-?\b\d+\.\d{3,}")  # a place in an SVG; the scale of letters stays
 
 
 def verbatim(name: str) -> str:
@@ -85,10 +88,11 @@ def publish(
 ) -> None:
     """Save a figure with its data, and show it with its caption.
 
-    Writes ``figures/name.webp`` at twice screen resolution (``.svg`` unless `raster`), the same
-    for a dark page as ``figures/name-dark`` (of a `Gallery` each image, ``figures/name-N.webp``),
-    and ``figures/name.csv``. In a notebook the figure appears with its caption below; the site
-    shows the saved file as a numbered figure with alternative text and a link to the data.
+    Writes ``figures/name.webp`` at twice screen resolution and, for a dark page,
+    ``figures/name-dark.webp`` (``figures/name.svg`` unless `raster`, dark as ``name.svg#dark``; of
+    a `Gallery` each image, ``figures/name-N.webp``), and ``figures/name.csv``. In a notebook the
+    figure appears with its caption below; the site shows the saved file as a numbered figure with
+    alternative text and a link to the data.
 
     Parameters
     ----------
@@ -117,11 +121,15 @@ def publish(
         site |= {"gallery": _cells(run, figure, name), "folded": folded}
     else:
         shown = _png(figure, dpi=100).getvalue()
-        kind = "webp" if raster else "svg"
-        site |= {"image": f"figures/{name}.{kind}", "dark": f"figures/{name}-dark.{kind}"}
-        _save(run, figure, site["image"])
-        with darkened(figure):
-            _save(run, figure, site["dark"])
+        if raster:
+            site |= {"image": f"figures/{name}.webp", "dark": f"figures/{name}-dark.webp"}
+            _save(run, figure, site["image"])
+            with darkened(figure):
+                _save(run, figure, site["dark"])
+        else:
+            site["image"] = site["dark"] = f"figures/{name}.svg"
+            with run.open(site["image"]) as file:
+                file.write(svg(figure, name).encode())
     site["data"] = save_data(run, name, data)
     display({"image/png": shown, "text/plain": alt}, raw=True, metadata={"xailib": site})
     display(Markdown(f"*{caption}*"), metadata={"xailib": {"caption_of": name}})
@@ -178,10 +186,10 @@ def publish_table(
 
 
 def save_data(run: Run, name: str, table: pd.DataFrame) -> str:
-    """Write ``figures/name.csv`` and return that path."""
+    """Write ``figures/name.csv``, numbers with six digits, and return that path."""
     path = f"figures/{name}.csv"
     with run.open(path) as file:
-        table.to_csv(file, index=False)
+        table.to_csv(file, index=False, float_format="%.6g")
     return path
 
 
@@ -271,14 +279,38 @@ def _turned(colour: Any) -> Any:
     return (*(red * ground + (1 - red) * ink), alpha)
 
 
+def svg(figure: Figure, salt: str) -> str:
+    """Return a figure as SVG that is dark where its address ends in ``#dark``.
+
+    The same figure and `salt`, of the names in it, give the same text. Places are rounded to a
+    hundredth of a point.
+    """
+    stream = io.StringIO()
+    with mpl.rc_context({"svg.hashsalt": salt}):
+        figure.savefig(stream, format="svg", metadata=_UNSAID)
+    drawn = _LONG.sub(lambda n: f"{float(n[0]):.2f}".rstrip("0").rstrip("."), stream.getvalue())
+    found = {*re.findall(r"\b(fill|stroke): (#[0-9a-f]{6})\b", drawn), ("fill", "#000000")}
+    turned = {colour: to_hex(_turned(colour)) for _, colour in sorted(found)}
+    grays = {colour: dark for colour, dark in turned.items() if dark != colour}
+    rules = [  # by variables, which reach a mark that is drawn over and over
+        f'[style*="{entry}: {colour}"] {{ {entry}: var(--of-{colour[1:]}, {colour}) !important }}'
+        for entry, colour in sorted(found)
+        if colour in grays
+    ]
+    for part, black in (("svg:target", turned["#000000"]), (f"#{KEPT}", "#000000")):
+        looks = [f"--of-{c[1:]}: {c if black == '#000000' else dark}" for c, dark in grays.items()]
+        rules.append(f"{part} {{ {'; '.join([*looks, f'fill: {black}'])} }}")
+    drawn = drawn.replace("</style>", f" {' '.join(rules)}</style>", 1)
+    return drawn.replace("<svg ", '<svg id="dark" ', 1)
+
+
 def _save(run: Run, figure: Figure, path: str) -> None:
-    if path.endswith(".webp"):
-        image = Image.open(_png(figure, dpi=200)).convert("RGB")
-        with run.open(path) as file:
-            image.save(file, "WEBP", quality=75, method=6)
-    else:
-        with run.open(path) as file, mpl.rc_context({"svg.hashsalt": path}):
-            figure.savefig(file, format="svg", metadata={"Date": None})
+    image = Image.open(_png(figure, dpi=200)).convert("RGB")
+    exact = not any(axes.images for axes in figure.axes)  # of points: smaller, and sharp
+    if exact:
+        image = image.quantize(128, dither=Image.Dither.NONE).convert("RGB")
+    with run.open(path) as file:
+        image.save(file, "WEBP", lossless=exact, quality=100 if exact else 75, method=6)
 
 
 def _png(figure: Figure, dpi: int) -> io.BytesIO:

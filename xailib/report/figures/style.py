@@ -67,6 +67,7 @@ PALETTE = ("#CC6677", "#44AA99", "#AA4499", "#DDCC77", "#88CCEE", "#117733")
 SCALES = MappingProxyType(
     {
         "heat": ("inferno", (0, 1), "heatmap, relative to its maximum"),
+        "frequency": ("inferno", (0, 1), "selection frequency"),
         "signed": ("RdBu_r", (-1, 1), "LIME's weight, relative to the largest"),
     }
 )

@@ -14,6 +14,7 @@ from IPython.display import display
 from jaxtyping import UInt8
 from matplotlib import colormaps
 from matplotlib.figure import Figure
+from pandas.api.types import is_string_dtype
 from PIL import Image
 from scipy.stats import binomtest
 
@@ -88,7 +89,7 @@ def similarity_scatter(labels: pd.DataFrame, top: int = 20, column: str = "simil
     """Draw a column of each unit by its number, the `top` concepts coloured (Figures 2, 4)."""
     layers = _layers(labels)
     with style():
-        figure = Figure(figsize=(7.6, 2.7 * len(layers)))
+        figure = Figure(figsize=(5.2, (2.2 + 0.07 * top) * len(layers)))  # whole on a phone
         panels = figure.subplots(len(layers), 1, squeeze=False)[:, 0]
         for axis, layer in zip(panels, layers, strict=True):
             part = alive(labels[labels["layer"] == layer])
@@ -107,8 +108,9 @@ def similarity_scatter(labels: pd.DataFrame, top: int = 20, column: str = "simil
                 )
             axis.set(title=layer, xlabel="unit", ylabel=column)
             axis.legend(
-                loc="center left", bbox_to_anchor=(1, 0.5), ncols=2, fontsize=6.5, markerscale=1.1
-            )
+                loc="upper center", bbox_to_anchor=(0.45, -0.26), ncols=3, fontsize=9.5,
+                markerscale=1.3, columnspacing=0.8, handletextpad=0.1, borderpad=0.2,
+            )  # fmt: skip
     return figure
 
 
@@ -166,6 +168,7 @@ def publish_browser(
     name: str,
     caption: str,
     facts: Mapping[str, str],
+    measures: Mapping[str, str],
 ) -> None:
     """Show all units in one table that can be searched, filtered and sorted, and each as a card.
 
@@ -186,6 +189,9 @@ def publish_browser(
         As for `xailib.report.figures.style.publish`.
     facts : mapping
         From a column to what the card calls it; missing columns and values are left out.
+    measures : mapping
+        Of networks whose score is another measure than the others' are, its name: the table does
+        not mix them.
     """
     shown = list(dict.fromkeys(i for ids in units["top_images"] for i in ids))
     order = {image: index for index, image in enumerate(shown)}
@@ -197,34 +203,47 @@ def publish_browser(
         thumb = Image.fromarray(images[image]).resize((THUMB, THUMB))
         sheet.paste(thumb, (index % COLUMNS * THUMB, index // COLUMNS * THUMB))
     save_image(run, f"figures/{name}.webp", np.asarray(sheet))
-    flat = units.assign(top_images=[" ".join(ids) for ids in units["top_images"]])
-    save_data(run, name, flat.drop(columns=["top", "interval"], errors="ignore"))  # said otherwise
+    lists = {"top_images", "histogram"}
+    flat = units.assign(**{c: [" ".join(map(str, one)) for one in units[c]] for c in lists})
+    said_otherwise = ["top", "interval", "certificate"]
+    save_data(run, name, flat.drop(columns=said_otherwise, errors="ignore"))
     told = {  # of each network's units: the evidence run has more to say than this one
         network: [c for c in facts if c in part and part[c].notna().any()]
         for network, part in units.groupby("network", sort=False)
     }
-    networks = list(told)
+    networks, words = list(told), dict[str, int]()
+
+    def short(value: Any) -> Any:
+        """Return a value as short JSON: a word's place in the list, a number in three digits."""
+        if isinstance(value, str):
+            return words.setdefault(value, len(words))
+        return None if pd.isna(value) else float(f"{value:.3g}")
+
     rows = [
         [
             networks.index(unit["network"]),
-            unit["layer"],
+            short(unit["layer"]),
             unit["unit"],
-            unit["concept"],
+            short(unit["concept"]),
             round(unit["score"], 3),
             int(unit["certified"]),
             [order[image] for image in unit["top_images"]],
             unit["histogram"],
-            [_fact(unit[column]) for column in told[unit["network"]]],
+            [short(unit[column]) for column in told[unit["network"]]],
         ]
         for unit in units.to_dict("records")
     ]
     data = {
         "thumb": THUMB,
         "columns": COLUMNS,
-        "networks": networks,
-        "facts": [[facts[column] for column in columns] for columns in told.values()],
+        "networks": [[network, measures.get(str(network), "")] for network in networks],
+        "facts": [
+            [[facts[column], int(is_string_dtype(units[column]))] for column in columns]
+            for columns in told.values()
+        ],
         "images": [[image, places.get(image, -1)] for image in shown],
         "none": NO_LABEL,
+        "words": list(words),
         "rows": rows,
     }
     site: dict[str, Any] = {
@@ -242,13 +261,6 @@ def publish_browser(
         .to_html(table_uuid=name)
     )
     display({"text/html": html, "text/plain": caption}, raw=True, metadata={"xailib": site})
-
-
-def _fact(value: Any) -> Any:
-    """Return a fact as short JSON: three digits, and none where there is no value."""
-    if isinstance(value, str):
-        return value
-    return None if pd.isna(value) else float(f"{value:.3g}")
 
 
 def unit_rows(
