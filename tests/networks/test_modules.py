@@ -175,6 +175,8 @@ def test_independent_labels_of_logits_can_be_stated(photograph):
 
     module = seeded(lambda: Constant(3))
     net = made(module, list("abc"), outputs="multilabel")
+    # Results of one meaning are not taken for another's; of logits they are stored as ever.
+    assert net.identity == made(module, list("abc")).identity | {"outputs": "multilabel"}
     pixels = net.view(photograph).pixels[None]
     np.testing.assert_allclose(net.probabilities(pixels)[0], [0.982, 0.982, 0.018], atol=1e-3)
     by_default = made(module, list("abc")).probabilities(pixels)[0]

@@ -136,6 +136,10 @@ def test_the_page_says_which_preprocessing_a_file_was_given(tmp_path):
     assert mine.preprocessing.resize == members.IMAGENET1K_V1.transforms().resize_size[0]
     assert mine.weights == "mine.pth, with the preprocessing of IMAGENET1K_V1"
     assert stated.preprocessing == second.preprocessing
+    assert stated.weights == "mine.pth, with the preprocessing of IMAGENET1K_V2"
+    assert stated.identity != mine.identity  # no result of one is taken for the other's
+    empty = load_classifier("resnet50", tmp_path / "mine.pth", "cpu", preprocessing="")
+    assert empty.identity == mine.identity
     with pytest.raises(InputError, match="did you mean IMAGENET1K_V2"):
         load_classifier("resnet50", tmp_path / "mine.pth", preprocessing="IMAGENET1K_V3")
 

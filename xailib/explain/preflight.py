@@ -3,6 +3,8 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+import torch
+
 from xailib.errors import InputError, XailibError
 from xailib.explain.cam.ablation import way_of
 from xailib.explain.cam.gradient import guided_gradient, layer_pass
@@ -77,8 +79,7 @@ def workable(
 def _answer(classifier: Classifier, method: str, layer: str | None) -> Answer:
     try:
         if method == "lime":
-            height, width = classifier.trial().shape[-2:]
-            return Answer(method, True, f"on the {height} x {width} input")
+            return Answer(method, *_lime(classifier))
         if method == "guided":
             gradient = guided_gradient(classifier)
             zero = not bool((gradient != 0).any())
@@ -92,6 +93,15 @@ def _answer(classifier: Classifier, method: str, layer: str | None) -> Answer:
         )
     except XailibError as error:
         return Answer(method, False, str(error))
+
+
+def _lime(classifier: Classifier) -> tuple[bool, str]:
+    """Return whether hiding all of an image changes a score, and the size of the input."""
+    image = classifier.trial()
+    shown, hidden = classifier.scores(torch.cat([image, torch.zeros_like(image)]))
+    if torch.equal(shown, hidden):
+        return False, "the scores of two different images are the same"
+    return True, f"on the {image.shape[-2]} x {image.shape[-1]} input"
 
 
 def _gradient(classifier: Classifier, layer: str) -> str:

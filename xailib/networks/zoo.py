@@ -32,7 +32,7 @@ from xailib.errors import (
     unknown_name,
 )
 from xailib.files import package_folder, sha256_of
-from xailib.networks.names import PACKAGED, PLACES365
+from xailib.networks.names import PACKAGED, PLACES365, check_preprocessing
 from xailib.networks.preprocessing import (
     Prepares,
     Preprocessing,
@@ -64,8 +64,10 @@ class Ingredients:
     made: Any = None  #: the `Classifier` that a user's own code returns, if it is one
 
 
-def find(name: str, weights: str | Path | None, seed: int) -> Ingredients:
-    """Return the network called `name`; names and errors are those of `load_classifier`."""
+def find(name: str, weights: str | Path | None, seed: int, preprocessing: str = "") -> Ingredients:
+    """Return the network called `name`; arguments and errors are those of `load_classifier`."""
+    if preprocessing:
+        check_preprocessing(name, preprocessing)
     if ".py:" in name:
         return _from_file(name, weights)
     if name.endswith(".py"):
@@ -73,7 +75,7 @@ def find(name: str, weights: str | Path | None, seed: int) -> Ingredients:
     if name in PACKAGED:
         return _packaged(name, weights, seed)
     if name in _torchvision_names():
-        return _from_torchvision(name, weights, seed)
+        return _from_torchvision(name, weights, seed, preprocessing)
     if name == PLACES365:
         return _places365(weights, seed)
     if name.partition(".")[0] in timm.list_models():
@@ -127,7 +129,9 @@ def _torchvision_names() -> tuple[str, ...]:
     return tuple(torchvision.models.list_models(module=torchvision.models))
 
 
-def _from_torchvision(name: str, weights: str | Path | None, seed: int) -> Ingredients:
+def _from_torchvision(
+    name: str, weights: str | Path | None, seed: int, preprocessing: str
+) -> Ingredients:
     members = torchvision.models.get_model_weights(name).__members__
     options: dict[str, bool] = {}
     if name in ("googlenet", "inception_v3"):  # their published weights want rescaled input
@@ -146,8 +150,10 @@ def _from_torchvision(name: str, weights: str | Path | None, seed: int) -> Ingre
         by_hash = {Path(m.url).stem.rsplit("-", 1)[-1]: m for m in members.values()}
         by_name = {Path(m.url).stem: m for m in members.values()}
         recipe = by_hash.get(sha256[:8]) or by_name.get(files[0].stem) or recipe
-        label += f", with the preprocessing of {recipe.name}" if len(members) > 1 else ""
     names = tuple(recipe.meta.get("categories") or imagenet_classes())
+    recipe = members[preprocessing] if preprocessing else recipe
+    if preprocessing or (files and not published and len(members) > 1):
+        label += f", with the preprocessing of {recipe.name}"
     return Ingredients(module, from_torchvision(recipe.transforms()), names, label, sha256, files)
 
 
@@ -238,15 +244,6 @@ def check_names(who: str, class_names: Any) -> tuple[str, ...]:
         given = "" if texts and class_names else f", not {class_names!r:.40}"
         raise InputError(f"{who} the names of its classes, a list of str{given}")
     return tuple(class_names)
-
-
-def preprocessing_named(network: str, weights: str) -> Preprocessing:
-    """Return the preprocessing of a set of torchvision's weights, or raise for an unknown name."""
-    if network not in _torchvision_names():
-        raise InputError(f"preprocessing: {network!r} has no torchvision weights; give a transform")
-    members = torchvision.models.get_model_weights(network).__members__
-    check_name("preprocessing", weights, members)
-    return from_torchvision(members[weights].transforms())
 
 
 def _neighbours(path: Path) -> tuple[Path, ...]:

@@ -184,6 +184,8 @@ def together(found: Mapping[str, Any], changed: Collection[str]) -> None:
             if not found[of]:
                 raise InputError(f"{name}: given without {of}; name the network too")
             weights_of(name, found[name], found[of])
+    if found.get("preprocessing"):
+        names.check_preprocessing(found["model"], found["preprocessing"])
     if found.get("compare_layers") and not found["compare"]:
         raise InputError("compare_layers: given without compare; name the network too")
     if "threshold" in changed and found["mask_rule"] == "area":
