@@ -237,6 +237,7 @@ WRONG = [
     ("2_lime", "max_samples = 50", "max_samples: only with until_stable"),
     ("6_replication", "published = 'nowhere'", "published: no folder 'nowhere'"),
     ("1_clip_dissect", "compare_layers = ['fc']", "compare_layers: given without compare"),
+    ("2_lime", "images = 'testz'", "images: no file or folder 'testz'; did you mean tests?"),
     ("8_findings", "heatmap = 'gradcamm'", "did you mean gradcam"),
     ("2_lime", "outputs = 'logit'", "outputs: unknown name 'logit'; did you mean logits?"),
     ("3_cam", "model = 'resnet50'\npreprocessing = 'V2'", "did you mean IMAGENET1K_V2"),

@@ -249,8 +249,9 @@ def looks_like_path(word: str) -> bool:
 
 def missing(name: str, word: str, known: Iterable[str], kind: str = "file") -> InputError:
     """Return the error for a text that is neither a known name nor a path, with what is near."""
-    if looks_like_path(word):
-        return InputError(f"{name}: no {kind} {word[:80]!r}{near_paths(word)}")
+    near = near_paths(word)
+    if looks_like_path(word) or (near and not near_matches(word, known)):
+        return InputError(f"{name}: no {kind} {word[:80]!r}{near}")
     return unknown_name(name, word, known)
 
 

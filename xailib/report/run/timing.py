@@ -26,6 +26,7 @@ from xailib.report.params.profiles import Profile
 from xailib.report.params.schema import OF_CLASSIFIER
 from xailib.report.run.preflight import network_is_here
 
+_LIME = ("2_lime", "5_faithfulness", "9_stability")  # tasks that need what LIME needs
 _TIMED = 4  # images of a timed pass: a larger batch takes hardly less for each
 _MANY = 1000  # passes, for which an engine is set up
 
@@ -100,6 +101,8 @@ def _checked(classifier: Classifier, pace: Pace, task: str, values: Mapping[str,
         classifier.class_index(values["target"])
     for name in values.get("layers", ()):
         classifier.layer(name)
+    if task in _LIME:
+        workable(classifier, ["lime"])
     if not values.get("methods"):
         return pace
     layer = values["layer"] or None
