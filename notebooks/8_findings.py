@@ -86,7 +86,7 @@ own = findings.findings_table([*of_units, *of_photographs])
 if leads:
     every = verdicts(kept["values"])
     run.save_table("kept-verdicts", every)
-    boxed = [one for one in of_photographs if one.claim == findings.COMPACT]
+    boxed = [one for one in of_photographs if one.claim not in set(every["claim"])]
     rest = findings.findings_table([*of_units, *boxed]).assign(network="", networks="", negligible=False, split=False)
     left = rest["verdict"] == findings.UNDECIDED
     rest["needed"] = needed_by(rest, left, int(rest[["p", "p_none"]].notna().to_numpy().sum()))
@@ -150,7 +150,7 @@ if leads:
 # interval $[l, u]$: Student's over photographs {cite}`student1908`, or Newcombe's for the difference of two proportions of
 # units {cite}`newcombe1998`. The verdict depends on the interval and on the p of a test (Wilcoxon's signed-rank test, or
 # Fisher's exact test for units), adjusted by Holm's method {cite}`holm1979` for all $m$ tests of one table: those of the
-# evidence run, or those of units and boxes:
+# evidence run, or those of units:
 #
 # $$
 # \text{holds: } l > 0,\ \tilde p < 0.05;
@@ -174,7 +174,8 @@ display(
         f"**The evidence run**{'' if manifest else ' (this project has none)'} was made once; `make evidence` repeats it. "
         "Its $m$ tests are those of the claims and those of each method against the baselines of "
         f"the [faithfulness page](task-faithfulness), on each network and pooled. Networks with at least {POOLABLE} photographs are "
-        "pooled as random effects {cite}`dersimonian1986`. In the evidence run, a claim of a difference does not hold either if the effect "
+        "pooled as random effects {cite}`dersimonian1986`. Where that leaves a claim undecided but every network has the same "
+        "verdict, this verdict stands, with the largest of their p (an intersection-union test {cite}`berger1982`). In the evidence run, a claim of a difference does not hold either if the effect "
         f"is shown to be smaller than the smallest one that matters: {findings.MARGIN} (of a probability, a share of the view, a relative "
         f"reduction), {findings.MARGIN / 2} for ROAD, which is half a difference. For an undecided test we give the number of photographs "
         f"that would decide it with probability {POWER} if the true effect is the one found."
@@ -259,8 +260,9 @@ if (table[table["claim"] == findings.AGREE]["verdict"] == findings.FAILS).all():
 #   [replication](task-replication) tests its own numbers.
 # - The networks of the evidence run share photographs, which pooling takes for independent. ScoreCAM explains fewer
 #   photographs than the other methods, since it needs a pass for each channel.
-# - We set the smallest effects that matter after seeing a part of the evidence run. They can only show that an effect is
-#   too small, never that a claim holds.
+# - We set the smallest effects that matter, and the rule for networks with the same verdict, after seeing a part of the
+#   evidence run. The former can only show that an effect is too small, never that a claim holds.
+# - The boxes around objects are ours, drawn by eye before we saw any map. An object that fills the view tells little.
 # - *Undecided* is not evidence of no difference. The number of photographs that would decide is itself estimated from the
 #   effect found.
 # - Holm's correction limits false positives but is conservative: each additional test reduces power. All tests over

@@ -180,20 +180,21 @@ def _probe(
 ) -> ProbeSet:
     images: list[ProbeImage] = []
     failures: list[Failure] = []
+    folders = [root for root in (Path(one).expanduser() for one in sources) if root.is_dir()]
     for place, found in enumerate(photographs):
         if isinstance(found, Failure):
             failures.append(found)
         else:
-            images += _whole_and_crops(found, place, sources, crops, seed)
+            images += _whole_and_crops(found, place, folders, crops, seed)
     return ProbeSet(source, tuple(images), tuple(failures))
 
 
 def _whole_and_crops(
-    found: Photograph, place: int, sources: Sequence[str | Path], crops: int, seed: int
+    found: Photograph, place: int, folders: Sequence[Path], crops: int, seed: int
 ) -> Iterator[ProbeImage]:
     package, _, packaged = found.source.partition(":")
     file = packaged if package in packaged_names() else found.source
-    label = _label(file, sources)
+    label = _label(file, folders)
     class_index = _class_index(found, label)
     yield ProbeImage(found.id, file, found.sha256, class_index, label, None, place)
     for number, box in enumerate(_boxes(found, crops, seed), start=1):
@@ -209,11 +210,10 @@ def _places(source: str | Path) -> Sequence[str | Path]:
     return [source]
 
 
-def _label(file: str, sources: Sequence[str | Path]) -> str | None:
-    """Return the sub-folder of a source that contains a file."""
-    for source in sources:
-        root = Path(source).expanduser()
-        if root.is_dir() and Path(file).is_relative_to(root):
+def _label(file: str, folders: Sequence[Path]) -> str | None:
+    """Return the sub-folder, of one of these folders, that contains a file."""
+    for root in folders:
+        if Path(file).is_relative_to(root):
             inside = Path(file).relative_to(root).parent.as_posix()
             return None if inside == "." else inside
     return None

@@ -9,6 +9,7 @@ from nets import classifier, photograph
 from PIL import Image
 
 from xailib.compare.iou import lime_cam_agreement
+from xailib.compare.masks import lime_mask
 from xailib.errors import InputError
 from xailib.evaluate.metrics import score
 from xailib.explain.cam.methods import explain_cam
@@ -84,7 +85,10 @@ def test_what_is_there_is_not_made_again_and_failures_are_listed(run, monkeypatc
     file.write_bytes(content)
 
 
-def test_tables_hold_what_the_methods_give(run):
+def test_tables_hold_what_the_methods_give(run, tmp_path, monkeypatch):
+    stem = next(run.evidence.jobs()).photograph
+    (tmp_path / "boxes.csv").write_text(f"image,left,top,right,bottom\n{stem},0.25,0,1,0.5\n")
+    monkeypatch.setattr(tables, "_BOXES", tmp_path / "boxes.csv")
     found = tables.collect(run.evidence, run.folder)
     values = found["values"].set_index(["network", "image", "method", "measure"])["value"]
     first = next(run.evidence.jobs()).photograph
@@ -103,6 +107,16 @@ def test_tables_hold_what_the_methods_give(run):
     for row in scores.itertuples():
         kept = values["net", first, row.method, row.measure]
         assert kept == pytest.approx(row.value, abs=1e-5)
+    around = np.zeros(lime.saliency.shape, bool)
+    height, width = around.shape
+    around[: round(0.5 * height), round(0.25 * width) :] = True
+    top = lime_mask(lime, 10, "positive") > 0
+    most = np.sort(cams[0].saliency.ravel())[-top.sum()]
+    assert values["net", first, "lime", "inside"] == pytest.approx((top & around).sum() / top.sum())
+    hot = cams[0].saliency > most  # but for ties at the edge of the area
+    assert values["net", first, "gradcam", "inside"] == pytest.approx(
+        (hot & around).sum() / hot.sum(), abs=0.05
+    )
     steps = [np.abs(np.diff(cams[0].saliency, axis=axis)).mean() for axis in (0, 1)]
     assert values["net", first, "gradcam", "step"] == pytest.approx(np.mean(steps), abs=1e-6)
 

@@ -117,9 +117,13 @@ def _replacing(
     tail: Tail, layout: Layout, values: Float[Tensor, " channels"]
 ) -> Callable[[Int[Tensor, " some"]], Tensor]:
     """Return the function from channels to the layer's output, each time without one of them."""
+    last = tail.output.ndim == 4 and tail.output.is_contiguous(memory_format=torch.channels_last)
+    # As the network itself has it: else a GPU turns the tensors of every layer behind it.
+    order = torch.channels_last if last else torch.contiguous_format
 
     def without(some: Int[Tensor, " some"]) -> Tensor:
-        batch = tail.output.expand(len(some), *tail.output.shape[1:]).clone()
+        batch = tail.output.expand(len(some), *tail.output.shape[1:])
+        batch = batch.clone(memory_format=order)
         rows = torch.arange(len(some), device=some.device)
         batch.movedim(layout.axis, 1)[rows, some] = values[some].reshape(
             -1, *[1] * (batch.ndim - 2)

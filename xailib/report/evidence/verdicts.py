@@ -23,6 +23,7 @@ from xailib.report.replication.findings import (
     ABOUT,
     AGREE,
     BETTER,
+    COMPACT,
     FAILS,
     HOLDS,
     LESS,
@@ -86,6 +87,7 @@ def _claims() -> Iterator[Test]:
         LESS: lambda wide: wide["gradcam", "above_half"] - wide["scorecam", "above_half"],
         AGREE: lambda wide: wide["gradcam", "iou_others"] - wide["gradcam", "iou"],
         SIGNS: lambda wide: wide["gradcam", "iou2"] - wide["gradcam", "iou"],
+        COMPACT: lambda wide: wide["gradcam", "inside"] - wide["lime", "inside"],
     }
     for claim, of in differences.items():
         limits = {SMOOTHER: {"least": MARGIN}, LESS: {"least": MARGIN}, SIGNS: {"margin": MARGIN}}
@@ -127,9 +129,11 @@ def verdicts(values: pd.DataFrame) -> pd.DataFrame:
     -------
     DataFrame
         One row for each test and network, and where several networks have `POOLABLE`
-        photographs one for `POOLED`. Columns: kind, claim, measure, page, margin, least, network,
-        value, low, high, deviation (of the differences; pooled: NaN), count (photographs; pooled:
-        of the network with most), p, p_none (that there is a difference), p_less (that the
+        photographs one for `POOLED`, whose verdict is the pooled test's, or if that leaves it
+        open the one that all networks share: their largest p is then its own (an
+        intersection-union test; Berger 1982). Columns: kind, claim, measure, page, margin, least,
+        network, value, low, high, deviation (of the differences; pooled: NaN), count (photographs;
+        pooled: of the network with most), p, p_none (that there is a difference), p_less (that the
         effect is at least `least`), p_adjusted, verdict, negligible (it does not hold because
         the effect is smaller than `least`), between and heterogeneity (pooled only), needed
         (photographs that would decide what is undecided; NaN else). A pooled test that holds on
@@ -152,10 +156,15 @@ def verdicts(values: pd.DataFrame) -> pd.DataFrame:
     for _, part in table.groupby(["claim", "measure"], sort=False):
         of = part[part["network"] != POOLED]
         whole = part.index[part["network"] == POOLED]
-        if {HOLDS, FAILS} <= set(of["verdict"]):
+        found = set(of["verdict"])
+        undecided = (table.loc[whole, "verdict"] == UNDECIDED).any()
+        if {HOLDS, FAILS} <= found:
             table.loc[whole, "verdict"] = DIFFERS
-        if (table.loc[whole, "verdict"] == UNDECIDED).any():
-            table.loc[whole, "needed"] = of["needed"].min()
+        elif undecided and len(found) == 1 and UNDECIDED not in found:
+            columns = ["verdict", "p_adjusted", "negligible"]
+            table.loc[whole, columns] = [*found, of["p_adjusted"].max(), of["negligible"].any()]
+        elif undecided:
+            table.loc[whole, "needed"] = of["needed"].max()
     return table
 
 

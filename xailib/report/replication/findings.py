@@ -59,6 +59,10 @@ ABOUT = {
     SIGNS: (
         f"IoU of LIME 2 minus IoU of LIME 1; equivalence margin {MARGIN}", "task-agreement",
     ),
+    COMPACT: (
+        "share of the mask in the object's box, Grad-CAM minus LIME, at equal area",
+        "task-agreement",
+    ),
 }  # fmt: skip
 # What the report says of each claim, letter by letter, and where our form says more or less.
 with Path(__file__).with_name("words.csv").open(encoding="utf-8", newline="") as _file:
@@ -174,8 +178,9 @@ def agreement_findings(
     ]
     if inside is not None and len(inside):
         share = inside.pivot(index="image", columns="map", values="precision")
-        said = f"share of the mask in the object's box, {NAMES[cam]} minus LIME, at equal area"
-        found.append(tested(COMPACT, said, share[cam] - share["lime+"], "task-agreement"))
+        measure, page = ABOUT[COMPACT]
+        said = measure.replace("Grad-CAM", NAMES[cam])
+        found.append(tested(COMPACT, said, share[cam] - share["lime+"], page))
     return found
 
 
