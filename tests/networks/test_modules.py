@@ -195,6 +195,8 @@ def test_a_single_output_is_a_class_with_two_sides(out, names, photograph):
         own = float(module(image).reshape(()))
     crack = own if out is torch.sigmoid else float(torch.tensor(own).sigmoid())
     assert net.outputs == "binary"
+    for stated in ("binary", "multilabel"):  # a label that stands alone has two sides, too
+        assert made(module, names, outputs=stated).class_names == net.class_names
     assert net.class_names == (tuple(names) if len(names) == 2 else ("crack", "not crack"))
     assert net.target(photograph, "crack").probability == pytest.approx(crack, abs=1e-5)
     for_it, against = (

@@ -183,7 +183,7 @@ def made_ready(
         if not torch.isfinite(alone).all():
             raise InputError(f"model: {name!r} gives scores that are not finite")
         _check_repeats(name, network, both, alone)
-    meant, undo = _meaning(name, alone, kinds, outputs, len(class_names))
+    meant, undo = _meaning(name, alone, kinds, outputs)
     sides = 0
     if meant == "binary":
         sides = len(class_names)
@@ -339,9 +339,7 @@ def _kinds(network: nn.Module, image: Tensor) -> tuple[set[str], Tensor]:
     return kinds, scores.detach()
 
 
-def _meaning(
-    name: str, scores: Tensor, kinds: set[str], outputs: str, names: int
-) -> tuple[str, str]:
+def _meaning(name: str, scores: Tensor, kinds: set[str], outputs: str) -> tuple[str, str]:
     """Return what the output means, and what undoes its last step."""
     single = scores.shape[1] == 1
     shares = bool((scores > -1e-6).all() and (scores < 1 + 1e-6).all())
@@ -360,7 +358,7 @@ def _meaning(
             "'multilabel' or 'binary' if they are probabilities, else 'logits'"
         )
     undo = "logit" if (sigmoids or unknown) and outputs != "logits" else ""
-    if single and (outputs != "multilabel" or names > 1):
+    if single:  # also of a label that stands alone: yes or no
         return "binary", undo
     if outputs == "probabilities" or (outputs == "auto" and whole):
         return "probabilities", "log"

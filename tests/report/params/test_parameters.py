@@ -253,6 +253,11 @@ def test_a_wrong_parameter_is_one_clear_line(task, changes, line):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("model", ["resnet50.a1_in1k", "tf_efficientnet_lite0.in1k"])
+def test_a_network_of_timms_may_have_a_tag(model):
+    assert check("2_lime", {"model": model}) == {"model": model}  # which tags there are, timm knows
+
+
 def test_choices_are_those_of_the_network():
     for name, known in {"precision": PRECISIONS, "outputs": OUTPUTS}.items():
         assert tuple(parameter(name)["enum"]) == known

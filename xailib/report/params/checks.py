@@ -42,7 +42,7 @@ def network(name: str, word: str) -> None:
         _function(name, word)
     elif word.endswith(".py"):
         raise InputError(f"{name}: name the function too, as in {word}:load")
-    elif word not in names.networks():
+    elif word not in names.networks() and word.partition(".")[0] not in names.timm_networks():
         raise unknown_name(name, word, names.networks())
 
 
