@@ -20,6 +20,8 @@
 # %% tags=["parameters"]
 model: str = "tf_efficientnet_lite0"  # the network of the two runs, by the same name
 weights: str = ""  # file with a state dict, name of torchvision weights, or random; empty: the published ones
+outputs: str = "auto"  # what the network's output means; auto notices softmax, sigmoids and a single output, but not that logits are of independent labels (auto, logits, probabilities, multilabel or binary)
+preprocessing: str = ""  # name of the torchvision weights whose transform is used; empty: the transform of the weights, or of the own file
 images: list = ["bull-mastiff", "dalmatian", "goose", "bald-eagle", "leafhopper", "dung-beetle", "strawberry", "cannon", "jeep-blue", "drum"]  # the photographs of the runs
 lime_run: str = "results/scratch/2_lime"  # a finished run of 2_lime
 cam_run: str = "results/scratch/3_cam"  # a finished run of 3_cam
@@ -56,7 +58,7 @@ from xailib.report.run.results import (
 )
 
 photographs = load_images(images)
-classifier = load_classifier(model, weights or None, device, seed, precision)
+classifier = load_classifier(model, weights, device, seed, precision, outputs=outputs, preprocessing=preprocessing)
 limes = {(one.image, one.image_sha256): one for one in load_explanations(lime_run)}
 cams = {}
 for one in load_explanations(cam_run):

@@ -20,6 +20,9 @@
 # %% tags=["parameters"]
 model: str = "tf_efficientnet_lite0"  # a name that load_classifier knows, or path/to/file.py:function
 weights: str = ""  # file with a state dict, name of torchvision weights, or random; empty: the published ones
+outputs: str = "auto"  # what the network's output means; auto notices softmax, sigmoids and a single output, but not that logits are of independent labels (auto, logits, probabilities, multilabel or binary)
+preprocessing: str = ""  # name of the torchvision weights whose transform is used; empty: the transform of the weights, or of the own file
+label: str = ""  # short name of the network in captions; empty: model, without folders
 layers: list = []  # layers as in named_modules; empty: the last two stages and the output layer
 encoder: str = "conse:tf_efficientnet_lite1"  # clip:ViT-B/16, openclip:ARCH/PRETRAINED, or conse:CLASSIFIER[+mpnet]
 encoder_weights: str = ""  # local file for the encoder; empty: fetched, or packaged for conse
@@ -44,6 +47,7 @@ from xailib.report.params.schema import check_notebook
 check_notebook("1_clip_dissect", globals())
 
 # %% tags=["remove-input"]
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -93,7 +97,7 @@ if descriptions:
     published = read_descriptions(descriptions)
     run = start_run(out_dir, "1_clip_dissect", parameters, ImageSet(()), [Path(descriptions), *unit_figures.kept_files()])
     tables = {"published": published}
-    label = f"labels read from {descriptions}"
+    source = f"labels read from {descriptions}"
 else:
     networks = networks_of(globals())
     classifier, chosen = networks[model]
@@ -102,7 +106,7 @@ else:
     check_measure(measure, len(probe_set), **options)
     words = load_concepts(concepts)
     reader = load_encoder(encoder, encoder_weights or None, device)
-    label = reader.label
+    source = reader.label
     named = [weights, encoder_weights, compare_weights, *concepts]
     files = {*classifier.files, *(Path(name) for name in named if name and Path(name).is_file())}
     run = start_run(
@@ -126,6 +130,7 @@ else:
         reader,
         probe_set,
         folder=run.cache("embeddings", {"encoder": f"{reader.name}@{reader.sha256}"}),
+        tell=partial(run.tell, "embeddings", of="probe images"),
     )
     images, texts = embedded["embeddings"], reader.encode_texts(words.names)
     recordings = {
@@ -134,6 +139,7 @@ else:
             names,
             probe_set,
             folder=run.cache("activations", {"net": net.identity, "layers": names}),
+            tell=partial(run.tell, f"activations, {kind}", of="probe images"),
         )
         for kind, (net, names) in networks.items()
     }
@@ -356,7 +362,7 @@ browsed = kept["units"].assign(
 )
 pictures = {}
 if not descriptions:
-    mine = labels.assign(network=f"{model}, this run", score=labels["zscore"].round(3), histogram=[[] for _ in range(len(labels))], certificate=np.where(labels["certified"], "both halves agree", "halves disagree"))
+    mine = labels.assign(network=f"{label}, this run", score=labels["zscore"].round(3), histogram=[[] for _ in range(len(labels))], certificate=np.where(labels["certified"], "both halves agree", "halves disagree"))
     browsed = pd.concat([browsed, mine], ignore_index=True)
     wanted = set(browsed["top_images"].explode())
     pictures = {p.id: p.pixels for p in probe_set.photographs() if p.id in wanted}
@@ -384,10 +390,10 @@ unit_figures.publish_browser(
 # recognise what its classifier recognises.
 
 # %% tags=["remove-input"]
-metrics |= {"units": len(labels), "layers": ", ".join(chosen), "concepts_used": int(labels["concept"].nunique()), "encoder": label}
+metrics |= {"units": len(labels), "layers": ", ".join(chosen), "concepts_used": int(labels["concept"].nunique()), "encoder": source}
 quality = pd.DataFrame()
 if descriptions:
-    display(Markdown(f"{label.capitalize()}: nothing is computed here, so there is no control and no certificate."))
+    display(Markdown(f"{source.capitalize()}: nothing is computed here, so there is no control and no certificate."))
 else:
     metrics |= {"probe_images": len(probe_set), "photographs": len(set(places)), "concepts": len(words)}
     rows = []
@@ -401,7 +407,7 @@ else:
         run,
         stability,
         "halves",
-        f"Units that get the same concept from two disjoint halves of the {metrics['photographs']} photographs of this run, each with its crops. Image-text similarity comes from: {label}.",
+        f"Units that get the same concept from two disjoint halves of the {metrics['photographs']} photographs of this run, each with its crops. Image-text similarity comes from: {source}.",
         {"network": "network", "layer": "layer", "units": "units", "same": "halves agree", "chance": "chance level"},
         {"same": "{:.1%}", "chance": "{:.1%}"},
     )
@@ -451,6 +457,7 @@ else:
 
 # %% tags=["remove-input"]
 drawn = {"published": labels.assign(certified=True)} if descriptions else {name: unit_figures.reliable(tables[name]) for name in ([model, compare] if compare else [model])}
+called = {"published": "the published run", model: label, compare: compare.rpartition("/")[2]}
 for network, table in drawn.items():
     if table["concept"].notna().sum() < 20:
         continue
@@ -460,7 +467,7 @@ for network, table in drawn.items():
         run,
         unit_figures.concept_bars(table),
         f"run-bars{suffix}",
-        f"The twenty most frequent concepts of each layer of {network}, of units on whose label both halves agree.",
+        f"The twenty most frequent concepts of each layer of {called[network]}, of units on whose label both halves agree.",
         "Bars of concept counts. " + " ".join(f"{layer}: most often {name}." for layer, name in frequent.items()),
         table.groupby(["layer", "concept"], sort=False).size().rename("units").reset_index(),
         raster=False,
@@ -469,7 +476,7 @@ for network, table in drawn.items():
         run,
         unit_figures.similarity_scatter(table),
         f"run-scatter{suffix}",
-        f"Similarity of each unit of {network} to its concept; the twenty most frequent concepts are coloured, units without a reliable label are gray.",
+        f"Similarity of each unit of {called[network]} to its concept; the twenty most frequent concepts are coloured, units without a reliable label are gray.",
         f"Scatter plots of similarity by unit for the layers {', '.join(table['layer'].unique())}.",
         table[["layer", "unit", "concept", "similarity"]],
     )

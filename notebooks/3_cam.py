@@ -20,6 +20,8 @@
 # %% tags=["parameters"]
 model: str = "tf_efficientnet_lite0"  # a name that load_classifier knows, or path/to/file.py:function
 weights: str = ""  # file with a state dict, name of torchvision weights, or random; empty: the published ones
+outputs: str = "auto"  # what the network's output means; auto notices softmax, sigmoids and a single output, but not that logits are of independent labels (auto, logits, probabilities, multilabel or binary)
+preprocessing: str = ""  # name of the torchvision weights whose transform is used; empty: the transform of the weights, or of the own file
 label: str = ""  # short name of the network in captions; empty: model, without folders
 images: list = ["bull-mastiff", "dalmatian", "goose", "bald-eagle", "leafhopper", "dung-beetle", "strawberry", "cannon", "jeep-blue", "drum"]  # packaged names, files or folders
 target: str = ""  # class to explain, by name or index, a name that is a number in quotes; empty: each photograph's predicted one
@@ -51,7 +53,7 @@ from xailib.report.figures import style as figures
 from xailib.report.run.results import start_run
 
 photographs = load_images(images)
-classifier = load_classifier(model, weights or None, device, seed, precision)
+classifier = load_classifier(model, weights, device, seed, precision, outputs=outputs, preprocessing=preprocessing)
 methods, left_out = workable(classifier, methods, layer or None)
 works = requests_of("3_cam", classifier, globals())
 layer_name = works[0].key["layer"]

@@ -20,6 +20,9 @@
 # %% tags=["parameters"]
 model: str = "tf_efficientnet_lite0"  # the network of the two runs, by the same name
 weights: str = ""  # file with a state dict, name of torchvision weights, or random; empty: the published ones
+outputs: str = "auto"  # what the network's output means; auto notices softmax, sigmoids and a single output, but not that logits are of independent labels (auto, logits, probabilities, multilabel or binary)
+preprocessing: str = ""  # name of the torchvision weights whose transform is used; empty: the transform of the weights, or of the own file
+label: str = ""  # short name of the network in captions; empty: model, without folders
 images: list = ["bull-mastiff", "dalmatian", "goose", "bald-eagle", "leafhopper", "dung-beetle", "strawberry", "cannon", "jeep-blue", "drum"]  # the photographs of the two runs
 lime_run: str = "results/scratch/2_lime"  # a finished run of 2_lime
 cam_run: str = "results/scratch/3_cam"  # a finished run of 3_cam, same network and targets
@@ -49,6 +52,7 @@ from xailib.evaluate.faithfulness import explanation_curves, maps_of, neutral_co
 from xailib.evaluate.metrics import score
 from xailib.evaluate.perturbation import centred_blob, deleted
 from xailib.evaluate.scores import PAGE, compare_with_baselines, curve_scores
+from xailib.explain.preflight import workable
 from xailib.images.load import load_images
 from xailib.networks.classifier import load_classifier
 from xailib.report.evidence import charts as kept_figures
@@ -68,7 +72,8 @@ explanations = {
 chosen = [p for p in photographs if {e.method for e in explanations[p.id]} == set(methods)]
 if not chosen:
     raise InputError("images: none of these photographs is in the two runs; give the same images")
-classifier = load_classifier(model, weights or None, device, seed, precision)
+classifier = load_classifier(model, weights, device, seed, precision, outputs=outputs, preprocessing=preprocessing)
+workable(classifier, ["lime"])  # or why not: scores need what LIME needs
 for photograph in chosen:  # before the long work
     maps_of(classifier, photograph, explanations[photograph.id])
 run = start_run(
@@ -91,11 +96,13 @@ run = start_run(
 options = {"steps": steps, "percentiles": road_percentiles, "draws": draws, "seed": seed}
 curves = pd.concat(
     explanation_curves(classifier, photograph, explanations[photograph.id], **options)
-    for photograph in chosen
+    for photograph in run.told(chosen, "scores")
 )
 scores = curve_scores(curves)
 compared = compare_with_baselines(scores)
 methods = [method for method in methods if method in set(scores["method"])]  # that say anything
+if not methods:
+    raise InputError(f"explanations: none says anything about its class: {found[0].no_signal}")
 run.save_table("curves", curves)
 run.save_table("scores", scores)
 
@@ -137,6 +144,8 @@ if kept:
             + f" This run's {metrics['images']} photographs decide {metrics['comparisons'] - metrics['centre_undecided']} of {metrics['comparisons']} such comparisons."
         )
 display(Markdown(lead + answer))
+if nothing := figures.left_out(found):
+    display(Markdown(nothing))
 if metrics["images"] < 6:
     display(
         Markdown("With fewer than six photographs no comparison can be significant: the signed-rank test has too few pairs.")
@@ -170,7 +179,7 @@ figures.publish(
     run,
     faithfulness_figures.curves_chart(curves),
     "faithfulness-curves",
-    f"Mean probability of the explained class over {metrics['images']} photographs while pixels are deleted (faithful: "
+    f"Mean probability of the explained class by {label} over {metrics['images']} photographs while pixels are deleted (faithful: "
     "falls early), inserted into a blurred image (faithful: rises early), or squares are replaced by noise (faithful: falls "
     "early). Bands: 95 % intervals of each mean after removing between-image variance.",
     f"Three panels of curves for {', '.join(names)}, a random field and a centred blob.",
@@ -194,7 +203,7 @@ figures.publish(
     run,
     faithfulness_figures.differences_chart(compared),
     "faithfulness-differences",
-    "Gain over each baseline: mean difference, paired by photograph, with its 95 % "
+    f"Gain over each baseline on {label}: mean difference, paired by photograph, with its 95 % "
     "interval. Right of the line is better; the sign is reversed for deletion, where lower is better. Filled marks are "
     "significant (interval excludes zero, adjusted p below 0.05), hollow marks are undecided.",
     "Dots with intervals by method, one panel a measure. Not better than the random field: "

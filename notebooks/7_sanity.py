@@ -20,6 +20,8 @@
 # %% tags=["parameters"]
 model: str = "tf_efficientnet_lite0"  # a name that load_classifier knows, or path/to/file.py:function
 weights: str = ""  # file with a state dict, name of torchvision weights, or random; empty: the published ones
+outputs: str = "auto"  # what the network's output means; auto notices softmax, sigmoids and a single output, but not that logits are of independent labels (auto, logits, probabilities, multilabel or binary)
+preprocessing: str = ""  # name of the torchvision weights whose transform is used; empty: the transform of the weights, or of the own file
 label: str = ""  # short name of the network in captions; empty: model, without folders
 images: list = ["bull-mastiff", "dalmatian", "goose", "bald-eagle", "leafhopper", "dung-beetle", "strawberry", "cannon", "jeep-blue", "drum"]  # packaged names, files or folders
 first: int = 6  # how many of these photographs are checked, the first ones (at least 2)
@@ -65,7 +67,7 @@ photographs = load_images(images)
 if first < 2 or len(photographs) < 2:
     raise InputError("first: needs at least two photographs, for the null baseline")
 checked = photographs[:first]
-classifier = load_classifier(model, weights or None, device, seed, precision)
+classifier = load_classifier(model, weights, device, seed, precision, outputs=outputs, preprocessing=preprocessing)
 asked = list(dict.fromkeys([*methods, *others]))
 used, left_out = usable(classifier, asked, layer or None)
 methods = [method for method in methods if method in used]

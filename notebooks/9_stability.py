@@ -20,6 +20,8 @@
 # %% tags=["parameters"]
 model: str = "tf_efficientnet_lite0"  # the network of the LIME run, by the same name
 weights: str = ""  # file with a state dict, name of torchvision weights, or random; empty: the published ones
+outputs: str = "auto"  # what the network's output means; auto notices softmax, sigmoids and a single output, but not that logits are of independent labels (auto, logits, probabilities, multilabel or binary)
+preprocessing: str = ""  # name of the torchvision weights whose transform is used; empty: the transform of the weights, or of the own file
 label: str = ""  # short name of the network in captions; empty: model, without folders
 images: list = ["bull-mastiff", "dalmatian", "goose", "bald-eagle", "leafhopper", "dung-beetle", "strawberry", "cannon", "jeep-blue", "drum"]  # the photographs of the LIME run
 lime_run: str = "results/scratch/2_lime"  # a finished run of 2_lime
@@ -82,7 +84,7 @@ photographs = load_images(images)
 own = [e for e in load_explanations(lime_run) if e.method == "lime" and not e.no_signal]
 if not any((p.id, p.sha256) == (e.image, e.image_sha256) for p in photographs for e in own):
     raise InputError("images: none of these photographs is in the LIME run; give the same images")
-classifier = load_classifier(model, weights or None, device, seed, precision)
+classifier = load_classifier(model, weights, device, seed, precision, outputs=outputs, preprocessing=preprocessing)
 long = photographs[:long_runs]
 options = {"segments": segmentation, "hide_color": hide_color, "seed": seed}
 kept = project_root() / "book" / "_data" / "lime"  # from benchmarks/lime_truth.py

@@ -4,6 +4,7 @@ import resource
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import nets
@@ -319,11 +320,19 @@ def test_hooks_and_modes_are_as_before(tmp_path, probe):
 
 
 def test_a_second_network_has_its_own_layers(monkeypatch):
-    monkeypatch.setattr(activations, "load_classifier", lambda *_: nets.classifier())
-    words = dict.fromkeys(("weights", "compare_weights"), "") | {"precision": "exact"}
+    asked = []
+
+    def load(name, weights, **how):
+        asked.append((name, weights, how.get("outputs")))
+        return nets.classifier()
+
+    monkeypatch.setattr(activations, "load_classifier", load)
+    words = dict.fromkeys(("weights", "compare_weights", "preprocessing"), "")
     words |= {
         "seed": 0,
         "device": "cpu",
+        "precision": "exact",
+        "outputs": "multilabel",
         "model": "first",
         "compare": "second",
         "control": False,
@@ -338,3 +347,17 @@ def test_a_second_network_has_its_own_layers(monkeypatch):
     assert default[1] == list(default[0].dissect_layers)
     with pytest.raises(InputError, match="nowhere"):
         networks_of({**words, "compare_layers": ["nowhere"]})
+    del asked[:]
+    networks_of({**words, "compare_layers": [], "control": True})
+    meant = [("first", "", "multilabel"), ("second", "", None), ("first", "random", "multilabel")]
+    assert asked == meant
+
+
+def test_progress_counts_each_image_that_is_recorded(tmp_path, probe):
+    said = []
+    record = partial(record_activations, nets.classifier(), ["fc"], probe, folder=tmp_path / "a")
+    record(tell=lambda *count: said.append(count))
+    assert said == [(done, len(probe)) for done in range(len(probe))]
+    del said[:]
+    record(tell=lambda *count: said.append(count))  # all of it is stored
+    assert said == []

@@ -52,6 +52,19 @@ def test_each_answer_is_what_happens():
                     explain_cam(net, photograph(), answer.method)
 
 
+def test_a_network_that_gives_every_image_the_same_scores_is_explained_by_nothing():
+    net = classifier()
+    nn.init.zeros_(net.module.fc.weight)
+    assert not any(answer.works for answer in preflight(net))
+    with pytest.raises(InputError, match=r"lime: the scores of two different images are the same"):
+        workable(net, ["lime"])
+
+
+def test_an_unknown_layer_is_the_reason_itself():
+    with pytest.raises(InputError, match=r"^layer: unknown name 'boody'; did you mean body"):
+        workable(classifier(), ["gradcam"], "boody")
+
+
 def test_the_way_of_ablationcam_is_that_of_the_explanation():
     for net in (classifier(), classifier(vit)):
         (answer,) = preflight(net, ["ablationcam"])

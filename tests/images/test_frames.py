@@ -43,7 +43,8 @@ def test_a_measured_transform_equals_the_stated_one(size):
 @pytest.mark.parametrize(
     ("transform", "reason"),
     [
-        (lambda image: torch.rand(3, 8, 8), "plain colour"),
+        (lambda image: torch.rand(3, 8, 8), "another result each time"),
+        (lambda image: from_pil(image) + torch.rand(1)[0].round(), "another result each time"),
         (lambda image: image, "must turn a PIL RGB image"),
         (lambda image: from_pil(image) ** 2, "linear"),
         (lambda image: from_pil(image) * (1 + 0.1 * torch.rand(1)), "linear|each time"),

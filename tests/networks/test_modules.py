@@ -15,6 +15,7 @@ import torch
 from faults_table import says, shown
 from PIL import Image
 from torch import nn
+from torch.nn.utils import parametrizations
 from torchvision import models as tv
 from torchvision import transforms as T  # noqa: N812
 
@@ -175,6 +176,8 @@ def test_independent_labels_of_logits_can_be_stated(photograph):
 
     module = seeded(lambda: Constant(3))
     net = made(module, list("abc"), outputs="multilabel")
+    # Results of one meaning are not taken for another's; of logits they are stored as ever.
+    assert net.identity == made(module, list("abc")).identity | {"outputs": "multilabel"}
     pixels = net.view(photograph).pixels[None]
     np.testing.assert_allclose(net.probabilities(pixels)[0], [0.982, 0.982, 0.018], atol=1e-3)
     by_default = made(module, list("abc")).probabilities(pixels)[0]
@@ -192,6 +195,8 @@ def test_a_single_output_is_a_class_with_two_sides(out, names, photograph):
         own = float(module(image).reshape(()))
     crack = own if out is torch.sigmoid else float(torch.tensor(own).sigmoid())
     assert net.outputs == "binary"
+    for stated in ("binary", "multilabel"):  # a label that stands alone has two sides, too
+        assert made(module, names, outputs=stated).class_names == net.class_names
     assert net.class_names == (tuple(names) if len(names) == 2 else ("crack", "not crack"))
     assert net.target(photograph, "crack").probability == pytest.approx(crack, abs=1e-5)
     for_it, against = (
@@ -663,6 +668,80 @@ def test_what_is_no_classifier_is_one_line():
     assert len(lines) == len(keys)
     for key, line in zip(keys, lines, strict=True):
         assert says(key, line), line
+
+
+def test_what_an_own_function_draws_is_drawn_from_the_seed(tmp_path):
+    """So that every notebook of a run explains the same network."""
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from torch import nn\nfrom torchvision import transforms as T\n"
+        "def load():\n"
+        "    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())\n"
+        "    return net.eval(), T.Compose([T.Resize((32, 32)), T.ToTensor()]), list('abcd')\n"
+    )
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    first, again = (load_classifier(f"{file}:load", device="cpu") for _ in range(2))
+    assert first.id == again.id
+    assert load_classifier(f"{file}:load", device="cpu", seed=1).id != first.id
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_network_that_writes_into_its_input_gets_a_copy(photograph):
+    class Writes(Net):
+        def forward(self, x):
+            return super().forward(x.sub_(0.5).div_(0.25))
+
+    module = seeded(Writes)
+    net, image = made(module), own_input(photograph)
+    with torch.no_grad():
+        own = module(image.clone()).softmax(1)[0]
+    pixels = net.view(photograph).pixels[None]
+    for _ in range(2):
+        np.testing.assert_allclose(net.probabilities(pixels)[0], own, atol=1e-5)
+    found = explain_cam(net, photograph, "ablationcam", target=2)
+    layer = net.layer(net.cam_layer)
+    expected = literal_ablation(lambda x: module(x.clone()), centred(2), layer, image)
+    alike(found.raw, expected)
+
+
+@pytest.mark.parametrize("norm", [parametrizations.weight_norm, parametrizations.spectral_norm])
+def test_weights_that_are_computed_from_others(norm, photograph):
+    module = seeded(Net)
+    norm(module.body)
+    net, image = made(module.eval()), own_input(photograph)
+    layer = net.layer(net.cam_layer)
+    found = explain_cam(net, photograph, "gradcam", target=1)
+    alike(found.raw, literal_gradcam(module, lambda o: o[0, 1], layer, image))
+    before = net.id
+    with torch.no_grad():
+        next(module.body.parametrizations.parameters()).mul_(2)
+    assert net.id != before
+
+
+def test_lazy_layers_without_weights_are_one_line():
+    head = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.LazyLinear(5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        module = nn.Sequential(nn.LazyConv2d(8, 3), *head)
+    with pytest.raises(InputError, match=shown("lazy_layers")):
+        made(module)
+
+
+def test_layers_inside_a_vmap_are_one_line(photograph):
+    class Mapped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = seeded(Net)
+
+        def forward(self, x):
+            return torch.func.vmap(lambda one: self.net(one[None])[0])(x)
+
+    net = made(Mapped().eval())
+    assert not explain_lime(net, photograph, num_samples=20, segments="slic").no_signal
+    for method in ("gradcam", "ablationcam", "scorecam"):
+        with pytest.raises(InputError, match=r"^model: .* fails: RuntimeError: "):
+            explain_cam(net, photograph, method)
 
 
 def test_an_own_file_may_return_a_classifier(tmp_path, photograph):

@@ -2,6 +2,7 @@
 
 import argparse
 import subprocess
+import warnings
 from collections import OrderedDict
 from pathlib import Path
 
@@ -107,6 +108,37 @@ def test_of_two_sets_that_fit_none_is_guessed(tmp_path):
         load_file(net(), file)
 
 
+def test_of_two_networks_in_one_set_the_moving_average_is_taken_and_else_none(tmp_path):
+    file, module, first, second = tmp_path / "two.pth", net(2), net(1), net(3)
+    both = called("net.", first.state_dict()) | called("net_ema.", second.state_dict())
+    torch.save({"state_dict": both}, file)
+    assert load_file(module, file) == "two.pth (state_dict.net_ema)"
+    assert torch.equal(module.fc.weight, second.fc.weight)
+    both = called("student.", first.state_dict()) | called("teacher.", second.state_dict())
+    torch.save(both, file)
+    with pytest.raises(InputError, match=shown("two_sets")):
+        load_file(net(), file)
+
+
+def test_what_holds_no_named_tensors_is_one_line(tmp_path):
+    file = tmp_path / "some.pth"
+    torch.save({key: value.numpy() for key, value in net().state_dict().items()}, file)
+    with pytest.raises(InputError, match=shown("no_tensors")):
+        load_file(net(), file)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.save(torch.jit.script(net()), file)
+    with pytest.raises(InputError, match=shown("weights_torchscript")):
+        load_file(net(), file)
+
+
+def test_a_head_for_other_classes_is_refused_with_the_way_to_load_it(tmp_path):
+    file, state = tmp_path / "some.pth", net().state_dict()
+    torch.save({**state, "fc.weight": torch.zeros(7, 4), "fc.bias": torch.zeros(7)}, file)
+    with pytest.raises(InputError, match=shown("other_head")):
+        load_file(net(), file)
+
+
 def test_timms_names_with_a_tag():
     tagged = load_classifier("resnet10t.c3_in1k", "random", device="cpu")
     assert tagged.name == "resnet10t.c3_in1k"
@@ -136,6 +168,10 @@ def test_the_page_says_which_preprocessing_a_file_was_given(tmp_path):
     assert mine.preprocessing.resize == members.IMAGENET1K_V1.transforms().resize_size[0]
     assert mine.weights == "mine.pth, with the preprocessing of IMAGENET1K_V1"
     assert stated.preprocessing == second.preprocessing
+    assert stated.weights == "mine.pth, with the preprocessing of IMAGENET1K_V2"
+    assert stated.identity != mine.identity  # no result of one is taken for the other's
+    empty = load_classifier("resnet50", tmp_path / "mine.pth", "cpu", preprocessing="")
+    assert empty.identity == mine.identity
     with pytest.raises(InputError, match="did you mean IMAGENET1K_V2"):
         load_classifier("resnet50", tmp_path / "mine.pth", preprocessing="IMAGENET1K_V3")
 
@@ -200,6 +236,39 @@ def test_colours_that_are_not_linear_are_run_too():
         classifier_from(net.module, lambda image: T.ToTensor()(image) ** 2, list("abcd"))
     with pytest.raises(InputError, match=shown("not_plain")):
         classifier_from(net.module, lambda image: standardised(T.ToTensor()(image)), list("abcd"))
+
+
+@pytest.mark.parametrize(
+    "step", [T.RandomHorizontalFlip(), T.RandomGrayscale(0.4), T.ColorJitter(0.4)]
+)
+def test_a_transform_of_training_is_refused(step):
+    for transform in (
+        T.Compose([T.Resize((48, 48)), step, T.ToTensor()]),
+        lambda image: T.ToTensor()(step(image.resize((48, 48)))),
+    ):
+        with pytest.raises(InputError, match=shown("random_transform")):
+            classifier_from(net(), transform, list("abc"))
+
+
+def test_a_transform_that_pads_is_refused():
+    with pytest.raises(InputError, match=shown("pads")):
+        small(T.Resize((40, 40)), T.Pad(10), T.ToTensor())
+
+
+@pytest.mark.parametrize("first", [T.Grayscale(), T.Resize((48, 48))])
+def test_a_network_that_sees_no_colour_gets_its_own_input(first):
+    torch.manual_seed(0)
+    parts = nn.Conv2d(1, 6, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    module = nn.Sequential(*parts, nn.Linear(6, 4)).eval()
+    nn.init.normal_(module[-1].weight, std=3)
+    second = T.Resize((48, 48)) if isinstance(first, T.Grayscale) else T.Grayscale()
+    transform = T.Compose([first, second, T.ToTensor()])
+    net, image = classifier_from(module, transform, list("abcd")), load_images("chelsea")[0]
+    with torch.no_grad():
+        own = module(transform(Image.fromarray(image.pixels))[None]).softmax(1)[0]
+    found = net.probabilities(net.view(image).pixels[None])[0]
+    np.testing.assert_allclose(found, own, atol=5e-3)  # of 8 bits
+    assert np.ptp(explain_cam(net, image, "ablationcam").raw) > 0
 
 
 def test_a_transform_that_does_not_resize_takes_one_image_at_a_time(tmp_path):

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from xailib.dissect.blocks import Recording, record
+from xailib.dissect.blocks import Recording, Tell, record
 from xailib.encoders.clip import ClipEncoder
 from xailib.encoders.crops import Rows, batches
 from xailib.encoders.load import ConseEncoder, Encoder
@@ -29,24 +29,26 @@ def networks_of(parameters: Mapping[str, Any]) -> dict[str, tuple[Classifier, li
     """Load the networks that a notebook's parameters ask to dissect, each with its layers.
 
     By what tables call them: the network, then the one to compare it with if there is one, then, as
-    the control, the first with random weights.
+    the control, the first with random weights. ``outputs`` and ``preprocessing`` are the first's.
     """
-    model, *how = (parameters[name] for name in ("model", "device", "seed", "precision"))
-    first = load_classifier(model, parameters["weights"] or None, *how)
+    model = parameters["model"]
+    how = {name: parameters[name] for name in ("device", "seed", "precision")}
+    meant = {name: parameters[name] for name in ("outputs", "preprocessing")}
+    first = load_classifier(model, parameters["weights"], **how, **meant)
     layers = list(parameters["layers"] or first.dissect_layers)
     for name in layers:
         first.layer(name)
     found = {model: (first, layers)}
     compare = parameters["compare"]
     if compare:
-        second = load_classifier(compare, parameters["compare_weights"] or None, *how)
+        second = load_classifier(compare, parameters["compare_weights"], **how)
         name = compare if compare != model else f"{compare}, {second.weights}"
         others = list(parameters.get("compare_layers") or second.dissect_layers)
         for layer in others:
             second.layer(layer)
         found[name] = (second, others)
     if parameters["control"] and ".py:" not in model:
-        found["random weights"] = (load_classifier(model, "random", *how), layers)
+        found["random weights"] = (load_classifier(model, "random", **how, **meant), layers)
     return found
 
 
@@ -60,6 +62,7 @@ def record_activations(
     dtype: str = "float16",
     batch_size: int | None = None,
     workers: int | None = None,
+    tell: Tell | None = None,
 ) -> Recording:
     """Record the activations of units on each probe image, in one forward pass for all layers.
 
@@ -84,6 +87,8 @@ def record_activations(
         Images at a time; by default as many as the device takes well.
     workers : int, optional
         Processes that read images ahead, by default `xailib.images.pool.workers_for` the device.
+    tell : callable, optional
+        Called with the number of images shown so far, and of all that are to be recorded.
 
     Raises
     ------
@@ -109,6 +114,7 @@ def record_activations(
         probe,
         lambda part: crops(part, classifier.preprocessing.crop, device, workers),
         lambda images, count: _pooled(classifier, layers, images, count, pool, size),
+        tell,
     )
 
 
@@ -206,7 +212,12 @@ def _check_finite(name: str, values: Tensor, ids: Sequence[str]) -> None:
 
 
 def record_embeddings(
-    encoder: Encoder, probe: ProbeSet, *, folder: str | Path, workers: int | None = None
+    encoder: Encoder,
+    probe: ProbeSet,
+    *,
+    folder: str | Path,
+    workers: int | None = None,
+    tell: Tell | None = None,
 ) -> Recording:
     """Record the encoder's rows of the probe images, as the table ``"embeddings"``.
 
@@ -222,8 +233,9 @@ def record_embeddings(
             return crops(part, encoder.preprocessing.crop, device, workers)
         return part.photographs()
 
+    size = enough(device)
     return record(
-        folder, wanted, probe, read, lambda images, _: _embedded(encoder, images, enough(device))
+        folder, wanted, probe, read, lambda images, _: _embedded(encoder, images, size), tell
     )
 
 

@@ -37,6 +37,7 @@ _WHOLE = 16  # photographs: so many fill batches to the last, whatever the numbe
 _VERSION = 3  # of the layout and of what pooling means
 _MANIFEST = "block.json"
 Batch = Mapping[str, np.ndarray]  # from table to its next rows
+Tell = Callable[[int, int], None]  # of how many images are done, and how many there are
 
 
 def block_photographs(crops: int) -> int:
@@ -122,13 +123,15 @@ def record(
     probe: "ProbeSet",
     read: Callable[["ProbeSet"], Iterator[Any]],
     compute: Callable[[Iterator[Any], int], Iterable[Batch]],
+    tell: Tell | None = None,
 ) -> Recording:
     """Record the blocks of a probe set that a folder does not hold yet.
 
     ``wanted`` is what decides the rows besides the images, as JSON values, with ``dtype``; ``read``
     gives the images of a part of the probe set, in order; ``compute`` makes rows of the images of a
-    block and their number, batch by batch, always of the same tables. `InputError` is raised if the
-    disk is too small, `StorageError` if it is full, or may not be written to: run again to resume.
+    block and their number, batch by batch, always of the same tables; ``tell`` hears how many of
+    them are read. `InputError` is raised if the disk is too small, `StorageError` if it is full, or
+    may not be written to: run again to resume.
     """
     folder, before = Path(folder).expanduser(), passes()
     wanted = {"version": _VERSION, **wanted}
@@ -137,6 +140,8 @@ def record(
     left = sum(map(len, missing.values()))
     # One reader for all blocks: it reads the next one's images while this one's are shown.
     images = read(replace(probe, images=tuple(i for part in missing.values() for i in part.images)))
+    if tell:
+        images = _told(images, left, tell)
     for block, part in missing.items():
         tables = _tables(compute(islice(images, len(part)), len(part)), wanted["dtype"])
         _check_space(folder, left * sum(table[0].nbytes for table in tables.values()))
@@ -145,6 +150,12 @@ def record(
     # Each row was one pass, whenever it was made.
     passed(max(0, len(probe) - (passes() - before).made), kept=True)
     return Recording(list(parts))
+
+
+def _told(images: Iterator[Any], total: int, tell: Tell) -> Iterator[Any]:
+    for count, image in enumerate(images):
+        tell(count, total)
+        yield image
 
 
 def files_of(block: Path) -> list[Path]:

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+import torch
+
 from xailib.errors import InputError, XailibError
 from xailib.explain.cam.ablation import way_of
 from xailib.explain.cam.gradient import guided_gradient, layer_pass
@@ -67,6 +69,8 @@ def workable(
 
     `InputError` is raised if none works: why the first does not.
     """
+    if layer:
+        classifier.layer(layer)
     answers = preflight(classifier, methods, layer)
     works = [answer.method for answer in answers if answer.works]
     if methods and not works:
@@ -76,22 +80,31 @@ def workable(
 
 def _answer(classifier: Classifier, method: str, layer: str | None) -> Answer:
     try:
+        if method not in ALL:
+            return Answer(method, True, "")
+        height, width = _seen(classifier)
         if method == "lime":
-            height, width = classifier.trial().shape[-2:]
             return Answer(method, True, f"on the {height} x {width} input")
         if method == "guided":
             gradient = guided_gradient(classifier)
             zero = not bool((gradient != 0).any())
             how = "the guided gradient is exactly zero" if zero else "by the network's ReLUs"
             return Answer(method, not zero, how)
-        if method not in METHODS:
-            return Answer(method, True, "")
         name = cam_layer_of(classifier, layer)
         return Answer(
             method, True, f"layer {name}: {_WAYS.get(method, _gradient)(classifier, name)}"
         )
     except XailibError as error:
         return Answer(method, False, str(error))
+
+
+def _seen(classifier: Classifier) -> tuple[int, int]:
+    """Return the size of the input; raise for a network to which all images are the same."""
+    image = classifier.trial()
+    shown, hidden = classifier.scores(torch.cat([image, torch.zeros_like(image)]))
+    if torch.equal(shown, hidden):
+        raise InputError("the scores of two different images are the same")
+    return image.shape[-2], image.shape[-1]
 
 
 def _gradient(classifier: Classifier, layer: str) -> str:

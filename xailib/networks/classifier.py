@@ -143,12 +143,17 @@ class Classifier:
 
     @property
     def identity(self) -> dict[str, str]:
-        """Its entry in a manifest: name, weights, their hash, and how precisely it computes."""
+        """Its entry in a manifest: name, weights, their hash, and how precisely it computes.
+
+        And what its output means, unless that is logits.
+        """
+        meant = {} if self.outputs == "logits" else {"outputs": self.outputs}
         return {
             "model": self.name,
             "weights": self.weights,
             "sha256": self.sha256,
             "precision": self.precision,
+            **meant,
         }
 
     def computing(self) -> AbstractContextManager[None]:
@@ -350,8 +355,8 @@ def load_classifier(
         own), or ``"binary"`` (a single output). ``"auto"`` notices a network that ends in softmax
         or sigmoid and one with a single output; logits of independent labels must be stated.
     preprocessing : callable or str, optional
-        Another transform than the weights' own, or the name of the torchvision weights whose
-        transform it is.
+        Another transform than the weights' own, or, for a network of torchvision's, the name of
+        the weights whose transform it is. Empty, as of ``weights``: by default.
 
     Raises
     ------
@@ -363,10 +368,11 @@ def load_classifier(
     """
     check_name("precision", precision, PRECISIONS)
     chosen = _device(device)
-    found = zoo.find(name, weights, seed)
+    recipe = preprocessing if isinstance(preprocessing, str) else ""
+    found = zoo.find(name, weights or None, seed, recipe)
     its: dict[str, Any] = {"weights": found.weights, "sha256": found.sha256, "files": found.files}
     if isinstance(found.made, Classifier):
-        if outputs != "auto" or preprocessing is not None:
+        if outputs != "auto" or preprocessing:
             raise InputError(
                 f"model: {name!r} returns a classifier; state its outputs and preprocessing there"
             )
@@ -375,9 +381,7 @@ def load_classifier(
             found.made, name=name, module=module, device=chosen, precision=precision, **its
         )
     prepares = found.preprocessing
-    if isinstance(preprocessing, str):
-        prepares = zoo.preprocessing_named(name, preprocessing)
-    elif preprocessing is not None:
+    if preprocessing and not recipe:
         prepares = preprocessing_of(preprocessing)
     module = found.module.eval().to(chosen)
     names = found.class_names

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.parameter import is_lazy
 
 from xailib.errors import InputError, check_name, others_code
 from xailib.networks.layers import Trace, evaluation, hookable, trace
@@ -60,7 +61,8 @@ class Adapted(nn.Module):
     """A module with what it lacks, whose parts have the names that they have in the module itself.
 
     It shares parts, parameters and mode with `inner`. ``scores`` says how the output is read (None:
-    as it is); ``contiguous``: inputs are given in PyTorch's default memory format; ``cast``:
+    as it is); ``contiguous``: inputs are given in PyTorch's default memory format; ``copied``: as a
+    copy, into which the network may write; ``cast``:
     weights are taken in float32, and stay as they are; ``eager``: ``torch.compile`` may not skip
     hooks.
     """
@@ -71,6 +73,7 @@ class Adapted(nn.Module):
         scores: Scores | None,
         *,
         contiguous: bool = False,
+        copied: bool = False,
         cast: bool = False,
         eager: bool = False,
     ) -> None:
@@ -83,7 +86,8 @@ class Adapted(nn.Module):
             own = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
             self.__dict__.update({name: inner.__dict__[name] for name in own})
         self.training = training
-        self.scores, self.contiguous, self.cast, self.eager = scores, contiguous, cast, eager
+        self.scores, self.contiguous, self.copied = scores, contiguous, copied
+        self.cast, self.eager = cast, eager
 
     @property
     def training(self) -> bool:
@@ -109,6 +113,8 @@ class Adapted(nn.Module):
         with torch.compiler.set_stance("force_eager") if self.eager else nullcontext():
             if self.contiguous:
                 batch = batch.contiguous()
+            if self.copied:
+                batch = batch.clone()
             if self.cast:
                 every = {**dict(inner.named_parameters()), **dict(inner.named_buffers())}
                 floats = {n: t.float() for n, t in every.items() if t.is_floating_point()}
@@ -150,6 +156,7 @@ def made_ready(
     """
     check_name("outputs", outputs, OUTPUTS)
     module = unwrapped(module)
+    check_not_lazy(name, module)
     _usable_by_autograd(module)
     other = any(p.is_floating_point() and p.dtype != torch.float32 for p in module.parameters())
     if not live:
@@ -158,12 +165,15 @@ def made_ready(
     how: dict[str, bool] = {"cast": other and live, "eager": _is_compiled(module)}
     one, both = inputs[:1], inputs.contiguous(memory_format=torch.channels_last)
     with evaluation(module), torch.no_grad():  # no tensor that is cached now may lack gradients
+        shown = one.clone()
         try:
-            found = Adapted(module, None, **how)(one)
+            found = Adapted(module, None, **how)(shown)
         except Exception:  # noqa: BLE001  a network may raise anything
             how["contiguous"] = True
+            shown = one.clone()
             with others_code(f"model: {name!r} fails on its own input, {tuple(one.shape)}"):
-                found = Adapted(module, None, **how)(one)
+                found = Adapted(module, None, **how)(shown)
+        how["copied"] = not torch.equal(shown, one)  # it writes into its input
         place = _place(name, found, class_names)
         scores = Scores(place, flat=_entry(found, place).ndim != 2)
         network = _adapted(module, scores, **how)
@@ -173,7 +183,7 @@ def made_ready(
         if not torch.isfinite(alone).all():
             raise InputError(f"model: {name!r} gives scores that are not finite")
         _check_repeats(name, network, both, alone)
-    meant, undo = _meaning(name, alone, kinds, outputs, len(class_names))
+    meant, undo = _meaning(name, alone, kinds, outputs)
     sides = 0
     if meant == "binary":
         sides = len(class_names)
@@ -185,6 +195,14 @@ def made_ready(
 def _adapted(module: nn.Module, scores: Scores, **how: bool) -> nn.Module:
     """Return the module itself where it lacks nothing."""
     return Adapted(module, scores, **how) if scores != Scores() or any(how.values()) else module
+
+
+def check_not_lazy(name: str, module: nn.Module) -> None:
+    """Raise for a network some of whose weights are made by the first image that it is shown."""
+    if any(map(is_lazy, (*module.parameters(), *module.buffers()))):
+        raise InputError(
+            f"model: {name!r} has lazy layers without weights; show it an image, then load weights"
+        )
 
 
 def _usable_by_autograd(module: nn.Module) -> None:
@@ -321,9 +339,7 @@ def _kinds(network: nn.Module, image: Tensor) -> tuple[set[str], Tensor]:
     return kinds, scores.detach()
 
 
-def _meaning(
-    name: str, scores: Tensor, kinds: set[str], outputs: str, names: int
-) -> tuple[str, str]:
+def _meaning(name: str, scores: Tensor, kinds: set[str], outputs: str) -> tuple[str, str]:
     """Return what the output means, and what undoes its last step."""
     single = scores.shape[1] == 1
     shares = bool((scores > -1e-6).all() and (scores < 1 + 1e-6).all())
@@ -342,7 +358,7 @@ def _meaning(
             "'multilabel' or 'binary' if they are probabilities, else 'logits'"
         )
     undo = "logit" if (sigmoids or unknown) and outputs != "logits" else ""
-    if single and (outputs != "multilabel" or names > 1):
+    if single:  # also of a label that stands alone: yes or no
         return "binary", undo
     if outputs == "probabilities" or (outputs == "auto" and whole):
         return "probabilities", "log"

@@ -8,6 +8,7 @@ from functools import cache
 from importlib.util import find_spec
 
 from xailib.downloads.registry import artefacts
+from xailib.errors import InputError, check_name
 from xailib.files import package_folder
 
 PACKAGED = {  # timm's name: the PyPI package whose state dict maps onto it by position
@@ -46,6 +47,17 @@ def timm_networks() -> tuple[str, ...]:
     """Return timm's networks by name."""
     names = (found[0] for text in _sources("timm", "models") for found in _NETWORK.findall(text))
     return tuple(sorted(names))
+
+
+def check_preprocessing(network: str, word: str) -> None:
+    """Raise unless a text names weights of a torchvision network, whose transform is meant."""
+    members = () if network in PACKAGED else torchvision_networks().get(network, ())
+    if not members:
+        raise InputError(
+            f"preprocessing: {network!r} has no torchvision weights whose transform could be "
+            "named; a function of your own, path/to/file.py:load, returns another transform"
+        )
+    check_name("preprocessing", word, members)
 
 
 def clip_networks() -> tuple[str, ...]:

@@ -21,6 +21,8 @@ from xailib.errors import InputError, others_code
 from xailib.images.frames import Frame
 
 MAX_ASPECT = 100  # beyond this a resized photograph needs gigabytes
+_TRIES = 16  # of one image, after which a step that acts on some images is noticed
+_RANDOM = "transform: it gives another result each time; give the evaluation one"
 Pixels = UInt8[np.ndarray, "height width 3"]
 
 
@@ -234,9 +236,10 @@ def _stepped(steps: Sequence[Callable], count: int) -> SteppedPreprocessing:
     first = from_transform((lambda image: F.to_tensor(run(image))) if as_image else run)
     found = SteppedPreprocessing(first, tuple(steps[count:]), as_image)
     with others_code("transform: fails"):
-        inputs = [found.normalise(torch.from_numpy(first.crop(example)[None])) for _ in range(2)]
-    if not torch.equal(*inputs):
-        raise InputError("transform: it gives another result each time; give the evaluation one")
+        views = np.repeat(first.crop(example)[None], _TRIES, axis=0)
+        inputs = found.normalise(torch.from_numpy(views))
+    if not torch.equal(inputs, inputs[:1].expand_as(inputs)):
+        raise InputError(_RANDOM)
     return found
 
 
@@ -247,10 +250,20 @@ def from_transform(transform: Callable[[Image.Image], Tensor]) -> MeasuredPrepro
     of photograph. `InputError` is raised for a random transform, and one that does anything else.
     """
     side = 64
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, (side, side, 3), dtype=np.uint8)
+    first = _run(transform, noise)
+    if not all(np.array_equal(first, _run(transform, noise)) for _ in range(_TRIES)):
+        raise InputError(_RANDOM)
     plain = []
     for colour in ((0, 0, 0), (255, 0, 0), (0, 255, 0), (0, 0, 255), (90, 160, 40)):
         seen = _run(transform, np.full((side, side, 3), colour, np.uint8))
+        rows, columns = (slice(size // 4, size - size // 4) for size in seen.shape[1:])
         if not np.ptp(seen, axis=(1, 2)).max() <= 1e-3:  # also NaN
+            if np.ptp(seen[:, rows, columns], axis=(1, 2)).max() <= 1e-3:
+                raise InputError(
+                    "transform: it pads the image; unsupported, crop or squash instead"
+                )
             raise InputError(
                 "transform: it does not leave a plain colour plain; give its steps as a Compose, "
                 "in which what resizes and crops comes first"
@@ -260,7 +273,6 @@ def from_transform(transform: Callable[[Image.Image], Tensor]) -> MeasuredPrepro
     matrix = np.stack([red - black, green - black, blue - black], axis=1)
     predicted = matrix @ (np.array([90, 160, 40], np.float32) / 255) + black
     flat = not np.abs(matrix).max() > 1e-3  # each image standardised by itself
-    rng = np.random.default_rng(0)
     blobs = rng.integers(64, 192, (8, 8, 3), dtype=np.uint8).repeat(8, axis=0).repeat(8, axis=1)
     # Half of the values are half of the way from black, unless the step looks at all pixels
     # (an equalised histogram); the values are such that no edge overshoots.
@@ -271,9 +283,6 @@ def from_transform(transform: Callable[[Image.Image], Tensor]) -> MeasuredPrepro
             "transform: its colours are not a linear map of RGB; give its steps as a Compose, in "
             "which what resizes and crops comes first"
         )
-    noise = rng.integers(0, 256, (side, side, 3), dtype=np.uint8)
-    if np.abs(_run(transform, noise) - _run(transform, noise)).max() > 0:
-        raise InputError("transform: it gives another result each time; give the evaluation one")
     return MeasuredPreprocessing(transform, matrix, black)
 
 

@@ -4,6 +4,7 @@ import hashlib
 import io
 import pickle
 import re
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file as load_safetensors
 from torch import Tensor, nn
 
-from xailib.errors import InputError
+from xailib.errors import InputError, first_line
 
 RANDOM = "random"  # as `weights`: untrained, from the seed
 _UNREADABLE = (
@@ -48,20 +49,25 @@ class _Inert:
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     """Read a state dict, also one inside a training checkpoint; only tensors are unpickled."""
     _, state = max(_sets_in(path), key=lambda found: len(found[1]))
-    return _renamed(state, next(iter(state)).removeprefix("module.").replace("_orig_mod.", ""))
+    known = next(iter(state)).removeprefix("module.").replace("_orig_mod.", "")
+    return next(_renamed(state, known))[1]
 
 
 def load_file(module: nn.Module, path: Path) -> str:
     """Load the weights in a file that fit a network, and return what to call them.
 
     They may be stored beside anything else, inside dictionaries or a whole module, under the names
-    that DataParallel, torch.compile or Lightning give them. Of several sets that fit, a moving
-    average (``ema``) is taken, as timm does. `InputError` is raised where none fits, or several
-    without one.
+    that DataParallel, torch.compile or Lightning give them, or as parts of a larger network. Of
+    several sets that fit, a moving average (``ema``) is taken, as timm does. `InputError` is raised
+    where none fits, or several without one.
     """
     own = module.state_dict()
     longest = max(own, key=lambda key: key.count("."), default="")  # seldom another's end
-    sets = [(place, _renamed(state, longest)) for place, state in _sets_in(path)]
+    sets = [
+        (f"{place}.{prefix}".strip("."), entries)
+        for place, state in _sets_in(path)
+        for prefix, entries in _renamed(state, longest)
+    ]
     fits = {place: sum(key in state for key in own) for place, state in sets}
     best = max(fits.values())
     fitting = [(place, state) for place, state in sets if fits[place] == best]
@@ -84,13 +90,18 @@ def _sets_in(path: str | Path) -> list[tuple[str, dict[str, Tensor]]]:
         if path.suffix == ".safetensors":
             found: Any = load_safetensors(path)
         else:
-            found = _unpickled(path)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # what it says of TorchScript is an error below
+                found = _unpickled(path)
     except _UNREADABLE as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
+        if "TorchScript archive" in reason:
+            reason = "TorchScript; load it in a function of your own, path/to/file.py:load"
         raise InputError(f"weights: {str(path)!r} is not a PyTorch state dict: {reason}") from error
     sets = list(_sets(found))
     if not sets:
         kind = type(found).__name__.replace("_Inert", "another object")
+        kind += " without named tensors" if isinstance(found, Mapping) else ""
         raise InputError(f"weights: {str(path)!r} is not a PyTorch state dict: it holds {kind}")
     return sets
 
@@ -107,7 +118,8 @@ def _unpickled(path: Path) -> Any:
 def _sets(found: Any, place: str = "") -> Iterator[tuple[str, dict[str, Tensor]]]:
     """Yield each dictionary with tensors by name, and each whole module as one."""
     if isinstance(found, _Inert):
-        found = dict(_entries_of(found)) if "_modules" in dict(found.state or {}) else {}
+        whole = isinstance(found.state, Mapping) and "_modules" in found.state
+        found = dict(_entries_of(found)) if whole else {}
     if not isinstance(found, Mapping) or place.count(".") > 3:
         return
     named = {key: value for key, value in found.items() if isinstance(key, str)}
@@ -132,14 +144,15 @@ def _entries_of(module: _Inert, prefix: str = "") -> Iterator[tuple[str, Tensor]
             yield from _entries_of(part, f"{prefix}{name}.")
 
 
-def _renamed(state: Mapping[str, Tensor], known: str) -> dict[str, Tensor]:
-    """Return entries without what a wrapper has put before their names, given a name without."""
+def _renamed(state: Mapping[str, Tensor], known: str) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """Yield entries without what stands before their names, given a name without; and that."""
     plain = {key.replace("_orig_mod.", ""): value for key, value in state.items()}
     before = [key.removesuffix(known) for key in plain if key.endswith(f".{known}")]
     if known in plain or not before:
-        return plain
-    prefix = min(before, key=len)
-    return {key[len(prefix) :]: value for key, value in plain.items() if key.startswith(prefix)}
+        before = [""]
+    for prefix in before:
+        inside = {key: value for key, value in plain.items() if key.startswith(prefix)}
+        yield prefix, {key[len(prefix) :]: value for key, value in inside.items()}
 
 
 def load_strictly(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
@@ -159,7 +172,8 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor], what: str) -> 
         if found
     ]
     if problems:
-        raise InputError(f"weights: {what} does not fit the network: {'; '.join(problems)}")
+        more = "" if missing or unexpected else "; write path/to/file.py:load for another network"
+        raise InputError(f"weights: {what} does not fit the network: {'; '.join(problems)}{more}")
     module.load_state_dict(dict(state), strict=False)
 
 

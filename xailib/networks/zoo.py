@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import timm
 import torch
@@ -32,7 +32,8 @@ from xailib.errors import (
     unknown_name,
 )
 from xailib.files import package_folder, sha256_of
-from xailib.networks.names import PACKAGED, PLACES365
+from xailib.networks.modules import check_not_lazy
+from xailib.networks.names import PACKAGED, PLACES365, check_preprocessing
 from xailib.networks.preprocessing import (
     Prepares,
     Preprocessing,
@@ -50,6 +51,8 @@ from xailib.networks.weights import (
 )
 from xailib.versions import imports_of
 
+Made = TypeVar("Made")
+
 
 @dataclass(frozen=True)
 class Ingredients:
@@ -64,16 +67,18 @@ class Ingredients:
     made: Any = None  #: the `Classifier` that a user's own code returns, if it is one
 
 
-def find(name: str, weights: str | Path | None, seed: int) -> Ingredients:
-    """Return the network called `name`; names and errors are those of `load_classifier`."""
+def find(name: str, weights: str | Path | None, seed: int, preprocessing: str = "") -> Ingredients:
+    """Return the network called `name`; arguments and errors are those of `load_classifier`."""
+    if preprocessing:
+        check_preprocessing(name, preprocessing)
     if ".py:" in name:
-        return _from_file(name, weights)
+        return _from_file(name, weights, seed)
     if name.endswith(".py"):
         raise InputError(f"model: name the function too, as in {name}:load")
     if name in PACKAGED:
         return _packaged(name, weights, seed)
     if name in _torchvision_names():
-        return _from_torchvision(name, weights, seed)
+        return _from_torchvision(name, weights, seed, preprocessing)
     if name == PLACES365:
         return _places365(weights, seed)
     if name.partition(".")[0] in timm.list_models():
@@ -127,7 +132,9 @@ def _torchvision_names() -> tuple[str, ...]:
     return tuple(torchvision.models.list_models(module=torchvision.models))
 
 
-def _from_torchvision(name: str, weights: str | Path | None, seed: int) -> Ingredients:
+def _from_torchvision(
+    name: str, weights: str | Path | None, seed: int, preprocessing: str
+) -> Ingredients:
     members = torchvision.models.get_model_weights(name).__members__
     options: dict[str, bool] = {}
     if name in ("googlenet", "inception_v3"):  # their published weights want rescaled input
@@ -146,8 +153,10 @@ def _from_torchvision(name: str, weights: str | Path | None, seed: int) -> Ingre
         by_hash = {Path(m.url).stem.rsplit("-", 1)[-1]: m for m in members.values()}
         by_name = {Path(m.url).stem: m for m in members.values()}
         recipe = by_hash.get(sha256[:8]) or by_name.get(files[0].stem) or recipe
-        label += f", with the preprocessing of {recipe.name}" if len(members) > 1 else ""
     names = tuple(recipe.meta.get("categories") or imagenet_classes())
+    recipe = members[preprocessing] if preprocessing else recipe
+    if preprocessing or (files and not published and len(members) > 1):
+        label += f", with the preprocessing of {recipe.name}"
     return Ingredients(module, from_torchvision(recipe.transforms()), names, label, sha256, files)
 
 
@@ -156,7 +165,7 @@ def _from_timm(name: str, weights: str | Path | None, seed: int) -> Ingredients:
     tagged = timm.list_pretrained(f"{arch}.*") if tag else [name]
     check_name("model", name, tagged)
     module = _build(lambda: timm.create_model(name, pretrained=False), seed)
-    count = int(module.num_classes)  # type: ignore[arg-type]
+    count = int(module.num_classes)
     if count < 1:  # said before anything is fetched
         raise InputError(f"model: {name!r} has no classes, it only computes features")
     files: tuple[Path, ...] = ()
@@ -192,8 +201,11 @@ def _load(
     return load_file(module, file), sha256_of(file), (file,)
 
 
-def _from_file(name: str, weights: str | Path | None) -> Ingredients:
-    """Run a user's function ``path/to/file.py:function``: (module, transform, classes)."""
+def _from_file(name: str, weights: str | Path | None, seed: int) -> Ingredients:
+    """Run a user's function ``path/to/file.py:function``: (module, transform, classes).
+
+    What it draws is drawn from the seed, so that each notebook gets the same network.
+    """
     place, _, function = name.rpartition(":")
     path = Path(place).expanduser()
     if not path.is_file():
@@ -212,7 +224,7 @@ def _from_file(name: str, weights: str | Path | None) -> Ingredients:
         raise InputError(f"weights: {RANDOM!r} is for networks by name; {name!r} takes a file")
     arguments = {} if weights is None else {"weights": existing_file(weights)}
     with _importable(path.parent, beside):
-        result = _own_code(path, lambda: getattr(code, function)(**arguments))
+        result = _build(lambda: _own_code(path, lambda: getattr(code, function)(**arguments)), seed)
     made = result if hasattr(result, "class_names") else None  # a Classifier
     if made is not None:
         result = made.module, made.preprocessing, made.class_names
@@ -222,6 +234,7 @@ def _from_file(name: str, weights: str | Path | None) -> Ingredients:
             f"not {type(result).__name__}"
         )
     module = result[0]
+    check_not_lazy(name, module)
     class_names = check_names(f"model: {name!r} must return", result[2])
     # The code too: it decides the transform, and what the weights mean.
     parts = [sha256_of(file) for file in (path, *beside)] + [hash_of(module), *class_names]
@@ -235,18 +248,8 @@ def check_names(who: str, class_names: Any) -> tuple[str, ...]:
     """Return the names of classes; raise unless they are texts in a row."""
     texts = isinstance(class_names, Sequence) and not isinstance(class_names, str)
     if not texts or not class_names or not all(isinstance(one, str) for one in class_names):
-        given = "" if texts and class_names else f", not {class_names!r:.40}"
-        raise InputError(f"{who} the names of its classes, a list of str{given}")
+        raise InputError(f"{who} the names of its classes, a list of str, not {class_names!r:.40}")
     return tuple(class_names)
-
-
-def preprocessing_named(network: str, weights: str) -> Preprocessing:
-    """Return the preprocessing of a set of torchvision's weights, or raise for an unknown name."""
-    if network not in _torchvision_names():
-        raise InputError(f"preprocessing: {network!r} has no torchvision weights; give a transform")
-    members = torchvision.models.get_model_weights(network).__members__
-    check_name("preprocessing", weights, members)
-    return from_torchvision(members[weights].transforms())
 
 
 def _neighbours(path: Path) -> tuple[Path, ...]:
@@ -305,7 +308,7 @@ def _own_code(path: Path, run: Callable[[], Any]) -> Any:
         raise InputError(f"model: {str(path)!r} fails{where}: {first_line(error)}") from error
 
 
-def _build(make: Callable[[], nn.Module], seed: int) -> nn.Module:
+def _build(make: Callable[[], Made], seed: int) -> Made:
     """Build a network from the seed, leaving the caller's random state as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -14,9 +14,18 @@ from hypothesis import strategies as st
 
 from xailib.errors import InputError
 from xailib.networks import names
+from xailib.networks.forward import PRECISIONS
+from xailib.networks.modules import OUTPUTS
 from xailib.report.params import checks, schema
 from xailib.report.params.profiles import TASKS, declared, load_profile
-from xailib.report.params.schema import FIELDS, MANAGED, check, check_notebook, parameters
+from xailib.report.params.schema import (
+    FIELDS,
+    MANAGED,
+    check,
+    check_notebook,
+    parameter,
+    parameters,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -228,7 +237,11 @@ WRONG = [
     ("2_lime", "max_samples = 50", "max_samples: only with until_stable"),
     ("6_replication", "published = 'nowhere'", "published: no folder 'nowhere'"),
     ("1_clip_dissect", "compare_layers = ['fc']", "compare_layers: given without compare"),
+    ("2_lime", "images = 'testz'", "images: no file or folder 'testz'; did you mean tests?"),
     ("8_findings", "heatmap = 'gradcamm'", "did you mean gradcam"),
+    ("2_lime", "outputs = 'logit'", "outputs: unknown name 'logit'; did you mean logits?"),
+    ("3_cam", "model = 'resnet50'\npreprocessing = 'V2'", "did you mean IMAGENET1K_V2"),
+    ("2_lime", "preprocessing = 'x.jpg'", "'tf_efficientnet_lite0' has no torchvision weights"),
 ]
 
 
@@ -240,6 +253,16 @@ def test_a_wrong_parameter_is_one_clear_line(task, changes, line):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("model", ["resnet50.a1_in1k", "tf_efficientnet_lite0.in1k"])
+def test_a_network_of_timms_may_have_a_tag(model):
+    assert check("2_lime", {"model": model}) == {"model": model}  # which tags there are, timm knows
+
+
+def test_choices_are_those_of_the_network():
+    for name, known in {"precision": PRECISIONS, "outputs": OUTPUTS}.items():
+        assert tuple(parameter(name)["enum"]) == known
+
+
 TOLD = {
     "parameter_name": ("2_lime", "num_sample = 100"),
     "parameter_kind": ("2_lime", "num_samples = 'many'"),
@@ -249,6 +272,7 @@ TOLD = {
     "parameter_run": ("4_agreement", "lime_run = 'none'"),
     "parameter_pair": ("4_agreement", "threshold = 0.3"),
     "parameter_network": ("2_lime", "model = 'resnet51'"),
+    "parameter_preprocessing": ("2_lime", "preprocessing = 'IMAGENET1K_V2'"),
     "parameter_weights": ("2_lime", "model = 'resnet50'\nweights = 'IMAGENET1K_V3'"),
     "parameter_encoder": ("1_clip_dissect", "encoder = 'ViT-B/16'"),
     "parameter_probe": ("1_clip_dissect", "crops = 0\ntop_k = 500"),

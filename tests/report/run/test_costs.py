@@ -198,6 +198,7 @@ def test_a_heatmap_is_estimated_by_the_passes_that_it_makes(own):
         ("2_lime", {"target": "no such class"}, "target: unknown name 'no such class'"),
         ("3_cam", {"layer": "nowhere"}, "nowhere"),
         ("2_lime", {"model": "resnet18", "weights": __file__}, "test_costs.py"),
+        ("2_lime", {"outputs": "binary"}, "outputs: 'binary' is for a single output"),
     ],
 )
 def test_what_only_the_loaded_network_can_tell_is_told_before_a_kernel_starts(
@@ -206,6 +207,16 @@ def test_what_only_the_loaded_network_can_tell_is_told_before_a_kernel_starts(
     found, wrong = paces_of(replace(own, parameters={**own.parameters, **values}), [task])
     assert found == {}
     assert line in wrong[task]
+
+
+@pytest.mark.parametrize("task", ["2_lime", "5_faithfulness", "9_stability", "3_cam"])
+def test_a_network_that_nothing_can_explain_is_told_before_a_kernel_starts(own, tmp_path, task):
+    blind = "def load():\n    net, *rest = seeing()\n    nn.init.zeros_(net[-1].weight)\n"
+    code = NETWORK.replace("def load", "def seeing") + blind + "    return net, *rest\n"
+    (tmp_path / "net.py").write_text(code)
+    found, wrong = paces_of(own, [task])
+    assert found == {}
+    assert wrong[task].startswith("methods: none works; ")
 
 
 def test_what_takes_long_is_told_with_what_would_be_shorter(capsys):

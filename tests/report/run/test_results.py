@@ -154,6 +154,9 @@ def test_a_notebook_tells_how_far_it_is_and_keeps_no_line_of_it(
     run.explanations(photographs, "cam", {}, make)
     told = capsys.readouterr().out
     assert told == "".join(f"\r· cam: {count} of 3 photographs" for count in (1, 2, 3))
+    assert list(run.told(photographs, "scores")) == list(photographs)
+    said = capsys.readouterr().out
+    assert said == "".join(f"\r· scores: {count} of 3 photographs" for count in (0, 1, 2))
     notebook._Progress().write(f"warmed up{told}")
     assert capsys.readouterr().err == "cam: 3 of 3 photographs\n"
     streams = [nbf.new_output("stream", name="stdout", text=text) for text in (told, f"{told}\rx")]

@@ -82,6 +82,8 @@ def _passed(
     part = classifier.layer(layer)
     with mode or torch.no_grad(), classifier.running(), part.register_forward_hook(replace):
         found.logits = classifier.module(inputs).float()
+        for output in seen:
+            output[:1].clone()  # raises for one that is nothing outside of a `torch.func.vmap`
     passed(len(inputs))
     if not seen:
         raise InputError(f"layer: {layer!r} takes no part in a forward pass")

@@ -42,7 +42,7 @@ def network(name: str, word: str) -> None:
         _function(name, word)
     elif word.endswith(".py"):
         raise InputError(f"{name}: name the function too, as in {word}:load")
-    elif word not in names.networks():
+    elif word not in names.networks() and word.partition(".")[0] not in names.timm_networks():
         raise unknown_name(name, word, names.networks())
 
 
@@ -184,6 +184,8 @@ def together(found: Mapping[str, Any], changed: Collection[str]) -> None:
             if not found[of]:
                 raise InputError(f"{name}: given without {of}; name the network too")
             weights_of(name, found[name], found[of])
+    if found.get("preprocessing"):
+        names.check_preprocessing(found["model"], found["preprocessing"])
     if found.get("compare_layers") and not found["compare"]:
         raise InputError("compare_layers: given without compare; name the network too")
     if "threshold" in changed and found["mask_rule"] == "area":
@@ -247,8 +249,9 @@ def looks_like_path(word: str) -> bool:
 
 def missing(name: str, word: str, known: Iterable[str], kind: str = "file") -> InputError:
     """Return the error for a text that is neither a known name nor a path, with what is near."""
-    if looks_like_path(word):
-        return InputError(f"{name}: no {kind} {word[:80]!r}{near_paths(word)}")
+    near = near_paths(word)
+    if looks_like_path(word) or (near and not near_matches(word, known)):
+        return InputError(f"{name}: no {kind} {word[:80]!r}{near}")
     return unknown_name(name, word, known)
 
 

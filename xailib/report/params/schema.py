@@ -28,10 +28,12 @@ Measure = Literal[
 Design = Literal["independent", "antithetic", "orthogonal"]
 Segmentation = Literal["quickshift", "slic", "felzenszwalb"]
 Precision = Literal["exact", "tf32", "half"]
+Outputs = Literal["auto", "logits", "probabilities", "multilabel", "binary"]
 Texts = list[Annotated[str, MinLen(1)]]
 RUNS = checks.RUNS
 MANAGED = frozenset({"out_dir", *RUNS})  # set by the pipeline, not by a profile
-OF_CLASSIFIER = ("model", "weights", "device", "seed", "precision")  # by which it is loaded
+# By which it is loaded, the first its name; the others are called as `load_classifier` calls them.
+OF_CLASSIFIER = ("model", "weights", "device", "seed", "precision", "outputs", "preprocessing")
 
 
 def _p(kind: Any, default: Any, description: str, title: str | None = None, **limits: Any) -> Any:
@@ -46,6 +48,11 @@ FIELDS = {
                 "path/to/file.py:function", "the name of a network", **_NAMED),
     "weights": _p(str, "", "file with a state dict, name of torchvision weights, or random; empty: "
                   "the published ones", "a file or the name of weights"),
+    "outputs": _p(Outputs, "auto", "what the network's output means; auto notices softmax, sigmoids"
+                  " and a single output, but not that logits are of independent labels",
+                  "a meaning"),
+    "preprocessing": _p(str, "", "name of the torchvision weights whose transform is used; empty: "
+                        "the transform of the weights, or of the own file", "the name of weights"),
     "label": _p(str, "", "short name of the network in captions; empty: model, without folders",
                 "a name"),
     "layers": _p(Texts, [], "layers as in named_modules; empty: the last two stages and the output "
@@ -146,41 +153,45 @@ _SAME = {"cam_run": "a finished run of 3_cam, same network and targets"}
 # Which notebook has which, as in its parameters cell, and where its help differs.
 NOTEBOOKS: dict[str, tuple[str, dict[str, str]]] = {
     "1_clip_dissect": (
-        "model weights layers encoder encoder_weights probe crops concepts measure top_k compare "
-        "compare_weights compare_layers control descriptions seed precision device out_dir",
+        "model weights outputs preprocessing label layers encoder encoder_weights probe crops "
+        "concepts measure top_k compare compare_weights compare_layers control descriptions "
+        "seed precision device out_dir",
         {"seed": "of the crops and the random weights"}),
     "2_lime": (
-        "model weights label images target num_samples until_stable max_samples design "
-        "num_features segmentation hide_color seed precision device out_dir",
+        "model weights outputs preprocessing label images target num_samples until_stable "
+        "max_samples design num_features segmentation hide_color seed precision device "
+        "out_dir",
         {"seed": "of the samples"}),
     "3_cam": (
-        "model weights label images target methods layer seed precision device out_dir",
+        "model weights outputs preprocessing label images target methods layer seed precision "
+        "device out_dir",
         {"seed": "only for random weights: the maps themselves have nothing random"}),
     "4_agreement": (
         "images lime_run cam_run num_features mask_rule threshold allow boxes seed out_dir",
         {"images": "the photographs of the two runs, for drawing", **_SAME,
          "seed": "of shuffled superpixels"}),
     "5_faithfulness": (
-        "model weights images lime_run cam_run steps road_percentiles draws sensitivity seed "
-        "precision device out_dir",
+        "model weights outputs preprocessing label images lime_run cam_run steps "
+        "road_percentiles draws sensitivity seed precision device out_dir",
         {"model": "the network of the two runs, by the same name", **_SAME,
          "images": "the photographs of the two runs",
          "seed": "of the random baseline and the noise"}),
     "6_replication": ("published store out_dir", {}),
     "7_sanity": (
-        "model weights label images first methods others sparse sparse_first redraws middle stages "
-        "lime_samples layer seed precision device out_dir",
+        "model weights outputs preprocessing label images first methods others sparse "
+        "sparse_first redraws middle stages lime_samples layer seed precision device out_dir",
         {"methods": "heatmaps that are checked", "seed": "of random weights and LIME's samples"}),
     "9_stability": (
-        "model weights label images lime_run long_runs pool sizes designs design_pool design_size "
-        "cut_samples num_features segmentation hide_color seed precision device out_dir",
+        "model weights outputs preprocessing label images lime_run long_runs pool sizes "
+        "designs design_pool design_size cut_samples num_features segmentation hide_color "
+        "seed precision device out_dir",
         {"model": "the network of the LIME run, by the same name",
          "images": "the photographs of the LIME run", "seed": "of the samples"}),
     "8_findings": (
         "dissect_run cam_run agreement_run faithfulness_run replication_run heatmap out_dir", {}),
     "10_explore": (
-        "model weights images lime_run cam_run agreement_run faithfulness_run num_features seed "
-        "precision device out_dir",
+        "model weights outputs preprocessing images lime_run cam_run agreement_run "
+        "faithfulness_run num_features seed precision device out_dir",
         {"model": "the network of the two runs, by the same name",
          "images": "the photographs of the runs", "seed": "only for random weights"}),
 }

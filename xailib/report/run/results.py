@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -199,7 +199,7 @@ class Run:
         def counted(one: Explanation) -> Explanation:
             nonlocal count
             count += 1
-            self._tell(f"{method}: {count}{f' of {total}' if total else ''} photographs")
+            self.tell(method, count, total)
             return one
 
         before = passes().made
@@ -219,12 +219,18 @@ class Run:
         if not count:
             raise InputError(self.failures[-1]["reason"] if self.failures else "images: none left")
 
-    def _tell(self, line: str) -> None:
+    def told(self, photographs: Sequence[Photograph], what: str) -> Iterator[Photograph]:
+        """Yield photographs, and say now and then how many of them are done."""
+        for count, photograph in enumerate(photographs):
+            self.tell(what, count, len(photographs))
+            yield photograph
+
+    def tell(self, what: str, count: int, total: int | None, of: str = "photographs") -> None:
         """Say in a notebook, now and then, how far this run is."""
         shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
         if shell and time.monotonic() - self._told >= _PAUSE:
             self._told = time.monotonic()
-            sys.stdout.write(f"{TELLS}{line}")
+            sys.stdout.write(f"{TELLS}{what}: {count}{f' of {total}' if total else ''} {of}")
             sys.stdout.flush()
 
     def _place(

@@ -49,7 +49,7 @@ _EMBEDDINGS = ""  # used beside the networks' names
 _SHOWN = 5  # most activating images that a table of labels names
 _OF_NETWORKS = (
     "model", "weights", "layers", "compare", "compare_weights", "compare_layers", "control",
-    "seed", "device", "precision",
+    "seed", "device", "precision", "outputs", "preprocessing",
 )  # fmt: skip
 _OF_ENCODER = ("encoder", "encoder_weights", "device")
 
@@ -160,9 +160,9 @@ def _usable(job: Job, run: Run | None) -> Iterator[Photograph]:
 
 
 @lru_cache(maxsize=1)
-def _classifier(model: str, weights: str, device: str, seed: int, precision: str) -> Classifier:
+def _classifier(model: str, *how: Any) -> Classifier:
     """Load a network once for all the shards that one process explains."""
-    return load_classifier(model, weights or None, device, seed, precision)
+    return load_classifier(model, **dict(zip(OF_CLASSIFIER[1:], how, strict=True)))
 
 
 def _row(explanation: Explanation) -> dict[str, Any]:

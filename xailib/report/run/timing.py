@@ -26,6 +26,7 @@ from xailib.report.params.profiles import Profile
 from xailib.report.params.schema import OF_CLASSIFIER
 from xailib.report.run.preflight import network_is_here
 
+_LIME = ("2_lime", "5_faithfulness", "9_stability")  # tasks that need what LIME needs
 _TIMED = 4  # images of a timed pass: a larger batch takes hardly less for each
 _MANY = 1000  # passes, for which an engine is set up
 
@@ -74,8 +75,8 @@ def paces_of(profile: Profile, tasks: Collection[str]) -> tuple[dict[str, Pace],
         key = tuple(values[name] for name in OF_CLASSIFIER)
         try:
             if key not in loaded:
-                name, weights, *rest = key
-                classifier = load_classifier(name, weights or None, *rest)
+                how = dict(zip(OF_CLASSIFIER[1:], key[1:], strict=True))
+                classifier = load_classifier(key[0], **how)
                 loaded[key] = classifier, _pace(classifier)
             found[task] = _checked(*loaded[key], task, values)
         except XailibError as error:
@@ -100,6 +101,8 @@ def _checked(classifier: Classifier, pace: Pace, task: str, values: Mapping[str,
         classifier.class_index(values["target"])
     for name in values.get("layers", ()):
         classifier.layer(name)
+    if task in _LIME:
+        workable(classifier, ["lime"])
     if not values.get("methods"):
         return pace
     layer = values["layer"] or None
