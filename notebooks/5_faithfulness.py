@@ -52,7 +52,6 @@ from xailib.evaluate.faithfulness import explanation_curves, maps_of, neutral_co
 from xailib.evaluate.metrics import score
 from xailib.evaluate.perturbation import centred_blob, deleted
 from xailib.evaluate.scores import PAGE, compare_with_baselines, curve_scores
-from xailib.explain.preflight import workable
 from xailib.images.load import load_images
 from xailib.networks.classifier import load_classifier
 from xailib.report.evidence import charts as kept_figures
@@ -73,7 +72,6 @@ chosen = [p for p in photographs if {e.method for e in explanations[p.id]} == se
 if not chosen:
     raise InputError("images: none of these photographs is in the two runs; give the same images")
 classifier = load_classifier(model, weights, device, seed, precision, outputs=outputs, preprocessing=preprocessing)
-workable(classifier, ["lime"])  # or why not: scores need what LIME needs
 for photograph in chosen:  # before the long work
     maps_of(classifier, photograph, explanations[photograph.id])
 run = start_run(

@@ -85,7 +85,8 @@ def test_what_a_notebook_stores_is_by_what_decides_it(monkeypatch):
     classifier = nets.classifier()
     for task, rest in (("2_lime", {"num_features", "max_samples"}), ("3_cam", {"seed"})):
         declared = profiles.declared(task)
-        of_network = {"model", "weights", "precision", "device"}  # in the identity of the network
+        # In the identity of the network.
+        of_network = {"model", "weights", "precision", "outputs", "preprocessing", "device"}
         names = set(declared) - of_network - {"label", "images", "out_dir"}
         before = [(one.method, one.key) for one in requests_of(task, classifier, declared)]
         for name in names - {"until_stable"}:
