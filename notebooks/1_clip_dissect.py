@@ -374,7 +374,7 @@ unit_figures.publish_browser(
     f"All {len(browsed):,} units; certified ones first, by their score. z marks a z-score of the similarity, which this run has in place of a held-out score. A unit's number opens its card. "
     "Photographs that this run did not have are given by name.",
     {"certificate": "certificate", "concept": "best concept", "composition": "best composition of two", "composition_score": "its held-out score", "again": "other half's concept", "score": "score", "interval": "95 % interval", "correlation": "correlation", "cosine": "cosine", "auprc": "AUPRC", "f1": "F1", "iou": "IoU", "zscore": "z-score", "p": "adjusted p", "similarity": "similarity", "runner_up": "runner-up"},
-    {f"{model}, this run": "z"},
+    {f"{label}, this run": "z"},
 )
 
 # %% [markdown]

@@ -74,6 +74,9 @@ if not chosen:
 classifier = load_classifier(model, weights, device, seed, precision, outputs=outputs, preprocessing=preprocessing)
 for photograph in chosen:  # before the long work
     maps_of(classifier, photograph, explanations[photograph.id])
+silent = [e.no_signal for p in chosen for e in explanations[p.id]]
+if all(silent):
+    raise InputError(f"explanations: none says anything about its class: {silent[0]}")
 run = start_run(
     out_dir,
     "5_faithfulness",
@@ -99,8 +102,6 @@ curves = pd.concat(
 scores = curve_scores(curves)
 compared = compare_with_baselines(scores)
 methods = [method for method in methods if method in set(scores["method"])]  # that say anything
-if not methods:
-    raise InputError(f"explanations: none says anything about its class: {found[0].no_signal}")
 run.save_table("curves", curves)
 run.save_table("scores", scores)
 

@@ -178,7 +178,7 @@ display(
         "verdict, this verdict stands, with the largest of their p (an intersection-union test {cite}`berger1982`). In the evidence run, a claim of a difference does not hold either if the effect "
         f"is shown to be smaller than the smallest one that matters: {findings.MARGIN} (of a probability, a share of the view, a relative "
         f"reduction), {findings.MARGIN / 2} for ROAD, which is half a difference. For an undecided test we give the number of photographs "
-        f"that would decide it with probability {POWER} if the true effect is the one found."
+        f"that would decide it on one network with probability {POWER} if the true effect is the one found."
     )
 )
 

@@ -4,6 +4,7 @@ import resource
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -143,6 +144,11 @@ def test_another_recording_is_never_used_and_stays(tmp_path, probe, shown):
         {"dtype": "float32"},
         {"probe": load_probe([image.file for image in probe.images[:-1]])},
         {"probe": load_probe([image.file for image in probe.images[::-1]])},
+        {
+            "classifier": replace(
+                net, preprocessing=replace(net.preprocessing, mean=(0.1, 0.2, 0.3))
+            )
+        },
     ]
     for number, changes in enumerate(variants):
         given = {"classifier": net, "layers": LAYERS, "probe": probe, **changes}

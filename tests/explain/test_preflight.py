@@ -56,8 +56,18 @@ def test_a_network_that_gives_every_image_the_same_scores_is_explained_by_nothin
     net = classifier()
     nn.init.zeros_(net.module.fc.weight)
     assert not any(answer.works for answer in preflight(net))
-    with pytest.raises(InputError, match=r"lime: the scores of two different images are the same"):
+    with pytest.raises(InputError, match=r"lime: the scores of 9 different images are the same"):
         workable(net, ["lime"])
+
+
+def test_a_network_that_looks_at_one_colour_only_is_explained():
+    class Red(nn.Module):
+        def forward(self, x):
+            return nn.functional.relu(x[:, :1].mean((2, 3)) - x[:, 1:].mean((1, 2, 3))[:, None] - 1)
+
+    net = classifier()
+    net.module.forward = Red().forward
+    assert workable(net, ["lime"]) == (["lime"], [])
 
 
 def test_an_unknown_layer_is_the_reason_itself():

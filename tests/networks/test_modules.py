@@ -178,6 +178,7 @@ def test_independent_labels_of_logits_can_be_stated(photograph):
     net = made(module, list("abc"), outputs="multilabel")
     # Results of one meaning are not taken for another's; of logits they are stored as ever.
     assert net.identity == made(module, list("abc")).identity | {"outputs": "multilabel"}
+    assert net.id == made(module, list("abc")).id + "+multilabel"
     pixels = net.view(photograph).pixels[None]
     np.testing.assert_allclose(net.probabilities(pixels)[0], [0.982, 0.982, 0.018], atol=1e-3)
     by_default = made(module, list("abc")).probabilities(pixels)[0]
@@ -207,6 +208,29 @@ def test_a_single_output_is_a_class_with_two_sides(out, names, photograph):
     assert explain_lime(
         net, photograph, "crack", num_samples=20, segments="slic"
     ).probability == pytest.approx(crack, abs=1e-5)
+
+
+def cut(z):
+    return z.sigmoid().clamp(1e-6, 1 - 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("out", "scores", "stated"),
+    [
+        (lambda z: z.softmax(1)[:, 1:], 2, "auto"),
+        (lambda z: z.softmax(1)[:, 1:], 2, "probabilities"),
+        (cut, 1, "probabilities"),
+        (cut, 3, "multilabel"),
+    ],
+)
+def test_probabilities_of_one_side_or_cut_are_taken_as_they_are(out, scores, stated, photograph):
+    module = seeded(lambda: Net(scores, out=out))
+    names = list("abc")[: 3 if scores == 3 else 1]
+    net = made(module, names, outputs=stated)
+    with torch.no_grad():
+        own = module(own_input(photograph))[0]
+    pixels = net.view(photograph).pixels[None]
+    np.testing.assert_allclose(net.probabilities(pixels)[0][: len(names)], own, atol=1e-5)
 
 
 def test_logits_between_0_and_1_stay_logits(photograph):

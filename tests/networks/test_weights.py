@@ -118,6 +118,13 @@ def test_of_two_networks_in_one_set_the_moving_average_is_taken_and_else_none(tm
     torch.save(both, file)
     with pytest.raises(InputError, match=shown("two_sets")):
         load_file(net(), file)
+    twice = called("net.", first.state_dict()) | called("loss.net.", first.state_dict())
+    torch.save(twice, file)
+    load_file(module, file)
+    assert torch.equal(module.fc.weight, first.fc.weight)
+    others = {name: tensor[..., None] for name, tensor in second.state_dict().items()}
+    torch.save(called("net.", first.state_dict()) | called("decoder.", others), file)
+    assert load_file(net(2), file) == "two.pth"
 
 
 def test_what_holds_no_named_tensors_is_one_line(tmp_path):

@@ -1,5 +1,6 @@
 """Activations of units, and embeddings, of probe images: recorded once and used again."""
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby, islice
 from pathlib import Path
@@ -105,6 +106,7 @@ def record_activations(
         "pool": pool,
         "dtype": dtype,
         "precision": classifier.precision,
+        "preprocessing": _shown(classifier),
     }
     device = classifier.device
     size = enough(device) if batch_size is None else batch_size
@@ -116,6 +118,15 @@ def record_activations(
         lambda images, count: _pooled(classifier, layers, images, count, pool, size),
         tell,
     )
+
+
+def _shown(classifier: Classifier) -> str:
+    """Return a hash of what the network is shown of one image: weights may have two transforms."""
+    image = np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8)
+    shown = classifier.preprocessing.normalise(
+        torch.from_numpy(classifier.preprocessing.crop(image))[None]
+    )
+    return hashlib.sha256(shown.numpy().round(2).tobytes()).hexdigest()[:16]
 
 
 def _check(classifier: Classifier, layers: Sequence[str], pool: str, dtype: str) -> None:

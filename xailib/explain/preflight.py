@@ -101,10 +101,15 @@ def _answer(classifier: Classifier, method: str, layer: str | None) -> Answer:
 def _seen(classifier: Classifier) -> tuple[int, int]:
     """Return the size of the input; raise for a network to which all images are the same."""
     image = classifier.trial()
-    shown, hidden = classifier.scores(torch.cat([image, torch.zeros_like(image)]))
-    if torch.equal(shown, hidden):
-        raise InputError("the scores of two different images are the same")
-    return image.shape[-2], image.shape[-1]
+    channels, height, width = image.shape[1:]
+    first = classifier.scores(torch.cat([image, torch.zeros_like(image)]))
+    if torch.equal(first[0], first[1]):  # it may look at one colour only
+        plain = torch.eye(channels, device=image.device)[:, :, None, None] * image.abs().max()
+        plain = plain.expand(-1, -1, height, width)
+        others = classifier.scores(torch.cat([-image, plain, -plain]))
+        if (others == first[:1]).all():
+            raise InputError(f"the scores of {2 + len(others)} different images are the same")
+    return height, width
 
 
 def _gradient(classifier: Classifier, layer: str) -> str:

@@ -138,8 +138,9 @@ class Classifier:
 
     @property
     def id(self) -> str:
-        """Name and the start of the weights' hash: what two maps must share to be compared."""
-        return f"{self.name}@{self.sha256[:12]}"
+        """Name, start of the weights' hash and meaning: what two maps must share to be compared."""
+        meant = "" if self.outputs == "logits" else f"+{self.outputs}"
+        return f"{self.name}@{self.sha256[:12]}{meant}"
 
     @property
     def identity(self) -> dict[str, str]:
@@ -356,7 +357,7 @@ def load_classifier(
         or sigmoid and one with a single output; logits of independent labels must be stated.
     preprocessing : callable or str, optional
         Another transform than the weights' own, or, for a network of torchvision's, the name of
-        the weights whose transform it is. Empty, as of ``weights``: by default.
+        the weights whose transform it is. An empty string means the default.
 
     Raises
     ------

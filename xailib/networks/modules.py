@@ -170,7 +170,7 @@ def made_ready(
             found = Adapted(module, None, **how)(shown)
         except Exception:  # noqa: BLE001  a network may raise anything
             how["contiguous"] = True
-            shown = one.clone()
+            shown = one.clone(memory_format=torch.contiguous_format)
             with others_code(f"model: {name!r} fails on its own input, {tuple(one.shape)}"):
                 found = Adapted(module, None, **how)(shown)
         how["copied"] = not torch.equal(shown, one)  # it writes into its input
@@ -344,8 +344,12 @@ def _meaning(name: str, scores: Tensor, kinds: set[str], outputs: str) -> tuple[
     single = scores.shape[1] == 1
     shares = bool((scores > -1e-6).all() and (scores < 1 + 1e-6).all())
     whole = shares and not single and bool(((scores.sum(1) - 1).abs() < 1e-3).all())
-    sigmoids = shares and bool(kinds) and kinds <= {"Sigmoid", "Hardsigmoid"}
-    unknown = shares and not kinds and bool(scores.std() > 0)  # no graph to see it in
+    # A softmax of which one output is handed on is a probability, too.
+    last = {"Sigmoid", "Hardsigmoid", "Softmax"} if single else {"Sigmoid", "Hardsigmoid"}
+    sigmoids = shares and bool(kinds) and kinds <= last
+    # No graph to see it in, or values that are cut, which is taken at the user's word.
+    cut = shares and kinds <= {"Clamp", "Hardtanh"} and bool(scores.std() > 0)
+    unknown = cut and not kinds
     if outputs == "probabilities" and not (whole or (single and shares)):
         raise InputError(f"outputs: those of {name!r} are not probabilities that add up to 1")
     if outputs == "binary" and not single:
@@ -357,7 +361,8 @@ def _meaning(name: str, scores: Tensor, kinds: set[str], outputs: str) -> tuple[
             f"outputs: those of {name!r} lie between 0 and 1 and do not add up to 1; give outputs="
             "'multilabel' or 'binary' if they are probabilities, else 'logits'"
         )
-    undo = "logit" if (sigmoids or unknown) and outputs != "logits" else ""
+    stated = (cut and outputs != "auto") or (single and outputs == "probabilities")
+    undo = "logit" if (sigmoids or unknown or stated) and outputs != "logits" else ""
     if single:  # also of a label that stands alone: yes or no
         return "binary", undo
     if outputs == "probabilities" or (outputs == "auto" and whole):

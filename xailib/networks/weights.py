@@ -5,7 +5,7 @@ import io
 import pickle
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,17 +68,34 @@ def load_file(module: nn.Module, path: Path) -> str:
         for place, state in _sets_in(path)
         for prefix, entries in _renamed(state, longest)
     ]
-    fits = {place: sum(key in state for key in own) for place, state in sets}
+    fits = {
+        place: sum(key in state and state[key].shape == own[key].shape for key in own)
+        for place, state in sets
+    }
     best = max(fits.values())
     fitting = [(place, state) for place, state in sets if fits[place] == best]
     averages = [one for one in fitting if re.search(r"(^|[._])ema([._]|$)", one[0])]
-    chosen = averages if len(fitting) > 1 and len(averages) == 1 else fitting
+    chosen = averages if len(fitting) > 1 and len(averages) == 1 else _different(fitting)
     if len(chosen) > 1:
         names = " and ".join(place or "its top level" for place, _ in chosen)
         raise InputError(f"weights: {path.name} holds {names}, which both fit; save one of them")
     place, state = chosen[0]
     load_strictly(module, state, path.name)
     return path.name if len(fitting) == 1 else f"{path.name} ({place})"
+
+
+def _different(
+    sets: Sequence[tuple[str, dict[str, Tensor]]],
+) -> list[tuple[str, dict[str, Tensor]]]:
+    """Return the sets without those that repeat the first: a network may be stored twice."""
+    first = sets[0][1]
+
+    def repeats(state: dict[str, Tensor]) -> bool:
+        return state.keys() == first.keys() and all(
+            torch.equal(tensor, first[name]) for name, tensor in state.items()
+        )
+
+    return [sets[0], *(one for one in sets[1:] if not repeats(one[1]))]
 
 
 def _sets_in(path: str | Path) -> list[tuple[str, dict[str, Tensor]]]:

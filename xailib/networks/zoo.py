@@ -204,7 +204,7 @@ def _load(
 def _from_file(name: str, weights: str | Path | None, seed: int) -> Ingredients:
     """Run a user's function ``path/to/file.py:function``: (module, transform, classes).
 
-    What it draws is drawn from the seed, so that each notebook gets the same network.
+    What it draws with torch is drawn from the seed: each notebook gets the same network.
     """
     place, _, function = name.rpartition(":")
     path = Path(place).expanduser()
@@ -217,7 +217,7 @@ def _from_file(name: str, weights: str | Path | None, seed: int) -> Ingredients:
     sys.modules[spec.name] = code  # dataclasses and pickles of the file's own look it up here
     beside = _neighbours(path)
     with _importable(path.parent, beside):
-        _own_code(path, lambda: spec.loader.exec_module(code))  # type: ignore[union-attr]
+        _build(lambda: _own_code(path, lambda: spec.loader.exec_module(code)), seed)  # type: ignore[union-attr]
     functions = [k for k, v in vars(code).items() if inspect.isfunction(v)]
     check_name(f"model: function in {path.name}", function, functions)
     if weights == RANDOM:

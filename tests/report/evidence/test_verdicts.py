@@ -107,6 +107,20 @@ def test_every_verdict_follows_from_the_kept_tables():
         if row["network"] == verdicts.POOLED and expected == "undecided" and len(others) == 1:
             (expected,) = others  # every network says the same
         assert row["verdict"] == expected, row
+        p, p_none, p_less = adjusted[3 * place : 3 * place + 3]
+        small = expected == "does not hold" and not (row["high"] < 0 and p < 0.05)
+        own = p_none if row["margin"] == row["margin"] and expected != "does not hold" else p
+        own, less = (p_less, small) if small else (own, False)
+        if row["network"] == verdicts.POOLED and expected != word(row, p, p_none, p_less):
+            parts = [r[0] for r in by_test[row["claim"], row["measure"]]]
+            if expected != verdicts.DIFFERS:  # as every network says
+                own = max(part["p_adjusted"] for part in parts)
+                less = all(part["negligible"] for part in parts)
+        assert row["p_adjusted"] == pytest.approx(own, nan_ok=True), row
+        assert row["negligible"] == less, row
+        if row["network"] == verdicts.POOLED and expected == "undecided":
+            needs = [r[0]["needed"] for r in by_test[row["claim"], row["measure"]]]
+            assert row["needed"] == pytest.approx(np.nanmax(needs), nan_ok=True)
 
 
 def combined(means, errors):

@@ -170,9 +170,11 @@ def test_a_chart_in_the_dark_is_as_if_it_had_been_drawn_there(tmp_path, browser)
     axis.plot([1, 2], [2, 0], color="#0072B2", label="a method")
     axis.scatter([1, 1.5], [1.5, 1.7], color=["0.6", "#D55E00"])
     for place, colour in ((0.2, "black"), (0.6, "white")):
-        axis.text(0.1, place, "on an image", color=colour, gid=KEPT)
+        axis.text(0.1, place, "on an image", color=colour, gid=KEPT, fontsize=7.5)
     axis.legend()
-    (tmp_path / "chart.svg").write_text(svg(figure, "chart"))
+    drawn = svg(figure, "chart")
+    assert "scale(0.075 -0.075)" in drawn  # letters keep their shape
+    (tmp_path / "chart.svg").write_text(drawn)
     figure.savefig(tmp_path / "light.svg")
     with darkened(figure):
         figure.savefig(tmp_path / "dark.svg")

@@ -138,11 +138,18 @@ def report(
     command += ["-W", "-n", "--keep-going", "-q"]
     environment = {**os.environ, "XAILIB_PROFILE": loaded.beside or loaded.name}
     environment["XAILIB_FAILED"] = json.dumps(failed)
-    shutil.rmtree(
-        target / "_build" / "html", ignore_errors=True
-    )  # files that no page shows any more
+    html = target / "_build" / "html"
+    before = html.with_name("html.before")  # its files are shown by no page of a new site
+    shutil.rmtree(before, ignore_errors=True)
+    if html.is_dir():
+        html.rename(before)
     done = subprocess.run(command, env=environment, check=False)  # noqa: S603  our own words
-    index = (target / "_build" / "html" / "index.html").resolve()
+    index = (html / "index.html").resolve()
+    if index.is_file() or not before.is_dir():
+        shutil.rmtree(before, ignore_errors=True)
+    else:  # better the earlier site than none
+        shutil.rmtree(html, ignore_errors=True)
+        before.rename(html)
     if done.returncode or not index.is_file():
         click.echo("The site was not built cleanly; the reasons are above.", err=True)
         ctx.exit(1)

@@ -146,7 +146,9 @@ def power_lines(overview: pd.DataFrame) -> list[str]:
         if not needed < _TOO_MANY:
             said = f"no attainable number of {unit} would decide an effect this small"
         else:
-            said = f"about {needed:,.0f} {unit} would decide it ({row['count']} so far)"
+            each = " on each network that is undecided" if row.get("network") == POOLED else ""
+            said = f"about {needed:,.0f} {unit}{each} would decide it ({row['count']} so far"
+            said += ", on the network with most)" if each else ")"
         lines.append(f"{row['claim'].rstrip('.')} ({row['measure']}): {said}")
     return lines
 

@@ -134,7 +134,7 @@ class Worker:
         self.device = device
         self.loaded: dict[str, Classifier] = {}
         self.randomised: dict[str, Classifier] = {}
-        on_gpu = torch.cuda.is_available() and device in ("auto", "cuda")
+        on_gpu = torch.cuda.is_available() and device.startswith(("auto", "cuda"))
         self.made_by = {
             "device": torch.cuda.get_device_name() if on_gpu else "cpu",
             "commit": git_commit(),

@@ -205,18 +205,23 @@ def _randomised(stored: Parts) -> Iterator[Row]:
             continue
         for method in ("lime", "gradcam", "ablationcam", "scorecam", "guided"):
             whose = stored.get(("scorecam" if method == "scorecam" else "maps", image))
-            if whose is not None:
+            if whose is not None and _holds(whose, method):
                 trained = _few(whose) if method == "lime" else whose.saliency(method)
                 found = rank_correlation(trained, one.saliency(method))
                 yield image, method, "random_spearman", found
     for (part, image), one in stored.items():
         methods = {"maps": ("lime", *CAMS, "guided"), "scorecam": ("scorecam",)}.get(part, ())
         for method in methods:
-            if method == "guided" and method not in one.arrays:
-                continue  # nine tenths of a file: it may be dropped once it is scored
+            if not _holds(one, method):
+                continue
             for place, name in ((1, "second"), (2, "least")):
                 found = rank_correlation(one.saliency(method), one.saliency(method, place))
                 yield image, method, f"{name}_spearman", found
+
+
+def _holds(one: Stored, method: str) -> bool:
+    """Return whether a map is there: guided's, nine tenths of a file, may go once it is scored."""
+    return method != "guided" or method in one.arrays
 
 
 def _few(one: Stored) -> np.ndarray:
@@ -235,7 +240,11 @@ def _pairs(network: str, stored: Parts) -> pd.DataFrame:
     for method in ("lime", "gradcam", "ablationcam", "scorecam", "guided"):
         part = "scorecam" if method == "scorecam" else "maps"
         some = {image: stored[part, image] for image in images if (part, image) in stored}
-        maps = {i: _few(s) if method == "lime" else s.saliency(method) for i, s in some.items()}
+        maps = {
+            image: _few(one) if method == "lime" else one.saliency(method)
+            for image, one in some.items()
+            if _holds(one, method)
+        }
         rows += [
             (network, a, b, method, rank_correlation(maps[a], maps[b]))
             for a, b in combinations(maps, 2)

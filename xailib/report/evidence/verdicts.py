@@ -162,7 +162,7 @@ def verdicts(values: pd.DataFrame) -> pd.DataFrame:
             table.loc[whole, "verdict"] = DIFFERS
         elif undecided and len(found) == 1 and UNDECIDED not in found:
             columns = ["verdict", "p_adjusted", "negligible"]
-            table.loc[whole, columns] = [*found, of["p_adjusted"].max(), of["negligible"].any()]
+            table.loc[whole, columns] = [*found, of["p_adjusted"].max(), of["negligible"].all()]
         elif undecided:
             table.loc[whole, "needed"] = of["needed"].max()
     return table

@@ -39,7 +39,7 @@ _UNSAID = dict.fromkeys(("Creator", "Date", "Format", "Type"))  # what an SVG sa
 # What Markdown reads as markup; within a word an underscore is none.
 _MARKS = re.compile(r"[\\`*\[\]{}<>$|~^&]|(?<![^\W_])_|_(?![^\W_])")
 _SIGNED_ZERO = re.compile(r"[+-](?=0(\.0+)?(?![\d.]))")
-_LONG = re.compile(r"(?<!scale\()-?\b\d+\.\d{3,}")  # a place in an SVG; the scale of letters stays
+_LONG = re.compile(r"scale\([^)]*\)|-?\b\d+\.\d{3,}")  # a place in an SVG, or the scale of letters
 
 
 def verbatim(name: str) -> str:
@@ -279,6 +279,13 @@ def _turned(colour: Any) -> Any:
     return (*(red * ground + (1 - red) * ink), alpha)
 
 
+def _rounded(found: re.Match[str]) -> str:
+    """Return a place with two digits; the scale of letters, a small number, as it is."""
+    if found[0].startswith("scale"):
+        return found[0]
+    return f"{float(found[0]):.2f}".rstrip("0").rstrip(".")
+
+
 def svg(figure: Figure, salt: str) -> str:
     """Return a figure as SVG that is dark where its address ends in ``#dark``.
 
@@ -288,7 +295,7 @@ def svg(figure: Figure, salt: str) -> str:
     stream = io.StringIO()
     with mpl.rc_context({"svg.hashsalt": salt}):
         figure.savefig(stream, format="svg", metadata=_UNSAID)
-    drawn = _LONG.sub(lambda n: f"{float(n[0]):.2f}".rstrip("0").rstrip("."), stream.getvalue())
+    drawn = _LONG.sub(_rounded, stream.getvalue())
     found = {*re.findall(r"\b(fill|stroke): (#[0-9a-f]{6})\b", drawn), ("fill", "#000000")}
     turned = {colour: to_hex(_turned(colour)) for _, colour in sorted(found)}
     grays = {colour: dark for colour, dark in turned.items() if dark != colour}
