@@ -116,6 +116,7 @@ for baseline in rivals:
 metrics["finding"] = (
     f"On {metrics['images']} photographs, {len(methods)} methods by {compared['measure'].nunique()} measures are significantly better than a "
     f"centred blob in **{metrics['centre_better']} of {metrics['comparisons']}** comparisons."
+    + (" So few photographs cannot decide." if metrics["images"] < 6 else "")
 )
 answer = f"{len(methods)} methods, {compared['measure'].nunique()} measures, {metrics['images']} photographs. "
 for baseline, name in rivals.items():

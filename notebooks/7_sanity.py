@@ -141,7 +141,9 @@ last = each[each["stage_index"] == stages]
 table = each.groupby(["image", "method", "stage_index", "target"], sort=False).mean().drop(columns="draw").reset_index()
 table.insert(2, "stage", table["stage_index"].map(names))
 unrelated = null_baseline({method: by_kind[method, "predicted"] for method in used})
-nothing = figures.left_out(e for found in [*by_kind.values(), *by_stage.values()] for e in found)
+of_random = [e for (_, stage), found in by_stage.items() if stage for e in found]
+nothing = figures.left_out(e for found in by_kind.values() for e in found)
+nothing += "\n\n" * bool(nothing) + figures.left_out(of_random, " in networks with random weights")
 run.save_table("sanity-draws", last)
 judged = verdict(last, unrelated)
 judged_ssim = verdict(last, unrelated, "ssim").set_index("method")["verdict"]
@@ -298,6 +300,9 @@ if any(len(checked_by[method]) < FEW for method in few):
         Markdown(
             f"The verdicts on {' and '.join(figures.NAMES[m] for m in few)} come from the evidence run below, not from these few photographs. "
             f"With fewer than {FEW} photographs there, they are undecided."
+            if same
+            else f"With fewer than {FEW} photographs, the verdicts on {' and '.join(figures.NAMES[m] for m in few)} are undecided. "
+            "The evidence run below is of other networks."
         )
     )
 if kept:

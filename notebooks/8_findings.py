@@ -92,7 +92,9 @@ if leads:
     rest["needed"] = needed_by(rest, left, int(rest[["p", "p_none"]].notna().to_numpy().sum()))
     table = pd.concat([overview(every[every["kind"] == "claim"]), rest], ignore_index=True)
 else:
-    table = own.assign(network="", networks="", needed=float("nan"))
+    table = own.assign(network="", networks="")
+    left = table["verdict"] == findings.UNDECIDED
+    table["needed"] = needed_by(table, left, int(table[["p", "p_none"]].notna().to_numpy().sum()))
 photographs = len(cams[heatmap])
 
 # %% tags=["remove-input"]
@@ -114,8 +116,13 @@ where = (
     "Tests on photographs use the **evidence run**, made once and stored with the project (photographs explained by LIME: "
     f"{kept_figures.sample(manifest)}); the others use the {photographs} embedded photographs, or labels of units."
     if leads
-    else f"The tests use this run's network and {photographs} photographs, and labels of units."
+    else f"Tests on photographs use this run's network and {photographs} photographs"
+    f"{' (fewer than six cannot decide: the signed-rank test has too few pairs)' if photographs < 6 else ''}; "
+    "tests on units use labels: ours, and the published ones of the report's own networks."
 )
+if not leads:
+    here = table[~table["page"].isin(kept_figures.UNITS)]["verdict"].value_counts()
+    metrics["finding"] += f" On this run's {photographs} photographs: {', '.join(f'{n} {word}' for word, n in here.items())}."
 answers = []
 for claim, part in table.groupby("claim", sort=False):
     words = ", ".join(f"{word} in {n} of {len(part)} tests" for word, n in part["verdict"].value_counts().items())

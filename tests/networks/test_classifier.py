@@ -309,3 +309,12 @@ def test_preserved_undoes_what_a_peer_leaves_behind():
     assert not module[1]._forward_hooks
     assert module[0].weight.grad is None
     assert (module[3].weight.grad == 1).all()
+
+
+def test_a_function_that_takes_no_weights_is_told_so(tmp_path):
+    code = "from torch import nn\n\n\ndef load():\n    return nn.Flatten(), None, ['a']\n"
+    (tmp_path / "net.py").write_text(code)
+    (tmp_path / "w.pth").write_bytes(b"")
+    line = r"^weights: load in net.py takes none; give it a parameter 'weights'$"
+    with pytest.raises(InputError, match=line):
+        load_classifier(f"{tmp_path}/net.py:load", tmp_path / "w.pth")

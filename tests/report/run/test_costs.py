@@ -4,6 +4,7 @@ import json
 import re
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -222,13 +223,18 @@ def test_a_network_that_nothing_can_explain_is_told_before_a_kernel_starts(own, 
 def test_what_takes_long_is_told_with_what_would_be_shorter(capsys):
     jobs = [Job("2_lime", "2_lime"), Job("3_cam", "3_cam"), Job("10_explore", "10_explore")]
     seconds = {"2_lime": 50.0, "3_cam": 400.0, "10_explore": 9.0}
-    sweeping._warn_of_time(jobs[:1], seconds, 1)
+    given = {"2_lime": {"num_samples": 640}, "3_cam": {"methods": ["gradcam", "scorecam"]}}
+    profile = SimpleNamespace(values=lambda task: given.get(task, {}))
+    sweeping._warn_of_time(profile, jobs[:1], seconds, 1)
     assert capsys.readouterr().err == ""
-    sweeping._warn_of_time(jobs, seconds, 1)
+    sweeping._warn_of_time(profile, jobs, seconds, 1)
     assert capsys.readouterr().err == (
         "About 8 min: 3_cam 7 min, 2_lime 50 s, 10_explore 9 s. Shorter: fewer images, "
         "-p methods=[gradcam], -p num_samples=200.\n"
     )
+    given["2_lime"]["num_samples"], given["3_cam"]["methods"] = 200, ["layercam"]
+    sweeping._warn_of_time(profile, jobs, seconds, 1)
+    assert capsys.readouterr().err.endswith("Shorter: fewer images.\n")  # it is short already
 
 
 # The page.

@@ -45,6 +45,8 @@ def models(pattern: str | None, layers: bool | None, as_json: bool) -> None:
     if pattern:
         chosen = [n for n in every if pattern in n or fnmatch(n, pattern)]
         if not chosen:
+            if pattern.endswith(".py"):
+                raise InputError(f"models: name the function too, as in {pattern}:load")
             raise unknown_name("models", pattern, every)
         rows = [_describe(name) for name in ([pattern] if pattern in every else chosen)]
     else:

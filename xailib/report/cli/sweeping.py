@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 
 
 _LONG = 300.0  # seconds, above which what takes longest is told, and what would make it shorter
-_SHORTER = {  # by task: the parameters that decide its time
-    "1_clip_dissect": "-p crops=0 -p control=false",
-    "2_lime": "-p num_samples=200",
-    "3_cam": "-p methods=[gradcam]",
-    "5_faithfulness": "-p road_percentiles=[] -p steps=16",
-    "7_sanity": "-p first=2 -p sparse=[]",
-    "9_stability": "-p pool=2000 -p sizes=[100,200,500]",
+_SHORTER: dict[str, dict[str, Any]] = {  # by task: what decides its time, and a short value
+    "1_clip_dissect": {"crops": 0, "control": False},
+    "2_lime": {"num_samples": 200},
+    "3_cam": {"methods": ["gradcam"]},
+    "5_faithfulness": {"road_percentiles": [], "steps": 16},
+    "7_sanity": {"first": 2, "sparse": []},
+    "9_stability": {"pool": 2000, "sizes": [100, 200, 500]},
 }
 _PAUSE = 10.0  # seconds between two messages on what remains
 _LINES = 20  # of images that cannot be used, more are counted; and of what is left
@@ -141,7 +141,8 @@ def sweep(
     if options.scheduler or options.store:
         barred = {}  # other machines may have it, or have finished what needs it
     seconds = _seconds(left, estimates(profile, left, paces))
-    _warn_of_time([job for job in left if job.task not in barred], seconds, workers or 1)
+    will_run = [job for job in left if job.task not in barred]
+    _warn_of_time(profile, will_run, seconds, workers or 1)
     if workers:
         left = longest_first(left, seconds)
     failed: dict[str, str] = {}
@@ -180,7 +181,9 @@ def _paces(
         return paces_of(profile, list(dict.fromkeys(tasks)))
 
 
-def _warn_of_time(jobs: Sequence["Job"], seconds: Mapping[str, float], workers: int) -> None:
+def _warn_of_time(
+    profile: "Profile", jobs: Sequence["Job"], seconds: Mapping[str, float], workers: int
+) -> None:
     """Say what will take long, and what would make it shorter."""
     from xailib.report.run.costs import wall
 
@@ -193,9 +196,27 @@ def _warn_of_time(jobs: Sequence["Job"], seconds: Mapping[str, float], workers: 
         each[job.task] = each.get(job.task, 0.0) + seconds[job.name]
     longest = sorted(each, key=lambda task: -each[task])[:3]
     parts = ", ".join(f"{task} {duration(each[task])}" for task in longest)
-    ways = [_SHORTER[task] for task in longest if task in _SHORTER]
+    ways = [way for task in longest if (way := _shorter(task, profile.values(task)))]
     shorter = ", ".join(["fewer images", *ways])
     click.echo(f"About {duration(total)}: {parts}. Shorter: {shorter}.", err=True)
+
+
+def _shorter(task: str, values: Mapping[str, Any]) -> str:
+    """Return the changes of values that make a task shorter, as words of the command."""
+
+    def size(value: Any) -> float:
+        return len(value) if isinstance(value, list) else float(value)
+
+    def less(name: str, value: Any) -> bool:
+        own = values.get(name)
+        return type(own) is type(value) and size(own) > size(value)
+
+    few = _SHORTER.get(task, {})
+    return " ".join(
+        f"-p {name}={str(value).lower().replace(' ', '').replace(chr(39), '')}"
+        for name, value in few.items()
+        if less(name, value)
+    )
 
 
 class _Left:

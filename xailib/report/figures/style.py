@@ -157,8 +157,11 @@ def drawn(image: Pixels, explanation: Explanation) -> Pixels | str:
     return (signed_heat if explanation.signed else heat)(image, explanation.saliency)
 
 
-def left_out(explanations: Iterable[Explanation]) -> str:
-    """Return a paragraph about the explanations that say nothing; empty if there is none."""
+def left_out(explanations: Iterable[Explanation], of: str = "") -> str:
+    """Return a paragraph about the explanations that say nothing; empty if there is none.
+
+    ``of`` says which explanations are meant, where a page has several kinds.
+    """
     found: dict[tuple[str, str], list[str]] = {}
     for one in explanations:
         if one.no_signal:
@@ -167,7 +170,7 @@ def left_out(explanations: Iterable[Explanation]) -> str:
         f"{NAMES.get(method, method)} of {', '.join(map(verbatim, dict.fromkeys(images)))}: {why}"
         for (method, why), images in found.items()
     )
-    return f"**No signal**, left out of all means and counts: {said}." if said else ""
+    return f"**No signal**{of}, left out of all means and counts: {said}." if said else ""
 
 
 def colour_of(method: str) -> str:
