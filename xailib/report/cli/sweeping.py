@@ -205,7 +205,7 @@ def _shorter(task: str, values: Mapping[str, Any]) -> str:
     """Return the changes of values that make a task shorter, as words of the command."""
 
     def size(value: Any) -> float:
-        return len(value) if isinstance(value, list) else float(value)
+        return float(len(value) if isinstance(value, list) else value)
 
     def less(name: str, value: Any) -> bool:
         own = values.get(name)
