@@ -83,6 +83,7 @@ of_photographs = [
     *findings.faithfulness_findings(scores, heatmap),
 ]
 own = findings.findings_table([*of_units, *of_photographs])
+boxed = []
 if leads:
     every = verdicts(kept["values"])
     run.save_table("kept-verdicts", every)
@@ -114,7 +115,7 @@ metrics = {
 }
 where = (
     "Tests on photographs use the **evidence run**, made once and stored with the project (photographs explained by LIME: "
-    f"{kept_figures.sample(manifest)}); the others use the {photographs} embedded photographs, or labels of units."
+    f"{kept_figures.sample(manifest)}); the others use {f'the {photographs} embedded photographs, or ' * bool(boxed)}labels of units."
     if leads
     else f"Tests on photographs use this run's network and {photographs} photographs"
     f"{' (fewer than six cannot decide: the signed-rank test has too few pairs)' if photographs < 6 else ''}; "
