@@ -14,7 +14,9 @@ pytestmark = pytest.mark.site
 EXPLORE = "notebooks/10_explore.html"
 
 
-@pytest.mark.parametrize(("mode", "width"), [("light", 1300), ("dark", 1300), ("light", 390)])
+@pytest.mark.parametrize(
+    ("mode", "width"), [("light", 1300), ("dark", 1300), ("light", 390), ("dark", 390)]
+)
 @pytest.mark.parametrize("name", [*PAGES, "search"])
 def test_no_page_breaks_a_rule_of_accessibility(visit, name, mode, width):
     if not AXE.is_file():
