@@ -58,7 +58,7 @@ work = types.SimpleNamespace(method="lime", key={}, explain=explain)
 network = types.SimpleNamespace(files=(), identity=None)
 sys.modules["xailib.explain.requests"] = types.SimpleNamespace(requests_of=lambda *_: [work])
 sys.modules["xailib.networks.classifier"] = types.SimpleNamespace(
-    Classifier=None, load_classifier=lambda *_: network)
+    Classifier=None, load_classifier=lambda *_, **__: network)
 sys.modules["xailib.report.run.timing"] = types.SimpleNamespace(paces_of=lambda *_: ({}, {}))
 class Stub(types.ModuleType):
     def __getattr__(self, name):
