@@ -322,7 +322,6 @@ def equal_rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Compare explanations on the card, by precision, with those on the CPU."""
     import numpy as np
 
-    from xailib.compare import lime_mask
     from xailib.explain import explain_cam, explain_lime
     from xailib.networks import load_classifier
 
@@ -337,19 +336,14 @@ def equal_rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
         net = classifier(options, precision)
         own = [explain_lime(net, p, t.target, **few) for p, t in zip(photos, theirs, strict=True)]
         pairs = list(zip(own, theirs, strict=True))
-        weights = max(
-            float(np.abs(a.superpixels.weights - b.superpixels.weights).max())
-            / float(np.abs(b.superpixels.weights).max())
-            for a, b in pairs
-        )
-        masks = sum((lime_mask(a, 10) != lime_mask(b, 10)).any() for a, b in pairs)
-        row = {"row": f"equal to the CPU, {precision}", "lime_weights": weights}
+        gaps = differences(theirs, own)
+        row = {"row": f"equal to the CPU, {precision}", "lime_weights": gaps["largest_gap"]}
         row |= {
             "segments_differ": sum(
                 (a.superpixels.segments != b.superpixels.segments).any() for a, b in pairs
             )
         }
-        row |= {"other_masks": int(masks), "images": len(pairs)}
+        row |= {name: gaps[name] for name in ("other_masks", "images")}
         for method, found in cams.items():
             mine = [
                 explain_cam(net, p, method, c.target) for p, c in zip(photos, found, strict=False)

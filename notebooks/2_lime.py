@@ -58,7 +58,7 @@ from xailib.report.run.results import start_run
 
 photographs = load_images(images)
 classifier = load_classifier(model, weights, device, seed, precision, outputs=outputs, preprocessing=preprocessing)
-workable(classifier, ["lime"])  # or why not
+workable(classifier, ["lime"])  # raises, with the reason, where LIME cannot work
 (work,) = requests_of("2_lime", classifier, globals())
 run = start_run(
     out_dir,

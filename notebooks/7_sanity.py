@@ -142,8 +142,9 @@ table = each.groupby(["image", "method", "stage_index", "target"], sort=False).m
 table.insert(2, "stage", table["stage_index"].map(names))
 unrelated = null_baseline({method: by_kind[method, "predicted"] for method in used})
 of_random = [e for (_, stage), found in by_stage.items() if stage for e in found]
-nothing = figures.left_out(e for found in by_kind.values() for e in found)
-nothing += "\n\n" * bool(nothing) + figures.left_out(of_random, " in networks with random weights")
+of_trained = [e for found in by_kind.values() for e in found]
+silent = [figures.left_out(of_trained), figures.left_out(of_random, " in networks with random weights")]
+nothing = "\n\n".join(filter(None, silent))
 run.save_table("sanity-draws", last)
 judged = verdict(last, unrelated)
 judged_ssim = verdict(last, unrelated, "ssim").set_index("method")["verdict"]

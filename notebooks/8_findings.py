@@ -83,19 +83,16 @@ of_photographs = [
     *findings.faithfulness_findings(scores, heatmap),
 ]
 own = findings.findings_table([*of_units, *of_photographs])
-boxed = []
+rest = of_photographs  # what the evidence run does not test
 if leads:
     every = verdicts(kept["values"])
     run.save_table("kept-verdicts", every)
-    boxed = [one for one in of_photographs if one.claim not in set(every["claim"])]
-    rest = findings.findings_table([*of_units, *boxed]).assign(network="", networks="", negligible=False, split=False)
-    left = rest["verdict"] == findings.UNDECIDED
-    rest["needed"] = needed_by(rest, left, int(rest[["p", "p_none"]].notna().to_numpy().sum()))
-    table = pd.concat([overview(every[every["kind"] == "claim"]), rest], ignore_index=True)
-else:
-    table = own.assign(network="", networks="")
-    left = table["verdict"] == findings.UNDECIDED
-    table["needed"] = needed_by(table, left, int(table[["p", "p_none"]].notna().to_numpy().sum()))
+    rest = [one for one in of_photographs if one.claim not in set(every["claim"])]
+table = findings.findings_table([*of_units, *rest]).assign(network="", networks="", negligible=False, split=False)
+left = table["verdict"] == findings.UNDECIDED
+table["needed"] = needed_by(table, left, int(table[["p", "p_none"]].notna().to_numpy().sum()))
+if leads:
+    table = pd.concat([overview(every[every["kind"] == "claim"]), table], ignore_index=True)
 photographs = len(cams[heatmap])
 
 # %% tags=["remove-input"]
@@ -115,7 +112,7 @@ metrics = {
 }
 where = (
     "Tests on photographs use the **evidence run**, made once and stored with the project (photographs explained by LIME: "
-    f"{kept_figures.sample(manifest)}); the others use {f'the {photographs} embedded photographs, or ' * bool(boxed)}labels of units."
+    f"{kept_figures.sample(manifest)}); the others use {f'the {photographs} embedded photographs, or ' * bool(rest)}labels of units."
     if leads
     else f"Tests on photographs use this run's network and {photographs} photographs"
     f"{' (fewer than six cannot decide: the signed-rank test has too few pairs)' if photographs < 6 else ''}; "

@@ -100,5 +100,4 @@ def _against_exact(rows: Rows) -> pd.DataFrame:
         for name, row in rows.items()
         if "median_gap" in row
     ]
-    columns = ["precision", "network", "images", "other predicted class", "weights, median"]
-    return pd.DataFrame(found, columns=[*columns, "weights, largest", "LIME masks that differ"])
+    return pd.DataFrame(found)

@@ -51,11 +51,16 @@ def preflight(
     """
     # Apart from the engines, of which the cache of a network holds few.
     cache = cache_of(classifier.module).setdefault("preflight", {})
-    found = []
+    precision, found = classifier.precision, []
+    if precision not in cache:
+        with uncounted():
+            cache[precision] = _indifferent(classifier)
     for method in methods:
         way = "gradient" if method in GRADIENT_METHODS else method  # these need the same
-        key = (way, layer, classifier.precision)
-        if key not in cache:
+        key = (way, layer, precision)
+        if method in ALL and cache[precision]:
+            cache[key] = Answer(method, False, cache[precision])
+        elif key not in cache:
             with uncounted():
                 cache[key] = _answer(classifier, method, layer)
         found.append(replace(cache[key], method=method))
@@ -82,8 +87,8 @@ def _answer(classifier: Classifier, method: str, layer: str | None) -> Answer:
     try:
         if method not in ALL:
             return Answer(method, True, "")
-        height, width = _seen(classifier)
         if method == "lime":
+            height, width = classifier.trial().shape[-2:]
             return Answer(method, True, f"on the {height} x {width} input")
         if method == "guided":
             gradient = guided_gradient(classifier)
@@ -98,18 +103,22 @@ def _answer(classifier: Classifier, method: str, layer: str | None) -> Answer:
         return Answer(method, False, str(error))
 
 
-def _seen(classifier: Classifier) -> tuple[int, int]:
-    """Return the size of the input; raise for a network to which all images are the same."""
+def _indifferent(classifier: Classifier) -> str:
+    """Return why nothing can be explained, ``""`` unless all images have the same scores."""
     image = classifier.trial()
     channels, height, width = image.shape[1:]
-    first = classifier.scores(torch.cat([image, torch.zeros_like(image)]))
-    if torch.equal(first[0], first[1]):  # it may look at one colour only
+    try:
+        first = classifier.scores(torch.cat([image, torch.zeros_like(image)]))
+        if not torch.equal(first[0], first[1]):
+            return ""
+        # It may look at one colour only.
         plain = torch.eye(channels, device=image.device)[:, :, None, None] * image.abs().max()
         plain = plain.expand(-1, -1, height, width)
         others = classifier.scores(torch.cat([-image, plain, -plain]))
-        if (others == first[:1]).all():
-            raise InputError(f"the scores of {2 + len(others)} different images are the same")
-    return height, width
+    except XailibError as error:
+        return str(error)
+    same = bool((others == first[:1]).all())
+    return f"the scores of {2 + len(others)} different images are the same" if same else ""
 
 
 def _gradient(classifier: Classifier, layer: str) -> str:

@@ -62,9 +62,8 @@ class Adapted(nn.Module):
 
     It shares parts, parameters and mode with `inner`. ``scores`` says how the output is read (None:
     as it is); ``contiguous``: inputs are given in PyTorch's default memory format; ``copied``: as a
-    copy, into which the network may write; ``cast``:
-    weights are taken in float32, and stay as they are; ``eager``: ``torch.compile`` may not skip
-    hooks.
+    copy, into which the network may write; ``cast``: weights are taken in float32, and stay as they
+    are; ``eager``: ``torch.compile`` may not skip hooks.
     """
 
     def __init__(

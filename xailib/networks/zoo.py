@@ -223,11 +223,12 @@ def _from_file(name: str, weights: str | Path | None, seed: int) -> Ingredients:
     if weights == RANDOM:
         raise InputError(f"weights: {RANDOM!r} is for networks by name; {name!r} takes a file")
     arguments = {} if weights is None else {"weights": existing_file(weights)}
-    own = inspect.signature(getattr(code, function)).parameters
-    if arguments and "weights" not in own and all(p.kind != p.VAR_KEYWORD for p in own.values()):
+    try:
+        inspect.signature(getattr(code, function)).bind_partial(**arguments)
+    except TypeError as error:
         raise InputError(
             f"weights: {function} in {path.name} takes none; give it a parameter 'weights'"
-        )
+        ) from error
     with _importable(path.parent, beside):
         result = _build(lambda: _own_code(path, lambda: getattr(code, function)(**arguments)), seed)
     made = result if hasattr(result, "class_names") else None  # a Classifier

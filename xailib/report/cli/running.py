@@ -143,13 +143,15 @@ def report(
     shutil.rmtree(before, ignore_errors=True)
     if html.is_dir():
         html.rename(before)
-    done = subprocess.run(command, env=environment, check=False)  # noqa: S603  our own words
     index = (html / "index.html").resolve()
-    if index.is_file() or not before.is_dir():
-        shutil.rmtree(before, ignore_errors=True)
-    else:  # better the earlier site than none
-        shutil.rmtree(html, ignore_errors=True)
-        before.rename(html)
+    try:
+        done = subprocess.run(command, env=environment, check=False)  # noqa: S603  our own words
+    finally:
+        if index.is_file() or not before.is_dir():
+            shutil.rmtree(before, ignore_errors=True)
+        else:  # better the earlier site than none, also where the build is interrupted
+            shutil.rmtree(html, ignore_errors=True)
+            before.rename(html)
     if done.returncode or not index.is_file():
         click.echo("The site was not built cleanly; the reasons are above.", err=True)
         ctx.exit(1)

@@ -1,5 +1,6 @@
 """``xailib run`` and ``report`` as jobs: the plan of a dry run, and the engines that do it."""
 
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -213,7 +214,7 @@ def _shorter(task: str, values: Mapping[str, Any]) -> str:
 
     few = _SHORTER.get(task, {})
     return " ".join(
-        f"-p {name}={str(value).lower().replace(' ', '').replace(chr(39), '')}"
+        f"-p {name}={json.dumps(value, separators=(',', ':'))}".replace('"', "")
         for name, value in few.items()
         if less(name, value)
     )

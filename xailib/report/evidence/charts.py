@@ -146,9 +146,10 @@ def power_lines(overview: pd.DataFrame) -> list[str]:
         if not needed < _TOO_MANY:
             said = f"no attainable number of {unit} would decide an effect this small"
         else:
-            each = " on each network that is undecided" if row.get("network") == POOLED else ""
-            said = f"about {needed:,.0f} {unit}{each} would decide it ({row['count']} so far"
-            said += ", on the network with most)" if each else ")"
+            pooled = row.get("network") == POOLED
+            where = " on each network that is undecided" if pooled else ""
+            so_far = f"{row['count']} so far{', on the network with most' if pooled else ''}"
+            said = f"about {needed:,.0f} {unit}{where} would decide it ({so_far})"
         lines.append(f"{row['claim'].rstrip('.')} ({row['measure']}): {said}")
     return lines
 

@@ -134,9 +134,7 @@ class Worker:
         self.device = device
         self.loaded: dict[str, Classifier] = {}
         self.randomised: dict[str, Classifier] = {}
-        on_gpu = torch.cuda.is_available() and device.startswith(("auto", "cuda"))
         self.made_by = {
-            "device": torch.cuda.get_device_name() if on_gpu else "cpu",
             "commit": git_commit(),
             "source": source_hash(["xailib.explain", "xailib.report.evidence"]),
             "threads": torch.get_num_threads(),
@@ -192,6 +190,7 @@ class Worker:
         targets = [ranked[place].index for place in (0, 1, -1)]
         text: dict[str, Any] = {
             "classifier": classifier.id,
+            "device": device_name(classifier),
             "image_sha256": photograph.sha256,
             "targets": targets,
             "names": [ranked[place].name for place in (0, 1, -1)],
@@ -262,6 +261,12 @@ class Worker:
         yield "guided", [(guided / max(guided.max(), 1e-30)).astype(np.float16)], 0.0
         # The trained network's LIME of as many samples is the beginning of the stored one.
         yield self._timed("lime", lambda: self._lime(network, photograph, first, RANDOM_SAMPLES))
+
+
+def device_name(classifier: Classifier) -> str:
+    """Return what a classifier computes on: a GPU's name, or the kind of device."""
+    device = classifier.device
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def _linear(method: str, found: Sequence[Explanation]) -> dict[str, np.ndarray]:

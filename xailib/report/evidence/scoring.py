@@ -24,7 +24,7 @@ from xailib.explain.cam.methods import saliency_of
 from xailib.explain.explanation import scaled
 from xailib.files import write_atomic
 from xailib.images.load import Photograph
-from xailib.report.evidence.jobs import CAMS, KeptJob, Worker
+from xailib.report.evidence.jobs import CAMS, KeptJob, Worker, device_name
 from xailib.versions import source_hash
 
 log = logging.getLogger(__name__)
@@ -125,6 +125,7 @@ def score_stored(worker: Worker) -> int:
             **vars(job),
             "image_sha256": photograph.sha256,
             "classifier": classifier.id,
+            "device": device_name(classifier),
             "seconds": round(seconds, 3),
             **made_by,
             "rows": found[["method", "measure", "value"]].to_numpy().tolist(),

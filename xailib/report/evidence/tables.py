@@ -17,7 +17,7 @@ import pandas as pd
 
 from xailib.compare.iou import lime_cam_agreement
 from xailib.compare.localisation import load_boxes, localisation
-from xailib.compare.pairs import SUPPORTS, maps_of, pair_table
+from xailib.compare.pairs import OPPOSES, SUPPORTS, maps_of, pair_table
 from xailib.evaluate.sanity import rank_correlation
 from xailib.explain.explanation import Explanation, Superpixels
 from xailib.explain.lime_engine import fit_as_lime
@@ -188,11 +188,11 @@ def _agreement(jobs: Iterable[KeptJob], stored: Parts) -> Iterator[Row]:
     for row in lime_cam_agreement(limes, cams).itertuples():
         measure = {"LIME 1": "iou", "LIME 2": "iou2"}[str(row.lime)]
         yield str(row.image), str(row.cam), measure, float(row.iou)  # type: ignore[arg-type]
+    maps = [one for one in maps if one.name != OPPOSES]
     for row in localisation(maps, load_boxes(_BOXES)).itertuples():
-        if row.map in (SUPPORTS, "gradcam"):
-            method = "lime" if row.map == SUPPORTS else "gradcam"
-            yield str(row.image), method, "inside", float(row.precision)  # type: ignore[arg-type]
-    wanted = pair_table([one for one in maps if one.name != "lime-"], draws=_DRAWS)
+        method = "lime" if row.map == SUPPORTS else str(row.map)
+        yield str(row.image), method, "inside", float(row.precision)  # type: ignore[arg-type]
+    wanted = pair_table(maps, draws=_DRAWS)
     for row in wanted[wanted["a"] == SUPPORTS].itertuples():
         for measure in ("chance", "others", "spearman"):
             yield str(row.image), str(row.b), f"iou_{measure}", float(getattr(row, measure))

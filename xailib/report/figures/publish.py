@@ -39,7 +39,7 @@ _UNSAID = dict.fromkeys(("Creator", "Date", "Format", "Type"))  # what an SVG sa
 # What Markdown reads as markup; within a word an underscore is none.
 _MARKS = re.compile(r"[\\`*\[\]{}<>$|~^&]|(?<![^\W_])_|_(?![^\W_])")
 _SIGNED_ZERO = re.compile(r"[+-](?=0(\.0+)?(?![\d.]))")
-_LONG = re.compile(r"scale\([^)]*\)|-?\b\d+\.\d{3,}")  # a place in an SVG, or the scale of letters
+_PLACE = re.compile(r"scale\([^)]*\)|-?\b\d+\.\d{3,}")  # a place in an SVG, or the scale of letters
 
 
 def verbatim(name: str) -> str:
@@ -295,7 +295,7 @@ def svg(figure: Figure, salt: str) -> str:
     stream = io.StringIO()
     with mpl.rc_context({"svg.hashsalt": salt}):
         figure.savefig(stream, format="svg", metadata=_UNSAID)
-    drawn = _LONG.sub(_rounded, stream.getvalue())
+    drawn = _PLACE.sub(_rounded, stream.getvalue())
     found = {*re.findall(r"\b(fill|stroke): (#[0-9a-f]{6})\b", drawn), ("fill", "#000000")}
     turned = {colour: to_hex(_turned(colour)) for _, colour in sorted(found)}
     grays = {colour: dark for colour, dark in turned.items() if dark != colour}

@@ -65,7 +65,8 @@ def explain(profile: Profile, job: Job) -> None:
         If the network, the target or a parameter cannot be used.
     """
     parameters = profile.values(job.task)
-    classifier = _classifier(*(parameters[name] for name in OF_CLASSIFIER))
+    how = {name: parameters[name] for name in OF_CLASSIFIER[1:]}
+    classifier = _classifier(parameters["model"], **how)
     requests = requests_of(job.task, classifier, parameters)
     hashes = file_hashes(classifier.files)
     # No `start_run`: that is one process's, and here several fill one folder.
@@ -159,10 +160,7 @@ def _usable(job: Job, run: Run | None) -> Iterator[Photograph]:
             run.failures.append({"source": found.source, "reason": found.reason})
 
 
-@lru_cache(maxsize=1)
-def _classifier(model: str, *how: Any) -> Classifier:
-    """Load a network once for all the shards that one process explains."""
-    return load_classifier(model, **dict(zip(OF_CLASSIFIER[1:], how, strict=True)))
+_classifier = lru_cache(maxsize=1)(load_classifier)  # once for all shards that a process explains
 
 
 def _row(explanation: Explanation) -> dict[str, Any]:

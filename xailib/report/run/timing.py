@@ -75,8 +75,8 @@ def paces_of(profile: Profile, tasks: Collection[str]) -> tuple[dict[str, Pace],
         key = tuple(values[name] for name in OF_CLASSIFIER)
         try:
             if key not in loaded:
-                how = dict(zip(OF_CLASSIFIER[1:], key[1:], strict=True))
-                classifier = load_classifier(key[0], **how)
+                how = {name: values[name] for name in OF_CLASSIFIER[1:]}
+                classifier = load_classifier(values["model"], **how)
                 loaded[key] = classifier, _pace(classifier)
             found[task] = _checked(*loaded[key], task, values)
         except XailibError as error:
