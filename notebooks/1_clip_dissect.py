@@ -294,9 +294,9 @@ figures.publish(
 #
 # Each unit is labelled on one half of the photographs and tested on the other. Its score is the top-down correlation {cite}`iman1987` of its
 # activations with membership in the concept: a rank correlation in which the most activating photographs weigh most. The principal components
-# of two untrained networks' units are removed first, since such units follow brightness and texture, and therefore "sky". A label is *certified*
-# if its score exceeds those of random labels and the units of two other untrained networks, corrected for all units of the network {cite}`benjamini2001`.
-# The control is a fifth untrained network, treated the same way. NeuronEval's sanity tests {cite}`oikarinen2025` run on all scores.
+# of untrained networks' units are removed first, since such units follow brightness and texture, and therefore "sky". A label is *certified*
+# if its score exceeds those of random labels and the units of other untrained networks, corrected for all units of the network {cite}`benjamini2001`.
+# The control is one more untrained network, treated the same way. NeuronEval's sanity tests {cite}`oikarinen2025` run on all scores.
 
 # %% tags=["remove-input"]
 table = layers_kept.assign(
@@ -308,7 +308,8 @@ figures.publish_table(
     run,
     table,
     "certified-layers",
-    f"Units with a certified label, {made['probe']['images']:,} photographs, {made['concepts']} concepts. Halves agree: units that get the same concept "
+    f"Units with a certified label, {made['probe']['images']:,} photographs, {made['concepts']} concepts, {made['draws']:,} random labels a unit, "
+    f"{len(made['seeds']['null'])} untrained networks. Halves agree: units that get the same concept "
     "from either half of the photographs, exactly or up to a shared parent; in brackets, by chance.",
     {"network": "network", "layer": "layer", "units": "units", "share": "certified", "interval": "95 % interval", "control": "random weights", "score": "mean score", "control_score": "random weights, score", "halves": "halves agree", "parents": "up to a parent", "concepts": "distinct concepts"},
     {"share": "{:.0%}", "control": "{:.1%}", "score": "{:.2f}", "control_score": "{:.2f}"},
