@@ -42,7 +42,7 @@ def others_code(message: str) -> Iterator[None]:
         yield
     except XailibError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # such as a file that reads its own command line
         raise InputError(f"{message}: {first_line(error)}") from error
 
 

@@ -51,7 +51,7 @@ def rounding(classifier: Classifier) -> float:
     """Return how exact a network's scores are, relative to the largest of them."""
     kinds = {p.dtype for p in classifier.module.parameters() if p.is_floating_point()}
     coarse = [torch.finfo(kind).eps for kind in kinds if torch.finfo(kind).bits < 32]
-    return max(ROUNDING, _PRECISIONS[classifier.precision], *coarse)
+    return max(ROUNDING, classifier.coarse, _PRECISIONS[classifier.precision], *coarse)
 
 
 def exact_to(

@@ -20,7 +20,7 @@ from xailib.networks.counting import passed
 from xailib.networks.engines import cache_of
 from xailib.networks.forward import PRECISIONS, computing
 from xailib.networks.memory import enough
-from xailib.networks.modules import made_ready, unwrapped
+from xailib.networks.modules import is_quantised, made_ready, unwrapped
 from xailib.networks.preprocessing import Prepares, preprocessing_of
 from xailib.networks.weights import hash_of
 
@@ -118,6 +118,8 @@ class Classifier:
     outputs : str
         What the network's own output means, see `load_classifier`. Here it is logits in any case:
         of probabilities the logarithm, of a single output one logit for each side.
+    coarse : float
+        The relative rounding of the coarsest numbers that its layers and it put out.
     """
 
     name: str
@@ -135,6 +137,7 @@ class Classifier:
     files: tuple[Path, ...] = ()
     precision: str = "exact"
     outputs: str = "logits"
+    coarse: float = 0.0
 
     @property
     def id(self) -> str:
@@ -169,14 +172,14 @@ class Classifier:
                 yield
         except XailibError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             if forward.out_of_memory(error):
                 raise
             raise InputError(f"model: {self.name!r} fails: {first_line(error)}") from error
 
     def check_differentiable(self) -> None:
         """Raise if gradients would be wrong: PyTorch passes through quantised layers by chance."""
-        if any("quantized" in type(part).__module__ for part in self.module.modules()):
+        if is_quantised(self.module):
             raise InputError(
                 f"model: {self.name!r} has quantised layers, which have no gradient; lime, "
                 "ablationcam and scorecam need none"
@@ -454,7 +457,7 @@ def _tried(
     inputs = _trial(preprocessing, (0, 1), device)
     with computing(precision, device):
         made = made_ready(name, module, class_names, inputs, outputs, live=live)
-    module, class_names, outputs, traces = made
+    module, class_names, outputs, traces, coarse = made
     count = len(class_names)
     return Classifier(
         name=name,
@@ -468,16 +471,17 @@ def _tried(
         dissect_layers=layers.default_dissect_layers(module, traces, count),
         precision=precision,
         outputs=outputs,
+        coarse=coarse,
     )
 
 
 def _trial(
     preprocessing: Prepares, seeds: Sequence[int], device: torch.device
 ) -> Float32[Tensor, "images channels height width"]:
-    """Return made-up images of blobs as a network's input."""
+    """Return made-up images of blobs as a network's input, each darker than the one before."""
     seen = []
     for seed in seeds:
-        blobs = np.random.default_rng(seed).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+        blobs = np.random.default_rng(seed).integers(0, 256 // (1 + seed), (16, 16, 3), np.uint8)
         seen.append(preprocessing.crop(blobs.repeat(16, axis=0).repeat(16, axis=1)))
     return preprocessing.normalise(torch.from_numpy(np.stack(seen)).to(device))
 

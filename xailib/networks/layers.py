@@ -23,10 +23,11 @@ _POOLS = (
 
 @dataclass(frozen=True)
 class Trace:
-    """The output of one layer in a forward pass: its place in the order, and its shape."""
+    """The output of one layer in a forward pass: its place in the order, shape and type."""
 
     name: str
     shape: tuple[int, ...]
+    dtype: torch.dtype = torch.float32
 
 
 def get_layer(module: nn.Module, name: str) -> nn.Module:
@@ -51,7 +52,8 @@ def hookable(module: nn.Module) -> dict[str, nn.Module]:
 @contextmanager
 def evaluation(module: nn.Module) -> Iterator[nn.Module]:
     """Put a network in eval mode; afterwards every part is in the mode it was in."""
-    modes = {part: part.training for part in module.modules()}
+    # A TorchScript that was frozen has no mode.
+    modes = {part: part.training for part in module.modules() if hasattr(part, "training")}
     try:
         with suppress(NotImplementedError):  # of a module from torch.export, which has no modes
             module.eval()
@@ -102,7 +104,7 @@ def trace(module: nn.Module, example: Tensor) -> list[Trace]:
 
     def note(name: str, output: object) -> None:
         if name and isinstance(output, Tensor):
-            traces.append(Trace(name, tuple(output.shape)))
+            traces.append(Trace(name, tuple(output.shape), output.dtype))
 
     with torch.no_grad(), evaluation(module), hooked(hookable(module), note):
         module(example)
@@ -113,14 +115,16 @@ def spatial_layers(module: nn.Module, traces: Sequence[Trace], classes: int) -> 
     """Return the layers that output feature maps (batch, units, height, width), in order.
 
     Left out are pools and dropouts, what comes before the first layer that computes (an input's
-    normalisation), layers used several times, maps of a single pixel, and maps that already are the
+    normalisation; TorchScript behind it takes no hooks), layers used several times, maps of a single pixel, and maps that already are the
     classes' scores: as many as classes, and no weights behind them.
     """
     layers = hookable(module)
     weighted = [bool(layers[t.name]._parameters) for t in traces]
     last = max((place for place, has in enumerate(weighted) if has), default=-1)
     times = Counter(t.name for t in traces)
-    first = next((p for p, t in enumerate(traces) if _computes(layers[t.name], t)), 0)
+    script = len(layers) < len(list(module.modules()))
+    none = len(traces) if script else 0
+    first = next((p for p, t in enumerate(traces) if _computes(layers[t.name], t)), none)
     return [
         t
         for place, t in enumerate(traces)

@@ -7,7 +7,7 @@ module given is not changed: what it lacks is added around it by `Adapted`, unde
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -23,13 +23,17 @@ OUTPUTS = ("auto", "logits", "probabilities", "multilabel", "binary")
 _WRAPPERS = ("DataParallel", "DistributedDataParallel", "OptimizedModule")
 _COMPILED = "_torchdynamo_orig_callable"  # how torch.compile marks what it has wrapped
 _SAME = 1e-4  # of the largest score: what may differ when an image is shown again
-_BATCH = 0.05  # and when it is shown in a batch; dynamic quantisation takes a batch's range
+_BATCH = 0.005  # and when it is shown in a batch
+_COARSE = 0.05  # likewise, of numbers below float32; dynamic quantisation takes a batch's range
 # Operations of a graph that pass on what they are given, weighted or side by side.
 _HAND_ON = (
     "View", "Unsafe", "Reshape", "Squeeze", "Unsqueeze", "Select", "Slice", "Clone", "ToCopy",
     "Expand", "Permute", "Transpose", "TBackward", "Alias", "Index", "Mul", "Div", "Add",
-    "Mean", "Sum", "Stack", "Cat", "Unbind", "Split", "AsStrided", "Copy",
+    "Mean", "Sum", "Stack", "Cat", "Unbind", "Split", "AsStrided", "Copy", "Sub", "Rsub", "Neg",
 )  # fmt: skip
+# Those whose results are scores, also where they lie between 0 and 1; and those that end there.
+_OPEN = {"Addmm", "Mm", "Bmm", "Baddbmm", "Mv", "Convolution", "Relu", "Clamp", "Hardtanh"}
+_SHARES = {"Softmax", "Sigmoid", "Hardsigmoid"}
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,8 @@ class Scores:
 
     #: where the tensor is in the output: keys, attributes or numbers; empty for a tensor
     place: tuple[str | int, ...] = ()
-    undo: str = ""  #: "log" or "logit": the inverse of a softmax (up to a constant), of sigmoids
+    #: "log", "logit", "log odds": the inverse of a softmax (up to a constant), sigmoids, their log
+    undo: str = ""
     flat: bool = False  #: whether it has other axes than images and classes
     sides: int = 0  #: of one output z, the classes' logits: 1 for (z/2, -z/2), 2 for (-z/2, z/2)
 
@@ -51,6 +56,8 @@ class Scores:
             found = found.clamp(min=tiny).log()
         elif self.undo == "logit":
             found = found.clamp(min=tiny).log() - (1 - found).clamp(min=tiny).log()
+        elif self.undo == "log odds":
+            found = found - (-torch.expm1(found)).clamp(min=tiny).log()
         if self.sides:
             half = found / 2
             found = torch.cat([half, -half] if self.sides == 1 else [-half, half], dim=1)
@@ -76,7 +83,7 @@ class Adapted(nn.Module):
         cast: bool = False,
         eager: bool = False,
     ) -> None:
-        training = inner.training
+        training = getattr(inner, "training", False)  # a frozen TorchScript has no mode
         self.__dict__["inner"] = [inner]  # in a list: no part, whose name the others would carry
         super().__init__()
         if isinstance(inner, torch.jit.ScriptModule):
@@ -91,11 +98,12 @@ class Adapted(nn.Module):
     @property
     def training(self) -> bool:
         """The module's own mode."""
-        return self._given.training
+        return getattr(self._given, "training", False)
 
     @training.setter
     def training(self, mode: bool) -> None:
-        self._given.training = mode
+        if hasattr(self._given, "training"):
+            self._given.training = mode
 
     @property
     def _given(self) -> nn.Module:
@@ -104,7 +112,8 @@ class Adapted(nn.Module):
 
     def train(self, mode: bool = True) -> "Adapted":
         """Set the mode, by the module's own method."""
-        self._given.train(mode)
+        if hasattr(self._given, "training"):
+            self._given.train(mode)
         return self
 
     def forward(self, batch: Tensor) -> Any:  # noqa: D102
@@ -139,13 +148,14 @@ def made_ready(
     outputs: str,
     *,
     live: bool,
-) -> tuple[nn.Module, tuple[str, ...], str, list[Trace]]:
+) -> tuple[nn.Module, tuple[str, ...], str, list[Trace], float]:
     """Try a network on two different images, on its device, and return it with what it lacks.
 
     That is the module from input to logits, (batch, classes), the names of its classes, what its
-    output means, one of `OUTPUTS`, and the layers' outputs for one image. A single output has one
-    class name (of the class that it supports) or two (of the class that it opposes, and of that
-    one). The weights of a ``live`` module, the caller's, are left as they are.
+    output means, one of `OUTPUTS`, the layers' outputs for one image, and the relative rounding of
+    the coarsest of them. A single output has one class name (of the class that it supports) or two
+    (of the class that it opposes, and of that one). The weights of a ``live`` module, the caller's,
+    are left as they are.
 
     Raises
     ------
@@ -155,7 +165,7 @@ def made_ready(
     """
     check_name("outputs", outputs, OUTPUTS)
     module = unwrapped(module)
-    check_not_lazy(name, module)
+    check_weights(name, module)
     _usable_by_autograd(module)
     other = any(p.is_floating_point() and p.dtype != torch.float32 for p in module.parameters())
     if not live:
@@ -167,7 +177,7 @@ def made_ready(
         shown = one.clone()
         try:
             found = Adapted(module, None, **how)(shown)
-        except Exception:  # noqa: BLE001  a network may raise anything
+        except (Exception, SystemExit):  # a network may raise anything
             how["contiguous"] = True
             shown = one.clone(memory_format=torch.contiguous_format)
             with others_code(f"model: {name!r} fails on its own input, {tuple(one.shape)}"):
@@ -176,19 +186,22 @@ def made_ready(
         place = _place(name, found, class_names)
         scores = Scores(place, flat=_entry(found, place).ndim != 2)
         network = _adapted(module, scores, **how)
-        first = scores.of(found)
+        first, traces = scores.of(found), trace(network, one)
         kinds, second = _kinds(network, inputs[1:])
         alone = torch.cat([first, second]).float()
         if not torch.isfinite(alone).all():
             raise InputError(f"model: {name!r} gives scores that are not finite")
-        _check_repeats(name, network, both, alone)
+        types = {first.dtype, *(found.dtype for found in traces if found.dtype.is_floating_point)}
+        coarse = max(torch.finfo(one).eps for one in types)
+        exact = coarse <= torch.finfo(torch.float32).eps and not is_quantised(module)
+        _check_repeats(name, network, both, alone, _BATCH if exact else _COARSE)
     meant, undo = _meaning(name, alone, kinds, outputs)
     sides = 0
     if meant == "binary":
         sides = len(class_names)
         class_names = class_names if sides == 2 else (class_names[0], f"not {class_names[0]}")
     network = _adapted(module, Scores(place, undo, scores.flat, sides), **how)
-    return network, class_names, meant, trace(network, one)
+    return network, class_names, meant, traces, coarse
 
 
 def _adapted(module: nn.Module, scores: Scores, **how: bool) -> nn.Module:
@@ -196,12 +209,22 @@ def _adapted(module: nn.Module, scores: Scores, **how: bool) -> nn.Module:
     return Adapted(module, scores, **how) if scores != Scores() or any(how.values()) else module
 
 
-def check_not_lazy(name: str, module: nn.Module) -> None:
-    """Raise for a network some of whose weights are made by the first image that it is shown."""
-    if any(map(is_lazy, (*module.parameters(), *module.buffers()))):
+def check_weights(name: str, module: nn.Module) -> None:
+    """Raise for a network without some of its weights: made by the first image, or on no device."""
+    weights = [*module.parameters(), *module.buffers()]
+    if any(map(is_lazy, weights)):
         raise InputError(
             f"model: {name!r} has lazy layers without weights; show it an image, then load weights"
         )
+    if any(tensor.is_meta for tensor in weights):
+        raise InputError(
+            f"model: {name!r} is on the device 'meta', without weights; load them with assign=True"
+        )
+
+
+def is_quantised(module: nn.Module) -> bool:
+    """Return whether a part computes with whole numbers."""
+    return any("quantized" in type(part).__module__ for part in module.modules())
 
 
 def _usable_by_autograd(module: nn.Module) -> None:
@@ -248,9 +271,9 @@ def _tensors(output: Any, place: tuple[str | int, ...] = ()) -> Iterator[tuple[t
         names = getattr(output, "_fields", range(len(output)))
         for key, value in zip(names, output, strict=True):
             yield from _tensors(value, (*place, key))
-    elif is_dataclass(output):
-        for entry in fields(output):
-            yield from _tensors(getattr(output, entry.name), (*place, entry.name))
+    elif len(place) < 4:
+        for key, value in getattr(output, "__dict__", {}).items():
+            yield from _tensors(value, (*place, key))
 
 
 def _entry(output: Any, place: tuple[str | int, ...]) -> Tensor:
@@ -262,20 +285,23 @@ def _entry(output: Any, place: tuple[str | int, ...]) -> Tensor:
 
 def _rows(scores: Tensor) -> Tensor:
     """Return scores with one row an image: of a network without a last axis, or with axes of 1."""
-    if scores.ndim == 1:
-        return scores[:, None]
-    alone = scores.ndim > 2 and scores.numel() == scores.shape[0] * scores.shape[1]
+    if scores.ndim < 2:  # of a batch of one, ``squeeze`` leaves no axis at all
+        return scores.reshape(-1, 1)
+    alone = scores.numel() == scores.shape[0] * max(scores.shape[1:])
     return scores.flatten(1) if alone else scores
 
 
 def _place(name: str, output: Any, class_names: tuple[str, ...]) -> tuple[str | int, ...]:
     """Return which tensor of an output has the scores.
 
-    The output itself, the entry called ``logits``, or the only one of the right shape.
+    The output itself, the entry called ``logits``, or the only one of the right shape; where none
+    has a score for each of two classes, the only one with a single score.
     """
     count = len(class_names)
     found = list(_tensors(output))
-    fitting = [place for place, tensor in found if _fits(tensor, count)]
+    rows = [(place, one) for place, one in found if one.ndim or not place]  # a loss has no axis
+    wide = [place for place, tensor in rows if _fits(tensor, count)]
+    fitting = wide or [place for place, tensor in rows if count == 2 and _fits(tensor, 1)]
     named = [place for place in fitting if place and str(place[-1]).lower() == "logits"]
     if len(named) == 1 or len(fitting) == 1:
         return (named or fitting)[0]
@@ -293,14 +319,13 @@ def _place(name: str, output: Any, class_names: tuple[str, ...]) -> tuple[str | 
 
 
 def _fits(tensor: Tensor, count: int) -> bool:
-    if tensor.ndim < 1 or not tensor.is_floating_point() or len(tensor) != 1:
-        return False
-    rows = _rows(tensor)
-    return rows.ndim == 2 and rows.shape[1] in {count, 1 if count == 2 else count}
+    return tensor.is_floating_point() and _rows(tensor).shape == (1, count)
 
 
-def _check_repeats(name: str, network: nn.Module, both: Tensor, alone: Tensor) -> None:
-    """Raise unless scores are the same each time, and the same in a batch."""
+def _check_repeats(
+    name: str, network: nn.Module, both: Tensor, alone: Tensor, allowed: float
+) -> None:
+    """Raise unless scores are the same each time, and the same in a batch, up to a share."""
     top = float(alone.abs().max().clamp(min=1e-6))
     if float((network(both[:1]).float() - alone[:1]).abs().max()) > _SAME * top:
         raise InputError(
@@ -309,7 +334,7 @@ def _check_repeats(name: str, network: nn.Module, both: Tensor, alone: Tensor) -
         )
     with others_code(f"model: {name!r} takes one image at a time, and fails on a batch of two"):
         found = network(both).float()
-    if found.shape != alone.shape or float((found - alone).abs().max()) > _BATCH * top:
+    if found.shape != alone.shape or float((found - alone).abs().max()) > allowed * top:
         raise InputError(
             f"model: {name!r} gives an image another score in a batch than alone; its images must "
             "not see each other"
@@ -344,11 +369,14 @@ def _meaning(name: str, scores: Tensor, kinds: set[str], outputs: str) -> tuple[
     shares = bool((scores > -1e-6).all() and (scores < 1 + 1e-6).all())
     whole = shares and not single and bool(((scores.sum(1) - 1).abs() < 1e-3).all())
     # A softmax of which one output is handed on is a probability, too.
-    last = {"Sigmoid", "Hardsigmoid", "Softmax"} if single else {"Sigmoid", "Hardsigmoid"}
+    last = _SHARES if single else _SHARES - {"Softmax"}
     sigmoids = shares and bool(kinds) and kinds <= last
-    # No graph to see it in, or values that are cut, which is taken at the user's word.
-    cut = shares and kinds <= {"Clamp", "Hardtanh"} and bool(scores.std() > 0)
-    unknown = cut and not kinds
+    logs = kinds == {"LogSigmoid"}
+    # Nothing to see it in (a sigmoid by hand, no graph), or values that are cut, which is taken at
+    # the user's word.
+    moves = shares and bool(scores.std() > 0)
+    cut = moves and kinds <= {"Clamp", "Hardtanh"}
+    unknown = moves and not sigmoids and kinds.isdisjoint(_OPEN)
     if outputs == "probabilities" and not (whole or (single and shares)):
         raise InputError(f"outputs: those of {name!r} are not probabilities that add up to 1")
     if outputs == "binary" and not single:
@@ -360,12 +388,19 @@ def _meaning(name: str, scores: Tensor, kinds: set[str], outputs: str) -> tuple[
             f"outputs: those of {name!r} lie between 0 and 1 and do not add up to 1; give outputs="
             "'multilabel' or 'binary' if they are probabilities, else 'logits'"
         )
+    if outputs == "auto" and kinds and kinds <= _SHARES and not (whole or sigmoids):
+        low, high = float(scores.min()), float(scores.max())
+        raise InputError(
+            f"outputs: those of {name!r}, {low:.3g} to {high:.3g}, end in a softmax or sigmoid and "
+            "are no probabilities; give outputs='logits' to take them as they are"
+        )
     stated = (cut and outputs != "auto") or (single and outputs == "probabilities")
     undo = "logit" if (sigmoids or unknown or stated) and outputs != "logits" else ""
+    undo = "log odds" if logs and outputs != "logits" else undo
     if single:  # also of a label that stands alone: yes or no
         return "binary", undo
     if outputs == "probabilities" or (outputs == "auto" and whole):
         return "probabilities", "log"
     if outputs == "auto":
-        outputs = "multilabel" if sigmoids else "logits"
+        outputs = "multilabel" if sigmoids or logs else "logits"
     return outputs, undo

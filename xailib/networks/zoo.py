@@ -32,7 +32,7 @@ from xailib.errors import (
     unknown_name,
 )
 from xailib.files import package_folder, sha256_of
-from xailib.networks.modules import check_not_lazy
+from xailib.networks.modules import check_weights
 from xailib.networks.names import PACKAGED, PLACES365, check_preprocessing
 from xailib.networks.preprocessing import (
     Prepares,
@@ -240,7 +240,7 @@ def _from_file(name: str, weights: str | Path | None, seed: int) -> Ingredients:
             f"not {type(result).__name__}"
         )
     module = result[0]
-    check_not_lazy(name, module)
+    check_weights(name, module)
     class_names = check_names(f"model: {name!r} must return", result[2])
     # The code too: it decides the transform, and what the weights mean.
     parts = [sha256_of(file) for file in (path, *beside)] + [hash_of(module), *class_names]
@@ -304,7 +304,7 @@ def _own_code(path: Path, run: Callable[[], Any]) -> Any:
         return run()
     except XailibError:
         raise
-    except Exception as error:  # a user's code may raise anything
+    except (Exception, SystemExit) as error:  # a user's code may raise anything
         lines = [
             f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)
         ]

@@ -80,7 +80,9 @@ def _passed(
         return seen[0].clone()  # an in-place operation behind the layer may follow
 
     part = classifier.layer(layer)
-    with mode or torch.no_grad(), classifier.running(), part.register_forward_hook(replace):
+    # Before hooks that the network itself has, which see what takes the output's place.
+    hook = part.register_forward_hook(replace, prepend=True)
+    with mode or torch.no_grad(), classifier.running(), hook:
         found.logits = classifier.module(inputs).float()
         for output in seen:
             output[:1].clone()  # raises for one that is nothing outside of a `torch.func.vmap`

@@ -154,7 +154,8 @@ def _record(
         for part in hookable(network).values():
             if part is not network:
                 hooks.enter_context(part.register_forward_pre_hook(enter))
-                hooks.enter_context(part.register_forward_hook(leave))
+                # Before hooks of the network itself, which a replay calls, too.
+                hooks.enter_context(part.register_forward_hook(leave, prepend=True))
         logits = network(image)
     passed(len(image))
     if not found:
