@@ -173,7 +173,9 @@ def _pooled(
                     raise InputError(f"layers: the network does not use {', '.join(missing)}")
                 for name in layers:
                     shape = (len(part), *size)
-                    values = _pool(name, outputs[name], shape, pool, class_token).float().cpu()
+                    patch = classifier.patches.get(name)
+                    values = _pool(name, outputs[name], shape, pool, class_token, patch)
+                    values = values.float().cpu()
                     _check_finite(name, values, [view.id for view in part])
                     rows[name].append(values.numpy())
             del views[:count]  # only now: where memory runs out they are shown again, fewer a pass
@@ -190,7 +192,12 @@ def _has_class_token(module: nn.Module) -> bool:
 
 
 def _pool(
-    name: str, output: Tensor, shape: tuple[int, int, int], pool: str, class_token: bool
+    name: str,
+    output: Tensor,
+    shape: tuple[int, int, int],
+    pool: str,
+    class_token: bool,
+    patch: tuple[float, float] | None = None,
 ) -> Tensor:
     """Return one value for each image and unit of a layer's output.
 
@@ -205,7 +212,7 @@ def _pool(
     if output.ndim == 2:
         return output
     try:
-        layout = layout_of(tuple(output.shape), shape[1:], name)
+        layout = layout_of(tuple(output.shape), shape[1:], name, patch)
     except InputError:  # no grid: a class token alone, or tokens that stand for nothing in space
         layout = Layout(1 if output.ndim == 4 else -1, (0, 0), prefix=output.ndim == 3)
     if output.ndim == 3 and class_token and layout.prefix:  # a part may see the grid alone

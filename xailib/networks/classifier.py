@@ -1,7 +1,7 @@
 """Classifiers: a network in eval mode with its own preprocessing and class names."""
 
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -120,6 +120,8 @@ class Classifier:
         of probabilities the logarithm, of a single output one logit for each side.
     coarse : float
         The relative rounding of the coarsest numbers that its layers and it put out.
+    patches : mapping
+        See `xailib.networks.layers.patches`.
     """
 
     name: str
@@ -138,6 +140,7 @@ class Classifier:
     precision: str = "exact"
     outputs: str = "logits"
     coarse: float = 0.0
+    patches: Mapping[str, tuple[float, float]] = field(default_factory=dict, repr=False)
 
     @property
     def id(self) -> str:
@@ -472,6 +475,7 @@ def _tried(
         precision=precision,
         outputs=outputs,
         coarse=coarse,
+        patches=layers.patches(module, traces, inputs.shape[-2:]),
     )
 
 

@@ -129,12 +129,31 @@ def spatial_layers(module: nn.Module, traces: Sequence[Trace], classes: int) -> 
         t
         for place, t in enumerate(traces)
         if len(t.shape) == 4
+        and t.shape[0] == 1  # no parts of an image, such as windows
         and place >= first
         and times[t.name] == 1
         and min(t.shape[2:]) > 1
         and (t.shape[1] != classes or place < last)
         and not isinstance(layers[t.name], _POOLS)
     ]
+
+
+def patches(
+    module: nn.Module, traces: Sequence[Trace], size: Sequence[int]
+) -> dict[str, tuple[float, float]]:
+    """Return the (height, width) in pixels of a patch, by each layer of tokens made of patches.
+
+    That is a pixel of the last convolution's maps before the layer, of an input of this size.
+    """
+    layers = hookable(module)
+    found: dict[str, tuple[float, float]] = {}
+    patch = None
+    for t in traces:
+        if isinstance(layers[t.name], nn.Conv2d) and len(t.shape) == 4 and t.shape[0] == 1:
+            patch = size[0] / t.shape[2], size[1] / t.shape[3]
+        elif len(t.shape) == 3 and patch:
+            found[t.name] = patch
+    return found
 
 
 def _computes(layer: nn.Module, found: Trace) -> bool:

@@ -72,7 +72,7 @@ def _passed(
     seen: list[Tensor] = []
 
     def replace(_part: nn.Module, _inputs: object, output: object) -> Tensor:
-        seen.append(once(layer, output, bool(seen)).detach())
+        seen.append(once(layer, output, bool(seen), len(inputs)).detach())
         if mode is None:
             return seen[0].clone()
         seen[0].requires_grad_()

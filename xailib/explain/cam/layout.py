@@ -1,6 +1,6 @@
 """Where a layer's output holds its feature maps: in channels, channels last, or tokens."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -29,12 +29,22 @@ class Layout:
         return output.movedim(-1, 1)
 
 
-def layout_of(shape: tuple[int, ...], size: Sequence[int], layer: str) -> Layout:
+_REGISTERS = 16  # and class tokens, at most
+
+
+def layout_of(
+    shape: tuple[int, ...],
+    size: Sequence[int],
+    layer: str,
+    patch: tuple[float, float] | None = None,
+) -> Layout:
     """Return the layout of a layer's output, from its shape, batch first, and the image's size.
 
     The grid has the image's proportions. That separates channels first from channels last (Swin),
     and how many tokens stand before the grid (none, ViT's class token, DeiT's two, up to four
-    registers more). Without a grid, `InputError` names the layer.
+    registers more). Where the size of a `patch` is known (`Classifier.patches`), the grid is theirs
+    and any tokens beyond stand before it; fewer tokens are patches put together. Without a grid,
+    `InputError` names the layer.
     """
     if len(shape) == 4:
         if _alike(shape[2:], size):  # also where both fit: maps come first in nearly all networks
@@ -42,9 +52,14 @@ def layout_of(shape: tuple[int, ...], size: Sequence[int], layer: str) -> Layout
         if _alike(shape[1:3], size):
             return Layout(-1, (shape[1], shape[2]))
     if len(shape) == 3:
+        whole = (round(size[0] / patch[0]), round(size[1] / patch[1])) if patch else None
+        beyond = shape[1] - whole[0] * whole[1] if whole else -1
+        if whole and 0 <= beyond <= _REGISTERS:
+            return Layout(-1, whole, beyond)
         for prefix in range(6):
             grid = _grid(shape[1] - prefix, size)
-            if grid is not None:
+            fewer = whole is not None and beyond < 0
+            if grid is not None and not (fewer and (prefix > 1 or not _pooled(grid, whole))):
                 return Layout(-1, grid, prefix)
     raise InputError(
         f"layer: {layer!r} outputs {shape}, where neither feature maps nor a grid of tokens with "
@@ -52,7 +67,11 @@ def layout_of(shape: tuple[int, ...], size: Sequence[int], layer: str) -> Layout
     )
 
 
-def token_layer(module: nn.Module, image: Float[Tensor, "1 channels height width"]) -> str | None:
+def token_layer(
+    module: nn.Module,
+    image: Float[Tensor, "1 channels height width"],
+    patches: Mapping[str, tuple[float, float]],
+) -> str | None:
     """Return the layer of tokens where a CAM is taken: a norm whose every token the scores use.
 
     That is the norm in front of the last attention (ViT, Swin), as long as a gradient reaches its
@@ -60,7 +79,7 @@ def token_layer(module: nn.Module, image: Float[Tensor, "1 channels height width
     zero. Else the last norm, or the last other layer, that a gradient reaches; where it reaches
     none (a head of zeros), whether it does is not asked. None for a network without such a layer.
     """
-    named, (found, scores) = _before_attention(module), _grids(module, image)
+    named, (found, scores) = _before_attention(module), _grids(module, image, patches)
     weights = torch.randn(scores.shape, generator=torch.Generator().manual_seed(0)).to(scores)
     reached: list[str] = []
     if scores.requires_grad and found:
@@ -79,15 +98,19 @@ def token_layer(module: nn.Module, image: Float[Tensor, "1 channels height width
 
 
 def _grids(
-    module: nn.Module, image: Float[Tensor, "1 channels height width"]
+    module: nn.Module,
+    image: Float[Tensor, "1 channels height width"],
+    patches: Mapping[str, tuple[float, float]],
 ) -> tuple[dict[str, tuple[Layout, Tensor]], Tensor]:
     """Return the layers that output a grid of tokens, in order, and the scores, with graphs."""
     found: dict[str, tuple[Layout, Tensor]] = {}
 
     def note(name: str, output: object) -> None:
-        if name and isinstance(output, Tensor) and output.ndim == 3 and output.requires_grad:
+        tokens = isinstance(output, Tensor) and output.ndim == 3 and len(output) == 1
+        if name and tokens and output.requires_grad:
             with suppress(InputError):
-                found[name] = layout_of(tuple(output.shape), image.shape[-2:], name), output
+                shape, patch = tuple(output.shape), patches.get(name)
+                found[name] = layout_of(shape, image.shape[-2:], name, patch), output
 
     with torch.enable_grad(), hooked(hookable(module), note):
         return found, module(image.detach().requires_grad_())
@@ -110,8 +133,17 @@ def _alike(grid: tuple[int, ...], size: Sequence[int]) -> bool:
     rows, columns = grid
     if min(grid) < 2 or rows > size[0] or columns > size[1]:
         return False
-    step = size[0] / rows
-    return abs(columns - size[1] / step) <= 1 and (rows == columns or size[0] != size[1])
+    least = max(size[0] / (rows + 1), size[1] / (columns + 1))
+    most = min(size[0] / (rows - 1), size[1] / (columns - 1))
+    return least <= most and (rows == columns or size[0] != size[1])
+
+
+def _pooled(grid: tuple[int, int], whole: tuple[int, int] | None) -> bool:
+    """Return whether a grid is that of the patches, several of which are put together."""
+    return whole is not None and any(
+        all(-(-all_ // step) == side for side, all_ in zip(grid, whole, strict=True))
+        for step in range(1, min(whole))
+    )
 
 
 def _grid(tokens: int, size: Sequence[int]) -> tuple[int, int] | None:

@@ -53,7 +53,9 @@ def cam_layer_of(classifier: Classifier, layer: str | None = None) -> str:
         cache = cache_of(classifier.module)
         if "token layer" not in cache:
             with classifier.running():
-                cache["token layer"] = token_layer(classifier.module, classifier.trial())
+                cache["token layer"] = token_layer(
+                    classifier.module, classifier.trial(), classifier.patches
+                )
         name = cache["token layer"]
     if name is None and not hookable(classifier.module):
         raise InputError(f"layer: {classifier.name} is TorchScript, which takes no hooks")
@@ -252,7 +254,8 @@ class Cam:
 
     def _layout(self, output: Tensor, inputs: Tensor) -> Layout:
         height, width = inputs.shape[-2:]
-        return layout_of(tuple(output.shape), (height, width), self.layer)
+        patch = self.classifier.patches.get(self.layer)
+        return layout_of(tuple(output.shape), (height, width), self.layer, patch)
 
     def _gradients(self, inputs: Inputs) -> tuple[list[dict[str, str]], list[Tensor]]:
         """Return logits, targets, the layer's maps, and the gradients target by target."""

@@ -142,7 +142,7 @@ def _record(
     def leave(part: nn.Module, _inputs: object, value: Any) -> None:
         calls.pop()  # what finished inside it is not needed: it will not be computed again
         if part is target:
-            found.append(once(layer, value, bool(found)).clone())
+            found.append(once(layer, value, bool(found), len(image)).clone())
             for call in calls:
                 for earlier, values in call:
                     before[earlier].append(values)
@@ -163,11 +163,14 @@ def _record(
     return before, found[0], logits
 
 
-def once(layer: str, output: object, again: bool) -> Tensor:
-    """Return a layer's output; raise unless it is a tensor, not computed `again`."""
+def once(layer: str, output: object, again: bool, images: int) -> Tensor:
+    """Return a layer's output; raise unless it is a tensor of `images`, not computed `again`."""
     if again or not isinstance(output, Tensor):
         what = "is computed twice" if again else f"outputs a {type(output).__name__}"
         raise InputError(f"layer: {layer!r} {what}; name a layer with one tensor")
+    if len(output) != images:
+        shape = f"{tuple(output.shape)} for {images} images"
+        raise InputError(f"layer: {layer!r} outputs {shape}; name a layer with one row an image")
     return output
 
 

@@ -132,7 +132,8 @@ def _maps(
         name = cam_layer_of(classifier, layer)
         with watching(_last_linear(classifier) or nn.Linear(1, 1)) as seen:
             found = layer_pass(classifier, name, inputs, gradients=False)
-        layout = layout_of(tuple(found.output.shape), pixels.shape[:2], name)
+        patch = classifier.patches.get(name)
+        layout = layout_of(tuple(found.output.shape), pixels.shape[:2], name, patch)
     except InputError as error:
         return {}, f"Only LIME is live. {error}"
     maps = layout.maps(found.output).float()

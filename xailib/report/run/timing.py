@@ -115,7 +115,8 @@ def _checked(classifier: Classifier, pace: Pace, task: str, values: Mapping[str,
     with torch.no_grad(), classifier.running():
         output = layer_pass(classifier, name, images[:1], gradients=False).output
         height, width = images.shape[-2:]
-        layout = layout_of(tuple(output.shape), (height, width), name)
+        patch = classifier.patches.get(name)
+        layout = layout_of(tuple(output.shape), (height, width), name, patch)
         channels = output.shape[layout.axis]
         seconds = 0.0
         if "ablationcam" in works:
