@@ -1,6 +1,5 @@
 """Activations of units, and embeddings, of probe images: recorded once and used again."""
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby, islice
 from pathlib import Path
@@ -24,6 +23,7 @@ from xailib.networks import layers as layer_tools
 from xailib.networks.classifier import Classifier, load_classifier
 from xailib.networks.forward import halving
 from xailib.networks.memory import enough
+from xailib.networks.preprocessing import shown_by
 
 
 def networks_of(parameters: Mapping[str, Any]) -> dict[str, tuple[Classifier, list[str]]]:
@@ -106,7 +106,7 @@ def record_activations(
         "pool": pool,
         "dtype": dtype,
         "precision": classifier.precision,
-        "preprocessing": _shown(classifier),
+        "preprocessing": shown_by(classifier.preprocessing),
     }
     device = classifier.device
     size = enough(device) if batch_size is None else batch_size
@@ -118,15 +118,6 @@ def record_activations(
         lambda images, count: _pooled(classifier, layers, images, count, pool, size),
         tell,
     )
-
-
-def _shown(classifier: Classifier) -> str:
-    """Return a hash of what the network is shown of one image: weights may have two transforms."""
-    image = np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8)
-    shown = classifier.preprocessing.normalise(
-        torch.from_numpy(classifier.preprocessing.crop(image))[None]
-    )
-    return hashlib.sha256(shown.numpy().round(2).tobytes()).hexdigest()[:16]
 
 
 def _check(classifier: Classifier, layers: Sequence[str], pool: str, dtype: str) -> None:

@@ -21,7 +21,7 @@ from xailib.networks.engines import cache_of
 from xailib.networks.forward import PRECISIONS, computing
 from xailib.networks.memory import enough
 from xailib.networks.modules import is_quantised, made_ready, unwrapped
-from xailib.networks.preprocessing import Prepares, preprocessing_of
+from xailib.networks.preprocessing import Prepares, preprocessing_of, shown_by
 from xailib.networks.weights import hash_of
 
 BATCH = 16  # images of a pass, where no device's memory is asked
@@ -120,6 +120,8 @@ class Classifier:
         of probabilities the logarithm, of a single output one logit for each side.
     coarse : float
         The relative rounding of the coarsest numbers that its layers and it put out.
+    shown : str
+        A hash of its preprocessing, where that is not what its name and weights alone lead to.
     patches : mapping
         See `xailib.networks.layers.patches`.
     """
@@ -140,21 +142,24 @@ class Classifier:
     precision: str = "exact"
     outputs: str = "logits"
     coarse: float = 0.0
+    shown: str = ""
     patches: Mapping[str, tuple[float, float]] = field(default_factory=dict, repr=False)
 
     @property
     def id(self) -> str:
-        """Name, start of the weights' hash and meaning: what two maps must share to be compared."""
+        """Name, start of the weights' hash, meaning, preprocessing: what comparable maps share."""
         meant = "" if self.outputs == "logits" else f"+{self.outputs}"
-        return f"{self.name}@{self.sha256[:12]}{meant}"
+        shown = f"~{self.shown[:8]}" if self.shown else ""
+        return f"{self.name}@{self.sha256[:12]}{meant}{shown}"
 
     @property
     def identity(self) -> dict[str, str]:
         """Its entry in a manifest: name, weights, their hash, and how precisely it computes.
 
-        And what its output means, unless that is logits.
+        And what its output means, unless that is logits; its preprocessing, where they do not tell.
         """
         meant = {} if self.outputs == "logits" else {"outputs": self.outputs}
+        meant |= {"shown": self.shown} if self.shown else {}
         return {
             "model": self.name,
             "weights": self.weights,
@@ -176,7 +181,7 @@ class Classifier:
         except XailibError:
             raise
         except (Exception, SystemExit) as error:
-            if forward.out_of_memory(error):
+            if isinstance(error, Exception) and forward.out_of_memory(error):
                 raise
             raise InputError(f"model: {self.name!r} fails: {first_line(error)}") from error
 
@@ -384,12 +389,13 @@ def load_classifier(
                 f"model: {name!r} returns a classifier; state its outputs and preprocessing there"
             )
         module = found.made.module.to(chosen)
-        return replace(
-            found.made, name=name, module=module, device=chosen, precision=precision, **its
-        )
+        its |= {"shown": "", "module": module}  # the file's hash is that of the transform, too
+        return replace(found.made, name=name, device=chosen, precision=precision, **its)
     prepares = found.preprocessing
     if preprocessing and not recipe:
         prepares = preprocessing_of(preprocessing)
+    shown, own = map(shown_by, (prepares, found.own or found.preprocessing))
+    its["shown"] = shown if shown != own else ""
     module = found.module.eval().to(chosen)
     names = found.class_names
     made = _tried(name, module, prepares, names, precision, outputs, live=False)
@@ -442,7 +448,8 @@ def classifier_from(
     made = _tried(name, module, prepares, names, precision, outputs, live=True)
     if layer is not None:
         made.layer(layer)
-    return replace(made, cam_layer=layer or made.cam_layer, sha256="")
+    shown = shown_by(prepares)
+    return replace(made, cam_layer=layer or made.cam_layer, sha256="", shown=shown)
 
 
 def _tried(

@@ -115,8 +115,9 @@ def spatial_layers(module: nn.Module, traces: Sequence[Trace], classes: int) -> 
     """Return the layers that output feature maps (batch, units, height, width), in order.
 
     Left out are pools and dropouts, what comes before the first layer that computes (an input's
-    normalisation; TorchScript behind it takes no hooks), layers used several times, maps of a single pixel, and maps that already are the
-    classes' scores: as many as classes, and no weights behind them.
+    normalisation; TorchScript behind it takes no hooks), layers used several times, maps of a
+    single pixel, and maps that already are the classes' scores: as many as classes, and no weights
+    behind them.
     """
     layers = hookable(module)
     weighted = [bool(layers[t.name]._parameters) for t in traces]

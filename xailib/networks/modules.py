@@ -177,7 +177,7 @@ def made_ready(
         shown = one.clone()
         try:
             found = Adapted(module, None, **how)(shown)
-        except (Exception, SystemExit):  # a network may raise anything
+        except (Exception, SystemExit):  # noqa: BLE001  a network may raise anything
             how["contiguous"] = True
             shown = one.clone(memory_format=torch.contiguous_format)
             with others_code(f"model: {name!r} fails on its own input, {tuple(one.shape)}"):

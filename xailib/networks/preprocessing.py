@@ -5,6 +5,7 @@ transform that is only known as a function; steps behind these that are no map o
 standardisation of each image) are run themselves.
 """
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
@@ -23,6 +24,7 @@ from xailib.images.frames import Frame
 MAX_ASPECT = 100  # beyond this a resized photograph needs gigabytes
 _TRIES = 16  # of one image, after which a step that acts on some images is noticed
 _RANDOM = "transform: it gives another result each time; give the evaluation one"
+_MOVED = "transform: it mirrors, turns, moves or flattens the photograph; unsupported"
 Pixels = UInt8[np.ndarray, "height width 3"]
 
 
@@ -109,6 +111,11 @@ class MeasuredPreprocessing:
         (rows, top, tall), (columns, left, wide) = (
             self._span(height, width, axis) for axis in (0, 1)
         )
+        # What is seen of a photograph ends where the view does, up to what measuring leaves open.
+        if rows < 0.97 * tall - 1 or columns < 0.97 * wide - 1:
+            raise InputError(
+                f"transform: it pads a photograph of {width} x {height} pixels; unsupported"
+            )
         rows, columns = max(rows, tall), max(columns, wide)
         top, left = min(max(top, 0), rows - tall), min(max(left, 0), columns - wide)
         return Frame((height, width), (rows, columns), (top, left, tall, wide))
@@ -140,17 +147,21 @@ class MeasuredPreprocessing:
         size = len(line)
         inner = slice(size // 16, size - size // 16)  # edges may be padded
         step, start = np.polyfit(np.arange(size)[inner] + 0.5, line[inner], 1)
-        if step <= 0:
-            raise InputError("transform: it mirrors or flattens the photograph; unsupported")
+        edges = [round((start + step * size * part) * length) for part in (0.2, 0.8)]
+        if step <= 0 or edges[0] == edges[1]:
+            raise InputError(_MOVED)
         # The ramp is good to half a per cent (fixed-point resizing changes brightness by that);
         # where two edges between black and white come to lie is good to a fraction of a pixel.
-        edges = [round((start + step * size * part) * length) for part in (0.2, 0.8)]
         places = [
             size - self._line(np.arange(length) >= edge, height, width, axis).sum()
             for edge in edges
         ]
         scale = (places[1] - places[0]) / (edges[1] - edges[0])  # resized pixels a pixel
-        return round(scale * length), round(scale * edges[0] - places[0]), size
+        resized, first = scale * length, scale * edges[0] - places[0]
+        # Without antialiasing an edge lies between two pixels: the whole may seem a pixel more.
+        if abs(1 / step - size) < 0.2 + 0.005 * size and abs(resized - size) < 2:
+            return size, 0, size
+        return round(resized), round(first), size
 
     def _line(self, values: np.ndarray, height: int, width: int, axis: int) -> np.ndarray:
         """Return what gray values (0 to 1) that vary along one axis become, along that axis."""
@@ -195,6 +206,13 @@ class SteppedPreprocessing:
         return torch.stack(found).to(batch.device)
 
 
+def shown_by(preprocessing: Prepares) -> str:
+    """Return a hash of what a network is shown of one image: two transforms have two."""
+    image = np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8)
+    shown = preprocessing.normalise(torch.from_numpy(preprocessing.crop(image))[None])
+    return hashlib.sha256(shown.numpy().round(2).tobytes()).hexdigest()[:16]
+
+
 def preprocessing_of(transform: Any) -> Prepares:
     """Return the preprocessing that a person gives: as it is, or measured by trying it.
 
@@ -217,8 +235,9 @@ def preprocessing_of(transform: Any) -> Prepares:
         for count in range(len(steps) - 1, 0, -1):
             try:
                 return _stepped(steps, count)
-            except InputError:
-                continue
+            except InputError as another:
+                if _MOVED in str(another):
+                    raise
         raise error
 
 
@@ -240,7 +259,23 @@ def _stepped(steps: Sequence[Callable], count: int) -> SteppedPreprocessing:
         inputs = found.normalise(torch.from_numpy(views))
     if not torch.equal(inputs, inputs[:1].expand_as(inputs)):
         raise InputError(_RANDOM)
+    _check_in_place(found, views[0], inputs[0].numpy())
     return found
+
+
+def _check_in_place(found: SteppedPreprocessing, view: Pixels, before: np.ndarray) -> None:
+    """Raise if a change of some pixels does not show where they are."""
+    height, width = view.shape[:2]
+    part = slice(height // 8, height // 3), slice(width // 16, width // 4)
+    other = view.copy()
+    other[part] = (
+        np.random.default_rng(1).permutation(view[part].reshape(-1, 3)).reshape(view[part].shape)
+    )
+    with others_code("transform: fails"):
+        after = found.normalise(torch.from_numpy(other[None]))[0].numpy()
+    changed = np.abs(after - before).max(0)
+    if changed[part].mean() < 4 * changed.mean():
+        raise InputError(_MOVED)
 
 
 def from_transform(transform: Callable[[Image.Image], Tensor]) -> MeasuredPreprocessing:
@@ -301,10 +336,11 @@ def from_torchvision(preset: Any) -> Preprocessing:
 def _run(transform: Callable[[Image.Image], Tensor], pixels: Pixels) -> np.ndarray:
     with others_code(f"transform: fails on {pixels.shape[1]} x {pixels.shape[0]} pixels"):
         seen = transform(Image.fromarray(pixels))
-    if not isinstance(seen, Tensor) or seen.ndim != 3:
-        shape = tuple(getattr(seen, "shape", ()))
+    last = isinstance(seen, Tensor) and seen.ndim == 3 and seen.shape[2] <= 4 < seen.shape[0]
+    if not isinstance(seen, Tensor) or seen.ndim != 3 or last:
+        shape = getattr(seen, "shape", None)
         raise InputError(
             "transform: must turn a PIL RGB image into a (channels, height, width) tensor, "
-            f"not {type(seen).__name__} of shape {shape}"
+            f"not {type(seen).__name__}{f' of shape {tuple(shape)}' if shape else ''}"
         )
     return seen.detach().cpu().float().numpy()

@@ -5,6 +5,7 @@ import io
 import pickle
 import re
 import warnings
+import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,17 @@ _UNREADABLE = (
     LookupError,
     AttributeError,
     EOFError,
+)
+
+
+# What a file begins with that is none of ours, and what it is then.
+_OTHERS = (
+    (rb"\Z", "it is empty"),
+    (rb"version https://git-lfs", "it is a pointer of Git LFS; git lfs pull fetches the file"),
+    (rb"\s*<", "it is a web page; download the file itself"),
+    (rb"\x1f\x8b", "it is packed by gzip; unpack it"),
+    (rb"\x89HDF", "it is HDF5, as of Keras"),
+    (rb"[\t\r\n -~]+\Z", "it is a text"),
 )
 
 
@@ -75,7 +87,8 @@ def load_file(module: nn.Module, path: Path) -> str:
     best = max(fits.values())
     fitting = [(place, state) for place, state in sets if fits[place] == best]
     averages = [one for one in fitting if re.search(r"(^|[._])ema([._]|$)", one[0])]
-    chosen = averages if len(fitting) > 1 and len(averages) == 1 else _different(fitting)
+    chosen = _different(averages or fitting)
+    chosen = chosen if len(chosen) == 1 else _different(fitting)
     if len(chosen) > 1:
         names = " and ".join(place or "its top level" for place, _ in chosen)
         raise InputError(f"weights: {path.name} holds {names}, which both fit; save one of them")
@@ -103,8 +116,10 @@ def _sets_in(path: str | Path) -> list[tuple[str, dict[str, Tensor]]]:
     path = Path(path).expanduser()
     if not path.is_file():
         raise InputError(f"weights: no file {str(path)!r}")
+    with path.open("rb") as file:
+        start = file.read(64)
     try:
-        if path.suffix == ".safetensors":
+        if start[8:9] == b"{":  # whatever it is called
             found: Any = load_safetensors(path)
         else:
             with warnings.catch_warnings():
@@ -114,6 +129,9 @@ def _sets_in(path: str | Path) -> list[tuple[str, dict[str, Tensor]]]:
         reason = first_line(error)
         if "TorchScript archive" in reason:
             reason = "TorchScript; load it in a function of your own, path/to/file.py:load"
+        if zipfile.is_zipfile(path) and "subdirectory" in reason:
+            reason = "it is a zip archive of other files"
+        reason = next((what for sign, what in _OTHERS if re.match(sign, start)), reason)
         raise InputError(f"weights: {str(path)!r} is not a PyTorch state dict: {reason}") from error
     sets = list(_sets(found))
     if not sets:
@@ -124,12 +142,15 @@ def _sets_in(path: str | Path) -> list[tuple[str, dict[str, Tensor]]]:
 
 
 def _unpickled(path: Path) -> Any:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-        with torch.serialization.safe_globals([(_Inert, name) for name in names]):
-            return torch.load(path, map_location="cpu", weights_only=True)
+    with path.open("rb") as file:  # whose name says nothing
+        try:
+            return torch.load(file, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError:
+            file.seek(0)
+            names = torch.serialization.get_unsafe_globals_in_checkpoint(file)
+            file.seek(0)
+            with torch.serialization.safe_globals([(_Inert, name) for name in names]):
+                return torch.load(file, map_location="cpu", weights_only=True)
 
 
 def _sets(found: Any, place: str = "") -> Iterator[tuple[str, dict[str, Tensor]]]:
@@ -137,13 +158,15 @@ def _sets(found: Any, place: str = "") -> Iterator[tuple[str, dict[str, Tensor]]
     if isinstance(found, _Inert):
         whole = isinstance(found.state, Mapping) and "_modules" in found.state
         found = dict(_entries_of(found)) if whole else {}
+    if isinstance(found, list | tuple):
+        found = {str(n): one for n, one in enumerate(found) if not isinstance(one, Tensor)}
     if not isinstance(found, Mapping) or place.count(".") > 3:
         return
     named = {key: value for key, value in found.items() if isinstance(key, str)}
     if any(isinstance(value, Tensor) for value in named.values()):
         yield place, named
     for key, value in named.items():
-        if isinstance(value, Mapping | _Inert):
+        if isinstance(value, Mapping | _Inert | list | tuple):
             yield from _sets(value, f"{place}.{key}".removeprefix("."))
 
 
@@ -178,15 +201,19 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor], what: str) -> 
     # Counters of training steps came late to batch norm; older files lack them.
     missing = [k for k in own if k not in state and not k.endswith("num_batches_tracked")]
     unexpected = [k for k in state if k not in own]
+    both = [k for k in own if k in state]
     shapes = [
         f"{k} {_shape(state[k])} for {_shape(own[k])}"
-        for k in own
-        if k in state and _shape(state[k]) != _shape(own[k])
+        for k in both
+        if _shape(state[k]) != _shape(own[k])
     ]
+    whole = [k for k in both if _is_floating(own[k]) and not _is_floating(state[k])]
+    found = {"missing": missing, "unexpected": unexpected, "misshapen": shapes}
+    found["of whole numbers"] = [] if shapes else whole
     problems = [
-        f"{len(found)} {kind} ({', '.join(found[:3])}{', ...' if len(found) > 3 else ''})"
-        for kind, found in (("missing", missing), ("unexpected", unexpected), ("misshapen", shapes))
-        if found
+        f"{len(keys)} {kind} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
+        for kind, keys in found.items()
+        if keys
     ]
     if problems:
         more = "" if missing or unexpected else "; write path/to/file.py:load for another network"
@@ -196,6 +223,10 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor], what: str) -> 
 
 def _shape(entry: object) -> tuple[int, ...] | None:
     return tuple(entry.shape) if isinstance(entry, Tensor) else None  # a module's extra state
+
+
+def _is_floating(entry: object) -> bool:
+    return isinstance(entry, Tensor) and entry.is_floating_point()
 
 
 def hash_of(module: nn.Module) -> str:

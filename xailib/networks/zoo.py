@@ -64,6 +64,7 @@ class Ingredients:
     weights: str  #: what the weights are called, for people
     sha256: str  #: of the weights' file, or of the values where there is no single file
     files: tuple[Path, ...] = ()  #: what it was made from: the weights' file, a user's own code
+    own: Prepares | None = None  #: what name and hash alone lead to, where that may be another
     made: Any = None  #: the `Classifier` that a user's own code returns, if it is one
 
 
@@ -145,6 +146,7 @@ def _from_torchvision(
         recipe = members[str(weights or "DEFAULT")]
         published = published_weights(name, recipe.name)
     label, sha256, files = _load(module, weights, seed, published, members)
+    own = recipe
     if published:
         label = recipe.name
     elif files:
@@ -152,12 +154,14 @@ def _from_torchvision(
         # that is called so, shows which recipe it needs; for any other it is the first, plain one.
         by_hash = {Path(m.url).stem.rsplit("-", 1)[-1]: m for m in members.values()}
         by_name = {Path(m.url).stem: m for m in members.values()}
+        own = by_hash.get(sha256[:8]) or recipe
         recipe = by_hash.get(sha256[:8]) or by_name.get(files[0].stem) or recipe
     names = tuple(recipe.meta.get("categories") or imagenet_classes())
     recipe = members[preprocessing] if preprocessing else recipe
     if preprocessing or (files and not published and len(members) > 1):
         label += f", with the preprocessing of {recipe.name}"
-    return Ingredients(module, from_torchvision(recipe.transforms()), names, label, sha256, files)
+    prepares, usual = (from_torchvision(one.transforms()) for one in (recipe, own))
+    return Ingredients(module, prepares, names, label, sha256, files, usual)
 
 
 def _from_timm(name: str, weights: str | Path | None, seed: int) -> Ingredients:
@@ -247,7 +251,8 @@ def _from_file(name: str, weights: str | Path | None, seed: int) -> Ingredients:
     sha256 = hashlib.sha256("\0".join(parts).encode()).hexdigest()
     label = f"{path.name}:{function}"
     files = (path, *beside, *arguments.values())
-    return Ingredients(module, preprocessing_of(result[1]), class_names, label, sha256, files, made)
+    prepares = preprocessing_of(result[1])
+    return Ingredients(module, prepares, class_names, label, sha256, files, made=made)
 
 
 def check_names(who: str, class_names: Any) -> tuple[str, ...]:

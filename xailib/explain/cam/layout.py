@@ -106,8 +106,9 @@ def _grids(
     found: dict[str, tuple[Layout, Tensor]] = {}
 
     def note(name: str, output: object) -> None:
-        tokens = isinstance(output, Tensor) and output.ndim == 3 and len(output) == 1
-        if name and tokens and output.requires_grad:
+        if not (name and isinstance(output, Tensor) and output.ndim == 3):
+            return
+        if len(output) == 1 and output.requires_grad:
             with suppress(InputError):
                 shape, patch = tuple(output.shape), patches.get(name)
                 found[name] = layout_of(shape, image.shape[-2:], name, patch), output
