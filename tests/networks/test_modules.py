@@ -8,6 +8,7 @@ import copy
 import subprocess
 import sys
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,8 +23,10 @@ from torchvision import transforms as T  # noqa: N812
 from xailib.errors import InputError
 from xailib.explain.cam.methods import cam_layer_of, explain_cam, guided_backprop
 from xailib.explain.lime import explain_lime
+from xailib.explain.record import rounding
 from xailib.images.load import from_array
 from xailib.networks.classifier import classifier_from, load_classifier
+from xailib.networks.forward import ROUNDING
 
 SIDE, NAMES = 32, list("abcde")
 RESIZE = T.Compose([T.Resize((SIDE, SIDE)), T.ToTensor()])
@@ -233,6 +236,50 @@ def test_probabilities_of_one_side_or_cut_are_taken_as_they_are(out, scores, sta
     np.testing.assert_allclose(net.probabilities(pixels)[0][: len(names)], own, atol=1e-5)
 
 
+class BySigmoid(torch.autograd.Function):
+    """A sigmoid that autograd does not know by name."""
+
+    @staticmethod
+    def forward(ctx, x):
+        found = x.sigmoid()
+        ctx.save_for_backward(found)
+        return found
+
+    @staticmethod
+    def backward(ctx, gradient):
+        (y,) = ctx.saved_tensors
+        return gradient * y * (1 - y)
+
+
+BY_HAND = [lambda z: 1 / (1 + (-z).exp()), lambda z: (torch.tanh(z / 2) + 1) / 2, BySigmoid.apply]
+
+
+@pytest.mark.parametrize("classes", [1, 3])
+@pytest.mark.parametrize("out", BY_HAND)
+def test_a_sigmoid_made_by_hand_is_asked_about(out, classes, photograph):
+    module, names = seeded(lambda: Net(classes, out=out)), list("abc")[:classes]
+    with pytest.raises(InputError, match=shown("perhaps_probabilities")):
+        made(module, names)
+    net = made(module, names, outputs="multilabel" if classes > 1 else "binary")
+    with torch.no_grad():
+        own = module(own_input(photograph))[0]
+    pixels = net.view(photograph).pixels[None]
+    np.testing.assert_allclose(net.probabilities(pixels)[0][:classes], own, atol=1e-5)
+
+
+@pytest.mark.parametrize("classes", [1, 3])
+@pytest.mark.parametrize("out", [nn.functional.logsigmoid, lambda z: 1 - z.sigmoid()])
+def test_what_is_made_of_sigmoids_is_undone(out, classes, photograph):
+    module = seeded(lambda: Net(classes, out=out))
+    net = made(module, list("abc")[:classes])
+    with torch.no_grad():
+        own = module(own_input(photograph))[0]
+    own = own.exp() if out is nn.functional.logsigmoid else own
+    assert net.outputs == ("multilabel" if classes > 1 else "binary")
+    pixels = net.view(photograph).pixels[None]
+    np.testing.assert_allclose(net.probabilities(pixels)[0][:classes], own, atol=1e-5)
+
+
 def test_logits_between_0_and_1_stay_logits(photograph):
     """A head that has learnt nothing yet, and one that ends in a ReLU."""
     net = made(seeded(lambda: Net(out=lambda z: z.relu().clamp(max=0.9))))
@@ -248,6 +295,8 @@ def test_logits_between_0_and_1_stay_logits(photograph):
         ("not_probabilities", "probabilities", lambda z: z),
         ("not_binary", "binary", lambda z: z),
         ("unknown_outputs", "logit", lambda z: z),
+        ("no_probabilities", "auto", lambda z: 100 * z.softmax(1)),
+        ("no_probabilities", "auto", lambda z: 3 * (z.softmax(1) + z.sigmoid())),
     ],
 )
 def test_a_wrong_statement_is_refused(key, outputs, out):
@@ -262,7 +311,26 @@ OUTPUTS = {
     "tuple": lambda z: (z, z[:, :2]),
     "nested": lambda z: ({"head": {"logits": z}}, None),
     "maps of one pixel": lambda z: z[:, :, None, None],
+    "a row of one token": lambda z: z[:, None],
+    "an object": lambda z: SimpleNamespace(inner=SimpleNamespace(logits=z, aux=z * 2)),
+    "features first": lambda z: [z.repeat(1, 4), z],
+    "double": lambda z: z.double(),
 }
+
+
+def test_of_two_classes_a_row_for_both_comes_before_a_single_score(photograph):
+    plain, odd = (seeded(lambda o=o: Net(2, out=o)) for o in (lambda z: z, lambda z: (z[:, :1], z)))
+    nets = [made(module, ["no", "yes"]) for module in (plain, odd)]
+    pixels = nets[0].view(photograph).pixels[None]
+    np.testing.assert_array_equal(*(net.probabilities(pixels) for net in nets))
+
+
+def test_a_single_output_without_any_axis_is_one(photograph):
+    """Of a batch of one, ``squeeze`` leaves none."""
+    plain, odd = (seeded(lambda o=o: Net(1, out=o)) for o in (lambda z: z, lambda z: z.squeeze()))
+    assert made(odd, ["crack"]).outputs == "binary"
+    for method in ("gradcam", "ablationcam"):
+        alike(*(explain_cam(made(m, ["crack"]), photograph, method).raw for m in (odd, plain)))
 
 
 @pytest.mark.parametrize("kind", OUTPUTS)
@@ -280,11 +348,49 @@ def test_scores_are_found_in_what_is_returned(kind, photograph):
         ("each_time_another", lambda z: z + torch.rand_like(z)),
         ("batch_of_one", lambda z: z.reshape(1, 5)),
         ("sees_its_neighbours", lambda z: z - z.mean(0) * (len(z) > 1)),
+        ("sees_its_neighbours", lambda z: z + 0.1 * z.mean(0)),
+        ("exits", lambda z: sys.exit(3)),
     ],
 )
 def test_an_output_that_cannot_be_explained_is_one_line(key, out):
     with pytest.raises(InputError, match=shown(key)):
         made(seeded(lambda: Net(out=out)))
+
+
+class OfItsBatch(Net):
+    """A batch norm that its own forward keeps in training."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(8)
+
+    def forward(self, x):
+        self.norm.train()
+        return self.fc(self.act(self.body(self.act(self.norm(self.stem(x))))).mean((2, 3)))
+
+
+def test_a_batch_norm_that_is_always_in_training_is_one_line():
+    with pytest.raises(InputError, match=shown("sees_its_neighbours")):
+        made(seeded(OfItsBatch))
+
+
+class Coarse(Net):
+    """It computes in bfloat16 by itself, and its scores hardly move."""
+
+    def forward(self, x):
+        with torch.autocast("cpu", torch.bfloat16):
+            return super().forward(x).float() * 1e-3 + 1
+
+
+def test_numbers_below_float32_inside_are_as_exact_as_they_are(photograph):
+    """What moves less than their rounding is no signal, though the weights are in float32."""
+    module = seeded(Coarse)
+    net = made(module, outputs="logits")
+    assert rounding(net) == torch.finfo(torch.bfloat16).eps
+    assert explain_lime(net, photograph, num_samples=20, segments="slic").no_signal
+    assert explain_cam(net, photograph, "ablationcam").no_signal
+    assert rounding(made(seeded(Net))) == ROUNDING
+    assert rounding(made(seeded(lambda: Net(out=lambda z: z.bfloat16())))) == rounding(net)
 
 
 def test_names_are_matched_exactly_before_anything_else():
@@ -741,6 +847,64 @@ def test_weights_that_are_computed_from_others(norm, photograph):
     with torch.no_grad():
         next(module.body.parametrizations.parameters()).mul_(2)
     assert net.id != before
+
+
+class OwnHook(Net):
+    """What a hook of its own keeps, or changes, goes on."""
+
+    def __init__(self, change):
+        super().__init__()
+        self.kept = []
+        self.body.register_forward_hook(self._kept if change is None else change)
+
+    def _kept(self, _part, _inputs, output):
+        self.kept[:] = [output]
+
+    def forward(self, x):
+        found = self.body(self.act(self.stem(x)))
+        return self.fc(self.act(self.kept.pop() if self.kept else found).mean((2, 3)))
+
+
+@pytest.mark.parametrize("change", [None, lambda _m, _i, output: output * 2 + 0.3])
+@pytest.mark.parametrize("method", ["gradcam", "ablationcam", "scorecam"])
+def test_hooks_of_the_networks_own_are_part_of_it(change, method, photograph):
+    """The same as without hooks, where what they do is written into the forward."""
+
+    class Written(Net):
+        def forward(self, x):
+            found = self.body(self.act(self.stem(x)))
+            found = found if change is None else change(None, None, found)
+            return self.fc(self.act(found).mean((2, 3)))
+
+    modules = seeded(lambda: OwnHook(change)), seeded(Written)
+    alike(*(explain_cam(made(m), photograph, method, engine="eager").raw for m in modules))
+
+
+def test_torchscript_that_was_frozen_or_lies_inside_is_explained_by_lime(photograph):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        frozen = torch.jit.freeze(
+            torch.jit.script(nn.Sequential(nn.Conv2d(3, 5, 3), Mean()).eval())
+        )
+        inside = nn.Sequential(Normalise(), torch.jit.trace(seeded(Net), own_input(photograph)))
+    for module in (frozen, inside.eval()):
+        net = made(module)
+        assert not explain_lime(net, photograph, num_samples=20, segments="slic").no_signal
+        assert (net.cam_layer, net.dissect_layers) == (None, ())  # not the input's normalisation
+        with pytest.raises(InputError, match=r"^layer: "):
+            explain_cam(net, photograph)
+
+
+class Mean(nn.Module):
+    def forward(self, x):
+        return x.mean((2, 3))
+
+
+def test_a_network_on_the_device_meta_is_one_line():
+    with torch.device("meta"):
+        module = Net().eval()
+    with pytest.raises(InputError, match=shown("meta_weights")):
+        made(module)
 
 
 def test_lazy_layers_without_weights_are_one_line():

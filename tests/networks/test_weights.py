@@ -1,6 +1,7 @@
 """Weights as they lie about, and the preprocessing that belongs to them."""
 
 import argparse
+import gzip
 import subprocess
 import warnings
 from collections import OrderedDict
@@ -13,16 +14,19 @@ import torch
 import torchvision
 from faults_table import shown
 from PIL import Image
+from safetensors.torch import save_file
 from torch import nn
 from torchvision import transforms as T  # noqa: N812
 
+from xailib.compare.iou import check_comparable
 from xailib.dissect.activations import record_activations
 from xailib.errors import InputError
 from xailib.explain.cam.methods import explain_cam
 from xailib.explain.lime import explain_lime
-from xailib.images.load import load_images
+from xailib.images.load import from_array, load_images
 from xailib.images.probe import load_probe
 from xailib.networks.classifier import classifier_from, load_classifier
+from xailib.networks.preprocessing import from_transform
 from xailib.networks.weights import load_file
 
 
@@ -64,11 +68,15 @@ def checkpoint(kind, state, other):
         return {"model_state_dict": state, "optimizer": {"state": moments, "param_groups": []}}
     if kind == "nested":
         return {"checkpoint": {"models": {"student": state}}}
+    if kind == "the same average twice":
+        return {"ema": state, "model_ema": {**state}, "model": other}
+    if kind == "in a row":
+        return [({"epoch": 3}, state)]
     return state
 
 
 KINDS = ["plain", "namespace and scalars", "config", "average", "compiled", "compiled inside"]
-KINDS += ["lightning", "optimiser", "nested"]
+KINDS += ["lightning", "optimiser", "nested", "the same average twice", "in a row"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -78,7 +86,43 @@ def test_weights_are_found_in_a_checkpoint(kind, tmp_path):
     torch.save(checkpoint(kind, state, net(3).state_dict()), file)
     label = load_file(module, file)
     assert all(torch.equal(module.state_dict()[key], value) for key, value in state.items())
-    assert label == ("some.pth (state_dict_ema)" if kind == "average" else "some.pth")
+    averages = {"average": " (state_dict_ema)", "the same average twice": " (ema)"}
+    assert label == f"some.pth{averages.get(kind, '')}"
+
+
+@pytest.mark.parametrize("name", ["some.pth", "some.bin", "some.safetensors"])
+@pytest.mark.parametrize("save", [torch.save, save_file])
+def test_weights_are_read_whatever_their_file_is_called(name, save, tmp_path):
+    module, other = net(2), net(1)
+    save(other.state_dict(), tmp_path / name)
+    load_file(module, tmp_path / name)
+    assert torch.equal(module.fc.weight, other.fc.weight)
+
+
+@pytest.mark.parametrize("name", ["some.pth", "some.safetensors"])
+@pytest.mark.parametrize(
+    ("key", "content"),
+    [
+        ("weights_empty", b""),
+        ("weights_page", b"<!DOCTYPE html>\n<html><head><title>Sign in</title>"),
+        ("weights_page", b"\n <html lang=en>"),
+        ("weights_pointer", b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n"),
+        ("weights_packed", gzip.compress(b"weights")),
+        ("weights_text", b'{"error": "no such file"}'),
+    ],
+)
+def test_what_was_downloaded_instead_of_weights_is_said(key, content, name, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=shown(key)):
+        load_file(net(), tmp_path / name)
+
+
+def test_weights_of_whole_numbers_are_refused(tmp_path):
+    """They would be taken for weights, and mean nothing without their scale."""
+    file = tmp_path / "some.pth"
+    torch.save({name: (9 * one).to(torch.int8) for name, one in net().state_dict().items()}, file)
+    with pytest.raises(InputError, match=shown("weights_whole")):
+        load_file(net(), file)
 
 
 def test_a_module_that_was_stored_whole_is_read_without_its_code(tmp_path):
@@ -177,6 +221,7 @@ def test_the_page_says_which_preprocessing_a_file_was_given(tmp_path):
     assert stated.preprocessing == second.preprocessing
     assert stated.weights == "mine.pth, with the preprocessing of IMAGENET1K_V2"
     assert stated.identity != mine.identity  # no result of one is taken for the other's
+    assert stated.id != mine.id
     empty = load_classifier("resnet50", tmp_path / "mine.pth", "cpu", preprocessing="")
     assert empty.identity == mine.identity
     with pytest.raises(InputError, match="did you mean IMAGENET1K_V2"):
@@ -260,6 +305,99 @@ def test_a_transform_of_training_is_refused(step):
 def test_a_transform_that_pads_is_refused():
     with pytest.raises(InputError, match=shown("pads")):
         small(T.Resize((40, 40)), T.Pad(10), T.ToTensor())
+
+
+class Letterbox:
+    """The long side is resized, and the short one filled up."""
+
+    def __init__(self, fill):
+        self.fill = fill
+
+    def __call__(self, image):
+        scale = 32 / max(image.size)
+        image = image.resize([max(1, round(scale * side)) for side in image.size])
+        whole = Image.new("RGB", (32, 32), self.fill)
+        whole.paste(image, ((32 - image.width) // 2, (32 - image.height) // 2))
+        return T.ToTensor()(whole)
+
+
+def padded(mode):
+    return T.Compose([T.Resize((24, 24)), T.Pad(4, padding_mode=mode), T.ToTensor()])
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [Letterbox("white"), Letterbox("black"), Letterbox("gray"), padded("reflect"), padded("edge")],
+)
+def test_a_photograph_that_is_padded_is_refused(transform):
+    """Whatever it is filled with: the frame would be that of another part of the photograph."""
+    net = small(transform)
+    with pytest.raises(InputError, match=shown("pads_photograph")):
+        net.view(from_array(np.zeros((40, 90, 3), np.uint8), "wide"))
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        T.RandomHorizontalFlip(p=1),
+        lambda image: image.rotate(90),
+        lambda image: image.transpose(Image.Transpose.TRANSPOSE),
+    ],
+)
+def test_a_transform_that_turns_the_photograph_is_refused(step):
+    for shape in ((40, 40, 3), (60, 40, 3), (40, 60, 3)):
+        with pytest.raises(InputError, match=shown("turns")):
+            small(T.Resize((32, 32)), step, T.ToTensor()).view(
+                from_array(np.zeros(shape, np.uint8), "x")
+            )
+
+
+def test_a_step_behind_the_first_colours_that_moves_the_photograph_is_refused():
+    with pytest.raises(InputError, match=shown("turns")):
+        small(T.Resize((32, 32)), T.ToTensor(), standardised, lambda x: x.flip(-1))
+
+
+@pytest.mark.parametrize("size", [(220, 300), (64, 64), (333, 500)])
+def test_the_frame_of_a_squash_without_antialiasing_is_the_whole(size):
+    resize = T.Resize((32, 32), interpolation=T.InterpolationMode.NEAREST)
+    frame = from_transform(T.Compose([resize, T.ToTensor()])).frame(*size)
+    assert (frame.resized, frame.crop) == ((32, 32), (0, 0, 32, 32))
+
+
+@pytest.mark.parametrize(
+    ("key", "transform"),
+    [
+        ("channels_last", lambda image: torch.from_numpy(np.array(image)) / 255),
+        ("no_tensor", lambda image: image.resize((32, 32))),
+        ("no_tensor", lambda image: np.array(image)),
+    ],
+)
+def test_a_transform_that_gives_something_else_is_one_line(key, transform):
+    with pytest.raises(InputError, match=shown(key)):
+        classifier_from(net(), transform, list("abc"))
+
+
+def test_two_transforms_of_one_network_are_two_networks(tmp_path):
+    """Neither are their maps compared, nor is a result of one taken for the other's."""
+    resize = T.Resize((48, 48)), T.ToTensor()
+    first = small(*resize)
+    second = small(*resize, T.Normalize([0.5] * 3, [0.5] * 3))
+    again = small(*resize, T.Normalize([0.0] * 3, [1.0] * 3))
+    assert first.sha256 == second.sha256
+    assert (first.id, first.identity) == (again.id, again.identity)
+    assert first.id != second.id
+    assert first.identity != second.identity
+    maps = [explain_cam(classifier, "chelsea") for classifier in (first, second)]
+    with pytest.raises(InputError, match="of two networks"):
+        check_comparable(*maps)
+    torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "mine.pth")
+    usual, squashed = (
+        load_classifier("resnet18", tmp_path / "mine.pth", "cpu", preprocessing=given)
+        for given in ("", T.Compose([T.Resize((64, 64)), T.ToTensor()]))
+    )
+    assert usual.id == f"resnet18@{usual.sha256[:12]}"  # its own transform is said by its name
+    assert squashed.id.startswith(f"{usual.id}~")
+    assert squashed.identity != usual.identity
 
 
 @pytest.mark.parametrize("first", [T.Grayscale(), T.Resize((48, 48))])

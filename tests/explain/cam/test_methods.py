@@ -8,9 +8,13 @@ import weakref
 import numpy as np
 import pytest
 import torch
+from faults_table import shown
 from nets import CATEGORIES, InPlace, Plain, Skipping, Stubborn, classifier, photograph, swin, vit
 from pytorch_grad_cam.ablation_layer import AblationLayer, AblationLayerVit
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+from timm.models.vision_transformer import VisionTransformer
+from torch import nn
+from torchvision import transforms as T  # noqa: N812
 
 from xailib.errors import InputError
 from xailib.explain.cam.ablation import ablation_weights
@@ -19,6 +23,7 @@ from xailib.explain.cam.layout import Layout, layout_of
 from xailib.explain.cam.methods import METHODS, cam_layer_of, explain_cam, guided_backprop
 from xailib.explain.cam.tail import Tail
 from xailib.networks import engines, forward
+from xailib.networks.classifier import classifier_from
 from xailib.networks.layers import get_layer, preserved
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
@@ -189,10 +194,76 @@ def test_token_models_equal_grad_cam(make, method):
         ((1, 261, 192), (256, 256), Layout(-1, (16, 16), 5)),
         ((1, 49, 192), (224, 224), Layout(-1, (7, 7), 0)),
         ((1, 13, 192), (96, 128), Layout(-1, (3, 4), 1)),
+        ((1, 64, 84, 125), (333, 500), Layout(1, (84, 125))),  # rounded up twice
+        ((1, 6, 8, 64), (21, 32), Layout(-1, (6, 8))),
     ],
 )
 def test_layouts(shape, size, expected):
     assert layout_of(shape, size, "x") == expected
+
+
+@pytest.mark.parametrize(
+    ("tokens", "patch", "expected"),
+    [
+        (9, 16, Layout(-1, (2, 2), 5)),  # without the patches' size it would be a grid of 3 x 3
+        (25, 8, Layout(-1, (4, 4), 9)),  # eight registers and a class token
+        (9, None, Layout(-1, (3, 3))),
+        (4, 8, Layout(-1, (2, 2))),  # patches put together
+        (9, 8, None),  # latents that stand for nothing in space
+        (5, 4, Layout(-1, (2, 2), 1)),
+    ],
+)
+def test_the_grid_of_tokens_is_that_of_the_patches(tokens, patch, expected):
+    size = patch and (float(patch), float(patch))
+    if expected is None:
+        with pytest.raises(InputError, match="layer: 'x' outputs"):
+            layout_of((1, tokens, 24), (32, 32), "x", size)
+    else:
+        assert layout_of((1, tokens, 24), (32, 32), "x", size) == expected
+
+
+@pytest.mark.parametrize(("patch", "registers"), [(16, 4), (8, 8), (8, 4)])
+def test_registers_before_the_grid_are_not_taken_for_patches(patch, registers):
+    """Grad-CAM by a plain hook, of the tokens that come from the patches."""
+    torch.manual_seed(0)
+    module = VisionTransformer(
+        32, patch, num_classes=5, embed_dim=24, depth=2, num_heads=2, reg_tokens=registers
+    )
+    nn.init.normal_(module.head.weight)
+    transform = T.Compose([T.Resize((32, 32)), T.ToTensor()])
+    net, held = classifier_from(module.eval(), transform, list("abcde")), []
+    layer = net.layer(cam_layer_of(net))
+    with layer.register_forward_hook(lambda _m, _i, output: held.append(output)):
+        scores = module(net.input_tensor(net.view(photograph()).pixels[None]).requires_grad_())
+    (gradient,) = torch.autograd.grad(scores[0, 1], held[0])
+    side = 32 // patch
+    tokens, weights = held[0][0, 1 + registers :], gradient[0, 1 + registers :].mean(0)
+    expected = (tokens @ weights).reshape(side, side).detach().numpy()
+    np.testing.assert_allclose(explain_cam(net, photograph(), target=1).raw, expected, rtol=1e-4)
+
+
+class Windowed(nn.Module):
+    """Two parts of an image side by side in the batch, as attention over windows has them."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.inner = nn.Conv2d(3, 8, 4, 4), nn.Conv2d(8, 8, 3, 1, 1)
+        self.fc = nn.Linear(8, 5)
+
+    def forward(self, x):
+        found = self.stem(x)
+        found = self.inner(torch.cat([found[:, :, :4], found[:, :, 4:]]))
+        return self.fc(torch.cat(found.chunk(2), 2).relu().mean((2, 3)))
+
+
+def test_a_layer_whose_rows_are_parts_of_images_is_not_taken():
+    torch.manual_seed(0)
+    transform = T.Compose([T.Resize((32, 32)), T.ToTensor()])
+    net = classifier_from(Windowed().eval(), transform, list("abcde"))
+    assert net.cam_layer == "stem"
+    for method in ("gradcam", "ablationcam", "scorecam"):
+        with pytest.raises(InputError, match=shown("parts_of_images")):
+            explain_cam(net, photograph(), method, layer="inner")
 
 
 @pytest.mark.parametrize(

@@ -169,8 +169,10 @@ def once(layer: str, output: object, again: bool, images: int) -> Tensor:
         what = "is computed twice" if again else f"outputs a {type(output).__name__}"
         raise InputError(f"layer: {layer!r} {what}; name a layer with one tensor")
     if len(output) != images:
-        shape = f"{tuple(output.shape)} for {images} images"
-        raise InputError(f"layer: {layer!r} outputs {shape}; name a layer with one row an image")
+        raise InputError(
+            f"layer: {layer!r} outputs {tuple(output.shape)}, no row for each image, but for parts "
+            "of them; name another layer"
+        )
     return output
 
 
