@@ -92,7 +92,7 @@ metrics = {
 }
 display(
     Markdown(
-        f"**Answer.** Over {len(shown)} photographs, LIME 1 and {figures.NAMES[first]} agree "
+        f"**Answer.** Over {figures.many(len(shown), 'photograph')}, LIME 1 and {figures.NAMES[first]} agree "
         f"best on [{figures.verbatim(metrics['most'])}]({explorer.anchor(metrics['most'])}) (IoU {metrics['most_iou']:.2f}) and least on "
         f"[{figures.verbatim(metrics['least'])}]({explorer.anchor(metrics['least'])}) (IoU {metrics['least_iou']:.2f}). Choose a photograph, "
         "then a method; drag the handle on the image to compare the photograph with the map."
@@ -148,15 +148,14 @@ best = own.loc[own.groupby("image", sort=False)["value"].idxmin(), "method"].map
 said = "; ".join(f"{name} on {count}" for name, count in best.value_counts().items())
 display(
     Markdown(
-        f"Best deletion score, out of {len(best)} photographs: {said}."
+        f"Best deletion score, out of {figures.many(len(best), 'photograph')}: {said}."
         + (" No method is best on all of them." if best.nunique() > 1 else "")
     )
 )
 
 # %% tags=["remove-input"]
 if run.failures:
-    lines = "\n".join(f"- `{failure['source']}`: {failure['reason']}" for failure in run.failures)
-    display(Markdown(f"**Not shown:**\n\n{lines}"))
+    display(Markdown(figures.not_used(run.failures, "Not shown")))
 
 # %% [markdown]
 # ## Limits

@@ -496,8 +496,7 @@ if not descriptions:
         best.assign(top_images=[" ".join(ids) for ids in best["top_images"]]),
     )
 if run.failures:
-    lines = "\n".join(f"- `{failure['source']}`: {failure['reason']}" for failure in run.failures)
-    display(Markdown(f"**Probe images excluded:**\n\n{lines}"))
+    display(Markdown(figures.not_used(run.failures, "Probe images excluded")))
 
 # %% [markdown]
 # ## Limits

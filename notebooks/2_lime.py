@@ -100,6 +100,8 @@ for explanation, sure in zip(said, certain.itertuples(), strict=True):
 table = pd.DataFrame(rows)
 few = table.loc[table["superpixels"] <= num_features, "image"].tolist()
 asked = min(num_features, int(table["superpixels"].max()))
+said = f"The {figures.many(asked, 'superpixel')} that support{'s' * (asked == 1)}"
+strongest = f"at least one of the {asked} strongest superpixels" if asked > 1 else "the strongest superpixel"
 drawn = " to ".join(str(n) for n in sorted({table["samples"].min(), table["samples"].max()}))
 metrics = {
     "images": len(table),
@@ -112,17 +114,17 @@ metrics = {
     "with_opposing": int((table["opposing"] > 0).sum()),
     "fit_median": table["fit"].median(),
     "fit_least": table["fit"].min(),
-    "finding": f"The {asked} superpixels that support a prediction most cover "
+    "finding": f"{said} a prediction most cover{'s' * (asked == 1)} "
     f"**{100 * table['lime1_area'].median():.0f} %** of the view in the median photograph.",
     "fit_least_image": table.loc[table["fit"].idxmin(), "image"],
 }
 display(
     Markdown(
-        f"**Answer.** The {asked} superpixels that support the explained class most cover "
+        f"**Answer.** {said} the explained class most cover{'s' * (asked == 1)} "
         f"{metrics['area_percent']:.0f} % of the view in the median photograph "
-        f"({metrics['area_least_percent']:.0f} to {metrics['area_most_percent']:.0f} % over {len(table)} photographs). "
-        f"In {metrics['with_opposing']} of {len(table)} photographs at least one of the {asked} "
-        "strongest superpixels *opposes* the class: positive and negative weights must be separated."
+        f"({metrics['area_least_percent']:.0f} to {metrics['area_most_percent']:.0f} % over {figures.many(len(table), 'photograph')}). "
+        f"In {metrics['with_opposing']} of {figures.many(len(table), 'photograph')} {strongest} "
+        "*opposes* the class: positive and negative weights must be separated."
     )
 )
 if few:
@@ -177,7 +179,7 @@ figures.publish(
     f"LIME 1, the {asked} largest positive weights; LIME 2, the {asked} largest absolute weights. "
     "Outlines: orange supports, blue opposes; the rest is dimmed. Above each row: photograph, explained class and its probability; a star "
     "marks an unstable mask, for which another run may select other superpixels.",
-    f"Grid of {len(explanations)} photographs with LIME's weights and its two masks. "
+    f"Grid of {figures.many(len(explanations), 'photograph')} with LIME's weights and its two masks. "
     + "; ".join(
         f"{r.image}: mask covers {100 * r.lime1_area:.0f} percent" for r in table.itertuples()
     ),
@@ -226,8 +228,7 @@ display(
 
 # %% tags=["remove-input"]
 if run.failures:
-    lines = "\n".join(f"- `{failure['source']}`: {failure['reason']}" for failure in run.failures)
-    display(Markdown(f"**Not explained:**\n\n{lines}"))
+    display(Markdown(figures.not_used(run.failures)))
 
 # %% tags=["remove-input"]
 scarce = table[table["superpixels"] * 5 > table["samples"]]["image"].tolist()

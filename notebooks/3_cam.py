@@ -120,7 +120,7 @@ metrics["finding"] = silent if first not in set(table["method"]) else (
     else f"{figures.NAMES[first]} exceeds half of its maximum on {medians.loc[first, 'above_half']:.0%} of the view."
 )
 compared = (
-    f" Rank correlation with {figures.NAMES[first]}, median over {metrics['images']} photographs: {others}."
+    f" Rank correlation with {figures.NAMES[first]}, median over {figures.many(metrics['images'], 'photograph')}: {others}."
     if others
     else ""
 )
@@ -174,7 +174,7 @@ figures.publish(
     f"Class activation maps of {label}, layer `{layer_name}`. Above each row: photograph, explained class and its probability. "
     "Bright is salient. Each map is scaled to its own range: brightness is comparable within a map, "
     "not between maps.",
-    f"Grid of {len(views)} photographs with heatmaps by {', '.join(names)}. {figures.NAMES[first]} exceeds half of its "
+    f"Grid of {figures.many(len(views), 'photograph')} with heatmaps by {', '.join(names)}. {figures.NAMES[first]} exceeds half of its "
     "maximum on: "
     + "; ".join(f"{r.image} {r.above_half:.0%}" for r in table[table["method"] == first].itertuples()),
     table,
@@ -209,7 +209,7 @@ if gradients:
         "guided-gallery",
         f"Guided backpropagation on {label}, and its product with {figures.NAMES[first]}; gray is zero. "
         "Above each row: photograph, explained class and its probability.",
-        f"Grid of {len(gradients)} photographs with guided gradients, alone and times the heatmap.",
+        f"Grid of {figures.many(len(gradients), 'photograph')} with guided gradients, alone and times the heatmap.",
         pd.DataFrame(
             {
                 "image": e.image,
@@ -246,8 +246,7 @@ figures.publish_table(
 for line in left_out:
     display(Markdown(f"{line}."))
 if run.failures:
-    lines = "\n".join(f"- `{failure['source']}`: {failure['reason']}" for failure in run.failures)
-    display(Markdown(f"**Not explained:**\n\n{lines}"))
+    display(Markdown(figures.not_used(run.failures)))
 
 # %% [markdown]
 # ## Limits

@@ -136,7 +136,7 @@ rule_text = (
     else f"thresholded at {threshold:g} of its maximum"
 )
 overlap = (
-    f"On {metrics['images']} photographs, LIME and {figures.NAMES[first]} select pixels that overlap with a mean IoU of "
+    f"On {figures.many(metrics['images'], 'photograph')}, LIME and {figures.NAMES[first]} select pixels that overlap with a mean IoU of "
     f"**{metrics['iou1']:.2f}**. Random masks of the same areas reach {metrics['chance1']:.2f}"
 )
 kept = kept_tables.load()
@@ -159,7 +159,7 @@ metrics["finding"] = (
 display(
     Markdown(
         f"**Answer.** LIME 1 and {figures.NAMES[first]}, {rule_text}, overlap with a mean IoU of "
-        f"**{metrics['iou1']:.2f}** over {metrics['images']} photographs "
+        f"**{metrics['iou1']:.2f}** over {figures.many(metrics['images'], 'photograph')} "
         f"({metrics['iou1_least']:.2f} to {metrics['iou1_most']:.2f}); random masks of the same areas reach "
         f"{metrics['chance1']:.2f}. "
         + (
@@ -251,7 +251,7 @@ figures.publish(
     "overlap-gallery",
     "Pixels selected by LIME 1 and by each heatmap, thresholded to LIME's area. Above each row: photograph, explained class, and IoU by column"
     + ("." if mask_rule == "area" else f", for heatmaps {rule_text}."),
-    f"Grid of {len(drawn)} photographs: LIME's mask, and its overlap with {', '.join(cam_titles)}. " + "; ".join(labels),
+    f"Grid of {figures.many(len(drawn), 'photograph')}: LIME's mask, and its overlap with {', '.join(cam_titles)}. " + "; ".join(labels),
     table,
 )
 
@@ -276,7 +276,7 @@ figures.publish(
     run,
     pair_figures.matrix_chart(pair_means),
     "pair-matrix",
-    f"All pairs of explanations over {metrics['images']} photographs, both thresholded to the area of LIME 1: mean IoU "
+    f"All pairs of explanations over {figures.many(metrics['images'], 'photograph')}, both thresholded to the area of LIME 1: mean IoU "
     "above the diagonal, mean Spearman correlation of all pixels below. LIME's positive and negative weights are separate.",
     f"Matrix of mean overlap and rank correlation; LIME supporting with {figures.NAMES[first]}: IoU "
     f"{main_pair['iou']:.2f}, correlation {main_pair['spearman']:.2f}.",
@@ -302,7 +302,7 @@ display(
         f"With {metrics['images']} photograph no interval can be computed."
         if metrics["images"] < 2
         else f"The overlap of LIME's supporting superpixels with {figures.NAMES[first]} exceeds the central 95 % of randomly ordered "
-        f"superpixels in {metrics['pair_surpassed']} of {metrics['images']} photographs; on average the difference is "
+        f"superpixels in {metrics['pair_surpassed']} of {figures.many(metrics['images'], 'photograph')}; on average the difference is "
         f"{metrics['pair_null_over']:+.2f} ({metrics['pair_null_low']:+.2f} to {metrics['pair_null_high']:+.2f}, "
         f"p = {main_pair['null_mean_adjusted']:.3f}). Compared with maps of other photographs, "
         f"{len(beaten)} of {len(pair_means)} pairs agree significantly more, {int((beaten['a'] == SUPPORTS).sum())} of {len(lime_pairs)} "
@@ -330,7 +330,7 @@ if len(localised):
         run,
         by_map.assign(name=by_map["map"].map(figures.NAMES)),
         "boxes",
-        f"Localisation: means over {localised['image'].nunique()} photographs with boxes: the "
+        f"Localisation: means over {figures.many(localised['image'].nunique(), 'photograph')} with boxes: the "
         "pointing game (is the highest pixel in a box), the share of positive saliency in the boxes, the share of the "
         "mask in them, and the boxes' share of the view, which an uninformative map reaches.",
         {"name": "map", "pointing": "pointing game", "energy": "energy inside", "precision": "mask inside", "box": "boxes' share"},
@@ -361,7 +361,7 @@ difference = metrics["iou2"] - metrics["iou1"]
 display(
     Markdown(
         f"The LIME 2 mask includes opposing superpixels in {metrics['signs_differ']} of "
-        f"{metrics['images']} photographs; its mean IoU with {figures.NAMES[first]} differs from that of LIME 1 by "
+        f"{figures.many(metrics['images'], 'photograph')}; its mean IoU with {figures.NAMES[first]} differs from that of LIME 1 by "
         f"{difference:+.3f}."
     )
 )
@@ -396,7 +396,7 @@ figures.publish(
     ),
     "side-by-side",
     f"One photograph, one prediction ({figures.verbatim(said)}), {1 + len(shown_cams)} explanations. Last: the overlap of LIME 1 and "
-    f"{figures.NAMES[first]}, {rule_text}. Of {len(ranked)} photographs{' that the network gets right' * bool(len(right))} "
+    f"{figures.NAMES[first]}, {rule_text}. Of {figures.many(len(ranked), 'photograph')}{' that the network gets right' * bool(len(right))} "
     "this is the one with the median IoU.",
     f"Images of {image}: the view, LIME's mask, heatmaps by {', '.join(cam_titles)}, and the overlap.",
     table[table["image"] == image],
@@ -404,8 +404,7 @@ figures.publish(
 
 # %% tags=["remove-input"]
 if run.failures:
-    lines = "\n".join(f"- `{failure['source']}`: {failure['reason']}" for failure in run.failures)
-    display(Markdown(f"**Not compared:**\n\n{lines}"))
+    display(Markdown(figures.not_used(run.failures, "Not compared")))
 
 # %% [markdown]
 # ## Details

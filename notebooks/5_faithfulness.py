@@ -114,11 +114,11 @@ metrics = {"images": len(chosen), "comparisons": int(counts.loc["random"].sum())
 for baseline in rivals:
     metrics |= {f"{baseline}_{v}": int(counts.loc[baseline, v]) for v in counts.columns}
 metrics["finding"] = (
-    f"On {metrics['images']} photographs, {len(methods)} methods by {compared['measure'].nunique()} measures are significantly better than a "
+    f"On {figures.many(metrics['images'], 'photograph')}, {len(methods)} methods by {compared['measure'].nunique()} measures are significantly better than a "
     f"centred blob in **{metrics['centre_better']} of {metrics['comparisons']}** comparisons."
     + (" So few photographs cannot decide." if metrics["images"] < 6 else "")
 )
-answer = f"{len(methods)} methods, {compared['measure'].nunique()} measures, {metrics['images']} photographs. "
+answer = f"{len(methods)} methods, {compared['measure'].nunique()} measures, {figures.many(metrics['images'], 'photograph')}. "
 for baseline, name in rivals.items():
     won, lost = metrics[f"{baseline}_better"], metrics[f"{baseline}_worse"]
     missing = faithfulness_figures.not_beaten(of_methods, baseline)
@@ -141,7 +141,7 @@ if kept:
     if own:
         metrics["finding"] = (
             "Each method is compared with a centred blob by each measure. " + " ".join(f"On {line}." for line in own)
-            + f" This run's {metrics['images']} photographs decide {metrics['comparisons'] - metrics['centre_undecided']} of {metrics['comparisons']} such comparisons."
+            + f" This run's {figures.many(metrics['images'], 'photograph')} decide{'s' * (metrics['images'] == 1)} {metrics['comparisons'] - metrics['centre_undecided']} of {metrics['comparisons']} such comparisons."
         )
 display(Markdown(lead + answer))
 if nothing := figures.left_out(found):
@@ -179,7 +179,7 @@ figures.publish(
     run,
     faithfulness_figures.curves_chart(curves),
     "faithfulness-curves",
-    f"Mean probability of the explained class by {label} over {metrics['images']} photographs while pixels are deleted (faithful: "
+    f"Mean probability of the explained class by {label} over {figures.many(metrics['images'], 'photograph')} while pixels are deleted (faithful: "
     "falls early), inserted into a blurred image (faithful: rises early), or squares are replaced by noise (faithful: falls "
     "early). Bands: 95 % intervals of each mean after removing between-image variance.",
     f"Three panels of curves for {', '.join(names)}, a random field and a centred blob.",
@@ -256,7 +256,7 @@ figures.publish_table(
     run,
     wide.assign(method=[faithfulness_figures.name_of(method) for method in wide.index]).reset_index(drop=True),
     "faithfulness-scores",
-    f"Mean scores over {metrics['images']} photographs. Arrows show whether lower or higher is better.",
+    f"Mean scores over {figures.many(metrics['images'], 'photograph')}. Arrows show whether lower or higher is better.",
     {"method": "map"} | {m: f"{faithfulness_figures.MEASURES[m]} {arrows[better[m]]}" for m in wide},
     dict.fromkeys(wide, "{:.3f}"),
 )
@@ -318,7 +318,7 @@ figures.publish_table(
         ]
     ),
     "faithfulness-sensitivity",
-    f"The method with the best mean over {len(again)} photographs, by setting; empty where the setting does not matter.",
+    f"The method with the best mean over {figures.many(len(again), 'photograph')}, by setting; empty where the setting does not matter.",
     {"setting": "setting"} | {m: faithfulness_figures.MEASURES[m] for m in parts},
 )
 firm = [m for m in parts if len({leader for (_, measure), leader in leaders.items() if measure == m}) == 1]
@@ -336,8 +336,7 @@ run.failures += [
     {"source": p.source, "reason": "not explained by every method"} for p in photographs if p.id not in of_all
 ]
 if run.failures:
-    lines = "\n".join(f"- `{failure['source']}`: {failure['reason']}" for failure in run.failures)
-    display(Markdown(f"**Excluded:**\n\n{lines}"))
+    display(Markdown(figures.not_used(run.failures, "Excluded")))
 
 # %% [markdown]
 # ## The evidence run

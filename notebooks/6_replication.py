@@ -224,7 +224,7 @@ display(
         "- **Nearest-neighbour resizing.** Bilinear upsampling, with every non-zero pixel counted, adds a rim to each superpixel.\n"
         "- **Same frame.** LIME's mask covers a centre crop of the resized photograph, the heatmap the whole photograph.\n"
         "- **Equal area.** The heatmap is thresholded to the area of LIME's mask.\n"
-        f"- **Positive weights only.** In {len(opposing)} of {metrics['images']} photographs LIME 2 has superpixels that oppose the class, "
+        f"- **Positive weights only.** In {len(opposing)} of {figures.many(metrics['images'], 'photograph')} LIME 2 has superpixels that oppose the class, "
         f"and the table counts them as part of the mask: {most['pixels']:,.0f} pixels for the {most['image']}, "
         f"{100 * most['share']:.0f} % of its mask. Without them its IoU of {in_table[most['image'], 'LIME 2']:.3f} becomes "
         f"{apart[most['image'], 'LIME 2']:.3f}.\n"
@@ -296,7 +296,7 @@ figures.publish_table(
     run,
     pd.DataFrame(lines),
     "corrected",
-    f"Corrected mean IoU of LIME 1 with each CAM over {metrics['images']} photographs, against three baselines: mean difference "
+    f"Corrected mean IoU of LIME 1 with each CAM over {figures.many(metrics['images'], 'photograph')}, against three baselines: mean difference "
     "with its 95 % interval, adjusted p, and above: the number of photographs in which the CAM exceeds the baseline.",
     {"method": "method", "iou": "IoU", "baseline": "baseline", "level": "baseline IoU", "difference": "difference", "interval": "95 % interval", "p": "adjusted p", "above": "above"},
     {"iou": "{:.3f}", "level": "{:.3f}", "difference": "{:+.3f}", "p": "{:.3f}"},
@@ -365,7 +365,7 @@ display(
     Markdown(
         f"- The corrected IoU of LIME 1 with Grad-CAM exceeds the chance level by {metrics['over_chance']:.3f} "
         f"({metrics['chance_low']:.3f} to {metrics['chance_high']:.3f}, p = {metrics['chance_adjusted']:.3f}), in "
-        f"{above['gradcam']} of {metrics['images']} photographs; AblationCAM in {above['ablationcam']}, ScoreCAM in "
+        f"{above['gradcam']} of {figures.many(metrics['images'], 'photograph')}; AblationCAM in {above['ablationcam']}, ScoreCAM in "
         f"{above['scorecam']}. At or below chance with at least one CAM: {', '.join(below_any) or 'none'}.\n"
         f"- Smoothness and position explain much of this: maps of *other* photographs reach {metrics['others']:.3f}, and a "
         f"centred disc {metrics['centre']:.3f}"

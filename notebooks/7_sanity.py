@@ -197,7 +197,7 @@ verdicts = " ".join(f"{said[word]}: {', '.join(found)}." for word, found in word
 display(
     Markdown(
         f"**Answer.** {verdicts} Residual rank correlation with fully random weights, mean over "
-        f"{len(checked)} photographs"
+        f"{figures.many(len(checked), 'photograph')}"
         + (f" ({len(checked_by[few[0]])} for {' and '.join(figures.NAMES[m] for m in few)})" if few else "")
         + f": {left}."
     )
@@ -233,7 +233,7 @@ figures.publish(
     stage_chart(table, judged),
     "sanity-stages",
     f"Similarity of the maps to the trained network's, by the lowest randomised block of {label} "
-    f"({len(checked)} photographs). Gray: interval of the null baseline. IoU: of the highest "
+    f"({figures.many(len(checked), 'photograph')}). Gray: interval of the null baseline. IoU: of the highest "
     f"{AREA:.0%} of the pixels. The edge detector does not depend on the network: it is a negative control. "
     f"Not computed at every stage, to save time: {', '.join(figures.NAMES[m] for m in few) or 'no method'}.",
     "Panels of similarity by stage. Rank correlation at the last stage, with the verdict: "
@@ -368,8 +368,7 @@ display(
 
 # %% tags=["remove-input"]
 if run.failures:
-    lines = "\n".join(f"- `{failure['source']}`: {failure['reason']}" for failure in run.failures)
-    display(Markdown(f"**Not explained:**\n\n{lines}"))
+    display(Markdown(figures.not_used(run.failures)))
 
 # %% [markdown]
 # ## Details

@@ -47,6 +47,7 @@ from xailib.report.run.results import (
     load_explanations,
     load_table,
     project_root,
+    read_manifest,
     run_digest,
     start_run,
 )
@@ -101,26 +102,32 @@ if leads:  # say which way a claim fails
 counts = table["verdict"].value_counts()
 WORDS = [*findings.VERDICTS, *sorted(set(counts.index) - set(findings.VERDICTS))]
 MANY = {findings.HOLDS: "hold", findings.FAILS: "do not hold"}
-said = ", ".join(f"{counts[word]} {MANY.get(word, word)}" for word in WORDS if word in counts)
+
+
+def tally(found: pd.Series) -> str:
+    return ", ".join(f"{found[word]} {word if found[word] == 1 else MANY.get(word, word)}" for word in WORDS if word in found)
+
+
 metrics = {
     "claims": table["claim"].nunique(),
     "tests": len(table),
     "holds": int(counts.get(findings.HOLDS, 0)),
     "fails": int(counts.get(findings.FAILS, 0)),
     "undecided": int(counts.get(findings.UNDECIDED, 0)),
-    "finding": f"**{table['claim'].nunique()} claims** of the replicated report in {len(table)} tests: {said}.",
+    "finding": f"**{table['claim'].nunique()} claims** of the replicated report in {len(table)} tests: {tally(counts)}.",
 }
+embedded = f"the {figures.many(photographs, 'embedded photograph')}, or " if rest else ""
 where = (
     "Tests on photographs use the **evidence run**, made once and stored with the project (photographs explained by LIME: "
-    f"{kept_figures.sample(manifest)}); the others use {f'the {photographs} embedded photographs, or ' * bool(rest)}labels of units."
+    f"{kept_figures.sample(manifest)}); the others use {embedded}labels of units."
     if leads
-    else f"Tests on photographs use this run's network and {photographs} photographs"
+    else f"Tests on photographs use this run's network and {figures.many(photographs, 'photograph')}"
     f"{' (fewer than six cannot decide: the signed-rank test has too few pairs)' if photographs < 6 else ''}; "
     "tests on units use labels: ours, and the published ones of the report's own networks."
 )
 if not leads:
     here = table[~table["page"].isin(kept_figures.UNITS)]["verdict"].value_counts()
-    metrics["finding"] += f" On this run's {photographs} photographs: {', '.join(f'{n} {word}' for word, n in here.items())}."
+    metrics["finding"] += f" On this run's {figures.many(photographs, 'photograph')}: {tally(here)}."
 answers = []
 for claim, part in table.groupby("claim", sort=False):
     words = ", ".join(f"{word} in {n} of {len(part)} tests" for word, n in part["verdict"].value_counts().items())
@@ -218,7 +225,7 @@ figures.publish_table(
     as_text(table.assign(networks=[kept_figures.by_network(words) for words in table["networks"]])),
     "findings",
     "Claims and tests. Positive values support the claim. "
-    + ("n: photographs on the network with most, or units. " if leads else f"Intervals are over {photographs} photographs or over units. ")
+    + ("n: photographs on the network with most, or units. " if leads else f"Intervals are over {figures.many(photographs, 'photograph')} or over units. ")
     + "p is adjusted for all tests on the same material.",
     columns | ({"networks": "by network"} if leads else {}),
     {"value": "{:+.3f}"},
@@ -252,6 +259,9 @@ figures.publish_table(
     "Each claim, the report's own words (verbatim), and where we interpret them.",
     {"claim": "our claim", "words": "the report's words", "ours": "our interpretation"},
 )
+unused = [one for folder in runs for one in read_manifest(project_root() / folder)["failures"]]
+if unused:
+    display(Markdown(figures.not_used(unused, "Photographs not used")))
 left_out = "\n".join(f"- {claim} Needs {need}." for claim, need in findings.untested(table).items())
 if left_out:
     display(Markdown(f"**Not tested**\n\n{left_out}"))

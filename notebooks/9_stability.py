@@ -149,7 +149,7 @@ display(
     Markdown(
         f"**Answer.** Two runs of LIME that differ only in their random samples share "
         f"{means.loc[least, 'shared']:.0%} of their {num_features} superpixels with {least} samples each and "
-        f"{means.loc[most, 'shared']:.0%} with {most} (mean over {len(set(runs['image']))} photographs). "
+        f"{means.loc[most, 'shared']:.0%} with {most} (mean over {figures.many(len(set(runs['image'])), 'photograph')}). "
         f"Of the {len(table)} masks in this report, with {samples} samples each, {metrics['stable']} "
         f"{'is' if metrics['stable'] == 1 else 'are'} stable by the criterion below; on average {table['sure'].mean():.1f} of "
         f"{num_features} superpixels are selected in at least {MIN_FREQUENCY:.0%} of half-samples."
@@ -334,7 +334,7 @@ figures.publish(
     stability_figures.truth_chart(errors, stops, usual),
     "stability-truth",
     f"Root mean squared error of LIME's weights against the exact ones, relative to their size, by number of samples (mean over "
-    f"{len(masks)} photographs of {min(counts)} to {max(counts)} superpixels, {repeats} runs each). Dashed: {usual} independent samples. Large hollow "
+    f"{figures.many(len(masks), 'photograph')} of {min(counts)} to {max(counts)} superpixels, {repeats} runs each). Dashed: {usual} independent samples. Large hollow "
     'marks: where `"auto"` stops, for half of the superpixels in the mask.',
     f"Falling lines, one a design. Samples for the error of {usual} independent ones: " + "; ".join(f"{d} {n:.0f}" for d, n in needs.items()),
     errors,
@@ -394,8 +394,7 @@ display(
 
 # %% tags=["remove-input"]
 if run.failures:
-    lines = "\n".join(f"- `{failure['source']}`: {failure['reason']}" for failure in run.failures)
-    display(Markdown(f"**Not explained:**\n\n{lines}"))
+    display(Markdown(figures.not_used(run.failures)))
 
 # %% [markdown]
 # ## Limits

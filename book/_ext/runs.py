@@ -4,6 +4,8 @@ import json
 import os
 from pathlib import Path
 
+from xailib.report.figures.publish import not_used
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -31,6 +33,7 @@ def lacks(task: str) -> str:
 def read_numbers(folder: Path) -> dict[str, str]:
     """Return every run's metrics as text, as ``task_name``."""
     numbers = {f"{task.partition('_')[2]}_finding": lacks(task) for task in failed()}
+    numbers["not_used"] = _not_used(folder)
     for file in sorted(folder.glob("*/metrics.json")):
         if file.parent.name in failed():
             continue  # of an earlier run
@@ -40,3 +43,15 @@ def read_numbers(folder: Path) -> dict[str, str]:
             text = f"{value:.{digits}f}" if isinstance(value, float) else str(value)
             numbers[f"{task}_{key}"] = text
     return numbers
+
+
+def _not_used(folder: Path) -> str:
+    """Return a paragraph that names the images that no run could use; empty if there is none."""
+    manifests = [
+        json.loads(file.read_text())
+        for file in sorted(folder.glob("*/manifest.json"))
+        if file.parent.name not in failed()
+    ]
+    return not_used(
+        (one for manifest in manifests for one in manifest.get("failures", ())), "Images not used"
+    )

@@ -406,6 +406,8 @@ def test_names_are_matched_exactly_before_anything_else():
         net.class_index("4")
     with pytest.raises(InputError, match=shown("target_kind")):
         net.class_index(1.5)
+    with pytest.raises(InputError, match=shown("target_named")):  # nor is an index a name
+        made(seeded(Net), ["1", "2", "3", "4", "10"]).class_index(10)
     assert made(seeded(Net)).class_index("4") == 4
 
 

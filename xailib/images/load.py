@@ -6,6 +6,7 @@ one clear error (asked for alone) or a `Failure` beside the others (asked for am
 
 import hashlib
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -164,7 +165,7 @@ def load_images(source: str | Path | Iterable[str | Path]) -> ImageSet:
             continue
         photographs[found.id] = found
         held += found.pixels.nbytes
-        if held > HELD_BYTES:
+        if held > HELD_BYTES and Path(found.source).is_file():  # not under another text
             place = Place(found.id, Path(found.source), found.source, found.class_index)
             photographs[found.id] = Stored(found.id, place, found.sha256)
     if not photographs:
@@ -320,15 +321,20 @@ def places_of(name: object) -> list[Place]:
         if not files:
             kinds = " ".join(sorted(SUFFIXES))
             raise InputError(f"images: the folder {key!r} holds no image ({kinds})")
-        return [Place(f.stem, f, str(f)) for f in files]
+        return [Place(_text(f.stem), f, _text(f)) for f in files]
     if path.is_file():
-        return [Place(path.stem, path, str(path))]
+        return [Place(_text(path.stem), path, _text(path))]
     if any(sign in key for sign in "/\\.~"):
         siblings = [str(path.with_name(f.name)) for f in path.parent.glob("*")]
         close = near_matches(key, siblings)
         hint = f"; did you mean {' or '.join(close)}?" if close else ""
         raise InputError(f"images: no file or folder {key!r}{hint}")
     raise unknown_name("images", key, [*known, *PACKAGES, PUBLISHED])
+
+
+def _text(name: str | Path) -> str:
+    """Return a file's name as text of one line, also where its bytes are none."""
+    return re.sub(r"[\x00-\x1f\x7f]", " ", os.fsencode(name).decode("utf-8", "replace"))
 
 
 def published_photographs() -> list[Artefact]:

@@ -307,7 +307,9 @@ class Classifier:
         index = int(target)  # numpy's too
         if not 0 <= index < len(self.class_names):
             last = len(self.class_names) - 1
-            raise InputError(f"target: index {index} is not between 0 and {last}")
+            hint = f"; for the class of this name give '{index}' in quotes"
+            hint = hint if str(index) in self.class_names else ""
+            raise InputError(f"target: index {index} is not between 0 and {last}{hint}")
         return index
 
     def layer(self, name: str) -> nn.Module:

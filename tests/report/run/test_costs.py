@@ -217,7 +217,7 @@ def test_a_network_that_nothing_can_explain_is_told_before_a_kernel_starts(own, 
     (tmp_path / "net.py").write_text(code)
     found, wrong = paces_of(own, [task])
     assert found == {}
-    assert wrong[task].startswith("methods: none works; ")
+    assert wrong[task].startswith("InputError: methods: none works; ")
 
 
 def test_what_takes_long_is_told_with_what_would_be_shorter(capsys):

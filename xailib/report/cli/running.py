@@ -72,8 +72,8 @@ def run(
 
     PROFILE is a file of parameters, or the name of one in params/ (default: embedded). All
     values are checked before anything runs; those that only the loaded network can judge (target,
-    layer) where its weights are here, and it has not run here yet. With --json, one line for each
-    task as it ends.
+    layer) where its weights are here, and it has not run here yet, else by the task: the exit code
+    is 2 in both cases. With --json, one line for each task as it ends.
 
     Results go to results/PROFILE. With -p, those of the tasks that get another value by it go to
     a folder beside it: the profile's own stay as they are. -p holds for every task that has the
@@ -91,8 +91,9 @@ def run(
       xailib run mine --scheduler tcp://10.0.0.1:8786 --store s3://bucket/mine
     """
     loaded = _load(profile, changes, only, out=out or "")
-    if sweep(loaded, only, force, Options(pages=not tables, out=bool(out), **where), as_json):
-        ctx.exit(1)
+    ctx.exit(
+        sweep(loaded, only, force, Options(pages=not tables, out=bool(out), **where), as_json)[1]
+    )
 
 
 @click.command()
@@ -129,7 +130,7 @@ def report(
     loaded = _load(profile, changes, (), whole=True)
     root = project_root()
     target = Path(site).absolute() if site else root
-    failed = sweep(loaded, (), False, Options(whole=True, **where), as_json)
+    failed, _ = sweep(loaded, (), False, Options(whole=True, **where), as_json)
     if len(failed) == len(TASKS):
         click.echo("No site was built: no page has results.", err=True)
         ctx.exit(1)

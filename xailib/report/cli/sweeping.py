@@ -104,8 +104,12 @@ def pool_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def sweep(
     profile: "Profile", only: Sequence[str], force: bool, options: Options, as_json: bool
-) -> dict[str, str]:
-    """Do a profile's jobs, or print them; return those that are not finished now, with why."""
+) -> tuple[dict[str, str], int]:
+    """Do a profile's jobs, or print them.
+
+    Returned are those that are not finished now, with why, and the command's exit status: 2 where
+    wrong values are all that went wrong, whether the command or a notebook found them.
+    """
     from xailib.report.run.costs import estimates, longest_first
     from xailib.report.run.plan import plan
     from xailib.report.run.preflight import check_images, check_out
@@ -135,12 +139,13 @@ def sweep(
         for task, line in barred.items():
             click.echo(f"Will fail: {task}: {line}", err=True)
         _show_unusable(profile, left)
-        return {}
+        return {}, 0
     from xailib.report.run.scheduler import Engine, run_plan
 
     barred |= warn_of_lacks(profile, (job.task for job in left)) if left else {}
     if options.scheduler or options.store:
         barred = {}  # other machines may have it, or have finished what needs it
+    reasons = set()  # why jobs failed: whether it was a wrong value
     seconds = _seconds(left, estimates(profile, left, paces))
     will_run = [job for job in left if job.task not in barred]
     _warn_of_time(profile, will_run, seconds, workers or 1)
@@ -154,6 +159,8 @@ def sweep(
     for outcome in run_plan(profile, jobs, left, engine, force=force, barred=barred, bar=live()):
         if outcome.state in ("failed", "skipped"):
             failed[outcome.task] = outcome.message
+        if outcome.state == "failed":
+            reasons.add(outcome.message.startswith(f"{InputError.__name__}: "))
         if outcome.state == "reused" and outcome.task.count(".") and not as_json:
             reused.append(outcome.task)
         else:
@@ -161,7 +168,7 @@ def sweep(
         rest.take(outcome)
     if reused:
         click.echo(f"{len(reused)} finished jobs were used again")
-    return failed
+    return failed, (2 if reasons == {True} else 1) if failed else 0
 
 
 def _paces(

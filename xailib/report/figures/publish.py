@@ -7,7 +7,7 @@ in one SVG file.
 
 import io
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -28,10 +28,11 @@ from matplotlib.text import Text
 from pandas.api.types import is_numeric_dtype
 from PIL import Image
 
-from xailib.report.run.results import Run
+from xailib.report.run.results import Run, why
 
 GROUND = "#121212"  # of the site's dark mode
 KEPT = "kept"  # the gid of an artist on an image: its colour stays as it is
+_LISTED = 20  # images that a run could not use, before the rest is only counted
 LONG = 12  # rows of a table that are shown unfolded
 _WORDS = 26  # characters of a cell that stand in one line
 _NUMBERS = re.compile(r"(?<=>)[+-]?\d[\d.]*( to [+-]?\d[\d.]*)?(?=<)")  # a cell of one or two
@@ -46,6 +47,19 @@ def verbatim(name: str) -> str:
     """Return a name of a file or class as Markdown that shows it as it is."""
     escaped = _MARKS.sub(r"\\\g<0>", name)
     return " ".join(escaped.split())
+
+
+def many(count: int, noun: str) -> str:
+    """Return a number of things in words: 1 photograph, 2 photographs."""
+    return f"{count} {noun}{'s' * (count != 1)}"
+
+
+def not_used(failures: Iterable[Mapping[str, str]], title: str = "Not explained") -> str:
+    """Return a paragraph that names the images that runs could not use; empty if there is none."""
+    said = list(dict.fromkeys(map(why, failures)))
+    lines = [f"- {verbatim(line)}" for line in said[:_LISTED]]
+    lines += [f"- and {len(said) - _LISTED} more"] if len(said) > _LISTED else []
+    return f"**{title}:**\n\n" + "\n".join(lines) if lines else ""
 
 
 @dataclass(frozen=True)

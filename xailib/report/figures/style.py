@@ -31,6 +31,8 @@ from xailib.compare.masks import area_mask, lime_mask
 from xailib.errors import InputError
 from xailib.explain.explanation import Explanation
 from xailib.report.figures.publish import KEPT, Gallery
+from xailib.report.figures.publish import many as many
+from xailib.report.figures.publish import not_used as not_used
 from xailib.report.figures.publish import publish as publish
 from xailib.report.figures.publish import publish_table as publish_table
 from xailib.report.figures.publish import verbatim as verbatim

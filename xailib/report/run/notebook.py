@@ -16,7 +16,7 @@ from xailib.files import delete_if_only, sha256_of, storage, write_atomic
 from xailib.project import project_root
 from xailib.report.params.profiles import Profile, notebook, upstream
 from xailib.report.run.plan import LOCK, LOG
-from xailib.report.run.results import MANIFEST, TELLS, read_manifest
+from xailib.report.run.results import MANIFEST, TELLS, read_manifest, why
 
 ALIKE = ".alike.json"  # beside the notebooks: hashes of their cells
 _LINES = re.compile(rf"{re.escape(TELLS)}[^\r\n]*")
@@ -143,9 +143,8 @@ def left_out(profile: Profile, task: str) -> str:
     failures = read_manifest(profile.folder(task)).get("failures", [])
     if not failures:
         return ""
-    first = f"{failures[0]['source']} ({failures[0]['reason']})"
-    more = f" and {len(failures) - 1} more" if len(failures) > 1 else ""
-    return f"not explained: {first}{more}"
+    more = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
+    return f"not explained: {why(failures[0])}{more}"
 
 
 def _essence(cell: Mapping[str, Any]) -> list[Any]:

@@ -327,6 +327,12 @@ class Run:
         return manifest
 
 
+def why(failure: Mapping[str, str]) -> str:
+    """Return why an image could not be used, with its name."""
+    source, reason = failure["source"], failure["reason"].removeprefix("images: ")
+    return reason if source in reason else f"{source}: {reason}"
+
+
 def leftovers(folder: Path) -> list[Path]:
     """Return what is in a finished run's folder but not of that run, files and folders.
 

@@ -80,7 +80,7 @@ def paces_of(profile: Profile, tasks: Collection[str]) -> tuple[dict[str, Pace],
                 loaded[key] = classifier, _pace(classifier)
             found[task] = _checked(*loaded[key], task, values)
         except XailibError as error:
-            wrong[task] = str(error)
+            wrong[task] = f"{type(error).__name__}: {error}"  # as a notebook says it
     return found, wrong
 
 
