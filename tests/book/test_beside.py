@@ -1,5 +1,6 @@
 """Numbers of others beside ours: means, intervals and rankings, from small tables by hand."""
 
+import json
 import sys
 
 import numpy as np
@@ -10,6 +11,7 @@ from scipy import stats
 
 sys.path.insert(0, str(ROOT / "book/_ext"))
 from beside import beside, rankings, single_deletion, texts
+from runs import read_numbers
 
 PUBLISHED = pd.DataFrame(
     {
@@ -20,6 +22,19 @@ PUBLISHED = pd.DataFrame(
         "value": [0.3, 0.5, 0.1, 0.2],
     }
 )
+
+
+def test_what_no_run_could_use_is_named_on_the_first_page(tmp_path, monkeypatch):
+    monkeypatch.delenv("XAILIB_FAILED", raising=False)
+    broken = {"source": "a/broken.jpg", "reason": "images: 'a/broken.jpg' is not an image"}
+    for task, failures in (("2_lime", [broken]), ("3_cam", [broken]), ("7_sanity", [])):
+        (tmp_path / task).mkdir()
+        (tmp_path / task / "manifest.json").write_text(json.dumps({"failures": failures}))
+    said = read_numbers(tmp_path)["not_used"]
+    assert said == "**Images not used:**\n\n- 'a/broken.jpg' is not an image"
+    monkeypatch.setenv("XAILIB_FAILED", json.dumps({"2_lime": "x", "3_cam": "y"}))
+    assert read_numbers(tmp_path)["not_used"] == ""
+    assert "{{ not_used }}" in (ROOT / "book" / "index.md").read_text()
 
 
 def values(**means):

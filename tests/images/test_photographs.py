@@ -136,6 +136,19 @@ def test_any_name_is_a_name(tmp_path, name):
     assert load_images(str(tmp_path / f"{name}.png")).ids == (name,)
 
 
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [(b"two\nlines", "two lines"), (b"\xff\xfe", "\ufffd\ufffd"), (b"a\x1b[2J", "a [2J")],
+)
+def test_a_name_that_is_no_text_of_one_line_is_told_as_one(tmp_path, name, told):
+    """As pages, tables and terminals can show it; the file is found all the same."""
+    save(tmp_path / "x.png")
+    (tmp_path / "x.png").rename(tmp_path / os.fsdecode(name + b".png"))
+    (photograph,) = load_images(tmp_path)
+    assert photograph.id == told
+    assert photograph.source.encode() == f"{tmp_path}/{told}.png".encode()
+
+
 def test_the_same_photograph_under_another_name_is_said_and_a_file_named_twice_is_one(tmp_path):
     for name in ("a.png", "copy of a.png", "deep/a.png"):
         save(tmp_path / name)

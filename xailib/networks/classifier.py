@@ -150,7 +150,7 @@ class Classifier:
         """Name, start of the weights' hash, meaning, preprocessing: what comparable maps share."""
         meant = "" if self.outputs == "logits" else f"+{self.outputs}"
         shown = f"~{self.shown[:8]}" if self.shown else ""
-        return f"{self.name}@{self.sha256[:12]}{meant}{shown}"
+        return f"{self.name}@{self.sha256[:12]}{shown}{meant}"
 
     @property
     def identity(self) -> dict[str, str]:

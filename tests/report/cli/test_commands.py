@@ -139,6 +139,18 @@ def told(monkeypatch):
     return outcomes
 
 
+def test_a_wrong_value_is_told_by_the_exit_code_wherever_it_is_found(told):
+    """As the help says; where something else went wrong, too, the code is 1."""
+    line = "InputError: target: unknown name 'doog'; did you mean dog?"
+    told[1:] = [
+        Outcome("3_cam", "failed", 0.0, line),
+        Outcome("4_agreement", "skipped", 0.0, "needs 3_cam"),
+    ]
+    assert line in call("run", code=2).stdout
+    told.append(Outcome("5_faithfulness", "failed", 0.0, "StorageError: disk: cannot write"))
+    call("run", code=1)
+
+
 def test_run_for_scripts(told):
     lines = call("run", "--json", code=1).stdout.splitlines()
     assert [json.loads(line)["state"] for line in lines] == ["done", "failed"]

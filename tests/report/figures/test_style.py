@@ -2,12 +2,13 @@
 
 import io
 import logging
+import re
 import warnings
 
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import explanation, lime_explanation
+from conftest import ROOT, explanation, lime_explanation
 from markdown_it import MarkdownIt
 from matplotlib.text import Text
 
@@ -37,6 +38,26 @@ def test_any_name_is_drawn_and_written_as_it_is(name, caplog):
     assert "".join(token.content for token in inline.children) == name
     kinds = {token.type for token in inline.children}
     assert kinds <= {"em_open", "text", "text_special", "em_close"}
+
+
+def test_numbers_of_things_are_said_as_people_do():
+    counts = [figures.many(count, "photograph") for count in (0, 1, 2)]
+    assert counts == ["0 photographs", "1 photograph", "2 photographs"]
+    for file in (ROOT / "notebooks").glob("*.py"):  # of a run's own photographs there may be one
+        for count in re.findall(r"\{([^{}]*)\} photographs\b", file.read_text()):
+            assert re.search(r"[A-Z]|kept|:,|metrics\['photographs'\]|row\.", count), (file, count)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_images_that_are_not_used_are_named_as_they_are(name):
+    failure = {"source": name, "reason": f"images: {name!r} is damaged"}
+    more = [{"source": str(number), "reason": "is too thin"} for number in range(30)]
+    text = figures.not_used([failure, failure, *more])
+    items = [t for t in MarkdownIt().parse(text) if t.type == "inline"][1:]
+    told = ["".join(token.content for token in item.children) for item in items]
+    assert told[:2] == [f"{name!r} is damaged" if name in repr(name) else told[0], "0: is too thin"]
+    assert told[-1] == "and 11 more"
+    assert figures.not_used([]) == ""
 
 
 def test_what_says_nothing_is_words_and_no_image():

@@ -208,6 +208,7 @@ def test_what_only_the_loaded_network_can_tell_is_told_before_a_kernel_starts(
     found, wrong = paces_of(replace(own, parameters={**own.parameters, **values}), [task])
     assert found == {}
     assert line in wrong[task]
+    assert wrong[task].startswith("InputError: ")  # by which the command's exit code is 2
 
 
 @pytest.mark.parametrize("task", ["2_lime", "5_faithfulness", "9_stability", "3_cam"])
