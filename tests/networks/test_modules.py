@@ -287,6 +287,12 @@ def test_logits_between_0_and_1_stay_logits(photograph):
     zero = seeded(Net)
     nn.init.zeros_(zero.fc.weight)
     assert made(zero).outputs == "logits"
+    for act in (nn.Sigmoid(), nn.SiLU(), nn.Softmax(1)):  # of features, and then a linear layer
+        low = seeded(Net)
+        low.act = act
+        nn.init.uniform_(low.fc.weight, 0, 0.02)
+        nn.init.uniform_(low.fc.bias, 0.1, 0.3)
+        assert made(low).outputs == "logits"
 
 
 @pytest.mark.parametrize(

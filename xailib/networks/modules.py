@@ -32,7 +32,18 @@ _HAND_ON = (
     "Mean", "Sum", "Stack", "Cat", "Unbind", "Split", "AsStrided", "Copy", "Sub", "Rsub", "Neg",
 )  # fmt: skip
 # Those whose results are scores, also where they lie between 0 and 1; and those that end there.
-_OPEN = {"Addmm", "Mm", "Bmm", "Baddbmm", "Mv", "Convolution", "Relu", "Clamp", "Hardtanh"}
+_OPEN = {
+    "Addmm",
+    "Mm",
+    "Bmm",
+    "Baddbmm",
+    "Mv",
+    "Linear",
+    "Convolution",
+    "Relu",
+    "Clamp",
+    "Hardtanh",
+}
 _SHARES = {"Softmax", "Sigmoid", "Hardsigmoid"}
 
 
@@ -356,7 +367,7 @@ def _kinds(network: nn.Module, image: Tensor) -> tuple[set[str], Tensor]:
             continue
         seen.add(node)
         kind = type(node).__name__
-        if kind.startswith(_HAND_ON):
+        if kind.startswith(_HAND_ON) and not kind.startswith("Addm"):  # a matrix is no weight
             waiting += [before for before, _ in node.next_functions]
         else:
             kinds.add(kind.partition("Backward")[0])

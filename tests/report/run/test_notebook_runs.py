@@ -215,7 +215,7 @@ def test_a_photograph_that_is_left_out_is_named(project):
     Path("torn.png").write_bytes(b"no picture")
     (outcome,) = run_profile(edited(images=["one.png", "torn.png"]), only="2_lime")
     assert outcome.state == "done"
-    assert outcome.message.startswith("not explained: torn.png (")
+    assert outcome.message.startswith("not explained: 'torn.png' is not an image")
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,9 @@ def test_all_engines_give_the_same_bytes(tmp_path):
                 stack.enter_context(workers(place, address, 2 if engine == "cluster" else 1))
                 words = ["--scheduler", address]
             output = sweeps.call(folder, "run", "mine", *SHARD, *words)
-            assert re.search(r"2_lime +done in \d+ s: not explained: blobs/bad\.png \(", output)
+            assert re.search(
+                r"2_lime +done in \d+ s: not explained: 'blobs/bad\.png' is not an image", output
+            )
             output = sweeps.call(folder, "run", "mine", *SHARD, *words, "--tables")
         assert "4 finished jobs were used again" in output
         found[engine] = sweeps.tables(folder)
