@@ -53,7 +53,7 @@ def stages_of(classifier: Classifier, stages: int = 5) -> list[Stage]:
     order = _in_order_of_use(classifier)
     if stages < 2 or len(order) < 2:
         raise InputError(
-            f"stages: at least 2 are needed; given {stages}, and the network has {len(order)} layers"
+            f"stages: at least 2 are needed; given {stages}, of a network with {len(order)} layers"
         )
     *rest, output = order
     count, done = min(stages, len(order)) - 1, 0
