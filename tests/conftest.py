@@ -23,13 +23,26 @@ ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
 
 
+# The groups that take longest begin first. The last waits for the site, which the first builds.
+FIRST = ("site", "tests/report/test_own_report.py", "tests/test_faults.py")
+LAST = "tests/book/test_live.py"
+
+
 @functools.cache
 def group(file: str) -> str:
-    """Return what the tests of a file share: the built site, what the file makes once, nothing."""
+    """Return what a file's tests share: pages of the site, what the file makes once, nothing."""
     text = (ROOT / file).read_text(encoding="utf-8")
-    if "(page, address" in text:
-        return "site"
-    return file if 'scope="module"' in text else ""
+    if "(visit, name" in text:
+        return FIRST[0]
+    return file if 'scope="module"' in text or file == LAST else ""
+
+
+def pytest_collection_modifyitems(items):
+    def place(item):
+        found = group(item.nodeid.partition("::")[0])
+        return FIRST.index(found) if found in FIRST else len(FIRST) + (found == LAST)
+
+    items.sort(key=place)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -41,6 +54,7 @@ def pytest_xdist_make_scheduler(config, log):
         def _split_scope(self, nodeid):
             return group(nodeid.partition("::")[0]) or nodeid
 
+    config.option.loadscopereorder = False
     return ByGroup(config, log)
 
 
