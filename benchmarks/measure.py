@@ -21,7 +21,7 @@ from xailib.project import cores
 from xailib.versions import git_commit
 
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-_PACKAGES = ("torch", "lime", "grad-cam", "timm", "numpy", "openvino", "onnxruntime")
+_PACKAGES = ("torch", "lime", "grad-cam", "timm", "numpy", "openvino")
 
 
 @dataclass

@@ -49,8 +49,8 @@ from xailib.versions import environment, git_commit
 ROOT = Path(__file__).parents[1]
 KEPT = ROOT / "book" / "_data" / "dissect"
 RECORDED = ROOT / "results" / "scratch" / "units"
-# Seeds of the networks with random weights. The correction asks of a layer's last certified unit a p
-# of about 0.004: the null has units and shuffles enough that p comes in far smaller steps.
+# Seeds of the networks with random weights. The correction asks of a layer's last certified unit a
+# p of about 0.004: the null has units and shuffles enough that p comes in far smaller steps.
 RANDOM = {"view": (1, 2), "null": (3, 4, *range(6, 12)), "control": (5,)}
 DRAWS = 5000
 BINS = 12  # of a unit's histogram

@@ -31,7 +31,7 @@ sparse: list = ["lime", "scorecam"]  # methods with hundreds of passes a map: ma
 sparse_first: int = 3  # photographs for these, the first ones (at least 2)
 redraws: int = 5  # how often random weights are drawn; not for sparse methods (at least 1)
 middle: bool = False  # make these for the middle stage too, about a minute more
-stages: int = 5  # steps in which the network is randomised, from the output layer down (at least 2)
+stages: int = 5  # steps in which the network is randomised, from the output layer down; at most one a layer (at least 2)
 lime_samples: int = 200  # LIME's perturbed images, of trained and random networks alike (at least 10)
 layer: str = ""  # layer whose maps are weighted, as in named_modules; empty: the last with feature maps
 seed: int = 0  # of random weights and LIME's samples (from 0 to 4294967295)
@@ -51,7 +51,7 @@ import numpy as np
 from IPython.display import Markdown, display
 
 from xailib.errors import InputError
-from xailib.evaluate.randomisation import cascade, explain_targets, usable
+from xailib.evaluate.randomisation import cascade, explain_targets, stages_of, usable
 from xailib.evaluate.sanity import ALIKE, AREA, CHANGED, ENOUGH, compare, null_baseline, verdict
 from xailib.explain.cam.methods import cam_layer_of
 from xailib.images.load import load_images
@@ -76,6 +76,7 @@ checked_by = {method: checked[:sparse_first] if method in few else checked for m
 for line in left_out:
     display(Markdown(f"{line}."))
 layer_name = cam_layer_of(classifier, layer or None) if methods else None
+stages = len(stages_of(classifier, stages))  # a small network has fewer
 cascades = [cascade(classifier, checked, stages, seed + draw) for draw in range(redraws)]
 options = {"num_samples": lime_samples, "seed": seed, "layer": layer_name}
 run = start_run(

@@ -127,10 +127,20 @@ def test_stages_hold_every_parameter_once(make, stages):
     assert max(sizes) < 2 * len(layers) / (stages - 1)
 
 
-@pytest.mark.parametrize("stages", [1, 6])
-def test_a_wrong_number_of_stages_is_one_clear_line(stages):
-    with pytest.raises(InputError, match=f"stages: {stages} is not between 2 and the network's 5"):
-        cascade(classifier(), PHOTOGRAPHS, stages)  # at once, not at the first step
+def test_a_small_network_has_a_stage_for_each_layer():
+    found = stages_of(classifier(), 6)
+    assert found == stages_of(classifier(), 5)
+    assert all(len(stage.layers) == 1 for stage in found)
+
+
+def linear():
+    return nn.Sequential(nn.Flatten(), nn.Linear(3 * SIDE * SIDE, CATEGORIES))
+
+
+@pytest.mark.parametrize(("make", "stages"), [(Plain, 1), (linear, 2)])
+def test_fewer_than_two_stages_are_one_clear_line(make, stages):
+    with pytest.raises(InputError, match=f"stages: at least 2 are needed; given {stages}"):
+        cascade(classifier(make), PHOTOGRAPHS, stages)  # at once, not at the first step
     with pytest.raises(InputError, match="photographs: none given"):
         cascade(classifier(), [], 3)
 

@@ -43,7 +43,7 @@ class Stage:
 
 
 def stages_of(classifier: Classifier, stages: int = 5) -> list[Stage]:
-    """Split a network into stages of about equally many layers, from the output backwards.
+    """Split a network into at most so many stages of about equally many layers, output first.
 
     The first of at least two stages is the output layer alone. The others end where a block does
     (``layer4``, ``blocks.5``); a block that would fill more than a stage is split into its own
@@ -51,10 +51,12 @@ def stages_of(classifier: Classifier, stages: int = 5) -> list[Stage]:
     (a class token, position embeddings) belong to the input.
     """
     order = _in_order_of_use(classifier)
-    if not 2 <= stages <= len(order):
-        raise InputError(f"stages: {stages} is not between 2 and the network's {len(order)} layers")
+    if stages < 2 or len(order) < 2:
+        raise InputError(
+            f"stages: at least 2 are needed; given {stages}, and the network has {len(order)} layers"
+        )
     *rest, output = order
-    count, done = stages - 1, 0
+    count, done = min(stages, len(order)) - 1, 0
     parts: list[list[list[str]]] = [[] for _ in range(count)]
     for block in reversed(_blocks(rest, len(rest) / count)):
         parts[(2 * done + len(block)) * count // (2 * len(rest))].append(block)  # by its middle

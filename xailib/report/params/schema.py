@@ -122,8 +122,8 @@ FIELDS = {
     "sparse_first": _p(int, 3, "photographs for these, the first ones", ge=2),
     "redraws": _p(int, 5, "how often random weights are drawn; not for sparse methods", ge=1),
     "middle": _p(bool, False, "make these for the middle stage too, about a minute more"),
-    "stages": _p(int, 5, "steps in which the network is randomised, from the output layer down",
-                 ge=2),
+    "stages": _p(int, 5, "steps in which the network is randomised, from the output layer down; "
+                 "at most one a layer", ge=2),
     "lime_samples": _p(int, 200, "LIME's perturbed images, of trained and random networks alike",
                        ge=10),
     "heatmap": _p(Heatmap, "gradcam", "the heatmap that is set against LIME: one of the methods of "
