@@ -6,13 +6,14 @@ import os
 os.environ |= {"OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"}
 
 import functools
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from browsing import address, browser, page, site, visit  # noqa: F401  fixtures
+from browsing import PAGES, address, browser, page, site, visit  # noqa: F401  fixtures
 from PIL import Image
 
 from xailib.explain.explanation import Explanation, Superpixels, scaled
@@ -23,24 +24,29 @@ ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
 
 
-# The groups that take longest begin first. The last waits for the site, which the first builds.
-FIRST = ("site", "tests/report/test_own_report.py", "tests/test_faults.py")
-LAST = "tests/book/test_live.py"
+# Groups in the order in which they begin: the longest first. Half of the site's pages, and its live
+# view, come when the site that the first group builds is there; what needs no company comes last.
+SITE, ALSO, REST = "site", "the site's other pages", "other files"
+ORDER = [SITE, "tests/report/test_own_report.py", "tests/test_faults.py", REST, ALSO, ""]
 
 
 @functools.cache
-def group(file: str) -> str:
-    """Return what a file's tests share: pages of the site, what the file makes once, nothing."""
+def group(nodeid: str) -> str:
+    """Return what a test shares: pages of the site, what its file makes once, or nothing."""
+    file, _, test = nodeid.partition("::")
     text = (ROOT / file).read_text(encoding="utf-8")
-    if "(visit, name" in text:
-        return FIRST[0]
-    return file if 'scope="module"' in text or file == LAST else ""
+    if "(visit, name" in text:  # looked at once for all tests of a page
+        page = re.search(r"\[([\w/]+)|$", test)[1]
+        return ALSO if page in PAGES[::2] else SITE
+    if file.endswith("test_live.py"):
+        return ALSO
+    return file if 'scope="module"' in text else ""
 
 
 def pytest_collection_modifyitems(items):
     def place(item):
-        found = group(item.nodeid.partition("::")[0])
-        return FIRST.index(found) if found in FIRST else len(FIRST) + (found == LAST)
+        found = group(item.nodeid)
+        return ORDER.index(found if found in ORDER else REST)
 
     items.sort(key=place)
 
@@ -52,7 +58,7 @@ def pytest_xdist_make_scheduler(config, log):
 
     class ByGroup(LoadScopeScheduling):
         def _split_scope(self, nodeid):
-            return group(nodeid.partition("::")[0]) or nodeid
+            return group(nodeid) or nodeid
 
     config.option.loadscopereorder = False
     return ByGroup(config, log)
