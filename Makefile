@@ -5,18 +5,21 @@ PROFILE ?= embedded
 # Notebooks at a time. Empty: one after the other, each with all cores and its progress shown.
 WORKERS ?= 2
 # Tests at a time: many of them wait for a browser, a kernel or a disk.
-TESTERS ?= 4
-# One after the other, a process each: forks, which end a worker of pytest-xdist and at times the tests after
-# them, and runs that start processes themselves.
+TESTERS ?= 3
+# Beside these, a process each: forks, which end a worker of pytest-xdist and at times the tests after them,
+# and runs that start processes themselves.
 ALONE   := tests/images/test_pool.py tests/report/run
 BROWSER ?= $(or $(CHROMIUM),$(shell command -v chromium || command -v google-chrome))
 BIN     := .venv/bin
 SHELL   := /bin/bash
 
+# Kernels and workers start sooner where Python keeps what it has compiled.
+unexport PYTHONDONTWRITEBYTECODE
+
 # Exact versions of what looks after the versions themselves.
 TOOLS   := .venv/tools/bin
 
-.PHONY: report pdf run test lint pair lab links bench bench-gpu evidence fuzz lock audit licences hooks clean
+.PHONY: report pdf run test tests $(ALONE) lint pair lab links bench bench-gpu evidence fuzz lock audit licences hooks clean
 .DELETE_ON_ERROR:
 
 report: .venv/ready pair
@@ -62,8 +65,14 @@ pair: .venv/ready
 	@$(BIN)/xailib pair
 
 test: .venv/ready pair lint
+	@$(MAKE) --no-print-directory -j3 $(ALONE) tests
+
+tests:
 	$(BIN)/python -m pytest -n $(TESTERS) $(addprefix --ignore=,$(ALONE))
-	for part in $(ALONE); do $(BIN)/python -m pytest -n 0 $$part || exit; done
+
+# What these say comes when they have ended, not between the lines of the others.
+$(ALONE):
+	@said=$$($(BIN)/python -m pytest -n 0 $@ 2>&1); code=$$?; echo "$$said"; exit $$code
 
 lint: .venv/ready
 	$(BIN)/ruff check .

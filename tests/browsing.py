@@ -2,6 +2,7 @@
 
 import functools
 import http.server
+import json
 import os
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from filelock import FileLock
 from serving import serving
 
 ROOT = Path(__file__).parents[1]
@@ -50,12 +52,20 @@ def site(tmp_path_factory) -> Path:
     """
     if built := os.environ.get("XAILIB_SITE"):
         return Path(built).resolve()
-    folder = tmp_path_factory.mktemp("site")
-    xailib = str(Path(sys.executable).with_name("xailib"))
-    command = [xailib, "report", "smoke", "--workers", "2", "--site", str(folder)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert done.stdout.strip().splitlines()[-1].endswith("index.html")
+    # One folder for all workers of pytest-xdist: the first builds it, the others wait.
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    said = folder / "site.json"
+    with FileLock(folder / "site.lock"):
+        if not said.exists():
+            xailib = str(Path(sys.executable).with_name("xailib"))
+            command = [xailib, "report", "smoke", "--workers", "2", "--site", str(folder)]
+            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+            said.write_text(json.dumps([done.returncode, done.stdout, done.stderr]))
+    code, stdout, stderr = json.loads(said.read_text())
+    assert code == 0, stdout[-3000:] + stderr[-3000:]
+    assert stdout.strip().splitlines()[-1].endswith("index.html")
     return folder / "_build" / "html"
 
 

@@ -6,13 +6,14 @@ import os
 os.environ |= {"OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"}
 
 import functools
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from browsing import address, browser, page, site, visit  # noqa: F401  fixtures
+from browsing import PAGES, address, browser, page, site, visit  # noqa: F401  fixtures
 from PIL import Image
 
 from xailib.explain.explanation import Explanation, Superpixels, scaled
@@ -23,13 +24,31 @@ ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
 
 
+# Groups in the order in which they begin: the longest first. Half of the site's pages, and its live
+# view, come when the site that the first group builds is there; what needs no company comes last.
+SITE, ALSO, REST = "site", "the site's other pages", "other files"
+ORDER = [SITE, "tests/report/test_own_report.py", "tests/test_faults.py", REST, ALSO, ""]
+
+
 @functools.cache
-def group(file: str) -> str:
-    """Return what the tests of a file share: the built site, what the file makes once, nothing."""
+def group(nodeid: str) -> str:
+    """Return what a test shares: pages of the site, what its file makes once, or nothing."""
+    file, _, test = nodeid.partition("::")
     text = (ROOT / file).read_text(encoding="utf-8")
-    if "(page, address" in text:
-        return "site"
+    if "(visit, name" in text:  # looked at once for all tests of a page
+        page = re.search(r"\[([\w/]+)|$", test)[1]
+        return ALSO if page in PAGES[::2] else SITE
+    if file.endswith("test_live.py"):
+        return ALSO
     return file if 'scope="module"' in text else ""
+
+
+def pytest_collection_modifyitems(items):
+    def place(item):
+        found = group(item.nodeid)
+        return ORDER.index(found if found in ORDER else REST)
+
+    items.sort(key=place)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -39,8 +58,9 @@ def pytest_xdist_make_scheduler(config, log):
 
     class ByGroup(LoadScopeScheduling):
         def _split_scope(self, nodeid):
-            return group(nodeid.partition("::")[0]) or nodeid
+            return group(nodeid) or nodeid
 
+    config.option.loadscopereorder = False
     return ByGroup(config, log)
 
 

@@ -59,7 +59,6 @@ network = types.SimpleNamespace(files=(), identity=None)
 sys.modules["xailib.explain.requests"] = types.SimpleNamespace(requests_of=lambda *_: [work])
 sys.modules["xailib.networks.classifier"] = types.SimpleNamespace(
     Classifier=None, load_classifier=lambda *_, **__: network)
-sys.modules["xailib.report.run.timing"] = types.SimpleNamespace(paces_of=lambda *_: ({}, {}))
 class Stub(types.ModuleType):
     def __getattr__(self, name):
         return None
@@ -90,8 +89,10 @@ _ = run.finish()
 READING_PARAMETERS = """lime_run: str = "results/scratch/2_lime"  # a finished run of 2_lime
 num_features: int = 10  # superpixels in a mask, at least 1
 out_dir: str = "results/scratch/4_agreement"  # where this run is written"""
-# What the command does, for a project that has not all the notebooks.
+# What the command does, for a project that has not all the notebooks; it times no networks before.
 COMMAND = f"""
+import sys, types
+sys.modules["xailib.report.run.timing"] = types.SimpleNamespace(paces_of=lambda *_: ({{}}, {{}}))
 from xailib.report.run import plan, preflight
 from xailib.report.params import profiles
 for module in (plan, profiles):

@@ -10,7 +10,6 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-import timm.data
 
 from xailib.errors import InputError
 from xailib.images.archives import ARCHIVES, fetch_images
@@ -222,6 +221,8 @@ def _label(file: str, folders: Sequence[Path]) -> str | None:
 @cache
 def class_ids() -> dict[str, int]:
     """Return the ImageNet classes' indices by WordNet's ids, in order."""
+    import timm.data  # only here: it brings torch, which no command needs to plan its jobs
+
     names = timm.data.ImageNetInfo("imagenet-1k").label_names()
     return {name: index for index, name in enumerate(names)}
 

@@ -28,7 +28,7 @@ PHOTOGRAPHS = [
     "dung-beetle", "strawberry", "cannon", "jeep-blue", "drum",
 ]  # fmt: skip
 METHODS = ("gradcam", "ablationcam")
-LIME = {"num_samples": 60, "segments": "slic"}
+LIME = {"num_samples": 20, "segments": "slic"}
 
 
 @pytest.fixture

@@ -2,7 +2,9 @@ import json
 import os
 from pathlib import Path
 
+import nbformat
 import numpy as np
+import papermill
 import pytest
 import sweeps
 import yaml
@@ -57,6 +59,20 @@ def project(tmp_path, monkeypatch, picture):
     yield tmp_path
     profiles._declared.cache_clear()
     pipeline._check_pair.cache_clear()
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """Cells run in this process, where what is tested is when a notebook runs, not in what."""
+
+    def execute(source, target, parameters, **_):
+        notebook, names = nbformat.read(source, 4), {}
+        for cell in notebook.cells:
+            exec(cell.source, names)
+            names |= parameters if "parameters" in cell.metadata.get("tags", ()) else {}
+        nbformat.write(notebook, target)
+
+    monkeypatch.setattr(papermill, "execute_notebook", execute)
 
 
 def run_profile(profile, only=None):
@@ -137,7 +153,7 @@ def test_of_two_edited_halves_neither_is_dropped(project):
     assert pair() == ""
 
 
-def test_only_what_changed_runs_again(project):
+def test_only_what_changed_runs_again(here, project):
     profile = load_profile("mine")
     assert pending(profile) == pending(profile, only="4_agreement") == ["2_lime", "4_agreement"]
     assert states(profile) == ["done", "done"]
@@ -164,7 +180,7 @@ def test_only_what_changed_runs_again(project):
     assert states(profile) == ["done", "reused"]
 
 
-def test_values_changed_for_once_leave_the_profiles_own_results(project):
+def test_values_changed_for_once_leave_the_profiles_own_results(here, project):
     profile = load_profile("mine")
     assert states(profile) == ["done", "done"]
     changed = load_profile("mine", {"num_samples": 18})
@@ -187,7 +203,7 @@ def test_a_failed_task_is_one_line_and_stops_only_what_needs_it(project):
     assert list((project / "results").iterdir()) == []  # nothing was made
 
 
-def test_a_failed_run_leaves_the_finished_one(project):
+def test_a_failed_run_leaves_the_finished_one(here, project):
     profile = load_profile("mine")
     assert states(profile, only="2_lime") == ["done"]
     assert states(edited(num_samples=13), only="2_lime") == ["failed"]
@@ -256,7 +272,7 @@ def files(folder):
     return {p: p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.suffix != ".txt"}
 
 
-def test_one_task_brings_what_it_reads_and_leaves_earlier_runs(project):
+def test_one_task_brings_what_it_reads_and_leaves_earlier_runs(here, project):
     first = lines(["--only", "4_agreement"])
     assert [line["state"] for line in first.values()] == ["done", "done"]
     assert [Path(line["folder"]) for line in first.values()] == [
@@ -280,7 +296,7 @@ def test_one_task_brings_what_it_reads_and_leaves_earlier_runs(project):
     ]  # fmt: skip
 
 
-def test_a_folder_of_ones_own_is_filled_and_never_overwritten_unasked(project, tmp_path):
+def test_a_folder_of_ones_own_is_filled_and_never_overwritten_unasked(here, project, tmp_path):
     own = tmp_path / "elsewhere" / "mine"
     found = lines(["--only", "4_agreement", "--out", str(own)])
     assert {Path(line["folder"]) for line in found.values()} == {

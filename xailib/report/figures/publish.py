@@ -331,7 +331,10 @@ def _save(run: Run, figure: Figure, path: str) -> None:
     if exact:
         image = image.quantize(128, dither=Image.Dither.NONE).convert("RGB")
     with run.open(path) as file:
-        image.save(file, "WEBP", lossless=exact, quality=100 if exact else 75, method=6)
+        if exact:  # method 6 takes thirty times as long for a thousandth of the size
+            image.save(file, "WEBP", lossless=True, quality=100, method=4)
+        else:
+            image.save(file, "WEBP", quality=75, method=6)
 
 
 def _png(figure: Figure, dpi: int) -> io.BytesIO:
