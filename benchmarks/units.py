@@ -59,7 +59,10 @@ FIVE = ["correlation", "cosine", "auprc", "f1", "iou"]
 
 
 def untrained(classifier: Classifier, seed: int) -> Classifier:
-    """Return a network with random weights; of a file's own, each part initialised again."""
+    """Return a network with random weights, initialised as torchvision does its ResNets.
+
+    By PyTorch's own defaults what passes a deep plain network shrinks to rounding.
+    """
     if ".py:" not in classifier.name:
         return load_classifier(classifier.name, "random", "cpu", seed)
     module = copy.deepcopy(classifier.module)
@@ -67,6 +70,10 @@ def untrained(classifier: Classifier, seed: int) -> Classifier:
     for part in module.modules():
         if hasattr(part, "reset_parameters"):
             part.reset_parameters()
+        if isinstance(part, torch.nn.Conv2d | torch.nn.Linear):
+            torch.nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
+            if part.bias is not None:
+                torch.nn.init.zeros_(part.bias)
     return replace(classifier, module=module, weights="random", sha256=hash_of(module))
 
 

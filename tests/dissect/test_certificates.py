@@ -1,6 +1,7 @@
 """Scores of units and concepts against independent ones, NeuronEval's tests, and honest nulls."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 from sklearn import metrics
@@ -202,6 +203,22 @@ def test_dead_units_get_no_certificate_and_halves_are_disjoint():
     assert found["score"][1] == pytest.approx(1)
     first, second = ours.halves(101)
     assert sorted([*first, *second]) == list(range(101))
+
+
+def test_constant_units_of_untrained_networks_are_no_part_of_the_null():
+    """Where a deep network's activations shrink to rounding, they would certify anything."""
+    rng = np.random.default_rng(6)
+    masks = rng.random((4, 100)) < 0.3
+    activations, null = rng.normal(size=(100, 3)), rng.normal(size=(100, 50))
+    shrunk = null.copy()
+    shrunk[:, 10:] = 0.03
+    alone, padded = (
+        ours.certify(activations, table, masks, draws=50) for table in (null[:, :10], shrunk)
+    )
+    assert alone["p_unit"].min() >= 1 / 11
+    pd.testing.assert_frame_equal(alone, padded)
+    with pytest.raises(InputError, match="untrained: all units are constant"):
+        ours.certify(activations, shrunk[:, 10:], masks)
 
 
 def test_agreement_and_its_chance_level():

@@ -376,8 +376,11 @@ class OfItsBatch(Net):
 
 
 def test_a_batch_norm_that_is_always_in_training_is_one_line():
+    module = seeded(OfItsBatch)
+    before = {name: buffer.clone() for name, buffer in module.named_buffers()}
     with pytest.raises(InputError, match=shown("sees_its_neighbours")):
-        made(seeded(OfItsBatch))
+        made(module)
+    assert all(torch.equal(before[name], buffer) for name, buffer in module.named_buffers())
 
 
 class Coarse(Net):

@@ -263,7 +263,7 @@ def certify(
         Of one layer.
     untrained : (probe, others)
         Of the same layer of networks with random weights, which made no part of `view`: the null
-        of random units. They are labelled the same way.
+        of random units. They are labelled the same way; those that are constant say nothing.
     masks : (concepts, probe)
         Which images belong to each concept.
     view : (probe, components), optional
@@ -296,6 +296,9 @@ def certify(
     known = masks[:, first].any(1) & masks[:, second].any(1)
     if not known.any():
         raise InputError("masks: no concept has images in both halves of the probe set")
+    untrained = untrained[:, ~_constant(untrained, first, second)]
+    if not untrained.size:
+        raise InputError("untrained: all units are constant, so that they are no null")
 
     def compare(table: Activations, half: Int64[np.ndarray, " _"]) -> Scores:
         seen = None if view is None else view[half]
@@ -316,7 +319,7 @@ def certify(
     ours, theirs = beyond(top_down(activations[second]), seen), beyond(own.T.astype(float), seen)
     p_label = _shuffled(ours, theirs, draws, seed)
     low, high = _bootstrap(ours, theirs, draws, seed)
-    dead = np.any([np.ptp(activations[half], axis=0) == 0 for half in (first, second)], axis=0)
+    dead = _constant(activations, first, second)
     centred = score - inside.mean(1)
     return pd.DataFrame(
         {
@@ -334,6 +337,13 @@ def certify(
             "dead": dead,
         }
     )
+
+
+def _constant(
+    activations: Activations, *halves: Int64[np.ndarray, " _"]
+) -> Bool[np.ndarray, " units"]:
+    """Return which units are constant on one of the halves."""
+    return np.any([np.ptp(activations[half], axis=0) == 0 for half in halves], axis=0)
 
 
 def _shuffled(

@@ -6,7 +6,7 @@ module given is not changed: what it lacks is added around it by `Adapted`, unde
 
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -184,7 +184,8 @@ def made_ready(
         _channels_last(module)
     how: dict[str, bool] = {"cast": other and live, "eager": _is_compiled(module)}
     one, both = inputs[:1], inputs.contiguous(memory_format=torch.channels_last)
-    with evaluation(module), torch.no_grad():  # no tensor that is cached now may lack gradients
+    # No tensor that is cached now may lack gradients.
+    with evaluation(module), _buffers_restored(module), torch.no_grad():
         shown = one.clone()
         try:
             found = Adapted(module, None, **how)(shown)
@@ -213,6 +214,18 @@ def made_ready(
         class_names = class_names if sides == 2 else (class_names[0], f"not {class_names[0]}")
     network = _adapted(module, Scores(place, undo, scores.flat, sides), **how)
     return network, class_names, meant, traces, coarse
+
+
+@contextmanager
+def _buffers_restored(module: nn.Module) -> Iterator[None]:
+    """Undo what passes do to a module's buffers, such as a batch norm's that stays in training."""
+    before = [(buffer, buffer.clone()) for buffer in module.buffers()]
+    try:
+        yield
+    finally:
+        for buffer, values in before:
+            if not torch.equal(buffer, values):
+                buffer.copy_(values)
 
 
 def _adapted(module: nn.Module, scores: Scores, **how: bool) -> nn.Module:
