@@ -180,7 +180,9 @@ def test_an_interrupt_ends_the_jobs_in_hand(project, words):
         assert client.wait(40) != 0
 
 
-def test_a_job_that_kills_each_of_its_workers_is_one_line(project):
+def test_a_job_that_kills_each_of_its_workers_is_one_line(project, monkeypatch):
+    # Sooner than a worker is there again: Dask itself would give it up.
+    monkeypatch.setenv("DASK_DISTRIBUTED__DEPLOY__LOST_WORKER_TIMEOUT", "10ms")
     words = ["run", "mine", "--tables", *SHARD, "--workers", "1", "--json"]
     (project / "die").touch()
     output = sweeps.call(project, *words, code=1)

@@ -50,6 +50,9 @@ _SETTINGS = {  # of Dask
     "logging": dict.fromkeys(_LOGGERS, "critical"),  # what matters, we say in one line
     "distributed.scheduler.allowed-failures": RETRIES,
     "distributed.scheduler.worker-saturation": 1.0,  # no job waits at a worker that may die
+    # A worker that died comes back, on a busy machine after minutes; Dask would have given it up
+    # after 15 s, and the run would wait for ever.
+    "distributed.deploy.lost-worker-timeout": "1 hour",
     "distributed.nanny.pre-spawn-environ": {},  # what it has slows large allocations down
 }
 
