@@ -311,7 +311,7 @@ figures.publish_table(
     f"Units with a certified label, {made['probe']['images']:,} photographs, {made['concepts']} concepts, {made['draws']:,} random labels a unit, "
     f"{len(made['seeds']['null'])} untrained networks. Halves agree: units that get the same concept "
     "from either half of the photographs, exactly or up to a shared parent; in brackets, by chance.",
-    {"network": "network", "layer": "layer", "units": "units", "share": "certified", "interval": "95 % interval", "control": "random weights", "score": "mean score", "control_score": "random weights, score", "halves": "halves agree", "parents": "up to a parent", "concepts": "distinct concepts"},
+    {"network": "network", "layer": "layer", "units": "units", "share": "certified", "interval": "95 % interval", "control": "control", "score": "mean score", "control_score": "control, score", "halves": "halves agree", "parents": "up to a parent", "concepts": "concepts"},
     {"share": "{:.0%}", "control": "{:.1%}", "score": "{:.2f}", "control_score": "{:.2f}"},
 )
 own = last.loc[first_name]
