@@ -4,12 +4,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
 
 from xailib.errors import InputError, XailibError
 from xailib.explain.cam.ablation import way_of
 from xailib.explain.cam.gradient import guided_gradient, layer_pass
-from xailib.explain.cam.layout import Layout, layout_of
+from xailib.explain.cam.layout import layout_in
 from xailib.explain.cam.methods import GRADIENT_METHODS, METHODS, cam_layer_of
 from xailib.explain.cam.tail import Tail
 from xailib.networks.classifier import Classifier
@@ -122,17 +121,12 @@ def _indifferent(classifier: Classifier) -> str:
     return f"the scores of {2 + len(others)} different images are the same" if same else ""
 
 
-def _layout(classifier: Classifier, layer: str, output: Tensor, image: Tensor) -> Layout:
-    size = tuple(image.shape[-2:])
-    return layout_of(tuple(output.shape), size, layer, classifier.patches.get(layer))
-
-
 def _gradient(classifier: Classifier, layer: str) -> str:
     """Return the size of the maps; raise without a gradient, or with one that is zero."""
     image = classifier.trial()
     with classifier.running():
         found = layer_pass(classifier, layer, image)
-        layout = _layout(classifier, layer, found.output, image)
+        layout = layout_in(classifier, layer, found.output, image)
         gradient = found.gradient(found.logits.argmax(1))
     if gradient is None:
         raise InputError(f"no gradient reaches layer {layer}")
@@ -145,7 +139,7 @@ def _ablation(classifier: Classifier, layer: str) -> str:
     image = classifier.trial()
     with classifier.running():
         tail = Tail(classifier.module, layer, image)
-        layout = _layout(classifier, layer, tail.output, image)
+        layout = layout_in(classifier, layer, tail.output, image)
         way = way_of(tail, layout, classifier.precision)
     count = tail.output.shape[layout.axis]
     if way == "closed form":
@@ -156,7 +150,7 @@ def _ablation(classifier: Classifier, layer: str) -> str:
 def _score(classifier: Classifier, layer: str) -> str:
     image = classifier.trial()
     found = layer_pass(classifier, layer, image, gradients=False)
-    layout = _layout(classifier, layer, found.output, image)
+    layout = layout_in(classifier, layer, found.output, image)
     return f"up to {found.output.shape[layout.axis]} passes"
 
 

@@ -396,8 +396,9 @@ def load_classifier(
     prepares = found.preprocessing
     if preprocessing and not recipe:
         prepares = preprocessing_of(preprocessing)
-    shown, own = map(shown_by, (prepares, found.own or found.preprocessing))
-    its["shown"] = shown if shown != own else ""
+    usual = found.own or found.preprocessing
+    shown = "" if prepares is usual else shown_by(prepares)
+    its["shown"] = "" if shown and shown == shown_by(usual) else shown
     module = found.module.eval().to(chosen)
     names = found.class_names
     made = _tried(name, module, prepares, names, precision, outputs, live=False)

@@ -160,7 +160,8 @@ def _from_torchvision(
     recipe = members[preprocessing] if preprocessing else recipe
     if preprocessing or (files and not published and len(members) > 1):
         label += f", with the preprocessing of {recipe.name}"
-    prepares, usual = (from_torchvision(one.transforms()) for one in (recipe, own))
+    prepares = from_torchvision(recipe.transforms())
+    usual = None if own is recipe else from_torchvision(own.transforms())
     return Ingredients(module, prepares, names, label, sha256, files, usual)
 
 

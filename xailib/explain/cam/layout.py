@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from xailib.errors import InputError
+from xailib.networks.classifier import Classifier
 from xailib.networks.layers import hookable, hooked
 
 
@@ -56,15 +57,23 @@ def layout_of(
         beyond = shape[1] - whole[0] * whole[1] if whole else -1
         if whole and 0 <= beyond <= _REGISTERS:
             return Layout(-1, whole, beyond)
-        for prefix in range(6):
+        fewer = whole if beyond < 0 else None
+        for prefix in range(2 if fewer else 6):
             grid = _grid(shape[1] - prefix, size)
-            fewer = whole is not None and beyond < 0
-            if grid is not None and not (fewer and (prefix > 1 or not _pooled(grid, whole))):
+            if grid is not None and (fewer is None or _pooled(grid, fewer)):
                 return Layout(-1, grid, prefix)
     raise InputError(
         f"layer: {layer!r} outputs {shape}, where neither feature maps nor a grid of tokens with "
         f"the proportions of the {size[0]} x {size[1]} input can be seen; name another layer"
     )
+
+
+def layout_in(
+    classifier: Classifier, layer: str, output: Tensor, image: Float[Tensor, "_ _ height width"]
+) -> Layout:
+    """Return the layout of what a classifier's layer outputs for images, see `layout_of`."""
+    height, width = image.shape[-2:]
+    return layout_of(tuple(output.shape), (height, width), layer, classifier.patches.get(layer))
 
 
 def token_layer(
@@ -139,9 +148,9 @@ def _alike(grid: tuple[int, ...], size: Sequence[int]) -> bool:
     return least <= most and (rows == columns or size[0] != size[1])
 
 
-def _pooled(grid: tuple[int, int], whole: tuple[int, int] | None) -> bool:
+def _pooled(grid: tuple[int, int], whole: tuple[int, int]) -> bool:
     """Return whether a grid is that of the patches, several of which are put together."""
-    return whole is not None and any(
+    return any(
         all(-(-all_ // step) == side for side, all_ in zip(grid, whole, strict=True))
         for step in range(1, min(whole))
     )

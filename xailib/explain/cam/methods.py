@@ -16,7 +16,7 @@ from xailib.explain.cam.ablation import RULES, ablation_weights, closed_weights,
 from xailib.explain.cam.gradient import GRADIENT_METHODS, combined, layer_pass
 from xailib.explain.cam.gradient import guided_backprop as guided_backprop
 from xailib.explain.cam.gradient import guided_backprops as guided_backprops
-from xailib.explain.cam.layout import Layout, layout_of, token_layer
+from xailib.explain.cam.layout import Layout, layout_in, token_layer
 from xailib.explain.cam.scorecam import score_weights
 from xailib.explain.cam.tail import Tail
 from xailib.explain.explanation import Explanation
@@ -253,9 +253,7 @@ class Cam:
         return torch.stack(columns, dim=1)
 
     def _layout(self, output: Tensor, inputs: Tensor) -> Layout:
-        height, width = inputs.shape[-2:]
-        patch = self.classifier.patches.get(self.layer)
-        return layout_of(tuple(output.shape), (height, width), self.layer, patch)
+        return layout_in(self.classifier, self.layer, output, inputs)
 
     def _gradients(self, inputs: Inputs) -> tuple[list[dict[str, str]], list[Tensor]]:
         """Return logits, targets, the layer's maps, and the gradients target by target."""

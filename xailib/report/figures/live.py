@@ -23,7 +23,7 @@ from xailib.compare.masks import lime_superpixels
 from xailib.errors import InputError
 from xailib.explain.cam.ablation import watching
 from xailib.explain.cam.gradient import layer_pass
-from xailib.explain.cam.layout import layout_of
+from xailib.explain.cam.layout import layout_in
 from xailib.explain.cam.methods import cam_layer_of
 from xailib.explain.explanation import Explanation
 from xailib.explain.sampling import Draw, Perturbed, hidden
@@ -132,8 +132,7 @@ def _maps(
         name = cam_layer_of(classifier, layer)
         with watching(_last_linear(classifier) or nn.Linear(1, 1)) as seen:
             found = layer_pass(classifier, name, inputs, gradients=False)
-        patch = classifier.patches.get(name)
-        layout = layout_of(tuple(found.output.shape), pixels.shape[:2], name, patch)
+        layout = layout_in(classifier, name, found.output, inputs)
     except InputError as error:
         return {}, f"Only LIME is live. {error}"
     maps = layout.maps(found.output).float()

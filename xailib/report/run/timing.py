@@ -15,7 +15,7 @@ from torch import Tensor
 from xailib.errors import XailibError
 from xailib.explain.cam.ablation import way_of
 from xailib.explain.cam.gradient import layer_pass
-from xailib.explain.cam.layout import layout_of
+from xailib.explain.cam.layout import layout_in
 from xailib.explain.cam.methods import cam_layer_of
 from xailib.explain.cam.tail import Tail
 from xailib.explain.preflight import workable
@@ -114,9 +114,7 @@ def _checked(classifier: Classifier, pace: Pace, task: str, values: Mapping[str,
     name = cam_layer_of(classifier, layer)
     with torch.no_grad(), classifier.running():
         output = layer_pass(classifier, name, images[:1], gradients=False).output
-        height, width = images.shape[-2:]
-        patch = classifier.patches.get(name)
-        layout = layout_of(tuple(output.shape), (height, width), name, patch)
+        layout = layout_in(classifier, name, output, images)
         channels = output.shape[layout.axis]
         seconds = 0.0
         if "ablationcam" in works:
