@@ -169,7 +169,7 @@ def visit(browser, site, address):
     """Look at a page; each way of looking once, however many tests ask what it showed."""
 
     @functools.cache
-    def look(name: str, width: int, mode: str = "light", way: str = "server", attempt: int = 0):
+    def look(name: str, width: int, mode: str, way: str, attempt: int):
         page = watched(browser)
         page.set_viewport_size({"width": width, "height": 900})
         page.emulate_media(color_scheme=mode)
@@ -179,7 +179,7 @@ def visit(browser, site, address):
             page.wait_for_load_state("networkidle")
         shift = page.evaluate("window.shift")
         violations = None
-        if AXE.is_file() and way == "server" and attempt == 0:
+        if AXE.is_file() and attempt == 0:
             page.add_script_tag(path=AXE)
             violations = page.evaluate(VIOLATIONS)
         seen = Visit(
@@ -196,4 +196,7 @@ def visit(browser, site, address):
         page.close()
         return seen
 
-    return look
+    def visited(name, width, mode="light", way="server", attempt=0):
+        return look(name, width, mode, way, attempt)  # the cache tells defaults from arguments
+
+    return visited

@@ -15,13 +15,15 @@ EXPLORE = "notebooks/10_explore.html"
 
 
 @pytest.mark.parametrize(
-    ("mode", "width"), [("light", 1300), ("dark", 1300), ("light", 390), ("dark", 390)]
+    ("mode", "width", "way"),  # one of them as those see it who read from a disk
+    [(mode, 390, "server") for mode in ("light", "dark")]
+    + [("light", 1300, "server"), ("dark", 1300, "file")],
 )
 @pytest.mark.parametrize("name", [*PAGES, "search"])
-def test_no_page_breaks_a_rule_of_accessibility(visit, name, mode, width):
+def test_no_page_breaks_a_rule_of_accessibility(visit, name, mode, width, way):
     if not AXE.is_file():
         pytest.skip("axe-core is not installed: 'npm ci --prefix tests' does it")
-    seen = visit(name, width, mode)
+    seen = visit(name, width, mode, way)
     assert seen.theme == mode
     assert seen.violations == []
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from zipfile import BadZipFile
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int, Shaped
+from jaxtyping import Bool, Float, Float32, Int
 
 from xailib.errors import InputError
 from xailib.files import atomic
@@ -88,7 +88,7 @@ class Explanation:
         Unscaled, in the method's own resolution: a CAM before ReLU at its layer's size, LIME's
         weight at each pixel.
     signed : bool
-        Whether negative values speak against the target.
+        Whether negative values oppose the target.
     seed : int or None
         None where nothing is random.
     parameters : mapping
@@ -126,9 +126,16 @@ class Explanation:
 
     def save(self, path: Path) -> None:
         """Write to one ``.npz`` file, all or nothing."""
-        text, arrays = _split(self)
+        text: dict[str, Any] = {one.name: getattr(self, one.name) for one in fields(self)}
+        arrays = {name: text.pop(name) for name in ("saliency", "raw")}
+        text |= {"frame": asdict(self.frame), "parameters": dict(self.parameters)}
+        if (parts := self.superpixels) is not None:
+            stored = {name: getattr(parts, name) for name in _SUPERPIXEL_ARRAYS}
+            arrays |= {name: array for name, array in stored.items() if array is not None}
+            rest = {"intercept": parts.intercept, "fit": parts.fit, "block": parts.block}
+            text["superpixels"] = rest
         with atomic(path) as file:
-            np.savez_compressed(file, **arrays, description=np.array(json.dumps(text)))  # type: ignore[arg-type]
+            np.savez_compressed(file, **arrays, description=np.array(json.dumps(text)))
 
     @classmethod
     def load(cls, path: Path) -> "Explanation":
@@ -157,7 +164,7 @@ class Explanation:
 def scaled(
     raw: Float32[np.ndarray, "height width"], signed: bool
 ) -> Float32[np.ndarray, "height width"]:
-    """Return a map scaled by its own extremes: to [0, 1], or around zero to [-1, 1].
+    """Return a map scaled to its own range: to [0, 1], or around zero to [-1, 1].
 
     A constant map becomes zero: it prefers no pixel.
     """
@@ -166,18 +173,3 @@ def scaled(
         return (raw / top if top > 0 else np.zeros_like(raw)).astype(np.float32)
     low, high = raw.min(), raw.max()
     return ((raw - low) / (high - low) if high > low else np.zeros_like(raw)).astype(np.float32)
-
-
-def _split(
-    explanation: Explanation,
-) -> tuple[dict[str, Any], dict[str, Shaped[np.ndarray, "..."]]]:
-    """Return what goes into the JSON text, and the arrays."""
-    text: dict[str, Any] = {one.name: getattr(explanation, one.name) for one in fields(explanation)}
-    arrays = {name: text.pop(name) for name in ("saliency", "raw")}
-    text |= {"frame": asdict(explanation.frame), "parameters": dict(explanation.parameters)}
-    if (parts := explanation.superpixels) is not None:
-        stored = {name: getattr(parts, name) for name in _SUPERPIXEL_ARRAYS}
-        arrays |= {name: array for name, array in stored.items() if array is not None}
-        rest = {"intercept": parts.intercept, "fit": parts.fit, "block": parts.block}
-        text["superpixels"] = rest
-    return text, arrays

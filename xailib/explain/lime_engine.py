@@ -5,19 +5,17 @@ a GPU the models of many images are solved at once, in float64.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32, Float64, Int, Shaped, UInt8
+from jaxtyping import Bool, Float, Float64, Int, Shaped
 from lime import lime_image
 from sklearn.metrics import pairwise_distances
 from torch import Tensor
-from tqdm import tqdm
 
-from xailib.explain.sampling import Perturbed, distinct, independent
+from xailib.explain.sampling import Draw, Perturbed, distinct, independent
 from xailib.networks.classifier import BATCH, Classifier
-from xailib.networks.memory import upload
 
 WIDTH = 0.25  # of lime's kernel
 
@@ -35,18 +33,13 @@ class LimeImageExplainer(lime_image.LimeImageExplainer):
     engine : str
         See `xailib.networks.forward.forward_batches`; ``used`` is that of the last explanation, or
         ``"function"`` if it was not a `Classifier`'s.
-    progress : bool
-        Draw a progress bar in the terminal.
     *args, **kwargs
         As for lime.
     """
 
-    def __init__(
-        self, *args: object, engine: str = "auto", progress: bool = False, **kwargs: object
-    ) -> None:
+    def __init__(self, *args: object, engine: str = "auto", **kwargs: object) -> None:
         super().__init__(*args, **kwargs)
         self.engine = engine
-        self.progress = progress
         self.used = "function"
 
     def data_labels(
@@ -61,60 +54,22 @@ class LimeImageExplainer(lime_image.LimeImageExplainer):
         """Return which superpixels each sample shows, and its probabilities (lime's hook)."""
         data = independent(self.random_state, num_samples, len(np.unique(segments)))
         data[0] = 1
+        if isinstance(classifier_fn, Classifier):
+            perturbed = Perturbed(classifier_fn, [image], [fudged_image], [segments])
+            draw = Draw.of([0], [data], [segments], classifier_fn.device)
+            found, self.used = perturbed.scored(draw, batch_size=batch_size, engine=self.engine)
+            return data, found.cpu().numpy()[draw.place[0].cpu()]
+        self.used = "function"
         shown, place = distinct(data, int(segments.max()) + 1)
-        with tqdm(total=num_samples, disable=not self.progress, leave=False) as bar:
-            work = image, fudged_image, segments, shown, batch_size, bar.update
-            if isinstance(classifier_fn, Classifier):
-                found, self.used = _scored(classifier_fn, self.engine, *work)
-            else:
-                found, self.used = _called(classifier_fn, *work), "function"
-        return data, found[place]
+        parts = []
+        size = batch_size or BATCH
+        for start in range(0, len(shown), size):
+            pixels = shown[start : start + size][:, segments, None]
+            parts.append(np.asarray(classifier_fn(np.where(pixels, image, fudged_image))))
+        return data, np.concatenate(parts)[place]
 
 
-def _scored(
-    classifier: Classifier,
-    engine: str,
-    image: UInt8[np.ndarray, "height width 3"],
-    blank: UInt8[np.ndarray, "height width 3"],
-    segments: Int[np.ndarray, "height width"],
-    shown: Bool[np.ndarray, "samples superpixels"],
-    batch_size: int | None,
-    update: Callable[[int], object],
-) -> tuple[Float32[np.ndarray, "samples classes"], str]:
-    """Return probabilities of perturbed images that never leave the classifier's device."""
-    perturbed = Perturbed(classifier, [image], [blank], [segments])
-    rows = upload(shown, classifier.device)
-    owner = torch.zeros(len(shown), dtype=torch.long, device=classifier.device)
-
-    def make(start: int, stop: int) -> Tensor:
-        update(stop - start)
-        return perturbed.batch(rows[start:stop], owner[start:stop])
-
-    found = classifier.forward_batches(make, len(shown), batch_size=batch_size, engine=engine)
-    return classifier.as_probabilities(found.logits).cpu().numpy(), found.engine
-
-
-def _called(
-    classifier_fn: Callable,
-    image: Shaped[np.ndarray, "height width colours"],
-    blank: Shaped[np.ndarray, "height width colours"],
-    segments: Int[np.ndarray, "height width"],
-    shown: Bool[np.ndarray, "samples superpixels"],
-    batch_size: int | None,
-    update: Callable[[int], object],
-) -> Float[np.ndarray, "samples classes"]:
-    """Return what a function says of the perturbed images, `batch_size` at a time."""
-    parts = []
-    size = batch_size or BATCH
-    for start in range(0, len(shown), size):
-        pixels = shown[start : start + size][:, segments]
-        parts.append(np.asarray(classifier_fn(np.where(pixels[..., None], image, blank))))
-        update(len(pixels))
-    return np.concatenate(parts)
-
-
-@dataclass(frozen=True)
-class Fits:
+class Fits(NamedTuple):
     """The linear models of several images and targets."""
 
     #: zero for superpixels that an image has not
@@ -170,13 +125,12 @@ def fit_as_lime(
     distances = pairwise_distances(data, data[:1], metric="cosine").ravel()
     found = []
     for target in range(scores.shape[1]):
-        every = data.shape[1]
         intercept, pairs, score, _ = base.explain_instance_with_data(
-            data, scores, distances, target, max(every, 100000), feature_selection="auto"
+            data, scores, distances, target, max(data.shape[1], 100000), feature_selection="auto"
         )
-        weights = np.zeros(every)
-        for superpixel, weight in pairs:
-            weights[superpixel] = weight
+        weights = np.zeros(data.shape[1])
+        superpixels, values = zip(*pairs, strict=True)
+        weights[list(superpixels)] = values
         found.append((weights, float(intercept), float(score)))
     return found
 

@@ -123,16 +123,14 @@ def _indifferent(classifier: Classifier) -> str:
 
 def _gradient(classifier: Classifier, layer: str) -> str:
     """Return the size of the maps; raise without a gradient, or with one that is zero."""
-    image = classifier.trial()
     with classifier.running():
-        found = layer_pass(classifier, layer, image)
-        layout = layout_in(classifier, layer, found.output, image)
+        found = layer_pass(classifier, layer, classifier.trial())
         gradient = found.gradient(found.logits.argmax(1))
     if gradient is None:
         raise InputError(f"no gradient reaches layer {layer}")
-    if not layout.maps(gradient).any():
+    if not found.layout.maps(gradient).any():
         raise InputError(f"the gradient is exactly zero at layer {layer}")
-    return f"maps of {layout.grid[0]} x {layout.grid[1]}"
+    return "maps of {} x {}".format(*found.layout.grid)
 
 
 def _ablation(classifier: Classifier, layer: str) -> str:
@@ -141,17 +139,14 @@ def _ablation(classifier: Classifier, layer: str) -> str:
         tail = Tail(classifier.module, layer, image)
         layout = layout_in(classifier, layer, tail.output, image)
         way = way_of(tail, layout, classifier.precision)
-    count = tail.output.shape[layout.axis]
     if way == "closed form":
         return "one pass by the closed form"
-    return f"{count} passes of the {way}"
+    return f"{tail.output.shape[layout.axis]} passes of the {way}"
 
 
 def _score(classifier: Classifier, layer: str) -> str:
-    image = classifier.trial()
-    found = layer_pass(classifier, layer, image, gradients=False)
-    layout = layout_in(classifier, layer, found.output, image)
-    return f"up to {found.output.shape[layout.axis]} passes"
+    found = layer_pass(classifier, layer, classifier.trial(), gradients=False)
+    return f"up to {found.maps.shape[1]} passes"
 
 
 _WAYS: dict[str, Callable[[Classifier, str], str]] = {"ablationcam": _ablation, "scorecam": _score}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from xailib.errors import XailibError, check_name, unknown_name
+from xailib.errors import XailibError, check_name
 from xailib.explain.cam.methods import Cam, CamOptions, cam_layer_of, check_methods
 from xailib.explain.explanation import Explanation
 from xailib.explain.lime import Lime, LimeOptions
@@ -44,10 +44,14 @@ def requests_of(task: str, classifier: Classifier, parameters: Mapping[str, Any]
     work.
     """
     check_name("task", task, REQUESTS)
-    return REQUESTS[task](classifier, parameters)
+    target = parameters["target"]
+    index = None if target == "" else classifier.class_index(target)
+    return REQUESTS[task](classifier, parameters, index)
 
 
-def _lime(classifier: Classifier, parameters: Mapping[str, Any]) -> list[Request]:
+def _lime(
+    classifier: Classifier, parameters: Mapping[str, Any], target: int | None
+) -> list[Request]:
     auto = parameters["until_stable"]
     options: Any = {
         "num_samples": "auto" if auto else parameters["num_samples"],
@@ -58,13 +62,14 @@ def _lime(classifier: Classifier, parameters: Mapping[str, Any]) -> list[Request
     }
     if auto:
         options |= {name: parameters[name] for name in ("max_samples", "num_features")}
-    explainer = Lime(classifier, (_target(classifier, parameters),), **options)
+    explainer = Lime(classifier, (target,), **options)
     return [Request("lime", {"target": parameters["target"], **options}, classifier, explainer)]
 
 
-def _cam(classifier: Classifier, parameters: Mapping[str, Any]) -> list[Request]:
+def _cam(
+    classifier: Classifier, parameters: Mapping[str, Any], target: int | None
+) -> list[Request]:
     check_methods(parameters["methods"])
-    target = _target(classifier, parameters)
     methods, _ = workable(classifier, parameters["methods"], parameters["layer"] or None)
     layer = cam_layer_of(classifier, parameters["layer"] or None)
     key = {"target": parameters["target"], "layer": layer}
@@ -105,7 +110,21 @@ def explain_many(
         `Failure`, and a method that cannot explain one is another; the others go on. An unknown
         method, option or target, or a value out of range is refused before anything is read.
     """
-    chosen = explainers(classifier, methods, target, options)
+    if set(methods) != {"lime"}:
+        check_methods([method for method in methods if method != "lime"])
+    known = {
+        method: LimeOptions.__annotations__ if method == "lime" else CamOptions.__annotations__
+        for method in methods
+    }
+    for name in options:
+        check_name("option", name, sorted({name for names in known.values() for name in names}))
+    chosen: list[Explainer] = []
+    for method in methods:
+        own: Any = {name: value for name, value in options.items() if name in known[method]}
+        if method == "lime":
+            chosen.append(Lime(classifier, (target,), **own))
+        else:
+            chosen.append(Cam(classifier, method, (target,), **own))
     return _flat(stream(classifier, sources_of(images), chosen))
 
 
@@ -121,41 +140,4 @@ def _flat(items: Iterable[Item]) -> Iterator[Explanation | Failure]:
                 yield from found
 
 
-def explainers(
-    classifier: Classifier,
-    methods: Sequence[str],
-    target: int | str | None,
-    options: Mapping[str, Any],
-) -> list[Explainer]:
-    """Return methods with those of the options that they know; see `explain_many`."""
-    if set(methods) != {"lime"}:
-        check_methods([method for method in methods if method != "lime"])
-    known = {
-        method: LimeOptions.__annotations__ if method == "lime" else CamOptions.__annotations__
-        for method in methods
-    }
-    for name in options:
-        if not any(name in names for names in known.values()):
-            raise unknown_name(
-                "option", name, sorted({n for names in known.values() for n in names})
-            )
-    found: list[Explainer] = []
-    for method in methods:
-        own: Any = {name: value for name, value in options.items() if name in known[method]}
-        if method == "lime":
-            found.append(Lime(classifier, (target,), **own))
-        else:
-            found.append(Cam(classifier, method, (target,), **own))
-    return found
-
-
-def _target(classifier: Classifier, parameters: Mapping[str, Any]) -> int | None:
-    """Return the index of the class to explain; None for the predicted one."""
-    target = parameters["target"]
-    return None if target == "" else classifier.class_index(target)
-
-
-REQUESTS: Mapping[str, Callable[[Classifier, Mapping[str, Any]], list[Request]]] = {
-    "2_lime": _lime,
-    "3_cam": _cam,
-}
+REQUESTS: Mapping[str, Callable[..., list[Request]]] = {"2_lime": _lime, "3_cam": _cam}
