@@ -279,7 +279,8 @@ class Lime:
         best = whole.argmax(1)
         columns = [best if t is None else torch.full_like(best, t) for t in self.targets]
         targets = torch.stack(columns, dim=1)
-        data = [rows[:0] for rows in staged.draw.rows]
+        # Not ``rows[:0]``: its order in memory would be the design's, and change the last digits.
+        data = [np.empty((0, rows.shape[1]), int) for rows in staged.draw.rows]
         scores: list[list[Tensor]] = [[] for _ in data]
         stopped = ["max_samples"] * len(data)
         draw, engine = staged.draw, self.options["engine"]
