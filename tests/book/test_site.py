@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from browsing import PAGES, ROOT
+from browsing import LOOKS, PAGES, ROOT
 from PIL import Image
 from playwright.sync_api import expect
 
@@ -20,11 +20,11 @@ pytestmark = pytest.mark.site
 
 
 @pytest.mark.parametrize(
-    ("way", "width", "mode"),
-    [("server", 1300, "light"), ("server", 390, "light"), ("file", 1300, "dark")],
+    ("width", "mode", "way"),
+    [*((*look, "server") for look in LOOKS), (1300, "dark", "file")],
 )
 @pytest.mark.parametrize("name", PAGES)
-def test_every_page_opens_without_error_or_outside_request(visit, name, width, way, mode):
+def test_every_page_opens_without_error_or_outside_request(visit, name, width, mode, way):
     seen = visit(name, width, mode, way)
     assert seen.wrong == []
     assert seen.broken == []
