@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float32
+from jaxtyping import Bool
 
 from xailib.compare.pairs import Map
 from xailib.errors import InputError
@@ -94,24 +94,18 @@ def localisation(maps: Iterable[Map], boxes: Mapping[str, Iterable[Box]]) -> pd.
             continue
         box = inside(boxes[one.image], one.frame)
         mask = one.mask(one.area)
+        positive = np.maximum(one.values, 0).astype(np.float64)
+        total = positive.sum()
         rows.append(
             {
                 "image": one.image,
                 "map": one.name,
                 "box": float(box.mean()),
                 "pointing": float(box[one.values == one.values.max()].mean()),
-                "energy": _energy(one.values, box),
+                "energy": float(positive[box].sum() / total) if total > 0 else float("nan"),
                 "precision": float(box[mask].mean()) if mask.any() else float("nan"),
                 "area": float(mask.mean()),
             }
         )
     columns = ["image", "map", "box", "pointing", "energy", "precision", "area"]
     return pd.DataFrame(rows, columns=columns)
-
-
-def _energy(
-    values: Float32[np.ndarray, "height width"], box: Bool[np.ndarray, "height width"]
-) -> float:
-    positive = np.maximum(values, 0).astype(np.float64)
-    total = positive.sum()
-    return float(positive[box].sum() / total) if total > 0 else float("nan")

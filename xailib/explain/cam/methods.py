@@ -1,12 +1,11 @@
 """Class activation maps: which part of a layer's feature maps a prediction rests on."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, TypedDict, Unpack
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int, Shaped
+from jaxtyping import Float, Float32, Int
 from pytorch_grad_cam import AblationCAM, ScoreCAM
 from pytorch_grad_cam.utils.image import scale_cam_image
 from torch import Tensor
@@ -128,13 +127,8 @@ def explain_cam(
     return explain_alone(classifier, photograph, Cam(classifier, method, (target,), **options))[0]
 
 
-@dataclass(frozen=True)
-class _Started:
-    """Maps that the device is making, or has made."""
-
-    seen: Sequence[Seen]
-    parameters: Sequence[dict[str, str]]
-    found: Callable[[], list[Shaped[np.ndarray, "..."]]]
+# Maps that the device is making, or has made: of what, how, and a function that waits for them.
+Started = tuple[Sequence[Seen], Sequence[dict[str, str]], Callable[[], list[np.ndarray]]]
 
 
 class Cam:
@@ -154,15 +148,13 @@ class Cam:
         check_classifier(classifier)
         for name in options:
             check_name("option", name, CamOptions.__annotations__)
-        self.passes: PassOptions = {
-            "batch_size": options.get("batch_size"),
-            "engine": options.get("engine", "auto"),
-        }
+        size, engine = options.get("batch_size"), options.get("engine", "auto")
+        self.passes: PassOptions = {"batch_size": size, "engine": engine}
         self.rule = options.get("rule", "centred")
         check_name("method", method, METHODS)
-        check_name("engine", self.passes["engine"], ENGINES)
+        check_name("engine", engine, ENGINES)
         check_name("rule", self.rule, RULES)
-        check_least("batch_size", self.passes["batch_size"])
+        check_least("batch_size", size)
         self.classifier = classifier
         self.method = method
         self.layer = cam_layer_of(classifier, options.get("layer"))
@@ -177,7 +169,7 @@ class Cam:
         """Take the images to the device."""
         return seen, self.classifier.input_tensor(np.stack([one.view.pixels for one in seen]))
 
-    def start(self, staged: tuple[Sequence[Seen], Inputs], images: int = 1) -> _Started:
+    def start(self, staged: tuple[Sequence[Seen], Inputs], images: int = 1) -> Started:
         """Make the maps; on a GPU, gradients only fill the queue."""
         seen, inputs = staged
         if self.method in GRADIENT_METHODS:
@@ -186,11 +178,12 @@ class Cam:
             hows, found = self._ablated(inputs)
         else:
             hows, found = self._scored(inputs, images)
-        return _Started(seen, [{"layer": self.layer, **how} for how in hows], download(*found))
+        return seen, [{"layer": self.layer, **how} for how in hows], download(*found)
 
-    def finish(self, started: _Started) -> list[Outcome]:
+    def finish(self, started: Started) -> list[Outcome]:
         """Wait for the device, and return for each image its targets' explanations."""
-        logits, targets, *found = started.found()
+        views, parameters, wait = started
+        logits, targets, *found = wait()
         probabilities = self.classifier.as_probabilities(torch.from_numpy(logits)).numpy()
         what = "score"
         if self.method in GRADIENT_METHODS:
@@ -198,7 +191,7 @@ class Cam:
         relative = rounding(self.classifier)
 
         def explained(image: int) -> list[Explanation]:
-            seen, made = started.seen[image], []
+            seen, made = views[image], []
             self.classifier.check_finite(torch.from_numpy(logits[image]))
             exact_to = relative * float(np.abs(logits[image]).max())
             for place, target in enumerate(targets[image]):
@@ -226,13 +219,13 @@ class Cam:
                         seen.view,
                         saliency=saliency_of(raw, seen.view.frame.size),
                         raw=raw,
-                        parameters=started.parameters[image],
+                        parameters=parameters[image],
                         no_signal=why,
                     )
                 )
             return made
 
-        return one_by_one(explained, len(started.seen))
+        return one_by_one(explained, len(views))
 
     def _combined(
         self,
