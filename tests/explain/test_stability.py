@@ -5,9 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from lime.lime_image import LimeImageExplainer
 from linear import SUPERPIXELS, parts, run
 from nets import classifier, photograph
 from sklearn.linear_model import Ridge
+from sklearn.metrics import pairwise_distances
 
 from xailib.errors import InputError
 from xailib.explain import stability as module
@@ -34,6 +36,14 @@ def test_the_fit_is_lime_s_own(design):
     np.testing.assert_allclose(
         fit(found.shown, found.scores, np.ones((1, 60), int))[0], found.weights, atol=1e-6
     )
+
+
+def test_closeness_is_lime_s_kernel_of_the_cosine_distance():
+    shown = np.random.default_rng(0).random((20, 7)) < 0.5
+    shown[0], shown[5] = True, False
+    distances = pairwise_distances(shown.astype(int), shown[:1].astype(int), metric="cosine")
+    expected = LimeImageExplainer(kernel_width=0.25).base.kernel_fn(distances.ravel())
+    np.testing.assert_allclose(closeness(shown), expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize("most", [2**18, 500], ids=["at once", "a few samples at a time"])

@@ -94,7 +94,7 @@ def test_guided_gradients_of_several_images_are_those_of_each(target):
     net = classifier()
     expected = [guided_backprop(net, photo, target) for photo in PHOTOS]
     views = net.input_tensor(np.stack([net.view(photo).pixels for photo in PHOTOS]))
-    together = gradient._guided(net, views, target)[0].movedim(1, -1)
+    together = gradient.guided_gradients(net, views, target).movedim(1, -1)
     np.testing.assert_allclose(together, np.stack(expected), rtol=1e-4, atol=1e-6)
     np.testing.assert_array_equal(np.stack(list(guided_backprops(net, PHOTOS, target))), expected)
 
@@ -114,31 +114,17 @@ def test_the_ridge_is_scikit_learn_s(targets):
     for image in range(3):
         values[image, : len(data[image])] = torch.from_numpy(scores[image])
         weight[image, : len(data[image])] = torch.from_numpy(near[image])
-    found = lime_engine.fit(rows, values, weight)
+    weights, intercepts, fits = lime_engine.fit(rows, values, weight)
     for image in range(3):
         for target in range(targets):
             peer = Ridge(alpha=1).fit(data[image], scores[image][:, target], near[image])
-            ours = found.weights[image, target, : counts[image]]
+            ours = weights[image, target, : counts[image]]
             np.testing.assert_allclose(ours, peer.coef_, rtol=1e-9, atol=1e-15)
-            assert not found.weights[image, target, counts[image] :].any()
-            assert float(found.intercept[image, target]) == pytest.approx(peer.intercept_)
+            assert not weights[image, target, counts[image] :].any()
+            assert float(intercepts[image, target]) == pytest.approx(peer.intercept_)
             if image < 2:
                 score = peer.score(data[image], scores[image][:, target], near[image])
-                assert float(found.fit[image, target]) == pytest.approx(score)
-
-
-def test_closeness_is_lime_s_kernel_of_the_cosine_distance():
-    rng = np.random.default_rng(0)
-    data = [rng.integers(0, 2, (20, 7)), rng.integers(0, 2, (20, 11))]
-    for rows in data:
-        rows[0] = 1
-        rows[5] = 0  # nothing is shown
-    found = lime_engine.closeness(torch.from_numpy(lime_engine.padded(data)), torch.tensor([7, 11]))
-    for rows, ours in zip(data, found, strict=True):
-        with np.errstate(invalid="ignore"):
-            cosine = rows.sum(1) / np.sqrt(rows.sum(1) * rows.shape[1])
-        expected = np.sqrt(np.exp(-((1 - np.nan_to_num(cosine)) ** 2) / 0.25**2))
-        np.testing.assert_allclose(ours, expected, rtol=1e-12)
+                assert float(fits[image, target]) == pytest.approx(score)
 
 
 def test_results_come_in_order_and_failures_in_their_places(tmp_path):

@@ -31,7 +31,7 @@ from xailib.explain.sampling import (
     Rows,
     hidden,
 )
-from xailib.explain.stability import STEP, mask_is_stable, next_draw
+from xailib.explain.stability import STEP, closeness, mask_is_stable, next_draw
 from xailib.explain.stream import Outcome, Seen, explain_alone, one_by_one
 from xailib.networks.classifier import Classifier, check_classifier
 from xailib.networks.forward import ENGINES
@@ -343,12 +343,12 @@ class Lime:
         """Return all scores, weights, intercepts and R squared, a row an image."""
         together = pad_sequence(list(scores), batch_first=True)
         if self.together:
-            device = self.classifier.device
-            shown = upload(lime_engine.padded(data), device)
-            counts = np.array([rows.shape[1] for rows in data])
-            near = lime_engine.closeness(shown, upload(counts, device))
-            used = np.arange(together.shape[1]) < np.array([[len(rows)] for rows in data])
-            return [together, *lime_engine.fit(shown, together, near * upload(used, device))]
+            shown = lime_engine.padded(data)
+            near = np.zeros(shown.shape[:2])
+            for weights, rows in zip(near, data, strict=True):
+                weights[: len(rows)] = closeness(rows.astype(bool))
+            on_device = [upload(part, self.classifier.device) for part in (shown, near)]
+            return [together, *lime_engine.fit(on_device[0], together, on_device[1])]
         (rows,), (rng,) = data, random  # alone
         found = lime_engine.fit_as_lime(rows, scores[0].cpu().numpy(), rng)
         fits = (torch.tensor(np.array(part))[None] for part in zip(*found, strict=True))

@@ -5,7 +5,6 @@ a GPU the models of many images are solved at once, in float64.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -69,35 +68,20 @@ class LimeImageExplainer(lime_image.LimeImageExplainer):
         return data, np.concatenate(parts)[place]
 
 
-class Fits(NamedTuple):
-    """The linear models of several images and targets."""
-
-    #: zero for superpixels that an image has not
-    weights: Float64[Tensor, "images targets superpixels"]
-    intercept: Float64[Tensor, "images targets"]  #: the prediction with all superpixels hidden
-    fit: Float64[Tensor, "images targets"]  #: R squared, weighted
-
-
-def closeness(
-    shown: Bool[Tensor, "images samples superpixels"], superpixels: Int[Tensor, " images"]
-) -> Float64[Tensor, "images samples"]:
-    """Return lime's weight of each sample by its cosine distance to the whole image.
-
-    `superpixels`: how many of the columns are an image's own; in others nothing is shown.
-    """
-    share = shown.sum(-1, dtype=torch.float64) / superpixels[:, None]
-    return torch.exp(-((1 - share.sqrt()) ** 2) / WIDTH**2).sqrt()
-
-
 def fit(
     shown: Bool[Tensor, "images samples superpixels"],
     scores: Float[Tensor, "images samples targets"],
     near: Float64[Tensor, "images samples"],
-) -> Fits:
+) -> tuple[
+    Float64[Tensor, "images targets superpixels"],
+    Float64[Tensor, "images targets"],
+    Float64[Tensor, "images targets"],
+]:
     """Return the ridge regressions (penalty 1, free intercept) of scores on what samples show.
 
-    A sample with weight 0 counts for nothing, and a superpixel that is never shown gets none.
-    Nothing waits for the device.
+    Weights, the prediction with all superpixels hidden, and R squared. A sample with weight 0
+    counts for nothing, and a superpixel that is never shown gets none. Nothing waits for the
+    device.
     """
     columns, values = shown.double(), scores.double()
     share = (near / near.sum(1, keepdim=True))[:, None]  # images, 1, samples
@@ -112,7 +96,7 @@ def fit(
     spread = (near[..., None] * values**2).sum(1)
     # As scikit-learn has it where all scores are equal.
     explained = torch.where(spread > 0, 1 - left / spread, (left == 0).double())
-    return Fits(weights.mT, (level - middle @ weights)[:, 0], explained)
+    return weights.mT, (level - middle @ weights)[:, 0], explained
 
 
 def fit_as_lime(

@@ -7,7 +7,7 @@ import torch
 
 from xailib.errors import InputError, XailibError
 from xailib.explain.cam.ablation import way_of
-from xailib.explain.cam.gradient import guided_gradient, layer_pass
+from xailib.explain.cam.gradient import guided_gradients, layer_pass
 from xailib.explain.cam.layout import layout_in
 from xailib.explain.cam.methods import GRADIENT_METHODS, METHODS, cam_layer_of
 from xailib.explain.cam.tail import Tail
@@ -91,10 +91,9 @@ def _answer(classifier: Classifier, method: str, layer: str | None) -> Answer:
             height, width = classifier.trial().shape[-2:]
             return Answer(method, True, f"on the {height} x {width} input")
         if method == "guided":
-            gradient = guided_gradient(classifier)
-            zero = not bool((gradient != 0).any())
-            how = "the guided gradient is exactly zero" if zero else "by the network's ReLUs"
-            return Answer(method, not zero, how)
+            works = bool(guided_gradients(classifier, classifier.trial()).any())
+            how = "by the network's ReLUs" if works else "the guided gradient is exactly zero"
+            return Answer(method, works, how)
         name = cam_layer_of(classifier, layer)
         return Answer(
             method, True, f"layer {name}: {_WAYS.get(method, _gradient)(classifier, name)}"

@@ -129,28 +129,21 @@ def guided_backprops(
 ) -> Iterator[Float32[np.ndarray, "height width channels"]]:
     """Yield `guided_backprop` of many photographs; on a GPU several are computed at once."""
     check_classifier(classifier)
-    classifier.check_differentiable()
     index = None if target is None else classifier.class_index(target)
     most = enough(classifier.device) if classifier.device.type == "cuda" else 1
     views = (classifier.view(photograph).pixels for photograph in photographs)
     for group in of_one_shape(views, np.shape, most):
-        gradients, logits = _guided(classifier, classifier.input_tensor(np.stack(group)), index)
-        classifier.check_finite(logits)
-        yield from gradients.movedim(1, -1).numpy()
+        inputs = classifier.input_tensor(np.stack(group))
+        yield from guided_gradients(classifier, inputs, index).cpu().movedim(1, -1).numpy()
 
 
-def guided_gradient(classifier: Classifier) -> Float32[Tensor, "1 channels height width"]:
-    """Return the guided gradient of a made-up image, to try it."""
-    classifier.check_differentiable()
-    return _guided(classifier, classifier.trial(), None)[0]
-
-
-def _guided(
+def guided_gradients(
     classifier: Classifier,
     inputs: Float32[Tensor, "images channels height width"],
-    index: int | None,
-) -> tuple[Float32[Tensor, "images channels height width"], Float32[Tensor, "images classes"]]:
-    """Return guided gradients and logits, in the host's memory."""
+    index: int | None = None,
+) -> Float32[Tensor, "images channels height width"]:
+    """Return the guided gradients of inputs, for the class of this index or the predicted one."""
+    classifier.check_differentiable()
 
     def run(start: int, stop: int) -> Tensor:
         batch = inputs[start:stop].detach().requires_grad_()
@@ -167,12 +160,11 @@ def _guided(
             raise InputError(f"model: no gradient reaches the input of {classifier.name!r}")
         if not relus:
             raise InputError(f"model: {classifier.name} has no ReLU, which guided backprop needs")
-        return torch.cat([gradient.flatten(1), logits.detach()], dim=1)
+        classifier.check_finite(logits.detach())
+        return gradient
 
     with torch.enable_grad(), classifier.running():
-        found = torch.cat([part for _, _, part in halving(run, len(inputs), len(inputs))]).cpu()
-    gradients, logits = found.split([inputs[0].numel(), found.shape[1] - inputs[0].numel()], dim=1)
-    return gradients.unflatten(1, inputs.shape[1:]), logits
+        return torch.cat([part for _, _, part in halving(run, len(inputs), len(inputs))])
 
 
 def _relus(scores: Tensor, image: Tensor) -> Iterator[Node]:
