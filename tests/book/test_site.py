@@ -19,10 +19,7 @@ from xailib.report.params.schema import NOTEBOOKS
 pytestmark = pytest.mark.site
 
 
-@pytest.mark.parametrize(
-    ("width", "mode", "way"),
-    [*((*look, "server") for look in LOOKS), (1300, "dark", "file")],
-)
+@pytest.mark.parametrize(("width", "mode", "way"), LOOKS)
 @pytest.mark.parametrize("name", PAGES)
 def test_every_page_opens_without_error_or_outside_request(visit, name, width, mode, way):
     seen = visit(name, width, mode, way)
