@@ -23,12 +23,6 @@ def test_lime_masks_equal_limes_own(count, signs):
     np.testing.assert_array_equal(ours, expected)
 
 
-def test_opposing_superpixels_alone():
-    segments = np.array([[0, 1], [2, 3]])
-    mask = lime_mask(lime_explanation(segments, [0.5, -0.4, -0.6, 0.1]), 1, "negative")
-    np.testing.assert_array_equal(mask, [[0, 0], [-1, 0]])
-
-
 def test_ties_prefer_no_side():
     mask = area_mask(np.zeros((100, 100), np.float32), 5000)
     assert abs(mask[:50].mean() - 0.5) < 0.05

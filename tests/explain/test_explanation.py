@@ -68,4 +68,3 @@ def test_ranking_by_sign():
     parts = lime_explanation(np.array([[0, 1, 2, 3]]), [0.2, -0.9, 0.5, 0.0]).superpixels
     assert parts.ranked(2) == [1, 2]
     assert parts.ranked(9, "positive") == [2, 0]
-    assert parts.ranked(9, "negative") == [1]

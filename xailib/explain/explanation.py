@@ -18,7 +18,7 @@ from xailib.errors import InputError
 from xailib.files import atomic
 from xailib.images.frames import Frame
 
-Signs = Literal["positive", "negative", "both"]
+Signs = Literal["positive", "both"]
 
 _SUPERPIXEL_ARRAYS = ("segments", "weights", "shown", "scores")
 
@@ -56,10 +56,9 @@ class Superpixels:
     block: int = 1
 
     def ranked(self, count: int, signs: Signs = "both") -> list[int]:
-        """Return the `count` superpixels of largest absolute weight, of one sign or of both."""
+        """Return the `count` superpixels of largest absolute weight, or of largest positive."""
         order = np.argsort(-np.abs(self.weights), kind="stable")
-        sign = {"positive": 1, "negative": -1, "both": 0}[signs]
-        return [int(i) for i in order if not sign or sign * self.weights[i] > 0][:count]
+        return [int(i) for i in order if signs == "both" or self.weights[i] > 0][:count]
 
 
 @dataclass(frozen=True)

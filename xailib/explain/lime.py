@@ -202,8 +202,6 @@ class Lime:
     one; they share their samples.
     """
 
-    method = "lime"
-
     def __init__(
         self,
         classifier: Classifier,

@@ -30,8 +30,7 @@ class LimeImageExplainer(lime_image.LimeImageExplainer):
     Parameters
     ----------
     engine : str
-        See `xailib.networks.forward.forward_batches`; ``used`` is that of the last explanation, or
-        ``"function"`` if it was not a `Classifier`'s.
+        See `xailib.networks.forward.forward_batches`.
     *args, **kwargs
         As for lime.
     """
@@ -39,7 +38,6 @@ class LimeImageExplainer(lime_image.LimeImageExplainer):
     def __init__(self, *args: object, engine: str = "auto", **kwargs: object) -> None:
         super().__init__(*args, **kwargs)
         self.engine = engine
-        self.used = "function"
 
     def data_labels(
         self,
@@ -56,9 +54,8 @@ class LimeImageExplainer(lime_image.LimeImageExplainer):
         if isinstance(classifier_fn, Classifier):
             perturbed = Perturbed(classifier_fn, [image], [fudged_image], [segments])
             draw = Draw.of([0], [data], [segments], classifier_fn.device)
-            found, self.used = perturbed.scored(draw, batch_size=batch_size, engine=self.engine)
+            found, _ = perturbed.scored(draw, batch_size=batch_size, engine=self.engine)
             return data, found.cpu().numpy()[draw.place[0].cpu()]
-        self.used = "function"
         shown, place = distinct(data, int(segments.max()) + 1)
         parts = []
         size = batch_size or BATCH

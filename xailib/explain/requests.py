@@ -4,7 +4,7 @@ The notebook and the jobs that shard its photographs both use it, so that each f
 other has stored.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from xailib.explain.stream import Explainer, Item, sources_of, stream
 from xailib.images.load import Failure, Photograph
 from xailib.networks.classifier import Classifier
 
+REQUESTS = ("2_lime", "3_cam")
+
 
 @dataclass(frozen=True)
 class Request:
@@ -26,12 +28,11 @@ class Request:
     method: str  #: as in `Explanation`
     #: what decides its result, besides the photograph and the network, as JSON values
     key: Mapping[str, Any]
-    classifier: Classifier  #: what is explained
     explainer: Explainer  #: the method with its options
 
     def explain(self, photographs: Iterable[Photograph]) -> Iterator[Explanation | XailibError]:
         """Yield for each photograph, in order, its explanation or why there is none."""
-        for item in stream(self.classifier, photographs, [self.explainer]):
+        for item in stream(self.explainer.classifier, photographs, [self.explainer]):
             (found,) = item.found
             yield found if isinstance(found, XailibError) else found[0]
 
@@ -39,19 +40,19 @@ class Request:
 def requests_of(task: str, classifier: Classifier, parameters: Mapping[str, Any]) -> list[Request]:
     """Return what a notebook does with each of its photographs, one method after the other.
 
-    ``task`` is a key of `REQUESTS`; ``parameters`` are by the names of the notebook's parameters
+    ``task`` is one of `REQUESTS`; ``parameters`` are by the names of the notebook's parameters
     cell, and may be its ``globals()``. Unknown classes, layers and methods are refused before any
     work.
     """
     check_name("task", task, REQUESTS)
-    target = parameters["target"]
-    index = None if target == "" else classifier.class_index(target)
-    return REQUESTS[task](classifier, parameters, index)
-
-
-def _lime(
-    classifier: Classifier, parameters: Mapping[str, Any], target: int | None
-) -> list[Request]:
+    named = parameters["target"]
+    target = None if named == "" else classifier.class_index(named)
+    if task == "3_cam":
+        check_methods(parameters["methods"])
+        methods, _ = workable(classifier, parameters["methods"], parameters["layer"] or None)
+        layer = cam_layer_of(classifier, parameters["layer"] or None)
+        cams = [Cam(classifier, method, (target,), layer=layer) for method in methods]
+        return [Request(cam.method, {"target": named, "layer": layer}, cam) for cam in cams]
     auto = parameters["until_stable"]
     options: Any = {
         "num_samples": "auto" if auto else parameters["num_samples"],
@@ -62,21 +63,8 @@ def _lime(
     }
     if auto:
         options |= {name: parameters[name] for name in ("max_samples", "num_features")}
-    explainer = Lime(classifier, (target,), **options)
-    return [Request("lime", {"target": parameters["target"], **options}, classifier, explainer)]
-
-
-def _cam(
-    classifier: Classifier, parameters: Mapping[str, Any], target: int | None
-) -> list[Request]:
-    check_methods(parameters["methods"])
-    methods, _ = workable(classifier, parameters["methods"], parameters["layer"] or None)
-    layer = cam_layer_of(classifier, parameters["layer"] or None)
-    key = {"target": parameters["target"], "layer": layer}
-    return [
-        Request(method, key, classifier, Cam(classifier, method, (target,), layer=layer))
-        for method in methods
-    ]
+    lime = Lime(classifier, (target,), **options)
+    return [Request("lime", {"target": named, **options}, lime)]
 
 
 def explain_many(
@@ -138,6 +126,3 @@ def _flat(items: Iterable[Item]) -> Iterator[Explanation | Failure]:
                 yield Failure(item.image.source, str(found))
             else:
                 yield from found
-
-
-REQUESTS: Mapping[str, Callable[..., list[Request]]] = {"2_lime": _lime, "3_cam": _cam}

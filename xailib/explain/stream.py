@@ -52,7 +52,7 @@ class Seen:
 class Explainer(Protocol):
     """A method with its options, in the steps that a stream takes one ahead of the other."""
 
-    method: str  #: as in `Explanation`
+    classifier: Classifier  #: what is explained
 
     def prepare(self, seen: Seen) -> Any:
         """Do what one image needs on the host; on any thread."""
