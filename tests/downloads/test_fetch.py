@@ -341,8 +341,8 @@ def test_timms_own_weights_are_read_from_a_mirror(place, tmp_path, monkeypatch):
     import torch
     from safetensors.torch import save_file
 
+    from xailib.downloads.names import published_weights
     from xailib.networks.classifier import load_classifier
-    from xailib.networks.published import published_weights
 
     torch.manual_seed(1)
     state = timm.create_model("test_resnet", pretrained=False).state_dict()
@@ -359,7 +359,7 @@ def test_timms_own_weights_are_read_from_a_mirror(place, tmp_path, monkeypatch):
 
 
 def test_what_the_hubs_own_package_has_fetched_is_taken(place, tmp_path, monkeypatch):
-    from xailib.networks.published import published_weights
+    from xailib.downloads.names import published_weights
 
     theirs = tmp_path / "model.safetensors"
     theirs.write_bytes(CONTENT)

@@ -10,10 +10,10 @@ import pytest
 from conftest import ROOT
 
 from xailib.downloads import registry
+from xailib.downloads.names import PLACES365
 from xailib.downloads.registry import artefact, artefacts
 from xailib.errors import InputError
 from xailib.images.archives import ARCHIVES
-from xailib.networks.names import PLACES365
 
 
 def rows() -> list[dict[str, str]]:

@@ -5,7 +5,7 @@ addresses in the order tried, its bytes and who says so, its SHA-256 where the p
 one, its licence and who states it, and how to supply it by hand. Rows may share a name, as the
 files of the replicated report do. The part of a name before a colon is its set; what a set's
 first row says holds for its other rows where these say nothing (hashes and bytes excepted).
-Files of torchvision's and timm's networks are in `xailib.networks.published`.
+Files of torchvision's and timm's networks are in `xailib.downloads.names`.
 """
 
 import csv

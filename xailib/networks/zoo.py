@@ -22,6 +22,12 @@ import torch
 import torchvision
 from torch import nn
 
+from xailib.downloads.names import (
+    PACKAGED,
+    PLACES365,
+    check_preprocessing,
+    published_weights,
+)
 from xailib.downloads.registry import Artefact
 from xailib.errors import (
     InputError,
@@ -33,7 +39,6 @@ from xailib.errors import (
 )
 from xailib.files import package_folder, sha256_of
 from xailib.networks.modules import check_weights
-from xailib.networks.names import PACKAGED, PLACES365, check_preprocessing
 from xailib.networks.preprocessing import (
     Prepares,
     Preprocessing,
@@ -41,7 +46,6 @@ from xailib.networks.preprocessing import (
     from_transform,
     preprocessing_of,
 )
-from xailib.networks.published import published_weights
 from xailib.networks.weights import (
     RANDOM,
     existing_file,

