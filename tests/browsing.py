@@ -78,7 +78,7 @@ def address(site):
             pass
 
     handler = functools.partial(Quiet, directory=str(site))
-    with serving(handler) as (_, found):
+    with serving(handler) as found:
         yield found
 
 

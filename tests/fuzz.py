@@ -34,20 +34,8 @@ READERS: dict[str, Callable[[Path], object]] = {
     "concepts": load_concepts,
     "image": lambda path: read_file(path, path.name),
 }
-SIGNS = [
-    b"",
-    b"\0",
-    b"\xff",
-    b",",
-    b'"',
-    b"\n",
-    b"\r",
-    b"nan",
-    b"inf",
-    b"1e999",
-    b"-1",
-    b"\xef\xbb\xbf",
-]
+SIGNS = [b"", b"\0", b"\xff", b",", b'"', b"\n", b"\r", b"nan", b"inf", b"1e999", b"-1"]
+SIGNS += [b"\xef\xbb\xbf"]
 
 
 def originals() -> list[tuple[str, bytes]]:

@@ -16,19 +16,24 @@ SIDE = 32
 CATEGORIES = 5
 
 
-class Plain(nn.Module):
-    """Convolutions, average pool, dropout, linear: as a ResNet or an EfficientNet ends."""
+def as_they_are(scores: Tensor) -> Tensor:
+    return scores
 
-    def __init__(self) -> None:
+
+class Plain(nn.Module):
+    """Convolutions, average pool, dropout, linear, and `out`: as a ResNet or EfficientNet ends."""
+
+    def __init__(self, classes=CATEGORIES, channels=3, out=as_they_are) -> None:
         super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU(True))
+        self.stem = nn.Sequential(nn.Conv2d(channels, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU(True))
         self.body = nn.Sequential(nn.Conv2d(8, 12, 3, 2, 1), nn.BatchNorm2d(12), nn.ReLU(True))
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.drop = nn.Dropout(0.5)
-        self.fc = nn.Linear(12, CATEGORIES)
+        self.fc = nn.Linear(12, classes)
+        self.out = out
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc(self.drop(torch.flatten(self.pool(self.body(self.stem(x))), 1)))
+        return self.out(self.fc(self.drop(torch.flatten(self.pool(self.body(self.stem(x))), 1))))
 
 
 class Skipping(nn.Module):
@@ -116,7 +121,7 @@ def classifier(make=Plain, seed: int = 0, device: str = "cpu") -> Classifier:
         preprocessing=Preprocessing((SIDE, SIDE), SIDE, (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)),
         class_names=tuple(f"thing {index}" for index in range(CATEGORIES)),
         weights="random",
-        sha256=f"{seed:064d}",
+        weights_sha256=f"{seed:064d}",
         device=torch.device(device),
         cam_layer=layers.default_cam_layer(module, traces, CATEGORIES),
         dissect_layers=(),
@@ -129,6 +134,18 @@ def photograph(seed: int = 0) -> Photograph:
     coarse = rng.integers(0, 256, (4, 4, 3)).repeat(8, axis=0).repeat(8, axis=1)
     noise = rng.integers(-20, 20, coarse.shape)
     return from_array(np.clip(coarse + noise, 0, 255).astype(np.uint8), f"blobs-{seed}")
+
+
+def noise(height: int = 48, width: int = 64, seed: int = 0) -> np.ndarray:
+    """Random colours, (height, width, 3) uint8."""
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def save(path: Path, pixels: np.ndarray | None = None, **options) -> Path:
+    """Write an image file, of noise unless pixels are given, and the folders above it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(noise() if pixels is None else pixels).save(path, **options)
+    return path
 
 
 def photographs_in(folder: Path, count: int) -> Path:

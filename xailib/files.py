@@ -9,7 +9,6 @@ import errno
 import hashlib
 import logging
 import os
-import tempfile
 from collections.abc import Collection, Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -35,16 +34,15 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
     """
     with storage(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        part = path.with_name(f".{path.name}.{os.urandom(4).hex()}.part")
         try:
-            with os.fdopen(handle, "wb") as file:
+            with part.open("xb") as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-            Path(name).chmod(0o666 & ~_umask())
-            Path(name).replace(path)
+            part.replace(path)
         except BaseException:
-            Path(name).unlink(missing_ok=True)
+            part.unlink(missing_ok=True)
             raise
 
 
@@ -95,12 +93,6 @@ def package_folder(module: str) -> Path | None:
     spec = find_spec(module)
     found = spec.submodule_search_locations if spec else None
     return Path(found[0]) if found else None
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def lock_folder(folder: Path, name: str, *, patience: float = SOON) -> FileLock:

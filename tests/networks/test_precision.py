@@ -8,11 +8,9 @@ import torch
 from nets import Plain, classifier, photograph, seeded
 from torch import nn
 
-from xailib.errors import InputError
 from xailib.explain.cam.methods import METHODS, explain_cam, guided_backprop
 from xailib.explain.lime import explain_lime
 from xailib.networks import forward
-from xailib.networks.classifier import load_classifier
 from xailib.networks.forward import PRECISIONS, computing, forward_batches
 
 CUDA = torch.device("cuda")
@@ -121,11 +119,6 @@ def test_an_engine_is_checked_at_its_own_precision(monkeypatch):
         found = forward_batches(module, lambda a, b: pictures[a:b], 60, precision=precision)
         assert found.engine == engine
     assert len(set_up) == 2  # each precision has its own
-
-
-def test_an_unknown_precision_is_one_line():
-    with pytest.raises(InputError, match=r"precision: unknown name 'haff'.*half"):
-        load_classifier("resnet18", "random", "cpu", precision="haff")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -5,12 +5,12 @@ name is answered at once, and by what is installed.
 """
 
 import re
-from functools import cache, partial
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
 from xailib.downloads import hub
-from xailib.downloads.fetch import Watch, cached_path
+from xailib.downloads.fetch import cached_path
 from xailib.downloads.registry import Artefact, artefacts
 from xailib.errors import InputError, UnavailableError, check_name
 from xailib.files import package_folder
@@ -140,7 +140,7 @@ def _timm(network: str) -> Artefact:
         addresses = tuple(hub.address(config.hf_hub_id, name) for name in names)
         files = tuple(hub.place(config.hf_hub_id, name) for name in names)
         if theirs := hub.in_their_cache(config.hf_hub_id, names):
-            files, get = (theirs,), partial(_as_it_is, theirs)
+            files, get = (theirs,), lambda _watch: theirs
     else:
         addresses, files = (config.url,), (cached_path(config.url),)
     return Artefact(
@@ -152,7 +152,3 @@ def _timm(network: str) -> Artefact:
         licence=config.license or "none stated",
         get=get,
     )
-
-
-def _as_it_is(file: Path, _watch: Watch | None) -> Path:
-    return file

@@ -95,8 +95,8 @@ def load_clip(rest: str, weights: str | Path | None, device: str) -> ClipEncoder
 
 def _build_clip(clip: Any, file: Path) -> Any:
     """Build OpenAI's network from a state dict, or from the TorchScript archive they publish."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch calls TorchScript deprecated; they publish it
+    # torch calls TorchScript deprecated; they publish it.
+    with warnings.catch_warnings(action="ignore"):
         try:
             state = weights_io.read_state_dict(file)
         except InputError:

@@ -162,7 +162,8 @@ def _cascade(
             if not module(images).isfinite().all():
                 raise InputError(f"stages: scores are not finite when random down to {stage.name}")
         label = f"{classifier.weights}, random down to {stage.name}, seed {seed}"
-        yield stage, replace(classifier, module=module, weights=label, sha256=hash_of(module))
+        sha256 = hash_of(module)
+        yield stage, replace(classifier, module=module, weights=label, weights_sha256=sha256)
 
 
 def _measure_norms(module: nn.Module, names: Iterable[str], images: Tensor) -> None:

@@ -21,11 +21,6 @@ class Passes:
     def __sub__(self, before: "Passes") -> "Passes":
         return Passes(self.made - before.made, self.kept - before.kept)
 
-    @property
-    def all(self) -> int:
-        """What a result has cost, whenever it was made."""
-        return self.made + self.kept
-
 
 _lock = threading.Lock()
 _here = threading.local()

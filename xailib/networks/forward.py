@@ -1,6 +1,6 @@
 """Many forward passes by the fastest exact engine, in bounded memory.
 
-Where thousands of passes are coming, a network is compiled once (OpenVINO, ONNX Runtime,
+Where thousands of passes are coming, a network is compiled once (OpenVINO,
 ``torch.compile`` with freezing, or a copy with its batch norm fused), checked against its eager
 self on the work's own images, and used only if its scores agree. A network given here is
 never changed: what a compiler alters is a copy.
@@ -19,14 +19,15 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
+from warnings import catch_warnings
 
 import torch
 from jaxtyping import Float, Float32, Float64, Shaped
 from torch import Tensor, nn
 
-from xailib.errors import InputError, UnavailableError, check_least, check_name
+from xailib.errors import InputError, UnavailableError, check_least, check_name, first_line
 from xailib.networks.counting import passed
-from xailib.networks.engines import SET_UPS, Run, cache_of, quiet, seconds, store
+from xailib.networks.engines import SET_UPS, Run, cache_of, seconds, store
 from xailib.networks.layers import evaluation
 from xailib.networks.memory import enough, fitting_batch
 
@@ -107,10 +108,10 @@ def forward_batches(
         At most; by default as many as bring something on the device. Fewer where less memory is
         free, halved when it runs out all the same, down to single images.
     engine : str
-        ``"auto"``: the first of OpenVINO, ONNX Runtime, ``torch.compile`` and batch-norm
-        fusion that is installed, pays for this many passes, agrees with eager within
-        `TOLERANCES` on the first images (at ``"exact"`` on the predicted class too), and is
-        faster there; eager if none is. A name in `ENGINES` forces that one.
+        ``"auto"``: the first of OpenVINO, ``torch.compile`` and batch-norm fusion that is
+        installed, pays for this many passes, agrees with eager within `TOLERANCES` on the first
+        images (at ``"exact"`` on the predicted class too), and is faster there; eager if none is.
+        A name in `ENGINES` forces that one.
     of : (network, name), optional
         For a `module` that is made again each time, the network that it is a part of, and which
         part: engines are cached by these. It must be the same function whenever it is made.
@@ -263,15 +264,14 @@ def _checked(
 def _set_up(name: str, module: nn.Module, example: Tensor, *, forced: bool) -> Engine | None:
     started = time.perf_counter()
     try:
-        with quiet(), torch.no_grad():
+        with catch_warnings(action="ignore"), torch.no_grad():
             run = SET_UPS[name](module, example)
             run(example)
     except Exception as error:  # a compiler may raise anything; eager always works
-        reason = (str(error).splitlines() or [""])[0]
-        log.info("%s cannot be used: %s: %s", name, type(error).__name__, reason)
+        reason = first_line(error)
+        log.info("%s cannot be used: %s", name, reason)
         if forced:
-            message = f"engine: {name!r} cannot be used here: {type(error).__name__}: {reason}"
-            raise InputError(message) from error
+            raise InputError(f"engine: {name!r} cannot be used here: {reason}") from error
         return None
     log.info("%s is ready after %.1f s", name, time.perf_counter() - started)
     return Engine(name, run)

@@ -33,17 +33,8 @@ _HAND_ON = (
 )  # fmt: skip
 # Those whose results are scores, also where they lie between 0 and 1; and those that end there.
 _OPEN = {
-    "Addmm",
-    "Mm",
-    "Bmm",
-    "Baddbmm",
-    "Mv",
-    "Linear",
-    "Convolution",
-    "Relu",
-    "Clamp",
-    "Hardtanh",
-}
+    "Addmm", "Mm", "Bmm", "Baddbmm", "Mv", "Linear", "Convolution", "Relu", "Clamp", "Hardtanh",
+}  # fmt: skip
 _SHARES = {"Softmax", "Sigmoid", "Hardsigmoid"}
 
 

@@ -26,7 +26,10 @@ from xailib.downloads.names import (
     PACKAGED,
     PLACES365,
     check_preprocessing,
+    networks,
     published_weights,
+    timm_networks,
+    torchvision_networks,
 )
 from xailib.downloads.registry import Artefact
 from xailib.errors import (
@@ -82,14 +85,13 @@ def find(name: str, weights: str | Path | None, seed: int, preprocessing: str = 
         raise InputError(f"model: name the function too, as in {name}:load")
     if name in PACKAGED:
         return _packaged(name, weights, seed)
-    if name in _torchvision_names():
+    if name in torchvision_networks():
         return _from_torchvision(name, weights, seed, preprocessing)
     if name == PLACES365:
         return _places365(weights, seed)
-    if name.partition(".")[0] in timm.list_models():
+    if name.partition(".")[0] in timm_networks():
         return _from_timm(name, weights, seed)
-    short = [*PACKAGED, *_torchvision_names(), PLACES365]
-    raise unknown_name("model", name, [*short, *timm.list_models()])
+    raise unknown_name("model", name, networks())
 
 
 @cache
@@ -130,11 +132,6 @@ def _packaged(name: str, weights: str | Path | None, seed: int) -> Ingredients:
     module.load_state_dict(dict(zip(own, state.values(), strict=True)))
     made = _timm_preprocessing(module), imagenet_classes()
     return Ingredients(module, *made, file.stem, sha256_of(file), (file,))
-
-
-@cache
-def _torchvision_names() -> tuple[str, ...]:
-    return tuple(torchvision.models.list_models(module=torchvision.models))
 
 
 def _from_torchvision(
