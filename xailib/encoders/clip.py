@@ -14,15 +14,7 @@ from torch import Tensor, nn
 from xailib.downloads import hub
 from xailib.downloads.fetch import problem_with
 from xailib.downloads.registry import artefact
-from xailib.encoders.crops import (
-    TEXTS,
-    Images,
-    Rows,
-    batches,
-    cropped,
-    import_optional,
-    unit_rows,
-)
+from xailib.encoders.crops import TEXTS, Images, Rows, batches, cropped, import_optional, unit_rows
 from xailib.errors import InputError, UnavailableError, check_name, unknown_name
 from xailib.files import sha256_of
 from xailib.networks import classifier as models

@@ -55,10 +55,7 @@ def _image(file: io.BytesIO | io.BufferedReader, name: str) -> Iterator[Image.Im
     formats = (*_FORMATS, *_heif())
     try:
         # It warns of damaged metadata and large sizes, which are checked below.
-        with (
-            warnings.catch_warnings(action="ignore"),
-            Image.open(file, formats=formats) as image,
-        ):
+        with warnings.catch_warnings(action="ignore"), Image.open(file, formats=formats) as image:
             check_size(name, image.size)
             yield image
     except InputError:

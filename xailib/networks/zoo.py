@@ -49,13 +49,7 @@ from xailib.networks.preprocessing import (
     from_transform,
     preprocessing_of,
 )
-from xailib.networks.weights import (
-    RANDOM,
-    existing_file,
-    hash_of,
-    load_file,
-    read_state_dict,
-)
+from xailib.networks.weights import RANDOM, existing_file, hash_of, load_file, read_state_dict
 from xailib.versions import imports_of
 
 Made = TypeVar("Made")
