@@ -72,8 +72,7 @@ def test_files_are_found_by_their_name_or_their_sets():
 
 
 def test_clips_rows_are_its_packages():
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it imports the deprecated pkg_resources
+    with warnings.catch_warnings(action="ignore"):  # it imports the deprecated pkg_resources
         clip = pytest.importorskip("clip")
     theirs = {f"clip:{name}": address for name, address in clip.clip._MODELS.items()}
     assert {one.name: one.addresses[0] for one in artefacts("clip")} == theirs

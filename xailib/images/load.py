@@ -335,11 +335,8 @@ def _inside(folder: Path) -> list[Path]:
     """
     files: list[Path] = []
     seen: set[tuple[int, int]] = set()
-
-    def unreadable(error: OSError) -> None:
-        files.append(Path(error.filename))  # reported when it is read
-
-    for root, below, names in os.walk(folder, followlinks=True, onerror=unreadable):
+    unreadable: list[OSError] = []
+    for root, below, names in os.walk(folder, followlinks=True, onerror=unreadable.append):
         status = Path(root).stat()
         if (status.st_dev, status.st_ino) in seen:  # a link that leads back, or a second one
             below.clear()
@@ -350,6 +347,7 @@ def _inside(folder: Path) -> list[Path]:
         images = (file for file in found if file.suffix.lower() in SUFFIXES)
         # What is there and no file, such as a pipe that would never end, is skipped too.
         files += [file for file in images if file.is_file() or not file.exists()]
+    files += [Path(error.filename) for error in unreadable]  # reported when they are read
     return sorted(files)
 
 
