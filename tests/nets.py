@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from xailib.images.load import Photograph, from_array
-from xailib.networks import layers
+from xailib.networks import forward, layers
 from xailib.networks.classifier import Classifier
 from xailib.networks.preprocessing import Preprocessing
 
@@ -126,6 +126,13 @@ def classifier(make=Plain, seed: int = 0, device: str = "cpu") -> Classifier:
         cam_layer=layers.default_cam_layer(module, traces, CATEGORIES),
         dissect_layers=(),
     )
+
+
+def offer_engines(monkeypatch, faster: bool = True, **set_ups) -> None:
+    """Let these be all engines, and each be found faster than eager, or none."""
+    monkeypatch.setattr(forward, "_candidates", lambda _module: list(set_ups))
+    monkeypatch.setattr(forward, "SET_UPS", set_ups)
+    monkeypatch.setattr(forward, "_faster", lambda *_: faster)
 
 
 def photograph(seed: int = 0) -> Photograph:

@@ -5,12 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from nets import Plain, classifier, photograph, seeded
+from nets import Plain, classifier, offer_engines, photograph, seeded
 from torch import nn
 
 from xailib.explain.cam.methods import METHODS, explain_cam, guided_backprop
 from xailib.explain.lime import explain_lime
-from xailib.networks import forward
 from xailib.networks.forward import PRECISIONS, computing, forward_batches
 
 CUDA = torch.device("cuda")
@@ -104,15 +103,13 @@ def test_half_is_near_exact_and_not_exact():
 
 def test_an_engine_is_checked_at_its_own_precision(monkeypatch):
     """What is near enough for half precision is another network for exact."""
-    monkeypatch.setattr(forward, "_candidates", lambda _module: ["fused"])
-    monkeypatch.setattr(forward, "_faster", lambda *_: True)
     set_up = []
 
     def shifted(module, _example):
         set_up.append(1)
         return lambda batch: module(batch) + 0.01
 
-    monkeypatch.setattr(forward, "SET_UPS", {"fused": shifted})
+    offer_engines(monkeypatch, fused=shifted)
     module = seeded(Plain)
     pictures = torch.randn(60, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     for precision, engine in (("exact", "eager"), ("half", "fused"), ("exact", "eager")):

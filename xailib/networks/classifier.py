@@ -57,18 +57,6 @@ class Prediction:
     probability: float
 
 
-def _hash_now(module: nn.Module) -> str:
-    """Return `hash_of` a network, computed again where its weights were written to."""
-    entries = (t for t in module.state_dict().values() if isinstance(t, Tensor))
-    plain = [t for t in entries if not (t.is_quantized or t.is_complex())]
-    sums = tuple(torch.stack([forward.double(t).sum() for t in plain]).tolist() if plain else ())
-    cache = cache_of(module)  # which does not see what is written through ``.data``
-    if cache.get("hash", (None,))[0] != sums:
-        cache["hash"] = sums, hash_of(module)
-    found: str = cache["hash"][1]
-    return found
-
-
 @dataclass(frozen=True)
 class Classifier:
     """A network that gives one score for each class, ready to be explained."""
@@ -98,7 +86,16 @@ class Classifier:
     @property
     def sha256(self) -> str:
         """The hash of its weights; of a live module (`classifier_from`), of what they are now."""
-        return self.weights_sha256 or _hash_now(self.module)
+        if self.weights_sha256:
+            return self.weights_sha256
+        entries = (t for t in self.module.state_dict().values() if isinstance(t, Tensor))
+        plain = [t for t in entries if not (t.is_quantized or t.is_complex())]
+        sums = torch.stack([forward.double(t).sum() for t in plain]).tolist() if plain else []
+        cache = cache_of(self.module)  # which does not see what is written through ``.data``
+        if cache.get("hash", (None,))[0] != sums:
+            cache["hash"] = sums, hash_of(self.module)
+        found: str = cache["hash"][1]
+        return found
 
     @property
     def id(self) -> str:
