@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 from warnings import catch_warnings
 
 import torch
@@ -373,30 +373,20 @@ def computing(precision: str, device: torch.device) -> Iterator[None]:
 def _tf32(allowed: bool) -> Iterator[None]:
     """Allow or forbid TF32 for convolutions and for products of matrices."""
     convolutions, products = torch.backends.cudnn, torch.backends.cuda.matmul
+    places: list[tuple[Any, str]] = [(convolutions, "allow_tf32"), (products, "allow_tf32")]
+    value: bool | str = allowed
     try:
-        before = convolutions.allow_tf32, products.allow_tf32
+        before = [getattr(*place) for place in places]
     except RuntimeError:  # set by the names of PyTorch 2.9, which cannot be mixed with the older
-        with _fp32("tf32" if allowed else "ieee"):
-            yield
-        return
-    try:
-        convolutions.allow_tf32 = products.allow_tf32 = allowed
-        yield
-    finally:
-        convolutions.allow_tf32, products.allow_tf32 = before
-
-
-@contextmanager
-def _fp32(name: str) -> Iterator[None]:
-    places = torch.backends.cudnn.conv, torch.backends.cuda.matmul  # type: ignore[attr-defined]
-    before = [place.fp32_precision for place in places]
+        places = [(convolutions.conv, "fp32_precision"), (products, "fp32_precision")]  # type: ignore[attr-defined]
+        before, value = [getattr(*place) for place in places], "tf32" if allowed else "ieee"
     try:
         for place in places:
-            place.fp32_precision = name
+            setattr(*place, value)
         yield
     finally:
-        for place, value in zip(places, before, strict=True):
-            place.fp32_precision = value
+        for place, old in zip(places, before, strict=True):
+            setattr(*place, old)
 
 
 def double(tensor: Shaped[Tensor, "*shape"]) -> Float64[Tensor, "*shape"]:
