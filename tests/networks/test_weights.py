@@ -75,7 +75,22 @@ CHECKPOINTS = {  # made of a network's own entries, and another's
     "nested": lambda own, _: {"checkpoint": {"models": {"student": own}}},
     "the same average twice": lambda own, other: {"ema": own, "model_ema": {**own}, "model": other},
     "in a row": lambda own, _: [({"epoch": 3}, own)],
+    "stored whole": lambda *_: net(1),  # whose code is not run
+    "average inside": lambda own, other: {
+        "state_dict": called("net.", other) | called("net_ema.", own)
+    },
+    "twice inside": lambda own, _: called("net.", own) | called("loss.net.", own),
+    "beside another": lambda own, other: called("net.", own)
+    | called("decoder.", {name: tensor[..., None] for name, tensor in other.items()}),
 }  # fmt: skip
+
+
+PLACES = {
+    "average": " (state_dict_ema)",
+    "the same average twice": " (ema)",
+    "average inside": " (state_dict.net_ema)",
+    "twice inside": " (net)",
+}
 
 
 @pytest.mark.parametrize("kind", CHECKPOINTS)
@@ -85,8 +100,7 @@ def test_weights_are_found_in_a_checkpoint(kind, tmp_path):
     torch.save(CHECKPOINTS[kind](state, net(3).state_dict()), file)
     label = load_file(module, file)
     assert all(torch.equal(module.state_dict()[key], value) for key, value in state.items())
-    averages = {"average": " (state_dict_ema)", "the same average twice": " (ema)"}
-    assert label == f"some.pth{averages.get(kind, '')}"
+    assert label == f"some.pth{PLACES.get(kind, '')}"
 
 
 @pytest.mark.parametrize("name", ["some.pth", "some.bin", "some.safetensors"])
@@ -116,28 +130,25 @@ def test_what_was_downloaded_instead_of_weights_is_said(key, content, name, tmp_
         load_file(net(), tmp_path / name)
 
 
-REFUSED = {  # instead of a network's own entries
+REFUSED = [  # instead of a network's own entries
     # Whole numbers would be taken for weights, and mean nothing without their scale.
-    "weights_whole": lambda own: {name: (9 * one).to(torch.int8) for name, one in own.items()},
-    "no_tensors": lambda own: {name: one.numpy() for name, one in own.items()},
-    "other_head": lambda own: {**own, "fc.weight": torch.zeros(7, 4), "fc.bias": torch.zeros(7)},
-    "two_sets": lambda own: {"student": own, "teacher": net(3).state_dict()},  # none is guessed
-}
+    ("weights_whole", lambda own: {name: (9 * one).to(torch.int8) for name, one in own.items()}),
+    ("no_tensors", lambda own: {name: one.numpy() for name, one in own.items()}),
+    ("other_head", lambda own: {**own, "fc.weight": torch.zeros(7, 4), "fc.bias": torch.zeros(7)}),
+    # None is guessed.
+    ("two_sets", lambda own: {"student": own, "teacher": net(3).state_dict()}),
+    (
+        "two_sets",
+        lambda own: called("student.", own) | called("teacher.", net(3).state_dict()),
+    ),
+]
 
 
-@pytest.mark.parametrize("key", REFUSED)
-def test_entries_that_do_not_fit_are_refused_with_the_way_to_load_them(key, tmp_path):
-    torch.save(REFUSED[key](net().state_dict()), tmp_path / "two.pth")
+@pytest.mark.parametrize(("key", "content"), REFUSED)
+def test_entries_that_do_not_fit_are_refused_with_the_way_to_load_them(key, content, tmp_path):
+    torch.save(content(net().state_dict()), tmp_path / "two.pth")
     with pytest.raises(InputError, match=shown(key)):
         load_file(net(), tmp_path / "two.pth")
-
-
-def test_a_module_that_was_stored_whole_is_read_without_its_code(tmp_path):
-    file, module, other = tmp_path / "whole.pt", net(2), net(1)
-    torch.save(other, file)
-    load_file(module, file)
-    assert torch.equal(module.fc.weight, other.fc.weight)
-    assert torch.equal(module.body[1].running_mean, other.body[1].running_mean)
 
 
 def test_nothing_in_a_checkpoint_is_run(tmp_path):
@@ -150,25 +161,6 @@ def test_nothing_in_a_checkpoint_is_run(tmp_path):
     load_file(module, file)
     assert torch.equal(module.fc.weight, net(1).fc.weight)
     assert not (tmp_path / "touched").exists()
-
-
-def test_of_two_networks_in_one_set_the_moving_average_is_taken_and_else_none(tmp_path):
-    file, module, first, second = tmp_path / "two.pth", net(2), net(1), net(3)
-    both = called("net.", first.state_dict()) | called("net_ema.", second.state_dict())
-    torch.save({"state_dict": both}, file)
-    assert load_file(module, file) == "two.pth (state_dict.net_ema)"
-    assert torch.equal(module.fc.weight, second.fc.weight)
-    both = called("student.", first.state_dict()) | called("teacher.", second.state_dict())
-    torch.save(both, file)
-    with pytest.raises(InputError, match=shown("two_sets")):
-        load_file(net(), file)
-    twice = called("net.", first.state_dict()) | called("loss.net.", first.state_dict())
-    torch.save(twice, file)
-    load_file(module, file)
-    assert torch.equal(module.fc.weight, first.fc.weight)
-    others = {name: tensor[..., None] for name, tensor in second.state_dict().items()}
-    torch.save(called("net.", first.state_dict()) | called("decoder.", others), file)
-    assert load_file(net(2), file) == "two.pth"
 
 
 def test_torchscript_is_no_state_dict(tmp_path):
@@ -200,9 +192,9 @@ def test_the_page_says_which_preprocessing_a_file_was_given(tmp_path):
     torch.save(state, tmp_path / "resnet50-11ad3fa6.pth")  # as torchvision calls its V2 weights
     torch.save(state, tmp_path / "mine.pth")
     second = load_classifier("resnet50", tmp_path / "resnet50-11ad3fa6.pth", device="cpu")
-    mine = load_classifier("resnet50", tmp_path / "mine.pth", device="cpu")
-    stated = load_classifier(
-        "resnet50", tmp_path / "mine.pth", device="cpu", preprocessing="IMAGENET1K_V2"
+    mine, stated, empty = (
+        load_classifier("resnet50", tmp_path / "mine.pth", "cpu", preprocessing=given)
+        for given in (None, "IMAGENET1K_V2", "")
     )
     assert second.preprocessing.resize == members.IMAGENET1K_V2.transforms().resize_size[0]
     assert mine.preprocessing.resize == members.IMAGENET1K_V1.transforms().resize_size[0]
@@ -211,7 +203,6 @@ def test_the_page_says_which_preprocessing_a_file_was_given(tmp_path):
     assert stated.weights == "mine.pth, with the preprocessing of IMAGENET1K_V2"
     assert stated.identity != mine.identity  # no result of one is taken for the other's
     assert stated.id != mine.id
-    empty = load_classifier("resnet50", tmp_path / "mine.pth", "cpu", preprocessing="")
     assert empty.identity == mine.identity
     with pytest.raises(InputError, match="did you mean IMAGENET1K_V2"):
         load_classifier("resnet50", tmp_path / "mine.pth", preprocessing="IMAGENET1K_V3")
