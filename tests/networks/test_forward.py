@@ -299,6 +299,7 @@ def test_cuda(name):
 
 
 @pytest.mark.parametrize("again", [False, True])
+@torch.no_grad()
 def test_an_engine_that_is_set_up_works_first_and_is_checked_after(monkeypatch, again):
     """As on a GPU, where a check before would keep the card waiting."""
     order = []
@@ -314,10 +315,10 @@ def test_an_engine_that_is_set_up_works_first_and_is_checked_after(monkeypatch, 
     monkeypatch.setattr(forward, "_worthwhile", lambda _work: ["fused"])
     module = seeded(Plain)
     module.register_forward_hook(lambda _m, i, _o: order.append(("network", len(i[0]))))
-    options = {"engine": "auto", "precision": "exact", "count": 11, "size": 4, "again": again}
+    options = {"engine": "auto", "count": 11, "again": again}
     work = forward.Work(module, make, 11, 4, (module, "part"))
     assert forward._by_kept_engine(work, **options) is None  # nothing is set up
-    forward.choose(work, "auto", "exact")
+    forward.choose(work, "auto")
     order.clear()
     found = forward._by_kept_engine(work, **options)
     torch.testing.assert_close(found.logits, eager(module))
