@@ -52,9 +52,7 @@ def originals() -> list[tuple[str, bytes]]:
                 exif = Image.Exif()
                 exif[0x0112] = 6
                 stream = io.BytesIO()
-                image.save(stream, kind, exif=exif) if kind in ("JPEG", "PNG") else image.save(
-                    stream, kind
-                )
+                image.save(stream, kind, **({"exif": exif} if kind in ("JPEG", "PNG") else {}))
             except (OSError, ValueError, KeyError):
                 continue  # not every kind holds every mode
             found.append(("image", stream.getvalue()))

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 from faults_table import shown
-from nets import classifier, noise, photographs_in, save
+from nets import classifier, noise, save
 from PIL import Image
 from processes import as_nobody
 
@@ -22,7 +22,6 @@ from xailib.images import decode
 from xailib.images import load as images
 from xailib.images.load import Failure, from_array, iter_images, load_images
 from xailib.images.packaged import packaged_names
-from xailib.images.probe import load_probe
 
 
 def only(path):
@@ -426,12 +425,3 @@ def test_a_set_holds_some_and_reads_the_others_again(tmp_path, monkeypatch):
     save(tmp_path / "4.png", noise(seed=9))
     with pytest.raises(InputError, match=shown("changed")):
         found["4"]
-
-
-def test_a_probe_set_of_them_is_read_one_at_a_time(tmp_path):
-    folder = photographs_in(tmp_path / "three", 3)
-    walk = iter(load_probe(folder))
-    save(folder / "p02.png")
-    assert [next(walk).id, next(walk).id] == ["p00", "p01"]
-    with pytest.raises(InputError, match=shown("probe_changed")):
-        next(walk)

@@ -7,18 +7,11 @@ from pathlib import Path
 import huggingface_hub  # which imports its parts when they are used
 from huggingface_hub import constants
 
-from xailib.downloads.fetch import cache_folder
-
 
 def in_their_cache(repository: str, names: Sequence[str]) -> Path | None:
     """Return the first of these files that the hub's own package has fetched."""
     found = (huggingface_hub.try_to_load_from_cache(repository, name) for name in names)
     return next((Path(file) for file in found if isinstance(file, str)), None)
-
-
-def place(repository: str, name: str) -> Path:
-    """Return where a file of the hub is cached."""
-    return cache_folder() / "hub" / repository / name
 
 
 def address(repository: str, name: str) -> str:

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from xailib.downloads import hub
-from xailib.downloads.fetch import cached_path
+from xailib.downloads.fetch import cache_folder, cached_path
 from xailib.downloads.registry import Artefact, artefacts
 from xailib.errors import InputError, UnavailableError, check_name
 from xailib.files import package_folder
@@ -138,7 +138,7 @@ def _timm(network: str) -> Artefact:
         given = config.hf_hub_filename or "pytorch_model.bin"
         names = [*(["model.safetensors"] if given == "pytorch_model.bin" else []), given]
         addresses = tuple(hub.address(config.hf_hub_id, name) for name in names)
-        files = tuple(hub.place(config.hf_hub_id, name) for name in names)
+        files = tuple(cache_folder() / "hub" / config.hf_hub_id / name for name in names)
         if theirs := hub.in_their_cache(config.hf_hub_id, names):
             files, get = (theirs,), lambda _watch: theirs
     else:

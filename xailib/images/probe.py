@@ -72,10 +72,10 @@ class ProbeSet:
         """Return the images from position `start` on and before `stop`."""
         return replace(self, images=self.images[start:stop])
 
-    def photographs(self, start: int = 0) -> Iterator[Photograph]:
-        """Yield the images from position `start` on, read on demand; raise for a changed file."""
+    def photographs(self) -> Iterator[Photograph]:
+        """Yield the images in order, read on demand; raise for a file that has changed or gone."""
         whole: Photograph | None = None
-        for image in self.images[start:]:
+        for image in self.images:
             if whole is None or whole.sha256 != image.sha256:
                 found = next(iter_images([image.file]))
                 if isinstance(found, Failure):
@@ -91,10 +91,10 @@ class ProbeSet:
 
     def photograph(self, image_id: str) -> Photograph:
         """Return one image by its id."""
-        ids = self.ids
-        if image_id not in ids:
-            raise InputError(f"probe: no image {image_id!r} in {self.source}")
-        return next(self.photographs(ids.index(image_id)))
+        for place, known in enumerate(self.ids):
+            if known == image_id:
+                return next(self.part(place, place + 1).photographs())
+        raise InputError(f"probe: no image {image_id!r} in {self.source}")
 
 
 def load_probe(
