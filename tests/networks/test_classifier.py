@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from faults_table import shown
 from torch import nn
 
 from xailib.errors import InputError, UnavailableError
@@ -45,6 +46,10 @@ def three_names_four_scores():
 
 def only_a_net():
     return Net()
+
+def a_classifier():
+    from xailib.networks import classifier_from
+    return classifier_from(Net(), transform, list("abc"), "features", outputs="multilabel")
 """
 
 
@@ -145,6 +150,17 @@ def test_own_network_with_and_without_weights(own, tmp_path):
     np.testing.assert_allclose(zero.predict(load_images("chelsea")[0])[0].probability, 1 / 3)
 
 
+def test_an_own_file_may_return_a_classifier(own):
+    net = load_classifier(f"{own}:a_classifier", device="cpu")
+    assert (net.outputs, net.cam_layer, net.files) == ("multilabel", "features", (own,))
+    assert net.name == f"{own}:a_classifier"
+    total = net.probabilities(net.view(load_images("chelsea")[0]).pixels[None]).sum()
+    assert total != pytest.approx(1, abs=1e-3)
+    for option in ({"outputs": "logits"}, {"preprocessing": lambda image: image}):
+        with pytest.raises(InputError, match=shown("own_classifier")):
+            load_classifier(f"{own}:a_classifier", device="cpu", **option)
+
+
 def test_own_code_is_part_of_its_identity(own):
     before = load_classifier(f"{own}:load")
     own.write_text(OWN.replace("- 0.5", "- 0.4") + "\n")
@@ -174,7 +190,6 @@ NONE = "^weights: only_a_net in my net.py takes none; give it a parameter 'weigh
 @pytest.mark.parametrize(
     ("function", "weights", "reason"),
     [
-        ("laod", None, "did you mean load"),
         ("three_names_four_scores", None, r"Tensor of shape \(1, 4\).*\(batch, 3\)"),
         ("only_a_net", None, r"must return \(module, transform, class names\)"),
         ("load", "random", "takes a file"),
@@ -247,14 +262,15 @@ def test_a_state_dict_must_fit(tmp_path):
         assert part in str(caught.value)
 
 
-def test_random_weights_follow_the_seed():
-    first, again, other = (load_classifier("resnet18", "random", seed=s).sha256 for s in (1, 1, 2))
+@pytest.mark.parametrize(("name", "given"), [("resnet18", "random"), ("{}:load", None)])
+def test_untrained_weights_follow_the_seed(own, name, given):
+    """Also those that an own function draws: every notebook of a run explains the same network."""
+    before = torch.get_rng_state()
+    first, again, other = (
+        load_classifier(name.format(own), given, seed=seed).sha256 for seed in (1, 1, 2)
+    )
     assert first == again != other
-    torch.manual_seed(5)
-    before = torch.rand(1)
-    torch.manual_seed(5)
-    load_classifier("resnet18", "random")
-    assert torch.rand(1) == before
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from xailib.explain.cam.methods import cam_layer_of, explain_cam, guided_backpro
 from xailib.explain.lime import explain_lime
 from xailib.explain.record import rounding
 from xailib.images.load import from_array
-from xailib.networks.classifier import classifier_from, load_classifier
+from xailib.networks.classifier import classifier_from
 from xailib.networks.forward import ROUNDING
 
 SIDE, NAMES = 32, list("abcde")
@@ -771,23 +771,6 @@ def test_what_is_no_classifier_is_one_line():
         assert says(key, line), line
 
 
-def test_what_an_own_function_draws_is_drawn_from_the_seed(tmp_path):
-    """So that every notebook of a run explains the same network."""
-    file = tmp_path / "mine.py"
-    file.write_text(
-        "from torch import nn\nfrom torchvision import transforms as T\n"
-        "def load():\n"
-        "    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())\n"
-        "    return net.eval(), T.Compose([T.Resize((32, 32)), T.ToTensor()]), list('abcd')\n"
-    )
-    torch.manual_seed(5)
-    before = torch.get_rng_state()
-    first, again = (load_classifier(f"{file}:load", device="cpu") for _ in range(2))
-    assert first.id == again.id
-    assert load_classifier(f"{file}:load", device="cpu", seed=1).id != first.id
-    assert torch.equal(torch.get_rng_state(), before)
-
-
 def test_a_network_that_writes_into_its_input_gets_a_copy(photograph):
     module = seeded(lambda: Net(before=lambda x: x.sub_(0.5).div_(0.25)))
     net, image = made(module), own_input(photograph)
@@ -840,23 +823,3 @@ def test_layers_inside_a_vmap_are_one_line(photograph):
     for method in ("gradcam", "ablationcam", "scorecam"):
         with pytest.raises(InputError, match=r"^model: .* fails: RuntimeError: "):
             explain_cam(net, photograph, method)
-
-
-def test_an_own_file_may_return_a_classifier(tmp_path, photograph):
-    file = tmp_path / "mine.py"
-    file.write_text(
-        "import torch\nfrom torch import nn\nfrom torchvision import transforms as T\n"
-        "from xailib.networks import classifier_from\n"
-        "def load():\n"
-        "    head = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)\n"
-        "    net = nn.Sequential(nn.Conv2d(3, 4, 3), *head).eval()\n"
-        "    resize = T.Compose([T.Resize((32, 32)), T.ToTensor()])\n"
-        "    return classifier_from(net, resize, list('abc'), '0', outputs='multilabel')\n"
-    )
-    net = load_classifier(f"{file}:load", device="cpu")
-    assert (net.outputs, net.cam_layer, net.files) == ("multilabel", "0", (file,))
-    assert net.name == f"{file}:load"
-    assert probabilities(net, photograph).sum() != pytest.approx(1, abs=1e-3)
-    for option in ({"outputs": "logits"}, {"preprocessing": lambda image: image}):
-        with pytest.raises(InputError, match=shown("own_classifier")):
-            load_classifier(f"{file}:load", device="cpu", **option)
