@@ -26,14 +26,14 @@ class Artefact:
 
     name: str  #: as ``xailib fetch`` takes it
     what: str  #: for people
-    addresses: tuple[str, ...]  #: where it comes from: any of them will do
+    addresses: tuple[str, ...]  #: where it comes from, any of which will do
     files: tuple[Path, ...]  #: where it is stored if it came from the address of that position
     instead: str  #: how to supply it by hand
     path: str = ""  #: within its set's folder
     sha256: str = ""  #: as its publisher states it, or its start; empty where none is stated
     licence: str = "none stated"  #: as its publisher states it
     stated_in: str = ""  #: where that is (Markdown)
-    #: bytes to fetch, and who says so: ``"stated"`` by its publisher, ``"measured"`` by us
+    #: bytes to fetch, and who says so, ``"stated"`` by its publisher or ``"measured"`` by us
     expected: tuple[int, str] | None = None
     #: fetches it, where that is more than one file from an address
     get: Callable[[Watch | None], Path] | None = field(default=None, repr=False)

@@ -134,11 +134,7 @@ def _create_openclip(
         raise UnavailableError(problem)
     with hub.offline() if here else nullcontext():
         return open_clip.create_model(
-            arch,
-            pretrained=source,
-            device=device,
-            precision="fp32",
-            **({"force_quick_gelu": True} if quick else {}),
+            arch, pretrained=source, device=device, precision="fp32", force_quick_gelu=quick
         )
 
 

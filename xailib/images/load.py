@@ -36,10 +36,10 @@ HELD_BYTES = 1_000_000_000  # of pixels that an image set caches; the rest is re
 class Photograph:
     """One image, upright, as 8-bit RGB."""
 
-    id: str  #: stable, unique within its image set: the packaged name or the file's stem
+    id: str  #: stable, unique within its image set, the packaged name or the file's stem
     pixels: UInt8[np.ndarray, "height width 3"]  #: sRGB values, not writeable
-    source: str  #: where it came from: ``package:name``, a path, or ``array``
-    sha256: str  #: of the file's bytes (of the pixels, for an array): what ``sha256sum`` prints
+    source: str  #: ``package:name``, a path, or ``array``
+    sha256: str  #: of the file, as ``sha256sum`` prints it; of an array, of its pixels
     class_index: int | None = None  #: the true ImageNet-1k class, where the source states it
 
     @property

@@ -26,13 +26,13 @@ _RATIO = (3 / 4, 4 / 3)  # width over height
 class ProbeImage:
     """One probe image: a photograph, or a part of one."""
 
-    id: str  #: unique in its probe set: the photograph's id, with the crop's number behind it
+    id: str  #: unique in its probe set, the photograph's id with the crop's number behind it
     file: str  #: the packaged name or the path that `xailib.images.load` reads
     sha256: str  #: of the photograph's file
     #: The photograph's ImageNet-1k class, where its source, its name or its folder states it. A
     #: small crop may no longer show it.
     class_index: int | None = None
-    label: str | None = None  #: its sub-folder, if any: the class in an ImageFolder tree
+    label: str | None = None  #: its sub-folder, if any, which is the class in an ImageFolder tree
     #: (top, left, height, width), the part of the photograph; None for all of it
     box: tuple[int, int, int, int] | None = None
     place: int = 0  #: the photograph's position among all that were listed, usable or not

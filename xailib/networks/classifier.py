@@ -68,13 +68,13 @@ class Classifier:
     weights: str  #: what its weights are called
     weights_sha256: str  #: the hash of its weights; empty for a live module, see `sha256`
     device: torch.device  #: where it computes
-    #: the layer for maps: the one that was named, or the last with feature maps; None where there
+    #: the layer for maps, the one that was named or the last with feature maps; None where there
     #: is none (token models)
     cam_layer: str | None
     dissect_layers: tuple[str, ...]  #: the last two stages of feature maps and the output layer
-    files: tuple[Path, ...] = ()  #: what it was made from: the weights' file, a user's own code
+    files: tuple[Path, ...] = ()  #: what it was made from, the weights' file and a user's own code
     precision: str = "exact"  #: how it computes, see `xailib.networks.forward`
-    #: What the network's own output means, see `load_classifier`. Here it is logits in any case:
+    #: What the network's own output means, see `load_classifier`. Here it is logits in any case,
     #: of probabilities the logarithm, of a single output one logit for each side.
     outputs: str = "logits"
     coarse: float = 0.0  #: the relative rounding of the coarsest numbers that its layers put out
@@ -99,14 +99,14 @@ class Classifier:
 
     @property
     def id(self) -> str:
-        """Name, start of the weights' hash, meaning, preprocessing: what comparable maps share."""
+        """Name, start of the weights' hash, meaning, preprocessing, which comparable maps share."""
         meant = "" if self.outputs == "logits" else f"+{self.outputs}"
         shown = f"~{self.shown[:8]}" if self.shown else ""
         return f"{self.name}@{self.sha256[:12]}{shown}{meant}"
 
     @property
     def identity(self) -> dict[str, str]:
-        """Its entry in a manifest: name, weights, their hash, and how precisely it computes.
+        """Its entry in a manifest, with name, weights, their hash, and how precisely it computes.
 
         And what its output means, unless that is logits; its preprocessing, where they do not tell.
         """

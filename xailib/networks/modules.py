@@ -42,12 +42,12 @@ _SHARES = {"Softmax", "Sigmoid", "Hardsigmoid"}
 class Scores:
     """How a network's output becomes a row of scores."""
 
-    #: where the tensor is in the output: keys, attributes or numbers; empty for a tensor
+    #: where the tensor is in the output, by keys, attributes or numbers; empty for a tensor
     place: tuple[str | int, ...] = ()
-    #: "log", "logit", "log odds": the inverse of a softmax (up to a constant), sigmoids, their log
+    #: "log", "logit" or "log odds", which undo a softmax (up to a constant), sigmoids, their log
     undo: str = ""
     flat: bool = False  #: whether it has other axes than images and classes
-    sides: int = 0  #: of one output z, the classes' logits: 1 for (z/2, -z/2), 2 for (-z/2, z/2)
+    sides: int = 0  #: of one output z, 1 for the classes' logits (z/2, -z/2), 2 for (-z/2, z/2)
 
     def of(self, output: Any) -> Tensor:
         """Return the scores, (batch, classes)."""

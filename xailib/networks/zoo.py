@@ -64,7 +64,7 @@ class Ingredients:
     class_names: tuple[str, ...]  #: the output's names, in order
     weights: str  #: what the weights are called, for people
     sha256: str  #: of the weights' file, or of the values where there is no single file
-    files: tuple[Path, ...] = ()  #: what it was made from: the weights' file, a user's own code
+    files: tuple[Path, ...] = ()  #: what it was made from, the weights' file and a user's own code
     own: Prepares | None = None  #: what name and hash alone lead to, where that may be another
     made: Any = None  #: the `Classifier` that a user's own code returns, if it is one
 
