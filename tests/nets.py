@@ -91,23 +91,16 @@ def seeded(make, seed: int = 0) -> nn.Module:
 def vit() -> nn.Module:
     import timm
 
-    return timm.models.VisionTransformer(
-        img_size=SIDE, patch_size=8, embed_dim=24, depth=2, num_heads=2, num_classes=CATEGORIES
-    )
+    sizes = {"img_size": SIDE, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2}
+    return timm.models.VisionTransformer(num_classes=CATEGORIES, **sizes)
 
 
 def swin() -> nn.Module:
     import timm
 
-    return timm.models.SwinTransformer(
-        img_size=SIDE,
-        patch_size=4,
-        embed_dim=12,
-        depths=(1, 1),
-        num_heads=(2, 2),
-        window_size=4,
-        num_classes=CATEGORIES,
-    )
+    sizes = {"img_size": SIDE, "patch_size": 4, "embed_dim": 12, "window_size": 4}
+    sizes |= {"depths": (1, 1), "num_heads": (2, 2)}
+    return timm.models.SwinTransformer(num_classes=CATEGORIES, **sizes)
 
 
 def classifier(make=Plain, seed: int = 0, device: str = "cpu") -> Classifier:

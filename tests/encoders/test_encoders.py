@@ -36,18 +36,10 @@ def pictures(count=3, side=40):
 
 def tiny_clip(clip, patch=16):
     torch.manual_seed(0)
-    return clip.model.CLIP(
-        embed_dim=24,
-        image_resolution=32,
-        vision_layers=2,
-        vision_width=64,
-        vision_patch_size=patch,
-        context_length=77,
-        vocab_size=49408,
-        transformer_width=64,
-        transformer_heads=1,
-        transformer_layers=2,
-    ).eval()
+    image = {"image_resolution": 32, "vision_layers": 2, "vision_width": 64}
+    text = {"context_length": 77, "vocab_size": 49408, "transformer_width": 64}
+    sizes = {"vision_patch_size": patch, "transformer_heads": 1, "transformer_layers": 2}
+    return clip.model.CLIP(embed_dim=24, **image, **text, **sizes).eval()
 
 
 @pytest.fixture(params=["state dict", "archive"])
@@ -146,13 +138,8 @@ def bert(tmp_path_factory):
     vocabulary = {word: number for number, word in enumerate(words)}
     transformers.BertTokenizer(vocab=vocabulary).save_pretrained(folder)
     torch.manual_seed(0)
-    config = transformers.BertConfig(
-        vocab_size=len(words),
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=8,
-    )
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = transformers.BertConfig(vocab_size=len(words), intermediate_size=8, **sizes)
     bars = transformers.utils.logging.is_progress_bar_enabled()
     transformers.utils.logging.disable_progress_bar()
     transformers.BertModel(config).save_pretrained(folder)

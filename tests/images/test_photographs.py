@@ -95,26 +95,18 @@ def test_heic_without_its_package_says_what_to_install(tmp_path, monkeypatch):
         load_images(tmp_path / "phone.heic")
 
 
-@pytest.mark.parametrize(
-    "name", ["a b  c", "naïve café", "猫と犬", "it's [1] #2 %41&", "-p", "x" * 200]
-)
-def test_any_name_is_a_name(tmp_path, name):
-    save(tmp_path / f"{name}.png")
-    assert load_images(tmp_path).ids == (name,)
-    assert load_images(str(tmp_path / f"{name}.png")).ids == (name,)
+PLAIN = ["a b  c", "naïve café", "猫と犬", "it's [1] #2 %41&", "-p", "x" * 200]
+ODD = [(b"two\nlines", "two lines"), (b"\xff\xfe", "\ufffd\ufffd"), (b"a\x1b[2J", "a [2J")]
 
 
-@pytest.mark.parametrize(
-    ("name", "told"),
-    [(b"two\nlines", "two lines"), (b"\xff\xfe", "\ufffd\ufffd"), (b"a\x1b[2J", "a [2J")],
-)
-def test_a_name_that_is_no_text_of_one_line_is_told_as_one(tmp_path, name, told):
+@pytest.mark.parametrize(("name", "told"), [*((name.encode(), name) for name in PLAIN), *ODD])
+def test_any_name_is_a_name_and_told_as_text_of_one_line(tmp_path, name, told):
     """As pages, tables and terminals can show it; the file is found all the same."""
-    save(tmp_path / "x.png")
-    (tmp_path / "x.png").rename(tmp_path / os.fsdecode(name + b".png"))
-    (photograph,) = load_images(tmp_path)
-    assert photograph.id == told
-    assert photograph.source.encode() == f"{tmp_path}/{told}.png".encode()
+    file = save(tmp_path / "x.png").rename(tmp_path / os.fsdecode(name + b".png"))
+    for given in (tmp_path, str(file)):
+        (photograph,) = load_images(given)
+        assert photograph.id == told
+        assert photograph.source.encode() == f"{tmp_path}/{told}.png".encode()
 
 
 def test_the_same_photograph_under_another_name_is_said_and_a_file_named_twice_is_one(tmp_path):

@@ -105,14 +105,10 @@ def offer(tmp_path, monkeypatch):
             address = servers.enter_context(offering(place))
             row = {
                 **dict.fromkeys(("folder", "bytes", "size", "sha256", "stated in"), ""),
-                "name": "s",
-                "set": "s",
-                "what": "probe images s",
-                "licence": "none",
-                "file": "s.zip",
+                "name": "s", "set": "s", "what": "probe images s", "licence": "none",
+                "file": "s.zip", "instead": "put the archive at {file}",
                 "addresses": f"{first} {address}/set.zip",
-                "instead": "put the archive at {file}",
-            }
+            }  # fmt: skip
             monkeypatch.setattr(registry, "_rows", lambda: [row])
             known = {"s": Archive(images, "broden/index.csv")}
             monkeypatch.setattr(published_sets, "ARCHIVES", known)
