@@ -69,9 +69,7 @@ class Frame:
         large = resize(values, self.resized, "bilinear")
         return large[top : top + height, left : left + width].copy()
 
-    def show(
-        self, pixels: UInt8[np.ndarray, "height width 3"]
-    ) -> UInt8[np.ndarray, "height2 width2 3"]:
+    def show(self, pixels: UInt8[np.ndarray, "_ _ 3"]) -> UInt8[np.ndarray, "_ _ 3"]:
         """Return what this frame shows of the photograph, for drawing under a map."""
         if pixels.shape[:2] != self.photograph:
             raise InputError(f"frame: of a {self.photograph} photograph, not {pixels.shape[:2]}")

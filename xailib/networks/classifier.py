@@ -94,8 +94,7 @@ class Classifier:
         cache = cache_of(self.module)  # which does not see what is written through ``.data``
         if cache.get("hash", (None,))[0] != sums:
             cache["hash"] = sums, hash_of(self.module)
-        found: str = cache["hash"][1]
-        return found
+        return str(cache["hash"][1])
 
     @property
     def id(self) -> str:

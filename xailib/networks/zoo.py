@@ -28,8 +28,6 @@ from xailib.downloads.names import (
     check_preprocessing,
     networks,
     published_weights,
-    timm_networks,
-    torchvision_networks,
 )
 from xailib.downloads.registry import Artefact
 from xailib.errors import (
@@ -79,11 +77,11 @@ def find(name: str, weights: str | Path | None, seed: int, preprocessing: str = 
         raise InputError(f"model: name the function too, as in {name}:load")
     if name in PACKAGED:
         return _packaged(name, weights, seed)
-    if name in torchvision_networks():
+    if name in torchvision.models.list_models(module=torchvision.models):
         return _from_torchvision(name, weights, seed, preprocessing)
     if name == PLACES365:
         return _places365(weights, seed)
-    if name.partition(".")[0] in timm_networks():
+    if name.partition(".")[0] in timm.list_models():
         return _from_timm(name, weights, seed)
     raise unknown_name("model", name, networks())
 
