@@ -21,9 +21,8 @@ from torch import Tensor, nn
 
 from xailib.compare.masks import lime_superpixels
 from xailib.errors import InputError
-from xailib.explain.cam.ablation import watching
+from xailib.explain.cam.ablation import last_linear, watching
 from xailib.explain.cam.gradient import layer_pass
-from xailib.explain.cam.layout import layout_in
 from xailib.explain.cam.methods import cam_layer_of
 from xailib.explain.explanation import Explanation
 from xailib.explain.sampling import Draw, Perturbed, hidden
@@ -109,17 +108,12 @@ def explorable(
         labels = {"independent": classifier.outputs == "multilabel"}
         _write(run, path, name, {**_view(photograph, lime), **labels, **maps, "lime": samples})
         found.append(Live(path, "" if why else NETWORK, why))
-    linear = _last_linear(classifier)
+    linear = last_linear(classifier.module)
     if linear is not None and any(live.network for live in found):
         weights = linear.weight.detach().float().cpu().numpy().astype(np.float16)
         entries = {"names": classifier.class_names, "weights": packed(weights)}
         _write(run, NETWORK, "network", entries)
     return found
-
-
-def _last_linear(classifier: Classifier) -> nn.Linear | None:
-    parts = reversed(list(classifier.module.modules()))
-    return next((part for part in parts if isinstance(part, nn.Linear)), None)
 
 
 def _maps(
@@ -130,12 +124,11 @@ def _maps(
     inputs = classifier.input_tensor(pixels[None])
     try:
         name = cam_layer_of(classifier, layer)
-        with watching(_last_linear(classifier) or nn.Linear(1, 1)) as seen:
+        with watching(last_linear(classifier.module) or nn.Linear(1, 1)) as seen:
             found = layer_pass(classifier, name, inputs, gradients=False)
-        layout = layout_in(classifier, name, found.output, inputs)
     except InputError as error:
         return {}, f"Only LIME is live. {error}"
-    maps = layout.maps(found.output).float()
+    maps = found.maps.float()
     expected = maps.mean((2, 3)), found.logits
     if len(seen) != 1 or not all(map(_near, seen[0], expected)):
         return {}, (
@@ -194,13 +187,8 @@ def _scored(
     blank = hidden(pixels, parts.segments, lime.parameters["hide_color"])
     perturbed = Perturbed(classifier, [pixels], [blank], [parts.segments])
     rows = np.asarray(parts.shown, int)
-    draw = Draw.of([0], [rows], [int(parts.segments.max()) + 1], classifier.device)
-
-    def make(start: int, stop: int) -> Tensor:
-        return perturbed.batch(draw.shown[start:stop], draw.owner[start:stop])
-
-    found = classifier.as_probabilities(classifier.forward_batches(make, len(draw.shown)).logits)
-    return found[draw.place[0]].cpu().numpy()
+    draw = Draw.of([0], [rows], [parts.segments], classifier.device)
+    return perturbed.scored(draw)[0][draw.place[0]].cpu().numpy()
 
 
 def _view(photograph: Photograph, lime: Explanation) -> dict[str, Any]:

@@ -15,7 +15,6 @@ from torch import Tensor
 from xailib.errors import XailibError
 from xailib.explain.cam.ablation import way_of
 from xailib.explain.cam.gradient import layer_pass
-from xailib.explain.cam.layout import layout_in
 from xailib.explain.cam.methods import cam_layer_of
 from xailib.explain.cam.tail import Tail
 from xailib.explain.preflight import workable
@@ -113,13 +112,12 @@ def _checked(classifier: Classifier, pace: Pace, task: str, values: Mapping[str,
     images = classifier.trial().repeat(_TIMED, 1, 1, 1)
     name = cam_layer_of(classifier, layer)
     with torch.no_grad(), classifier.running():
-        output = layer_pass(classifier, name, images[:1], gradients=False).output
-        layout = layout_in(classifier, name, output, images)
-        channels = output.shape[layout.axis]
+        found = layer_pass(classifier, name, images[:1], gradients=False)
+        channels = found.maps.shape[1]
         seconds = 0.0
         if "ablationcam" in works:
             tail = Tail(module, name, images[:1])
-            way = way_of(tail, layout, precision)
+            way = way_of(tail, found.layout, precision)
             if way == "tail":
                 seconds = _seconds(tail, tail.output.expand(_TIMED, *tail.output.shape[1:]))
             elif way == "whole network":
