@@ -126,14 +126,6 @@ def test_rows_and_ids_are_read_from_the_blocks_that_hold_them(tmp_path, probe, s
         assert recording.ids_at(rows) == [probe.ids[row] for row in index]
 
 
-def test_a_finished_recording_is_used_again(tmp_path, probe, shown):
-    net = nets.classifier()
-    first = record_activations(net, LAYERS, probe, folder=tmp_path / "a")
-    again = record_activations(net, LAYERS, probe, folder=tmp_path / "a")
-    assert len(shown) == 1
-    np.testing.assert_array_equal(first["fc"], again["fc"])
-
-
 def test_another_recording_is_never_used_and_stays(tmp_path, probe, shown):
     net = nets.classifier()
     variants = [

@@ -217,23 +217,13 @@ def explain_targets(
     if method in cam.METHODS:
         maps = cam.Cam(classifier, method, targets, layer=layer)
         return explain_alone(classifier, photograph, maps)
-    return [_pixel_map(classifier, photograph, method, target) for target in targets]
-
-
-def _pixel_map(
-    classifier: Classifier, photograph: Photograph, method: str, target: int
-) -> Explanation:
-    view, chosen = classifier.view(photograph), classifier.target(photograph, target)
-    if method == "edges":
-        raw = sobel(rgb2gray(view.pixels)).astype(np.float32)
-    else:
-        raw = np.abs(cam.guided_backprop(classifier, photograph, target)).max(axis=2)
-    return record(
-        method,
-        classifier,
-        photograph,
-        chosen,
-        view,
-        saliency=scaled(raw, signed=False),
-        raw=raw,
-    )
+    found, view = [], classifier.view(photograph)
+    for target in targets:
+        if method == "edges":
+            raw = sobel(rgb2gray(view.pixels)).astype(np.float32)
+        else:
+            raw = np.abs(cam.guided_backprop(classifier, photograph, target)).max(axis=2)
+        kept = {"saliency": scaled(raw, signed=False), "raw": raw}
+        chosen = classifier.target(photograph, target)
+        found.append(record(method, classifier, photograph, chosen, view, **kept))
+    return found

@@ -131,12 +131,8 @@ def null_baseline(maps: Mapping[str, Sequence[Explanation]]) -> pd.DataFrame:
 
     Objects stand in the middle of photographs, and methods have habits, so that even unrelated maps
     of one method are somewhat alike. No method can be expected to fall below this similarity. Maps
-    that say nothing are left out; the same photograph under two names is no pair.
-
-    Returns
-    -------
-    DataFrame
-        One row for each ordered pair: method, image, other, and what `similarity` returns.
+    that say nothing are left out; the same photograph under two names is no pair. One row for each
+    ordered pair: method, image, other, and what `similarity` returns.
     """
     rows = []
     for method, explanations in maps.items():

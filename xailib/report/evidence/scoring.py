@@ -7,10 +7,9 @@ while others are scored.
 import json
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -41,9 +40,7 @@ MEASURES = (
     "confidence_increase",
 )
 # What is scored of a part; LIME 2 ranks by absolute weight, as the replicated report's mask does.
-SCORED: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {"maps": ("lime", "lime2", *CAMS, "guided"), "scorecam": ("scorecam",)}
-)
+SCORED = {"maps": ("lime", "lime2", *CAMS, "guided"), "scorecam": ("scorecam",)}
 
 Map = Float32[np.ndarray, "height width"]
 
@@ -102,7 +99,10 @@ def score_stored(worker: Worker) -> int:
     """Score all maps that are stored and not scored yet; return how many photographs."""
     made_by = {**worker.made_by, "source": source_hash(["xailib.evaluate"])}
     done = 0
-    for job in _waiting(worker):
+    for job in worker.evidence.jobs():
+        there = job.part in SCORED and job.file(worker.folder).exists()
+        if not there or scores_file(job, worker.folder).exists():
+            continue
         started = time.perf_counter()
         classifier = worker.classifier(job.network)
         photograph = worker.evidence.photograph(job.photograph)
@@ -134,10 +134,3 @@ def score_stored(worker: Worker) -> int:
         log.info("%s scores-%s %s %.1f s", job.network, job.part, job.photograph, seconds)
         done += 1
     return done
-
-
-def _waiting(worker: Worker) -> Iterator[KeptJob]:
-    for job in worker.evidence.jobs():
-        there = job.part in SCORED and job.file(worker.folder).exists()
-        if there and not scores_file(job, worker.folder).exists():
-            yield job

@@ -46,40 +46,22 @@ Wide = Mapping[tuple[str, str], pd.Series]  # (method, measure): a value for eac
 
 @dataclass(frozen=True)
 class Test:
-    """One difference that is tested on every network.
+    """One difference that is tested on every network."""
 
-    Attributes
-    ----------
-    kind : str
-        ``"claim"`` or ``"baseline"``.
-    claim, measure : str
-        What is claimed; what the number is, whose positive values support it.
-    of : callable
-        From a network's values by (method, measure) to a difference for each photograph.
-    page : str
-        The label of the page with the evidence.
-    margin : float
-        See `xailib.report.replication.findings.Finding`.
-    least : float
-        NaN, or the smallest effect that matters: the claim does not hold if the effect is
-        shown to be smaller, whatever its sign.
-    """
-
-    kind: str
+    kind: str  #: ``"claim"`` or ``"baseline"``
     claim: str
-    measure: str
+    measure: str  #: what the number is, whose positive values support the claim
+    #: from a network's values by (method, measure) to a difference for each photograph
     of: Callable[[Wide], pd.Series]
-    page: str
-    margin: float = float("nan")
+    page: str  #: the label of the page with the evidence
+    margin: float = float("nan")  #: see `xailib.report.replication.findings.Finding`
+    #: NaN, or the smallest effect that matters: the claim does not hold if the effect is shown to
+    #: be smaller, whatever its sign
     least: float = float("nan")
 
 
-def tests() -> list[Test]:
-    """Return all tests on photographs, in the order of the pages."""
-    return [*_claims(), *_against_baselines()]
-
-
-def _claims() -> Iterator[Test]:
+def tests() -> Iterator[Test]:
+    """Yield all tests on photographs, in the order of the pages."""
     differences: dict[str, Callable[[Wide], pd.Series]] = {
         SMOOTHER: lambda wide: (
             1 - wide["scorecam", "step"] / wide["gradcam", "step"].where(lambda s: s > 0)
@@ -102,9 +84,6 @@ def _claims() -> Iterator[Test]:
             "task-faithfulness",
             least=MARGIN / 2 if measure == "road" else MARGIN,  # ROAD is half a difference
         )
-
-
-def _against_baselines() -> Iterator[Test]:
     for baseline in ("random", "centre"):
         for method in METHODS:
             for measure in PAGE:
@@ -290,12 +269,9 @@ def _less(differences: Float[np.ndarray, " photographs"], least: float) -> float
 def sanity(values: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
     """Judge methods by maps of networks with random weights, as the sanity page does.
 
-    Returns
-    -------
-    DataFrame
-        One row for each network and method: network, the columns of
-        `xailib.evaluate.sanity.verdict`, where a method is undecided below `FEW` photographs,
-        and second and least, the rank correlation with maps of other classes.
+    Return one row for each network and method: network, the columns of
+    `xailib.evaluate.sanity.verdict`, where a method is undecided below `FEW` photographs, and
+    second and least, the rank correlation with maps of other classes.
     """
     found = []
     renamed = values.rename(columns={"value": "spearman"})
