@@ -1,9 +1,6 @@
-"""Recording activations: what is recorded, and what a kill, a full disk or a change does."""
+"""Recording activations: what is recorded, and what a full disk, damage or a change does."""
 
 import resource
-import signal
-import subprocess
-import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,7 +9,6 @@ import nets
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
 from torch import nn
 
 from xailib.dissect import activations, blocks
@@ -175,44 +171,6 @@ def test_a_damaged_block_alone_is_made_again_and_said(tmp_path, probe, short, sh
     caplog.clear()
     record_activations(net, LAYERS, probe, folder=tmp_path)
     assert not caplog.text
-
-
-KILLED = """
-import os, signal, sys
-sys.path.insert(0, sys.argv[1])
-import nets
-from xailib.dissect import activations, blocks
-from xailib.images.probe import load_probe
-write, files = blocks.write_atomic, []
-def killed(*given):
-    files.append(1)
-    if len(files) == 10:  # in the middle of a block: one layer is written, two are not
-        os.kill(os.getpid(), signal.SIGKILL)
-    write(*given)
-blocks.write_atomic = killed
-blocks.block_photographs = lambda crops: 4
-probe = load_probe(sys.argv[2])
-layers = ["stem", "body", "fc"]
-activations.record_activations(
-    nets.classifier(), layers, probe, folder=sys.argv[3], dtype="float32", batch_size=2)
-"""
-
-
-def test_a_killed_recording_goes_on_at_its_first_missing_block(tmp_path, probe, short, shown):
-    folder, tests = tmp_path / "a", ROOT / "tests"
-    pictures = Path(probe.images[0].file).parent
-    command = [sys.executable, "-c", KILLED, str(tests), str(pictures), str(folder)]
-    killed = subprocess.run(command, check=False)
-    assert killed.returncode == -signal.SIGKILL
-    assert len(list(folder.glob("*/00.npy"))) == 3
-    assert len(list(folder.glob("*/block.json"))) == 2
-    net = nets.classifier()
-    options = {"dtype": "float32", "batch_size": 2}
-    resumed = record_activations(net, LAYERS, probe, folder=folder, **options)
-    assert shown == [["p08", "p09", "p10"]]
-    whole = record_activations(net, LAYERS, probe, folder=tmp_path / "b", **options)
-    for name in LAYERS:
-        np.testing.assert_array_equal(resumed[name], whole[name])
 
 
 def test_parts_are_blocks_of_the_whole_whatever_cannot_be_used(tmp_path, short, shown):

@@ -13,7 +13,7 @@ from torch import nn
 
 from xailib.errors import InputError
 from xailib.evaluate import sanity
-from xailib.evaluate.randomisation import METHODS, cascade, explain_targets, stages_of, usable
+from xailib.evaluate.randomisation import METHODS, cascade, explain_targets, stages_of
 from xailib.evaluate.sanity import compare, null_baseline, similarity, verdict
 from xailib.explain.cam.methods import explain_cam
 from xailib.explain.lime import explain_lime
@@ -274,14 +274,7 @@ def test_guided_backprop_by_its_definition_on_a_net_of_one_layer():
     np.testing.assert_allclose(found.raw, weights.amax(0), atol=1e-6)
 
 
-def test_methods_that_cannot_be_used():
-    assert usable(classifier(), ["lime", "guided", "lime"]) == (["lime", "guided"], [])
-    works, (line,) = usable(classifier(vit), ["lime", "guided"])
-    assert (works, line.partition(":")[0]) == (["lime"], "guided is left out")
-    with pytest.raises(InputError, match="did you mean gradcam"):
-        usable(classifier(), ["gradcan"])
-    with pytest.raises(InputError, match="methods: none works; guided: "):
-        usable(classifier(vit), ["guided"])
+def test_an_unknown_method_is_named():
     with pytest.raises(InputError, match="method: unknown name 'sobel'"):
         explain_targets(classifier(), PHOTOGRAPHS[0], "sobel", [0])
 

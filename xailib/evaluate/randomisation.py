@@ -21,7 +21,6 @@ from xailib.errors import InputError, check_name
 from xailib.explain.cam import methods as cam
 from xailib.explain.explanation import Explanation, scaled
 from xailib.explain.lime import explain_lime_targets
-from xailib.explain.preflight import workable
 from xailib.explain.record import record
 from xailib.explain.stream import explain_alone
 from xailib.images.load import Photograph
@@ -181,15 +180,6 @@ def _measure_norms(module: nn.Module, names: Iterable[str], images: Tensor) -> N
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
-
-
-def usable(
-    classifier: Classifier, methods: Sequence[str], layer: str | None = None
-) -> tuple[list[str], list[str]]:
-    """Return those of the methods that work with a network, and a line for each that does not."""
-    for method in methods:
-        check_name("methods", method, METHODS)
-    return workable(classifier, list(dict.fromkeys(methods)), layer)
 
 
 def explain_targets(

@@ -4,9 +4,8 @@ Tables in, a table out. All tests of the evidence run are adjusted together (Hol
 replicated report's claims and those of methods against the baselines, on each network and pooled.
 """
 
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -148,29 +147,29 @@ def verdicts(values: pd.DataFrame) -> pd.DataFrame:
 
 
 def needed_by(table: pd.DataFrame, wanted: pd.Series, tests: int) -> list[float]:
-    """Return `needed` of the rows where it is wanted, and NaN of the others."""
-    rows = zip(table.to_dict("records"), wanted, strict=True)
-    return [needed(row, tests) if asked else np.nan for row, asked in rows]
+    """Return how many photographs, or units, would decide each wanted test one way or the other.
 
-
-def needed(row: Mapping[Hashable, Any], tests: int) -> float:
-    """Return how many photographs, or units, would decide a test one way or the other.
-
-    ``row`` holds value, margin and least, and a deviation, or else the interval and count that
-    it is taken from.
+    NaN of the others. ``table`` holds value and margin, and where there are such least and a
+    deviation; without one it is taken from the interval and the count.
     """
-    value, margin = row["value"], row["margin"]
-    least, deviation = row.get("least", np.nan), row.get("deviation", np.nan)
-    if np.isnan(deviation):
-        freedom = max(row["count"] - 1, 1)
-        half = (row["high"] - row["low"]) / 2
-        deviation = half / float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) * row["count"] ** 0.5
-    ways = [photographs_needed(abs(value), deviation, tests)]
-    if not np.isnan(margin):
-        ways.append(photographs_needed(margin - abs(value), deviation, tests, sides=1))
-    if not np.isnan(least):
-        ways.append(photographs_needed(least - value, deviation, tests, sides=1))
-    return min(ways)
+    found = []
+    for row, asked in zip(table.to_dict("records"), wanted, strict=True):
+        if not asked:
+            found.append(np.nan)
+            continue
+        value, margin = row["value"], row["margin"]
+        least, deviation = row.get("least", np.nan), row.get("deviation", np.nan)
+        if np.isnan(deviation):
+            quantile = stats.t.ppf((1 + CONFIDENCE) / 2, max(row["count"] - 1, 1))
+            half = (row["high"] - row["low"]) / 2
+            deviation = half / float(quantile) * row["count"] ** 0.5
+        ways = [photographs_needed(abs(value), deviation, tests)]
+        if not np.isnan(margin):
+            ways.append(photographs_needed(margin - abs(value), deviation, tests, sides=1))
+        if not np.isnan(least):
+            ways.append(photographs_needed(least - value, deviation, tests, sides=1))
+        found.append(min(ways))
+    return found
 
 
 def overview(table: pd.DataFrame) -> pd.DataFrame:
