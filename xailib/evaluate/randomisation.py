@@ -11,7 +11,6 @@ from itertools import groupby, takewhile
 
 import numpy as np
 import torch
-from jaxtyping import Float32
 from skimage.color import rgb2gray
 from skimage.filters import sobel
 from torch import Tensor, nn
@@ -136,32 +135,30 @@ def cascade(
     if not views:
         raise InputError("photographs: none given; batch norms need at least one")
     views = [view for view in views if view.shape == views[0].shape]
-    return _cascade(classifier, classifier.input_tensor(np.stack(views)), parts, seed)
+    images = classifier.input_tensor(np.stack(views))
 
+    def randomised() -> Iterator[tuple[Stage, Classifier]]:
+        generator = torch.Generator().manual_seed(seed)
+        module, names = classifier.module, list[str]()
+        for stage in parts:
+            module = copy.deepcopy(module)
+            names += stage.layers
+            for name in stage.layers:
+                for parameter in module.get_submodule(name).parameters(recurse=False):
+                    with torch.no_grad():
+                        drawn = torch.randn(parameter.shape, generator=generator).to(parameter)
+                        parameter.copy_(drawn * parameter.std(correction=0) + parameter.mean())
+            _measure_norms(module, names, images)
+            with torch.no_grad(), evaluation(module):
+                passed(len(images))
+                if not module(images).isfinite().all():
+                    raise InputError(
+                        f"stages: scores are not finite when random down to {stage.name}"
+                    )
+            label = f"{classifier.weights}, random down to {stage.name}, seed {seed}"
+            yield stage, replace(classifier, module=module, weights=label, sha256=hash_of(module))
 
-def _cascade(
-    classifier: Classifier,
-    images: Float32[Tensor, "images colours height width"],
-    parts: Sequence[Stage],
-    seed: int,
-) -> Iterator[tuple[Stage, Classifier]]:
-    generator = torch.Generator().manual_seed(seed)
-    module, names = classifier.module, list[str]()
-    for stage in parts:
-        module = copy.deepcopy(module)
-        names += stage.layers
-        for name in stage.layers:
-            for parameter in module.get_submodule(name).parameters(recurse=False):
-                with torch.no_grad():
-                    drawn = torch.randn(parameter.shape, generator=generator).to(parameter)
-                    parameter.copy_(drawn * parameter.std(correction=0) + parameter.mean())
-        _measure_norms(module, names, images)
-        with torch.no_grad(), evaluation(module):
-            passed(len(images))
-            if not module(images).isfinite().all():
-                raise InputError(f"stages: scores are not finite when random down to {stage.name}")
-        label = f"{classifier.weights}, random down to {stage.name}, seed {seed}"
-        yield stage, replace(classifier, module=module, weights=label, sha256=hash_of(module))
+    return randomised()
 
 
 def _measure_norms(module: nn.Module, names: Iterable[str], images: Tensor) -> None:
