@@ -161,20 +161,6 @@ def test_only_the_order_counts(net, photo):
     assert not np.allclose(wide["map"], wide["reversed"])
 
 
-def test_no_batch_is_larger_than_asked(net, photo):
-    sizes = []
-    hook = net.module.register_forward_hook(lambda module, given, output: sizes.append(len(output)))
-    try:
-        table = faithfulness_curves(
-            net, photo, TARGET, {"map": UNTIED}, steps=10, batch_size=7, percentiles=[], **EAGER
-        )
-    finally:
-        hook.remove()
-    assert max(sizes) == 7
-    # Every picture once: the whole one ends insertion, and begins deletion and flipping.
-    assert sum(sizes) == len(table) - 2
-
-
 # ROAD
 
 

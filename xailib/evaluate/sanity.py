@@ -49,12 +49,8 @@ def similarity(
         values; 0 where a map is constant, since it ranks nothing. ``ssim``: structural
         similarity (Wang et al. 2004). ``iou``: of the highest pixels of both, `AREA` of them or
         as many as are positive in either; NaN where one has none; ``chance`` is its mean for
-        random masks. Equal maps have 1 in all but ``chance``.
-
-    Raises
-    ------
-    InputError
-        If the shapes differ.
+        random masks. Equal maps have 1 in all but ``chance``. `InputError` is raised if the
+        shapes differ.
     """
     if a.shape != b.shape:
         raise InputError(f"maps: shapes {a.shape} and {b.shape} differ")

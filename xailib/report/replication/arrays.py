@@ -25,20 +25,8 @@ _ALLOWED: list[Any] = [
 def read_array(path: str | Path) -> Shaped[np.ndarray, "..."]:
     """Read the array in a file that ``torch.save`` made of one, by its unpickler of weights only.
 
-    Parameters
-    ----------
-    path : str or path
-        An archive of at most `MAX_BYTES` when unpacked.
-
-    Returns
-    -------
-    array
-        Of truth values, whole or floating-point numbers.
-
-    Raises
-    ------
-    InputError
-        If the file is absent, too large, or holds anything but one such array.
+    It is of truth values, whole or floating-point numbers. `InputError` is raised if the file is
+    absent, unpacks to more than `MAX_BYTES`, or holds anything but one such array.
     """
     path = Path(path)
     with (

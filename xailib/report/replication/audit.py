@@ -45,18 +45,9 @@ def masks(case: Published, lime: str, cam: str, repairs: Collection[str] = ()) -
 
     As published, LIME's mask is enlarged to the photograph by bilinear interpolation, and every
     pixel that is not zero belongs to a mask (their ``task-4/iou.ipynb``). Every photograph is
-    larger than LIME's frame, so that it is always LIME's mask that is enlarged.
-
-    Parameters
-    ----------
-    case : Published
-        One photograph's masks and maps.
-    lime : str
-        ``"LIME 1"`` or ``"LIME 2"``.
-    cam : str
-        A key of ``case.cams``.
-    repairs : collection of str
-        Keys of `REPAIRS`.
+    larger than LIME's frame, so that it is always LIME's mask that is enlarged. ``lime`` is
+    ``"LIME 1"`` or ``"LIME 2"``, ``cam`` a key of ``case.cams``, and ``repairs`` are keys of
+    `REPAIRS`.
     """
     signed, saliency = case.limes[lime], case.cams[cam]
     if "signs" in repairs:

@@ -60,18 +60,10 @@ def table1() -> pd.DataFrame:
 def locate(source: str | Path = "") -> dict[str, Path]:
     """Return the paths of the published files, each checked against its SHA-256.
 
-    Parameters
-    ----------
-    source : str or path
-        A local folder: the report's own, with ``task-2/`` and ``task-3/`` in it, or a clone of
-        its repository. Empty: the files are downloaded once into the user's cache folder.
-
-    Raises
-    ------
-    InputError
-        If the folder is absent, lacks a file, or holds another version of one.
-    UnavailableError
-        If a file can neither be found nor fetched.
+    ``source`` is a local folder: the report's own, with ``task-2/`` and ``task-3/`` in it, or a
+    clone of its repository. Empty: the files are downloaded once into the user's cache folder.
+    `InputError` is raised if the folder is absent, lacks a file, or holds another version of one,
+    `UnavailableError` if a file can neither be found nor fetched.
     """
     if not str(source):
         return {one.path: one.fetch() for one in artefacts("published")}
