@@ -284,16 +284,8 @@ def test_a_second_network_has_its_own_layers(monkeypatch):
 
     monkeypatch.setattr(activations, "load_classifier", load)
     words = dict.fromkeys(("weights", "compare_weights", "preprocessing"), "")
-    words |= {
-        "seed": 0,
-        "device": "cpu",
-        "precision": "exact",
-        "outputs": "multilabel",
-        "model": "first",
-        "compare": "second",
-        "control": False,
-        "layers": ["stem"],
-    }
+    words |= {"seed": 0, "device": "cpu", "precision": "exact", "outputs": "multilabel"}
+    words |= {"model": "first", "compare": "second", "control": False, "layers": ["stem"]}
     found = networks_of({**words, "compare_layers": ["fc", "body"]})
     assert {name: layers for name, (_, layers) in found.items()} == {
         "first": ["stem"],

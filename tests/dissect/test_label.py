@@ -157,7 +157,6 @@ def test_what_does_not_fit_is_named(case):
     broken[3, 1] = np.nan
     for changes, message in [
         ({"measure": "soft"}, "measure: unknown name 'soft'"),
-        ({"topk": 5}, "soft_wpmi: parameter: unknown name 'topk'; did you mean top_k"),
         ({"activations": {}}, "no layer is given"),
         ({"activations": {"out": broken}}, "unit 1 of layer 'out' has values that are not finite"),
         ({"activations": {"out": broken[1:]}}, "those of layer 'out' are of 399 probe images"),
@@ -165,7 +164,6 @@ def test_what_does_not_fit_is_named(case):
         ({"text_embeddings": texts[:, 1:]}, "must come from one encoder"),
         ({"image_embeddings": images * np.nan}, "image_embeddings: not all values are finite"),
         ({"ids": ("a", "b")}, "400 rows for 2 probe images"),
-        ({"top_k": 401}, "top_k: 401 is not between 1 and the 400 probe images"),
     ]:
         with pytest.raises(InputError, match=message):
             label_units(**{**good, **changes})

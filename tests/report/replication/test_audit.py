@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -141,11 +142,11 @@ def test_the_frame_is_the_middle_of_the_squashed_photograph():
     one = case(height=512, width=1024)
     inside = np.zeros((512, 1024), np.float32)
     inside[32:480, 64:960] = 1  # 16 of 256 pixels are cut at each side
-    framed = Published("x", Path("none"), 0.0, 0.0, one.limes, {"gradcam": inside})
+    framed = replace(one, cams={"gradcam": inside})
     _, cut = audit.masks(framed, "LIME 1", "gradcam", ["frame"])
     assert cut.shape == (224, 224)
     assert cut.all()
-    outside = Published("x", Path("none"), 0.0, 0.0, one.limes, {"gradcam": 1 - inside})
+    outside = replace(one, cams={"gradcam": 1 - inside})
     _, cut = audit.masks(outside, "LIME 1", "gradcam", ["frame"])
     assert not cut[1:-1, 1:-1].any()
 
@@ -229,9 +230,7 @@ def test_opposing_superpixels_alone(cases):
         against = one.limes["LIME 2"] == -1
         assert table.loc[one.image, "pixels"] == against.sum()
         assert table.loc[one.image, "share"] == against.sum() / (one.limes["LIME 2"] != 0).sum()
-    none = Published(
-        "x", Path("none"), 0.0, 0.0, dict.fromkeys(LIMES, one.limes["LIME 1"]), one.cams
-    )
+    none = replace(one, limes=dict.fromkeys(LIMES, one.limes["LIME 1"]))
     assert audit.opposing([none]).empty
 
 
