@@ -22,7 +22,7 @@ from xailib.dissect.activations import networks_of, record_activations, record_e
 from xailib.dissect.blocks import Recording, files_of
 from xailib.dissect.concepts import load_concepts
 from xailib.dissect.label import check_measure
-from xailib.dissect.top_images import RunningTop, label_tops
+from xailib.dissect.top_images import label_tops, running_top
 from xailib.encoders.load import Encoder, load_encoder
 from xailib.errors import InputError
 from xailib.explain.explanation import Explanation
@@ -244,7 +244,7 @@ def label(profile: Profile, job: Job) -> None:
     tables = []
     for name, places in blocks.items():
         recorded = Recording(places)
-        tops = {layer: RunningTop.of(recorded.blocks_of(layer), kept) for layer in recorded}
+        tops = {layer: running_top(recorded.blocks_of(layer), kept) for layer in recorded}
         table = label_tops(tops, rows, images.ids_at, texts, concepts, **options)
         table.insert(0, "network", name)
         tables.append(table)
