@@ -28,7 +28,6 @@ OF_THE_REPORT = {
 # Still in the way, each with the reason; to be removed with it.
 CROWDED = {
     "xailib/networks": "names, published and counting are read without torch",
-    "xailib/report/run": "timing loads networks, costs is read without them",
 }
 
 

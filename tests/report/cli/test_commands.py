@@ -135,7 +135,7 @@ def told(monkeypatch):
     monkeypatch.setattr(staleness, "unfinished", unfinished)
     both = dict.fromkeys(("2_lime", "3_cam"), costs.Cost(200.0, 0.0, 0.0))
     monkeypatch.setattr(costs, "estimates", lambda *_: both)
-    monkeypatch.setattr("xailib.report.run.timing.paces_of", lambda *_: ({}, {}))
+    monkeypatch.setattr("xailib.report.run.costs.paces_of", lambda *_: ({}, {}))
     return outcomes
 
 

@@ -22,9 +22,16 @@ from xailib.networks.counting import passes  # noqa: E402
 from xailib.report.cli import sweeping  # noqa: E402
 from xailib.report.params.profiles import load_profile  # noqa: E402
 from xailib.report.run import costs, plan  # noqa: E402
-from xailib.report.run.costs import Cost, estimates, longest_first, units, wall  # noqa: E402
+from xailib.report.run.costs import (  # noqa: E402
+    Cost,
+    Pace,
+    estimates,
+    longest_first,
+    paces_of,
+    units,
+    wall,
+)
 from xailib.report.run.plan import Job  # noqa: E402
-from xailib.report.run.timing import Pace, paces_of  # noqa: E402
 
 
 @pytest.fixture

@@ -28,7 +28,14 @@ from xailib.report.run.job import Parcel, PassingError, Task, perform, run_job
 from xailib.report.run.plan import Job, Outcome
 from xailib.report.run.results import intact, read_manifest
 from xailib.report.run.scheduler import Engine, run_plan
-from xailib.report.run.staleness import is_current, request, unfinished
+from xailib.report.run.staleness import (
+    EXPLAINED,
+    finish,
+    image_hashes,
+    is_current,
+    request,
+    unfinished,
+)
 from xailib.report.run.store import Store, as_bytes
 
 
@@ -334,8 +341,9 @@ def leave(profile, job, value):
     """What a job would leave, without doing it."""
     if job.kind != "notebook":
         job.folder(profile).mkdir(parents=True, exist_ok=True)
-        (job.folder(profile) / shards.EXPLAINED).write_text(str(value))
-        shards.finish(profile, job, [shards.EXPLAINED], [], {})
+        (job.folder(profile) / EXPLAINED).write_text(str(value))
+        inputs = {"images": image_hashes(job), "files": {}}
+        finish(profile, job, [EXPLAINED], inputs, failures=[])
         return
     folder = result(job.folder(profile), str(value))
     outputs = {"table.csv": sha256_of(folder / "table.csv")}

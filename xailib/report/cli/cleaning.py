@@ -100,8 +100,7 @@ def clean(folder: str | None, yes: bool, as_json: bool) -> None:
         raise InputError(f"folder: {folder!r} is not below {str(results)!r}")
     rows, total = [], 0
     for manifest in sorted(root.rglob(MANIFEST)):
-        places = leftovers(manifest.parent)
-        if places:
+        if places := leftovers(manifest.parent):
             count = sum(map(_bytes, places))
             total += count
             run = str(manifest.parent.relative_to(results))

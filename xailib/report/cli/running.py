@@ -91,9 +91,8 @@ def run(
       xailib run mine --scheduler tcp://10.0.0.1:8786 --store s3://bucket/mine
     """
     loaded = _load(profile, changes, only, out=out or "")
-    ctx.exit(
-        sweep(loaded, only, force, Options(pages=not tables, out=bool(out), **where), as_json)[1]
-    )
+    options = Options(pages=not tables, out=bool(out), **where)
+    ctx.exit(sweep(loaded, only, force, options, as_json)[1])
 
 
 @click.command()
@@ -165,19 +164,12 @@ def report(
         ctx.exit(1)
 
 
-def _load(
-    profile: str,
-    changes: Sequence[str],
-    only: Sequence[str],
-    *,
-    whole: bool = False,
-    out: str = "",
-) -> "Profile":
+def _load(profile: str, changes: Sequence[str], only: Sequence[str], **where: Any) -> "Profile":
     """Return a profile with its overrides, and report where its results go."""
     from xailib.report.params.profiles import load_profile, selected
 
-    loaded = load_profile(profile, yaml_changes(changes), only, whole=whole, out=out)
-    if not out and not set(loaded.reached).isdisjoint(selected(only)):
+    loaded = load_profile(profile, yaml_changes(changes), only, **where)
+    if not where.get("out") and not set(loaded.reached).isdisjoint(selected(only)):
         line = f"Changed values: results/{loaded.beside}; those in results/{loaded.name} stay"
         click.echo(line, err=True)
     return loaded

@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 from IPython.display import display
 from jaxtyping import Float32, UInt8
-from PIL import Image
 
 from xailib.compare.iou import in_frame_of
 from xailib.compare.masks import area_mask, lime_mask
@@ -147,9 +146,8 @@ def views_of(
 def _silent(one: Explanation, view: Pixels, said: str) -> View:
     gray = np.round(view.mean(axis=2, keepdims=True)).astype(np.uint8).repeat(3, axis=2)
     name = name_of(one.method)
-    return View(
-        one.method, f"{name}: no signal", f"{name} {said} says nothing: {one.no_signal}", gray
-    )
+    alt = f"{name} {said} says nothing: {one.no_signal}"
+    return View(one.method, f"{name}: no signal", alt, gray)
 
 
 def place(saliency: Float32[np.ndarray, "height width"]) -> str:
@@ -199,9 +197,7 @@ def publish_photograph(
         "LIME 1, any other colour only the heatmap."
     )
     shown = {key: heading for key, heading in HEADINGS.items() if scores[key].notna().any()}
-    html = table_html(
-        scores, name, shown, dict.fromkeys([key for key in shown if key != "name"], "{:.2f}")
-    )
+    html = table_html(scores, name, shown, dict.fromkeys(shown.keys() - {"name"}, "{:.2f}"))
     images = []
     for index, view in enumerate(views):
         path = f"figures/{name}-{index}.webp"
@@ -229,7 +225,4 @@ def enlarged(frame: Frame) -> Frame:
 
 
 def _grown(mask: np.ndarray, fine: Frame) -> np.ndarray:
-    grown = Image.fromarray(mask.astype(np.int8).view(np.uint8)).resize(
-        fine.size[::-1], Image.Resampling.NEAREST
-    )
-    return np.array(grown).view(np.int8).astype(mask.dtype)
+    return resize(mask.astype(np.float32), fine.size, "nearest").astype(mask.dtype)

@@ -7,10 +7,9 @@ in one SVG file.
 
 import io
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import matplotlib as mpl
@@ -193,8 +192,7 @@ def publish_table(
             shown = table[list(headings)].groupby(by, sort=False)
             means = shown.mean(numeric_only=True).reset_index()
             columns = {column: headings[column] for column in headings if column in means}
-            kept = {column: form for column, form in (formats or {}).items() if column in means}
-            html = f"{table_html(means, f'{name}-means', columns, kept)}\n{html}"
+            html = f"{table_html(means, f'{name}-means', columns, formats)}\n{html}"
     site = {"name": name, "caption": caption, "data": save_data(run, name, table)}
     display({"text/html": html, "text/plain": caption}, raw=True, metadata={"xailib": site})
 
@@ -220,12 +218,12 @@ def table_html(
     numbers on the right.
     """
     shown = table[list(headings)].rename(columns=dict(headings))
-    look: dict[Any, Any] = {headings[column]: form for column, form in (formats or {}).items()}
+    look: Any = {headings[c]: form for c, form in (formats or {}).items() if c in headings}
     words = [name for name in shown if not is_numeric_dtype(shown[name])]
     long = [name for name in words if shown[name].astype(str).str.len().max() > _WORDS]
-    wrapped = dict.fromkeys(long, " white-space: normal; min-width: 9rem;")
+    wrapped = " white-space: normal; min-width: 9rem;"
     left: Any = {
-        name: [{"selector": "", "props": f"text-align: left;{wrapped.get(name, '')}"}]
+        name: [{"selector": "", "props": f"text-align: left;{wrapped if name in long else ''}"}]
         for name in words
     }
     html: str = (
@@ -243,8 +241,7 @@ def darkened(figure: Figure) -> Iterator[None]:
 
     Colours stay, and so do images and whatever has the gid `KEPT`.
     """
-    undo: list[Callable[[], Any]] = []
-    try:
+    with ExitStack() as undo:
         for artist in _artists(figure):
             if artist.get_gid() == KEPT:
                 continue
@@ -252,12 +249,9 @@ def darkened(figure: Figure) -> Iterator[None]:
             olds = {entry: getattr(artist, f"get_{entry}")() for entry in _colours(artist)}
             for entry, old in olds.items():
                 setter = getattr(artist, f"set_{entry}")
-                undo.append(partial(setter, old))
+                undo.callback(setter, old)
                 setter(_turned(old))
         yield
-    finally:
-        for step in reversed(undo):
-            step()
 
 
 def _artists(figure: Figure) -> list[Artist]:
@@ -295,9 +289,8 @@ def _turned(colour: Any) -> Any:
 
 def _rounded(found: re.Match[str]) -> str:
     """Return a place with two digits; the scale of letters, a small number, as it is."""
-    if found[0].startswith("scale"):
-        return found[0]
-    return f"{float(found[0]):.2f}".rstrip("0").rstrip(".")
+    place = found[0]
+    return place if place[0] == "s" else f"{float(place):.2f}".rstrip("0").rstrip(".")
 
 
 def svg(figure: Figure, salt: str) -> str:

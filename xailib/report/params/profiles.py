@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from xailib.errors import InputError, near_matches, unknown_name
+from xailib.errors import InputError, check_name, near_matches, unknown_name
 from xailib.project import project_root
 from xailib.report.params.checks import looks_like_path, names_of_images
 from xailib.report.params.schema import MANAGED, NOTEBOOKS, RUNS, check, meant, typed_as_text
@@ -117,8 +117,7 @@ def load_profile(
     if not isinstance(own, dict) or not all(isinstance(one, dict) for one in own.values()):
         raise InputError("tasks: must be 'task:' lines with 'parameter: value' lines below each")
     for task in own:
-        if task not in TASKS:
-            raise unknown_name("tasks", str(task), TASKS)
+        check_name("tasks", str(task), TASKS)
         _check_names(f"parameter of {task}", own[task], declared(task))
     everywhere = {name for task in TASKS for name in declared(task)}
     _check_names("parameter", [*found, *(changes or {})], everywhere)
@@ -126,9 +125,9 @@ def load_profile(
     _check_reach(changes or {}, chosen)
     own_folder = path.resolve().parent
     bases = [base for base in (Path.cwd(), own_folder) if base != project_root()]
-    tasks = {task: _placed(_meant(one), bases) for task, one in own.items()}
-    profile = Profile(path.name.removesuffix(".yaml"), _placed(_meant(found), bases), tasks)
-    profile = _changed(profile, _placed(_meant(changes or {}), bases), whole)
+    tasks = {task: _meant(one, bases) for task, one in own.items()}
+    profile = Profile(path.name.removesuffix(".yaml"), _meant(found, bases), tasks)
+    profile = _changed(profile, _meant(changes or {}, bases), whole)
     _check_values(profile, chosen)
     if not out:
         return profile
@@ -150,8 +149,7 @@ def selected(only: str | Collection[str] | None) -> tuple[str, ...]:
     """
     named = [only] if isinstance(only, str) else list(only or TASKS)
     for task in named:
-        if task not in TASKS:
-            raise unknown_name("task", task, TASKS)
+        check_name("task", task, TASKS)
     for task in reversed(TASKS):  # each before those that it reads
         if task in named:
             named += upstream(task).values()
@@ -225,20 +223,14 @@ def _read(path: Path) -> dict[Any, Any]:
     return found
 
 
-def _meant(found: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: meant(name, value) for name, value in found.items()}
-
-
-def _placed(found: Mapping[str, Any], bases: Sequence[Path]) -> dict[str, Any]:
-    """Return values whose paths are whole where they lead somewhere from one of these folders."""
-    return {
-        name: value
-        if name not in _PATHS
-        else [_place(one, bases) for one in value]
-        if isinstance(value, list)
-        else _place(value, bases)
-        for name, value in found.items()
-    }
+def _meant(found: Mapping[str, Any], bases: Sequence[Path]) -> dict[str, Any]:
+    """Return values as `meant`, paths whole where they lead somewhere from one of these folders."""
+    values = {name: meant(name, value) for name, value in found.items()}
+    for name in _PATHS & values.keys():
+        given = values[name]
+        several = isinstance(given, list)
+        values[name] = [_place(one, bases) for one in given] if several else _place(given, bases)
+    return values
 
 
 def _place(value: Any, bases: Sequence[Path]) -> Any:

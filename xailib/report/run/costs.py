@@ -1,29 +1,36 @@
 """What jobs cost: noted as they run, and estimated from what they took last time.
 
 Where nothing like it has run here, the short table ``costs.csv`` says what a job of its kind took
-elsewhere: a fixed part, and one for each unit of work. What networks take is timed here
-(`xailib.report.run.timing`): explanations by the passes that they make, the rest in proportion.
+elsewhere: a fixed part, and one for each unit of work. What networks take is timed here by
+`paces_of`, which alone imports networks: explanations by the passes that they make, the rest in
+proportion.
 """
 
 import contextlib
 import csv
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from xailib.errors import XailibError
 from xailib.files import write_atomic
 from xailib.project import project_root
 from xailib.report.params.profiles import Profile
+from xailib.report.params.schema import OF_CLASSIFIER
 from xailib.report.run.plan import COST, SHARDS, Job, explained, probe_size
+from xailib.report.run.preflight import network_is_here
 from xailib.report.run.results import peak_memory, read_manifest
 
 if TYPE_CHECKING:
-    from xailib.report.run.timing import Pace  # which brings torch along
+    from torch import Tensor
+
+    from xailib.networks.classifier import Classifier
 
 TABLE = Path(__file__).with_name("costs.csv")  # no result depends on it
 NETWORK = "tf_efficientnet_lite0"  # that the table is of,
@@ -31,6 +38,9 @@ MACHINE = "one of 2 cores of an AMD EPYC"  # and where;
 PASS = 0.0096  # seconds that a pass of it takes there
 _BY_PASSES = ("5_faithfulness", "7_sanity", "9_stability")
 _SEGMENTED = 0.5  # seconds to find a photograph's superpixels, and to fit LIME's model
+_LIME = ("2_lime", "5_faithfulness", "9_stability")  # tasks that need what LIME needs
+_TIMED = 4  # images of a timed pass: a larger batch takes hardly less for each
+_MANY = 1000  # passes, for which an engine is set up
 
 
 @dataclass(frozen=True)
@@ -46,8 +56,37 @@ class Cost:
     here: bool = False
 
 
+@dataclass(frozen=True)
+class Pace:
+    """What one image costs a network here, as if nothing else ran on the machine.
+
+    Attributes
+    ----------
+    eager, fast : float
+        Seconds of a pass by the network itself, and by the engine that makes many passes.
+    tail : float
+        Seconds of what AblationCAM computes for a channel, as what follows the layer; 0 where a
+        closed form does.
+    channels : int
+        Of the layer: so many passes does ScoreCAM make, or AblationCAM of the tail.
+    """
+
+    eager: float
+    fast: float
+    tail: float = 0.0
+    channels: int = 0
+
+    def heatmap(self, method: str) -> float:
+        """Return the seconds of one heatmap."""
+        if method == "scorecam":
+            return self.channels * self.fast
+        if method == "ablationcam":
+            return self.eager + self.channels * self.tail
+        return 3 * self.eager  # backwards takes twice as long as forwards
+
+
 def estimates(
-    profile: Profile, jobs: Iterable[Job], paces: Mapping[str, "Pace"] = MappingProxyType({})
+    profile: Profile, jobs: Iterable[Job], paces: Mapping[str, Pace] = MappingProxyType({})
 ) -> dict[str, Cost | None]:
     """Return the estimated cost of jobs, by name; None for a task that was never measured.
 
@@ -56,31 +95,23 @@ def estimates(
     the table; what the network takes follows from the task's pace, where that is known.
     """
     found: dict[str, Cost | None] = {}
-    parts: dict[tuple[Path, str], list[dict[str, Any]]] = {}
+    parts = cache(lambda folder, *of: _noted(folder.glob("*"), *of))
     with contextlib.chdir(project_root()):  # where the notebooks' own paths start
         for job in jobs:
-            kind, folder = kind_of(job), job.folder(profile)
-            same = {"kind": kind, "network": network_of(profile, job)}
-            last = [one for one in (_noted(folder),) if one and same.items() <= one.items()]
+            of, folder = (kind_of(job), network_of(profile, job)), job.folder(profile)
+            last = _noted([folder], *of)
             if not last and folder.parent.name == "jobs":
-                if (folder.parent, kind) not in parts:
-                    others = map(_noted, folder.parent.glob("*"))
-                    parts[folder.parent, kind] = [
-                        o for o in others if o and same.items() <= o.items()
-                    ]
-                last = parts[folder.parent, kind]
-            found[job.name] = (
-                _as_before(last, units(profile, job))
-                if last
-                else _look_up(profile, job, paces.get(job.task))
-            )
+                last = parts(folder.parent, *of)
+            if last:
+                found[job.name] = _as_before(last, units(profile, job))
+            else:
+                found[job.name] = _look_up(profile, job, paces.get(job.task))
     return found
 
 
 def took(profile: Profile, job: Job) -> float | None:
     """Return how many seconds a job took last time; None if that is not known."""
-    noted = _noted(job.folder(profile))
-    return noted["seconds"] if noted else None
+    return next((one["seconds"] for one in _noted([job.folder(profile)])), None)
 
 
 def _as_before(noted: Sequence[Mapping[str, Any]], count: int) -> Cost:
@@ -90,16 +121,13 @@ def _as_before(noted: Sequence[Mapping[str, Any]], count: int) -> Cost:
     return Cost(seconds, max(one["memory"] for one in noted), disk, here=True)
 
 
-def _look_up(profile: Profile, job: Job, pace: "Pace | None") -> Cost | None:
+def _look_up(profile: Profile, job: Job, pace: Pace | None) -> Cost | None:
     parts = [job]
-    if kind_of(job) not in _table() and job.kind == "notebook" and job.task in SHARDS:
-        # A whole task is its parts and its page.
+    if job.task in SHARDS and kind_of(job).endswith("notebook"):  # its parts and its page
         parts = [replace(job, kind=SHARDS[job.task]), replace(job, needs=(f"{job.task}.0",))]
     costs = []
     for part in parts:
-        # A page that was never measured costs at most what the whole task does.
-        row = _table().get(kind_of(part)) or _table().get(f"{part.task} {part.kind}")
-        if row is None:
+        if (row := _table().get(kind_of(part))) is None:
             return None
         count = units(profile, part)
         each = {name: row[f"{name}_each"] * count for name in ("seconds", "memory", "disk")}
@@ -110,7 +138,7 @@ def _look_up(profile: Profile, job: Job, pace: "Pace | None") -> Cost | None:
     return Cost(sum(seconds), max(memory), sum(disk))
 
 
-def _timed(profile: Profile, job: Job, seconds: float, count: int, pace: "Pace") -> float:
+def _timed(profile: Profile, job: Job, seconds: float, count: int, pace: Pace) -> float:
     """Return what the units of a job take at a network's pace, of the table's seconds for them."""
     parameters = profile.values(job.task)
     images = len(job.photographs) or explained(parameters)
@@ -142,7 +170,7 @@ def kind_of(job: Job) -> str:
 def units(profile: Profile, job: Job) -> int:
     """Return how many units of work a job has: images shown to networks, heatmaps, or images."""
     parameters = profile.values(job.task)
-    if job.kind in ("table", "label"):
+    if job.gathers:
         return len(job.needs)
     if job.task == "1_clip_dissect":
         networks = 1 + bool(parameters.get("compare")) + bool(parameters.get("control"))
@@ -197,14 +225,21 @@ def _table() -> dict[str, dict[str, float]]:
     return {row.pop("kind"): {name: float(value) for name, value in row.items()} for row in rows}
 
 
-def _noted(folder: Path) -> dict[str, Any] | None:
-    """Return what `note_cost` has stored beside a result; None if nothing, or in another form."""
-    try:
-        found = json.loads((folder / COST).read_text())
-        numbers = {name: float(found[name]) for name in ("seconds", "memory", "disk", "units")}
-        return {**numbers, "kind": str(found["kind"]), "network": str(found["network"])}
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+def _noted(
+    folders: Iterable[Path], kind: str | None = None, network: str | None = None
+) -> list[dict[str, Any]]:
+    """Return what `note_cost` has stored in folders, if wanted of this kind and network only.
+
+    What is absent or of another form is left out.
+    """
+    found = []
+    for folder in folders:
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            noted = json.loads((folder / COST).read_text())
+            numbers = {name: float(noted[name]) for name in ("seconds", "memory", "disk", "units")}
+            if kind in (None, noted["kind"]) and network in (None, noted["network"]):
+                found.append(numbers)
+    return found
 
 
 def note_cost(profile: Profile, job: Job, seconds: float) -> None:
@@ -226,3 +261,104 @@ def note_cost(profile: Profile, job: Job, seconds: float) -> None:
         "disk": sum((folder / name).stat().st_size for name in manifest["outputs"]),
     }
     write_atomic(folder / COST, json.dumps(cost, indent=1))
+
+
+def paces_of(profile: Profile, tasks: Collection[str]) -> tuple[dict[str, Pace], dict[str, str]]:
+    """Return the pace of each task's network, and why some tasks can only fail.
+
+    Loading a network also finds what only a loaded one can tell: weights that do not fit, a class
+    or a layer that it does not have. Left out are tasks without a network, and networks whose
+    weights are still to be fetched.
+    """
+    from xailib.networks.classifier import load_classifier
+
+    found: dict[str, Pace] = {}
+    wrong: dict[str, str] = {}
+    loaded: dict[tuple[Any, ...], tuple[Classifier, Pace]] = {}
+    for task in tasks:
+        values = profile.values(task)
+        if "model" not in values or values.get("descriptions") or not network_is_here(values):
+            continue
+        name, *how = key = tuple(values[name] for name in OF_CLASSIFIER)
+        try:
+            if key not in loaded:
+                classifier = load_classifier(name, **dict(zip(OF_CLASSIFIER[1:], how, strict=True)))
+                loaded[key] = classifier, _pace(classifier)
+            found[task] = _checked(*loaded[key], task, values)
+        except XailibError as error:
+            wrong[task] = f"{type(error).__name__}: {error}"  # as a notebook says it
+    return found, wrong
+
+
+def _pace(classifier: "Classifier") -> Pace:
+    """Time a network."""
+    import torch
+
+    from xailib.networks.forward import Work, choose
+    from xailib.networks.memory import enough
+
+    module, images = classifier.module, _images(classifier)
+    size = enough(classifier.device)
+    work = Work(module, lambda start, stop: images[start:stop], _MANY, size, (module, ""))
+    with torch.no_grad(), classifier.running():
+        engine = choose(work, "auto", classifier.precision)
+        return Pace(_seconds(module, images), _seconds(engine.run, images))
+
+
+def _checked(classifier: "Classifier", pace: Pace, task: str, values: Mapping[str, Any]) -> Pace:
+    """Return a task's pace, once the network has the class and the layers that are asked for."""
+    import torch
+
+    from xailib.explain.cam.ablation import way_of
+    from xailib.explain.cam.gradient import layer_pass
+    from xailib.explain.cam.layout import layout_in
+    from xailib.explain.cam.methods import cam_layer_of
+    from xailib.explain.cam.tail import Tail
+    from xailib.explain.preflight import workable
+
+    if values.get("target", "") != "":
+        classifier.class_index(values["target"])
+    for name in values.get("layers", ()):
+        classifier.layer(name)
+    if task in _LIME:
+        workable(classifier, ["lime"])
+    if not values.get("methods"):
+        return pace
+    layer = values["layer"] or None
+    works, _ = workable(classifier, values["methods"], layer)
+    if task != "3_cam":  # for its maps alone the layer's own passes are counted
+        return pace
+    images, name = _images(classifier), cam_layer_of(classifier, layer)
+    with torch.no_grad(), classifier.running():
+        output = layer_pass(classifier, name, images[:1], gradients=False).output
+        layout = layout_in(classifier, name, output, images)
+        seconds = 0.0
+        if "ablationcam" in works:
+            tail = Tail(classifier.module, name, images[:1])
+            way = way_of(tail, layout, classifier.precision)
+            if way == "tail":
+                seconds = _seconds(tail, tail.output.expand(_TIMED, *tail.output.shape[1:]))
+            elif way == "whole network":
+                seconds = pace.eager
+    return replace(pace, tail=seconds, channels=output.shape[layout.axis])
+
+
+def _images(classifier: "Classifier") -> "Tensor":
+    return classifier.trial().repeat(_TIMED, 1, 1, 1)
+
+
+def _seconds(run: Callable[["Tensor"], Any], images: "Tensor") -> float:
+    """Return the seconds for each of these images, the shorter of two passes."""
+    import torch
+
+    cuda = images.is_cuda
+    # Of processors, so that what else runs here does not count.
+    clock = time.perf_counter if cuda else time.process_time
+    times = []
+    for _ in range(2):
+        start = clock()
+        run(images)
+        if cuda:
+            torch.cuda.synchronize(images.device)
+        times.append(clock() - start)
+    return min(times) / len(images) / (1 if cuda else torch.get_num_threads())

@@ -24,7 +24,7 @@ from xailib.report.run.costs import note_cost
 from xailib.report.run.notebook import execute, left_out
 from xailib.report.run.plan import LOCK, LOG, Job, Outcome
 from xailib.report.run.results import damaged, read_manifest
-from xailib.report.run.staleness import is_better, is_current, matches, request
+from xailib.report.run.staleness import gather, is_better, is_current, matches, request
 from xailib.report.run.store import Store, as_bytes
 
 log = logging.getLogger(__name__)
@@ -71,9 +71,8 @@ def run_job(
         else:
             _warn_of_damage(folder)
             start = time.monotonic()
-            (folder / LOG).write_text(
-                f"{job.name} on {platform.node()}, process {os.getpid()}, {_now()}\n"
-            )
+            begun = f"{job.name} on {platform.node()}, process {os.getpid()}, {_now()}\n"
+            (folder / LOG).write_text(begun)
             _do(profile, job, bar)
             note_cost(profile, job, time.monotonic() - start)
             _log(folder, f"done, {_now()}\n")
@@ -97,12 +96,13 @@ def run_job(
 def _do(profile: Profile, job: Job, bar: bool) -> None:
     if job.kind == "notebook":
         execute(profile, job.task, request(profile, job), bar=bar)
-        return
-    from xailib.report.run import shards  # only for these: it brings the networks along
+    elif job.kind == "table":
+        gather(profile, job)
+    else:
+        from xailib.report.run import shards  # only for these: it brings the networks along
 
-    do = {"explain": shards.explain, "table": shards.gather}
-    do |= {"record": shards.record, "label": shards.label}
-    do[job.kind](profile, job)
+        do = {"explain": shards.explain, "record": shards.record, "label": shards.label}
+        do[job.kind](profile, job)
 
 
 def _warn_of_damage(folder: Path) -> None:

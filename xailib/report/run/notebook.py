@@ -39,8 +39,7 @@ def notebook_hash(task: str) -> str:
     InputError
         If the notebook is not there, or differs from its reviewed source.
     """
-    cells = [_essence(cell) for cell in json.loads(_notebook(task).read_bytes())["cells"]]
-    return hashlib.sha256(json.dumps(cells).encode()).hexdigest()
+    return _cells_hash(_notebook(task))
 
 
 def execute(profile: Profile, task: str, request: Mapping[str, Any], *, bar: bool = False) -> None:
@@ -141,16 +140,8 @@ def _without_progress(executed: dict[str, Any]) -> dict[str, Any]:
 def left_out(profile: Profile, task: str) -> str:
     """Return which images a finished run could not use, in one line; empty if none."""
     failures = read_manifest(profile.folder(task)).get("failures", [])
-    if not failures:
-        return ""
     more = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
-    return f"not explained: {why(failures[0])}{more}"
-
-
-def _essence(cell: Mapping[str, Any]) -> list[Any]:
-    """Return what of a cell decides what it does: not its outputs or number."""
-    tags = cell["metadata"].get("tags", [])
-    return [cell["cell_type"], tags, "".join(cell["source"]).strip()]
+    return f"not explained: {why(failures[0])}{more}" if failures else ""
 
 
 def _notebook(task: str) -> Path:
@@ -168,9 +159,13 @@ def _check_pair(path: Path) -> None:
 
 
 def _cells_hash(half: Path) -> str:
+    """Return the hash of what of a notebook's cells decides what they do: no output or number."""
     import jupytext
 
-    cells = [_essence(cell) for cell in jupytext.read(half)["cells"]]
+    cells = [
+        [cell["cell_type"], cell["metadata"].get("tags", []), cell["source"].strip()]
+        for cell in jupytext.read(half)["cells"]
+    ]
     return hashlib.sha256(json.dumps(cells).encode()).hexdigest()
 
 

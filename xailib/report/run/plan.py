@@ -14,7 +14,7 @@ from typing import Any
 
 from xailib.dissect.blocks import block_photographs
 from xailib.downloads.fetch import cache_folder
-from xailib.errors import InputError, XailibError, unknown_name
+from xailib.errors import InputError, XailibError, check_least, check_name
 from xailib.files import sha256_of
 from xailib.images.archives import ARCHIVES
 from xailib.images.load import PUBLISHED, places_of, published_photographs
@@ -58,6 +58,11 @@ class Job:
         """Return the folder of its result, log and cost."""
         place = profile.folder(self.task)
         return place if self.kind == "notebook" else place / "jobs" / self.name
+
+    @property
+    def gathers(self) -> bool:
+        """Whether it makes a table of what others have left, so that it needs no network."""
+        return self.kind in ("table", "label")
 
     def reads(self) -> Iterator["Job"]:
         """Yield the jobs whose results it reads, without their images."""
@@ -122,11 +127,9 @@ def plan(
     chosen = selected(only)
     if not pages:
         for task in chosen if only else ():
-            if task not in SHARDS:
-                raise unknown_name("task", task, SHARDS)
+            check_name("task", task, SHARDS)
         chosen = tuple(task for task in chosen if task in SHARDS)
-    if shard is not None and shard < 1:
-        raise InputError(f"shard: {shard} photographs are not at least 1")
+    check_least("shard", shard)
     size = shard if pages else shard or SHARD
     jobs: list[Job] = []
     for task in chosen:
@@ -222,14 +225,10 @@ def _shards(profile: Profile, task: str, size: int, pages: bool) -> list[Job]:
             found = _probe(parameters, pages)
             block = block_photographs(parameters["crops"])
             size = -(-size // block) * block
+    parts = (tuple(found[start : start + size]) for start in range(0, len(found), size))
     return [
-        Job(
-            f"{task}.{number:04d}",
-            task,
-            SHARDS[task],
-            photographs=tuple(found[start : start + size]),
-        )
-        for number, start in enumerate(range(0, len(found), size))
+        Job(f"{task}.{number:04d}", task, SHARDS[task], photographs=part)
+        for number, part in enumerate(parts)
     ]
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from xailib.errors import InputError, UnavailableError, first_line
+from xailib.errors import InputError, UnavailableError, check_least, first_line
 from xailib.files import write_atomic
 from xailib.project import cores, project_root
 from xailib.report.params.profiles import Profile
@@ -81,9 +81,8 @@ class Engine:
     def __post_init__(self) -> None:
         if self.workers and self.scheduler:
             raise InputError("workers: not together with scheduler; a cluster has its own workers")
-        for name in ("workers", "threads"):
-            if (given := getattr(self, name)) is not None and given < 1:
-                raise InputError(f"{name}: {given} is not at least 1")
+        check_least("workers", self.workers)
+        check_least("threads", self.threads)
         if self.store and "://" not in self.store:  # as it means the same in any folder
             object.__setattr__(self, "store", str(Path(self.store).expanduser().absolute()))
 
@@ -136,7 +135,7 @@ def run_plan(
                 if store:  # read there, and mended, only if a job is about to take it from there
                     with contextlib.suppress(InputError):  # a finished notebook misses no shard
                         store.push(job.folder(profile), quick=job.name not in needed)
-            elif job.task in barred and job.kind not in ("table", "label"):  # these need no network
+            elif job.task in barred and not job.gathers:
                 outcome = Outcome(job.name, "failed", message=barred[job.task])
             elif missing := [name for name in job.needs if name in broken]:
                 outcome = skipped(job, missing)
@@ -191,7 +190,10 @@ def _submitted(
         needs = [need.name for need in job.reads()] if wire else job.needs
         for need in job.reads() if wire else ():
             if need.name not in futures:
-                futures[need.name] = _sent(client, task.profile, need)
+                # What was finished here before goes to where a job needs it.
+                files = as_bytes(need.folder(task.profile), project_root() / "results")
+                sent = Outcome(need.name, "reused"), files
+                futures[need.name] = client.submit(Parcel, *sent, pure=False)
         given = [futures[name] for name in needs if name in futures]
         # Without a priority, the last of the jobs that came within 0.1 s may be begun first.
         options: dict[str, Any] = {"priority": -number, "retries": RETRIES, "pure": False}
@@ -220,12 +222,6 @@ def _outcome(
     return outcome
 
 
-def _sent(client: "Client", profile: Profile, need: Job) -> "Future":
-    """Send what was finished here before to where a job needs it."""
-    files = as_bytes(need.folder(profile), project_root() / "results")
-    return client.submit(Parcel, Outcome(need.name, "reused"), files, pure=False)
-
-
 def _line(error: Exception) -> str:
     from distributed import KilledWorker
 
@@ -246,13 +242,11 @@ def _gone(address: str | None) -> UnavailableError:
 @contextlib.contextmanager
 def _client(engine: Engine, session: str) -> Iterator["Client"]:
     """Connect to a cluster, or to workers of this machine, which end with the block."""
-    try:
-        import dask
+    import dask
 
-        dask.config.set(_SETTINGS)  # before the first import of what reads them
-        from distributed import Client
-    except ImportError as error:
-        raise UnavailableError("workers: pip install 'xailib[report]'") from error
+    dask.config.set(_SETTINGS)  # before the first import of what reads them
+    from distributed import Client
+
     with contextlib.ExitStack() as stack:
         address: Any = engine.scheduler
         if not address:

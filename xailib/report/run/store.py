@@ -79,8 +79,7 @@ class Store:
         manifest = b""
         with contextlib.suppress(OSError):
             manifest = (folder / MANIFEST).read_bytes()
-        outputs = _parsed(manifest).get("outputs")
-        if not outputs:
+        if not (outputs := _parsed(manifest).get("outputs")):
             raise InputError(f"store: {str(folder)!r} holds no finished result")
         with self._in_one_line():
             self._push(folder, manifest, outputs, quick)
@@ -229,11 +228,9 @@ def _in_memory(files: Mapping[str, bytes]) -> Any:
 
 def _file_system(url: str) -> tuple[Any, str]:
     """Return the file system behind an address, and the place in it; no bucket is asked for."""
-    try:
-        from fsspec.core import url_to_fs
-        from fsspec.registry import available_protocols
-    except ImportError as error:
-        raise UnavailableError("store: pip install 'xailib[report]'") from error
+    from fsspec.core import url_to_fs
+    from fsspec.registry import available_protocols
+
     if problem := _problem(url, available_protocols()):
         raise InputError(f"store: {url!r} {problem}; {ALLOWED}")
     try:
