@@ -11,11 +11,18 @@ from pathlib import Path
 
 import jupytext
 import nets
+import pytest
 import yaml
 from conftest import ROOT
 from nbformat import write
 from nbformat.v4 import new_code_cell, new_notebook
 from PIL import Image
+
+from xailib.report.params import profiles
+from xailib.report.run import notebook as pipeline
+from xailib.report.run import plan, shards
+from xailib.report.run.scheduler import Engine, run_plan
+from xailib.report.run.staleness import unfinished
 
 TASKS = ("2_lime", "4_agreement")
 # The network of tests/nets.py, as a user's own.
@@ -125,6 +132,33 @@ def make(folder: Path, photographs: int, **parameters: object) -> None:
     notebook(folder, "4_agreement", [READING_PARAMETERS, READING])
     values = {"images": ["blobs"], "model": "net.py:tiny", "num_samples": 20, "seed": 0}
     (folder / "params" / "mine.yaml").write_text(yaml.safe_dump({**values, **parameters}))
+
+
+@contextmanager
+def inside(folder: Path, tasks: tuple[str, ...] = TASKS):
+    """Work in a project in this process, which has these tasks, and forget it afterwards."""
+    forget()
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.chdir(folder)
+        monkeypatch.setattr(profiles, "TASKS", tasks)
+        yield folder
+    forget()
+
+
+def forget() -> None:
+    """Let this process know no more of a project than another one."""
+    for cached in (shards._classifier, shards._networks, shards._encoder):
+        cached.cache_clear()
+    profiles._declared.cache_clear()
+    pipeline._check_pair.cache_clear()
+
+
+def run(profile, only=None, *, engine=None, force=False, **options) -> dict[str, str]:
+    """Do what is left of a profile; what became of each job."""
+    jobs = plan.plan(profile, only, **options)
+    left = unfinished(profile, jobs, force=force)
+    outcomes = list(run_plan(profile, jobs, left, engine or Engine(), force=force))
+    return {outcome.task: outcome.state for outcome in outcomes}
 
 
 def edit(folder: Path, **parameters: object) -> None:

@@ -259,14 +259,12 @@ def test_fetch_lists_sizes_and_who_says_so(tmp_path):
     rows = {row["name"]: row for row in json.loads(call("fetch", "--list", "--json").output)}
     assert (rows["broden"]["bytes"], rows["broden"]["size"]) == (10**9, "stated")
     assert (rows["20k"]["bytes"], rows["20k"]["size"]) == (None, "unknown")
-    lines = call("fetch", "--list").output.splitlines()
-    assert lines[0].split() == ["name", "state", "size", "licence"]
-    (line,) = [line for line in lines if line.startswith("broden ")]
-    assert "to fetch  1.0 GB, stated  " in line
-    (line,) = [line for line in lines if line.startswith("published ")]
-    assert "95.5 MB, measured" in line
-    (line,) = [line for line in lines if line.startswith("20k ")]
-    assert "  unknown  " in line
+    head, *lines = call("fetch", "--list").output.splitlines()
+    assert head.split() == ["name", "state", "size", "licence"]
+    told = {line.split()[0]: line for line in lines}
+    assert "to fetch  1.0 GB, stated  " in told["broden"]
+    assert "95.5 MB, measured" in told["published"]
+    assert "  unknown  " in told["20k"]
 
 
 def test_fetch_from_a_mirror_then_here(tmp_path, monkeypatch):

@@ -19,22 +19,19 @@ from faults_table import says
 from xailib.errors import InputError, UnavailableError
 from xailib.files import sha256_of
 from xailib.report.cli import main
-from xailib.report.params import profiles
 from xailib.report.params.profiles import load_profile
 from xailib.report.run import job as doing
-from xailib.report.run import notebook as pipeline
-from xailib.report.run import plan, scheduler, shards
+from xailib.report.run import plan, scheduler
 from xailib.report.run.job import Parcel, PassingError, Task, perform, run_job
 from xailib.report.run.plan import Job, Outcome
 from xailib.report.run.results import intact, read_manifest
-from xailib.report.run.scheduler import Engine, run_plan
+from xailib.report.run.scheduler import Engine
 from xailib.report.run.staleness import (
     EXPLAINED,
     finish,
     image_hashes,
     is_current,
     request,
-    unfinished,
 )
 from xailib.report.run.store import Store, as_bytes
 
@@ -280,18 +277,13 @@ def test_what_holds_no_finished_result_is_not_shared(tmp_path):
 
 
 @pytest.fixture
-def projects(tmp_path, monkeypatch):
-    monkeypatch.setattr(profiles, "TASKS", sweeps.TASKS)
-    found = []
-    for name in ("client", "first", "second", "late"):
-        (tmp_path / name).mkdir()
-        sweeps.make(tmp_path / name, 4)
-        found.append(tmp_path / name)
-    monkeypatch.chdir(found[0])
-    yield found
-    profiles._declared.cache_clear()
-    pipeline._check_pair.cache_clear()
-    shards._classifier.cache_clear()
+def projects(tmp_path):
+    found = [tmp_path / name for name in ("client", "first", "second", "late")]
+    for folder in found:
+        folder.mkdir()
+        sweeps.make(folder, 4)
+    with sweeps.inside(found[0]):
+        yield found
 
 
 def received(task, job, parcel):
@@ -308,7 +300,7 @@ def machines_of(monkeypatch):
         done = []
 
         def run(profile, job, *, force, store, **_):
-            shards._classifier.cache_clear()  # it is another process's
+            sweeps.forget()  # it is another process's
             with contextlib.chdir(roots[len(done) % len(roots)]):
                 here = Store(store.url, Path("results"))
                 outcome = run_job(profile, job, force=force, store=here)
@@ -321,12 +313,8 @@ def machines_of(monkeypatch):
     return there
 
 
-def run(url="", force=False, **options):
-    profile = load_profile("mine")
-    found = plan.plan(profile, "2_lime", **options)
-    left = unfinished(profile, found, force=force)
-    outcomes = run_plan(profile, found, left, Engine(store=url), force=force)
-    return {outcome.task: outcome.state for outcome in outcomes}
+def run(url="", **options):
+    return sweeps.run(load_profile("mine"), "2_lime", engine=Engine(store=url), **options)
 
 
 def explained(root):
@@ -450,7 +438,7 @@ def test_workers_in_different_projects_share_a_run(projects, tmp_path, machines_
     assert explained(client) == explained(late) == explained(second)
     # The same on one machine without a store.
     shutil.rmtree(client / "results")
-    shards._classifier.cache_clear()
+    sweeps.forget()
     monkeypatch.setattr(scheduler, "run_job", run_job)
     run(**tables)
     assert explained(client) == explained(late)

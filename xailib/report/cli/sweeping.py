@@ -284,7 +284,7 @@ def _show(
     paces: Mapping[str, "Pace"],
 ) -> None:
     """Print the plan: a line for each job, alike jobs together, and what is left to do."""
-    from xailib.report.run.costs import MACHINE, NETWORK, estimates, longest_first, took, wall
+    from xailib.report.run.costs import MACHINE, NETWORK, estimates, longest_first, noted, wall
 
     to_do = {job.name for job in left}
     costs = estimates(profile, jobs, paces)
@@ -294,7 +294,7 @@ def _show(
             "state": "to do" if job.name in to_do else "finished",
             "needs": list(job.needs),
             **{name: getattr(costs[job.name], name, None) for name in _PARTS},
-            "took": took(profile, job),
+            "took": next((one["seconds"] for one in noted([job.folder(profile)])), None),
         }
         for job in jobs
     ]

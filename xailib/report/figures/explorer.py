@@ -36,22 +36,11 @@ BASELINES = {
 
 @dataclass(frozen=True)
 class View:
-    """One image of a photograph's page.
+    """One image of a photograph's page."""
 
-    Attributes
-    ----------
-    method : str
-        Which row of the table it belongs to; a row may have several images.
-    label : str
-        Of its tab.
-    alt : str
-        Alternative text for readers who cannot see it.
-    pixels : (height, width, 3) uint8
-    """
-
-    method: str
-    label: str
-    alt: str
+    method: str  #: which row of the table it belongs to; a row may have several images
+    label: str  #: of its tab
+    alt: str  #: alternative text for readers who cannot see it
     pixels: Pixels
 
 

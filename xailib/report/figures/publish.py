@@ -63,28 +63,15 @@ def not_used(failures: Iterable[Mapping[str, str]], title: str = "Not explained"
 
 @dataclass(frozen=True)
 class Gallery:
-    """Images in a grid. A notebook shows the whole figure, the site each image, as many as fit.
+    """Images in a grid. A notebook shows the whole figure, the site each image, as many as fit."""
 
-    Attributes
-    ----------
-    figure : Figure
-        All of it.
-    rows : sequence of sequences of (height, width, 3) uint8, str or None
-        One row a photograph; words in place of an image; None, not computed.
-    titles, labels : sequence of str
-        Of the columns, and of the rows.
-    key : mapping
-        Colours by what they mean.
-    scales : sequence of (colours, low, high, words)
-        Of maps.
-    """
-
-    figure: Figure
+    figure: Figure  #: all of it
+    #: one a photograph; words in place of an image; None, not computed
     rows: Sequence[Sequence[UInt8[np.ndarray, "_ _ 3"] | str | None]]
-    titles: Sequence[str]
-    labels: Sequence[str]
-    key: Mapping[str, str]
-    scales: Sequence[tuple[list[str], str, str, str]]
+    titles: Sequence[str]  #: of the columns
+    labels: Sequence[str]  #: of the rows
+    key: Mapping[str, str]  #: colours by what they mean
+    scales: Sequence[tuple[list[str], str, str, str]]  #: of maps: colours, low, high, words
 
 
 def publish(

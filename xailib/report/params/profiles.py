@@ -33,27 +33,15 @@ KEPT = "evidence"  # no profile: what `make evidence` consists of, see `xailib.r
 
 @dataclass(frozen=True)
 class Profile:
-    """A named set of parameters for all notebooks, and of those that only one task gets.
+    """A named set of parameters for all notebooks, and of those that only one task gets."""
 
-    Attributes
-    ----------
-    name : str
-        Of its file, and of its folder in ``results/``.
-    parameters : dict
-        For every task that has them.
-    tasks : dict
-        From a task to parameters of its own.
-    beside : str
-        The folder below ``results/``, or an absolute path, for the results of the tasks in
-        `reached`: where values were changed for once, so that the profile's own results stay, or
-        where another folder was asked for.
-    reached : sequence of str
-        These tasks.
-    """
-
-    name: str
-    parameters: dict[str, Any]
+    name: str  #: of its file, and of its folder in ``results/``
+    parameters: dict[str, Any]  #: for every task that has them
+    #: from a task to parameters of its own
     tasks: dict[str, dict[str, Any]] = field(default_factory=dict)
+    #: the folder below ``results/``, or an absolute path, for the results of the tasks in
+    #: `reached`: where values were changed for once, so that the profile's own results stay, or
+    #: where another folder was asked for
     beside: str = ""
     reached: Sequence[str] = ()
 
@@ -122,7 +110,11 @@ def load_profile(
     everywhere = {name for task in TASKS for name in declared(task)}
     _check_names("parameter", [*found, *(changes or {})], everywhere)
     chosen = selected(only)
-    _check_reach(changes or {}, chosen)
+    for name in changes or {}:  # one that none of these tasks could use
+        users = [task for task in TASKS if name in declared(task)]
+        if set(chosen).isdisjoint(users):
+            line = f"{', '.join(chosen)}: none has {name!r}; it is of {', '.join(users)}"
+            raise InputError(f"parameter: {line}")
     own_folder = path.resolve().parent
     bases = [base for base in (Path.cwd(), own_folder) if base != project_root()]
     tasks = {task: _meant(one, bases) for task, one in own.items()}
@@ -252,15 +244,6 @@ def _check_names(what: str, names: Iterable[Any], known: Collection[str]) -> Non
             raise InputError(f"{name}: only for papermill; {its}")
         if name not in known:
             raise unknown_name(what, str(name), sorted(set(known) - MANAGED))
-
-
-def _check_reach(changes: Mapping[str, Any], tasks: Sequence[str]) -> None:
-    """Raise for a value that none of these tasks could use."""
-    for name in changes:
-        users = [task for task in TASKS if name in declared(task)]
-        if set(tasks).isdisjoint(users):
-            line = f"{', '.join(tasks)}: none has {name!r}; it is of {', '.join(users)}"
-            raise InputError(f"parameter: {line}")
 
 
 def _changed(profile: Profile, changes: Mapping[str, Any], whole: bool) -> Profile:

@@ -58,23 +58,13 @@ class Cost:
 
 @dataclass(frozen=True)
 class Pace:
-    """What one image costs a network here, as if nothing else ran on the machine.
+    """What one image costs a network here, in seconds, as if nothing else ran on the machine."""
 
-    Attributes
-    ----------
-    eager, fast : float
-        Seconds of a pass by the network itself, and by the engine that makes many passes.
-    tail : float
-        Seconds of what AblationCAM computes for a channel, as what follows the layer; 0 where a
-        closed form does.
-    channels : int
-        Of the layer: so many passes does ScoreCAM make, or AblationCAM of the tail.
-    """
-
-    eager: float
-    fast: float
+    eager: float  #: of a pass by the network itself
+    fast: float  #: of a pass by the engine that makes many
+    #: of what AblationCAM computes for a channel: what follows the layer; 0 by a closed form
     tail: float = 0.0
-    channels: int = 0
+    channels: int = 0  #: of the layer: so many passes ScoreCAM makes, or AblationCAM of the tail
 
     def heatmap(self, method: str) -> float:
         """Return the seconds of one heatmap."""
@@ -95,11 +85,11 @@ def estimates(
     the table; what the network takes follows from the task's pace, where that is known.
     """
     found: dict[str, Cost | None] = {}
-    parts = cache(lambda folder, *of: _noted(folder.glob("*"), *of))
+    parts = cache(lambda folder, *of: noted(folder.glob("*"), *of))
     with contextlib.chdir(project_root()):  # where the notebooks' own paths start
         for job in jobs:
             of, folder = (kind_of(job), network_of(profile, job)), job.folder(profile)
-            last = _noted([folder], *of)
+            last = noted([folder], *of)
             if not last and folder.parent.name == "jobs":
                 last = parts(folder.parent, *of)
             if last:
@@ -109,16 +99,11 @@ def estimates(
     return found
 
 
-def took(profile: Profile, job: Job) -> float | None:
-    """Return how many seconds a job took last time; None if that is not known."""
-    return next((one["seconds"] for one in _noted([job.folder(profile)])), None)
-
-
-def _as_before(noted: Sequence[Mapping[str, Any]], count: int) -> Cost:
-    before = sum(one["units"] for one in noted)
-    times = count / before if before and count else 1 / len(noted)  # some work has no images
-    seconds, disk = (times * sum(one[name] for one in noted) for name in ("seconds", "disk"))
-    return Cost(seconds, max(one["memory"] for one in noted), disk, here=True)
+def _as_before(last: Sequence[Mapping[str, Any]], count: int) -> Cost:
+    before = sum(one["units"] for one in last)
+    times = count / before if before and count else 1 / len(last)  # some work has no images
+    seconds, disk = (times * sum(one[name] for one in last) for name in ("seconds", "disk"))
+    return Cost(seconds, max(one["memory"] for one in last), disk, here=True)
 
 
 def _look_up(profile: Profile, job: Job, pace: Pace | None) -> Cost | None:
@@ -225,7 +210,7 @@ def _table() -> dict[str, dict[str, float]]:
     return {row.pop("kind"): {name: float(value) for name, value in row.items()} for row in rows}
 
 
-def _noted(
+def noted(
     folders: Iterable[Path], kind: str | None = None, network: str | None = None
 ) -> list[dict[str, Any]]:
     """Return what `note_cost` has stored in folders, if wanted of this kind and network only.
@@ -235,9 +220,9 @@ def _noted(
     found = []
     for folder in folders:
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            noted = json.loads((folder / COST).read_text())
-            numbers = {name: float(noted[name]) for name in ("seconds", "memory", "disk", "units")}
-            if kind in (None, noted["kind"]) and network in (None, noted["network"]):
+            cost = json.loads((folder / COST).read_text())
+            numbers = {name: float(cost[name]) for name in ("seconds", "memory", "disk", "units")}
+            if kind in (None, cost["kind"]) and network in (None, cost["network"]):
                 found.append(numbers)
     return found
 

@@ -69,7 +69,10 @@ def run_job(
         if not force and is_current(profile, job):
             outcome = Outcome(job.name, "reused")
         else:
-            _warn_of_damage(folder)
+            with contextlib.suppress(InputError):  # there is no result
+                if names := damaged(folder, read_manifest(folder)):
+                    listed = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+                    log.warning("results: %s of %s is damaged; made again", listed, folder)
             start = time.monotonic()
             begun = f"{job.name} on {platform.node()}, process {os.getpid()}, {_now()}\n"
             (folder / LOG).write_text(begun)
@@ -105,13 +108,6 @@ def _do(profile: Profile, job: Job, bar: bool) -> None:
         do[job.kind](profile, job)
 
 
-def _warn_of_damage(folder: Path) -> None:
-    with contextlib.suppress(InputError):
-        if names := damaged(folder, read_manifest(folder)):
-            listed = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-            log.warning("results: %s of %s is damaged; made again", listed, folder)
-
-
 def _log(folder: Path, text: str) -> None:
     with contextlib.suppress(OSError), (folder / LOG).open("a") as file:
         file.write(text)
@@ -129,25 +125,13 @@ def skipped(job: Job, missing: Sequence[str]) -> Outcome:
 
 @dataclass(frozen=True)
 class Task:
-    """What all jobs of a run have in common, and a worker has to know.
+    """What all jobs of a run have in common, and a worker has to know."""
 
-    Attributes
-    ----------
-    root : str
-        The project's folder, on the client.
-    session : str
-        The run's own name.
-    profile, force
-        See `run_plan`.
-    store : str
-        Through which results go, if any.
-    """
-
-    root: str
-    session: str
+    root: str  #: the project's folder, on the client
+    session: str  #: the run's own name
     profile: Profile
-    force: bool = False
-    store: str = ""
+    force: bool = False  #: do also what is finished
+    store: str = ""  #: through which results go, if any
 
     def open_store(self) -> Store | None:
         """Return the store of the project in whose folder this is called, if there is one."""

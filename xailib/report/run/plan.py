@@ -30,28 +30,15 @@ SHARDS = MappingProxyType({"1_clip_dissect": "record", "2_lime": "explain", "3_c
 
 @dataclass(frozen=True)
 class Job:
-    """One piece of a profile's run.
+    """One piece of a profile's run."""
 
-    Attributes
-    ----------
-    name : str
-        Unique in its plan: ``2_lime``, ``2_lime.0003``, ``2_lime.table``.
-    task : str
-        The notebook that it belongs to.
-    kind : {"notebook", "explain", "table", "record", "label"}
-        Execute the notebook; explain some of its images, and gather the rows of all of these; or
-        record some of its probe images, and label units from all of these.
-    needs : tuple of str
-        The jobs that have to be finished before.
-    photographs : tuple of (id, name)
-        For ``"explain"`` and ``"record"``: what `xailib.images.load.load_images` reads, and the ids
-        they get.
-    """
-
-    name: str
-    task: str
+    name: str  #: unique in its plan: ``2_lime``, ``2_lime.0003``, ``2_lime.table``
+    task: str  #: the notebook that it belongs to
+    #: execute it (``"notebook"``); ``"explain"`` some of its images, and gather the rows of all of
+    #: these (``"table"``); ``"record"`` some of its probe images, and ``"label"`` units from all
     kind: str = "notebook"
-    needs: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()  #: the jobs that have to be finished before
+    #: (id, name) of what it explains or records, as `xailib.images.load.load_images` reads them
     photographs: tuple[tuple[str, str], ...] = ()
 
     def folder(self, profile: Profile) -> Path:
@@ -76,24 +63,13 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a job.
+    """What became of a job."""
 
-    Attributes
-    ----------
-    task : str
-        The job's name.
-    state : {"done", "reused", "failed", "skipped"}
-        Reused is what was finished before, or by another process meanwhile.
-    seconds : float
-        Without the time in which it waited for its turn.
-    message : str
-        Why it failed, or which images a notebook could not use, in one line.
-    """
-
-    task: str
+    task: str  #: the job's name
+    #: done, failed, skipped, or reused: finished before, or by another process meanwhile
     state: str
-    seconds: float = 0.0
-    message: str = ""
+    seconds: float = 0.0  #: without the time in which it waited for its turn
+    message: str = ""  #: why it failed, or which images a notebook could not use, in one line
 
 
 def plan(

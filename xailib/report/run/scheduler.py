@@ -59,24 +59,15 @@ _SETTINGS = {  # of Dask
 
 @dataclass(frozen=True)
 class Engine:
-    """Where jobs are done, and how.
+    """Where jobs are done, and how."""
 
-    Attributes
-    ----------
-    workers : int, optional
-        So many processes on this machine, each with a share of the cores, or a GPU of its own.
-    scheduler : str, optional
-        The address of a Dask scheduler, such as ``tcp://10.0.0.1:8786``, which has its own workers.
-    threads : int, optional
-        Of a job; by default the cores divided by the workers, or what a cluster's worker has.
-    store : str
-        An address for `xailib.report.run.store.Store`, through which results go.
-    """
-
+    #: so many processes on this machine, each with a share of the cores, or a GPU of its own
     workers: int | None = None
+    #: the address of a Dask scheduler, ``tcp://10.0.0.1:8786``, which has its own workers
     scheduler: str | None = None
+    #: of a job; by default the cores divided by the workers, or what a cluster's worker has
     threads: int | None = None
-    store: str = ""
+    store: str = ""  #: an address for `xailib.report.run.store.Store`, through which results go
 
     def __post_init__(self) -> None:
         if self.workers and self.scheduler:
@@ -206,12 +197,17 @@ def _outcome(
     task: Task, job: Job, future: "Future", missing: Sequence[str], engine: Engine
 ) -> Outcome:
     """Return the outcome of a job, whose result is here then."""
+    from distributed import KilledWorker
+
     try:
         parcel = future.result()
     except CancelledError as error:
         raise _gone(engine.scheduler) from error
     except Exception as error:  # noqa: BLE001  whatever a job raised is its outcome
-        return skipped(job, missing) if missing else Outcome(job.name, "failed", 0.0, _line(error))
+        line = str(error) if isinstance(error, PassingError) else first_line(error)
+        if isinstance(error, KilledWorker):
+            line = f"its worker died {RETRIES + 1} times (out of memory?)"
+        return skipped(job, missing) if missing else Outcome(job.name, "failed", 0.0, line)
     outcome: Outcome = parcel.outcome
     if outcome.state in ("done", "reused"):
         results = project_root() / "results"
@@ -220,16 +216,6 @@ def _outcome(
             said = f"its result is not in the store {store.url!r}"
             return Outcome(job.name, "failed", outcome.seconds, said)
     return outcome
-
-
-def _line(error: Exception) -> str:
-    from distributed import KilledWorker
-
-    if isinstance(error, PassingError):
-        return str(error)
-    if isinstance(error, KilledWorker):
-        return f"its worker died {RETRIES + 1} times (out of memory?)"
-    return first_line(error)
 
 
 def _gone(address: str | None) -> UnavailableError:

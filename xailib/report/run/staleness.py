@@ -129,26 +129,21 @@ def request(profile: Profile, job: Job) -> dict[str, Any]:
 def inputs(profile: Profile, job: Job, manifest: Mapping[str, Any]) -> dict[str, Any]:
     """Return the inputs that a manifest names, with the hashes that they have now.
 
-    Called in the project's folder, where the notebooks' own paths start.
+    Of a notebook: images, weights, other runs. Called in the project's folder, where the
+    notebooks' own paths start.
 
     Raises
     ------
     XailibError, OSError, KeyError, TypeError
         If one of them cannot be read any more, or the manifest is of another form.
     """
-    if job.kind == "notebook":
-        return inputs_now(manifest)
     if job.gathers:
         return shards_now(profile, job)
-    files = {name: sha256_of(project_root() / name) for name in manifest["inputs"]["files"]}
-    return {"images": image_hashes(job), "files": files}
-
-
-def inputs_now(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a notebook's inputs as they are now: images, weights, other runs; see `inputs`."""
     recorded = manifest["inputs"]
-    now: dict[str, Any] = dict(recorded)
-    now["files"] = {file: sha256_of(Path(file)) for file in recorded["files"]}
+    now: dict[str, Any] = {"files": {name: sha256_of(Path(name)) for name in recorded["files"]}}
+    if job.kind != "notebook":
+        return {"images": image_hashes(job), **now}
+    now = {**recorded, **now}
     if recorded.get("images"):
         found = list(iter_images(manifest["parameters"]["images"]))
         now["images"] = {p.id: p.sha256 for p in found if not isinstance(p, Failure)}
@@ -192,20 +187,17 @@ def image_hashes(job: Job) -> dict[str, str | None]:
     return found
 
 
-def _images_of(manifest: Mapping[str, Any]) -> Any:
+def _images_of(manifest: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Return (id, name) of the images that a manifest names; none if it is of another form."""
     try:
-        return manifest["request"].get("photographs")
-    except (KeyError, AttributeError):
-        return None
+        return tuple((unique, name) for unique, name in manifest["request"]["photographs"])
+    except (KeyError, TypeError, ValueError):
+        return ()
 
 
 def _matches_its_images(profile: Profile, need: Job, manifest: Mapping[str, Any]) -> bool:
     """Return whether a manifest is that of doing a job now, of whichever images it names."""
-    try:
-        photographs = tuple((unique, name) for unique, name in _images_of(manifest) or ())
-    except (TypeError, ValueError):
-        return False
-    return matches(profile, replace(need, photographs=photographs), manifest)
+    return matches(profile, replace(need, photographs=_images_of(manifest)), manifest)
 
 
 def finish(

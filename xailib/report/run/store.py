@@ -82,24 +82,21 @@ class Store:
         if not (outputs := _parsed(manifest).get("outputs")):
             raise InputError(f"store: {str(folder)!r} holds no finished result")
         with self._in_one_line():
-            self._push(folder, manifest, outputs, quick)
-
-    def _push(self, folder: Path, manifest: bytes, outputs: Mapping[str, str], quick: bool) -> None:
-        last = self._there(folder / MANIFEST)
-        if self._read(last) == manifest and self._whole(folder, outputs, quick):
-            return
-        try:
-            _check_names(folder, outputs)  # or no other machine would accept it
-        except _UnfitError as error:
-            raise InputError(f"store: the manifest in {str(folder)!r} {error}") from error
-        if names := damaged(folder, {"outputs": outputs}):
-            raise InputError(f"store: {names[0]!r} in {str(folder)!r} is damaged; run again")
-        with contextlib.suppress(FileNotFoundError):
-            self._system.rm_file(last)
-        beside = [name for name in (LOG, COST) if (folder / name).is_file()]
-        for name in [*outputs, *beside]:
-            self._system.put_file(str(folder / name), self._there(folder / name))
-        self._system.pipe_file(last, manifest)
+            last = self._there(folder / MANIFEST)
+            if self._read(last) == manifest and self._whole(folder, outputs, quick):
+                return
+            try:
+                _check_names(folder, outputs)  # or no other machine would accept it
+            except _UnfitError as error:
+                raise InputError(f"store: the manifest in {str(folder)!r} {error}") from error
+            if names := damaged(folder, {"outputs": outputs}):
+                raise InputError(f"store: {names[0]!r} in {str(folder)!r} is damaged; run again")
+            with contextlib.suppress(FileNotFoundError):
+                self._system.rm_file(last)
+            beside = [name for name in (LOG, COST) if (folder / name).is_file()]
+            for name in [*outputs, *beside]:
+                self._system.put_file(str(folder / name), self._there(folder / name))
+            self._system.pipe_file(last, manifest)
 
     def _whole(self, folder: Path, outputs: Mapping[str, str], quick: bool) -> bool:
         """Return whether all files of a result are there as they should be."""
@@ -243,19 +240,15 @@ def _file_system(url: str) -> tuple[Any, str]:
     except Exception as error:  # whatever a protocol's own package raises
         raise InputError(f"store: {url!r}: {first_line(error)}; {ALLOWED}") from error
     if getattr(system, "local_file", False):
-        _check_folder(url, Path(place))
+        own = Path(place)
+        there = next(path for path in (own, *own.absolute().parents) if path.exists())
+        if not there.is_dir():
+            what = "is a file" if there == own else f"lies below {str(there)!r}, which is a file"
+            raise InputError(f"store: {url!r} {what}; {ALLOWED}")
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise InputError(f"store: {url!r}: {str(there)!r} cannot be written to; {ALLOWED}")
         system.auto_mkdir = True
     return system, place.rstrip("/")
-
-
-def _check_folder(url: str, place: Path) -> None:
-    """Raise if a folder cannot be there, or not be written to."""
-    there = next(path for path in (place, *place.absolute().parents) if path.exists())
-    if not there.is_dir():
-        what = "is a file" if there == place else f"lies below {str(there)!r}, which is a file"
-        raise InputError(f"store: {url!r} {what}; {ALLOWED}")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise InputError(f"store: {url!r}: {str(there)!r} cannot be written to; {ALLOWED}")
 
 
 def _problem(url: str, known: list[str]) -> str:
