@@ -99,6 +99,8 @@ def test_the_exit_codes_are_told_and_kept(monkeypatch):
     assert "0 all is well; 1 something failed" in call("--help").output
     assert "did you mean embedded" in call("run", "embeded", code=2).output
     call("run", "--nonsense", code=2)
+    words = "run", "--workers", 1, "--scheduler", "tcp://a:1"
+    assert "not together with scheduler" in call(*words, code=2).output
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 import json
 import os
+import shutil
+import sys
 import weakref
 from collections import namedtuple
 from contextlib import nullcontext
@@ -189,6 +191,26 @@ def test_failures_are_listed_and_the_rest_is_one_table(project):
     assert failure["job"] == "2_lime.0000"
     assert "bad.png" in failure["source"]
     assert "not an image" in failure["reason"]
+
+
+GATHER = f"""
+import sys
+from xailib.report.params import profiles
+profiles.TASKS = {sweeps.TASKS}
+from xailib.report.run import job, plan
+profile = profiles.load_profile("mine")
+*_, table = plan.plan(profile, "2_lime", shard=2, pages=False)
+print(job.run_job(profile, table).state, "torch" in sys.modules)
+"""
+
+
+def test_gathering_shards_needs_no_torch(project):
+    sweeps.run(load_profile("mine"), "2_lime", shard=2, pages=False)
+    before, folder = sweeps.tables(project), project / "results/mine/2_lime/jobs/2_lime.table"
+    shutil.rmtree(folder)
+    with sweeps.spawn([sys.executable, "-c", GATHER], project) as process:
+        assert process.communicate(timeout=300)[0] == "done False\n"
+    assert sweeps.tables(project) == before
 
 
 def test_many_photographs_are_one_table_and_one_at_a_time_in_memory(project, monkeypatch):

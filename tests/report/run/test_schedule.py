@@ -240,5 +240,3 @@ def test_a_dry_run_tells_and_does_nothing(project):
     assert "To do: 6 of 6 jobs" in output
     assert "Will be skipped: images: 'blobs/bad.png' is not an image" in output
     assert not (project / "results").exists()
-    words = ["run", "mine", "--workers", "1", "--scheduler", "tcp://a:1"]
-    assert "not together with scheduler" in sweeps.call(project, *words, code=2)

@@ -36,6 +36,12 @@ _SHORTER: dict[str, dict[str, Any]] = {  # by task: what decides its time, and a
     "7_sanity": {"first": 2, "sparse": []},
     "9_stability": {"pool": 2000, "sizes": [100, 200, 500]},
 }
+_COLUMNS: dict[str, tuple[str, Callable[[list[float]], float], Callable[[int], str], str]] = {
+    "time": ("seconds", sum, duration, "no estimate"),
+    "memory": ("memory", max, size, "no estimate"),
+    "disk": ("disk", sum, size, "no estimate"),
+    "took last": ("took", sum, duration, "not known"),
+}
 _PAUSE = 10.0  # seconds between two messages on what remains
 _PARTS = ("seconds", "memory", "disk")  # of a cost
 _LINES = 20  # of images that cannot be used, more are counted; and of what is left
@@ -342,31 +348,13 @@ def _together(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, object]]:
         key = (task, row["state"]) if number.isdigit() else (row["job"], "")
         groups.setdefault(key, []).append(row)
     for group in groups.values():
-        parts = [group] if len(group) > 3 else [[row] for row in group]
-        for part in parts:
+        for part in [group] if len(group) > 3 else [[row] for row in group]:
             first, last = part[0], part[-1]
             name = first["job"] if len(part) == 1 else f"{first['job']} to {last['job']}"
-            needs = first["needs"]
-            shown.append(
-                {
-                    "job": name,
-                    "state": first["state"],
-                    "needs": needs if len(needs) < 4 else f"{len(needs)} jobs",
-                    "time": _said(part, "seconds", sum, duration, "no estimate"),
-                    "memory": _said(part, "memory", max, size, "no estimate"),
-                    "disk": _said(part, "disk", sum, size, "no estimate"),
-                    "took last": _said(part, "took", sum, duration, "not known"),
-                }
-            )
+            needs = first["needs"] if len(first["needs"]) < 4 else f"{len(first['needs'])} jobs"
+            line = {"job": name, "state": first["state"], "needs": needs}
+            for heading, (column, of, say, nothing) in _COLUMNS.items():
+                values = [row[column] for row in part]
+                line[heading] = nothing if None in values else say(int(of(values)))
+            shown.append(line)
     return shown
-
-
-def _said(
-    rows: Sequence[Mapping[str, Any]],
-    name: str,
-    of: Callable[[list[float]], float],
-    say: Callable[[int], str],
-    nothing: str,
-) -> str:
-    values = [row[name] for row in rows]
-    return nothing if None in values else say(int(of(values)))

@@ -16,11 +16,11 @@ from xailib.compare.iou import in_frame_of
 from xailib.compare.masks import area_mask, lime_mask
 from xailib.explain.explanation import Explanation
 from xailib.images.frames import Frame, resize
+from xailib.report.figures import faithfulness
 from xailib.report.figures import style as figures
-from xailib.report.figures.publish import save_data, save_image, table_html
+from xailib.report.figures.publish import AnyPixels, save_data, save_image, table_html
 from xailib.report.run.results import Run
 
-Pixels = UInt8[np.ndarray, "_ _ 3"]
 SIDE = 448  # pixels, about; maps are enlarged to it
 _DOWN, _ACROSS = ("upper", "middle", "lower"), ("left", "centre", "right")
 HEADINGS = {
@@ -28,10 +28,6 @@ HEADINGS = {
     "insertion": "insertion ↑", "flipping": "region flipping ↑", "road": "ROAD ↑",
     "inside": "mask inside box",
 }  # fmt: skip
-BASELINES = {
-    "random": "random field (uninformative baseline)",
-    "centre": "centred blob (uninformative baseline)",
-}
 
 
 @dataclass(frozen=True)
@@ -41,7 +37,7 @@ class View:
     method: str  #: which row of the table it belongs to; a row may have several images
     label: str  #: of its tab
     alt: str  #: alternative text for readers who cannot see it
-    pixels: Pixels
+    pixels: AnyPixels
 
 
 def scores_of(
@@ -79,8 +75,9 @@ def scores_of(
 
 
 def name_of(method: str) -> str:
-    """Return a method's or a baseline's name for people."""
-    return BASELINES.get(method) or figures.NAMES.get(method, method)
+    """Return a method's name for people; of a baseline, also that it is one."""
+    more = " (uninformative baseline)" if method in faithfulness.BASELINE_NAMES else ""
+    return faithfulness.name_of(method) + more
 
 
 def views_of(
@@ -132,7 +129,7 @@ def views_of(
     return found
 
 
-def _silent(one: Explanation, view: Pixels, said: str) -> View:
+def _silent(one: Explanation, view: AnyPixels, said: str) -> View:
     gray = np.round(view.mean(axis=2, keepdims=True)).astype(np.uint8).repeat(3, axis=2)
     name = name_of(one.method)
     alt = f"{name} {said} says nothing: {one.no_signal}"

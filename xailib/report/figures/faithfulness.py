@@ -8,16 +8,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import UInt8
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from xailib.compare.intervals import mean_interval
 from xailib.errors import InputError
-from xailib.report.figures.style import NAMES, PER_CENT, colour_of, drawing, legend, style
+from xailib.report.figures.style import NAMES, PER_CENT, Pixels, colour_of, drawing, legend, style
 
-Pixels = UInt8[np.ndarray, "height width 3"]
 BASELINE_NAMES = {"random": "random field", "centre": "centred blob"}
 MEASURES = {
     "deletion": "deletion", "insertion": "insertion", "flipping": "region flipping", "road": "ROAD",
@@ -54,12 +52,7 @@ def curves_chart(curves: pd.DataFrame) -> Figure:
     Bands are 95 % intervals of the mean once what photographs have in common for all methods is
     taken out (Cousineau 2005, with Morey's factor): they show what a paired comparison sees.
     Lines of methods carry markers, baselines are gray and broken. Fractions must be the same
-    for all photographs.
-
-    Raises
-    ------
-    InputError
-        If the table has none of the three.
+    for all photographs. `InputError` is raised if the table has none of the three.
     """
     measures = [m for m in _AXES if m in set(curves["measure"])]
     if not measures:

@@ -29,6 +29,7 @@ from PIL import Image
 
 from xailib.report.run.results import Run, why
 
+AnyPixels = UInt8[np.ndarray, "_ _ 3"]
 GROUND = "#121212"  # of the site's dark mode
 KEPT = "kept"  # the gid of an artist on an image: its colour stays as it is
 _LISTED = 20  # images that a run could not use, before the rest is only counted
@@ -67,7 +68,7 @@ class Gallery:
 
     figure: Figure  #: all of it
     #: one a photograph; words in place of an image; None, not computed
-    rows: Sequence[Sequence[UInt8[np.ndarray, "_ _ 3"] | str | None]]
+    rows: Sequence[Sequence[AnyPixels | str | None]]
     titles: Sequence[str]  #: of the columns
     labels: Sequence[str]  #: of the rows
     key: Mapping[str, str]  #: colours by what they mean
@@ -116,20 +117,19 @@ def publish(
         The site folds all rows of a gallery but the first.
     """
     site: dict[str, Any] = {"name": name, "caption": caption, "alt": alt, "tab": tab}
+    whole = figure.figure if isinstance(figure, Gallery) else figure
+    shown = _png(whole, dpi=100).getvalue()
     if isinstance(figure, Gallery):
-        shown = _png(figure.figure, dpi=100).getvalue()
         site |= {"gallery": _cells(run, figure, name), "folded": folded}
+    elif raster:
+        site |= {"image": f"figures/{name}.webp", "dark": f"figures/{name}-dark.webp"}
+        _save(run, figure, site["image"])
+        with darkened(figure):
+            _save(run, figure, site["dark"])
     else:
-        shown = _png(figure, dpi=100).getvalue()
-        if raster:
-            site |= {"image": f"figures/{name}.webp", "dark": f"figures/{name}-dark.webp"}
-            _save(run, figure, site["image"])
-            with darkened(figure):
-                _save(run, figure, site["dark"])
-        else:
-            site["image"] = site["dark"] = f"figures/{name}.svg"
-            with run.open(site["image"]) as file:
-                file.write(svg(figure, name).encode())
+        site["image"] = site["dark"] = f"figures/{name}.svg"
+        with run.open(site["image"]) as file:
+            file.write(svg(figure, name).encode())
     site["data"] = save_data(run, name, data)
     display({"image/png": shown, "text/plain": alt}, raw=True, metadata={"xailib": site})
     display(Markdown(f"*{caption}*"), metadata={"xailib": {"caption_of": name}})
@@ -151,7 +151,7 @@ def _cells(run: Run, figure: Gallery, name: str) -> dict[str, Any]:
     return {"rows": rows, "key": list(figure.key.items()), "scales": list(figure.scales)}
 
 
-def save_image(run: Run, path: str, pixels: UInt8[np.ndarray, "_ _ 3"]) -> None:
+def save_image(run: Run, path: str, pixels: AnyPixels) -> None:
     """Write an image to a run's folder, as WebP."""
     with run.open(path) as file:
         Image.fromarray(pixels).save(file, "WEBP", quality=70, method=6)

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from IPython.display import display
-from jaxtyping import UInt8
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 from pandas.api.types import is_string_dtype
@@ -21,11 +20,10 @@ from scipy.stats import binomtest
 from xailib.dissect.kinds import UNKNOWN, alive
 from xailib.errors import InputError
 from xailib.project import project_root
-from xailib.report.figures.publish import save_data, save_image
+from xailib.report.figures.publish import AnyPixels, save_data, save_image
 from xailib.report.figures.style import drawing, legend
 from xailib.report.run.results import Run
 
-Pixels = UInt8[np.ndarray, "_ _ 3"]
 NO_LABEL = "no reliable label"
 TOP = 20  # concepts of a chart
 THUMB = 56  # pixels a side in the unit browser
@@ -154,7 +152,7 @@ def share_chart(tables: Mapping[str, pd.DataFrame], kind: str) -> Figure:
 def publish_browser(
     run: Run,
     units: pd.DataFrame,
-    images: Mapping[str, Pixels],
+    images: Mapping[str, AnyPixels],
     name: str,
     caption: str,
     facts: Mapping[str, str],
@@ -245,8 +243,8 @@ def publish_browser(
 
 
 def unit_rows(
-    labels: pd.DataFrame, images: Mapping[str, Pixels]
-) -> tuple[list[list[Pixels]], list[str]]:
+    labels: pd.DataFrame, images: Mapping[str, AnyPixels]
+) -> tuple[list[list[AnyPixels]], list[str]]:
     """Return a gallery's rows and their labels: each unit's five most activating probe images."""
     rows, names = [], []
     for unit in labels.to_dict("records"):

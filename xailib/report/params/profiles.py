@@ -134,10 +134,7 @@ def load_profile(
 def selected(only: str | Collection[str] | None) -> tuple[str, ...]:
     """Return tasks and those whose results they read, in their order; of None or none, all.
 
-    Raises
-    ------
-    InputError
-        For a name that is no task's.
+    `InputError` is raised for a name that is no task's.
     """
     named = [only] if isinstance(only, str) else list(only or TASKS)
     for task in named:

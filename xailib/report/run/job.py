@@ -50,10 +50,7 @@ def run_job(
     With a store, what the job needs comes from there first, and the job's own result if somebody
     has finished it; what it gives is put there.
 
-    Raises
-    ------
-    PassingError
-        In one line, if another attempt may go better.
+    `PassingError` is raised, in one line, if another attempt may go better.
     """
     folder, start = job.folder(profile), time.monotonic()
     try:

@@ -34,10 +34,7 @@ def parameters_of(profile: Profile, task: str) -> dict[str, Any]:
 def notebook_hash(task: str) -> str:
     """Return the hash of a notebook's cells, without their outputs.
 
-    Raises
-    ------
-    InputError
-        If the notebook is not there, or differs from its reviewed source.
+    `InputError` is raised if the notebook is not there, or differs from its reviewed source.
     """
     return _cells_hash(_notebook(task))
 

@@ -145,10 +145,7 @@ def listing(source: str | Path | Collection[str | Path]) -> list[tuple[str, str]
 def probe_listing(parameters: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return (id, name) of the photographs of a notebook's probe set, see `listing`.
 
-    Raises
-    ------
-    InputError
-        If a published set is still to be fetched.
+    `InputError` is raised if a published set is still to be fetched.
     """
     places: list[str] = []
     for name in parameters["probe"]:

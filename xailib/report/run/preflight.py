@@ -42,13 +42,7 @@ MOST = 2000  # images that are opened; a published probe set has tens of thousan
 
 
 def check_out(profile: Profile, jobs: Iterable[Job]) -> None:
-    """Raise if the folder for results of these jobs holds a run with other parameters.
-
-    Raises
-    ------
-    InputError
-        With the parameters that differ.
-    """
+    """Raise `InputError` if a job's folder holds a run with other parameters, with their names."""
     for job in jobs:
         if job.kind != "notebook":
             continue
@@ -67,15 +61,10 @@ def check_out(profile: Profile, jobs: Iterable[Job]) -> None:
 
 
 def check_images(profile: Profile, tasks: Collection[str]) -> None:
-    """Raise if a task could use none of its photographs, or of its probe images.
+    """Raise `InputError` if a task could use none of its photographs, or of its probe images.
 
-    The first one that can be decoded ends the search. Where `FEW` cannot, or a set is still to be
-    downloaded, the notebook reports it.
-
-    Raises
-    ------
-    InputError
-        As from `xailib.images.load.load_images`.
+    The line is that of `xailib.images.load.load_images`. The first one that can be decoded ends
+    the search. Where `FEW` cannot, or a set is still to be downloaded, the notebook reports it.
     """
     values = [profile.values(task) for task in tasks]
     lists = [("images", found.get("images", ())) for found in values]

@@ -372,13 +372,7 @@ def code_of(task: str) -> frozenset[str]:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """Return a finished run's manifest.
-
-    Raises
-    ------
-    InputError
-        If the run is absent or unfinished.
-    """
+    """Return a finished run's manifest; `InputError` if the run is absent or unfinished."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
     except (OSError, ValueError) as error:
@@ -417,10 +411,7 @@ def run_digest(folder: Path) -> str:
 def load_table(folder: str | Path, name: str) -> pd.DataFrame | None:
     """Return a table of a finished run; None if the run has no table of that name.
 
-    Raises
-    ------
-    InputError
-        If the run is absent, unfinished, or was changed since.
+    `InputError` is raised if the run is absent, unfinished, or was changed since.
     """
     folder, manifest = _finished(folder)
     file = f"{name}.parquet"

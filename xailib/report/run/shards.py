@@ -56,11 +56,7 @@ def explain(profile: Profile, job: Job) -> None:
     """Explain a job's images into the cache of its task.
 
     An image that cannot be used or explained is listed among the failures of the job's manifest.
-
-    Raises
-    ------
-    XailibError
-        If the network, the target or a parameter cannot be used.
+    `XailibError` is raised if the network, the target or a parameter cannot be used.
     """
     parameters = profile.values(job.task)
     how = {name: parameters[name] for name in OF_CLASSIFIER[1:]}
@@ -112,11 +108,7 @@ def record(profile: Profile, job: Job) -> None:
 
     The blocks are in the task's folder, and those that are there are not recorded again. An image
     that cannot be used is listed among the failures of the job's manifest.
-
-    Raises
-    ------
-    XailibError
-        If a network, its weights, a layer or the encoder cannot be used.
+    `XailibError` is raised if a network, its weights, a layer or the encoder cannot be used.
     """
     parameters = profile.values(job.task)
     networks, encoder = _networks(_words(parameters, _OF_NETWORKS)), _encoder_of(parameters)
@@ -144,12 +136,8 @@ def label(profile: Profile, job: Job) -> None:
 
     In memory are the rows of one block, each unit's most activating images, and how well the
     concepts fit. The table is that of `xailib.dissect.label.label_units`, with the networks' names.
-
-    Raises
-    ------
-    XailibError
-        If no probe image could be used, or fewer than ``top_k``; if concepts or the encoder
-        cannot be used.
+    `XailibError` is raised if no probe image could be used, or fewer than ``top_k``; if concepts
+    or the encoder cannot be used.
     """
     parameters = profile.values(job.task)
     folder = job.folder(profile)

@@ -130,12 +130,8 @@ def inputs(profile: Profile, job: Job, manifest: Mapping[str, Any]) -> dict[str,
     """Return the inputs that a manifest names, with the hashes that they have now.
 
     Of a notebook: images, weights, other runs. Called in the project's folder, where the
-    notebooks' own paths start.
-
-    Raises
-    ------
-    XailibError, OSError, KeyError, TypeError
-        If one of them cannot be read any more, or the manifest is of another form.
+    notebooks' own paths start. `XailibError`, `OSError`, `KeyError` or `TypeError` is raised if one
+    of them cannot be read any more, or the manifest is of another form.
     """
     if job.gathers:
         return shards_now(profile, job)
