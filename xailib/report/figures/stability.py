@@ -120,7 +120,7 @@ def truth_chart(errors: pd.DataFrame, stops: pd.DataFrame, samples: int) -> Figu
     return figure
 
 
-def _tick(line: Axis, values: Iterable[float]) -> None:
+def _tick(line: Axis, values: Iterable[Any]) -> None:
     """Put ticks at these values of a logarithmic scale, and no others."""
     line.set_major_locator(FixedLocator([float(value) for value in values]))
     line.set_minor_locator(NullLocator())

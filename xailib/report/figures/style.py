@@ -99,7 +99,7 @@ def style() -> AbstractContextManager[None]:
 @contextmanager
 def drawing(
     width: float, height: float, rows: int = 1, columns: int = 1, **shared: Any
-) -> Iterator[tuple[Figure, list[Axes]]]:
+) -> Iterator[tuple[Figure, list[Any]]]:
     """Yield a figure of this size in inches, to be drawn in `style`, and its axes row by row."""
     with style():
         figure = Figure(figsize=(width, height))
