@@ -53,20 +53,13 @@ def test_so_it_may_in_a_profile(folders, name):
         load_profile(file, only="3_cam")
 
 
-@pytest.mark.parametrize(
-    ("typed", "meant"),
-    [
-        ("10", 10),
-        ("0", 0),
-        ('"10"', "10"),
-        ("'10'", "10"),
-        ("007", "007"),
-        ("drum", "drum"),
-        ("no", "no"),
-        ("2024-01-05", "2024-01-05"),
-        ("-1", -1),
-    ],
-)
+MEANT = {
+    "10": 10, "0": 0, '"10"': "10", "'10'": "10", "007": "007", "drum": "drum", "no": "no",
+    "2024-01-05": "2024-01-05", "-1": -1,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("typed", "meant"), MEANT.items())
 def test_an_index_is_not_a_category_that_is_called_like_it(typed, meant):
     found = yaml_changes([f"target={typed}"])
     assert found == {"target": meant}

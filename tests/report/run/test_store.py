@@ -161,9 +161,7 @@ def test_what_is_here_stays_until_all_of_the_other_has_come(machines, what):
     assert not two.pull(there)
     assert files(there) == before
     assert intact(there, read_manifest(there))
-    assert sorted(path.name for path in there.iterdir()) == sorted(
-        ["log.txt", "manifest.json", "table.csv"]
-    )
+    assert {path.name for path in there.iterdir()} == {"log.txt", "manifest.json", "table.csv"}
 
 
 def test_a_manifest_goes_first_and_comes_last(machines, monkeypatch):
@@ -180,24 +178,15 @@ def test_a_manifest_goes_first_and_comes_last(machines, monkeypatch):
     assert not two.pull(there)  # neither the old nor the new
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "../../../../../out.txt",
-        "{tmp_path}/out.txt",
-        "../../../../other/2_lime/jobs/2_lime.0000/manifest.json",
-        "../../../3_cam/table.csv",
-        "../2_lime.0001/table.csv",
-        "../../manifest.json",
-        "Manifest.json",
-        ".job.lock",
-        "../../.cache/table.csv",
-        "link/out.txt",
-        "..",
-        "",
-        "nul\0",
-    ],
-)
+OTHERS = [
+    "../../../../../out.txt", "{tmp_path}/out.txt", "../../../3_cam/table.csv",
+    "../../../../other/2_lime/jobs/2_lime.0000/manifest.json", "../2_lime.0001/table.csv",
+    "../../manifest.json", "Manifest.json", ".job.lock", "../../.cache/table.csv", "link/out.txt",
+    "..", "", "nul\0",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OTHERS)
 def test_names_of_files_that_are_not_the_jobs_own_are_refused(machines, tmp_path, caplog, name):
     (one, here), (two, there) = machines
     one.push(result(here))

@@ -70,44 +70,6 @@ class Options:
         return self.shard or (SHARD if sharded else None)
 
 
-_workers = click.option(
-    "--workers", type=click.IntRange(1), help="So many processes on this machine."
-)
-_threads = click.option(
-    "--threads", type=click.IntRange(1), help="Of a job; default: cores / workers."
-)
-_OPTIONS = (
-    click.option("--dry-run", is_flag=True, help="Print the jobs and what they will cost."),
-    _workers,
-    click.option("--scheduler", metavar="ADDRESS", help="A Dask cluster: tcp://HOST:PORT."),
-    _threads,
-    click.option(
-        "--shard", type=click.IntRange(1), help="Photographs a job; default with workers: 10."
-    ),
-    click.option(
-        "--store",
-        metavar="URL",
-        envvar="XAILIB_STORE",
-        help="Share finished jobs there: s3://BUCKET/PREFIX, gs://..., a folder.",
-    ),
-    click.option(
-        "--tables", is_flag=True, help="No notebooks: tables of all labels and explanations."
-    ),
-)
-
-
-def engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the fields of `Options` as options."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
-
-
-def pool_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options by which this machine does several jobs at a time."""
-    return _workers(_threads(command))
-
-
 def sweep(
     profile: "Profile", only: Sequence[str], force: bool, options: Options, as_json: bool
 ) -> tuple[dict[str, str], int]:
@@ -179,14 +141,11 @@ def _paces(
 ) -> tuple[dict[str, "Pace"], dict[str, str]]:
     """Time the networks of tasks that have not run here with them, as `paces_of`."""
     from xailib.report.run.costs import estimates, paces_of
+    from xailib.report.run.job import limited
 
     before = estimates(profile, left)
     known = {job.name for job in left if (cost := before[job.name]) and cost.here}
     tasks = [job.task for job in left if job.name not in known and not job.gathers]
-    if not any("model" in profile.values(task) for task in tasks):
-        return {}, {}
-    from xailib.report.run.job import limited
-
     threads = options.threads or (max(1, cores() // workers) if options.workers else None)
     with limited(threads):
         return paces_of(profile, list(dict.fromkeys(tasks)))

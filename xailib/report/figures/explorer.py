@@ -190,15 +190,10 @@ def publish_photograph(
         save_image(run, path, view.pixels)
         images.append({"image": path, "method": view.method, "label": view.label, "alt": view.alt})
     site = {
-        "name": name,
-        "explorer": lime.image,
-        "heading": figures.verbatim(lime.image),
-        "caption": caption,
-        "views": images,
-        "rows": scores["method"].tolist(),
-        "data": save_data(run, name, scores),
-        "live": dict(live or {}),
-    }
+        "name": name, "explorer": lime.image, "heading": figures.verbatim(lime.image),
+        "caption": caption, "views": images, "rows": scores["method"].tolist(),
+        "data": save_data(run, name, scores), "live": dict(live or {}),
+    }  # fmt: skip
     display({"text/html": html, "text/plain": caption}, raw=True, metadata={"xailib": site})
 
 

@@ -79,19 +79,12 @@ PER_CENT = "\N{NO-BREAK SPACE}%"  # as the site writes it behind a number
 def style() -> AbstractContextManager[None]:
     """Return the context in which every figure of the report is drawn."""
     settings: dict[Any, Any] = {
-        "axes.axisbelow": True,
-        "axes.grid": True,
-        "axes.spines.right": False,
-        "axes.spines.top": False,
-        "axes.titlesize": 9,
-        "figure.constrained_layout.use": True,
-        "figure.facecolor": "white",
-        "font.family": _fonts(),
-        "font.size": 9,
-        "grid.alpha": 0.25,
+        "axes.axisbelow": True, "axes.grid": True, "axes.spines.right": False,
+        "axes.spines.top": False, "axes.titlesize": 9, "figure.constrained_layout.use": True,
+        "figure.facecolor": "white", "font.family": _fonts(), "font.size": 9, "grid.alpha": 0.25,
         "legend.frameon": False,
         "text.parse_math": False,  # names of files and classes may hold dollar signs
-    }
+    }  # fmt: skip
     context: AbstractContextManager[None] = mpl.rc_context(settings)
     return context
 

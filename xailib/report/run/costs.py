@@ -255,8 +255,6 @@ def paces_of(profile: Profile, tasks: Collection[str]) -> tuple[dict[str, Pace],
     or a layer that it does not have. Left out are tasks without a network, and networks whose
     weights are still to be fetched.
     """
-    from xailib.networks.classifier import load_classifier
-
     found: dict[str, Pace] = {}
     wrong: dict[str, str] = {}
     loaded: dict[tuple[Any, ...], tuple[Classifier, Pace]] = {}
@@ -264,6 +262,8 @@ def paces_of(profile: Profile, tasks: Collection[str]) -> tuple[dict[str, Pace],
         values = profile.values(task)
         if "model" not in values or values.get("descriptions") or not network_is_here(values):
             continue
+        from xailib.networks.classifier import load_classifier  # only for these
+
         name, *how = key = tuple(values[name] for name in OF_CLASSIFIER)
         try:
             if key not in loaded:
