@@ -8,7 +8,7 @@ which the notebook on units reads them. Of all parts one table is made, a part a
 import contextlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -111,7 +111,8 @@ def record(profile: Profile, job: Job) -> None:
     `XailibError` is raised if a network, its weights, a layer or the encoder cannot be used.
     """
     parameters = profile.values(job.task)
-    networks, encoder = _networks(_words(parameters, _OF_NETWORKS)), _encoder_of(parameters)
+    words = json.dumps({name: parameters[name] for name in _OF_NETWORKS})
+    networks, encoder = _networks(words), _encoder_of(parameters)
     probe = probe_of(job.photographs, parameters["crops"], parameters["seed"])
     # No `start_run`: that is one process's, and here several fill one folder.
     run, blocks = Run(profile.folder(job.task), job.task, {}, {}), {}
@@ -162,10 +163,6 @@ def label(profile: Profile, job: Job) -> None:
     with atomic(folder / LABELS) as file:
         pd.concat(tables, ignore_index=True).to_parquet(file, index=False)
     finish_table(profile, job, LABELS)
-
-
-def _words(parameters: Mapping[str, Any], names: Sequence[str]) -> str:
-    return json.dumps({name: parameters[name] for name in names})
 
 
 @lru_cache(maxsize=1)
