@@ -164,12 +164,17 @@ class Visit:
     wrong: list[str]
 
 
+# A screen's width, and the colours there: every page once in each, each page of ALL in all four.
+LOOKS = [(1300, "light"), (390, "dark")]
+ALL = ["book/index", "notebooks/10_explore", "search"]
+
+
 @pytest.fixture(scope="session")
 def visit(browser, site, address):
     """Look at a page; each way of looking once, however many tests ask what it showed."""
 
     @functools.cache
-    def look(name: str, width: int, mode: str = "light", way: str = "server", attempt: int = 0):
+    def look(name: str, width: int, mode: str, way: str, attempt: int) -> Visit:
         page = watched(browser)
         page.set_viewport_size({"width": width, "height": 900})
         page.emulate_media(color_scheme=mode)
@@ -196,4 +201,7 @@ def visit(browser, site, address):
         page.close()
         return seen
 
-    return look
+    def visit(name: str, width: int, mode: str, way: str = "server", attempt: int = 0) -> Visit:
+        return look(name, width, mode, way, attempt)  # which keeps f(1) and f(x=1) apart
+
+    return visit

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from browsing import PAGES
+from browsing import LOOKS, PAGES
 from PIL import Image
 from playwright.sync_api import expect
 
@@ -14,10 +14,13 @@ from xailib.report.params.profiles import TASKS
 pytestmark = pytest.mark.site
 
 
-@pytest.mark.parametrize(("way", "width"), [("server", 1300), ("server", 390), ("file", 1300)])
+@pytest.mark.parametrize(
+    ("width", "mode", "way"),
+    [*((*look, "server") for look in LOOKS), (1300, "dark", "file")],
+)
 @pytest.mark.parametrize("name", PAGES)
-def test_every_page_opens_without_error_or_outside_request(visit, name, width, way):
-    seen = visit(name, width, way=way)
+def test_every_page_opens_without_error_or_outside_request(visit, name, width, mode, way):
+    seen = visit(name, width, mode, way)
     assert seen.wrong == []
     assert seen.broken == []
     assert seen.wide <= width

@@ -226,6 +226,17 @@ def test_the_cluster_begins_jobs_in_the_order_of_the_plan():
     assert priorities == sorted(set(priorities))
 
 
+def test_a_run_by_workers_hides_the_folder_from_no_other_one(tmp_path):
+    (tmp_path / "results").mkdir()
+    first, second = (Task(str(tmp_path), name, Profile("mine", {})) for name in "ab")
+    first.mark.touch()
+    assert first.is_seen() and not second.is_seen()
+    second.mark.touch()
+    assert first.is_seen()
+    second.mark.unlink()
+    assert first.is_seen()
+
+
 def test_no_scheduler_is_one_line(project):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -136,14 +136,12 @@ class Task:
 
     @property
     def mark(self) -> Path:
-        """A file by which a worker knows that it sees the client's own folder."""
-        return Path(self.root, "results", ".seen-by-workers")
+        """A file by which a worker knows that it sees the client's own folder; one of each run."""
+        return Path(self.root, "results", f".seen-{self.session}")
 
     def is_seen(self) -> bool:
         """Return whether this machine has the client's folder, and not only one of its name."""
-        with contextlib.suppress(OSError):
-            return self.mark.read_text() == self.session
-        return False
+        return self.mark.exists()
 
 
 @dataclass(frozen=True)

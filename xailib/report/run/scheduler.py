@@ -20,7 +20,6 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from xailib.errors import InputError, UnavailableError, check_least, first_line
-from xailib.files import write_atomic
 from xailib.project import cores, project_root
 from xailib.report.params.profiles import Profile
 from xailib.report.run.job import (
@@ -153,7 +152,7 @@ def _by_dask(
     from distributed import as_completed
 
     task.mark.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(task.mark, task.session)
+    task.mark.touch()
     try:
         wire = not task.store and not all(client.run(task.is_seen).values())
         futures = _submitted(task, begun, client, engine, wire)
