@@ -45,21 +45,9 @@ def scores_of(
 ) -> pd.DataFrame:
     """Return one photograph's scores, one row a method, LIME first; NaN where there is none.
 
-    Parameters
-    ----------
-    image : str
-        Its id.
-    agreement : DataFrame
-        From `xailib.compare.iou.lime_cam_agreement`.
-    scores : DataFrame
-        From `xailib.evaluate.scores.curve_scores`.
-    localised : DataFrame or None
-        From `xailib.compare.localisation.localisation`.
-
-    Returns
-    -------
-    DataFrame
-        method, name, and the columns of `HEADINGS`.
+    ``agreement`` is from `xailib.compare.iou.lime_cam_agreement`, ``scores`` from
+    `xailib.evaluate.scores.curve_scores`, ``localised`` from
+    `xailib.compare.localisation.localisation`; the columns are method, name, and `HEADINGS`.
     """
     own = scores[scores["image"] == image]
     table = own.pivot_table(index="method", columns="measure", values="value", sort=False)
@@ -162,17 +150,9 @@ def publish_photograph(
     """Save and show one photograph's images, on the site side by side in tabs, with its table.
 
     Writes ``figures/NAME-N.webp`` and ``figures/NAME.csv``; NAME is the photograph's `anchor`.
-
-    Parameters
-    ----------
-    run, lime
-        Where they are saved, and LIME's explanation of the photograph.
-    views : sequence of View
-        From `views_of`: the first is the photograph itself.
-    scores : DataFrame
-        From `scores_of`.
-    live : mapping or None
-        The entries of `xailib.report.figures.live.Live`, for the page to compute other classes.
+    ``lime`` is LIME's explanation of it, ``views`` are from `views_of`, the first the photograph
+    itself, ``scores`` from `scores_of`, and ``live`` has the entries of
+    `xailib.report.figures.live.Live`, for the page to compute other classes.
     """
     name = anchor(lime.image)
     caption = (

@@ -27,13 +27,8 @@ def stage_chart(table: pd.DataFrame, judged: pd.DataFrame) -> Figure:
     """Draw similarity by stage, one panel a method, with the null baseline's interval as a band.
 
     The rank correlation is in colour; of the other `MEASURES` only the means are drawn, thin.
-
-    Parameters
-    ----------
-    table : DataFrame
-        From `compare`, with the columns ``stage_index`` and ``stage``, a stage's name.
-    judged : DataFrame
-        From `verdict`.
+    ``table`` is from `compare`, with the columns ``stage_index`` and ``stage``, a stage's name;
+    ``judged`` is from `verdict`.
     """
     names = table.sort_values("stage_index").drop_duplicates("stage_index")
     rows = -(-len(judged) // 3)

@@ -96,12 +96,8 @@ def designs_chart(table: pd.DataFrame) -> Figure:
 def truth_chart(errors: pd.DataFrame, stops: pd.DataFrame, samples: int) -> Figure:
     """Draw LIME's mean error by samples, one line a design, and where ``"auto"`` stops.
 
-    Parameters
-    ----------
-    errors, stops
-        From `xailib.evaluate.truth.design_errors` and `stable_errors`.
-    samples : int
-        Independent ones, whose error the broken line marks.
+    ``errors`` and ``stops`` are from `xailib.evaluate.truth.design_errors` and `stable_errors`. The
+    broken line marks the error of so many independent ``samples``.
     """
     mean = errors.groupby(["design", "samples"], sort=False)["error"].mean().unstack("samples")
     with drawing(6.2, 3.4) as (figure, (axis,)):

@@ -42,20 +42,11 @@ def notebook_hash(task: str) -> str:
 def execute(profile: Profile, task: str, request: Mapping[str, Any], *, bar: bool = False) -> None:
     """Execute a task's notebook through papermill into its run folder.
 
-    Parameters
-    ----------
-    profile, task
-        What to execute.
-    request : mapping
-        What the manifest then says was asked for, see `xailib.report.run.staleness`.
-    bar : bool
-        Whether to draw the progress, with the photographs that are done.
+    ``request`` is what the manifest then says was asked for, see `xailib.report.run.staleness`;
+    with ``bar`` the progress is drawn, with the photographs that are done.
 
-    Raises
-    ------
-    XailibError
-        With the one line in which the notebook failed; its partial output stays beside, but for
-        input that was refused before anything was made: then no folder is left.
+    `XailibError` is raised with the one line in which the notebook failed; its partial output stays
+    beside, but for input that was refused before anything was made: then no folder is left.
     """
     import papermill
     from nbclient.exceptions import DeadKernelError
@@ -169,14 +160,8 @@ def _cells_hash(half: Path) -> str:
 def bring_in_step(folder: Path, keep: str = "") -> list[str]:
     """Copy the edited half of each notebook to the other; return those of which both were edited.
 
-    What each was when its halves were last alike is stored beside them.
-
-    Parameters
-    ----------
-    folder : Path
-        Of the notebooks.
-    keep : {"", "py", "ipynb"}
-        The half that is kept where both were edited; by default neither is changed.
+    What each was when its halves were last alike is stored beside them. Where both were edited,
+    ``keep``, ``"py"`` or ``"ipynb"``, is the half that is kept; by default neither is changed.
     """
     from jupytext.cli import jupytext
 

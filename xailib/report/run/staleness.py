@@ -201,16 +201,9 @@ def finish(
 ) -> None:
     """Write the manifest that makes a job finished.
 
-    Parameters
-    ----------
-    profile, job
-        What was done.
-    outputs : sequence of str
-        The files that it wrote, below the job's own folder.
-    inputs : mapping
-        Hashes of what decided the result, as from `inputs`.
-    **found
-        What else the manifest says, such as ``failures``: images that could not be used.
+    ``outputs`` are the files that it wrote, below its own folder, ``inputs`` hashes of what decided
+    the result, as from `inputs`. ``found`` is what else the manifest says, such as ``failures``:
+    images that could not be used.
     """
     folder = job.folder(profile)
     manifest = {

@@ -60,14 +60,9 @@ class Store:
         self._root = Path(os.path.abspath(root))  # noqa: PTH100  links stay as they are
 
     def push(self, folder: Path, *, quick: bool = False) -> None:
-        """Copy a finished result there, unless it is there already.
+        """Copy a finished result there from its folder here, unless it is there already.
 
-        Parameters
-        ----------
-        folder : Path
-            Its local folder.
-        quick : bool
-            Whether files of the right size there are taken for right, and not read.
+        With ``quick``, files of the right size there are taken for right, and not read.
 
         Raises
         ------
@@ -116,16 +111,10 @@ class Store:
     def pull(
         self, folder: Path, wanted: Callable[[Mapping[str, Any]], bool] = lambda _manifest: True
     ) -> bool:
-        """Take a finished result from there; return whether it is here now.
+        """Take a finished result from there into its folder; return whether it is here now.
 
-        What is here stays as it is until all that is there has come and was found whole.
-
-        Parameters
-        ----------
-        folder : Path
-            Where it belongs.
-        wanted : callable
-            Of its manifest: whether it is any use. If not, nothing here is touched.
+        What is here stays as it is until all that is there has come and was found whole. Of a
+        manifest, ``wanted`` says whether it is any use; if not, nothing here is touched.
 
         Raises
         ------
