@@ -167,10 +167,10 @@ def edit(folder: Path, **parameters: object) -> None:
     file.write_text(yaml.safe_dump({**yaml.safe_load(file.read_text()), **parameters}))
 
 
-def stand_in(folder: Path) -> None:
-    """Let the processes that are started in a project explain nothing, see `STAND_IN`."""
+def stand_in(folder: Path, code: str = STAND_IN) -> None:
+    """Let the processes that are started in a project begin with this code."""
     (folder / "stand-in").mkdir()
-    (folder / "stand-in" / "sitecustomize.py").write_text(STAND_IN)
+    (folder / "stand-in" / "sitecustomize.py").write_text(code)
 
 
 def notebook(folder: Path, task: str, code: list[str]) -> None:

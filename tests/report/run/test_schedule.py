@@ -126,8 +126,7 @@ def test_all_engines_give_the_same_bytes(tmp_path):
 def elsewhere(folder):
     folder.mkdir()
     sweeps.make(folder, 3)
-    (folder / "stand-in").mkdir()
-    (folder / "stand-in" / "sitecustomize.py").write_text(ELSEWHERE)
+    sweeps.stand_in(folder, ELSEWHERE)
     return folder
 
 

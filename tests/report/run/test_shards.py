@@ -75,8 +75,7 @@ def project(tmp_path, monkeypatch):
     (tmp_path / "blobs" / "bad.png").rename(tmp_path / "blobs" / "z.png")  # behind all others
     (tmp_path / "words.txt").write_text("\n".join(f"word {n}" for n in range(20)))
     (tmp_path / "net.py").write_text(sweeps.NETWORK + NETWORKS)
-    (tmp_path / "stand-in").mkdir()
-    (tmp_path / "stand-in" / "sitecustomize.py").write_text(ENCODER)
+    sweeps.stand_in(tmp_path, ENCODER)
     code = sweeps.beginning(TASK, "record_activations(")
     sweeps.notebook(tmp_path, TASK, [*code, LAST])
     path = [str(tmp_path / "stand-in"), str(sweeps.ROOT)]
