@@ -257,37 +257,33 @@ def paces_of(profile: Profile, tasks: Collection[str]) -> tuple[dict[str, Pace],
     """
     found: dict[str, Pace] = {}
     wrong: dict[str, str] = {}
-    loaded: dict[tuple[Any, ...], tuple[Classifier, Pace]] = {}
+    timed = cache(_timed_network)  # once for all its tasks
     for task in tasks:
         values = profile.values(task)
         if "model" not in values or values.get("descriptions") or not network_is_here(values):
             continue
-        from xailib.networks.classifier import load_classifier  # only for these
-
-        name, *how = key = tuple(values[name] for name in OF_CLASSIFIER)
         try:
-            if key not in loaded:
-                classifier = load_classifier(name, **dict(zip(OF_CLASSIFIER[1:], how, strict=True)))
-                loaded[key] = classifier, _pace(classifier)
-            found[task] = _checked(*loaded[key], task, values)
+            network = timed(**{name: values[name] for name in OF_CLASSIFIER})
+            found[task] = _checked(*network, task, values)
         except XailibError as error:
             wrong[task] = f"{type(error).__name__}: {error}"  # as a notebook says it
     return found, wrong
 
 
-def _pace(classifier: "Classifier") -> Pace:
-    """Time a network."""
+def _timed_network(model: str, **how: Any) -> tuple["Classifier", Pace]:
     import torch
 
+    from xailib.networks.classifier import load_classifier
     from xailib.networks.forward import Work, choose
     from xailib.networks.memory import enough
 
+    classifier = load_classifier(model, **how)
     module, images = classifier.module, _images(classifier)
     size = enough(classifier.device)
     work = Work(module, lambda start, stop: images[start:stop], _MANY, size, (module, ""))
     with torch.no_grad(), classifier.running():
         engine = choose(work, "auto", classifier.precision)
-        return Pace(_seconds(module, images), _seconds(engine.run, images))
+        return classifier, Pace(_seconds(module, images), _seconds(engine.run, images))
 
 
 def _checked(classifier: "Classifier", pace: Pace, task: str, values: Mapping[str, Any]) -> Pace:
