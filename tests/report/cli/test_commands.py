@@ -95,9 +95,8 @@ def test_every_command_explains_itself_with_examples(command):
     assert f"  {command} " in call("--help").output
 
 
-def test_the_exit_codes_are_told_and_kept(monkeypatch):
+def test_the_exit_codes_are_told_and_kept():
     assert "0 all is well; 1 something failed" in call("--help").output
-    assert "did you mean embedded" in call("run", "embeded", code=2).output
     call("run", "--nonsense", code=2)
     words = "run", "--workers", 1, "--scheduler", "tcp://a:1"
     assert "not together with scheduler" in call(*words, code=2).output

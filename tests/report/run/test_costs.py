@@ -108,12 +108,10 @@ def test_what_has_run_takes_as_long_as_last_time(profile):
     (first.folder(profile) / "cost.json").write_text("{")
     assert estimate(profile, first).seconds == pytest.approx(14.0)
     assert set(estimates(profile, [first, page])) == {"2_lime.0000", "2_lime"}
-
-
-def test_work_that_has_no_images_takes_what_it_took(profile):
-    job = Job("2_lime.table", "2_lime", "table")
-    note(job.folder(profile), kind="2_lime table", units=0)
-    assert estimate(profile, job).seconds == 8.0
+    # Work that has no images takes what it took.
+    table = Job("2_lime.table", "2_lime", "table")
+    note(table.folder(profile), kind="2_lime table", units=0)
+    assert estimate(profile, table).seconds == 8.0
 
 
 def test_the_time_of_a_plan_by_hand():

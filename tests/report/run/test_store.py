@@ -85,6 +85,8 @@ def test_the_store_has_the_layout_of_the_results(tmp_path):
     store.push(result(tmp_path / "results/mine/2_lime/jobs/2_lime.0000"))
     found = {p.relative_to(tmp_path / "store").as_posix() for p in (tmp_path / "store").rglob("*")}
     assert {"mine/2_lime/above.txt", "mine/2_lime/jobs/2_lime.0000/manifest.json"} <= found
+    with pytest.raises(InputError, match="holds no finished result"):
+        store.push(tmp_path / "results/nothing")
 
 
 def test_what_is_wanted_is_asked_before_anything_is_touched(machines):
@@ -255,11 +257,6 @@ def test_an_address_says_what_is_wrong_with_it(tmp_path, monkeypatch, url, line)
     monkeypatch.chdir(ROOT)
     with pytest.raises(InputError, match=f"^store: '{re.escape(url)}' {line}"):
         Store(url, tmp_path)
-
-
-def test_what_holds_no_finished_result_is_not_shared(tmp_path):
-    with pytest.raises(InputError, match="holds no finished result"):
-        Store("memory://x", tmp_path).push(tmp_path / "nothing")
 
 
 # Whole runs: projects in different folders, as on different machines.

@@ -1,9 +1,9 @@
-"""Whether a stored result is current, that is what making it now would give.
+"""Whether a stored result is current, that is what making it now would give; and how it gets so.
 
 The manifest of a result holds a *request*, that is parameters, code and versions, and *inputs*,
 the hashes of images, weights and other results. The result is current if both are what they would
 be now, and if the files that the manifest names are as they were written. Nothing here needs a
-network, so that a plan is made in a moment, and the tables of shards are gathered.
+network, so that a plan is made, and the tables of shards are gathered, in a moment.
 """
 
 import contextlib
