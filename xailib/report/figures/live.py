@@ -161,7 +161,6 @@ def _samples(
         found = _scored(classifier, photograph, lime)
         order = np.argsort(-found[0], kind="stable")[:LIKELIEST]
         classes = [lime.target, *(int(index) for index in order if index != lime.target)]
-        file.parent.mkdir(parents=True, exist_ok=True)
         with atomic(file) as stream:
             np.savez_compressed(stream, classes=classes, probabilities=found[:, classes].T)
     with np.load(file) as stored:
