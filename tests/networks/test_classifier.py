@@ -1,3 +1,4 @@
+import operator
 import pickle
 import socket
 from dataclasses import replace
@@ -73,29 +74,25 @@ def test_the_other_packaged_classifiers_work(name):
     assert classifier.predict(photograph, top=1)[0].name == "strawberry"
 
 
-def top1(classifier, photographs):
-    """Percent right of pictures in the order of their categories."""
-    right = 0
-    for start in range(0, len(photographs), 16):
-        part = photographs[start : start + 16]
-        views = np.stack([classifier.view(photograph).pixels for photograph in part])
-        right += int((classifier.logits(views).argmax(1) - start == np.arange(len(part))).sum())
-    return 100 * right / len(photographs)
+def right(classifier, photographs, classes):
+    """How many photographs are given their class."""
+    found = (classifier.logits(classifier.view(one).pixels[None]).argmax() for one in photographs)
+    return sum(map(operator.eq, found, classes))
 
 
 def test_resnet18_from_a_file_is_as_accurate_as_it_should_be(shared):
-    """On the thousand probe photographs, one a class, whose short side is 256 already.
+    """On every fourth of the thousand probe photographs, one a class, whose short side is 256.
 
-    The 77 % that were measured for these weights are reached on the photographs' central 256
-    pixels; torchvision's own recipe keeps the central 224 and gives less.
+    Of all thousand, 77 % are right by the photographs' central 256 pixels, as was measured for
+    these weights elsewhere; torchvision's own recipe keeps the central 224 and gives 75.4 %.
     """
     recipe = load_classifier("resnet18", shared / "weights" / "resnet18_imagenet1k.pth")
     larger = replace(recipe, preprocessing=replace(recipe.preprocessing, size=(256, 256)))
     # Sorted by WordNet id, as the categories are.
-    photographs = sorted(load_images(shared / "probe"), key=lambda p: p.source)
-    assert len(photographs) == 1000
-    assert abs(top1(larger, photographs) - 77) <= 1
-    assert abs(top1(recipe, photographs) - 75.4) <= 1
+    photographs = load_images(sorted((shared / "probe").iterdir())[::4])
+    assert len(photographs) == 250
+    assert abs(right(larger, photographs, range(0, 1000, 4)) - 196) <= 2
+    assert abs(right(recipe, photographs, range(0, 1000, 4)) - 189) <= 2
 
 
 class Python2Pickler(pickle._Pickler):

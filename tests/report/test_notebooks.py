@@ -12,6 +12,8 @@ import pytest
 from conftest import ROOT
 from jupytext.compare import compare_notebooks
 
+from xailib.dissect.label import read_descriptions
+
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.py"))
 BIN = Path(sys.executable).parent
 
@@ -97,9 +99,9 @@ def test_a_readers_own_photograph_with_another_network(tmp_path, photo_file):
     assert list(manifest["inputs"]["images"]) == ["photo"]
 
 
-@pytest.mark.parametrize("run", ["resnet18_24_07_24_15_58", "resnet18_places_24_07_24_15_45"])
-def test_published_descriptions_give_the_seeds_figures(tmp_path, shared, run):
-    file = shared / "published" / "task-1" / "result_final" / run / "descriptions.csv"
+def test_published_descriptions_give_the_seeds_figures(tmp_path, shared):
+    runs = shared / "published" / "task-1" / "result_final"
+    file = runs / "resnet18_24_07_24_15_58" / "descriptions.csv"
     words = ["-p", "descriptions", file, "-p", "out_dir", tmp_path / "run"]
     notebook = ROOT / "notebooks" / "1_clip_dissect.ipynb"
     done = papermill(notebook, tmp_path / "o.ipynb", *words, cwd=ROOT)
@@ -108,6 +110,8 @@ def test_published_descriptions_give_the_seeds_figures(tmp_path, shared, run):
     units = sum(int(line.rsplit(",", 1)[1]) for line in bars[1:])
     assert units == len(file.read_text().splitlines()) - 1
     assert (tmp_path / "run" / "figures" / "run-scatter.webp").exists()
+    for other in runs.glob("*/descriptions.csv"):
+        assert len(read_descriptions(other)) == len(other.read_text().splitlines()) - 1
 
 
 def test_a_notebook_without_widgets_is_not_told_to_install_them():

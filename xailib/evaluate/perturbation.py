@@ -326,23 +326,23 @@ def _system(
     (masks, height, width), place = kept.shape, kept.device
     number = torch.full((masks, height, width), -1, device=place)
     number.view(-1)[missing] = torch.arange(len(missing), device=place)
-    number = pad(number, (1, 1, 1, 1), value=-1)
-    inside = pad(torch.ones(height, width, dtype=torch.float64, device=place), (1, 1, 1, 1))
-    values = pad((image * kept[:, None]).movedim(1, 0), (1, 1, 1, 1))
-
-    def near(padded: Tensor, offset: tuple[int, int]) -> Tensor:
-        """Return what the missing pixels' neighbours in one direction hold."""
-        y, x = offset
-        return padded[..., 1 + y : 1 + y + height, 1 + x : 1 + x + width].flatten(-3)[..., missing]
-
+    rim = (1, 1, 1, 1)
+    numbers = pad(number, rim, value=-1).view(-1)
+    inside = pad(torch.ones(height, width, dtype=torch.float64, device=place), rim).view(-1)
+    values = pad((image * kept[:, None]).movedim(1, 0), rim).flatten(1)
+    line, size = width + 2, len(inside)  # with the rim, of one mask
+    rows = missing.div(width, rounding_mode="floor")
+    alone = (rows % height + 1) * line + missing % width + 1  # the pixels' places in one mask
+    at = alone + rows.div(height, rounding_mode="floor") * size  # and in all
     known = torch.zeros(len(image), len(missing), dtype=torch.float64, device=place)
     total = torch.ones(len(missing), dtype=torch.float64, device=place)
-    for offset, weight in neighbors_weights:
-        known += weight * near(values, offset)
-        total -= weight * (1 - near(inside.expand(masks, -1, -1), offset))
+    for (y, x), weight in neighbors_weights:
+        known += weight * values[:, at + (y * line + x)]
+        total -= weight * (1 - inside[alone + (y * line + x)])
     weights = {offset: -weight for offset, weight in neighbors_weights} | {(0, 0): 0.0}
     offsets = sorted(weights)
-    columns = torch.stack([near(number, offset) for offset in offsets], 1)
+    shifts = torch.tensor([y * line + x for y, x in offsets], device=place)
+    columns = numbers[at[:, None] + shifts]
     entries = torch.tensor([weights[o] for o in offsets], dtype=torch.float64, device=place)
     entries = entries.repeat(len(missing), 1)
     entries[:, offsets.index((0, 0))] = total
