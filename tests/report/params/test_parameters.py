@@ -353,7 +353,6 @@ def test_a_function_is_looked_up_without_running_the_file(tmp_path):
         ({"images": {"coffee": 1}}, "images: {'coffee': 1} is not a list"),
         ({"heatmap": "layercam"}, "heatmap: 'layercam' is not among methods: gradcam, abl"),
         ({"methods": ["scorecam"]}, "heatmap: 'gradcam' is not among methods: scorecam"),
-        ({"boxes": "mine.csv"}, "boxes: no file 'mine.csv'"),
         ({"threshold": 0.2}, "threshold: only for mask_rule value"),
         ({"lime_run": "x"}, "lime_run: only for papermill"),
     ],

@@ -217,7 +217,6 @@ def test_a_photograph_that_is_left_out_is_named(project):
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        (["run", "mine", "-p", "num_sample=5"], "did you mean num_samples"),
         (["run", "mine", "--only", "2_lime", "-p", "steps=4"], "2_lime: none has 'steps'; it"),
         (["run", "mine", "-p", "out_dir=elsewhere"], "--out FOLDER"),  # the pipeline decides where
         (["run", "mien"], "profile: unknown name 'mien'; did you mean mine"),

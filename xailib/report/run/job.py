@@ -201,14 +201,9 @@ def limited(threads: int | None) -> Iterator[None]:
     finally:
         if torch:
             torch.set_num_threads(count)
-        set_environment(before)
-
-
-def set_environment(values: Mapping[str, str]) -> None:
-    """Give this process these environment variables and no others."""
-    for name in os.environ.keys() - values.keys():
-        del os.environ[name]
-    os.environ.update(values)
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
 
 
 @contextlib.contextmanager

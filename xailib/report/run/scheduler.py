@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from itertools import cycle
 from pathlib import Path
@@ -31,7 +32,6 @@ from xailib.report.run.job import (
     limited,
     perform,
     run_job,
-    set_environment,
     skipped,
 )
 from xailib.report.run.plan import Job, Outcome
@@ -287,13 +287,9 @@ def _local(workers: int, threads: int | None) -> Iterator[Any]:
         for number, environment in enumerate(environments)
     }
     place = {"host": "127.0.0.1", "port": 0, "dashboard_address": "127.0.0.1:0", "dashboard": show}
-    before = dict(os.environ)
-    os.environ.update({name: environments[0][name] for name in THREADS})  # for their first import
-    try:
-        with SpecCluster(specs, {"cls": Scheduler, "options": place}, silence_logs=False) as local:
-            yield local
-    finally:
-        set_environment(before)
+    cluster = partial(SpecCluster, specs, {"cls": Scheduler, "options": place}, silence_logs=False)
+    with limited(int(environments[0][THREADS[0]])), cluster() as local:  # for their first import
+        yield local
 
 
 def shares(workers: int, threads: int | None) -> list[dict[str, str]]:

@@ -21,16 +21,10 @@ from xailib.files import atomic, sha256_of, write_atomic
 from xailib.images.load import Failure, iter_images
 from xailib.project import project_root
 from xailib.report.params.profiles import Profile
+from xailib.report.run import results
 from xailib.report.run.notebook import notebook_hash, parameters_of
 from xailib.report.run.plan import SHARDS, Job, path_of
-from xailib.report.run.results import (
-    MANIFEST,
-    code_of,
-    fingerprint,
-    intact,
-    read_manifest,
-    run_digest,
-)
+from xailib.report.run.results import code_of, fingerprint, intact, read_manifest, run_digest
 
 EXPLAINED, FAILURES = "explained.parquet", "failures.parquet"  # tables
 
@@ -213,7 +207,7 @@ def finish(
         **found,
         "outputs": {name: sha256_of(folder / name) for name in outputs},
     }
-    write_atomic(folder / MANIFEST, json.dumps(manifest, indent=1))
+    write_atomic(folder / results.MANIFEST, json.dumps(manifest, indent=1))
 
 
 def finish_table(profile: Profile, job: Job, table: str) -> None:
