@@ -20,6 +20,7 @@ from xailib.dissect import kinds
 from xailib.errors import InputError
 from xailib.images.frames import resize
 from xailib.report.figures import replication as audit_figures
+from xailib.report.params.profiles import Profile
 from xailib.report.replication import audit
 from xailib.report.replication import tables as stored
 from xailib.report.replication.published import (
@@ -32,8 +33,9 @@ from xailib.report.replication.published import (
     registry,
     table1,
 )
+from xailib.report.run.plan import Job
 from xailib.report.run.results import read_manifest
-from xailib.report.run.staleness import inputs_now
+from xailib.report.run.staleness import inputs as inputs_now
 
 
 def case(seed=0, height=300, width=260, image="cat"):
@@ -318,8 +320,9 @@ def test_without_a_network_the_page_shows_the_tables_kept(tmp_path, monkeypatch)
     assert (tmp_path / "run" / "figures" / "steps.svg").is_file()
     assert not list((tmp_path / "run" / "figures").glob("*.webp"))
     monkeypatch.chdir(ROOT)
-    inputs = read_manifest(tmp_path / "run")["inputs"]
-    assert inputs_now(read_manifest(tmp_path / "run")) == inputs  # so it is used again
+    manifest = read_manifest(tmp_path / "run")
+    inputs, job = manifest["inputs"], Job("6_replication", "6_replication")
+    assert inputs_now(Profile("mine", {}), job, manifest) == inputs  # so it is used again
     files = {str(file.resolve().relative_to(ROOT)) for file in stored.files()}
     assert set(inputs["files"]) == files  # the same in another copy of the project
 
