@@ -159,8 +159,9 @@ class Visit:
     wrong: list[str]
 
 
-# A screen's width, and the colours there: every page once in each, each page of ALL in all four.
-LOOKS = [(1300, "light"), (390, "dark")]
+# A screen's width, its colours, and from where: every page once in each; ALL in each of the colours
+# at each width.
+LOOKS = [(1300, "light", "server"), (390, "dark", "file")]
 ALL = ["book/index", "notebooks/10_explore", "search"]
 
 
@@ -179,7 +180,7 @@ def visit(browser, site, address):
             page.wait_for_load_state("networkidle")
         shift = page.evaluate("window.shift")
         violations = None
-        if AXE.is_file() and way == "server" and attempt == 0:
+        if AXE.is_file() and attempt == 0:
             page.add_script_tag(path=AXE)
             violations = page.evaluate(VIOLATIONS)
         seen = Visit(

@@ -69,16 +69,10 @@ def test_what_was_chosen_is_in_the_address_and_comes_back(live):
     again = live("#" + page.url.split("#")[1])
     expect(view_of(again).locator("canvas")).to_have_count(3, timeout=SLOW)
     assert values_of(again) == said
+    view_of(again).get_by_label("Class", exact=True).fill("no such thing")
+    view_of(again).get_by_label("Class", exact=True).press("Enter")
+    expect(view_of(again).get_by_role("status")).to_contain_text("No class is called")
     assert again.wrong == []
-
-
-def test_a_class_that_is_none_is_said(live):
-    page = live("#x&view=any-class&class=3")
-    view = view_of(page)
-    expect(view.locator("canvas")).to_have_count(3, timeout=SLOW)
-    view.get_by_label("Class", exact=True).fill("no such thing")
-    view.get_by_label("Class", exact=True).press("Enter")
-    expect(view.get_by_role("status")).to_contain_text("No class is called")
 
 
 def test_limes_settings_change_its_map_and_the_bootstrap_says_how_sure_it_is(live):

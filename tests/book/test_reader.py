@@ -15,25 +15,25 @@ EXPLORE = "notebooks/10_explore.html"
 
 
 @pytest.mark.parametrize(
-    ("name", "width", "mode"),
+    ("name", "width", "mode", "way"),
     [(name, *look) for name in [*PAGES, "search"] for look in LOOKS]
-    + [(name, *look) for name in ALL for look in [(1300, "dark"), (390, "light")]],
+    + [(name, *look, "server") for name in ALL for look in [(1300, "dark"), (390, "light")]],
 )
-def test_no_page_breaks_a_rule_of_accessibility(visit, name, width, mode):
+def test_no_page_breaks_a_rule_of_accessibility(visit, name, width, mode, way):
     if not AXE.is_file():
         pytest.skip("axe-core is not installed: 'npm ci --prefix tests' does it")
-    seen = visit(name, width, mode)
+    seen = visit(name, width, mode, way)
     assert seen.theme == mode
     assert seen.violations == []
 
 
-@pytest.mark.parametrize(("width", "mode"), LOOKS)
+@pytest.mark.parametrize(("width", "mode", "way"), LOOKS)
 @pytest.mark.parametrize("name", PAGES)
-def test_nothing_moves_while_a_page_arrives(visit, name, width, mode):
+def test_nothing_moves_while_a_page_arrives(visit, name, width, mode, way):
     # At best of three: a busy machine draws a page in pieces. The limit is browsers' makers' good.
     shifts = []
     while len(shifts) < 3 and min(shifts, default=1) >= 0.1:
-        shifts.append(visit(name, width, mode, attempt=len(shifts)).shift)
+        shifts.append(visit(name, width, mode, way, attempt=len(shifts)).shift)
     assert min(shifts) < 0.1, shifts
 
 

@@ -2,22 +2,24 @@
 
 import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
-from browsing import LOOKS, PAGES
+from browsing import LOOKS, PAGES, ROOT
 from PIL import Image
 from playwright.sync_api import expect
 
+sys.path.insert(0, str(ROOT / "book" / "_ext"))
+from parameters import table
+
 from xailib.report.params.profiles import TASKS
+from xailib.report.params.schema import NOTEBOOKS
 
 pytestmark = pytest.mark.site
 
 
-@pytest.mark.parametrize(
-    ("width", "mode", "way"),
-    [*((*look, "server") for look in LOOKS), (1300, "dark", "file")],
-)
+@pytest.mark.parametrize(("width", "mode", "way"), LOOKS)
 @pytest.mark.parametrize("name", PAGES)
 def test_every_page_opens_without_error_or_outside_request(visit, name, width, mode, way):
     seen = visit(name, width, mode, way)
@@ -77,12 +79,6 @@ def test_a_page_says_what_it_is_about(site):
     assert len(set(results)) == len(results)
     with Image.open(site / "_static" / "card.jpg") as card:
         assert card.size == (1200, 630)
-
-
-def test_equations_are_drawn(page, address):
-    page.goto(f"{address}/notebooks/2_lime.html")
-    page.wait_for_selector("mjx-container svg")
-    assert page.wrong == []
 
 
 @pytest.mark.parametrize(
@@ -186,16 +182,28 @@ def test_two_networks_stand_side_by_side_as_tabs(page, address):
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_each_figure_has_words_a_number_data_and_parameters(page, address, task):
+def test_each_task_page_answers_first_and_shows_figures_with_words_and_data(page, address, task):
     page.goto(f"{address}/notebooks/{task}.html")
+    text = page.locator("article").inner_text()
+    heads = ["Answer.", "\nMethod", "\nWhat we see", "\nLimits", "\nProvenance"]
+    # These tell their results below headings of their own; the first, its method at last.
+    of_its_own = {"1_clip_dissect": heads[1:3], "8_findings": heads[2:3]}
+    heads = [head for head in heads if head not in of_its_own.get(task, ())]
+    places = [text.find(head) for head in heads]
+    assert -1 not in places, dict(zip(heads, places, strict=True))
+    assert places == sorted(places)
+    method = page.locator("#this-run" if task == "1_clip_dissect" else "#method")
+    expect(method.locator("mjx-container svg").first).to_be_attached()
+    assert method.locator("a[href*=bibliography]").count() > 0
+    box = page.locator("#provenance")
+    assert f"papermill notebooks/{task}.ipynb" in box.locator(".reproduce").inner_text()
+    assert "torch 2" in box.inner_text()
+    assert box.get_by_role("link", name="manifest.json").count() == 1
     for image in page.locator("article img").all():
         alt = image.get_attribute("alt")
         assert alt is not None
-        least = (
-            5
-            if image.locator("xpath=ancestor::figure[contains(@class, 'gallery')]").count()
-            else 20
-        )
+        gallery = image.locator("xpath=ancestor::figure[contains(@class, 'gallery')]")
+        least = 5 if gallery.count() else 20
         assert len(alt) > least or image.locator("xpath=ancestor::a").count() == 1
     figures = page.locator("article figure")
     assert figures.count() > 0 or task == "8_findings"
@@ -209,30 +217,19 @@ def test_each_figure_has_words_a_number_data_and_parameters(page, address, task)
             data.first.evaluate("link => link.click()")  # also where another photograph is chosen
         assert started.value.suggested_filename.endswith(".csv")
         assert len(Path(started.value.path()).read_text().splitlines()) > 1
-        made = around.get_by_role(
-            "link", name="Parameters", include_hidden=True
-        ).first.get_attribute("href")
-        assert page.locator(f"[id='{made.removeprefix('#')}']").count() == 1
+        links = around.get_by_role("link", name="Parameters", include_hidden=True)
+        made = links.first.get_attribute("href").removeprefix("#")
+        assert page.locator(f"[id='{made}']").count() == 1
+    assert page.wrong == []
 
 
-@pytest.mark.parametrize("task", TASKS)
-def test_each_task_page_answers_first_and_says_its_limits_last(page, address, task):
-    page.goto(f"{address}/notebooks/{task}.html")
-    text = page.locator("article").inner_text()
-    heads = ["Answer.", "\nMethod", "\nWhat we see", "\nLimits", "\nProvenance"]
-    # These tell their results below headings of their own; the first, its method at last.
-    of_its_own = {"1_clip_dissect": heads[1:3], "8_findings": heads[2:3]}
-    heads = [head for head in heads if head not in of_its_own.get(task, ())]
-    places = [text.find(head) for head in heads]
-    assert -1 not in places, dict(zip(heads, places, strict=True))
-    assert places == sorted(places)
-    method = page.locator("#this-run" if task == "1_clip_dissect" else "#method")
-    assert method.locator("mjx-container, .math").count() > 0
-    assert method.locator("a[href*=bibliography]").count() > 0
-    box = page.locator("#provenance")
-    assert f"papermill notebooks/{task}.ipynb" in box.locator(".reproduce").inner_text()
-    assert "torch 2" in box.inner_text()
-    assert box.get_by_role("link", name="manifest.json").count() == 1
+def test_the_table_of_parameters_links_to_the_pages(site):
+    text = (site / "book" / "rerun.html").read_text()
+    tables = re.findall(r"(?s)<table.*?</table>", text)
+    (found,) = [one for one in tables if "conse:CLASSIFIER[+mpnet]" in one]
+    assert found.count("<tr") == len(table().splitlines()) - 1
+    for task in NOTEBOOKS:
+        assert f'href="../notebooks/{task}.html"' in found
 
 
 def test_the_site_is_small(site):

@@ -63,6 +63,7 @@ FOLDERS = {
     "xailib/downloads/*.py": "all",
     "xailib/encoders/*.py": "all",
     "xailib/evaluate/*.py": "all",
+    "xailib/explain/**/*.py": "all",
     "xailib/images/*.py": "all",
     "xailib/report/**/*.py": "all",
 }

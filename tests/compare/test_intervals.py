@@ -49,8 +49,8 @@ def test_of_few_photographs_the_interval_holds_the_mean(name, count, least):
 
 def test_the_interval_is_students():
     values = np.random.default_rng(2).normal(size=(9, 2))
-    low, high = mean_interval(values, 0.9)
-    peer = stats.ttest_1samp(values, 0).confidence_interval(0.9)
+    low, high = mean_interval(values)
+    peer = stats.ttest_1samp(values, 0).confidence_interval(0.95)
     np.testing.assert_allclose([low, high], [peer.low, peer.high])
     assert [float(end) for end in mean_interval(np.full(4, 0.5))] == [0.5, 0.5]
     assert all(np.isnan(end).all() and end.shape == (2,) for end in mean_interval(values[:1]))

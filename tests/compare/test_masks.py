@@ -23,27 +23,18 @@ def test_lime_masks_equal_limes_own(count, signs):
     np.testing.assert_array_equal(ours, expected)
 
 
-def test_opposing_superpixels_alone():
-    segments = np.array([[0, 1], [2, 3]])
-    mask = lime_mask(lime_explanation(segments, [0.5, -0.4, -0.6, 0.1]), 1, "negative")
-    np.testing.assert_array_equal(mask, [[0, 0], [-1, 0]])
-
-
-def test_only_lime_has_superpixels():
-    with pytest.raises(InputError, match="gradcam has no superpixels"):
-        lime_mask(explanation(np.zeros((2, 2))))
-    with pytest.raises(InputError, match="num_features"):
-        lime_mask(lime_explanation(np.zeros((2, 2), int), [1.0]), 0)
-
-
 def test_ties_prefer_no_side():
     mask = area_mask(np.zeros((100, 100), np.float32), 5000)
     assert abs(mask[:50].mean() - 0.5) < 0.05
     assert abs(mask[:, :50].mean() - 0.5) < 0.05
 
 
-def test_bad_areas_and_thresholds_are_refused():
+def test_what_has_no_mask_is_refused():
     saliency = np.zeros((4, 4), np.float32)
+    with pytest.raises(InputError, match="gradcam has no superpixels"):
+        lime_mask(explanation(saliency))
+    with pytest.raises(InputError, match="num_features"):
+        lime_mask(lime_explanation(np.zeros((2, 2), int), [1.0]), 0)
     with pytest.raises(InputError, match="pixels: 17"):
         area_mask(saliency, 17)
     with pytest.raises(InputError, match="threshold: 1"):

@@ -12,27 +12,22 @@ from nets import CATEGORIES, classifier, photograph
 from PIL import Image
 
 from xailib.errors import InputError
-from xailib.explain.lime import (
-    explain_lime,
-    explain_lime_targets,
-    segmentation,
-)
+from xailib.explain.lime import explain_lime, explain_lime_targets, segmentation
 from xailib.explain.lime_engine import LimeImageExplainer
 from xailib.images.load import from_array, load_images
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
 
-def blocks(image):
+def blocks(image, side=4):
     """Sixteen square superpixels."""
     rows, columns = np.indices(image.shape[:2])
-    return rows * 4 // image.shape[0] * 4 + columns * 4 // image.shape[1]
+    return rows * side // image.shape[0] * side + columns * side // image.shape[1]
 
 
 def four(image):
     """Four superpixels, so that most samples are drawn many times."""
-    rows, columns = np.indices(image.shape[:2])
-    return rows * 2 // image.shape[0] * 2 + columns * 2 // image.shape[1]
+    return blocks(image, 2)
 
 
 def from_one(image):
@@ -61,39 +56,24 @@ def assert_same(found, expected, atol):
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize(
-    "segment",
-    [blocks, four, from_one, segmentation("slic"), segmentation("felzenszwalb"), None],
+    "options",
+    [
+        {"segmentation_fn": segment, "hide_color": colour}
+        for segment in (blocks, four, from_one, None, *map(segmentation, ("slic", "felzenszwalb")))
+        for colour in (0, 200, None)
+    ]
+    + [{"top_labels": 2}, {"num_features": 4}, {"batch_size": 1}],
 )
-@pytest.mark.parametrize("hide_color", [0, 200, None])
-def test_equals_lime(device, segment, hide_color):
+def test_equals_lime(device, options):
     net = classifier(device=device)
     image = net.view(photograph()).pixels
-    options = {
-        "labels": (3, 1),
-        "top_labels": None,
-        "hide_color": hide_color,
-        "num_samples": 60,
-        "segmentation_fn": segment,
-    }
+    usual = {"labels": (3, 1), "top_labels": None, "num_samples": 60, "segmentation_fn": blocks}
+    options = {**usual, **options}
     expected = peer(image, net.probabilities, **options)
-    found = LimeImageExplainer(random_state=7).explain_instance(image, net, **options)
-    assert_same(found, expected, 1e-6)
-    from_function = LimeImageExplainer(random_state=7).explain_instance(
-        image, net.probabilities, **options
-    )
-    assert_same(from_function, expected, 1e-6)
-
-
-@pytest.mark.parametrize("options", [{"top_labels": 2}, {"num_features": 4}, {"batch_size": 1}])
-def test_takes_lime_s_own_arguments(options):
-    net = classifier()
-    image = net.view(photograph()).pixels
-    options = {"labels": (0,), "top_labels": None, "num_samples": 40, **options}
-    options["segmentation_fn"] = blocks
-    expected = peer(image, net.probabilities, **options)
-    found = LimeImageExplainer(random_state=7).explain_instance(image, net, **options)
-    assert_same(found, expected, 1e-6)
-    assert getattr(found, "top_labels", 0) == getattr(expected, "top_labels", 0)
+    for function in (net, net.probabilities):
+        found = LimeImageExplainer(random_state=7).explain_instance(image, function, **options)
+        assert_same(found, expected, 1e-6)
+        assert getattr(found, "top_labels", 0) == getattr(expected, "top_labels", 0)
 
 
 def test_a_gray_float_picture_for_a_function():
@@ -116,12 +96,10 @@ def test_equal_samples_are_scored_once():
         seen.extend(pictures)
         return np.full((len(pictures), 2), 0.5)
 
-    explainer = LimeImageExplainer(random_state=0)
-    image = photograph().pixels
+    explainer, image = LimeImageExplainer(random_state=0), photograph().pixels
     explainer.explain_instance(image, function, num_samples=500, segmentation_fn=four, hide_color=0)
     assert len(seen) == 16 == len({picture.tobytes() for picture in seen})
     np.testing.assert_array_equal(seen[0], image)
-    assert explainer.used == "function"
 
 
 def test_perturbed_pictures_are_those_that_lime_makes():
@@ -211,14 +189,6 @@ def test_only_the_segments_own_seed_reaches_quickshift():
     )
     np.testing.assert_array_equal(cut, same)
     assert not np.array_equal(cut, other)
-
-
-def test_progress_bar_only_when_asked(capsys):
-    net, photo = classifier(), photograph()
-    explain_lime(net, photo, num_samples=20, segments="slic")
-    assert capsys.readouterr().err == ""
-    explain_lime(net, photo, num_samples=20, segments="slic", progress=True)
-    assert "0/20" in capsys.readouterr().err.replace(" ", "")
 
 
 @pytest.mark.parametrize(

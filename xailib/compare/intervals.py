@@ -41,7 +41,7 @@ class Estimate:
 
 
 def mean_interval(
-    values: Float[np.ndarray, "photographs *quantities"], confidence: float = CONFIDENCE
+    values: Float[np.ndarray, "photographs *quantities"],
 ) -> tuple[Float[np.ndarray, "*quantities"], Float[np.ndarray, "*quantities"]]:
     """Return the limits of Student's t interval of the mean over the first axis.
 
@@ -53,7 +53,7 @@ def mean_interval(
         none = np.full(values.shape[1:], np.nan)
         return none, none
     mean = values.mean(axis=0)
-    half = stats.t.ppf((1 + confidence) / 2, count - 1) * values.std(axis=0, ddof=1) / count**0.5
+    half = stats.t.ppf((1 + CONFIDENCE) / 2, count - 1) * values.std(axis=0, ddof=1) / count**0.5
     return np.asarray(mean - half), np.asarray(mean + half)
 
 
@@ -133,9 +133,9 @@ def pseudo_values(
     return count * total / max(number, 1) - (count - 1) * without
 
 
-def share_interval(found: int, total: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
+def share_interval(found: int, total: int) -> tuple[float, float]:
     """Return Wilson's interval of a share; it is no point where all or none are found."""
-    limits = stats.binomtest(found, total).proportion_ci(confidence, "wilson")
+    limits = stats.binomtest(found, total).proportion_ci(CONFIDENCE, "wilson")
     return float(limits.low), float(limits.high)
 
 
@@ -149,14 +149,13 @@ def compared_shares(found: int, total: int, other: int, other_total: int) -> Est
         none = float("nan")
         return Estimate(none, none, none, none, total + other_total)
     one, two = found / total, other / other_total
-    low, high = share_interval(found, total)
-    other_low, other_high = share_interval(other, other_total)
+    (low, high), (least, most) = share_interval(found, total), share_interval(other, other_total)
     gap = one - two
     table = [[found, total - found], [other, other_total - other]]
     return Estimate(
         gap,
-        gap - float(np.hypot(one - low, other_high - two)),
-        gap + float(np.hypot(high - one, two - other_low)),
+        gap - float(np.hypot(one - low, most - two)),
+        gap + float(np.hypot(high - one, two - least)),
         float(stats.fisher_exact(table).pvalue),
         total + other_total,
     )

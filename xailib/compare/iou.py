@@ -92,8 +92,7 @@ def lime_cam_agreement(
         If explanations of two networks or targets would be compared, or nothing can be, or a
         photograph has two LIMEs.
     """
-    if rule not in RULES:
-        raise InputError(f"rule: {rule!r} is neither 'area' nor 'value'")
+    check_name("rule", rule, RULES)
     by_image: dict[tuple[str, str], Explanation] = {}
     for lime in limes:
         if by_image.setdefault((lime.image_sha256, lime.image), lime) is not lime:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float32
+from jaxtyping import Bool
 
 from xailib.compare.pairs import Map
 from xailib.errors import InputError
@@ -41,7 +41,7 @@ def load_boxes(source: str | Path = PACKAGED) -> dict[str, list[Box]]:
     path = files("xailib.compare") / "boxes.csv" if source == PACKAGED else Path(source)
     try:
         with path.open(encoding="utf-8") as file:
-            table = pd.read_csv(file, dtype={"image": str})
+            table = pd.read_csv(file, dtype={"image": str, **dict.fromkeys(_SIDES, float)})
     except (OSError, ValueError) as error:
         raise InputError(f"boxes: cannot read {str(source)!r}: {error}") from error
     missing = [name for name in ("image", *_SIDES) if name not in table]
@@ -49,7 +49,7 @@ def load_boxes(source: str | Path = PACKAGED) -> dict[str, list[Box]]:
         raise InputError(f"boxes: {str(source)!r} has no column {', '.join(missing)}")
     boxes: dict[str, list[Box]] = {}
     for row in table.itertuples():
-        left, top, right, bottom = (_number(getattr(row, side)) for side in _SIDES)
+        left, top, right, bottom = (getattr(row, side) for side in _SIDES)
         if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
             raise InputError(
                 f"boxes: {left, top, right, bottom} of {row.image!r} is not left < right and "
@@ -70,9 +70,7 @@ def inside(boxes: Iterable[Box], frame: Frame) -> Bool[np.ndarray, "height width
     return whole[first : first + rows_kept, start : start + columns_kept]
 
 
-def localisation(
-    maps: Iterable[Map], boxes: Mapping[str, Iterable[Box]], area: float | None = None
-) -> pd.DataFrame:
+def localisation(maps: Iterable[Map], boxes: Mapping[str, Iterable[Box]]) -> pd.DataFrame:
     """Compare maps with boxes: the pointing game, energy inside, and a mask's share inside.
 
     Parameters
@@ -81,8 +79,6 @@ def localisation(
         Those without a box are left out.
     boxes : mapping
         As `load_boxes` gives them.
-    area : float, optional
-        Of the mask, as a share of the frame; by default each map's own `area`.
 
     Returns
     -------
@@ -90,40 +86,26 @@ def localisation(
         One row a map: image, map, box (the boxes' share of the frame, the score of an
         uninformative map), pointing (1 if the highest pixel lies inside; with ties, their
         share; Zhang et al. 2018), energy (share of the positive saliency inside; Wang et al.
-        2020), precision (share of the mask inside), area.
+        2020), precision (share inside of the mask of the map's own `area`), area.
     """
     rows = []
     for one in maps:
         if one.image not in boxes:
             continue
         box = inside(boxes[one.image], one.frame)
-        share = one.area if area is None else area
-        mask = one.mask(share)
+        mask = one.mask(one.area)
+        positive = np.maximum(one.values, 0).astype(np.float64)
+        total = positive.sum()
         rows.append(
             {
                 "image": one.image,
                 "map": one.name,
                 "box": float(box.mean()),
                 "pointing": float(box[one.values == one.values.max()].mean()),
-                "energy": _energy(one.values, box),
+                "energy": float(positive[box].sum() / total) if total > 0 else float("nan"),
                 "precision": float(box[mask].mean()) if mask.any() else float("nan"),
                 "area": float(mask.mean()),
             }
         )
     columns = ["image", "map", "box", "pointing", "energy", "precision", "area"]
     return pd.DataFrame(rows, columns=columns)
-
-
-def _energy(
-    values: Float32[np.ndarray, "height width"], box: Bool[np.ndarray, "height width"]
-) -> float:
-    positive = np.maximum(values, 0).astype(np.float64)
-    total = positive.sum()
-    return float(positive[box].sum() / total) if total > 0 else float("nan")
-
-
-def _number(value: object) -> float:
-    try:
-        return float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError) as error:
-        raise InputError(f"boxes: {value!r} is not a number") from error

@@ -71,7 +71,7 @@ def maps_of(
     base = lime or explanations[0]
     area = float((lime_mask(lime, num_features, "positive") != 0).mean()) if lime else 0.0
     area = area or DEFAULT_AREA
-    found = []
+    found: list[Map] = []
     for one in explanations:
         check_comparable(base, one, allow)
         if one.no_signal:
@@ -79,17 +79,13 @@ def maps_of(
         values = in_frame_of(one, base)
         if np.isnan(values).any():
             raise InputError(f"frames: {one.method} does not cover the view of {one.image!r}")
-        shared = (base.frame, area)
-        if one.superpixels is None:
-            found.append(Map(one.image, one.method, values, *shared, None, one.image_sha256))
-        else:
-            more = *shared, one.superpixels.segments, one.image_sha256
-            found.append(Map(one.image, SUPPORTS, values, *more))
-            found.append(Map(one.image, OPPOSES, -values, *more))
-    names = [one.name for one in found]
-    for name in names:
-        if names.count(name) > 1:
-            raise InputError(f"explanations: two of {base.image!r} are called {name!r}")
+        kinds, segments = {one.method: values}, None
+        if one.superpixels:
+            kinds, segments = {SUPPORTS: values, OPPOSES: -values}, one.superpixels.segments
+        for name, ranked in kinds.items():
+            if any(other.name == name for other in found):
+                raise InputError(f"explanations: two of {base.image!r} are called {name!r}")
+            found.append(Map(one.image, name, ranked, base.frame, area, segments, one.image_sha256))
     return found
 
 

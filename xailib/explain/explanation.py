@@ -12,13 +12,13 @@ from typing import Any, Literal
 from zipfile import BadZipFile
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int, Shaped
+from jaxtyping import Bool, Float, Float32, Int
 
 from xailib.errors import InputError
 from xailib.files import atomic
 from xailib.images.frames import Frame
 
-Signs = Literal["positive", "negative", "both"]
+Signs = Literal["positive", "both"]
 
 _SUPERPIXEL_ARRAYS = ("segments", "weights", "shown", "scores")
 
@@ -56,10 +56,9 @@ class Superpixels:
     block: int = 1
 
     def ranked(self, count: int, signs: Signs = "both") -> list[int]:
-        """Return the `count` superpixels of largest absolute weight, of one sign or of both."""
+        """Return the `count` superpixels of largest absolute weight, or of largest positive."""
         order = np.argsort(-np.abs(self.weights), kind="stable")
-        sign = {"positive": 1, "negative": -1, "both": 0}[signs]
-        return [int(i) for i in order if not sign or sign * self.weights[i] > 0][:count]
+        return [int(i) for i in order if signs == "both" or self.weights[i] > 0][:count]
 
 
 @dataclass(frozen=True)
@@ -88,7 +87,7 @@ class Explanation:
         Unscaled, in the method's own resolution: a CAM before ReLU at its layer's size, LIME's
         weight at each pixel.
     signed : bool
-        Whether negative values speak against the target.
+        Whether negative values oppose the target.
     seed : int or None
         None where nothing is random.
     parameters : mapping
@@ -126,9 +125,16 @@ class Explanation:
 
     def save(self, path: Path) -> None:
         """Write to one ``.npz`` file, all or nothing."""
-        text, arrays = _split(self)
+        text: dict[str, Any] = {one.name: getattr(self, one.name) for one in fields(self)}
+        arrays = {name: text.pop(name) for name in ("saliency", "raw")}
+        text |= {"frame": asdict(self.frame), "parameters": dict(self.parameters)}
+        if (parts := self.superpixels) is not None:
+            stored = {name: getattr(parts, name) for name in _SUPERPIXEL_ARRAYS}
+            arrays |= {name: array for name, array in stored.items() if array is not None}
+            rest = {"intercept": parts.intercept, "fit": parts.fit, "block": parts.block}
+            text["superpixels"] = rest
         with atomic(path) as file:
-            np.savez_compressed(file, **arrays, description=np.array(json.dumps(text)))  # type: ignore[arg-type]
+            np.savez_compressed(file, **arrays, description=np.array(json.dumps(text)))
 
     @classmethod
     def load(cls, path: Path) -> "Explanation":
@@ -157,7 +163,7 @@ class Explanation:
 def scaled(
     raw: Float32[np.ndarray, "height width"], signed: bool
 ) -> Float32[np.ndarray, "height width"]:
-    """Return a map scaled by its own extremes: to [0, 1], or around zero to [-1, 1].
+    """Return a map scaled to its own range: to [0, 1], or around zero to [-1, 1].
 
     A constant map becomes zero: it prefers no pixel.
     """
@@ -166,18 +172,3 @@ def scaled(
         return (raw / top if top > 0 else np.zeros_like(raw)).astype(np.float32)
     low, high = raw.min(), raw.max()
     return ((raw - low) / (high - low) if high > low else np.zeros_like(raw)).astype(np.float32)
-
-
-def _split(
-    explanation: Explanation,
-) -> tuple[dict[str, Any], dict[str, Shaped[np.ndarray, "..."]]]:
-    """Return what goes into the JSON text, and the arrays."""
-    text: dict[str, Any] = {one.name: getattr(explanation, one.name) for one in fields(explanation)}
-    arrays = {name: text.pop(name) for name in ("saliency", "raw")}
-    text |= {"frame": asdict(explanation.frame), "parameters": dict(explanation.parameters)}
-    if (parts := explanation.superpixels) is not None:
-        stored = {name: getattr(parts, name) for name in _SUPERPIXEL_ARRAYS}
-        arrays |= {name: array for name, array in stored.items() if array is not None}
-        rest = {"intercept": parts.intercept, "fit": parts.fit, "block": parts.block}
-        text["superpixels"] = rest
-    return text, arrays

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int, Shaped, UInt8
 from skimage.segmentation import felzenszwalb, quickshift, slic
 from torch import Tensor
-from tqdm import tqdm
+from torch.nn.utils.rnn import pad_sequence
 
 from xailib.errors import InputError, check_least, check_name
 from xailib.explain import lime_engine
@@ -31,9 +31,9 @@ from xailib.explain.sampling import (
     Rows,
     hidden,
 )
-from xailib.explain.stability import STEP, mask_is_stable, next_draw
+from xailib.explain.stability import STEP, closeness, mask_is_stable, next_draw
 from xailib.explain.stream import Outcome, Seen, explain_alone, one_by_one
-from xailib.networks.classifier import Classifier, Prediction, check_classifier
+from xailib.networks.classifier import Classifier, check_classifier
 from xailib.networks.forward import ENGINES
 from xailib.networks.memory import download, upload
 
@@ -44,26 +44,19 @@ _RATIO = 0.2
 # Of quickshift's noise, which breaks ties: scikit-image's default, which lime always has, since
 # the seed that it draws does not reach scikit-image.
 SEGMENT_SEED = 42
-_SEGMENTATIONS = {
-    "quickshift": lambda seed: (
-        lambda pixels: quickshift(pixels, ratio=_RATIO, rng=seed, **_quickshift(pixels.shape))
-    ),
-    "slic": lambda _seed: partial(slic, n_segments=60, compactness=10, start_label=0),
-    "felzenszwalb": lambda _seed: (
-        lambda pixels: felzenszwalb(
-            pixels, scale=200, sigma=0.5, min_size=round(200 * _scale(pixels.shape) ** 2)
-        )
-    ),
+SEGMENTATIONS = {
+    "quickshift": quickshift,
+    "slic": partial(slic, n_segments=60, compactness=10, start_label=0),
+    "felzenszwalb": partial(felzenszwalb, scale=200, sigma=0.5),
 }
 
 
-def _scale(shape: tuple[int, ...]) -> float:
-    """Return a view's side as a share of 224 pixels, at most 1."""
-    return min(1.0, min(shape[:2]) / 224)
-
-
-def _quickshift(shape: tuple[int, ...]) -> dict[str, Any]:
-    return {"kernel_size": max(1, 4 * _scale(shape)), "max_dist": 200}
+def _settings(name: str, shape: tuple[int, ...]) -> dict[str, Any]:
+    """Return what of a segmentation's settings follows from a view's shape."""
+    side = min(1.0, min(shape[:2]) / 224)
+    if name == "quickshift":
+        return {"kernel_size": max(1, 4 * side), "max_dist": 200}
+    return {"min_size": round(200 * side**2)} if name == "felzenszwalb" else {}
 
 
 def segmentation(name: str, seed: int = SEGMENT_SEED) -> Segment:
@@ -73,10 +66,9 @@ def segmentation(name: str, seed: int = SEGMENT_SEED) -> Segment:
     nothing random. For views under 224 pixels (CIFAR's 32) the settings are scaled with them:
     lime's own leave one or two superpixels.
     """
-    check_name("segmentation", name, _SEGMENTATIONS)
-    made: Any = _SEGMENTATIONS[name]
-    segment: Segment = made(seed)
-    return segment
+    check_name("segmentation", name, SEGMENTATIONS)
+    own = {"ratio": _RATIO, "rng": seed} if name == "quickshift" else {}
+    return lambda pixels: SEGMENTATIONS[name](pixels, **own, **_settings(name, pixels.shape))
 
 
 class LimeOptions(TypedDict, total=False):
@@ -103,8 +95,6 @@ class LimeOptions(TypedDict, total=False):
         Images a forward pass; by default as many as bring something and fit.
     engine : str
         See `xailib.networks.forward.forward_batches`.
-    progress : bool
-        Draw a progress bar in the terminal.
     """
 
     num_samples: int | Literal["auto"]
@@ -117,7 +107,6 @@ class LimeOptions(TypedDict, total=False):
     segment_seed: int
     batch_size: int | None
     engine: str
-    progress: bool
 
 
 _DEFAULTS = LimeOptions(
@@ -131,7 +120,6 @@ _DEFAULTS = LimeOptions(
     segment_seed=SEGMENT_SEED,
     batch_size=None,
     engine="auto",
-    progress=False,
 )
 
 
@@ -182,8 +170,7 @@ def explain_lime_targets(
     The parameters are those of `explain_lime`, and so are the results; ``num_samples="auto"``
     draws until every target's mask is stable.
     """
-    lime = Lime(classifier, targets, **options)
-    return explain_alone(classifier, photograph, lime)
+    return explain_alone(classifier, photograph, Lime(classifier, targets, **options))
 
 
 @dataclass(frozen=True)
@@ -192,7 +179,6 @@ class _Staged:
 
     seen: Sequence[Seen]
     segments: Sequence[Int[np.ndarray, "height width"]]
-    counts: Sequence[int]
     random: Sequence[np.random.RandomState]
     perturbed: Perturbed
     draw: Draw
@@ -216,8 +202,6 @@ class Lime:
     one; they share their samples.
     """
 
-    method = "lime"
-
     def __init__(
         self,
         classifier: Classifier,
@@ -232,8 +216,7 @@ class Lime:
             raise InputError("targets: none given; name at least one class, or None")
         self.targets = [None if t is None else classifier.class_index(t) for t in targets]
         self.auto = self.options["num_samples"] == "auto"
-        most = self.options["max_samples" if self.auto else "num_samples"]
-        self.most = int(most)
+        self.most = int(self.options["max_samples" if self.auto else "num_samples"])
         self.block = BLOCKS[self.options["design"]]
         cuda = classifier.device.type == "cuda"
         self.on_device = cuda and self.options["segments"] == "quickshift"
@@ -248,11 +231,10 @@ class Lime:
     def stage(self, seen: Sequence[Seen], prepared: Sequence[Any]) -> _Staged:
         """Find superpixels, draw the first samples, and take all to the device."""
         if self.on_device:
-            size = seen[0].view.pixels.shape
-            options: Any = {**_quickshift(size), "rng": self.options["segment_seed"]}
-            found = on_device.quickshift(prepared, device=self.classifier.device, **options)
+            options = _settings("quickshift", seen[0].view.pixels.shape)
+            seed, device = self.options["segment_seed"], self.classifier.device
+            found = on_device.quickshift(prepared, rng=seed, device=device, **options)
             prepared = list(found.cpu().numpy())
-        counts = [len(np.unique(segments)) for segments in prepared]
         random = [np.random.RandomState(self.options["seed"]) for _ in seen]
         for rng in random:
             rng.randint(0, high=1000)  # lime's seed for superpixels, which does not reach them
@@ -260,9 +242,9 @@ class Lime:
         colour = self.options["hide_color"]
         blanks = [hidden(*pair, colour) for pair in zip(images, prepared, strict=True)]
         perturbed = Perturbed(self.classifier, images, blanks, prepared)
-        which = range(len(seen))
-        draw = self._drawn(which, [np.empty((0, n), int) for n in counts], prepared, random)
-        return _Staged(seen, prepared, counts, random, perturbed, draw)
+        none = [np.empty((0, len(np.unique(segments))), int) for segments in prepared]
+        draw = self._drawn(range(len(seen)), none, prepared, random)
+        return _Staged(seen, prepared, random, perturbed, draw)
 
     def _drawn(
         self,
@@ -280,8 +262,7 @@ class Lime:
             if not drawn:
                 more[0] = 1  # the whole image
             rows.append(more)
-        numbers = [int(segments[image].max()) + 1 for image in which]
-        return Draw.of(which, rows, numbers, self.classifier.device)
+        return Draw.of(which, rows, [segments[image] for image in which], self.classifier.device)
 
     def start(self, staged: _Staged, images: int = 1) -> _Started:
         """Score all samples and fit the linear models; on a GPU only the queue is filled.
@@ -296,66 +277,41 @@ class Lime:
         best = whole.argmax(1)
         columns = [best if t is None else torch.full_like(best, t) for t in self.targets]
         targets = torch.stack(columns, dim=1)
-        data: list[AnyRows] = [np.empty((0, count), int) for count in staged.counts]
+        # Not ``rows[:0]``: its order in memory would be the design's, and change the last digits.
+        data = [np.empty((0, rows.shape[1]), int) for rows in staged.draw.rows]
         scores: list[list[Tensor]] = [[] for _ in data]
         stopped = ["max_samples"] * len(data)
         draw, engine = staged.draw, self.options["engine"]
         expected = images * self.most if self.together else 0
-        total = self.most * len(data)
-        with tqdm(total=total, disable=not self.options["progress"], leave=False) as bar:
-            while True:
-                found, engine = self._scored(staged.perturbed, draw, targets, engine, expected, bar)
-                for image, rows, values in zip(draw.which, draw.rows, found, strict=True):
-                    data[image] = np.concatenate([data[image], rows])
-                    scores[image].append(values)
-                bar.update(sum(map(len, data)) - bar.n)  # those that were scored before
-                if self.auto:
-                    for image in draw.which:
-                        said = torch.cat(scores[image])
-                        stopped[image] = self._stopped(data[image], said, logits[image])
-                which = [
-                    image
-                    for image in draw.which
-                    if stopped[image] == "max_samples" and len(data[image]) < self.most
-                ]
-                if not which:
-                    break
-                draw = self._drawn(which, data, staged.segments, staged.random)
-        values = [torch.cat(parts) for parts in scores]
-        fits = self._fitted(staged, data, values)
-        probabilities = whole.gather(1, targets)
+        while True:
+            found, engine = staged.perturbed.scored(
+                draw,
+                batch_size=self.options["batch_size"],
+                engine=engine,
+                expected=expected,
+                again=self.checked,
+            )
+            self.checked = self.together
+            found = found.gather(1, targets[draw.owner])[draw.place]
+            for image, rows, values in zip(draw.which, draw.rows, found, strict=True):
+                data[image] = np.concatenate([data[image], rows])
+                scores[image].append(values)
+            if self.auto:
+                for image in draw.which:
+                    said = torch.cat(scores[image])
+                    stopped[image] = self._stopped(data[image], said, logits[image])
+            which = [
+                image
+                for image in draw.which
+                if stopped[image] == "max_samples" and len(data[image]) < self.most
+            ]
+            if not which:
+                break
+            draw = self._drawn(which, data, staged.segments, staged.random)
+        fits = self._fitted(data, [torch.cat(parts) for parts in scores], staged.random)
         largest = logits.abs().amax(1)  # not finite where one is not
-        wait = download(targets, probabilities, largest, *fits)
+        wait = download(targets, whole.gather(1, targets), largest, *fits)
         return _Started(staged, data, engine, stopped, wait)
-
-    def _scored(
-        self,
-        perturbed: Perturbed,
-        draw: Draw,
-        targets: Int[Tensor, "images targets"],
-        engine: str,
-        expected: int,
-        bar: tqdm,
-    ) -> tuple[Float[Tensor, "drawn samples targets"], str]:
-        """Return the targets' probabilities of samples, and the engine that gave them."""
-
-        def make(start: int, stop: int) -> Tensor:
-            bar.update(stop - start)
-            return perturbed.batch(draw.shown[start:stop], draw.owner[start:stop])
-
-        found = self.classifier.forward_batches(
-            make,
-            len(draw.shown),
-            batch_size=self.options["batch_size"],
-            engine=engine,
-            expected=expected,
-            again=self.checked,
-        )
-        self.checked = self.together
-        probabilities = self.classifier.as_probabilities(found.logits).gather(
-            1, targets[draw.owner]
-        )
-        return probabilities[draw.place], found.engine
 
     def _stopped(
         self,
@@ -378,92 +334,79 @@ class Lime:
 
     def _fitted(
         self,
-        staged: _Staged,
         data: Sequence[AnyRows],
         scores: Sequence[Float[Tensor, "_ targets"]],
+        random: Sequence[np.random.RandomState],
     ) -> list[Tensor]:
         """Return all scores, weights, intercepts and R squared, a row an image."""
-        longest = max(map(len, data))
-        together = torch.stack(
-            [torch.nn.functional.pad(one, (0, 0, 0, longest - len(one))) for one in scores]
-        )
+        together = pad_sequence(list(scores), batch_first=True)
         if self.together:
-            device = self.classifier.device
-            shown = upload(lime_engine.padded(data), device)
-            near = lime_engine.closeness(shown, upload(np.array(staged.counts), device))
-            used = np.arange(longest) < np.array([[len(rows)] for rows in data])
-            fits = lime_engine.fit(shown, together, near * upload(used, device))
-            return [together, fits.weights, fits.intercept, fits.fit]
-        (rows,), (rng,) = data, staged.random  # alone
+            shown = lime_engine.padded(data)
+            near = np.zeros(shown.shape[:2])
+            for weights, rows in zip(near, data, strict=True):
+                weights[: len(rows)] = closeness(rows.astype(bool))
+            on_device = [upload(part, self.classifier.device) for part in (shown, near)]
+            return [together, *lime_engine.fit(on_device[0], together, on_device[1])]
+        (rows,), (rng,) = data, random  # alone
         found = lime_engine.fit_as_lime(rows, scores[0].cpu().numpy(), rng)
-        return [
-            together,
-            *(torch.tensor(np.array(part))[None] for part in zip(*found, strict=True)),
-        ]
+        fits = (torch.tensor(np.array(part))[None] for part in zip(*found, strict=True))
+        return [together, *fits]
 
     def finish(self, started: _Started) -> list[Outcome]:
         """Wait for the device, and return for each image its targets' explanations."""
-        targets, probabilities, largest, *found = started.found()
-
-        def explained(image: int) -> list[Explanation]:
-            self.classifier.check_finite(torch.as_tensor(largest[image]))
-            pairs = zip(targets[image], probabilities[image], strict=True)
-            chosen = [self.classifier.prediction(*pair) for pair in pairs]
-            logit = float(largest[image])
-            return [
-                self._explanation(started, image, target, place, logit, found)
-                for place, target in enumerate(chosen)
-            ]
-
+        explained = partial(self._explained, started, started.found())
         return one_by_one(explained, len(started.staged.seen))
 
-    def _explanation(
-        self,
-        started: _Started,
-        image: int,
-        target: Prediction,
-        place: int,
-        logit: float,
-        found: Sequence[Shaped[np.ndarray, "..."]],
-    ) -> Explanation:
-        seen = started.staged.seen[image]
-        scores, weights, intercept, fit = found
-        segments, data = started.staged.segments[image], started.data[image]
-        every = np.zeros(int(segments.max()) + 1)  # lime never hides what is numbered beyond
-        every[: data.shape[1]] = weights[image, place, : data.shape[1]]
-        raw, own = every[segments].astype(np.float32), scores[image, : len(data), place]
-        relative = rounding(self.classifier)
-        moved, exact = float(np.ptp(own)), exact_to(own, relative, logit)
-        parts = Superpixels(
-            segments,
-            every,
-            float(intercept[image, place]),
-            float(fit[image, place]) if moved > exact else float("nan"),
-            shown=data.astype(bool),
-            scores=own,
-            block=self.block,
+    def _explained(
+        self, started: _Started, found: Sequence[Shaped[np.ndarray, "..."]], image: int
+    ) -> list[Explanation]:
+        """Return one image's explanations, target by target."""
+        targets, probabilities, largest, scores, weights, intercept, fit = (
+            part[image] for part in found
         )
+        self.classifier.check_finite(torch.as_tensor(largest))
+        seen, segments = started.staged.seen[image], started.staged.segments[image]
+        data, relative = started.data[image], rounding(self.classifier)
         options: Any = self.options
-        names = ["num_samples", "design", "segments", "segment_seed", "hide_color"]
+        names = ["num_samples", "design", "segment_seed", "hide_color"]
         names += ["max_samples", "num_features"] if self.auto else []
-        parameters = {name: options[name] for name in names} | {"engine": started.engine}
-        parameters["segmentation"] = parameters.pop("segments")
+        parameters = {name: options[name] for name in names}
+        parameters |= {"engine": started.engine, "segmentation": options["segments"]}
         if self.auto:
             parameters["stopped"] = started.stopped[image]
-        return record(
-            "lime",
-            self.classifier,
-            seen.photograph,
-            target,
-            seen.view,
-            saliency=scaled(raw, signed=True),
-            raw=raw,
-            signed=True,
-            seed=options["seed"],
-            parameters=parameters,
-            superpixels=parts,
-            no_signal=no_signal(raw, signed=True, moved=moved, exact_to=exact, relative=relative),
-        )
+        made = []
+        for place, target in enumerate(targets):
+            every = np.zeros(int(segments.max()) + 1)  # lime never hides what is numbered beyond
+            every[: data.shape[1]] = weights[place, : data.shape[1]]
+            raw, own = every[segments].astype(np.float32), scores[: len(data), place]
+            moved, exact = float(np.ptp(own)), exact_to(own, relative, float(largest))
+            parts = Superpixels(
+                segments,
+                every,
+                float(intercept[place]),
+                float(fit[place]) if moved > exact else float("nan"),
+                shown=data.astype(bool),
+                scores=own,
+                block=self.block,
+            )
+            why = no_signal(raw, signed=True, moved=moved, exact_to=exact, relative=relative)
+            made.append(
+                record(
+                    "lime",
+                    self.classifier,
+                    seen.photograph,
+                    self.classifier.prediction(target, probabilities[place]),
+                    seen.view,
+                    saliency=scaled(raw, signed=True),
+                    raw=raw,
+                    signed=True,
+                    seed=options["seed"],
+                    parameters=parameters,
+                    superpixels=parts,
+                    no_signal=why,
+                )
+            )
+        return made
 
 
 def _checked(options: LimeOptions) -> LimeOptions:

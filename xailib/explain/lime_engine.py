@@ -5,19 +5,16 @@ a GPU the models of many images are solved at once, in float64.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32, Float64, Int, Shaped, UInt8
+from jaxtyping import Bool, Float, Float64, Int, Shaped
 from lime import lime_image
 from sklearn.metrics import pairwise_distances
 from torch import Tensor
-from tqdm import tqdm
 
-from xailib.explain.sampling import Perturbed, distinct, independent
+from xailib.explain.sampling import Draw, Perturbed, distinct, independent
 from xailib.networks.classifier import BATCH, Classifier
-from xailib.networks.memory import upload
 
 WIDTH = 0.25  # of lime's kernel
 
@@ -33,21 +30,14 @@ class LimeImageExplainer(lime_image.LimeImageExplainer):
     Parameters
     ----------
     engine : str
-        See `xailib.networks.forward.forward_batches`; ``used`` is that of the last explanation, or
-        ``"function"`` if it was not a `Classifier`'s.
-    progress : bool
-        Draw a progress bar in the terminal.
+        See `xailib.networks.forward.forward_batches`.
     *args, **kwargs
         As for lime.
     """
 
-    def __init__(
-        self, *args: object, engine: str = "auto", progress: bool = False, **kwargs: object
-    ) -> None:
+    def __init__(self, *args: object, engine: str = "auto", **kwargs: object) -> None:
         super().__init__(*args, **kwargs)
         self.engine = engine
-        self.progress = progress
-        self.used = "function"
 
     def data_labels(
         self,
@@ -61,88 +51,34 @@ class LimeImageExplainer(lime_image.LimeImageExplainer):
         """Return which superpixels each sample shows, and its probabilities (lime's hook)."""
         data = independent(self.random_state, num_samples, len(np.unique(segments)))
         data[0] = 1
+        if isinstance(classifier_fn, Classifier):
+            perturbed = Perturbed(classifier_fn, [image], [fudged_image], [segments])
+            draw = Draw.of([0], [data], [segments], classifier_fn.device)
+            found, _ = perturbed.scored(draw, batch_size=batch_size, engine=self.engine)
+            return data, found.cpu().numpy()[draw.place[0].cpu()]
         shown, place = distinct(data, int(segments.max()) + 1)
-        with tqdm(total=num_samples, disable=not self.progress, leave=False) as bar:
-            work = image, fudged_image, segments, shown, batch_size, bar.update
-            if isinstance(classifier_fn, Classifier):
-                found, self.used = _scored(classifier_fn, self.engine, *work)
-            else:
-                found, self.used = _called(classifier_fn, *work), "function"
-        return data, found[place]
-
-
-def _scored(
-    classifier: Classifier,
-    engine: str,
-    image: UInt8[np.ndarray, "height width 3"],
-    blank: UInt8[np.ndarray, "height width 3"],
-    segments: Int[np.ndarray, "height width"],
-    shown: Bool[np.ndarray, "samples superpixels"],
-    batch_size: int | None,
-    update: Callable[[int], object],
-) -> tuple[Float32[np.ndarray, "samples classes"], str]:
-    """Return probabilities of perturbed images that never leave the classifier's device."""
-    perturbed = Perturbed(classifier, [image], [blank], [segments])
-    rows = upload(shown, classifier.device)
-    owner = torch.zeros(len(shown), dtype=torch.long, device=classifier.device)
-
-    def make(start: int, stop: int) -> Tensor:
-        update(stop - start)
-        return perturbed.batch(rows[start:stop], owner[start:stop])
-
-    found = classifier.forward_batches(make, len(shown), batch_size=batch_size, engine=engine)
-    return classifier.as_probabilities(found.logits).cpu().numpy(), found.engine
-
-
-def _called(
-    classifier_fn: Callable,
-    image: Shaped[np.ndarray, "height width colours"],
-    blank: Shaped[np.ndarray, "height width colours"],
-    segments: Int[np.ndarray, "height width"],
-    shown: Bool[np.ndarray, "samples superpixels"],
-    batch_size: int | None,
-    update: Callable[[int], object],
-) -> Float[np.ndarray, "samples classes"]:
-    """Return what a function says of the perturbed images, `batch_size` at a time."""
-    parts = []
-    size = batch_size or BATCH
-    for start in range(0, len(shown), size):
-        pixels = shown[start : start + size][:, segments]
-        parts.append(np.asarray(classifier_fn(np.where(pixels[..., None], image, blank))))
-        update(len(pixels))
-    return np.concatenate(parts)
-
-
-@dataclass(frozen=True)
-class Fits:
-    """The linear models of several images and targets."""
-
-    #: zero for superpixels that an image has not
-    weights: Float64[Tensor, "images targets superpixels"]
-    intercept: Float64[Tensor, "images targets"]  #: the prediction with all superpixels hidden
-    fit: Float64[Tensor, "images targets"]  #: R squared, weighted
-
-
-def closeness(
-    shown: Bool[Tensor, "images samples superpixels"], superpixels: Int[Tensor, " images"]
-) -> Float64[Tensor, "images samples"]:
-    """Return lime's weight of each sample by its cosine distance to the whole image.
-
-    `superpixels`: how many of the columns are an image's own; in others nothing is shown.
-    """
-    share = shown.sum(-1, dtype=torch.float64) / superpixels[:, None]
-    return torch.exp(-((1 - share.sqrt()) ** 2) / WIDTH**2).sqrt()
+        parts = []
+        size = batch_size or BATCH
+        for start in range(0, len(shown), size):
+            pixels = shown[start : start + size][:, segments, None]
+            parts.append(np.asarray(classifier_fn(np.where(pixels, image, fudged_image))))
+        return data, np.concatenate(parts)[place]
 
 
 def fit(
     shown: Bool[Tensor, "images samples superpixels"],
     scores: Float[Tensor, "images samples targets"],
     near: Float64[Tensor, "images samples"],
-) -> Fits:
+) -> tuple[
+    Float64[Tensor, "images targets superpixels"],
+    Float64[Tensor, "images targets"],
+    Float64[Tensor, "images targets"],
+]:
     """Return the ridge regressions (penalty 1, free intercept) of scores on what samples show.
 
-    A sample with weight 0 counts for nothing, and a superpixel that is never shown gets none.
-    Nothing waits for the device.
+    Weights, the prediction with all superpixels hidden, and R squared. A sample with weight 0
+    counts for nothing, and a superpixel that is never shown gets none. Nothing waits for the
+    device.
     """
     columns, values = shown.double(), scores.double()
     share = (near / near.sum(1, keepdim=True))[:, None]  # images, 1, samples
@@ -157,7 +93,7 @@ def fit(
     spread = (near[..., None] * values**2).sum(1)
     # As scikit-learn has it where all scores are equal.
     explained = torch.where(spread > 0, 1 - left / spread, (left == 0).double())
-    return Fits(weights.mT, (level - middle @ weights)[:, 0], explained)
+    return weights.mT, (level - middle @ weights)[:, 0], explained
 
 
 def fit_as_lime(
@@ -170,13 +106,12 @@ def fit_as_lime(
     distances = pairwise_distances(data, data[:1], metric="cosine").ravel()
     found = []
     for target in range(scores.shape[1]):
-        every = data.shape[1]
         intercept, pairs, score, _ = base.explain_instance_with_data(
-            data, scores, distances, target, max(every, 100000), feature_selection="auto"
+            data, scores, distances, target, max(data.shape[1], 100000), feature_selection="auto"
         )
-        weights = np.zeros(every)
-        for superpixel, weight in pairs:
-            weights[superpixel] = weight
+        weights = np.zeros(data.shape[1])
+        superpixels, values = zip(*pairs, strict=True)
+        weights[list(superpixels)] = values
         found.append((weights, float(intercept), float(score)))
     return found
 

@@ -7,7 +7,7 @@ import torch
 
 from xailib.errors import InputError, XailibError
 from xailib.explain.cam.ablation import way_of
-from xailib.explain.cam.gradient import guided_gradient, layer_pass
+from xailib.explain.cam.gradient import guided_gradients, layer_pass
 from xailib.explain.cam.layout import layout_in
 from xailib.explain.cam.methods import GRADIENT_METHODS, METHODS, cam_layer_of
 from xailib.explain.cam.tail import Tail
@@ -91,10 +91,9 @@ def _answer(classifier: Classifier, method: str, layer: str | None) -> Answer:
             height, width = classifier.trial().shape[-2:]
             return Answer(method, True, f"on the {height} x {width} input")
         if method == "guided":
-            gradient = guided_gradient(classifier)
-            zero = not bool((gradient != 0).any())
-            how = "the guided gradient is exactly zero" if zero else "by the network's ReLUs"
-            return Answer(method, not zero, how)
+            works = bool(guided_gradients(classifier, classifier.trial()).any())
+            how = "by the network's ReLUs" if works else "the guided gradient is exactly zero"
+            return Answer(method, works, how)
         name = cam_layer_of(classifier, layer)
         return Answer(
             method, True, f"layer {name}: {_WAYS.get(method, _gradient)(classifier, name)}"
@@ -123,16 +122,14 @@ def _indifferent(classifier: Classifier) -> str:
 
 def _gradient(classifier: Classifier, layer: str) -> str:
     """Return the size of the maps; raise without a gradient, or with one that is zero."""
-    image = classifier.trial()
     with classifier.running():
-        found = layer_pass(classifier, layer, image)
-        layout = layout_in(classifier, layer, found.output, image)
+        found = layer_pass(classifier, layer, classifier.trial())
         gradient = found.gradient(found.logits.argmax(1))
     if gradient is None:
         raise InputError(f"no gradient reaches layer {layer}")
-    if not layout.maps(gradient).any():
+    if not found.layout.maps(gradient).any():
         raise InputError(f"the gradient is exactly zero at layer {layer}")
-    return f"maps of {layout.grid[0]} x {layout.grid[1]}"
+    return "maps of {} x {}".format(*found.layout.grid)
 
 
 def _ablation(classifier: Classifier, layer: str) -> str:
@@ -141,17 +138,14 @@ def _ablation(classifier: Classifier, layer: str) -> str:
         tail = Tail(classifier.module, layer, image)
         layout = layout_in(classifier, layer, tail.output, image)
         way = way_of(tail, layout, classifier.precision)
-    count = tail.output.shape[layout.axis]
     if way == "closed form":
         return "one pass by the closed form"
-    return f"{count} passes of the {way}"
+    return f"{tail.output.shape[layout.axis]} passes of the {way}"
 
 
 def _score(classifier: Classifier, layer: str) -> str:
-    image = classifier.trial()
-    found = layer_pass(classifier, layer, image, gradients=False)
-    layout = layout_in(classifier, layer, found.output, image)
-    return f"up to {found.output.shape[layout.axis]} passes"
+    found = layer_pass(classifier, layer, classifier.trial(), gradients=False)
+    return f"up to {found.maps.shape[1]} passes"
 
 
 _WAYS: dict[str, Callable[[Classifier, str], str]] = {"ablationcam": _ablation, "scorecam": _score}

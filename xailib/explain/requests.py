@@ -4,12 +4,12 @@ The notebook and the jobs that shard its photographs both use it, so that each f
 other has stored.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from xailib.errors import XailibError, check_name, unknown_name
+from xailib.errors import XailibError, check_name
 from xailib.explain.cam.methods import Cam, CamOptions, cam_layer_of, check_methods
 from xailib.explain.explanation import Explanation
 from xailib.explain.lime import Lime, LimeOptions
@@ -17,6 +17,8 @@ from xailib.explain.preflight import workable
 from xailib.explain.stream import Explainer, Item, sources_of, stream
 from xailib.images.load import Failure, Photograph
 from xailib.networks.classifier import Classifier
+
+REQUESTS = ("2_lime", "3_cam")
 
 
 @dataclass(frozen=True)
@@ -26,12 +28,11 @@ class Request:
     method: str  #: as in `Explanation`
     #: what decides its result, besides the photograph and the network, as JSON values
     key: Mapping[str, Any]
-    classifier: Classifier  #: what is explained
     explainer: Explainer  #: the method with its options
 
     def explain(self, photographs: Iterable[Photograph]) -> Iterator[Explanation | XailibError]:
         """Yield for each photograph, in order, its explanation or why there is none."""
-        for item in stream(self.classifier, photographs, [self.explainer]):
+        for item in stream(self.explainer.classifier, photographs, [self.explainer]):
             (found,) = item.found
             yield found if isinstance(found, XailibError) else found[0]
 
@@ -39,15 +40,19 @@ class Request:
 def requests_of(task: str, classifier: Classifier, parameters: Mapping[str, Any]) -> list[Request]:
     """Return what a notebook does with each of its photographs, one method after the other.
 
-    ``task`` is a key of `REQUESTS`; ``parameters`` are by the names of the notebook's parameters
+    ``task`` is one of `REQUESTS`; ``parameters`` are by the names of the notebook's parameters
     cell, and may be its ``globals()``. Unknown classes, layers and methods are refused before any
     work.
     """
     check_name("task", task, REQUESTS)
-    return REQUESTS[task](classifier, parameters)
-
-
-def _lime(classifier: Classifier, parameters: Mapping[str, Any]) -> list[Request]:
+    named = parameters["target"]
+    target = None if named == "" else classifier.class_index(named)
+    if task == "3_cam":
+        check_methods(parameters["methods"])
+        methods, _ = workable(classifier, parameters["methods"], parameters["layer"] or None)
+        layer = cam_layer_of(classifier, parameters["layer"] or None)
+        cams = [Cam(classifier, method, (target,), layer=layer) for method in methods]
+        return [Request(cam.method, {"target": named, "layer": layer}, cam) for cam in cams]
     auto = parameters["until_stable"]
     options: Any = {
         "num_samples": "auto" if auto else parameters["num_samples"],
@@ -58,20 +63,8 @@ def _lime(classifier: Classifier, parameters: Mapping[str, Any]) -> list[Request
     }
     if auto:
         options |= {name: parameters[name] for name in ("max_samples", "num_features")}
-    explainer = Lime(classifier, (_target(classifier, parameters),), **options)
-    return [Request("lime", {"target": parameters["target"], **options}, classifier, explainer)]
-
-
-def _cam(classifier: Classifier, parameters: Mapping[str, Any]) -> list[Request]:
-    check_methods(parameters["methods"])
-    target = _target(classifier, parameters)
-    methods, _ = workable(classifier, parameters["methods"], parameters["layer"] or None)
-    layer = cam_layer_of(classifier, parameters["layer"] or None)
-    key = {"target": parameters["target"], "layer": layer}
-    return [
-        Request(method, key, classifier, Cam(classifier, method, (target,), layer=layer))
-        for method in methods
-    ]
+    lime = Lime(classifier, (target,), **options)
+    return [Request("lime", {"target": named, **options}, lime)]
 
 
 def explain_many(
@@ -105,7 +98,21 @@ def explain_many(
         `Failure`, and a method that cannot explain one is another; the others go on. An unknown
         method, option or target, or a value out of range is refused before anything is read.
     """
-    chosen = explainers(classifier, methods, target, options)
+    if set(methods) != {"lime"}:
+        check_methods([method for method in methods if method != "lime"])
+    known = {
+        method: LimeOptions.__annotations__ if method == "lime" else CamOptions.__annotations__
+        for method in methods
+    }
+    for name in options:
+        check_name("option", name, sorted({name for names in known.values() for name in names}))
+    chosen: list[Explainer] = []
+    for method in methods:
+        own: Any = {name: value for name, value in options.items() if name in known[method]}
+        if method == "lime":
+            chosen.append(Lime(classifier, (target,), **own))
+        else:
+            chosen.append(Cam(classifier, method, (target,), **own))
     return _flat(stream(classifier, sources_of(images), chosen))
 
 
@@ -119,43 +126,3 @@ def _flat(items: Iterable[Item]) -> Iterator[Explanation | Failure]:
                 yield Failure(item.image.source, str(found))
             else:
                 yield from found
-
-
-def explainers(
-    classifier: Classifier,
-    methods: Sequence[str],
-    target: int | str | None,
-    options: Mapping[str, Any],
-) -> list[Explainer]:
-    """Return methods with those of the options that they know; see `explain_many`."""
-    if set(methods) != {"lime"}:
-        check_methods([method for method in methods if method != "lime"])
-    known = {
-        method: LimeOptions.__annotations__ if method == "lime" else CamOptions.__annotations__
-        for method in methods
-    }
-    for name in options:
-        if not any(name in names for names in known.values()):
-            raise unknown_name(
-                "option", name, sorted({n for names in known.values() for n in names})
-            )
-    found: list[Explainer] = []
-    for method in methods:
-        own: Any = {name: value for name, value in options.items() if name in known[method]}
-        if method == "lime":
-            found.append(Lime(classifier, (target,), **own))
-        else:
-            found.append(Cam(classifier, method, (target,), **own))
-    return found
-
-
-def _target(classifier: Classifier, parameters: Mapping[str, Any]) -> int | None:
-    """Return the index of the class to explain; None for the predicted one."""
-    target = parameters["target"]
-    return None if target == "" else classifier.class_index(target)
-
-
-REQUESTS: Mapping[str, Callable[[Classifier, Mapping[str, Any]], list[Request]]] = {
-    "2_lime": _lime,
-    "3_cam": _cam,
-}

@@ -8,6 +8,7 @@ estimate scatters.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Unpack
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from jaxtyping import Bool, Float32, Int, Shaped, UInt8
 from scipy.linalg import hadamard
 from torch import Tensor
 
-from xailib.networks.classifier import Classifier
+from xailib.networks.classifier import Classifier, PassOptions
 from xailib.networks.memory import upload
 
 Pixels = UInt8[np.ndarray, "height width 3"]
@@ -57,11 +58,7 @@ def orthogonal(rng: np.random.RandomState, samples: int, superpixels: int) -> Ro
     return np.concatenate(blocks)[:samples]
 
 
-DESIGNS: dict[str, Design] = {
-    "independent": independent,
-    "antithetic": antithetic,
-    "orthogonal": orthogonal,
-}
+DESIGNS: dict[str, Design] = {one.__name__: one for one in (independent, antithetic, orthogonal)}
 
 # How many neighbouring samples belong together and may only be drawn again as one.
 BLOCKS = {"independent": 1, "antithetic": 2, "orthogonal": 2}
@@ -94,48 +91,6 @@ def distinct(
     return shown, rank[place.ravel()]
 
 
-class Perturbed:
-    """Several images of one size, of which any superpixels can be hidden.
-
-    Where normalising works pixel by pixel it is done once for each image and once for what hidden
-    superpixels show, then pixels are only chosen; else each perturbed image is normalised.
-    ``whole`` are the images as the network's input.
-    """
-
-    def __init__(
-        self,
-        classifier: Classifier,
-        images: Sequence[Pixels],
-        blanks: Sequence[Pixels],
-        segments: Sequence[Segments],
-    ) -> None:
-        self.whole = classifier.input_tensor(np.stack(images))
-        self.preprocessing = classifier.preprocessing
-        if self.preprocessing.pixelwise:
-            self._colours = self.whole, classifier.input_tensor(np.stack(blanks))
-        else:
-            both = (upload(np.stack(some), classifier.device) for some in (images, blanks))
-            shown, blank = (some.movedim(-1, 1) for some in both)
-            self._colours = shown, blank
-        self.places = upload(np.stack(segments).astype(np.int64), classifier.device)
-
-    def batch(
-        self, shown: Bool[Tensor, "batch superpixels"], owner: Int[Tensor, " batch"]
-    ) -> Float32[Tensor, "batch channels height width"]:
-        """Return the network's input for samples, each of the image that `owner` says."""
-        (whole, blank), places = self._colours, self.places
-        size = places.shape[1:]
-        if len(whole) == 1:
-            pixels = shown.index_select(1, places.flatten()).unflatten(1, size)
-        else:
-            whole, blank = whole[owner], blank[owner]
-            pixels = shown.gather(1, places[owner].flatten(1)).unflatten(1, size)
-        batch = torch.where(pixels[:, None], whole, blank)
-        if not self.preprocessing.pixelwise:
-            batch = self.preprocessing.normalise(batch.movedim(1, -1).contiguous())
-        return batch.contiguous(memory_format=torch.channels_last)
-
-
 @dataclass(frozen=True)
 class Draw:
     """Samples of several images, as many of each, on the device."""
@@ -151,11 +106,12 @@ class Draw:
         cls,
         which: Sequence[int],
         rows: Sequence[AnyRows],
-        superpixels: Sequence[int],
+        segments: Sequence[Segments],
         device: torch.device,
     ) -> "Draw":
-        """Return samples of images, of which each has so many numbers of superpixels."""
-        found = [distinct(data, count) for data, count in zip(rows, superpixels, strict=True)]
+        """Return samples of images, with the superpixels of each."""
+        numbers = [int(one.max()) + 1 for one in segments]
+        found = [distinct(data, count) for data, count in zip(rows, numbers, strict=True)]
         sizes = [len(shown) for shown, _ in found]
         together = np.ones((sum(sizes), max(shown.shape[1] for shown, _ in found)), bool)
         places, start = [], 0
@@ -166,3 +122,56 @@ class Draw:
         owner = np.repeat(np.asarray(which), sizes)
         parts: list[Shaped[np.ndarray, ...]] = [together, owner, np.stack(places)]
         return cls(tuple(which), rows, *(upload(part, device) for part in parts))
+
+
+class Perturbed:
+    """Several images of one size, of which any superpixels can be hidden.
+
+    Where normalising works pixel by pixel it is done once for each image and once for what hidden
+    superpixels show, then pixels are only chosen; else each perturbed image is normalised.
+    ``whole`` are the images as the network's input.
+    """
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        images: Sequence[Pixels],
+        blanks: Sequence[Pixels],
+        segments: Sequence[Segments],
+    ) -> None:
+        self.classifier = classifier
+        self.whole = classifier.input_tensor(np.stack(images))
+        if classifier.preprocessing.pixelwise:
+            self._colours = [self.whole, classifier.input_tensor(np.stack(blanks))]
+        else:
+            both = (upload(np.stack(some), classifier.device) for some in (images, blanks))
+            self._colours = [some.movedim(-1, 1) for some in both]
+        self.places = upload(np.stack(segments).astype(np.int64), classifier.device)
+
+    def batch(
+        self, shown: Bool[Tensor, "batch superpixels"], owner: Int[Tensor, " batch"]
+    ) -> Float32[Tensor, "batch channels height width"]:
+        """Return the network's input for samples, each of the image that `owner` says."""
+        (whole, blank), places = self._colours, self.places
+        size = places.shape[1:]
+        if len(whole) == 1:
+            pixels = shown.index_select(1, places.flatten()).unflatten(1, size)
+        else:
+            whole, blank = whole[owner], blank[owner]
+            pixels = shown.gather(1, places[owner].flatten(1)).unflatten(1, size)
+        batch = torch.where(pixels[:, None], whole, blank)
+        preprocessing = self.classifier.preprocessing
+        if not preprocessing.pixelwise:
+            batch = preprocessing.normalise(batch.movedim(1, -1).contiguous())
+        return batch.contiguous(memory_format=torch.channels_last)
+
+    def scored(
+        self, draw: Draw, **options: Unpack[PassOptions]
+    ) -> tuple[Float32[Tensor, "distinct classes"], str]:
+        """Return the probabilities of a draw's different samples, and the engine of the passes."""
+        found = self.classifier.forward_batches(
+            lambda start, stop: self.batch(draw.shown[start:stop], draw.owner[start:stop]),
+            len(draw.shown),
+            **options,
+        )
+        return self.classifier.as_probabilities(found.logits), found.engine

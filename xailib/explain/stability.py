@@ -76,15 +76,15 @@ def stability(parts: Superpixels, num_features: int = 10, device: Device = "cpu"
     device : str or torch.device
         Where to refit.
     """
-    if parts.shown is None or parts.scores is None:
-        raise InputError("explanation: it stores no samples; explain it again with explain_lime")
-    if len(parts.shown) < 10:
-        raise InputError(f"explanation: {len(parts.shown)} samples cannot be split; at least 10")
     shown, scores = parts.shown, parts.scores
+    if shown is None or scores is None:
+        raise InputError("explanation: it stores no samples; explain it again with explain_lime")
+    if len(shown) < 10:
+        raise InputError(f"explanation: {len(shown)} samples cannot be split; at least 10")
     areas = np.bincount(parts.segments.ravel(), minlength=shown.shape[1])
-    again = fit(shown, scores, bootstrap_counts(len(shown), parts.block, SEED), device)
+    again = fit(shown, scores, bootstrap_counts(len(shown), parts.block), device)
     low, high = np.quantile(again, [0.025, 0.975], axis=0)
-    one, other = half_weights(shown, scores, parts.block, SEED, device)
+    one, other = half_weights(shown, scores, parts.block, device)
     mask, twin = supporters(one, num_features), supporters(other, num_features)
     part = shared(mask, twin)
     return Stability(
@@ -102,8 +102,7 @@ def stability(parts: Superpixels, num_features: int = 10, device: Device = "cpu"
 
 def choosable(shown: Shown, scores: Scores, num_features: int) -> bool:
     """Return whether there is anything to choose, see `Stability`."""
-    varies = np.ptp(scores) > exact_to(scores, ROUNDING)
-    return bool(varies) and num_features < shown.shape[1]
+    return bool(np.ptp(scores) > exact_to(scores, ROUNDING)) and num_features < shown.shape[1]
 
 
 def mask_is_stable(
@@ -120,7 +119,7 @@ def shared_by_halves(
     shown: Shown, scores: Scores, num_features: int, block: int = 1, device: Device = "cpu"
 ) -> Float[np.ndarray, " refits"]:
     """Return for each split the share of the chosen superpixels that both halves choose."""
-    one, other = half_weights(shown, scores, block, SEED, device)
+    one, other = half_weights(shown, scores, block, device)
     return shared(supporters(one, num_features), supporters(other, num_features))
 
 
@@ -181,20 +180,18 @@ def _ridge(sums: Float64[Tensor, "refits _"], count: int) -> Weights:
     return torch.cholesky_solve(pull, torch.linalg.cholesky(moments))[:, :, 0].cpu().numpy()
 
 
-def bootstrap_counts(samples: int, block: int, seed: int) -> Counts:
+def bootstrap_counts(samples: int, block: int) -> Counts:
     """Return how often each sample takes part if blocks of them are drawn with replacement.
 
     The first block holds the whole view, which is in every run of LIME, and always takes part.
     """
     others = -(-samples // block) - 1
-    drawn = np.random.default_rng(seed).multinomial(
-        others, np.full(others, 1 / others), size=REFITS
-    )
-    return _by_sample(drawn, samples, block)
+    rng = np.random.default_rng(SEED)
+    return _by_sample(rng.multinomial(others, np.full(others, 1 / others), REFITS), samples, block)
 
 
 def half_weights(
-    shown: Shown, scores: Scores, block: int, seed: int, device: Device = "cpu"
+    shown: Shown, scores: Scores, block: int, device: Device = "cpu"
 ) -> tuple[Weights, Weights]:
     """Return the weights from either half of the samples, split at random `REFITS` times.
 
@@ -202,7 +199,7 @@ def half_weights(
     """
     others = np.zeros((REFITS, -(-len(shown) // block) - 1), int)
     others[:, ::2] = 1
-    half = np.random.default_rng(seed).permuted(others, axis=1)
+    half = np.random.default_rng(SEED).permuted(others, axis=1)
     first = np.arange(len(shown)) < block
     counts = np.concatenate([_by_sample(half, len(shown), block), 1 + first[None]])
     one, both = _sums(shown, scores, counts, device).split([REFITS, 1])

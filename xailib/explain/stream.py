@@ -52,7 +52,7 @@ class Seen:
 class Explainer(Protocol):
     """A method with its options, in the steps that a stream takes one ahead of the other."""
 
-    method: str  #: as in `Explanation`
+    classifier: Classifier  #: what is explained
 
     def prepare(self, seen: Seen) -> Any:
         """Do what one image needs on the host; on any thread."""
@@ -75,13 +75,8 @@ class Item:
     found: Sequence[Outcome] = ()
 
 
-@dataclass(frozen=True)
-class _Ready:
-    """An image that is prepared for each explainer, or why it cannot be used."""
-
-    image: Photograph | Failure
-    seen: Seen | None = None
-    prepared: Sequence[Any] = ()
+# An image that is prepared for each explainer, or why it cannot be used.
+Ready = tuple[Seen, Sequence[Any]] | Failure
 
 
 def explain_alone(
@@ -117,7 +112,8 @@ def stream(
     stager = ThreadPoolExecutor(1)
     try:
         ready = ahead(threads, partial(_prepared, classifier, explainers), images, 2 * size)
-        groups = ahead(stager, partial(_staged, side, explainers), _grouped(ready, size), 1)
+        together = of_one_shape(ready, _shape, size)
+        groups = ahead(stager, partial(_staged, side, explainers), together, 1)
         waiting: Iterator[Item] = iter(())
         for some, staged in groups:
             started = [
@@ -175,26 +171,28 @@ def _prepared(
     classifier: Classifier,
     explainers: Sequence[Explainer],
     image: Photograph | Stored | Failure,
-) -> _Ready:
+) -> Ready:
     source = image.place.source if isinstance(image, Stored) else getattr(image, "source", "image")
     try:
         if isinstance(image, Stored):
             image = image.read()
         if isinstance(image, Failure):
-            return _Ready(image)
+            return image
         image = as_photograph(image)
         seen = Seen(image, classifier.view(image))
-        return _Ready(image, seen, [explainer.prepare(seen) for explainer in explainers])
+        return seen, [explainer.prepare(seen) for explainer in explainers]
     except XailibError as error:
-        return _Ready(Failure(source, str(error)))
+        return Failure(source, str(error))
 
 
-def _grouped(ready: Iterable[_Ready], size: int) -> Iterator[list[_Ready]]:
-    """Yield images of one size together, in their order, with the failures among them."""
-    group: list[_Ready] = []
+def of_one_shape(
+    given: Iterable[Given], shape_of: Callable[[Given], tuple[int, ...] | None], size: int
+) -> Iterator[list[Given]]:
+    """Yield up to `size` of one shape together, in their order, with those of none among them."""
+    group: list[Given] = []
     shape: tuple[int, ...] | None = None
-    for one in ready:
-        other = None if one.seen is None else one.seen.view.pixels.shape
+    for one in given:
+        other = shape_of(one)
         if len(group) == size or (shape and other and other != shape):
             yield group
             group, shape = [], None
@@ -204,22 +202,22 @@ def _grouped(ready: Iterable[_Ready], size: int) -> Iterator[list[_Ready]]:
         yield group
 
 
+def _shape(ready: Ready) -> tuple[int, ...] | None:
+    return None if isinstance(ready, Failure) else ready[0].view.pixels.shape
+
+
 def _staged(
-    side: torch.cuda.Stream | None, explainers: Sequence[Explainer], group: Sequence[_Ready]
-) -> tuple[Sequence[_Ready], list[Any]]:
-    used = [(one.seen, one.prepared) for one in group if one.seen is not None]
+    side: torch.cuda.Stream | None, explainers: Sequence[Explainer], group: Sequence[Ready]
+) -> tuple[Sequence[Ready], list[Any]]:
+    used = [one for one in group if not isinstance(one, Failure)]
     if not used:
         return group, []
+    seen = [image for image, _ in used]
+    columns = zip(*(prepared for _, prepared in used), strict=True)
     with measuring, nullcontext() if side is None else torch.cuda.stream(side):
         found = [
-            _attempt(
-                partial(
-                    explainer.stage,
-                    [seen for seen, _ in used],
-                    [prepared[place] for _, prepared in used],
-                )
-            )
-            for place, explainer in enumerate(explainers)
+            _attempt(partial(explainer.stage, seen, column))
+            for explainer, column in zip(explainers, columns, strict=True)
         ]
         if side is not None:
             side.synchronize()
@@ -242,10 +240,10 @@ def _attempt(work: Callable[[], Any]) -> Any:
 def _finished(
     classifier: Classifier,
     explainers: Sequence[Explainer],
-    group: Sequence[_Ready],
+    group: Sequence[Ready],
     started: Sequence[Any],
 ) -> Iterator[Item]:
-    used = [one.seen.photograph for one in group if one.seen is not None]
+    used = [one[0].photograph for one in group if not isinstance(one, Failure)]
     columns = []
     for explainer, one in zip(explainers, started, strict=False):  # none, where none is used
         found = one if isinstance(one, XailibError) else explainer.finish(one)
@@ -255,6 +253,6 @@ def _finished(
                 for photograph in used
             ]
         columns.append([found] if isinstance(found, XailibError) else found)
-    outcomes = iter(zip(*columns, strict=True))
+    outcomes = zip(used, zip(*columns, strict=True), strict=True)
     for one in group:
-        yield Item(one.image, next(outcomes) if one.seen is not None else ())
+        yield Item(one) if isinstance(one, Failure) else Item(*next(outcomes))

@@ -1,8 +1,8 @@
 """Maps from gradients, several images at once; the formulas are the grad-cam package's."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 
 from xailib.errors import InputError
+from xailib.explain.cam.layout import Layout, layout_in
 from xailib.explain.cam.tail import once
+from xailib.explain.stream import of_one_shape
 from xailib.networks.classifier import Classifier, check_classifier
 from xailib.networks.counting import passed
 from xailib.networks.forward import halving
@@ -30,13 +32,18 @@ GRADIENT_METHODS = {
 }
 
 
-@dataclass
+@dataclass(frozen=True)
 class LayerPass:
     """What a pass gave: a layer's output for some images, and the network's scores."""
 
-    output: Tensor = field(default_factory=lambda: torch.empty(0))  #: (images, ...)
-    #: (images, classes), from which gradients lead back to `output`
-    logits: Tensor = field(default_factory=lambda: torch.empty(0))
+    output: Tensor  #: (images, ...)
+    logits: Tensor  #: (images, classes), from which gradients lead back to `output`
+    layout: Layout  #: of `output`
+
+    @property
+    def maps(self) -> Float[Tensor, "images channels rows columns"]:
+        """The output as feature maps."""
+        return self.layout.maps(self.output.detach())
 
     def gradient(self, targets: Int[Tensor, " images"]) -> Tensor | None:
         """Return the gradients of the images' targets at the layer's output; None without any."""
@@ -55,7 +62,7 @@ def layer_pass(
     *,
     gradients: bool = True,
 ) -> LayerPass:
-    """Send images through a network, recording what lies behind a layer of one tensor."""
+    """Send images through a network, recording what lies behind a layer of feature maps."""
     if gradients:
         classifier.check_differentiable()
     found = _passed(classifier, layer, inputs, torch.no_grad() if gradients else None)
@@ -68,7 +75,6 @@ def _passed(
     classifier: Classifier, layer: str, inputs: Tensor, mode: AbstractContextManager | None
 ) -> LayerPass:
     """Send images through, with a mode in front of the layer; None: without any gradient."""
-    found = LayerPass()
     seen: list[Tensor] = []
 
     def replace(_part: nn.Module, _inputs: object, output: object) -> Tensor:
@@ -83,14 +89,13 @@ def _passed(
     # Before hooks that the network itself has, which see what takes the output's place.
     hook = part.register_forward_hook(replace, prepend=True)
     with mode or torch.no_grad(), classifier.running(), hook:
-        found.logits = classifier.module(inputs).float()
+        logits = classifier.module(inputs).float()
         for output in seen:
             output[:1].clone()  # raises for one that is nothing outside of a `torch.func.vmap`
     passed(len(inputs))
     if not seen:
         raise InputError(f"layer: {layer!r} takes no part in a forward pass")
-    found.output = seen[0]
-    return found
+    return LayerPass(seen[0], logits, layout_in(classifier, layer, seen[0], inputs))
 
 
 def combined(
@@ -124,41 +129,21 @@ def guided_backprops(
 ) -> Iterator[Float32[np.ndarray, "height width channels"]]:
     """Yield `guided_backprop` of many photographs; on a GPU several are computed at once."""
     check_classifier(classifier)
-    classifier.check_differentiable()
     index = None if target is None else classifier.class_index(target)
     most = enough(classifier.device) if classifier.device.type == "cuda" else 1
-    group: list[np.ndarray] = []
-    for photograph in photographs:
-        pixels = classifier.view(photograph).pixels
-        if len(group) == most or (group and group[0].shape != pixels.shape):
-            yield from _guided_gradients(classifier, group, index)
-            group = []
-        group.append(pixels)
-    if group:
-        yield from _guided_gradients(classifier, group, index)
+    views = (classifier.view(photograph).pixels for photograph in photographs)
+    for group in of_one_shape(views, np.shape, most):
+        inputs = classifier.input_tensor(np.stack(group))
+        yield from guided_gradients(classifier, inputs, index).cpu().movedim(1, -1).numpy()
 
 
-def _guided_gradients(
-    classifier: Classifier, views: Sequence[np.ndarray], index: int | None
-) -> Iterator[Float32[np.ndarray, "height width channels"]]:
-    inputs = classifier.input_tensor(np.stack(views))
-    gradients, logits = _guided(classifier, inputs, index)
-    classifier.check_finite(logits)
-    yield from gradients.movedim(1, -1).numpy()
-
-
-def guided_gradient(classifier: Classifier) -> Float32[Tensor, "1 channels height width"]:
-    """Return the guided gradient of a made-up image, to try it."""
-    classifier.check_differentiable()
-    return _guided(classifier, classifier.trial(), None)[0]
-
-
-def _guided(
+def guided_gradients(
     classifier: Classifier,
     inputs: Float32[Tensor, "images channels height width"],
-    index: int | None,
-) -> tuple[Float32[Tensor, "images channels height width"], Float32[Tensor, "images classes"]]:
-    """Return guided gradients and logits, in the host's memory."""
+    index: int | None = None,
+) -> Float32[Tensor, "images channels height width"]:
+    """Return the guided gradients of inputs, for the class of this index or the predicted one."""
+    classifier.check_differentiable()
 
     def run(start: int, stop: int) -> Tensor:
         batch = inputs[start:stop].detach().requires_grad_()
@@ -175,12 +160,11 @@ def _guided(
             raise InputError(f"model: no gradient reaches the input of {classifier.name!r}")
         if not relus:
             raise InputError(f"model: {classifier.name} has no ReLU, which guided backprop needs")
-        return torch.cat([gradient.flatten(1), logits.detach()], dim=1)
+        classifier.check_finite(logits.detach())
+        return gradient
 
     with torch.enable_grad(), classifier.running():
-        found = torch.cat([part for _, _, part in halving(run, len(inputs), len(inputs))]).cpu()
-    gradients, logits = found.split([inputs[0].numel(), found.shape[1] - inputs[0].numel()], dim=1)
-    return gradients.unflatten(1, inputs.shape[1:]), logits
+        return torch.cat([part for _, _, part in halving(run, len(inputs), len(inputs))])
 
 
 def _relus(scores: Tensor, image: Tensor) -> Iterator[Node]:

@@ -1,22 +1,21 @@
 """Class activation maps: which part of a layer's feature maps a prediction rests on."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, TypedDict, Unpack
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int, Shaped
+from jaxtyping import Float, Float32, Int
 from pytorch_grad_cam import AblationCAM, ScoreCAM
 from pytorch_grad_cam.utils.image import scale_cam_image
 from torch import Tensor
 
 from xailib.errors import InputError, check_least, check_name
-from xailib.explain.cam.ablation import RULES, ablation_weights, closed_weights, shortcut
+from xailib.explain.cam.ablation import RULES, ablation_weights, closed_weights, shortcuts
 from xailib.explain.cam.gradient import GRADIENT_METHODS, combined, layer_pass
 from xailib.explain.cam.gradient import guided_backprop as guided_backprop
 from xailib.explain.cam.gradient import guided_backprops as guided_backprops
-from xailib.explain.cam.layout import Layout, layout_in, token_layer
+from xailib.explain.cam.layout import layout_in, token_layer
 from xailib.explain.cam.scorecam import score_weights
 from xailib.explain.cam.tail import Tail
 from xailib.explain.explanation import Explanation
@@ -128,13 +127,8 @@ def explain_cam(
     return explain_alone(classifier, photograph, Cam(classifier, method, (target,), **options))[0]
 
 
-@dataclass(frozen=True)
-class _Started:
-    """Maps that the device is making, or has made."""
-
-    seen: Sequence[Seen]
-    parameters: Sequence[dict[str, str]]
-    found: Callable[[], list[Shaped[np.ndarray, "..."]]]
+# Maps that the device is making, or has made: of what, how, and a function that waits for them.
+Started = tuple[Sequence[Seen], Sequence[dict[str, str]], Callable[[], list[np.ndarray]]]
 
 
 class Cam:
@@ -154,15 +148,13 @@ class Cam:
         check_classifier(classifier)
         for name in options:
             check_name("option", name, CamOptions.__annotations__)
-        self.passes: PassOptions = {
-            "batch_size": options.get("batch_size"),
-            "engine": options.get("engine", "auto"),
-        }
+        size, engine = options.get("batch_size"), options.get("engine", "auto")
+        self.passes: PassOptions = {"batch_size": size, "engine": engine}
         self.rule = options.get("rule", "centred")
         check_name("method", method, METHODS)
-        check_name("engine", self.passes["engine"], ENGINES)
+        check_name("engine", engine, ENGINES)
         check_name("rule", self.rule, RULES)
-        check_least("batch_size", self.passes["batch_size"])
+        check_least("batch_size", size)
         self.classifier = classifier
         self.method = method
         self.layer = cam_layer_of(classifier, options.get("layer"))
@@ -177,20 +169,21 @@ class Cam:
         """Take the images to the device."""
         return seen, self.classifier.input_tensor(np.stack([one.view.pixels for one in seen]))
 
-    def start(self, staged: tuple[Sequence[Seen], Inputs], images: int = 1) -> _Started:
+    def start(self, staged: tuple[Sequence[Seen], Inputs], images: int = 1) -> Started:
         """Make the maps; on a GPU, gradients only fill the queue."""
         seen, inputs = staged
         if self.method in GRADIENT_METHODS:
-            parameters, found = self._gradients(inputs)
+            hows, found = self._gradients(inputs)
         elif self.method == "ablationcam":
-            parameters, found = self._ablated(inputs)
+            hows, found = self._ablated(inputs)
         else:
-            parameters, found = self._scored(inputs, images)
-        return _Started(seen, parameters, download(*found))
+            hows, found = self._scored(inputs, images)
+        return seen, [{"layer": self.layer, **how} for how in hows], download(*found)
 
-    def finish(self, started: _Started) -> list[Outcome]:
+    def finish(self, started: Started) -> list[Outcome]:
         """Wait for the device, and return for each image its targets' explanations."""
-        logits, targets, *found = started.found()
+        views, parameters, wait = started
+        logits, targets, *found = wait()
         probabilities = self.classifier.as_probabilities(torch.from_numpy(logits)).numpy()
         what = "score"
         if self.method in GRADIENT_METHODS:
@@ -198,7 +191,7 @@ class Cam:
         relative = rounding(self.classifier)
 
         def explained(image: int) -> list[Explanation]:
-            seen, made = started.seen[image], []
+            seen, made = views[image], []
             self.classifier.check_finite(torch.from_numpy(logits[image]))
             exact_to = relative * float(np.abs(logits[image]).max())
             for place, target in enumerate(targets[image]):
@@ -208,7 +201,15 @@ class Cam:
                         f"layer: features or gradients of {self.layer!r} overflow for "
                         f"{seen.photograph.id!r}; name another layer"
                     )
-                sizes = {"moved": float(moved), "exact_to": exact_to, "terms": float(terms)}
+                why = no_signal(
+                    raw,
+                    signed=False,
+                    moved=float(moved),
+                    exact_to=exact_to,
+                    terms=float(terms),
+                    relative=relative,
+                    what=what,
+                )
                 made.append(
                     record(
                         self.method,
@@ -218,15 +219,13 @@ class Cam:
                         seen.view,
                         saliency=saliency_of(raw, seen.view.frame.size),
                         raw=raw,
-                        parameters=started.parameters[image],
-                        no_signal=no_signal(
-                            raw, signed=False, relative=relative, what=what, **sizes
-                        ),
+                        parameters=parameters[image],
+                        no_signal=why,
                     )
                 )
             return made
 
-        return one_by_one(explained, len(started.seen))
+        return one_by_one(explained, len(views))
 
     def _combined(
         self,
@@ -252,15 +251,11 @@ class Cam:
         columns = [best if t is None else torch.full_like(best, t) for t in self.targets]
         return torch.stack(columns, dim=1)
 
-    def _layout(self, output: Tensor, inputs: Tensor) -> Layout:
-        return layout_in(self.classifier, self.layer, output, inputs)
-
     def _gradients(self, inputs: Inputs) -> tuple[list[dict[str, str]], list[Tensor]]:
         """Return logits, targets, the layer's maps, and the gradients target by target."""
 
         def run(start: int, stop: int) -> list[Tensor]:
             part = layer_pass(self.classifier, self.layer, inputs[start:stop])
-            layout = self._layout(part.output, inputs)
             targets = self._chosen(part.logits)
             gradients = []
             for column in targets.T:
@@ -270,9 +265,9 @@ class Cam:
                         f"layer: {self.method} cannot use {self.layer!r} of "
                         f"{self.classifier.name}: no gradient reaches it"
                     )
-                gradients.append(layout.maps(found).float())
-            activations = layout.maps(part.output.detach()).float()
-            return [part.logits.detach(), targets, activations, torch.stack(gradients, dim=1)]
+                gradients.append(part.layout.maps(found).float())
+            stacked = torch.stack(gradients, dim=1)
+            return [part.logits.detach(), targets, part.maps.float(), stacked]
 
         with self.classifier.running():  # backwards, too
             parts = [found for _, _, found in halving(run, len(inputs), len(inputs), counted=True)]
@@ -280,83 +275,50 @@ class Cam:
             column[0] if len(parts) == 1 else torch.cat(column)
             for column in zip(*parts, strict=True)
         )
-        parameters = [{"layer": self.layer} for _ in inputs]
-        return parameters, [logits, targets, activations, gradients.movedim(1, 0)]
+        return [{}] * len(inputs), [logits, targets, activations, gradients.movedim(1, 0)]
 
     def _ablated(self, inputs: Inputs) -> tuple[list[dict[str, str]], list[Tensor]]:
         """Return logits, targets, maps, by how much channels move the score, and sums of terms.
 
         The closed form serves all images in one pass.
         """
-        classifier, layer, size = self.classifier, self.layer, tuple(inputs.shape[1:])
+        classifier, layer = self.classifier, self.layer
         rows: list[list[Tensor]] = []
-        parameters: list[dict[str, str]] = []
+        hows: list[dict[str, str]] = []
+        key = (layer, classifier.precision, *inputs.shape[1:])
         with classifier.running():
-            for image in range(len(inputs)):
-                rest = inputs[image:]
-                if shortcut(classifier.module, layer, classifier.precision, size) == "closed form":
-                    made = self._closed(rest)
-                    if made is not None:
-                        rows.append(made)
-                        how = {"rule": self.rule, "passes": "closed form", "engine": "eager"}
-                        parameters += [{"layer": layer, **how} for _ in rest]
-                        break
-                tail = Tail(classifier.module, layer, rest[:1])
-                targets = self._chosen(tail.logits.float())
-                layout = self._layout(tail.output, inputs)
-                found = ablation_weights(
-                    tail,
-                    layout,
-                    targets[0],
-                    rule=self.rule,
-                    precision=classifier.precision,
-                    independent=classifier.outputs == "multilabel",
-                    **self.passes,
-                )
-                raw, terms = _weighted(found.weights[None], layout.maps(tail.output))
-                moved = found.weights.abs().amax(1) * found.level
-                rows.append([tail.logits.float(), targets, raw, moved[None], terms])
-                parameters.append(
-                    {
-                        "layer": layer,
-                        "rule": self.rule,
-                        "passes": found.how,
-                        "engine": found.engine,
-                    }
-                )
-        return parameters, [torch.cat(column) for column in zip(*rows, strict=True)]
-
-    def _closed(self, inputs: Inputs) -> list[Tensor] | None:
-        """Return what `_ablated` does by the closed form; None where it does not hold."""
-        found = closed_weights(
-            self.classifier,
-            self.layer,
-            lambda output: self._layout(output, inputs),
-            inputs,
-            self._chosen,
-            self.rule,
-            self.passes["batch_size"],
-        )
-        if found is None:
-            return None
-        logits, targets, maps, weights, level = found
-        raw, terms = _weighted(weights, maps)
-        return [logits, targets, raw, weights.abs().amax(2) * level, terms]
+            while len(left := inputs[len(hows) :]):
+                made, how, engine = None, "closed form", "eager"
+                if shortcuts(classifier.module).get(key) == how:
+                    size = self.passes["batch_size"]
+                    made = closed_weights(classifier, layer, left, self._chosen, self.rule, size)
+                if made is None:
+                    tail = Tail(classifier.module, layer, left[:1])
+                    layout = layout_in(classifier, layer, tail.output, inputs)
+                    logits = tail.logits.float()
+                    targets, maps = self._chosen(logits), layout.maps(tail.output)
+                    weights, level, how, engine = ablation_weights(
+                        classifier, tail, layout, targets[0], self.rule, self.passes
+                    )
+                    made = logits, targets, maps, weights[None], level[None]
+                logits, targets, maps, weights, level = made
+                raw, terms = _weighted(weights, maps)
+                rows.append([logits, targets, raw, weights.abs().amax(2) * level, terms])
+                hows += [{"rule": self.rule, "passes": how, "engine": engine}] * len(logits)
+        return hows, [torch.cat(column) for column in zip(*rows, strict=True)]
 
     def _scored(self, inputs: Inputs, images: int) -> tuple[list[dict[str, str]], list[Tensor]]:
         """Return what `_ablated` does; masked copies of all images share batches."""
         part = layer_pass(self.classifier, self.layer, inputs, gradients=False)
-        maps = self._layout(part.output, inputs).maps(part.output)
-        targets = self._chosen(part.logits)
+        maps, targets = part.maps, self._chosen(part.logits)
         passes = self.passes
         if inputs.is_cuda:
             passes = {**passes, "expected": images * maps.shape[1]}
         weights, used = score_weights(self.classifier, inputs, maps, targets, passes)
-        parameters = [{"layer": self.layer, "engine": used} for _ in inputs]
         # Of a softmax, ratios are differences of scores. One channel says nothing of the score.
         moved = (weights.amax(2) / weights.amin(2)).log()
         raw, terms = _weighted(weights, maps)
-        return parameters, [part.logits, targets, raw, moved, terms]
+        return [{"engine": used}] * len(inputs), [part.logits, targets, raw, moved, terms]
 
 
 def _weighted(

@@ -99,22 +99,18 @@ def answering(
     Further calls are computed as ever. With ``compute``, the calls that are answered are
     computed too, and their results dropped. Afterwards every part is as it was.
     """
-    patched: list[tuple[nn.Module, Callable | None]] = []
-    # With it, `nn.TransformerEncoderLayer` computes its parts itself and calls none of them.
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
+    with ExitStack() as undo:
+        # With it, `nn.TransformerEncoderLayer` computes its parts itself and calls none of them.
+        fast = torch.backends.mha.get_fastpath_enabled()
+        undo.callback(torch.backends.mha.set_fastpath_enabled, fast)
+        torch.backends.mha.set_fastpath_enabled(False)
         for part, values in answers.items():
-            patched.append((part, part.__dict__.get("forward")))
+            if "forward" in vars(part):
+                undo.callback(setattr, part, "forward", part.forward)
+            else:
+                undo.callback(delattr, part, "forward")
             part.forward = _answer(part.forward, list(values), compute=compute)
         yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
-        for part, before in patched:
-            if before is None:
-                part.__dict__.pop("forward", None)
-            else:
-                part.forward = before
 
 
 def _answer(forward: Callable, values: list[Any], *, compute: bool) -> Callable:

@@ -68,15 +68,8 @@ def fetch(
         parts = list(same)
         state, why = (_state(parts), "") if listed else _get(parts)
         count, source = _size(parts, sizes)
-        rows.append(
-            {
-                "name": parts[0].name,
-                "state": state,
-                "bytes": count,
-                "size": source,
-                "licence": parts[0].licence,
-            }
-        )
+        row = {"name": parts[0].name, "state": state, "bytes": count, "size": source}
+        rows.append({**row, "licence": parts[0].licence})
         if why:
             click.echo(f"Unavailable: {why}", err=True)
     if as_json:
@@ -126,7 +119,11 @@ def _size(parts: "list[Artefact]", ask: bool) -> tuple[int | None, str]:
     """Return the size of one artefact in bytes, and its source."""
     if _state(parts) == "here":
         return sum(one.bytes or 0 for one in parts), "here"
-    asked = [_asked(one) for one in parts if ask]
+    from xailib.downloads.fetch import size_of
+
+    # Of each the size by the first server that answers.
+    answers = (filter(None, map(size_of, one.addresses)) for one in parts if ask)
+    asked = [next(sizes, None) for sizes in answers]
     if asked and None not in asked:
         return sum(filter(None, asked)), "announced"
     said = [one.expected for one in parts if one.expected]
@@ -151,10 +148,3 @@ def _get(parts: "list[Artefact]") -> tuple[str, str]:
     except UnavailableError as error:
         return "failed", str(error)
     return "fetched", ""
-
-
-def _asked(artefact: "Artefact") -> int | None:
-    """Return its size by the first server that answers."""
-    from xailib.downloads.fetch import size_of
-
-    return next((n for address in artefact.addresses if (n := size_of(address))), None)

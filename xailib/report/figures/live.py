@@ -21,9 +21,8 @@ from torch import Tensor, nn
 
 from xailib.compare.masks import lime_superpixels
 from xailib.errors import InputError
-from xailib.explain.cam.ablation import watching
+from xailib.explain.cam.ablation import last_linear, watching
 from xailib.explain.cam.gradient import layer_pass
-from xailib.explain.cam.layout import layout_in
 from xailib.explain.cam.methods import cam_layer_of
 from xailib.explain.explanation import Explanation
 from xailib.explain.sampling import Draw, Perturbed, hidden
@@ -40,22 +39,11 @@ _NEAR = 1e-3  # of the largest number: how far a pass and the closed form may di
 
 @dataclass(frozen=True)
 class Live:
-    """The files that make one photograph's explanations live.
+    """The files that make one photograph's explanations live, below the run's folder."""
 
-    Attributes
-    ----------
-    photograph : str
-        The script with its feature maps and LIME's samples, below the run's folder.
-    network : str
-        The one with the output layer's weights, which all photographs share; empty where only LIME
-        is live.
-    why : str
-        Why only LIME is; empty where the class activation maps are, too.
-    """
-
-    photograph: str
-    network: str
-    why: str
+    photograph: str  #: the script with its feature maps and LIME's samples
+    network: str  #: with the output layer's weights, shared by all; empty where only LIME is live
+    why: str  #: why only LIME is; empty where the class activation maps are, too
 
 
 def explorable(
@@ -109,17 +97,12 @@ def explorable(
         labels = {"independent": classifier.outputs == "multilabel"}
         _write(run, path, name, {**_view(photograph, lime), **labels, **maps, "lime": samples})
         found.append(Live(path, "" if why else NETWORK, why))
-    linear = _last_linear(classifier)
+    linear = last_linear(classifier.module)
     if linear is not None and any(live.network for live in found):
         weights = linear.weight.detach().float().cpu().numpy().astype(np.float16)
         entries = {"names": classifier.class_names, "weights": packed(weights)}
         _write(run, NETWORK, "network", entries)
     return found
-
-
-def _last_linear(classifier: Classifier) -> nn.Linear | None:
-    parts = reversed(list(classifier.module.modules()))
-    return next((part for part in parts if isinstance(part, nn.Linear)), None)
 
 
 def _maps(
@@ -130,12 +113,11 @@ def _maps(
     inputs = classifier.input_tensor(pixels[None])
     try:
         name = cam_layer_of(classifier, layer)
-        with watching(_last_linear(classifier) or nn.Linear(1, 1)) as seen:
+        with watching(last_linear(classifier.module) or nn.Linear(1, 1)) as seen:
             found = layer_pass(classifier, name, inputs, gradients=False)
-        layout = layout_in(classifier, name, found.output, inputs)
     except InputError as error:
         return {}, f"Only LIME is live. {error}"
-    maps = layout.maps(found.output).float()
+    maps = found.maps.float()
     expected = maps.mean((2, 3)), found.logits
     if len(seen) != 1 or not all(map(_near, seen[0], expected)):
         return {}, (
@@ -172,7 +154,6 @@ def _samples(
         found = _scored(classifier, photograph, lime)
         order = np.argsort(-found[0], kind="stable")[:LIKELIEST]
         classes = [lime.target, *(int(index) for index in order if index != lime.target)]
-        file.parent.mkdir(parents=True, exist_ok=True)
         with atomic(file) as stream:
             np.savez_compressed(stream, classes=classes, probabilities=found[:, classes].T)
     with np.load(file) as stored:
@@ -194,13 +175,8 @@ def _scored(
     blank = hidden(pixels, parts.segments, lime.parameters["hide_color"])
     perturbed = Perturbed(classifier, [pixels], [blank], [parts.segments])
     rows = np.asarray(parts.shown, int)
-    draw = Draw.of([0], [rows], [int(parts.segments.max()) + 1], classifier.device)
-
-    def make(start: int, stop: int) -> Tensor:
-        return perturbed.batch(draw.shown[start:stop], draw.owner[start:stop])
-
-    found = classifier.as_probabilities(classifier.forward_batches(make, len(draw.shown)).logits)
-    return found[draw.place[0]].cpu().numpy()
+    draw = Draw.of([0], [rows], [parts.segments], classifier.device)
+    return perturbed.scored(draw)[0][draw.place[0]].cpu().numpy()
 
 
 def _view(photograph: Photograph, lime: Explanation) -> dict[str, Any]:
