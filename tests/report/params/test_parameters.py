@@ -111,7 +111,7 @@ def test_the_names_are_those_of_the_modules_that_take_them():
     assert set(get_args(schema.Design)) == set(sampling.DESIGNS)
     assert set(get_args(schema.Method)) == set(sanity.METHODS)
     assert set(get_args(schema.Measure)) == {"auto", *MEASURES}
-    assert set(get_args(schema.Segmentation)) == set(lime._SEGMENTATIONS)
+    assert set(get_args(schema.Segmentation)) == set(lime.SEGMENTATIONS)
     assert (get_args(schema.Precision), get_args(schema.Outputs)) == (PRECISIONS, OUTPUTS)
     assert set(checks.PROBES) == {"packaged", *published_sets.ARCHIVES}
     assert concepts.WORDS in checks._LISTS
