@@ -187,12 +187,7 @@ def spawn(words: list[str], folder: Path, output=subprocess.PIPE) -> subprocess.
     path = os.pathsep.join([str(folder / "stand-in"), str(ROOT), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
     return subprocess.Popen(
-        words,
-        cwd=folder,
-        env=environment,
-        stdout=output,
-        stderr=subprocess.STDOUT,
-        text=True,
+        words, cwd=folder, env=environment, stdout=output, stderr=subprocess.STDOUT, text=True
     )
 
 

@@ -26,10 +26,7 @@ OF_THE_REPORT = {
     *("ipykernel", "dask", "distributed", "pydantic", "matplotlib-inline", "foolbox"),
 }
 # Still in the way, each with the reason; to be removed with it.
-CROWDED = {
-    "xailib/networks": "names, published and counting are read without torch",
-    "xailib/report/run": "timing loads networks, costs is read without them",
-}
+CROWDED = {"xailib/report/run": "timing loads networks, costs is read without them"}
 
 
 @cache

@@ -36,7 +36,7 @@ class Stage:
     """What is randomised in one step: layers that follow one another."""
 
     index: int  #: 1 for the output layer
-    name: str  #: of the lowest block in it: with it, everything behind it is random
+    name: str  #: of the lowest block in it, with which everything behind it is random
     layers: tuple[str, ...]  #: the modules with parameters of their own, from the output backwards
 
 
@@ -156,7 +156,8 @@ def cascade(
                         f"stages: scores are not finite when random down to {stage.name}"
                     )
             label = f"{classifier.weights}, random down to {stage.name}, seed {seed}"
-            yield stage, replace(classifier, module=module, weights=label, sha256=hash_of(module))
+            sha256 = hash_of(module)
+            yield stage, replace(classifier, module=module, weights=label, weights_sha256=sha256)
 
     return randomised()
 

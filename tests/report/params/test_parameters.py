@@ -12,8 +12,8 @@ from faults_table import shown
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from xailib.downloads import names
 from xailib.errors import InputError
-from xailib.networks import names
 from xailib.networks.forward import PRECISIONS
 from xailib.networks.modules import OUTPUTS
 from xailib.report.params import checks, schema

@@ -34,7 +34,7 @@ def _offered(module: str, names: Callable[[Any], Iterable[str]]) -> Callable[...
 
 
 _profiles = _offered("xailib.report.params.profiles", lambda module: module.profile_names())
-network_names = _offered("xailib.networks.names", lambda module: module.networks())
+network_names = _offered("xailib.downloads.names", lambda module: module.networks())
 _tasks = _offered("xailib.report.params.schema", lambda module: module.NOTEBOOKS)
 _parameters = _offered(
     "xailib.report.params.schema",

