@@ -42,7 +42,7 @@ class KindTest:
     first_units: int  #: of so many in the layers compared, without dead ones
     second: int
     second_units: int
-    #: of the second over those of the first: the conditional maximum likelihood estimate;
+    #: of the second over those of the first, the conditional maximum likelihood estimate;
     #: infinite where the first has none
     odds: float
     odds_low: float  #: its exact 95 % interval, to `odds_high`

@@ -43,9 +43,9 @@ class Membership:
     #: WordNet's first word for a class or hypernym, such as ``"dog"``; a scene's name; the setting
     #: or group of scenes; no two are equal
     names: tuple[str, ...]
-    ids: tuple[str, ...]  #: WordNet's id, or ``scene:`` and the name
+    ids: tuple[str, ...]  #: WordNet's id; of a scene its name behind ``scene`` and a colon
     kinds: tuple[str, ...]  #: such as ``"animal"`` or ``"scene"``
-    #: no two rows are equal: of concepts with the same images the most specific stays
+    #: no two rows are equal, since of concepts with the same images the most specific stays
     masks: Bool[np.ndarray, "concepts probe"]
 
     def __len__(self) -> int:

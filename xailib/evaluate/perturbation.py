@@ -119,7 +119,7 @@ class Trial:
     #: one of `CURVES`, "least_first" (deletion from the other end), "cell" (one cell of a grid
     #: deleted), "masked" (the image times the map) or "whole" (the image as it is)
     measure: str
-    fraction: float  #: of the image that was replaced (for insertion: inserted), 0 to 1
+    fraction: float  #: of the image that was replaced (inserted, for insertion), 0 to 1
     count: int  #: the same in pixels; for flipping in regions; which cell
 
     @property

@@ -36,7 +36,7 @@ class Stage:
     """What is randomised in one step: layers that follow one another."""
 
     index: int  #: 1 for the output layer
-    name: str  #: of the lowest block in it: with it, everything behind it is random
+    name: str  #: of the lowest block in it, with which everything behind it is random
     layers: tuple[str, ...]  #: the modules with parameters of their own, from the output backwards
 
 

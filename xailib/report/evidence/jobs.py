@@ -56,7 +56,7 @@ class Evidence:
 
     seed: int  #: of the photographs' order and of all that is random
     num_samples: int  #: of LIME
-    #: by a network's name, for each of `PARTS`: how many photographs, and how many a turn
+    #: by a network's name, how many photographs, and how many a turn, for each of `PARTS`
     networks: Mapping[str, Mapping[str, Sequence[int]]]
     photographs: Mapping[str, Path]  #: by name, in the order in which they are explained
     weights: Mapping[str, str]  #: by a network's name; those left out have published ones

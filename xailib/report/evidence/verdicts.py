@@ -54,7 +54,7 @@ class Test:
     of: Callable[[Wide], pd.Series]
     page: str  #: the label of the page with the evidence
     margin: float = float("nan")  #: see `xailib.report.replication.findings.Finding`
-    #: NaN, or the smallest effect that matters: the claim does not hold if the effect is shown to
+    #: NaN, or the smallest effect that matters; the claim does not hold if the effect is shown to
     #: be smaller, whatever its sign
     least: float = float("nan")
 

@@ -15,7 +15,6 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 from pandas.api.types import is_string_dtype
 from PIL import Image
-from scipy.stats import binomtest
 
 from xailib.dissect.kinds import UNKNOWN, alive
 from xailib.errors import InputError
@@ -125,27 +124,6 @@ def kinds_chart(tables: Mapping[str, pd.DataFrame]) -> Figure:
         axis.set(xlabel="share of the layer's units", xlim=(0, 1))
         axis.grid(visible=False, axis="y")
         legend(figure, *axis.get_legend_handles_labels())
-    return figure
-
-
-def share_chart(tables: Mapping[str, pd.DataFrame], kind: str) -> Figure:
-    """Draw one kind's share of each layer of `kinds_of`, exact 95 % intervals."""
-    networks = list(tables)
-    rows = [
-        (f"{name}, {layer}", index, part.loc[part["kind"] == kind, "units"].sum(), total)
-        for index, name in enumerate(networks)
-        for layer, part in tables[name].groupby("layer", sort=False)
-        if (total := part["units"].sum())
-    ]
-    with drawing(6.4, 1.0 + 0.36 * len(rows)) as (figure, (axis,)):
-        for place, (_, index, found, total) in enumerate(rows):
-            interval = binomtest(int(found), int(total)).proportion_ci()
-            axis.barh(place, found / total, color=SHADES[index % len(SHADES)])
-            axis.hlines(place, interval.low, interval.high, color="0.2", linewidth=1)
-        axis.set_yticks(range(len(rows)), [name for name, *_ in rows])
-        axis.invert_yaxis()
-        axis.set(xlabel=f"share of the layer's units with a {kind}", xlim=(0, None))
-        axis.grid(visible=False, axis="y")
     return figure
 
 

@@ -85,7 +85,7 @@ class Finding:
     value: float  #: with the limits of its 95 % interval
     low: float
     high: float
-    #: of the test of no difference, not adjusted: signed-rank over photographs, Fisher's for units
+    #: of the test of no difference, not adjusted; signed-rank over photographs, Fisher's for units
     p: float
     count: int  #: photographs or units
     page: str  #: the label of the page with the evidence

@@ -38,10 +38,10 @@ class Published:
 
     image: str  #: its name
     photograph: Path  #: its file
-    iou1: float  #: Table I: of LIME 1 with Grad-CAM, to four decimals
+    iou1: float  #: in Table I, of LIME 1 with Grad-CAM, to four decimals
     iou2: float  #: the same of LIME 2
     #: from "LIME 1" and "LIME 2" to masks in the photograph squashed to 256 x 256, of which the
-    #: centre was cropped: 1 supports, -1 opposes, 0 not chosen
+    #: centre was cropped; 1 supports, -1 opposes, 0 not chosen
     limes: Mapping[str, Int8[np.ndarray, "224 224"]] = field(repr=False)
     #: from a key of `CAMS` to maps in [0, 1], as large as the photograph
     cams: Mapping[str, Float32[np.ndarray, "height width"]] = field(repr=False)
