@@ -18,7 +18,7 @@ from xailib.explain.cam.tail import Tail
 from xailib.explain.lime import explain_lime, segmentation
 from xailib.images.load import Photograph
 from xailib.networks.classifier import BATCH, Classifier, load_classifier
-from xailib.networks.layers import evaluation, preserved
+from xailib.networks.layers import evaluation
 
 WEIGHTS = Path(__file__).parents[2] / "shared/weights/resnet50_imagenet1k.pth"
 
@@ -177,7 +177,7 @@ def _grad_cam(net: Classifier, photo: Photograph, method: str, layer: str) -> np
     target = net.target(photo).index
     options = {"ablation_layer": AblationLayer()} if method == "ablationcam" else {}
     picture = net.input_tensor(net.view(photo).pixels[None])
-    with preserved(net.module), contextlib.redirect_stderr(io.StringIO()):
+    with contextlib.redirect_stderr(io.StringIO()):
         cam = METHODS[method](net.module, [net.layer(layer)], **options)
         cam.batch_size = BATCH
         found = cam(picture, [ClassifierOutputTarget(target)])[0]

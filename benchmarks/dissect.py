@@ -2,15 +2,11 @@
 
     python benchmarks/dissect.py speed [ROUNDS] [CONCEPTS]    63,305 images, 1,768 units in 3 layers
     python benchmarks/dissect.py quality PROBE    output units, trained and untrained
-    python benchmarks/dissect.py places SHARED [FOLDER]    scenes in a Places and an ImageNet net
 
 `speed` runs label_units, the plain loop over units, and that loop with the softmax made anew for
 each layer, as the authors' scripts do, each in a process of its own, on the same made-up tables
 (20,000 concepts), and compares time, peak memory and labels. Where other work shares the machine,
 OMP_NUM_THREADS=1 and the processor time tell more than the clock.
-
-`places` compares the developers' two networks over `SHARED/probe` and `SHARED/probe_scenes`: it
-prints the test and writes a figure and its table to FOLDER (results/benchmarks).
 """
 
 import json
@@ -22,7 +18,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 
 LAYERS = {"layer3": 256, "layer4": 512, "fc": 1000}
@@ -168,52 +163,8 @@ def quality(folder: str) -> None:
                 )
 
 
-def places(shared: str, folder: str = "results/benchmarks") -> None:
-    """Count scenes in the last two layers of ResNet-18 (ImageNet) and SqueezeNet (Places365)."""
-    from xailib.dissect.activations import record_activations
-    from xailib.dissect.concepts import load_concepts
-    from xailib.dissect.kinds import compare_kind, kinds_of
-    from xailib.dissect.label import label_units
-    from xailib.encoders.load import load_encoder
-    from xailib.files import atomic
-    from xailib.images.probe import load_probe
-    from xailib.networks.classifier import load_classifier
-    from xailib.report.figures.units import share_chart
-
-    root, out = Path(shared).resolve(), Path(folder)
-    probe = load_probe([root / "probe", root / "probe_scenes"])
-    encoder = load_encoder("conse:tf_efficientnet_lite1")
-    concepts = load_concepts(["packaged", "categories:imagenet"])
-    images, texts = encoder.encode_images(probe), encoder.encode_texts(concepts.names)
-    labels = {}
-    for name, net in {
-        "ResNet-18, ImageNet": load_classifier(
-            "resnet18", root / "weights/resnet18_imagenet1k.pth"
-        ),
-        "SqueezeNet, Places365": load_classifier(f"{root}/models/squeezenet_places365.py:load"),
-    }.items():
-        with tempfile.TemporaryDirectory() as place:
-            recorded = record_activations(net, net.dissect_layers, probe, folder=place)
-            labels[name] = label_units(recorded, images, texts, concepts, top_k=20)
-    first, second = labels
-    test = compare_kind(labels[first], labels[second], concepts.kinds)
-    print(f"{len(probe)} images, {len(concepts)} concepts, {encoder.label}, top_k 20")
-    print(
-        f"scenes in the last two layers: {first} {test.first} of {test.first_units} units, "
-        f"{second} {test.second} of {test.second_units}; odds ratio {test.odds:.2f} "
-        f"({test.odds_low:.2f} to {test.odds_high:.2f}), Fisher's exact p = {test.p:.1g}"
-    )
-    kinds = {name: kinds_of(table, concepts.kinds) for name, table in labels.items()}
-    with atomic(out / "places.png") as file:
-        share_chart(kinds, "scene").savefig(file, format="png", dpi=150)
-    with atomic(out / "places.csv") as file:
-        tables = [table.assign(network=name) for name, table in kinds.items()]
-        pd.concat(tables).to_csv(file, index=False)
-    print(f"{out / 'places.png'}, {out / 'places.csv'}")
-
-
 if __name__ == "__main__":
-    actions = {"speed": speed, "quality": quality, "places": places, "measured": measured}
+    actions = {"speed": speed, "quality": quality, "measured": measured}
     if len(sys.argv) < 2 or sys.argv[1] not in actions:
         sys.exit(__doc__)
     actions[sys.argv[1]](*sys.argv[2:])

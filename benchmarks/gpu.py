@@ -285,7 +285,6 @@ def cam_rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
     from xailib.explain.cam import METHODS, explain_cam
-    from xailib.networks.layers import preserved
 
     photo = photographs(options, 1)[0]
     nets = {precision: classifier(options, precision) for precision in PRECISIONS}
@@ -294,7 +293,7 @@ def cam_rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     picture = net.input_tensor(net.view(photo).pixels[None])
 
     def peer(method: str, layer: str, batch_size: int) -> None:
-        with preserved(net.module), contextlib.redirect_stderr(io.StringIO()):
+        with contextlib.redirect_stderr(io.StringIO()):
             extra = {"ablation_layer": AblationLayer()} if method == "ablationcam" else {}
             cam = METHODS[method](net.module, [net.layer(layer)], **extra)
             cam.batch_size = batch_size

@@ -134,7 +134,7 @@ def bare_passes(case: Case) -> tuple[str, Passes]:
     with evaluation(module):
         count = 1 if few else case.passes
         work = forward.Work(module, lambda a, b: batch[a:b], count, len(batch), (module, ""))
-        engine = forward.choose(work, "auto", "exact")
+        engine = forward.choose(work, "auto")
     return engine.name, Passes(engine.run, batch[:1] if few else batch)
 
 

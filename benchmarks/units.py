@@ -74,7 +74,7 @@ def untrained(classifier: Classifier, seed: int) -> Classifier:
             torch.nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
             if part.bias is not None:
                 torch.nn.init.zeros_(part.bias)
-    return replace(classifier, module=module, weights="random", sha256=hash_of(module))
+    return replace(classifier, module=module, weights="random", weights_sha256=hash_of(module))
 
 
 def recorded(classifier: Classifier, layers: list[str], probe: ProbeSet) -> Recording:

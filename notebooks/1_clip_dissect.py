@@ -431,7 +431,7 @@ else:
             judged = label_units({chosen[-1]: recorded[chosen[-1]]}, images, name_rows, names, ids=probe_set.ids, measure=measure, device=classifier.device, **options)
             for said, only in ((f"all {len(names):,}", None), (f"{len(known)} in the probe set", known)):
                 found = evaluate_output_units(judged, chosen[-1], classifier.class_names, names, reader, only=only)
-                rows.append({"network": kind, "classes": said, **found.as_dict()})
+                rows.append({"network": kind, "classes": said, **vars(found)})
         quality = pd.DataFrame(rows)
         every, some = quality.iloc[0], quality.iloc[1]
         metrics |= {

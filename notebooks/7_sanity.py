@@ -51,9 +51,10 @@ import numpy as np
 from IPython.display import Markdown, display
 
 from xailib.errors import InputError
-from xailib.evaluate.randomisation import cascade, explain_targets, stages_of, usable
+from xailib.evaluate.randomisation import cascade, explain_targets, stages_of
 from xailib.evaluate.sanity import ALIKE, AREA, CHANGED, ENOUGH, compare, null_baseline, verdict
 from xailib.explain.cam.methods import cam_layer_of
+from xailib.explain.preflight import workable
 from xailib.images.load import load_images
 from xailib.networks.classifier import load_classifier
 from xailib.report.evidence import charts as kept_figures
@@ -69,7 +70,7 @@ if first < 2 or len(photographs) < 2:
 checked = photographs[:first]
 classifier = load_classifier(model, weights, device, seed, precision, outputs=outputs, preprocessing=preprocessing)
 asked = list(dict.fromkeys([*methods, *others]))
-used, left_out = usable(classifier, asked, layer or None)
+used, left_out = workable(classifier, asked, layer or None)
 methods = [method for method in methods if method in used]
 few = [method for method in used if method in sparse]
 checked_by = {method: checked[:sparse_first] if method in few else checked for method in used}

@@ -18,14 +18,9 @@ from serving import serving
 ROOT = Path(__file__).parents[1]
 AXE = ROOT / "tests" / "node_modules" / "axe-core" / "axe.min.js"
 FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+    "--disable-background-networking", "--disable-component-update",
+]  # fmt: skip
 
 
 def pages_of(toc) -> list[str]:
@@ -78,7 +73,7 @@ def address(site):
             pass
 
     handler = functools.partial(Quiet, directory=str(site))
-    with serving(handler) as (_, found):
+    with serving(handler) as found:
         yield found
 
 

@@ -5,6 +5,7 @@ and depths are the constructors' own arguments.
 """
 
 import timm
+from nets import CATEGORIES, Plain
 from timm.models import convnext, densenet, mlp_mixer, regnet, resnet, swin_transformer, vgg
 from timm.models import vision_transformer as vit
 from torch import Tensor, nn
@@ -14,7 +15,6 @@ from torchvision.transforms import functional as F  # noqa: N812
 from xailib.networks.preprocessing import Preprocessing
 
 SIDE = 64
-CATEGORIES = 5
 
 
 def colour(side: int = SIDE) -> Preprocessing:
@@ -36,28 +36,38 @@ def ready(module: nn.Module, categories: int = CATEGORIES, side: int = SIDE):
     return module, colour(side), [f"thing {index}" for index in range(categories)]
 
 
-def torchvision_resnet():
-    return ready(tv.ResNet(tv.resnet.BasicBlock, [1, 1, 1, 1], num_classes=CATEGORIES))
+def network(make, *options):
+    """Return a function as a user's file has it: it makes this network, see `ready`."""
+    return lambda: ready(make(), *options)
 
 
+def by_name(name: str, **sizes):
+    """Return the same for one of timm's names."""
+    return network(lambda: timm.create_model(name, num_classes=CATEGORIES, **sizes))
+
+
+SMALL = {"num_classes": CATEGORIES}
+torchvision_densenet = network(lambda: tv.DenseNet(8, (2, 2, 2), 16, **SMALL))
+torchvision_mobilenet_v2 = network(lambda: tv.mobilenet_v2(width_mult=0.25, **SMALL))
+torchvision_mobilenet_v3 = network(lambda: tv.mobilenet_v3_small(width_mult=0.25, **SMALL))
+torchvision_swin = network(lambda: tv.SwinTransformer([4, 4], 12, [1, 1], [2, 2], [4, 4], **SMALL))
+
+
+def blocks():
+    return tv.ResNet(tv.resnet.BasicBlock, [1, 1, 1, 1], **SMALL)
+
+
+torchvision_resnet = network(blocks)
+
+
+@network
 def torchvision_vgg():
     net = tv.VGG(tv.vgg.make_layers([8, "M", 16, "M", 512, "M"]), CATEGORIES, init_weights=False)
     net.avgpool, net.classifier = nn.AdaptiveAvgPool2d(1), nn.Linear(512, CATEGORIES)
-    return ready(net)
+    return net
 
 
-def torchvision_densenet():
-    return ready(tv.DenseNet(8, (2, 2, 2), 16, num_classes=CATEGORIES))
-
-
-def torchvision_mobilenet_v2():
-    return ready(tv.mobilenet_v2(width_mult=0.25, num_classes=CATEGORIES))
-
-
-def torchvision_mobilenet_v3():
-    return ready(tv.mobilenet_v3_small(width_mult=0.25, num_classes=CATEGORIES))
-
-
+@network
 def torchvision_efficientnet():
     conf = tv.efficientnet.MBConvConfig
     stages = [
@@ -65,85 +75,68 @@ def torchvision_efficientnet():
         conf(6, 3, 2, 16, 24, 1, 0.25, 1),
         conf(6, 5, 2, 24, 40, 1, 0.25, 1),
     ]
-    return ready(tv.EfficientNet(stages, 0.2, num_classes=CATEGORIES))
+    return tv.EfficientNet(stages, 0.2, **SMALL)
 
 
+@network
 def torchvision_convnext():
     block = tv.convnext.CNBlockConfig
-    return ready(tv.ConvNeXt([block(8, 16, 1), block(16, None, 1)], num_classes=CATEGORIES))
+    return tv.ConvNeXt([block(8, 16, 1), block(16, None, 1)], **SMALL)
 
 
+@network
 def torchvision_regnet():
-    stages = tv.regnet.BlockParams.from_init_params(
-        depth=4, w_0=8, w_a=8.0, w_m=2.0, group_width=8, se_ratio=0.25
-    )
-    return ready(tv.RegNet(stages, num_classes=CATEGORIES, stem_width=8))
+    sizes = {"depth": 4, "w_0": 8, "w_a": 8.0, "w_m": 2.0, "group_width": 8, "se_ratio": 0.25}
+    return tv.RegNet(tv.regnet.BlockParams.from_init_params(**sizes), stem_width=8, **SMALL)
 
 
+@network
 def torchvision_vit():
-    net = tv.VisionTransformer(SIDE, 16, 2, 2, 16, 32, num_classes=CATEGORIES)
+    net = tv.VisionTransformer(SIDE, 16, 2, 2, 16, 32, **SMALL)
     nn.init.normal_(net.heads.head.weight)  # torchvision starts with zeros: every score alike
-    return ready(net)
+    return net
 
 
-def torchvision_swin():
-    return ready(tv.SwinTransformer([4, 4], 12, [1, 1], [2, 2], [4, 4], num_classes=CATEGORIES))
-
-
+@network
 def timm_resnet():
-    return ready(
-        resnet.ResNet(
-            resnet.BasicBlock,
-            (1, 1, 1, 1),
-            num_classes=CATEGORIES,
-            channels=(8, 12, 16, 20),
-            stem_width=8,
-        )
-    )
+    widths = {"channels": (8, 12, 16, 20), "stem_width": 8}
+    return resnet.ResNet(resnet.BasicBlock, (1, 1, 1, 1), **widths, **SMALL)
 
 
+@network
 def timm_vgg():
     net = vgg.VGG([8, "M", 16, "M"], CATEGORIES, mlp_ratio=0.01)
     net.pre_logits = vgg.ConvMlp(16, 32, kernel_size=7, mlp_ratio=0.5)  # 4096 by default
     net.head = vgg.ClassifierHead(32, CATEGORIES)
-    return ready(net)
+    return net
 
 
-def timm_densenet():
-    return ready(densenet.DenseNet(8, (2, 2, 2), num_classes=CATEGORIES))
-
-
-def timm_convnext():
-    return ready(
-        convnext.ConvNeXt(num_classes=CATEGORIES, depths=(1, 1, 1, 1), dims=(8, 12, 16, 20))
-    )
-
-
+@network
 def timm_regnet():
     conf = regnet.RegNetCfg(depth=6, w0=8, wa=12.0, wm=2.0, group_size=8, stem_width=8)
-    return ready(regnet.RegNet(conf, num_classes=CATEGORIES))
+    return regnet.RegNet(conf, **SMALL)
 
 
-def timm_vit():
-    return ready(
-        vit.VisionTransformer(SIDE, 16, num_classes=CATEGORIES, embed_dim=16, depth=2, num_heads=2)
-    )
+@network
+def timm_convnext():
+    return convnext.ConvNeXt(depths=(1, 1, 1, 1), dims=(8, 12, 16, 20), **SMALL)
 
 
-def by_name(name: str, **sizes):
-    """Return a function as a user's file has it: it makes this network of timm's."""
-
-    def load():
-        return ready(timm.create_model(name, num_classes=CATEGORIES, **sizes))
-
-    return load
+@network
+def timm_mixer():
+    sizes = {"img_size": SIDE, "patch_size": 16, "num_blocks": 2, "embed_dim": 24}
+    return mlp_mixer.MlpMixer(CATEGORIES, **sizes)
 
 
+timm_densenet = network(lambda: densenet.DenseNet(8, (2, 2, 2), **SMALL))
 timm_mobilenet = by_name("mobilenetv2_050")
 timm_efficientnet = by_name("test_efficientnet")
 timm_nfnet = by_name("test_nfnet")
 timm_byobnet = by_name("test_byobnet")
 VIT = {"img_size": SIDE, "depth": 2, "embed_dim": 24, "num_heads": 2}
+timm_vit = network(
+    lambda: vit.VisionTransformer(SIDE, 16, embed_dim=16, depth=2, num_heads=2, **SMALL)
+)
 timm_cait = by_name("cait_xxs24_224", **VIT)
 timm_convit = by_name("convit_tiny", local_up_to_layer=1, **VIT)
 timm_xcit = by_name("xcit_nano_12_p16_224", **VIT)
@@ -158,14 +151,7 @@ SWIN = {"img_size": SIDE, "depths": (1, 1), "embed_dim": 12, "num_heads": (2, 2)
 timm_swin_v2 = by_name("swinv2_tiny_window8_256", window_size=4, **SWIN)
 
 
-def timm_swin():
-    return ready(swin_transformer.SwinTransformer(num_classes=CATEGORIES, window_size=4, **SWIN))
-
-
-def timm_mixer():
-    return ready(
-        mlp_mixer.MlpMixer(CATEGORIES, img_size=SIDE, patch_size=16, num_blocks=2, embed_dim=24)
-    )
+timm_swin = network(lambda: swin_transformer.SwinTransformer(window_size=4, **SWIN, **SMALL))
 
 
 def gray(image) -> Tensor:
@@ -173,52 +159,21 @@ def gray(image) -> Tensor:
     return F.to_tensor(F.rgb_to_grayscale(F.resize(image, [32, 32]))) * 2 - 0.4
 
 
-class Small(nn.Module):
-    """A network of a few layers, with in-place ReLUs; what it outputs is up to `out`."""
-
-    def __init__(self, categories=CATEGORIES, channels=3, out=lambda scores: scores):
-        super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(channels, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU(True))
-        self.body = nn.Sequential(nn.Conv2d(8, 12, 3, 2, 1), nn.BatchNorm2d(12), nn.ReLU(True))
-        self.drop = nn.Dropout(0.5)
-        self.fc = nn.Linear(12, categories)
-        self.out = out
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.out(self.fc(self.drop(self.body(self.stem(x)).mean((2, 3)))))
-
-
-def one_category():
-    return ready(Small(1), 1, 32)
-
-
-def two_categories():
-    return ready(Small(2), 2, 32)
-
-
-def as_many_categories_as_channels():
-    return ready(Small(12), 12, 32)
-
-
-def small_input():
-    return ready(tv.ResNet(tv.resnet.BasicBlock, [1, 1, 1, 1], num_classes=CATEGORIES), side=32)
+one_category = network(lambda: Plain(1), 1, 32)
+two_categories = network(lambda: Plain(2), 2, 32)
+as_many_categories_as_channels = network(lambda: Plain(12), 12, 32)
+small_input = network(blocks, CATEGORIES, 32)
+not_finite = network(lambda: Plain(out=lambda scores: scores / 0), CATEGORIES, 32)
+another_input = network(lambda: Plain(channels=4), CATEGORIES, 32)
 
 
 def grayscale():
-    module, _, names = ready(Small(channels=1))
+    module, _, names = ready(Plain(channels=1))
     return module, gray, names
 
 
-def not_finite():
-    return ready(Small(out=lambda scores: scores / 0), side=32)
-
-
-def another_input():
-    return ready(Small(channels=4), side=32)
-
-
 def names_as_numbers():
-    module, transform, _ = ready(Small(), side=32)
+    module, transform, _ = ready(Plain(), side=32)
     return module, transform, list(range(CATEGORIES))
 
 

@@ -34,20 +34,8 @@ READERS: dict[str, Callable[[Path], object]] = {
     "concepts": load_concepts,
     "image": lambda path: read_file(path, path.name),
 }
-SIGNS = [
-    b"",
-    b"\0",
-    b"\xff",
-    b",",
-    b'"',
-    b"\n",
-    b"\r",
-    b"nan",
-    b"inf",
-    b"1e999",
-    b"-1",
-    b"\xef\xbb\xbf",
-]
+SIGNS = [b"", b"\0", b"\xff", b",", b'"', b"\n", b"\r", b"nan", b"inf", b"1e999", b"-1"]
+SIGNS += [b"\xef\xbb\xbf"]
 
 
 def originals() -> list[tuple[str, bytes]]:
@@ -64,9 +52,7 @@ def originals() -> list[tuple[str, bytes]]:
                 exif = Image.Exif()
                 exif[0x0112] = 6
                 stream = io.BytesIO()
-                image.save(stream, kind, exif=exif) if kind in ("JPEG", "PNG") else image.save(
-                    stream, kind
-                )
+                image.save(stream, kind, **({"exif": exif} if kind in ("JPEG", "PNG") else {}))
             except (OSError, ValueError, KeyError):
                 continue  # not every kind holds every mode
             found.append(("image", stream.getvalue()))

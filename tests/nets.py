@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from xailib.images.load import Photograph, from_array
-from xailib.networks import layers
+from xailib.networks import forward, layers
 from xailib.networks.classifier import Classifier
 from xailib.networks.preprocessing import Preprocessing
 
@@ -16,19 +16,24 @@ SIDE = 32
 CATEGORIES = 5
 
 
-class Plain(nn.Module):
-    """Convolutions, average pool, dropout, linear: as a ResNet or an EfficientNet ends."""
+def as_they_are(scores: Tensor) -> Tensor:
+    return scores
 
-    def __init__(self) -> None:
+
+class Plain(nn.Module):
+    """Convolutions, average pool, dropout, linear, and `out`: as a ResNet or EfficientNet ends."""
+
+    def __init__(self, classes=CATEGORIES, channels=3, out=as_they_are) -> None:
         super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU(True))
+        self.stem = nn.Sequential(nn.Conv2d(channels, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU(True))
         self.body = nn.Sequential(nn.Conv2d(8, 12, 3, 2, 1), nn.BatchNorm2d(12), nn.ReLU(True))
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.drop = nn.Dropout(0.5)
-        self.fc = nn.Linear(12, CATEGORIES)
+        self.fc = nn.Linear(12, classes)
+        self.out = out
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc(self.drop(torch.flatten(self.pool(self.body(self.stem(x))), 1)))
+        return self.out(self.fc(self.drop(torch.flatten(self.pool(self.body(self.stem(x))), 1))))
 
 
 class Skipping(nn.Module):
@@ -86,23 +91,16 @@ def seeded(make, seed: int = 0) -> nn.Module:
 def vit() -> nn.Module:
     import timm
 
-    return timm.models.VisionTransformer(
-        img_size=SIDE, patch_size=8, embed_dim=24, depth=2, num_heads=2, num_classes=CATEGORIES
-    )
+    sizes = {"img_size": SIDE, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2}
+    return timm.models.VisionTransformer(num_classes=CATEGORIES, **sizes)
 
 
 def swin() -> nn.Module:
     import timm
 
-    return timm.models.SwinTransformer(
-        img_size=SIDE,
-        patch_size=4,
-        embed_dim=12,
-        depths=(1, 1),
-        num_heads=(2, 2),
-        window_size=4,
-        num_classes=CATEGORIES,
-    )
+    sizes = {"img_size": SIDE, "patch_size": 4, "embed_dim": 12, "window_size": 4}
+    sizes |= {"depths": (1, 1), "num_heads": (2, 2)}
+    return timm.models.SwinTransformer(num_classes=CATEGORIES, **sizes)
 
 
 def classifier(make=Plain, seed: int = 0, device: str = "cpu") -> Classifier:
@@ -116,11 +114,18 @@ def classifier(make=Plain, seed: int = 0, device: str = "cpu") -> Classifier:
         preprocessing=Preprocessing((SIDE, SIDE), SIDE, (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)),
         class_names=tuple(f"thing {index}" for index in range(CATEGORIES)),
         weights="random",
-        sha256=f"{seed:064d}",
+        weights_sha256=f"{seed:064d}",
         device=torch.device(device),
         cam_layer=layers.default_cam_layer(module, traces, CATEGORIES),
         dissect_layers=(),
     )
+
+
+def offer_engines(monkeypatch, faster: bool = True, **set_ups) -> None:
+    """Let these be all engines, and each be found faster than eager, or none."""
+    monkeypatch.setattr(forward, "_candidates", lambda _module: list(set_ups))
+    monkeypatch.setattr(forward, "SET_UPS", set_ups)
+    monkeypatch.setattr(forward, "_faster", lambda *_: faster)
 
 
 def photograph(seed: int = 0) -> Photograph:
@@ -129,6 +134,18 @@ def photograph(seed: int = 0) -> Photograph:
     coarse = rng.integers(0, 256, (4, 4, 3)).repeat(8, axis=0).repeat(8, axis=1)
     noise = rng.integers(-20, 20, coarse.shape)
     return from_array(np.clip(coarse + noise, 0, 255).astype(np.uint8), f"blobs-{seed}")
+
+
+def noise(height: int = 48, width: int = 64, seed: int = 0) -> np.ndarray:
+    """Random colours, (height, width, 3) uint8."""
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def save(path: Path, pixels: np.ndarray | None = None, **options) -> Path:
+    """Write an image file, of noise unless pixels are given, and the folders above it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(noise() if pixels is None else pixels).save(path, **options)
+    return path
 
 
 def photographs_in(folder: Path, count: int) -> Path:

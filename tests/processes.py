@@ -14,8 +14,8 @@ def as_nobody(work: Callable[[], str]) -> str:
     be imported already.
     """
     reading, writing = os.pipe()
-    with warnings.catch_warnings():  # from Python 3.12 on, of threads that are not in the fork
-        warnings.simplefilter("ignore", DeprecationWarning)
+    # From Python 3.12 on it warns of threads that are not in the fork.
+    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
         child = os.fork()
     if not child:
         try:

@@ -11,11 +11,18 @@ from pathlib import Path
 
 import jupytext
 import nets
+import pytest
 import yaml
 from conftest import ROOT
 from nbformat import write
 from nbformat.v4 import new_code_cell, new_notebook
 from PIL import Image
+
+from xailib.report.params import profiles
+from xailib.report.run import notebook as pipeline
+from xailib.report.run import plan, shards
+from xailib.report.run.scheduler import Engine, run_plan
+from xailib.report.run.staleness import unfinished
 
 TASKS = ("2_lime", "4_agreement")
 # The network of tests/nets.py, as a user's own.
@@ -92,7 +99,7 @@ out_dir: str = "results/scratch/4_agreement"  # where this run is written"""
 # What the command does, for a project that has not all the notebooks; it times no networks before.
 COMMAND = f"""
 import sys, types
-sys.modules["xailib.report.run.timing"] = types.SimpleNamespace(paces_of=lambda *_: ({{}}, {{}}))
+sys.modules["xailib.report.cli.timing"] = types.SimpleNamespace(paces_of=lambda *_: ({{}}, {{}}))
 from xailib.report.run import plan, preflight
 from xailib.report.params import profiles
 for module in (plan, profiles):
@@ -128,16 +135,43 @@ def make(folder: Path, photographs: int, **parameters: object) -> None:
     (folder / "params" / "mine.yaml").write_text(yaml.safe_dump({**values, **parameters}))
 
 
+@contextmanager
+def inside(folder: Path, tasks: tuple[str, ...] = TASKS):
+    """Work in a project in this process, which has these tasks, and forget it afterwards."""
+    forget()
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.chdir(folder)
+        monkeypatch.setattr(profiles, "TASKS", tasks)
+        yield folder
+    forget()
+
+
+def forget() -> None:
+    """Let this process know no more of a project than another one."""
+    for cached in (shards._classifier, shards._networks, shards._encoder):
+        cached.cache_clear()
+    profiles._declared.cache_clear()
+    pipeline._check_pair.cache_clear()
+
+
+def run(profile, only=None, *, engine=None, force=False, **options) -> dict[str, str]:
+    """Do what is left of a profile; what became of each job."""
+    jobs = plan.plan(profile, only, **options)
+    left = unfinished(profile, jobs, force=force)
+    outcomes = list(run_plan(profile, jobs, left, engine or Engine(), force=force))
+    return {outcome.task: outcome.state for outcome in outcomes}
+
+
 def edit(folder: Path, **parameters: object) -> None:
     """Change lines of the project's profile."""
     file = folder / "params" / "mine.yaml"
     file.write_text(yaml.safe_dump({**yaml.safe_load(file.read_text()), **parameters}))
 
 
-def stand_in(folder: Path) -> None:
-    """Let the processes that are started in a project explain nothing, see `STAND_IN`."""
+def stand_in(folder: Path, code: str = STAND_IN) -> None:
+    """Let the processes that are started in a project begin with this code."""
     (folder / "stand-in").mkdir()
-    (folder / "stand-in" / "sitecustomize.py").write_text(STAND_IN)
+    (folder / "stand-in" / "sitecustomize.py").write_text(code)
 
 
 def notebook(folder: Path, task: str, code: list[str]) -> None:
@@ -187,12 +221,7 @@ def spawn(words: list[str], folder: Path, output=subprocess.PIPE) -> subprocess.
     path = os.pathsep.join([str(folder / "stand-in"), str(ROOT), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
     return subprocess.Popen(
-        words,
-        cwd=folder,
-        env=environment,
-        stdout=output,
-        stderr=subprocess.STDOUT,
-        text=True,
+        words, cwd=folder, env=environment, stdout=output, stderr=subprocess.STDOUT, text=True
     )
 
 

@@ -147,7 +147,7 @@ def test_a_full_disk_is_said_and_the_next_run_goes_on(root):
     assert len(project.made(root)) == len(IDS) + 1
 
 
-@pytest.mark.parametrize("moment", ["write", "fsync", "replace"])
+@pytest.mark.parametrize("moment", ["open", "fsync", "replace"])
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
 def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch, moment, code):
     path = tmp_path / "metrics.json"
@@ -156,9 +156,9 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch, moment, c
     def fail(*_arguments):
         raise OSError(code, os.strerror(code))
 
-    place = {"write": (os, "fdopen"), "fsync": (os, "fsync"), "replace": (files.Path, "replace")}
+    where = os if moment == "fsync" else files.Path
     with monkeypatch.context() as patch:
-        patch.setattr(*place[moment], fail)
+        patch.setattr(where, moment, fail)
         key = "read_only_disk" if code == errno.EROFS else "full_disk"
         with pytest.raises(StorageError) as caught:
             write_atomic(path, "new")

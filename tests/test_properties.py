@@ -5,7 +5,7 @@ import string
 import numpy as np
 import pytest
 from conftest import explanation, lime_explanation
-from fuzz import fuzz
+from fuzz import KINDS, MODES, fuzz
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -34,8 +34,7 @@ settings.register_profile(
 settings.load_profile("suite")
 
 SIDES = st.integers(1, 120)
-MODES = ["1", "L", "P", "RGB", "RGBA", "LA", "CMYK", "YCbCr", "LAB", "HSV", "I", "I;16", "F", "PA"]
-KINDS = ["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM"]
+MODE = st.sampled_from([*MODES, "I"])
 FLOATS = st.floats(-1e6, 1e6, width=32)
 NET = classifier()
 TARGETS = st.one_of(
@@ -60,7 +59,7 @@ def known(target):
     return target is None or number or str(target).lower() in names
 
 
-@given(SIDES, SIDES, st.sampled_from(MODES), st.sampled_from(KINDS), st.integers(0, 2**32 - 1))
+@given(SIDES, SIDES, MODE, st.sampled_from(KINDS), st.integers(0, 2**32 - 1))
 def test_any_size_mode_and_kind_of_picture(tmp_path, width, height, mode, kind, seed):
     size = len(Image.new(mode, (width, height)).tobytes())
     data = np.random.default_rng(seed).integers(0, 256, size, dtype=np.uint8).tobytes()
@@ -104,7 +103,6 @@ def test_any_words_are_concepts_once_in_their_order(names):
         first = {word.casefold(): word for word in reversed(tidy)}
         assert sorted(found.names) == sorted(first.values())
         assert sorted(found.names, key=tidy.index) == list(found.names)
-        assert len(found.names) + found.blanks + found.duplicates == len(names)
 
 
 @given(SIDES, st.integers(1, 3000), st.integers(1, 64), st.integers(1, 80), st.booleans())

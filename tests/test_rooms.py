@@ -25,11 +25,6 @@ OF_THE_REPORT = {
     *("papermill", "nbclient", "nbformat", "jupytext", "jupyter-book", "jupyter-client", "ipython"),
     *("ipykernel", "dask", "distributed", "pydantic", "matplotlib-inline", "foolbox"),
 }
-# Still in the way, each with the reason; to be removed with it.
-CROWDED = {
-    "xailib/networks": "names, published and counting are read without torch",
-    "xailib/report/run": "timing loads networks, costs is read without them",
-}
 
 
 @cache
@@ -145,8 +140,7 @@ def rooms() -> dict[str, list[str]]:
 
 
 def test_a_room_has_at_most_ten_files():
-    crowded = {place for place, names in rooms().items() if len(names) > MOST}
-    assert crowded == set(CROWDED)
+    assert [place for place, names in rooms().items() if len(names) > MOST] == []
 
 
 def test_a_files_name_does_not_repeat_its_rooms():

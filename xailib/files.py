@@ -9,7 +9,6 @@ import errno
 import hashlib
 import logging
 import os
-import tempfile
 from collections.abc import Collection, Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -35,16 +34,15 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
     """
     with storage(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        part = path.with_name(f".{path.name}.{os.urandom(4).hex()}.part")
         try:
-            with os.fdopen(handle, "wb") as file:
+            with part.open("xb") as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-            Path(name).chmod(0o666 & ~_umask())
-            Path(name).replace(path)
+            part.replace(path)
         except BaseException:
-            Path(name).unlink(missing_ok=True)
+            part.unlink(missing_ok=True)
             raise
 
 
@@ -97,12 +95,6 @@ def package_folder(module: str) -> Path | None:
     return Path(found[0]) if found else None
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
 def lock_folder(folder: Path, name: str, *, patience: float = SOON) -> FileLock:
     """Return a lock on a folder, held until it is released or the process ends.
 
@@ -115,10 +107,15 @@ def lock_folder(folder: Path, name: str, *, patience: float = SOON) -> FileLock:
         while True:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
-                _acquire(lock, folder, patience)
+                _acquire(lock, "results: %s is in use by %s; waiting", folder, patience)
                 path.write_text(f"{os.getpid()}\n")
             except FileNotFoundError:  # its holder has made nothing, and taken the folder away
                 lock.release()
+            except Timeout as error:
+                raise InputError(
+                    f"results: {str(folder)!r} is in use by {_holder(lock)}; "
+                    "wait until it ends (or stop its kernel), or name another folder"
+                ) from error
             else:
                 return lock
 
@@ -130,11 +127,7 @@ def alone(file: Path) -> Iterator[None]:
     with storage(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path, thread_local=False)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            log.warning("downloads: %s is being fetched by %s; waiting", file, _holder(lock))
-            lock.acquire()
+        _acquire(lock, "downloads: %s is being fetched by %s; waiting", file)
         path.write_text(f"{os.getpid()}\n")
     try:
         yield
@@ -142,18 +135,12 @@ def alone(file: Path) -> Iterator[None]:
         lock.release()
 
 
-def _acquire(lock: FileLock, folder: Path, patience: float) -> None:
-    with contextlib.suppress(Timeout):
-        lock.acquire(timeout=0)
-        return
-    log.warning("results: %s is in use by %s; waiting", folder, _holder(lock))
+def _acquire(lock: FileLock, told: str, what: Path, patience: float = -1) -> None:
     try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        log.warning(told, what, _holder(lock))
         lock.acquire(timeout=patience)
-    except Timeout as error:
-        raise InputError(
-            f"results: {str(folder)!r} is in use by {_holder(lock)}; "
-            "wait until it ends (or stop its kernel), or name another folder"
-        ) from error
 
 
 def _holder(lock: FileLock) -> str:

@@ -22,7 +22,7 @@ _IMPORTERS = frozenset({"import_module", "import_optional"})  # take a module's 
 _DATA = frozenset({".csv", ".json", ".tsv", ".txt"})
 
 
-def source_hash(roots: Iterable[str] = (PACKAGE,)) -> str:
+def source_hash(roots: Iterable[str]) -> str:
     """Return the SHA-256 of all of xailib's files that modules or rooms depend on."""
     digest = hashlib.sha256()
     for file in sorted(source_files(roots)):
@@ -30,7 +30,7 @@ def source_hash(roots: Iterable[str] = (PACKAGE,)) -> str:
     return digest.hexdigest()
 
 
-def source_files(roots: Iterable[str] = (PACKAGE,)) -> set[Path]:
+def source_files(roots: Iterable[str]) -> set[Path]:
     """Return xailib's files, code and data, that roots depend on."""
     found: set[Path] = set()
     waiting = [file for root in roots for file in _files_of(root)]
@@ -140,17 +140,12 @@ def _versions(modules: frozenset[str]) -> dict[str, str]:
     found = {"python": platform.python_version(), PACKAGE: _version(PACKAGE)}
     canonical = {re.sub(r"[-_.]+", "-", name).lower() for name in known}
     found |= {name: _version(name) for name in sorted(canonical)}
-    missing = {name for name in modules - by_module.keys() if name in _optional()}
+    optional = {name.replace("-", "_") for name in _required(PACKAGE, extras=True)}
+    missing = optional & (modules - by_module.keys())  # as they are imported
     return found | dict.fromkeys(sorted(missing), "absent")
 
 
 _distributions = cache(packages_distributions)
-
-
-@cache
-def _optional() -> frozenset[str]:
-    """Return the packages that xailib's extras name, as they are imported."""
-    return frozenset(name.replace("-", "_") for name in _required(PACKAGE, extras=True))
 
 
 def _required(name: str, *, extras: bool = False) -> list[str]:

@@ -1,9 +1,6 @@
-"""Recording activations: what is recorded, and what a kill, a full disk or a change does."""
+"""Recording activations: what is recorded, and what a full disk, damage or a change does."""
 
 import resource
-import signal
-import subprocess
-import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,7 +9,6 @@ import nets
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
 from torch import nn
 
 from xailib.dissect import activations, blocks
@@ -126,14 +122,6 @@ def test_rows_and_ids_are_read_from_the_blocks_that_hold_them(tmp_path, probe, s
         assert recording.ids_at(rows) == [probe.ids[row] for row in index]
 
 
-def test_a_finished_recording_is_used_again(tmp_path, probe, shown):
-    net = nets.classifier()
-    first = record_activations(net, LAYERS, probe, folder=tmp_path / "a")
-    again = record_activations(net, LAYERS, probe, folder=tmp_path / "a")
-    assert len(shown) == 1
-    np.testing.assert_array_equal(first["fc"], again["fc"])
-
-
 def test_another_recording_is_never_used_and_stays(tmp_path, probe, shown):
     net = nets.classifier()
     variants = [
@@ -183,44 +171,6 @@ def test_a_damaged_block_alone_is_made_again_and_said(tmp_path, probe, short, sh
     caplog.clear()
     record_activations(net, LAYERS, probe, folder=tmp_path)
     assert not caplog.text
-
-
-KILLED = """
-import os, signal, sys
-sys.path.insert(0, sys.argv[1])
-import nets
-from xailib.dissect import activations, blocks
-from xailib.images.probe import load_probe
-write, files = blocks.write_atomic, []
-def killed(*given):
-    files.append(1)
-    if len(files) == 10:  # in the middle of a block: one layer is written, two are not
-        os.kill(os.getpid(), signal.SIGKILL)
-    write(*given)
-blocks.write_atomic = killed
-blocks.block_photographs = lambda crops: 4
-probe = load_probe(sys.argv[2])
-layers = ["stem", "body", "fc"]
-activations.record_activations(
-    nets.classifier(), layers, probe, folder=sys.argv[3], dtype="float32", batch_size=2)
-"""
-
-
-def test_a_killed_recording_goes_on_at_its_first_missing_block(tmp_path, probe, short, shown):
-    folder, tests = tmp_path / "a", ROOT / "tests"
-    pictures = Path(probe.images[0].file).parent
-    command = [sys.executable, "-c", KILLED, str(tests), str(pictures), str(folder)]
-    killed = subprocess.run(command, check=False)
-    assert killed.returncode == -signal.SIGKILL
-    assert len(list(folder.glob("*/00.npy"))) == 3
-    assert len(list(folder.glob("*/block.json"))) == 2
-    net = nets.classifier()
-    options = {"dtype": "float32", "batch_size": 2}
-    resumed = record_activations(net, LAYERS, probe, folder=folder, **options)
-    assert shown == [["p08", "p09", "p10"]]
-    whole = record_activations(net, LAYERS, probe, folder=tmp_path / "b", **options)
-    for name in LAYERS:
-        np.testing.assert_array_equal(resumed[name], whole[name])
 
 
 def test_parts_are_blocks_of_the_whole_whatever_cannot_be_used(tmp_path, short, shown):
@@ -334,16 +284,8 @@ def test_a_second_network_has_its_own_layers(monkeypatch):
 
     monkeypatch.setattr(activations, "load_classifier", load)
     words = dict.fromkeys(("weights", "compare_weights", "preprocessing"), "")
-    words |= {
-        "seed": 0,
-        "device": "cpu",
-        "precision": "exact",
-        "outputs": "multilabel",
-        "model": "first",
-        "compare": "second",
-        "control": False,
-        "layers": ["stem"],
-    }
+    words |= {"seed": 0, "device": "cpu", "precision": "exact", "outputs": "multilabel"}
+    words |= {"model": "first", "compare": "second", "control": False, "layers": ["stem"]}
     found = networks_of({**words, "compare_layers": ["fc", "body"]})
     assert {name: layers for name, (_, layers) in found.items()} == {
         "first": ["stem"],

@@ -6,10 +6,9 @@ from xailib.dissect.concepts import KINDS, from_names, lexicon, load_concepts
 from xailib.errors import InputError
 
 
-def test_blanks_and_duplicates_are_left_out_and_counted():
+def test_blanks_and_duplicates_are_left_out():
     found = from_names(["Cat", "", "  ", "cat", " hot   dog ", "HOT DOG", "café"], "a test")
     assert found.names == ("Cat", "hot dog", "café")
-    assert (found.blanks, found.duplicates, len(found)) == (2, 2, 3)
 
 
 @pytest.mark.parametrize(
@@ -31,7 +30,7 @@ def test_a_file_reads_the_same_in_every_encoding(tmp_path, data):
 
 def test_the_packaged_list_has_no_duplicates_and_known_kinds():
     found = load_concepts()
-    assert found.duplicates == found.blanks == 0
+    assert len(lexicon()) == len(found)
     assert set(found.kinds.values()) == set(KINDS) == set(lexicon().values())
     assert len(found) > 1000
     assert "MIT" in found.source
@@ -40,7 +39,7 @@ def test_the_packaged_list_has_no_duplicates_and_known_kinds():
 def test_class_names_and_lists_of_sources():
     found = load_concepts(["categories:imagenet", "packaged"])
     assert found.names[0] == "tench"
-    assert found.duplicates > 0
+    assert len(found) < 999 + len(lexicon())  # both have some of the names
     assert found.kinds["goldfish"] == "animal"
     assert len(load_concepts("categories:imagenet")) == 999  # ImageNet has two kinds of crane
 

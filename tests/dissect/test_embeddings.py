@@ -1,10 +1,9 @@
-"""Recorded embeddings: what the encoder gives, used again, resumed, never another's."""
+"""Recorded embeddings: what the encoder gives, used again, never another's."""
 
 import nets
 import numpy as np
 import pytest
 
-from xailib.dissect import blocks
 from xailib.dissect.activations import record_embeddings
 from xailib.errors import InputError
 from xailib.images.probe import load_probe
@@ -13,13 +12,11 @@ from xailib.images.probe import load_probe
 class Colours(nets.Colours):
     """It counts what it is shown."""
 
-    def __init__(self, fails_after=1000):
-        self.shown, self.fails_after = [], fails_after
+    def __init__(self):
+        self.shown = []
 
     def encode_images(self, pictures):
         pictures = list(pictures)
-        if len(self.shown) + len(pictures) > self.fails_after:
-            raise KeyboardInterrupt
         self.shown += [picture.id for picture in pictures]
         return super().encode_images(pictures)
 
@@ -27,12 +24,6 @@ class Colours(nets.Colours):
 @pytest.fixture
 def probe(tmp_path):
     return load_probe(nets.photographs_in(tmp_path / "pictures", 40))
-
-
-@pytest.fixture
-def short(monkeypatch):
-    """Blocks of 16 images."""
-    monkeypatch.setattr(blocks, "IMAGES", 16)
 
 
 def test_rows_are_the_encoders_and_are_made_once(tmp_path, probe):
@@ -44,24 +35,6 @@ def test_rows_are_the_encoders_and_are_made_once(tmp_path, probe):
     again = record_embeddings(encoder, probe, folder=tmp_path / "a")["embeddings"]
     np.testing.assert_array_equal(first, again)
     assert len(encoder.shown) == len(probe)  # not one image was shown again
-
-
-def test_an_interrupted_recording_goes_on_at_its_first_missing_block(tmp_path, probe, short):
-    with pytest.raises(KeyboardInterrupt):
-        record_embeddings(Colours(fails_after=35), probe, folder=tmp_path)
-    encoder = Colours()
-    found = record_embeddings(encoder, probe, folder=tmp_path)["embeddings"]
-    assert encoder.shown == list(probe.ids[32:])  # two blocks of 16 were whole
-    np.testing.assert_array_equal(found, Colours().encode_images(probe))
-
-
-def test_a_part_is_a_block_of_the_whole(tmp_path, probe, short):
-    part = record_embeddings(Colours(), probe.part(16, 32), folder=tmp_path)["embeddings"]
-    encoder = Colours()
-    found = record_embeddings(encoder, probe, folder=tmp_path)["embeddings"]
-    assert encoder.shown == [*probe.ids[:16], *probe.ids[32:]]
-    np.testing.assert_array_equal(found, Colours().encode_images(probe))
-    np.testing.assert_array_equal(found[16:32], part)
 
 
 def test_anothers_embeddings_are_never_used(tmp_path, probe):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from xailib.dissect.kinds import compare_kind
 from xailib.report.figures import units as figures
 
 SAME = {"layer3": 0.29, "layer4": 0.23, "fc": 0.46}  # of an early trial, from both halves
@@ -46,6 +47,15 @@ def test_they_beat_the_trial_and_random_weights_do_not(kept):
     for layer, same in SAME.items():
         assert mine.loc[layer, "same"] > same
         assert mine.loc[layer, "related"] >= mine.loc[layer, "same"]
+
+
+def test_a_network_of_places_carries_more_scenes_than_one_of_objects(kept):
+    units, names = kept[0]["units"], kept[1]["networks"]
+    tables = [figures.reliable(units[units["network"] == name]) for name in names]
+    kinds = dict(zip(units["concept"].str.casefold(), units["kind"], strict=True))
+    found = compare_kind(*(table.dropna(subset="concept") for table in tables), kinds)
+    assert found.odds_low > 1
+    assert found.p < 0.01
 
 
 def test_published_units_are_counted_as_published(kept):

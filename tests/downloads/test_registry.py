@@ -10,10 +10,10 @@ import pytest
 from conftest import ROOT
 
 from xailib.downloads import registry
+from xailib.downloads.names import PLACES365
 from xailib.downloads.registry import artefact, artefacts
 from xailib.errors import InputError
 from xailib.images.archives import ARCHIVES
-from xailib.networks.names import PLACES365
 
 
 def rows() -> list[dict[str, str]]:
@@ -72,8 +72,7 @@ def test_files_are_found_by_their_name_or_their_sets():
 
 
 def test_clips_rows_are_its_packages():
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it imports the deprecated pkg_resources
+    with warnings.catch_warnings(action="ignore"):  # it imports the deprecated pkg_resources
         clip = pytest.importorskip("clip")
     theirs = {f"clip:{name}": address for name, address in clip.clip._MODELS.items()}
     assert {one.name: one.addresses[0] for one in artefacts("clip")} == theirs

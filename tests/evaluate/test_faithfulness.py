@@ -129,28 +129,6 @@ def test_a_network_known_by_formula(half):
         np.testing.assert_allclose(found, logit / (logit + 4), atol=1e-5)
 
 
-def test_deletion_and_insertion_equal_a_literal_loop(net, photo):
-    tied = np.round(UNTIED / 100)
-    table = faithfulness_curves(net, photo, TARGET, {"map": tied}, steps=8, **EAGER)
-    whole = net.input_tensor(net.view(photo).pixels[None])
-    for measure, start, end in (
-        ("deletion", whole, torch.zeros_like(whole)),
-        ("insertion", pixels.blurred(whole), whole),
-    ):
-        picture, scores = start.clone(), [probability(net, start)[0]]
-        for step in range(1, 9):
-            for y, x in np.argwhere(area_mask(tied, step * SIDE * SIDE // 8)):
-                picture[0, :, y, x] = end[0, :, y, x]
-            scores.append(probability(net, picture)[0])
-        fractions, found = curve(table, measure)
-        np.testing.assert_allclose(fractions, np.arange(9) / 8)
-        np.testing.assert_allclose(found, scores, atol=1e-6)
-        heights = np.array(scores)
-        area = ((heights[1:] + heights[:-1]) / 2).mean()  # RISE's auc
-        values = curve_scores(table).set_index("measure")["value"]
-        assert values[measure] == pytest.approx(area, abs=1e-6)
-
-
 def test_flipping_equals_a_literal_loop(net, photo):
     table = faithfulness_curves(net, photo, TARGET, {"map": UNTIED}, steps=6, side=4, **EAGER)
     view = net.view(photo).pixels
@@ -181,20 +159,6 @@ def test_only_the_order_counts(net, photo):
     wide = wide.drop("flipping", level="measure")
     np.testing.assert_array_equal(wide["map"], wide["cubed"])
     assert not np.allclose(wide["map"], wide["reversed"])
-
-
-def test_no_batch_is_larger_than_asked(net, photo):
-    sizes = []
-    hook = net.module.register_forward_hook(lambda module, given, output: sizes.append(len(output)))
-    try:
-        table = faithfulness_curves(
-            net, photo, TARGET, {"map": UNTIED}, steps=10, batch_size=7, percentiles=[], **EAGER
-        )
-    finally:
-        hook.remove()
-    assert max(sizes) == 7
-    # Every picture once: the whole one ends insertion, and begins deletion and flipping.
-    assert sum(sizes) == len(table) - 2
 
 
 # ROAD
@@ -283,18 +247,6 @@ def test_a_gpu_gives_the_cpus_curves(net, photo, place):
     pd.testing.assert_frame_equal(one, other)
 
 
-def test_imputed_pixels_are_means_of_their_neighbours():
-    picture = torch.rand(2, 6, 6, generator=torch.Generator().manual_seed(1))
-    kept = torch.ones(6, 6, dtype=torch.bool)
-    kept[2, 3] = kept[2, 2] = False
-    filled = pixels.imputed(picture, kept[None])[0]
-    torch.testing.assert_close(filled[:, kept], picture[:, kept])
-    near = torch.tensor([[1, 2, 1], [2, 0, 2], [1, 2, 1]]) / 12
-    for y, x in ((2, 3), (2, 2)):
-        mean = (filled[:, y - 1 : y + 2, x - 1 : x + 2] * near).sum((1, 2))
-        torch.testing.assert_close(filled[:, y, x], mean, atol=1e-5, rtol=0)
-
-
 def test_the_seed_decides_all_that_is_random(net, photo):
     options = {"steps": 3, "percentiles": [50], "draws": 2, **EAGER}
     given = [explained(net, photo)]
@@ -373,28 +325,21 @@ def test_maps_are_brought_into_the_view(net, photo):
 
 
 @pytest.mark.parametrize(
-    ("changes", "line"),
+    ("given", "line"),
     [
-        ({"image_sha256": "0" * 64, "image": "dog"}, "different photographs"),
-        ({"classifier": "other@123"}, "two networks"),
-        ({"target": 1, "target_name": "thing 1"}, "two targets"),
-        ({"method": "gradcam"}, "'gradcam' is taken"),
-        ({"method": "random"}, "'random' is taken"),
+        ([{}, {"image_sha256": "0" * 64, "image": "dog"}], "different photographs"),
+        ([{}, {"classifier": "other@123"}], "two networks"),
+        ([{}, {"target": 1, "target_name": "thing 1"}], "two targets"),
+        ([{}, {}], "'gradcam' is taken"),
+        ([{}, {"method": "random"}], "'random' is taken"),
+        ([{"image_sha256": "0" * 64}], "not the photograph 'blobs-0'"),
+        ([{"classifier": "other@123"}], "explains the network other@123, not plain@0000"),
+        ([], "none given"),
     ],
 )
-def test_what_does_not_belong_together_raises(net, photo, changes, line):
-    given = [explained(net, photo), explained(net, photo, method="scorecam")]
+def test_what_does_not_belong_together_raises(net, photo, given, line):
     with pytest.raises(InputError, match=line):
-        explanation_curves(net, photo, [given[0], replace(given[1], **changes)])
-
-
-def test_explanations_of_something_else_raise(net, photo):
-    with pytest.raises(InputError, match="not the photograph 'blobs-0'"):
-        explanation_curves(net, photo, [explained(net, photo, image_sha256="0" * 64)])
-    with pytest.raises(InputError, match="explains the network other@123, not plain@0000"):
-        explanation_curves(net, photo, [explained(net, photo, classifier="other@123")])
-    with pytest.raises(InputError, match="none given"):
-        explanation_curves(net, photo, [])
+        explanation_curves(net, photo, [explained(net, photo, **changes) for changes in given])
 
 
 @pytest.mark.parametrize(
@@ -436,15 +381,9 @@ def test_the_neutral_colour_is_what_the_network_sees_as_zero(net):
 
 def made_up(**values):
     """Scores by method of any number of photographs."""
+    same = {"target": "t", "measure": "deletion", "better": "lower"}
     rows = [
-        {
-            "image": str(i),
-            "target": "t",
-            "method": m,
-            "measure": "deletion",
-            "better": "lower",
-            "value": v,
-        }
+        {"image": str(i), "method": m, "value": v, **same}
         for m, column in values.items()
         for i, v in enumerate(column)
     ]

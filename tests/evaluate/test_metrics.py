@@ -139,14 +139,18 @@ def test_a_map_that_says_nothing_has_stated_scores(net, photo):
     assert values["average_drop"] == pytest.approx(max(before - gray, 0) / before, abs=1e-6)
 
 
-def test_no_image_is_passed_twice(net, photo):
+def test_no_image_is_passed_twice_and_no_batch_is_larger_than_asked(net, photo):
     """What two metrics or maps have in common: the whole, the gray and the blurred one, cells."""
-    seen = []
-    hook = net.module.register_forward_hook(lambda part, given, out: seen.extend(given[0].clone()))
+    batches = []
+    hook = net.module.register_forward_hook(
+        lambda part, given, out: batches.append(given[0].clone())
+    )
     try:
-        table = score(net, photo, MAPS, TARGET, **OPTIONS | {"steps": 4})
+        table = score(net, photo, MAPS, TARGET, **OPTIONS | {"steps": 4, "batch_size": 7})
     finally:
         hook.remove()
+    assert max(map(len, batches)) == 7
+    seen = torch.cat(batches)
     assert len({picture.numpy().tobytes() for picture in seen}) == len(seen)
     # Of each map 3 images inside each of 3 curves, 3 flipped, 2 imputed and 1 masked.
     assert len(seen) == 3 + 16 + 2 * (3 * 3 + 3 + 2 + 1)

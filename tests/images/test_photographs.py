@@ -5,14 +5,13 @@ import hashlib
 import io
 import os
 import re
-import struct
 import tracemalloc
-import zlib
 
+import cv2
 import numpy as np
 import pytest
 from faults_table import shown
-from nets import classifier, photograph
+from nets import classifier, noise, save
 from PIL import Image
 from processes import as_nobody
 
@@ -23,17 +22,6 @@ from xailib.images import decode
 from xailib.images import load as images
 from xailib.images.load import Failure, from_array, iter_images, load_images
 from xailib.images.packaged import packaged_names
-from xailib.images.probe import load_probe
-
-
-def noise(height=48, width=64, seed=0):
-    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-
-
-def save(path, pixels=None, **options):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(noise() if pixels is None else pixels).save(path, **options)
-    return path
 
 
 def only(path):
@@ -42,12 +30,9 @@ def only(path):
 
 @pytest.mark.parametrize("size", [(40, 400), (400, 40), (16, 1600), (16, 16), (17, 23)])
 def test_any_proportions_are_explained(size):
-    found = from_array(noise(*size), "thin")
-    net = classifier()
-    for explanation in (
-        explain_cam(net, found),
-        explain_lime(net, found, num_samples=20, segments="slic"),
-    ):
+    net, found = classifier(), from_array(noise(*size), "thin")
+    by_lime = explain_lime(net, found, num_samples=20, segments="slic")
+    for explanation in (explain_cam(net, found), by_lime):
         assert explanation.saliency.shape == (32, 32)
         seen = explanation.frame.to_photograph(explanation.saliency)
         assert seen.shape == size
@@ -65,36 +50,19 @@ def test_a_plain_colour_has_nothing_to_explain():
     assert np.isfinite(found.saliency).all()
 
 
-@pytest.mark.parametrize("method", ["raw", "tiff", "png", "gray"])
-def test_sixteen_bits_in_colour_and_gray(tmp_path, method):
+@pytest.mark.parametrize("kind", ["I;16B", "I;16", "colour", "gray"])
+def test_sixteen_bits_in_colour_and_gray(tmp_path, kind):
     values = np.linspace(0, 65535, 32 * 32).reshape(32, 32).astype(np.uint16)
-    if method == "gray":
-        path = save(tmp_path / "x.png", values)
-    elif method == "png":  # 48 bits a pixel, which Pillow cannot write
-        gray = np.repeat(values[..., None], 3, axis=2).astype(">u2")
-        rows = b"".join(b"\0" + row.tobytes() for row in gray)
-        parts = [(b"IHDR", struct.pack(">IIBBBBB", 32, 32, 16, 2, 0, 0, 0))]
-        parts += [(b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
-        data = b"\x89PNG\r\n\x1a\n"
-        for kind, content in parts:
-            check = struct.pack(">I", zlib.crc32(kind + content))
-            data += struct.pack(">I", len(content)) + kind + content + check
-        (tmp_path / "x.png").write_bytes(data)
-        path = tmp_path / "x.png"
+    path = tmp_path / ("x.tif" if kind.startswith("I") else "x.png")
+    if kind == "gray":
+        save(path, values)
+    elif kind == "colour":  # 48 bits a pixel, which Pillow cannot write
+        cv2.imwrite(str(path), np.repeat(values[..., None], 3, axis=2))
     else:
-        big = values.astype(">u2") if method == "raw" else values
-        path = tmp_path / "x.tif"
-        mode = "I;16B" if method == "raw" else "I;16"
-        Image.frombytes(mode, (32, 32), big.tobytes()).save(path)
-    error = 1 if method == "png" else 0  # of 48 bits, Pillow drops the lower ones
+        data = values.astype(">u2") if kind == "I;16B" else values
+        Image.frombytes(kind, (32, 32), data.tobytes()).save(path)
+    error = 1 if kind == "colour" else 0  # of 48 bits, Pillow drops the lower ones
     np.testing.assert_allclose(only(path)[..., 0], np.round(values / 257), atol=error)
-
-
-def test_a_palette_with_alpha_is_composited(tmp_path):
-    image = Image.new("PA", (32, 32))
-    image = Image.fromarray(np.full((32, 32, 4), (200, 0, 0, 0), np.uint8)).convert("PA")
-    image.convert("RGBA").quantize().save(tmp_path / "p.png")
-    assert only(tmp_path / "p.png")[0, 0].tolist() == [255, 255, 255]
 
 
 @pytest.mark.parametrize("suffix", ["gif", "webp", "png", "tif"])
@@ -127,26 +95,18 @@ def test_heic_without_its_package_says_what_to_install(tmp_path, monkeypatch):
         load_images(tmp_path / "phone.heic")
 
 
-@pytest.mark.parametrize(
-    "name", ["a b  c", "naïve café", "猫と犬", "it's [1] #2 %41&", "-p", "x" * 200]
-)
-def test_any_name_is_a_name(tmp_path, name):
-    save(tmp_path / f"{name}.png")
-    assert load_images(tmp_path).ids == (name,)
-    assert load_images(str(tmp_path / f"{name}.png")).ids == (name,)
+PLAIN = ["a b  c", "naïve café", "猫と犬", "it's [1] #2 %41&", "-p", "x" * 200]
+ODD = [(b"two\nlines", "two lines"), (b"\xff\xfe", "\ufffd\ufffd"), (b"a\x1b[2J", "a [2J")]
 
 
-@pytest.mark.parametrize(
-    ("name", "told"),
-    [(b"two\nlines", "two lines"), (b"\xff\xfe", "\ufffd\ufffd"), (b"a\x1b[2J", "a [2J")],
-)
-def test_a_name_that_is_no_text_of_one_line_is_told_as_one(tmp_path, name, told):
+@pytest.mark.parametrize(("name", "told"), [*((name.encode(), name) for name in PLAIN), *ODD])
+def test_any_name_is_a_name_and_told_as_text_of_one_line(tmp_path, name, told):
     """As pages, tables and terminals can show it; the file is found all the same."""
-    save(tmp_path / "x.png")
-    (tmp_path / "x.png").rename(tmp_path / os.fsdecode(name + b".png"))
-    (photograph,) = load_images(tmp_path)
-    assert photograph.id == told
-    assert photograph.source.encode() == f"{tmp_path}/{told}.png".encode()
+    file = save(tmp_path / "x.png").rename(tmp_path / os.fsdecode(name + b".png"))
+    for given in (tmp_path, str(file)):
+        (photograph,) = load_images(given)
+        assert photograph.id == told
+        assert photograph.source.encode() == f"{tmp_path}/{told}.png".encode()
 
 
 def test_the_same_photograph_under_another_name_is_said_and_a_file_named_twice_is_one(tmp_path):
@@ -329,30 +289,46 @@ def test_exif_orientation_is_applied(tmp_path, picture, orientation):
     np.testing.assert_array_equal(only(tmp_path / "turned.png"), picture)
 
 
-def test_gray_and_palette_become_rgb(tmp_path):
-    gray = np.arange(32 * 32, dtype=np.uint8).reshape(32, 32)
-    path = save(tmp_path / "gray.png", gray)
-    np.testing.assert_array_equal(only(path), np.repeat(gray[..., None], 3, axis=2))
-    palette = Image.new("P", (32, 32))
-    palette.putpalette([10, 20, 30, 200, 100, 50])
-    palette.paste(1, (16, 0, 32, 32))
-    palette.save(tmp_path / "palette.png")
-    pixels = only(tmp_path / "palette.png")
-    assert pixels[0, 0].tolist() == [10, 20, 30]
-    assert pixels[0, 31].tolist() == [200, 100, 50]
+def palette(*colours):
+    """The first colour above, and the second below, by its number."""
+    image = Image.new("P", (32, 32))
+    image.putpalette([value for colour in colours for value in colour])
+    if len(colours) > 1:
+        image.paste(1, (16, 0, 32, 32))
+    return image
 
 
-def test_transparency_is_composited_on_white(tmp_path):
+def gray():
+    return Image.fromarray(np.arange(32 * 32, dtype=np.uint8).reshape(32, 32))
+
+
+def half_clear():
     rgba = np.zeros((32, 32, 4), np.uint8)
-    rgba[..., 0] = 200
-    rgba[16:, :, 3] = 255
-    pixels = only(save(tmp_path / "alpha.png", rgba))
-    assert pixels[0, 0].tolist() == [255, 255, 255]
-    assert pixels[31, 0].tolist() == [200, 0, 0]
-    palette = Image.new("P", (32, 32), 0)
-    palette.putpalette([9, 9, 9])
-    palette.save(tmp_path / "clear.png", transparency=0)
-    assert only(tmp_path / "clear.png")[0, 0].tolist() == [255, 255, 255]
+    rgba[..., 0], rgba[16:, :, 3] = 200, 255
+    return Image.fromarray(rgba)
+
+
+def clear_palette():
+    image = Image.fromarray(np.full((32, 32, 4), (200, 0, 0, 0), np.uint8)).convert("PA")
+    return image.convert("RGBA").quantize()
+
+
+@pytest.mark.parametrize(
+    ("image", "options", "first", "last"),
+    [
+        (gray(), {}, [0] * 3, [255] * 3),
+        (palette((10, 20, 30), (200, 100, 50)), {}, [10, 20, 30], [200, 100, 50]),
+        (half_clear(), {}, [255] * 3, [200, 0, 0]),  # on white
+        (palette((9, 9, 9)), {"transparency": 0}, [255] * 3, [255] * 3),
+        (clear_palette(), {}, [255] * 3, [255] * 3),
+    ],
+)
+def test_any_mode_becomes_rgb(tmp_path, image, options, first, last):
+    image.save(tmp_path / "x.png", **options)
+    pixels = only(tmp_path / "x.png")
+    assert (pixels[0, 0].tolist(), pixels[-1, -1].tolist()) == (first, last)
+    if image.mode == "L":
+        np.testing.assert_array_equal(pixels, np.repeat(np.array(image)[..., None], 3, axis=2))
 
 
 def test_cmyk_becomes_rgb(tmp_path):
@@ -441,15 +417,3 @@ def test_a_set_holds_some_and_reads_the_others_again(tmp_path, monkeypatch):
     save(tmp_path / "4.png", noise(seed=9))
     with pytest.raises(InputError, match=shown("changed")):
         found["4"]
-
-
-def test_a_probe_set_of_them_is_read_one_at_a_time(tmp_path):
-    for seed in range(3):
-        save(tmp_path / f"{seed}.png", photograph(seed).pixels)
-    probe = load_probe(tmp_path)
-    save(tmp_path / "2.png", noise(seed=9))
-    walk = iter(probe)
-    assert next(walk).id == "0"
-    assert next(walk).id == "1"
-    with pytest.raises(InputError, match=shown("probe_changed")):
-        next(walk)

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from faults_table import shown
 from torch import nn
 
 from xailib.errors import InputError, UnavailableError
 from xailib.images.load import load_images
-from xailib.networks import weights
 from xailib.networks.classifier import load_classifier
-from xailib.networks.layers import evaluation, get_layer, preserved, recorded
+from xailib.networks.layers import evaluation, get_layer, recorded
+from xailib.networks.weights import read_state_dict
 
 OWN = """
 import torch
@@ -45,6 +46,10 @@ def three_names_four_scores():
 
 def only_a_net():
     return Net()
+
+def a_classifier():
+    from xailib.networks import classifier_from
+    return classifier_from(Net(), transform, list("abc"), "features", outputs="multilabel")
 """
 
 
@@ -145,15 +150,22 @@ def test_own_network_with_and_without_weights(own, tmp_path):
     np.testing.assert_allclose(zero.predict(load_images("chelsea")[0])[0].probability, 1 / 3)
 
 
+def test_an_own_file_may_return_a_classifier(own):
+    net = load_classifier(f"{own}:a_classifier", device="cpu")
+    assert (net.outputs, net.cam_layer, net.files) == ("multilabel", "features", (own,))
+    assert net.name == f"{own}:a_classifier"
+    total = net.probabilities(net.view(load_images("chelsea")[0]).pixels[None]).sum()
+    assert total != pytest.approx(1, abs=1e-3)
+    for option in ({"outputs": "logits"}, {"preprocessing": lambda image: image}):
+        with pytest.raises(InputError, match=shown("own_classifier")):
+            load_classifier(f"{own}:a_classifier", device="cpu", **option)
+
+
 def test_own_code_is_part_of_its_identity(own):
     before = load_classifier(f"{own}:load")
     own.write_text(OWN.replace("- 0.5", "- 0.4") + "\n")
     assert own in before.files
     assert load_classifier(f"{own}:load").sha256 != before.sha256
-    with pytest.raises(InputError, match="takes a file"):
-        load_classifier(f"{own}:load", "random")
-    with pytest.raises(InputError, match="name the function too"):
-        load_classifier(str(own))
 
 
 def test_what_lies_beside_own_code_can_be_imported_and_counts(tmp_path):
@@ -172,63 +184,73 @@ def test_what_lies_beside_own_code_can_be_imported_and_counts(tmp_path):
     torch.testing.assert_close(inputs[0], inputs[1] - 0.1)
 
 
+NONE = "^weights: only_a_net in my net.py takes none; give it a parameter 'weights'$"
+
+
 @pytest.mark.parametrize(
-    ("function", "reason"),
+    ("function", "weights", "reason"),
     [
-        ("laod", "did you mean load"),
-        ("three_names_four_scores", r"Tensor of shape \(1, 4\).*\(batch, 3\)"),
-        ("only_a_net", r"must return \(module, transform, class names\)"),
+        ("three_names_four_scores", None, r"Tensor of shape \(1, 4\).*\(batch, 3\)"),
+        ("only_a_net", None, r"must return \(module, transform, class names\)"),
+        ("load", "random", "takes a file"),
+        ("only_a_net", "w.pth", NONE),
     ],
 )
-def test_an_unusable_function_says_why(own, function, reason):
+def test_an_unusable_function_says_why(own, tmp_path, monkeypatch, function, weights, reason):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "w.pth").touch()
     with pytest.raises(InputError, match=reason):
-        load_classifier(f"{own}:{function}")
+        load_classifier(f"{own}:{function}", weights)
 
 
-def test_wrong_names_get_near_matches(lite0):
-    with pytest.raises(InputError, match="resnet18"):
-        load_classifier("resnet-18")
-    with pytest.raises(InputError, match="no file"):
-        load_classifier("absent.py:load")
-    with pytest.raises(InputError, match="blocks"):
-        lite0.layer("bloks")
-    with pytest.raises(InputError, match="dalmatian"):
-        lite0.class_index("dalmatan")
-    with pytest.raises(InputError, match="between 0 and 999"):
-        lite0.class_index(1000)
+WRONG = {
+    "resnet18": lambda _: load_classifier("resnet-18"),
+    "no file": lambda _: load_classifier("absent.py:load"),
+    "name the function too": lambda _: load_classifier("absent.py"),
+    "blocks": lambda net: net.layer("bloks"),
+    "dalmatian": lambda net: net.class_index("dalmatan"),
+    "between 0 and 999": lambda net: net.class_index(1000),
+    "IMAGENET1K_V1": lambda _: load_classifier("resnet18", "IMAGENET1K_V9"),
+    "device": lambda _: load_classifier("resnet18", "random", device="abacus"),
+    "precision: unknown name 'haff'.*half": lambda _: load_classifier(
+        "resnet18", "random", "cpu", precision="haff"
+    ),
+    "weights: no file": lambda _: read_state_dict("absent.pth"),
+}
+
+
+@pytest.mark.parametrize("reason", WRONG)
+def test_wrong_names_get_near_matches(lite0, reason):
+    with pytest.raises(InputError, match=reason):
+        WRONG[reason](lite0)
     assert lite0.class_index(np.int64(251)) == lite0.class_index("Dalmatian") == 251
-    with pytest.raises(InputError, match="IMAGENET1K_V1"):
-        load_classifier("resnet18", "IMAGENET1K_V9")
-    with pytest.raises(InputError, match="device"):
-        load_classifier("resnet18", "random", device="abacus")
 
 
-def test_unreachable_weights_say_what_was_tried(monkeypatch, tmp_path):
+def refuse(_address, _part, **_):
+    raise UnavailableError("download.pytorch.org: no route")
+
+
+def another(_address, part, **_):
+    torch.save(torchvision.models.resnet18().state_dict(), part)
+
+
+@pytest.mark.parametrize(
+    ("download", "reason"),
+    [
+        (refuse, r"resnet18-.*no route.*weights=PATH"),
+        (another, r"SHA-256 than its publisher states \(f37072fd"),  # the one in its name
+    ],
+)
+def test_published_weights_that_cannot_be_had_say_why(monkeypatch, tmp_path, download, reason):
     monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path))
-
-    def refuse(*_args, **_kwargs):
-        raise UnavailableError("download.pytorch.org: no route")
-
-    monkeypatch.setattr("xailib.downloads.fetch.download", refuse)
-    with pytest.raises(UnavailableError, match=r"resnet18-.*no route.*weights=PATH") as caught:
+    monkeypatch.setattr("xailib.downloads.fetch.download", download)
+    with pytest.raises(UnavailableError, match=reason) as caught:
         load_classifier("resnet18")
     assert "\n" not in str(caught.value)
-
-
-def test_published_weights_must_have_the_hash_in_their_name(monkeypatch, tmp_path):
-    def other(_address, part, **_):
-        torch.save(torchvision.models.resnet18().state_dict(), part)
-
-    monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path))
-    monkeypatch.setattr("xailib.downloads.fetch.download", other)
-    with pytest.raises(UnavailableError, match=r"SHA-256 than its publisher states \(f37072fd"):
-        load_classifier("resnet18")
     assert not list(tmp_path.rglob("*.pth"))
 
 
 def test_a_state_dict_must_fit(tmp_path):
-    with pytest.raises(InputError, match="no file"):
-        weights.read_state_dict(tmp_path / "absent.pth")
     state = load_classifier("resnet18", "random").module.state_dict()
     state["fc.extra"] = torch.zeros(1)
     state["conv1.weight"] = torch.zeros(1, 2)
@@ -240,14 +262,15 @@ def test_a_state_dict_must_fit(tmp_path):
         assert part in str(caught.value)
 
 
-def test_random_weights_follow_the_seed():
-    first, again, other = (load_classifier("resnet18", "random", seed=s).sha256 for s in (1, 1, 2))
+@pytest.mark.parametrize(("name", "given"), [("resnet18", "random"), ("{}:load", None)])
+def test_untrained_weights_follow_the_seed(own, name, given):
+    """Also those that an own function draws: every notebook of a run explains the same network."""
+    before = torch.get_rng_state()
+    first, again, other = (
+        load_classifier(name.format(own), given, seed=seed).sha256 for seed in (1, 1, 2)
+    )
     assert first == again != other
-    torch.manual_seed(5)
-    before = torch.rand(1)
-    torch.manual_seed(5)
-    load_classifier("resnet18", "random")
-    assert torch.rand(1) == before
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.parametrize(
@@ -289,29 +312,3 @@ def test_evaluation_restores_each_parts_mode():
         raise RuntimeError
     assert module[0].training
     assert not module[1].training
-
-
-def test_preserved_undoes_what_a_peer_leaves_behind():
-    module = net().train()
-    module[3].weight.grad = torch.ones_like(module[3].weight)
-    parts = list(module)
-    with pytest.raises(RuntimeError), preserved(module):
-        module.eval()
-        module(torch.randn(1, 3, 8, 8)).sum().backward()
-        module[0] = nn.Identity()
-        module[1].register_forward_hook(lambda *_: None)
-        raise RuntimeError
-    assert list(module) == parts
-    assert module.training
-    assert not module[1]._forward_hooks
-    assert module[0].weight.grad is None
-    assert (module[3].weight.grad == 1).all()
-
-
-def test_a_function_that_takes_no_weights_is_told_so(tmp_path):
-    code = "from torch import nn\n\n\ndef load():\n    return nn.Flatten(), None, ['a']\n"
-    (tmp_path / "net.py").write_text(code)
-    (tmp_path / "w.pth").write_bytes(b"")
-    line = r"^weights: load in net.py takes none; give it a parameter 'weights'$"
-    with pytest.raises(InputError, match=line):
-        load_classifier(f"{tmp_path}/net.py:load", tmp_path / "w.pth")

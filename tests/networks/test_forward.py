@@ -5,9 +5,10 @@ import importlib.util
 import logging
 import shutil
 
+import nets
 import pytest
 import torch
-from nets import CATEGORIES, InPlace, Plain, Stubborn, classifier, photograph, seeded, swin, vit
+from nets import CATEGORIES, InPlace, Plain, Stubborn, classifier, offer_engines, photograph, seeded
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -46,8 +47,7 @@ def set_up(cheap, monkeypatch):
         found.append(module)
         return engines.SET_UPS["fused"](module, example)
 
-    monkeypatch.setattr(forward, "_candidates", lambda _module: ["fused"])
-    monkeypatch.setattr(forward, "SET_UPS", {"fused": counted})
+    offer_engines(monkeypatch, fused=counted)
     return found
 
 
@@ -59,7 +59,7 @@ def usable(name):
 
 
 @pytest.mark.parametrize("name", ["openvino", "fused", "eager"])
-@pytest.mark.parametrize("net", [Plain, InPlace, Stubborn, vit, swin])
+@pytest.mark.parametrize("net", [Plain, InPlace, Stubborn, nets.vit, nets.swin])
 def test_engine_gives_eager_s_scores_and_leaves_the_network(name, net):
     usable(name)
     module = seeded(net)
@@ -108,11 +108,8 @@ def test_auto_is_eager_for_few_passes_and_an_engine_for_many(cheap, monkeypatch)
     assert found.engine == ("openvino" if HAS_OPENVINO else "compile")
     monkeypatch.setattr(forward, "_WORTH", dict.fromkeys(forward._WORTH, 12))
     assert forward_batches(module, make, 11).engine == "eager"
-
-
-def test_auto_is_eager_where_nothing_is_faster(cheap, monkeypatch):
-    monkeypatch.setattr(forward, "_faster", lambda *_: False)
-    monkeypatch.setattr(forward, "_candidates", lambda _module: ["fused"])
+    monkeypatch.setattr(forward, "_WORTH", dict.fromkeys(forward._WORTH, 1))
+    offer_engines(monkeypatch, faster=False, fused=engines.SET_UPS["fused"])
     assert forward_batches(seeded(Plain), make, 11).engine == "eager"
 
 
@@ -121,8 +118,7 @@ def test_auto_falls_back_silently(cheap, monkeypatch, caplog, error):
     def broken(*_):
         raise error("no compiler here\nand a long story")
 
-    monkeypatch.setattr(forward, "_candidates", lambda _module: ["compile", "fused"])
-    monkeypatch.setattr(forward, "SET_UPS", {**engines.SET_UPS, "compile": broken})
+    offer_engines(monkeypatch, compile=broken, fused=engines.SET_UPS["fused"])
     module = seeded(Plain)
     with caplog.at_level(logging.INFO, "xailib.networks.forward"):
         assert forward_batches(module, make, 11).engine == "fused"
@@ -143,8 +139,7 @@ def test_an_engine_that_gives_other_scores_is_not_used(cheap, monkeypatch, chang
 
         return run
 
-    monkeypatch.setattr(forward, "_candidates", lambda _module: ["compile"])
-    monkeypatch.setattr(forward, "SET_UPS", {"compile": wrong})
+    offer_engines(monkeypatch, compile=wrong)
     module = seeded(Plain)
     found = forward_batches(module, make, 11)
     assert found.engine == "eager"
@@ -217,22 +212,22 @@ def test_a_part_that_is_made_anew_finds_its_engine_with_its_network(set_up):
     assert len(set_up) == 2
 
 
-@pytest.mark.parametrize(
-    "error", [torch.OutOfMemoryError("full"), MemoryError(), RuntimeError("can't allocate memory")]
-)
+NO_MEMORY = torch.OutOfMemoryError("full"), MemoryError(), RuntimeError("can't allocate memory")
+
+
+@pytest.mark.parametrize("error", [None, *NO_MEMORY])
 def test_batches_are_halved_when_memory_runs_out(error):
-    sizes = []
+    sizes, net = [], classifier()
 
     def small(start, stop):
         sizes.append(stop - start)
-        if stop - start > 3:
+        if error and stop - start > 3:
             raise error
         return make(start, stop)
 
-    module = seeded(Plain)
-    found = forward_batches(module, small, 11, batch_size=8)
-    torch.testing.assert_close(found.logits, eager(module), rtol=1e-4, atol=1e-5)
-    assert sizes == [8, 4, 2, 2, 2, 2, 2, 1]
+    found = net.forward_batches(small, 11, batch_size=8)
+    torch.testing.assert_close(found.logits, eager(net.module), rtol=1e-4, atol=1e-5)
+    assert sizes == ([8, 4, 2, 2, 2, 2, 2, 1] if error else [8, 3])
 
 
 def test_an_error_that_is_not_about_memory_is_raised():
@@ -247,15 +242,6 @@ def test_an_error_that_is_not_about_memory_is_raised():
     with pytest.raises(UnavailableError, match="memory: a single image does not fit"):
         forward_batches(module, lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError()), 11)
     assert module.training
-
-
-def test_no_more_than_a_batch_at_a_time():
-    net = classifier()
-    seen = []
-    net.module.register_forward_hook(lambda _m, i, _o: seen.append(len(i[0])))
-    found = net.forward_batches(make, 11, batch_size=4)
-    assert seen == [4, 4, 3]
-    assert found.logits.shape == (11, CATEGORIES)
 
 
 @pytest.mark.parametrize(
@@ -313,6 +299,7 @@ def test_cuda(name):
 
 
 @pytest.mark.parametrize("again", [False, True])
+@torch.no_grad()
 def test_an_engine_that_is_set_up_works_first_and_is_checked_after(monkeypatch, again):
     """As on a GPU, where a check before would keep the card waiting."""
     order = []
@@ -324,16 +311,14 @@ def test_an_engine_that_is_set_up_works_first_and_is_checked_after(monkeypatch, 
 
         return run
 
-    monkeypatch.setattr(forward, "_candidates", lambda _module: ["fused"])
+    offer_engines(monkeypatch, fused=made)
     monkeypatch.setattr(forward, "_worthwhile", lambda _work: ["fused"])
-    monkeypatch.setattr(forward, "_faster", lambda *_: True)
-    monkeypatch.setattr(forward, "SET_UPS", {"fused": made})
     module = seeded(Plain)
     module.register_forward_hook(lambda _m, i, _o: order.append(("network", len(i[0]))))
-    options = {"engine": "auto", "precision": "exact", "count": 11, "size": 4, "again": again}
+    options = {"engine": "auto", "count": 11, "again": again}
     work = forward.Work(module, make, 11, 4, (module, "part"))
     assert forward._by_kept_engine(work, **options) is None  # nothing is set up
-    forward.choose(work, "auto", "exact")
+    forward.choose(work, "auto")
     order.clear()
     found = forward._by_kept_engine(work, **options)
     torch.testing.assert_close(found.logits, eager(module))

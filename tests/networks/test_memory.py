@@ -44,7 +44,7 @@ def test_half_of_the_free_memory_is_used(monkeypatch, pictures_free, wanted):
     module = Largest()
     one = bytes_of_pass(module, PICTURES[:1])
     monkeypatch.setattr(memory, "free_memory", lambda _device: int(pictures_free * one))
-    assert fitting_batch(module, PICTURES, 16) == wanted
+    assert fitting_batch(module, PICTURES, 16, {}, "") == wanted
     module.seen.clear()
     forward_batches(module, lambda start, stop: PICTURES[start:stop], 60, engine="eager")
     assert max(module.seen) == wanted
@@ -53,7 +53,7 @@ def test_half_of_the_free_memory_is_used(monkeypatch, pictures_free, wanted):
 
 def test_unknown_memory_changes_nothing(monkeypatch):
     monkeypatch.setattr(memory, "free_memory", lambda _device: None)
-    assert fitting_batch(Largest(), PICTURES, 16) == 16
+    assert fitting_batch(Largest(), PICTURES, 16, {}, "") == 16
 
 
 def test_a_container_s_limit_counts(monkeypatch, tmp_path):

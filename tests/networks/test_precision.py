@@ -5,14 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from nets import Plain, classifier, photograph, seeded
+from nets import Plain, classifier, offer_engines, photograph, seeded
 from torch import nn
 
-from xailib.errors import InputError
 from xailib.explain.cam.methods import METHODS, explain_cam, guided_backprop
 from xailib.explain.lime import explain_lime
-from xailib.networks import forward
-from xailib.networks.classifier import load_classifier
 from xailib.networks.forward import PRECISIONS, computing, forward_batches
 
 CUDA = torch.device("cuda")
@@ -106,26 +103,19 @@ def test_half_is_near_exact_and_not_exact():
 
 def test_an_engine_is_checked_at_its_own_precision(monkeypatch):
     """What is near enough for half precision is another network for exact."""
-    monkeypatch.setattr(forward, "_candidates", lambda _module: ["fused"])
-    monkeypatch.setattr(forward, "_faster", lambda *_: True)
     set_up = []
 
     def shifted(module, _example):
         set_up.append(1)
         return lambda batch: module(batch) + 0.01
 
-    monkeypatch.setattr(forward, "SET_UPS", {"fused": shifted})
+    offer_engines(monkeypatch, fused=shifted)
     module = seeded(Plain)
     pictures = torch.randn(60, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     for precision, engine in (("exact", "eager"), ("half", "fused"), ("exact", "eager")):
         found = forward_batches(module, lambda a, b: pictures[a:b], 60, precision=precision)
         assert found.engine == engine
     assert len(set_up) == 2  # each precision has its own
-
-
-def test_an_unknown_precision_is_one_line():
-    with pytest.raises(InputError, match=r"precision: unknown name 'haff'.*half"):
-        load_classifier("resnet18", "random", "cpu", precision="haff")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

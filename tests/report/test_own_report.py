@@ -36,34 +36,14 @@ def load(weights=None):
 """
 # So little that it says nothing: what counts is that every page comes out.
 PARAMETERS = {
-    "model": "my_net.py:load",
-    "images": ["dalmatian"],
-    "seed": 0,
-    "num_samples": 40,
-    "num_features": 3,
+    "model": "my_net.py:load", "images": ["dalmatian"], "seed": 0, "num_samples": 40,
+    "num_features": 3, "methods": ["gradcam", "scorecam"], "encoder": "conse:tf_efficientnet_lite0",
     "segmentation": "felzenszwalb",  # one superpixel where nothing is to be seen
-    "methods": ["gradcam", "scorecam"],
-    "encoder": "conse:tf_efficientnet_lite0",
-    "probe": ["album"],
-    "crops": 0,
-    "top_k": 2,
-    "first": 2,
-    "sparse_first": 2,
-    "redraws": 1,
-    "stages": 2,
-    "lime_samples": 20,
-    "others": ["lime", "edges"],
-    "sparse": ["lime", "scorecam"],
-    "steps": 4,
-    "road_percentiles": [80],
-    "draws": 1,
-    "long_runs": 1,
-    "pool": 200,
-    "sizes": [50, 100],
-    "design_pool": 64,
-    "design_size": 32,
-    "cut_samples": 30,
-}
+    "probe": ["album"], "crops": 0, "top_k": 2, "first": 2, "sparse_first": 2, "redraws": 1,
+    "stages": 2, "lime_samples": 20, "others": ["lime", "edges"], "sparse": ["lime", "scorecam"],
+    "steps": 4, "road_percentiles": [80], "draws": 1, "long_runs": 1, "pool": 200,
+    "sizes": [50, 100], "design_pool": 64, "design_size": 32, "cut_samples": 30,
+}  # fmt: skip
 REASON = "is not an image that Pillow reads"
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from xailib.dissect.blocks import Recording, Tell, record
 from xailib.encoders.clip import ClipEncoder
@@ -37,17 +37,15 @@ def networks_of(parameters: Mapping[str, Any]) -> dict[str, tuple[Classifier, li
     meant = {name: parameters[name] for name in ("outputs", "preprocessing")}
     first = load_classifier(model, parameters["weights"], **how, **meant)
     layers = list(parameters["layers"] or first.dissect_layers)
-    for name in layers:
-        first.layer(name)
     found = {model: (first, layers)}
     compare = parameters["compare"]
     if compare:
         second = load_classifier(compare, parameters["compare_weights"], **how)
         name = compare if compare != model else f"{compare}, {second.weights}"
-        others = list(parameters.get("compare_layers") or second.dissect_layers)
-        for layer in others:
-            second.layer(layer)
-        found[name] = (second, others)
+        found[name] = (second, list(parameters["compare_layers"] or second.dissect_layers))
+    for network, names in found.values():
+        for name in names:
+            network.layer(name)
     if parameters["control"] and ".py:" not in model:
         found["random weights"] = (load_classifier(model, "random", **how, **meant), layers)
     return found
@@ -99,7 +97,16 @@ def record_activations(
     StorageError
         If the disk is full, or may not be written to.
     """
-    _check(classifier, layers, pool, dtype)
+    if isinstance(layers, str) or not layers:
+        raise InputError("layers: name at least one, in a list")
+    if len(set(layers)) < len(layers):
+        raise InputError("layers: one is named twice")
+    for name in layers:
+        classifier.layer(name)
+    if pool not in ("avg", "max"):
+        raise InputError(f"pool: {pool!r} is neither 'avg' nor 'max'")
+    if dtype not in ("float16", "float32"):
+        raise InputError(f"dtype: {dtype!r} is neither 'float16' nor 'float32'")
     wanted = {
         "classifier": f"{classifier.name}@{classifier.sha256}",
         "layers": list(layers),
@@ -120,19 +127,6 @@ def record_activations(
     )
 
 
-def _check(classifier: Classifier, layers: Sequence[str], pool: str, dtype: str) -> None:
-    if isinstance(layers, str) or not layers:
-        raise InputError("layers: name at least one, in a list")
-    if len(set(layers)) < len(layers):
-        raise InputError("layers: one is named twice")
-    for name in layers:
-        classifier.layer(name)
-    if pool not in ("avg", "max"):
-        raise InputError(f"pool: {pool!r} is neither 'avg' nor 'max'")
-    if dtype not in ("float16", "float32"):
-        raise InputError(f"dtype: {dtype!r} is neither 'float16' nor 'float32'")
-
-
 def _pooled(
     classifier: Classifier,
     layers: Sequence[str],
@@ -143,7 +137,8 @@ def _pooled(
 ) -> Iterator[dict[str, Float[np.ndarray, "batch units"]]]:
     """Yield each batch's pooled activations by layer, float32."""
     module = classifier.module
-    class_token = _has_class_token(module)
+    names = {name.rpartition(".")[2] for name, _ in module.named_parameters()}
+    class_token = bool(names & {"class_token", "cls_token"})  # as torchvision and timm name it
     views: list[Crop] = []  # read, and not shown yet
     with (
         torch.no_grad(),
@@ -166,20 +161,18 @@ def _pooled(
                     shape = (len(part), *size)
                     patch = classifier.patches.get(name)
                     values = _pool(name, outputs[name], shape, pool, class_token, patch)
-                    values = values.float().cpu()
-                    _check_finite(name, values, [view.id for view in part])
-                    rows[name].append(values.numpy())
+                    rows[name].append(values.float().cpu().numpy())
+                    finite = np.isfinite(rows[name][-1]).all(1)
+                    if not finite.all():
+                        image = part[finite.argmin()].id
+                        raise InputError(
+                            f"activations: layer {name!r} is not finite for the image {image!r}"
+                        )
             del views[:count]  # only now: where memory runs out they are shown again, fewer a pass
             return rows
 
         for _, _, rows in halving(run, total, batch_size):
             yield {name: np.concatenate(parts) for name, parts in rows.items()}
-
-
-def _has_class_token(module: nn.Module) -> bool:
-    """Return whether a network puts a class token first, as torchvision and timm name it."""
-    names = {name.rpartition(".")[2] for name, _ in module.named_parameters()}
-    return bool(names & {"class_token", "cls_token"})
 
 
 def _pool(
@@ -213,19 +206,11 @@ def _pool(
     return output.mean(space) if pool == "avg" else output.amax(space)
 
 
-def _check_finite(name: str, values: Tensor, ids: Sequence[str]) -> None:
-    bad = ~torch.isfinite(values).all(1)
-    if bad.any():
-        image = ids[int(bad.nonzero()[0])]
-        raise InputError(f"activations: layer {name!r} is not finite for the image {image!r}")
-
-
 def record_embeddings(
     encoder: Encoder,
     probe: ProbeSet,
     *,
     folder: str | Path,
-    workers: int | None = None,
     tell: Tell | None = None,
 ) -> Recording:
     """Record the encoder's rows of the probe images, as the table ``"embeddings"``.
@@ -239,21 +224,17 @@ def record_embeddings(
 
     def read(part: ProbeSet) -> Iterator[Crop] | Iterator[Photograph]:
         if isinstance(encoder, ClipEncoder | ConseEncoder):  # whose crops others can make
-            return crops(part, encoder.preprocessing.crop, device, workers)
+            return crops(part, encoder.preprocessing.crop, device)
         return part.photographs()
 
-    size = enough(device)
-    return record(
-        folder, wanted, probe, read, lambda images, _: _embedded(encoder, images, size), tell
-    )
+    def embedded(
+        images: Iterator[Crop] | Iterator[Photograph], _: int
+    ) -> Iterator[dict[str, Rows]]:
+        for batch in batches(images, enough(device)):
+            rows = encoder.encode_images(batch)
+            finite = np.isfinite(rows).all(1)
+            if not finite.all():
+                raise InputError(f"encoder: not finite for the image {batch[finite.argmin()].id!r}")
+            yield {"embeddings": rows}
 
-
-def _embedded(
-    encoder: Encoder, images: Iterator[Crop] | Iterator[Photograph], batch_size: int
-) -> Iterator[dict[str, Rows]]:
-    for batch in batches(images, batch_size):
-        rows = encoder.encode_images(batch)
-        finite = np.isfinite(rows).all(1)
-        if not finite.all():
-            raise InputError(f"encoder: not finite for the image {batch[finite.argmin()].id!r}")
-        yield {"embeddings": rows}
+    return record(folder, wanted, probe, read, embedded, tell)

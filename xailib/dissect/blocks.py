@@ -135,7 +135,10 @@ def record(
     """
     folder, before = Path(folder).expanduser(), passes()
     wanted = {"version": _VERSION, **wanted}
-    parts = {_block(folder, wanted, part): part for part in _cut(probe)}
+    parts = {}
+    for part in _cut(probe):
+        words = json.dumps([wanted, part.sha256], sort_keys=True)
+        parts[folder / hashlib.sha256(words.encode()).hexdigest()[:16]] = part
     missing = {block: part for block, part in parts.items() if not _whole(block)}
     left = sum(map(len, missing.values()))
     # One reader for all blocks: it reads the next one's images while this one's are shown.
@@ -171,11 +174,6 @@ def _cut(probe: "ProbeSet") -> Iterator["ProbeSet"]:
         yield replace(probe, images=tuple(images))
 
 
-def _block(folder: Path, wanted: Mapping[str, Any], part: "ProbeSet") -> Path:
-    words = json.dumps([wanted, part.sha256], sort_keys=True)
-    return folder / hashlib.sha256(words.encode()).hexdigest()[:16]
-
-
 def _whole(block: Path) -> bool:
     """Return whether a block is there as it was written."""
     if not (block / _MANIFEST).is_file():
@@ -196,17 +194,13 @@ def _tables(batches: Iterable[Batch], dtype: str) -> dict[str, np.ndarray]:
     for batch in batches:
         for name, values in batch.items():
             rows.setdefault(name, []).append(values)
-    tables = {name: np.concatenate(parts) for name, parts in rows.items()}
-    return {
-        name: table.astype(dtype if _fits(table, dtype) else np.float32)
-        for name, table in tables.items()
-    }
-
-
-def _fits(table: Shaped[np.ndarray, "rows units"], dtype: str) -> bool:
-    """Return whether a type holds a table's values: no overflow, and no unit that all but fades."""
-    largest, kind = np.abs(table).max(0), np.finfo(dtype)
-    return bool((largest <= kind.max).all() and ((largest == 0) | (largest >= kind.tiny)).all())
+    tables, kind = {}, np.finfo(dtype)
+    for name, parts in rows.items():
+        table = np.concatenate(parts)
+        largest = np.abs(table).max(0)  # no overflow, and no unit that all but fades
+        fits = (largest <= kind.max) & ((largest == 0) | (largest >= kind.tiny))
+        tables[name] = table.astype(dtype if fits.all() else np.float32)
+    return tables
 
 
 def _store(block: Path, wanted: Mapping[str, Any], tables: Mapping[str, np.ndarray]) -> None:

@@ -12,7 +12,7 @@ of wrong certificates among those given, however units depend on each other.
 """
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -91,10 +91,6 @@ def top_down(activations: Activations) -> Float64[np.ndarray, "probe units"]:
     return -np.log1p(-_ranked(activations) / (len(activations) + 1))
 
 
-def _top_down_correlation(activations: Activations, masks: Masks) -> Scores:
-    return _correlation(top_down(activations), masks)
-
-
 def _cosine(activations: Activations, masks: Masks) -> Scores:
     table = torch.from_numpy(np.asarray(activations, np.float32))
     wide = torch.from_numpy(masks.astype(np.float32))
@@ -163,7 +159,7 @@ def _auprc(activations: Activations, masks: Masks) -> Scores:
 
 
 SCORES: dict[str, Callable[[Activations, Masks], Scores]] = {
-    "top_down": _top_down_correlation,
+    "top_down": lambda activations, masks: _correlation(top_down(activations), masks),
     "correlation": _correlation,
     "cosine": _cosine,
     "auroc": _auroc,
@@ -240,9 +236,9 @@ def of_each(activations: Activations, masks: Bool[np.ndarray, "probe units"]) ->
     return found
 
 
-def halves(count: int, seed: int = 0) -> tuple[Int64[np.ndarray, " _"], Int64[np.ndarray, " _"]]:
-    """Return two disjoint halves of the probe images, drawn at random, each in rising order."""
-    order = np.random.default_rng(seed).permutation(count)
+def halves(count: int) -> tuple[Int64[np.ndarray, " _"], Int64[np.ndarray, " _"]]:
+    """Return two disjoint halves of the probe images, always the same, each in rising order."""
+    order = np.random.default_rng(0).permutation(count)
     return np.sort(order[: count // 2]), np.sort(order[count // 2 :])
 
 
@@ -252,7 +248,6 @@ def certify(
     masks: Masks,
     *,
     view: Float[np.ndarray, "probe _"] | None = None,
-    seed: int = 0,
     draws: int = 500,
 ) -> pd.DataFrame:
     """Label the units of a layer on one half of the probe images, and test it on the other.
@@ -268,8 +263,6 @@ def certify(
         Which images belong to each concept.
     view : (probe, components), optional
         From `untrained_view` of other networks with random weights.
-    seed : int
-        Of the halves and the interval.
     draws : int
         Shuffles of the label for p_label, and resamples of the images for the interval.
 
@@ -292,7 +285,7 @@ def certify(
     """
     if len(untrained) != len(activations):
         raise InputError(f"untrained: {len(untrained)} rows for {len(activations)} probe images")
-    first, second = halves(len(activations), seed)
+    first, second = halves(len(activations))
     known = masks[:, first].any(1) & masks[:, second].any(1)
     if not known.any():
         raise InputError("masks: no concept has images in both halves of the probe set")
@@ -317,8 +310,8 @@ def certify(
     seen = None if view is None else view[second]
     own = masks[concept][:, second]
     ours, theirs = beyond(top_down(activations[second]), seen), beyond(own.T.astype(float), seen)
-    p_label = _shuffled(ours, theirs, draws, seed)
-    low, high = _bootstrap(ours, theirs, draws, seed)
+    p_label = _shuffled(ours, theirs, draws)
+    low, high = _bootstrap(ours, theirs, draws)
     dead = _constant(activations, first, second)
     centred = score - inside.mean(1)
     return pd.DataFrame(
@@ -347,13 +340,10 @@ def _constant(
 
 
 def _shuffled(
-    ours: Float[np.ndarray, "probe units"],
-    theirs: Float[np.ndarray, "probe units"],
-    draws: int,
-    seed: int,
+    ours: Float[np.ndarray, "probe units"], theirs: Float[np.ndarray, "probe units"], draws: int
 ) -> Float64[np.ndarray, " units"]:
     """Return how often the product of columns is as large when the rows of one are shuffled."""
-    rng, found = np.random.default_rng(seed), (ours * theirs).sum(0)
+    rng, found = np.random.default_rng(0), (ours * theirs).sum(0)
     one, other = torch.from_numpy(ours).float(), torch.from_numpy(theirs).float()
     limit, count = torch.from_numpy(found - 1e-9 * np.abs(found)).float(), torch.ones(len(found))
     for _ in range(draws):
@@ -362,14 +352,11 @@ def _shuffled(
 
 
 def _bootstrap(
-    ours: Float[np.ndarray, "probe units"],
-    theirs: Float[np.ndarray, "probe units"],
-    draws: int,
-    seed: int,
+    ours: Float[np.ndarray, "probe units"], theirs: Float[np.ndarray, "probe units"], draws: int
 ) -> Float64[np.ndarray, "2 units"]:
     """Return 95 % intervals of the correlation of columns with mean zero, by resampled rows."""
     count = len(ours)
-    weights = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), draws)
+    weights = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), draws)
     drawn = torch.from_numpy(weights).float()
     both, one, other = (
         (drawn @ torch.from_numpy(table).float()).numpy()
@@ -379,9 +366,7 @@ def _bootstrap(
     return np.asarray(np.quantile(found, [0.025, 0.975], axis=0))
 
 
-def adjust(
-    p: Sequence[float] | Float[np.ndarray, " tests"] | pd.Series,
-) -> Float64[np.ndarray, " tests"]:
+def adjust(p: pd.Series) -> Float64[np.ndarray, " tests"]:
     """Return p adjusted for all tests that are made together (Benjamini & Yekutieli 2001)."""
     return np.asarray(stats.false_discovery_control(np.asarray(p), method="by"))
 

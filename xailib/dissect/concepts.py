@@ -23,25 +23,12 @@ _CATEGORIES = "categories:"
 
 @dataclass(frozen=True)
 class Concepts:
-    """A list of concepts without blanks and duplicates, in the order given.
+    """A list of concepts without blanks and duplicates, in the order given."""
 
-    Attributes
-    ----------
-    names : tuple of str
-        As first spelt; no two differ only in case or in the width of their spaces.
-    source : str
-        Where they came from, with the licence of the packaged list.
-    blanks, duplicates : int
-        Entries that were left out.
-    kinds : mapping
-        From a concept, in lower case, to one of `KINDS`, where the lexicon has it.
-    """
-
-    names: tuple[str, ...]
-    source: str
-    blanks: int = 0
-    duplicates: int = 0
-    kinds: Mapping[str, str] = field(default_factory=dict, repr=False)
+    names: tuple[str, ...]  #: as first spelt; no two differ only in case or width of spaces
+    source: str  #: where they came from, with the licence of the packaged list
+    #: from a concept, in lower case, to one of `KINDS`, where the lexicon has it
+    kinds: Mapping[str, str] = field(repr=False)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -81,21 +68,14 @@ def load_concepts(source: str | Path | Iterable[str | Path] = PACKAGED) -> Conce
 def from_names(names: Iterable[str], source: str) -> Concepts:
     """Return names as concepts, by the rules of `load_concepts`; raise if nothing is left."""
     kept: dict[str, str] = {}
-    blanks = duplicates = 0
     for name in names:
-        tidy = " ".join(name.split())
-        key = tidy.casefold()
-        if not tidy:
-            blanks += 1
-        elif key in kept:
-            duplicates += 1
-        else:
-            kept[key] = tidy
+        if tidy := " ".join(name.split()):
+            kept.setdefault(tidy.casefold(), tidy)
     if not kept:
         raise InputError(f"concepts: {source or 'the list'} holds no concept")
     known = lexicon()
     kinds = {key: known[key] for key in kept if key in known}
-    return Concepts(tuple(kept.values()), source, blanks, duplicates, MappingProxyType(kinds))
+    return Concepts(tuple(kept.values()), source, MappingProxyType(kinds))
 
 
 def lexicon() -> dict[str, str]:
@@ -109,7 +89,10 @@ def _read(source: str) -> list[str]:
     if source == PACKAGED:
         return list(lexicon())
     if source.startswith(_CATEGORIES):
-        return list(_categories(source.removeprefix(_CATEGORIES)))
+        model = source.removeprefix(_CATEGORIES)
+        if model == "imagenet":
+            return list(networks.imagenet_classes())
+        return list(networks.load_classifier(model).class_names)
     path = artefact(WORDS).fetch() if source == WORDS else Path(source).expanduser()
     if not path.is_file():
         if any(sign in source for sign in "/\\.~"):
@@ -123,9 +106,3 @@ def _read(source: str) -> list[str]:
     if "\0" in text:
         raise InputError(f"concepts: {source!r} is not a text file in UTF-8 or Latin-1")
     return text.splitlines()
-
-
-def _categories(model: str) -> tuple[str, ...]:
-    if model == "imagenet":
-        return tuple(networks.imagenet_classes())
-    return tuple(networks.load_classifier(model).class_names)

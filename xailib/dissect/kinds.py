@@ -1,7 +1,7 @@
 """Kinds of concept that units carry, and whether one network carries more of a kind."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -42,16 +42,12 @@ class KindTest:
     first_units: int  #: of so many in the layers compared, without dead ones
     second: int
     second_units: int
-    #: of the second over those of the first: the conditional maximum likelihood estimate;
+    #: of the second over those of the first, the conditional maximum likelihood estimate;
     #: infinite where the first has none
     odds: float
-    odds_low: float  #: its exact interval, to `odds_high`
+    odds_low: float  #: its exact 95 % interval, to `odds_high`
     odds_high: float
     p: float  #: of Fisher's exact test, two-sided, which takes units for independent of each other
-
-    def as_dict(self) -> dict[str, float | str]:
-        """Return it for a table or a file of metrics."""
-        return asdict(self)
 
 
 def compare_kind(
@@ -61,7 +57,6 @@ def compare_kind(
     kind: str = "scene",
     *,
     last: int = 2,
-    confidence: float = 0.95,
 ) -> KindTest:
     """Compare how often two networks' last layers carry a kind of concept, dead units left out.
 
@@ -77,8 +72,6 @@ def compare_kind(
         Which one.
     last : int
         How many of each network's layers, from the end.
-    confidence : float
-        Of the interval of the odds ratio.
     """
     if kind not in kinds.values():
         raise unknown_name("kind", kind, sorted(set(kinds.values())))
@@ -94,7 +87,7 @@ def compare_kind(
     one, two = carried
     table = np.array([[two.sum(), (~two).sum()], [one.sum(), (~one).sum()]])
     ratio = odds_ratio(table)
-    interval = ratio.confidence_interval(confidence)
+    interval = ratio.confidence_interval(0.95)
     return KindTest(
         kind=kind,
         first=int(one.sum()),

@@ -1,7 +1,7 @@
 """Label units with concepts (CLIP-Dissect, Oikarinen & Weng, ICLR 2023), and judge the labels."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -82,16 +82,19 @@ def label_units(
     """
     check_measure(measure, len(image_embeddings), **parameters)
     ids = getattr(activations, "ids", None) if ids is None else ids
-    _check(activations, image_embeddings, text_embeddings, concepts, ids)
+    _check(image_embeddings, text_embeddings, concepts, ids)
     cosines = product(image_embeddings, text_embeddings, device)
     tables = {layer: as_tensor(values, cosines.device) for layer, values in activations.items()}
-    dead = {layer: _dead(layer, table) for layer, table in tables.items()}
-    scores = MEASURES[measure](cosines, list(tables.values()), **parameters)
+    scores = MEASURES[measure](cosines, tables, **parameters)
     parts = scores.split([table.shape[1] for table in tables.values()])
     return pd.concat(
         [
             unit_table(
-                layer, part, concepts, _top_ids(table, ids, top_count, photographs), dead[layer]
+                layer,
+                part,
+                concepts,
+                _top_ids(table, ids, top_count, photographs),
+                constant(*extremes(table)).cpu().numpy(),
             )
             for (layer, table), part in zip(tables.items(), parts, strict=True)
         ],
@@ -176,10 +179,6 @@ class LabelQuality:
     random_accuracy: float
     random_cosine: float
 
-    def as_dict(self) -> dict[str, float]:
-        """Return it for a table or a file of metrics."""
-        return asdict(self)
-
 
 def evaluate_output_units(
     labels: pd.DataFrame,
@@ -244,14 +243,8 @@ def evaluate_output_units(
 
 
 def _check(
-    activations: Mapping[str, np.ndarray],
-    images: np.ndarray,
-    texts: np.ndarray,
-    concepts: Concepts,
-    ids: Sequence[str] | None,
+    images: np.ndarray, texts: np.ndarray, concepts: Concepts, ids: Sequence[str] | None
 ) -> None:
-    if not activations:
-        raise InputError("activations: no layer is given")
     if len(texts) != len(concepts):
         raise InputError(f"text_embeddings: {len(texts)} rows for {len(concepts)} concepts")
     if texts.shape[1] != images.shape[1]:
@@ -264,20 +257,6 @@ def _check(
     for name, table in (("image_embeddings", images), ("text_embeddings", texts)):
         if not np.isfinite(table).all():
             raise InputError(f"{name}: not all values are finite")
-    for layer, values in activations.items():
-        if len(values) != len(images):
-            raise InputError(
-                f"activations: layer {layer!r} is of {len(values)} probe images, "
-                f"image_embeddings of {len(images)}"
-            )
-
-
-def _dead(layer: str, table: Shaped[Tensor, "_ units"]) -> Bool[np.ndarray, " units"]:
-    """Return which units are the same on all images; raise for values that are not finite."""
-    least, greatest = extremes(table)
-    if not (least.isfinite() & greatest.isfinite()).all():
-        raise InputError(f"activations: layer {layer!r} has values that are not finite")
-    return constant(least, greatest).cpu().numpy()
 
 
 def _top_ids(
@@ -309,13 +288,10 @@ def read_descriptions(path: str | Path) -> pd.DataFrame:
     if not path.is_file():
         raise InputError(f"descriptions: no file {str(path)!r}")
     try:  # "nan", "null" and "none" are words here
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-        missing = [name for name in _PUBLISHED if name not in table.columns]
-        if missing:
-            raise InputError(f"descriptions: {path.name!r} has no column {', '.join(missing)}")
+        table = pd.read_csv(
+            path, usecols=_PUBLISHED, dtype=str, keep_default_na=False, encoding="utf-8-sig"
+        )
         table = table[_PUBLISHED].astype({"unit": "int64", "similarity": "float64"})
-    except InputError:
-        raise
     except ValueError as error:  # pandas' own errors of parsing are among these
         raise InputError(f"descriptions: {path.name!r} cannot be read: {error}") from error
     if table.empty or table.duplicated(["layer", "unit"]).any():

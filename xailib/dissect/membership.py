@@ -38,24 +38,14 @@ _PAIRED = 300  # concepts of which all pairs are composed
 
 @dataclass(frozen=True)
 class Membership:
-    """Concepts, and which probe images belong to each.
+    """Concepts, and which probe images belong to each."""
 
-    Attributes
-    ----------
-    names : tuple of str
-        WordNet's first word for a class or hypernym, such as ``"dog"``; a scene's name; the
-        setting or group of scenes. No two are equal.
-    ids : tuple of str
-        WordNet's id, or ``scene:`` and the name.
-    kinds : tuple of str
-        Such as ``"animal"`` or ``"scene"``.
-    masks : (concepts, probe)
-        No two rows are equal: of concepts with the same images the most specific stays.
-    """
-
+    #: WordNet's first word for a class or hypernym, such as ``"dog"``; a scene's name; the setting
+    #: or group of scenes; no two are equal
     names: tuple[str, ...]
-    ids: tuple[str, ...]
-    kinds: tuple[str, ...]
+    ids: tuple[str, ...]  #: WordNet's id; of a scene its name behind ``scene`` and a colon
+    kinds: tuple[str, ...]  #: such as ``"animal"`` or ``"scene"``
+    #: no two rows are equal, since of concepts with the same images the most specific stays
     masks: Bool[np.ndarray, "concepts probe"]
 
     def __len__(self) -> int:

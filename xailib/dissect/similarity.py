@@ -9,7 +9,7 @@ None needs the whole (probe, concepts) matrix: soft-WPMI and WPMI read rows that
 unit's top images, the others columns, a block at a time.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from math import log
 
 import torch
@@ -22,7 +22,8 @@ from xailib.networks.forward import ROUNDING, double
 
 Cosines = Similarities | Float[Array, "probe concepts"]
 Table = Shaped[Array, "_ _"]  # (probe, units)
-Tables = Table | Sequence[Table]
+Tops = list[Int64[Tensor, "top _"]]  # of layers, each units' most activating images, falling
+Tables = Table | Mapping[str, Table]
 Fit = Float32[Tensor, "units concepts"]
 # At a time on a CPU: 16 MB of units and 65 MB of concepts with 63,305 probe images.
 _UNITS, _COLUMNS = 64, 256
@@ -30,7 +31,7 @@ _UNITS, _COLUMNS = 64, 256
 
 def soft_wpmi(
     similarity: Cosines,
-    activations: Tables,
+    activations: Tables | Tops,
     *,
     top_k: int = 100,
     a: float = 10.0,
@@ -50,9 +51,10 @@ def soft_wpmi(
     ----------
     similarity : (probe, concepts)
         A matrix of cosines, or `xailib.dissect.evidence.product`.
-    activations : (probe, units), or a list of them
-        Finite. The tables of a list, such as layers, have each a mean of their own; their
-        units are returned one table after the other.
+    activations : (probe, units), or a mapping from layer to such tables
+        Finite. Layers have each a mean of their own; their units are returned one layer after
+        the other. Instead, by layer, the images that activate each unit most may be given: rows
+        of the similarity, which may be of those alone, on its device.
     top_k : int
         Images of each unit, at most as many as there are. The paper's 100 suits tens of
         thousands of images; where each class has one or few, 5 does better.
@@ -70,30 +72,9 @@ def soft_wpmi(
     InputError
         For shapes that do not fit, `top_k` out of range, or activations that are not finite.
     """
-    similarities, tops = _tops(similarity, activations, top_k)
-    return soft_wpmi_of(
-        similarities, tops, a=a, lam=lam, min_prob=min_prob, p_start=p_start, p_end=p_end
-    )
-
-
-def soft_wpmi_of(
-    similarities: Similarities,
-    tops: Sequence[Int64[Tensor, "top _"]],
-    *,
-    a: float = 10.0,
-    lam: float = 1.0,
-    min_prob: float = 1e-7,
-    p_start: float = 0.998,
-    p_end: float = 0.97,
-) -> Fit:
-    """Return `soft_wpmi` of tables, such as layers, whose units' top images are known.
-
-    `tops` are rows of `similarities`, on its device, for each table, the most activating first; the
-    similarities may be only of those that are some unit's.
-    """
-    top_k = len(tops[0])
     steps = torch.arange(top_k, dtype=torch.float64) / top_k
-    return _wpmi(similarities, tops, p_start - steps * (p_start - p_end), a, lam, min_prob)
+    chances = p_start - steps * (p_start - p_end)
+    return _wpmi(similarity, activations, chances, a, lam, min_prob)
 
 
 def wpmi(
@@ -106,23 +87,21 @@ def wpmi(
     min_prob: float = 1e-7,
 ) -> Fit:
     """Weighted pointwise mutual information: `soft_wpmi` with every ``p_j`` one (sec. 3.2)."""
-    similarities, tops = _tops(similarity, activations, top_k)
-    return _wpmi(similarities, tops, torch.ones(top_k, dtype=torch.float64), a, lam, min_prob)
+    chances = torch.ones(top_k, dtype=torch.float64)
+    return _wpmi(similarity, activations, chances, a, lam, min_prob)
 
 
-def cos_similarity(similarity: Cosines, activations: Tables, *, min_norm: float = 1e-12) -> Fit:
+def cos_similarity(similarity: Cosines, activations: Tables) -> Fit:
     """Cosine of a unit's activations and a concept's similarities over the probe images."""
-    return _cosine(similarity, activations, 1, min_norm)
+    return _cosine(similarity, activations, 1, 1e-12)
 
 
-def cos_similarity_cubed(
-    similarity: Cosines, activations: Tables, *, min_norm: float = 1e-3
-) -> Fit:
+def cos_similarity_cubed(similarity: Cosines, activations: Tables) -> Fit:
     """Cosine as in `cos_similarity`, of values minus their mean, cubed (sec. 3.2).
 
-    Norms below `min_norm` count as `min_norm`, so that a dead unit fits nothing.
+    Norms below 0.001 count as 0.001, so that a dead unit fits nothing.
     """
-    return _cosine(similarity, activations, 3, min_norm)
+    return _cosine(similarity, activations, 3, 1e-3)
 
 
 def rank_reorder(
@@ -149,10 +128,11 @@ def rank_reorder(
             f"top_fraction: {top_fraction} of {probe} probe images is {count}; "
             "at least 2 and at most all are needed"
         )
-    scores = _empty(tables, similarities)
+    units = sum(table.shape[1] for table in tables)
+    scores = torch.empty(units, concepts, device=similarities.device)
     at_a_time = concepts if scores.is_cpu else _COLUMNS * times(scores)
-    units = ((unit, table) for table in tables for unit in range(table.shape[1]))
-    for row, (unit, active) in enumerate(units):
+    columns = ((unit, table) for table in tables for unit in range(table.shape[1]))
+    for row, (unit, active) in enumerate(columns):
         images = top_images(active[:, unit : unit + 1], count)[:, 0]
         target = double(active[images, unit])  # falling
         rising = target.flip(0)[:, None]
@@ -209,18 +189,22 @@ def check_top_k(top_k: int, probe: int) -> None:
 
 
 def _wpmi(
-    similarities: Similarities,
-    tops: Sequence[Int64[Tensor, "top _"]],
+    similarity: Cosines,
+    activations: Tables | Tops,
     chances: Float[Tensor, " top"],
     a: float,
     lam: float,
     min_prob: float,
 ) -> Fit:
+    similarities, tops = _as_tensors(similarity, activations)
+    if not isinstance(activations, list):
+        check_top_k(len(chances), similarities.shape[0])
+        tops = [top_images(table, len(chances)) for table in tops]
     # log(b + p P) = log b + log1p(p P / b), b = 1 - p + min_prob. The first part is the same for
     # all units and concepts: left out of the sum, it costs no precision.
     rest = 1 - chances + min_prob
     fixed = float(rest.log().sum())
-    evidence = evidence_of(similarities, torch.cat(list(tops), 1), (chances / rest).float(), a)
+    evidence = evidence_of(similarities, torch.cat(tops, 1), (chances / rest).float(), a)
     for part in evidence.split([top.shape[1] for top in tops]):
         mean = part.logsumexp(0) - log(len(part))
         part.sub_(lam * mean).add_((1 - lam) * fixed)
@@ -229,13 +213,14 @@ def _wpmi(
 
 def _cosine(similarity: Cosines, activations: Tables, power: int, min_norm: float) -> Fit:
     similarities, tables = _as_tensors(similarity, activations)
-    scores = _empty(tables, similarities)
+    sizes, concepts = [table.shape[1] for table in tables], similarities.shape[1]
+    scores = torch.empty(sum(sizes), concepts, device=similarities.device)
     width = _COLUMNS * times(scores)
-    parts = scores.split([table.shape[1] for table in tables])
+    parts = scores.split(sizes)
     for part, table in zip(parts, tables, strict=True):
         active = _scaled(table.to(torch.float32, copy=True), power, min_norm)
-        for start in range(0, scores.shape[1], width):
-            stop = min(start + width, scores.shape[1])
+        for start in range(0, concepts, width):
+            stop = min(start + width, concepts)
             block = _scaled(similarities.columns(start, stop), power, min_norm)
             torch.mm(active.T, block, out=part[:, start:stop])
     return scores
@@ -251,20 +236,23 @@ def _scaled(
 
 
 def _as_tensors(
-    similarity: Cosines, activations: Tables
-) -> tuple[Similarities, list[Shaped[Tensor, "probe _"]]]:
+    similarity: Cosines, activations: Tables | Tops
+) -> tuple[Similarities, list[Shaped[Tensor, "_ _"]]]:
     """Return what is compared on one device; raise unless shapes fit and activations are finite."""
     if not isinstance(similarity, Similarities):
         place = similarity.device if isinstance(similarity, Tensor) else torch.device("cpu")
         similarity = Similarities(as_tensor(similarity, place).float())
-    given = [activations] if isinstance(activations, Array) else activations
+    if isinstance(activations, list):
+        return similarity, activations
+    given = {"": activations} if isinstance(activations, Array) else activations
     if not given:
-        raise InputError("activations: no table is given")
-    tables = [as_tensor(table, similarity.device) for table in given]
-    for table in tables:
+        raise InputError("activations: no layer is given")
+    tables = {name: as_tensor(table, similarity.device) for name, table in given.items()}
+    for name, table in tables.items():
+        of = f" of layer {name!r}" if name else ""
         if len(table) != similarity.shape[0]:
             raise InputError(
-                f"activations: of {len(table)} probe images, "
+                f"activations: those{of} are of {len(table)} probe images, "
                 f"but the similarity is of {similarity.shape[0]}"
             )
         if 0 in similarity.shape or 0 in table.shape:
@@ -272,8 +260,8 @@ def _as_tensors(
         finite = torch.stack(extremes(table)).isfinite().all(0)
         if not finite.all():
             unit = int(finite.int().argmin())
-            raise InputError(f"activations: unit {unit} has values that are not finite")
-    return similarity, tables
+            raise InputError(f"activations: unit {unit}{of} has values that are not finite")
+    return similarity, list(tables.values())
 
 
 def extremes(table: Shaped[Tensor, "probe units"]) -> tuple[Tensor, Tensor]:
@@ -285,16 +273,3 @@ def constant(least: Shaped[Tensor, " units"], greatest: Shaped[Tensor, " units"]
     """Return which units are the same on all images, but for rounding errors: dead ones."""
     low, high = least.float(), greatest.float()
     return high - low <= ROUNDING * torch.maximum(low.abs(), high.abs())
-
-
-def _tops(
-    similarity: Cosines, activations: Tables, top_k: int
-) -> tuple[Similarities, list[Int64[Tensor, "top _"]]]:
-    similarities, tables = _as_tensors(similarity, activations)
-    check_top_k(top_k, similarities.shape[0])
-    return similarities, [top_images(table, top_k) for table in tables]
-
-
-def _empty(tables: Sequence[Tensor], similarities: Similarities) -> Float32[Tensor, "_ concepts"]:
-    units = sum(table.shape[1] for table in tables)
-    return torch.empty(units, similarities.shape[1], device=similarities.device)

@@ -4,25 +4,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from huggingface_hub import constants, hf_hub_url, try_to_load_from_cache
-
-from xailib.downloads.fetch import cache_folder
+import huggingface_hub  # which imports its parts when they are used
+from huggingface_hub import constants
 
 
 def in_their_cache(repository: str, names: Sequence[str]) -> Path | None:
     """Return the first of these files that the hub's own package has fetched."""
-    found = (try_to_load_from_cache(repository, name) for name in names)
+    found = (huggingface_hub.try_to_load_from_cache(repository, name) for name in names)
     return next((Path(file) for file in found if isinstance(file, str)), None)
-
-
-def place(repository: str, name: str) -> Path:
-    """Return where a file of the hub is cached."""
-    return cache_folder() / "hub" / repository / name
 
 
 def address(repository: str, name: str) -> str:
     """Return where the hub offers a file; ``HF_ENDPOINT`` names another hub."""
-    return hf_hub_url(repository, name)
+    return huggingface_hub.hf_hub_url(repository, name)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ addresses in the order tried, its bytes and who says so, its SHA-256 where the p
 one, its licence and who states it, and how to supply it by hand. Rows may share a name, as the
 files of the replicated report do. The part of a name before a colon is its set; what a set's
 first row says holds for its other rows where these say nothing (hashes and bytes excepted).
-Files of torchvision's and timm's networks are in `xailib.networks.published`.
+Files of torchvision's and timm's networks are in `xailib.downloads.names`.
 """
 
 import csv
@@ -22,42 +22,20 @@ _SHARED = ("what", "folder", "size", "licence", "stated in", "instead")
 
 @dataclass(frozen=True)
 class Artefact:
-    """A file, or an unpacked folder, that is fetched the first time.
+    """A file, or an unpacked folder, that is fetched the first time."""
 
-    Attributes
-    ----------
-    name : str
-        As ``xailib fetch`` takes it.
-    what : str
-        For people.
-    addresses : tuple of str
-        Where it comes from: any of them will do.
-    files : tuple of Path
-        Where it is stored if it came from the address of the same position.
-    instead : str
-        How to supply it by hand.
-    path : str
-        Within its set's folder.
-    sha256 : str
-        As its publisher states it, or the start of it; empty where none is stated.
-    licence, stated_in : str
-        As its publisher states it, and where (Markdown).
-    expected : tuple of (int, str), optional
-        Bytes to fetch, and who says so: ``"stated"`` by its publisher, or ``"measured"`` by us.
-    get : callable, optional
-        Fetches it, where that is more than one file from an address.
-    """
-
-    name: str
-    what: str
-    addresses: tuple[str, ...]
-    files: tuple[Path, ...]
-    instead: str
-    path: str = ""
-    sha256: str = ""
-    licence: str = "none stated"
-    stated_in: str = ""
+    name: str  #: as ``xailib fetch`` takes it
+    what: str  #: for people
+    addresses: tuple[str, ...]  #: where it comes from, any of which will do
+    files: tuple[Path, ...]  #: where it is stored if it came from the address of that position
+    instead: str  #: how to supply it by hand
+    path: str = ""  #: within its set's folder
+    sha256: str = ""  #: as its publisher states it, or its start; empty where none is stated
+    licence: str = "none stated"  #: as its publisher states it
+    stated_in: str = ""  #: where that is (Markdown)
+    #: bytes to fetch, and who says so, ``"stated"`` by its publisher or ``"measured"`` by us
     expected: tuple[int, str] | None = None
+    #: fetches it, where that is more than one file from an address
     get: Callable[[Watch | None], Path] | None = field(default=None, repr=False)
 
     @property

@@ -14,15 +14,7 @@ from torch import Tensor, nn
 from xailib.downloads import hub
 from xailib.downloads.fetch import problem_with
 from xailib.downloads.registry import artefact
-from xailib.encoders.crops import (
-    TEXTS,
-    Images,
-    Rows,
-    batches,
-    cropped,
-    import_optional,
-    unit_rows,
-)
+from xailib.encoders.crops import TEXTS, Images, Rows, batches, cropped, import_optional, unit_rows
 from xailib.errors import InputError, UnavailableError, check_name, unknown_name
 from xailib.files import sha256_of
 from xailib.networks import classifier as models
@@ -95,8 +87,8 @@ def load_clip(rest: str, weights: str | Path | None, device: str) -> ClipEncoder
 
 def _build_clip(clip: Any, file: Path) -> Any:
     """Build OpenAI's network from a state dict, or from the TorchScript archive they publish."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch calls TorchScript deprecated; they publish it
+    # torch calls TorchScript deprecated; they publish it.
+    with warnings.catch_warnings(action="ignore"):
         try:
             state = weights_io.read_state_dict(file)
         except InputError:
@@ -142,11 +134,7 @@ def _create_openclip(
         raise UnavailableError(problem)
     with hub.offline() if here else nullcontext():
         return open_clip.create_model(
-            arch,
-            pretrained=source,
-            device=device,
-            precision="fp32",
-            **({"force_quick_gelu": True} if quick else {}),
+            arch, pretrained=source, device=device, precision="fp32", force_quick_gelu=quick
         )
 
 

@@ -24,8 +24,8 @@ TEXTS = 64  # texts in a batch
 def import_optional(module: str, package: str) -> Any:
     """Import what only some encoders need, or raise with the package to install."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # openai-clip imports the deprecated pkg_resources
+        # openai-clip imports the deprecated pkg_resources.
+        with warnings.catch_warnings(action="ignore"):
             return importlib.import_module(module)
     except ImportError as error:
         raise UnavailableError(f"encoder: needs a package: pip install {package}") from error

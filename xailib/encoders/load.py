@@ -25,24 +25,19 @@ from xailib.networks.preprocessing import Prepares
 
 @runtime_checkable
 class Encoder(Protocol):
-    """Photographs and texts as unit rows of one space.
-
-    Attributes
-    ----------
-    name : str
-        As given to `load_encoder`.
-    label : str
-        What every figure made with it must state.
-    sha256 : str
-        Hash of all its weights.
-    """
+    """Photographs and texts as unit rows of one space."""
 
     @property
-    def name(self) -> str: ...  # noqa: D102
+    def name(self) -> str:
+        """As given to `load_encoder`."""
+
     @property
-    def label(self) -> str: ...  # noqa: D102
+    def label(self) -> str:
+        """What every figure made with it must state."""
+
     @property
-    def sha256(self) -> str: ...  # noqa: D102
+    def sha256(self) -> str:
+        """Hash of all its weights."""
 
     def encode_images(self, images: Images) -> Rows:
         """Return one unit row for each image, read one batch at a time."""
@@ -98,28 +93,15 @@ class ConseEncoder:
     An image's place is the mean of the sentence embeddings of the classifier's `top` most
     probable class names, weighted by their probabilities: strong on what the classifier
     knows, weak elsewhere. A surrogate for CLIP, not CLIP.
-
-    Attributes
-    ----------
-    name, label, sha256 : str
-        See `Encoder`.
-    bridge : Classifier
-        Sees the images.
-    sentences : SentenceModel
-        Reads the texts.
-    names : (classes, dimensions) float32
-        The embedded class names, unit rows.
-    top : int
-        How many classes place an image.
     """
 
-    name: str
+    name: str  #: as `label` and `sha256`, see `Encoder`
     label: str
     sha256: str
-    bridge: Classifier
-    sentences: SentenceModel
-    names: Rows = field(repr=False)
-    top: int = 10
+    bridge: Classifier  #: sees the images
+    sentences: SentenceModel  #: reads the texts
+    names: Rows = field(repr=False)  #: the embedded class names, unit rows
+    top: int = 10  #: how many classes place an image
 
     @property
     def preprocessing(self) -> Prepares:

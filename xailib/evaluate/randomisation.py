@@ -11,7 +11,6 @@ from itertools import groupby, takewhile
 
 import numpy as np
 import torch
-from jaxtyping import Float32
 from skimage.color import rgb2gray
 from skimage.filters import sobel
 from torch import Tensor, nn
@@ -21,7 +20,6 @@ from xailib.errors import InputError, check_name
 from xailib.explain.cam import methods as cam
 from xailib.explain.explanation import Explanation, scaled
 from xailib.explain.lime import explain_lime_targets
-from xailib.explain.preflight import workable
 from xailib.explain.record import record
 from xailib.explain.stream import explain_alone
 from xailib.images.load import Photograph
@@ -38,7 +36,7 @@ class Stage:
     """What is randomised in one step: layers that follow one another."""
 
     index: int  #: 1 for the output layer
-    name: str  #: of the lowest block in it: with it, everything behind it is random
+    name: str  #: of the lowest block in it, with which everything behind it is random
     layers: tuple[str, ...]  #: the modules with parameters of their own, from the output backwards
 
 
@@ -137,32 +135,31 @@ def cascade(
     if not views:
         raise InputError("photographs: none given; batch norms need at least one")
     views = [view for view in views if view.shape == views[0].shape]
-    return _cascade(classifier, classifier.input_tensor(np.stack(views)), parts, seed)
+    images = classifier.input_tensor(np.stack(views))
 
+    def randomised() -> Iterator[tuple[Stage, Classifier]]:
+        generator = torch.Generator().manual_seed(seed)
+        module, names = classifier.module, list[str]()
+        for stage in parts:
+            module = copy.deepcopy(module)
+            names += stage.layers
+            for name in stage.layers:
+                for parameter in module.get_submodule(name).parameters(recurse=False):
+                    with torch.no_grad():
+                        drawn = torch.randn(parameter.shape, generator=generator).to(parameter)
+                        parameter.copy_(drawn * parameter.std(correction=0) + parameter.mean())
+            _measure_norms(module, names, images)
+            with torch.no_grad(), evaluation(module):
+                passed(len(images))
+                if not module(images).isfinite().all():
+                    raise InputError(
+                        f"stages: scores are not finite when random down to {stage.name}"
+                    )
+            label = f"{classifier.weights}, random down to {stage.name}, seed {seed}"
+            sha256 = hash_of(module)
+            yield stage, replace(classifier, module=module, weights=label, weights_sha256=sha256)
 
-def _cascade(
-    classifier: Classifier,
-    images: Float32[Tensor, "images colours height width"],
-    parts: Sequence[Stage],
-    seed: int,
-) -> Iterator[tuple[Stage, Classifier]]:
-    generator = torch.Generator().manual_seed(seed)
-    module, names = classifier.module, list[str]()
-    for stage in parts:
-        module = copy.deepcopy(module)
-        names += stage.layers
-        for name in stage.layers:
-            for parameter in module.get_submodule(name).parameters(recurse=False):
-                with torch.no_grad():
-                    drawn = torch.randn(parameter.shape, generator=generator).to(parameter)
-                    parameter.copy_(drawn * parameter.std(correction=0) + parameter.mean())
-        _measure_norms(module, names, images)
-        with torch.no_grad(), evaluation(module):
-            passed(len(images))
-            if not module(images).isfinite().all():
-                raise InputError(f"stages: scores are not finite when random down to {stage.name}")
-        label = f"{classifier.weights}, random down to {stage.name}, seed {seed}"
-        yield stage, replace(classifier, module=module, weights=label, sha256=hash_of(module))
+    return randomised()
 
 
 def _measure_norms(module: nn.Module, names: Iterable[str], images: Tensor) -> None:
@@ -181,15 +178,6 @@ def _measure_norms(module: nn.Module, names: Iterable[str], images: Tensor) -> N
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
-
-
-def usable(
-    classifier: Classifier, methods: Sequence[str], layer: str | None = None
-) -> tuple[list[str], list[str]]:
-    """Return those of the methods that work with a network, and a line for each that does not."""
-    for method in methods:
-        check_name("methods", method, METHODS)
-    return workable(classifier, list(dict.fromkeys(methods)), layer)
 
 
 def explain_targets(
@@ -217,23 +205,13 @@ def explain_targets(
     if method in cam.METHODS:
         maps = cam.Cam(classifier, method, targets, layer=layer)
         return explain_alone(classifier, photograph, maps)
-    return [_pixel_map(classifier, photograph, method, target) for target in targets]
-
-
-def _pixel_map(
-    classifier: Classifier, photograph: Photograph, method: str, target: int
-) -> Explanation:
-    view, chosen = classifier.view(photograph), classifier.target(photograph, target)
-    if method == "edges":
-        raw = sobel(rgb2gray(view.pixels)).astype(np.float32)
-    else:
-        raw = np.abs(cam.guided_backprop(classifier, photograph, target)).max(axis=2)
-    return record(
-        method,
-        classifier,
-        photograph,
-        chosen,
-        view,
-        saliency=scaled(raw, signed=False),
-        raw=raw,
-    )
+    found, view = [], classifier.view(photograph)
+    for target in targets:
+        if method == "edges":
+            raw = sobel(rgb2gray(view.pixels)).astype(np.float32)
+        else:
+            raw = np.abs(cam.guided_backprop(classifier, photograph, target)).max(axis=2)
+        kept = {"saliency": scaled(raw, signed=False), "raw": raw}
+        chosen = classifier.target(photograph, target)
+        found.append(record(method, classifier, photograph, chosen, view, **kept))
+    return found

@@ -49,12 +49,8 @@ def similarity(
         values; 0 where a map is constant, since it ranks nothing. ``ssim``: structural
         similarity (Wang et al. 2004). ``iou``: of the highest pixels of both, `AREA` of them or
         as many as are positive in either; NaN where one has none; ``chance`` is its mean for
-        random masks. Equal maps have 1 in all but ``chance``.
-
-    Raises
-    ------
-    InputError
-        If the shapes differ.
+        random masks. Equal maps have 1 in all but ``chance``. `InputError` is raised if the
+        shapes differ.
     """
     if a.shape != b.shape:
         raise InputError(f"maps: shapes {a.shape} and {b.shape} differ")
@@ -131,12 +127,8 @@ def null_baseline(maps: Mapping[str, Sequence[Explanation]]) -> pd.DataFrame:
 
     Objects stand in the middle of photographs, and methods have habits, so that even unrelated maps
     of one method are somewhat alike. No method can be expected to fall below this similarity. Maps
-    that say nothing are left out; the same photograph under two names is no pair.
-
-    Returns
-    -------
-    DataFrame
-        One row for each ordered pair: method, image, other, and what `similarity` returns.
+    that say nothing are left out; the same photograph under two names is no pair. One row for each
+    ordered pair: method, image, other, and what `similarity` returns.
     """
     rows = []
     for method, explanations in maps.items():

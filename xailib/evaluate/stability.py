@@ -13,7 +13,6 @@ from jaxtyping import Int
 from xailib.errors import InputError
 from xailib.explain.explanation import Explanation, Superpixels
 from xailib.explain.stability import (
-    STEP,
     Device,
     Scores,
     Shown,
@@ -64,14 +63,11 @@ def runs_table(
 ) -> pd.DataFrame:
     """Compare every two runs of each size that the long runs can be split into.
 
-    Returns
-    -------
-    DataFrame
-        One row for each photograph and size of which there are two runs: image, samples, runs,
-        pairs; means over pairs of iou (of the masks, in pixels), shared (share of the chosen
-        superpixels in both masks) and rank_correlation (of the weights); scatter, the standard
-        deviation of a weight over runs, mean over superpixels; halves, which is what a single run
-        of twice the size says of `shared` by its own halves (NaN if the pool is too short).
+    One row for each photograph and size of which there are two runs: image, samples, runs, pairs;
+    means over pairs of iou (of the masks, in pixels), shared (share of the chosen superpixels in
+    both masks) and rank_correlation (of the weights); scatter, the standard deviation of a weight
+    over runs, mean over superpixels; halves, which is what a single run of twice the size says of
+    `shared` by its own halves (NaN if the pool is too short).
     """
     rows = []
     for one in _saying(pools):
@@ -83,6 +79,10 @@ def runs_table(
                 continue
             masks = supporters(weights, num_features)
             a, b = np.triu_indices(len(weights), 1)
+            twice = shown[: 2 * samples], scores[: 2 * samples]
+            halves = np.nan
+            if 2 * samples <= len(shown):
+                halves = shared_by_halves(*twice, num_features, parts.block).mean()
             rows.append(
                 {
                     "image": one.image,
@@ -93,7 +93,7 @@ def runs_table(
                     "shared": shared(masks[a], masks[b]).mean(),
                     "rank_correlation": rank_correlation(weights[a], weights[b]).mean(),
                     "scatter": weights.std(axis=0, ddof=1).mean(),
-                    "halves": _by_halves(shown, scores, 2 * samples, num_features, parts.block),
+                    "halves": halves,
                 }
             )
     if not rows:
@@ -106,13 +106,6 @@ def compared_sizes(runs: pd.DataFrame) -> tuple[int, int]:
     photographs = runs.groupby("samples")["image"].nunique()  # who has a size has all below it
     common = photographs.index[photographs == runs["image"].nunique()]
     return int(common.min()), int(common.max())
-
-
-def _by_halves(shown: Shown, scores: Scores, samples: int, num_features: int, block: int) -> float:
-    if samples > len(shown):
-        return float("nan")
-    part = shared_by_halves(shown[:samples], scores[:samples], num_features, block)
-    return float(part.mean())
 
 
 def weights_table(one: Explanation, found: Stability, num_features: int = 10) -> pd.DataFrame:
@@ -139,14 +132,9 @@ def designs_table(pools: Mapping[str, Sequence[Explanation]], samples: int) -> p
     """Compare how much weights scatter by the way samples are drawn.
 
     `pools` are by design: long runs of the same photographs, ``"independent"`` among them, which
-    are split into runs of `samples`, at least two.
-
-    Returns
-    -------
-    DataFrame
-        One row for each photograph and design: image, design, runs, variance (of a weight over
-        runs, mean over superpixels), and passes: the share of independent sampling's passes that
-        gives the same variance, which falls with their number.
+    are split into runs of `samples`, at least two. One row for each photograph and design: image,
+    design, runs, variance (of a weight over runs, mean over superpixels), and passes: the share of
+    independent sampling's passes that gives the same variance, which falls with their number.
     """
     pools = {design: _saying(explanations) for design, explanations in pools.items()}
     known = {one.image for one in pools.get("independent", ())}
@@ -239,14 +227,12 @@ def _same_cut(
     return float((both / union) @ both / one.size)
 
 
-def needed(
-    one: Explanation, step: int = STEP, num_features: int = 10, device: Device = "cpu"
-) -> int | None:
+def needed(one: Explanation, num_features: int = 10, device: Device = "cpu") -> int | None:
     """Return after how many samples the mask was stable; None if it was not by the end."""
     parts, shown, scores = _parts(one)
     samples = 0
     while samples < len(shown):  # where ``num_samples="auto"`` looks
-        samples += next_draw(samples, len(shown), step)
+        samples += next_draw(samples, len(shown))
         some = shown[:samples], scores[:samples]
         if mask_is_stable(*some, num_features, parts.block, device=device):
             return samples
@@ -281,7 +267,7 @@ def photographs_table(
                 "sure": int((chosen & (found.selection_frequency >= MIN_FREQUENCY)).sum()),
                 "chosen": int(chosen.sum()),
                 "stable": found.stable,
-                "needed": float(needed(one, num_features=num_features, device=device) or "nan"),
+                "needed": float(needed(one, num_features, device) or "nan"),
             }
         )
     return pd.DataFrame(rows), details

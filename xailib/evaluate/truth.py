@@ -20,6 +20,7 @@ Scores = Float[np.ndarray, " masks"]
 # twice; and independent masks, drawn by their leverage in LIME's regression and weighted by its
 # inverse (Musco & Witter 2025, for Shapley values). Both need a list of all masks.
 LISTED = ("paired", "leverage")
+MOST = 4000  # samples that `stable_errors` draws
 
 
 def all_masks(superpixels: int) -> Int[np.ndarray, "masks superpixels"]:
@@ -101,7 +102,6 @@ def stable_errors(
     designs: Sequence[str],
     num_features: int = 5,
     runs: int = 5,
-    most: int = 4000,
     seed: int = 0,
 ) -> pd.DataFrame:
     """Return where ``num_samples="auto"`` stops, and the error there, as in `design_errors`.
@@ -117,8 +117,8 @@ def stable_errors(
             stops, weights = [], []
             for _ in range(runs):
                 masks = np.empty(0, int)
-                while len(masks) < most:
-                    more, _ = _drawn(design, rng, next_draw(len(masks), most), shown, near)
+                while len(masks) < MOST:
+                    more, _ = _drawn(design, rng, next_draw(len(masks), MOST), shown, near)
                     masks = np.concatenate([masks, more])
                     rows_shown = shown[masks].astype(bool)
                     if mask_is_stable(rows_shown, scores[masks], num_features, BLOCKS[design]):
@@ -130,14 +130,14 @@ def stable_errors(
     return pd.DataFrame(rows, columns=["image", "design", "samples", "error"])
 
 
-def passes_for(errors: pd.DataFrame, samples: int = 1000) -> pd.Series:
-    """Return by design how many samples give the error of so many independent ones.
+def passes_for(errors: pd.DataFrame) -> pd.Series:
+    """Return by design how many samples give the error of 1000 independent ones.
 
-    Of means over images of `design_errors`, whose sizes must hold `samples`; between two sizes a
-    power law is taken, and beyond the last one that of the last two.
+    Of means over images of `design_errors`, whose sizes must hold 1000; between two sizes a power
+    law is taken, and beyond the last one that of the last two.
     """
     mean = errors.groupby(["design", "samples"], sort=False)["error"].mean().unstack("samples")
-    wanted = np.log(mean[samples].to_dict()["independent"])
+    wanted = np.log(mean[1000].to_dict()["independent"])
     sizes = np.log(mean.columns.to_numpy(float))
     found = {}
     for design, curve in mean.iterrows():

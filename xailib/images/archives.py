@@ -27,9 +27,9 @@ class Archive:
     #: a CSV file inside whose column `image` names the photographs below `images/`, where
     #: other images, such as masks, lie beside them
     index: str | None = None
-    most: int = 8 * 2**30  #: bytes that they may unpack to
 
 
+MOST = 8 * 2**30  # bytes that a set may unpack to
 ARCHIVES = {
     "broden": Archive(63_305, "broden1_227/index.csv"),  # Bau et al., CVPR 2017
     "imagenet-sample": Archive(1000),
@@ -44,22 +44,20 @@ def probe_archive(name: str) -> Artefact:
     return replace(zipped, files=(folder,), get=partial(_fetch, name, zipped, folder))
 
 
-def fetch_images(name: str, watch: Watch | None = None) -> Path:
+def fetch_images(name: str) -> Path:
     """Return the folder with a published set's photographs, fetching it the first time.
 
     Parameters
     ----------
     name : str
         A key of `ARCHIVES`.
-    watch : callable, optional
-        Called with the progress, as by `xailib.downloads.fetch.fetch`.
 
     Raises
     ------
     InputError, UnavailableError
         For an unknown name; if it cannot be fetched, or what came is damaged: how to supply it.
     """
-    return probe_archive(name).fetch(watch)
+    return probe_archive(name).fetch()
 
 
 def _fetch(name: str, zipped: Artefact, folder: Path, watch: Watch | None) -> Path:
@@ -84,7 +82,7 @@ def unpack(file: Path, archive: Archive, folder: Path) -> None:
             names = _photographs(opened, archive)
             if len(names) != archive.images:
                 raise InputError(f"holds {len(names)} photographs, not {archive.images}")
-            _check_members(opened, names, staging, archive.most)
+            _check_members(opened, names, staging)
             for name in names:
                 opened.extract(name, staging)
     except (zipfile.BadZipFile, KeyError, InputError) as error:
@@ -94,15 +92,15 @@ def unpack(file: Path, archive: Archive, folder: Path) -> None:
     staging.replace(folder)
 
 
-def _check_members(opened: zipfile.ZipFile, names: list[str], folder: Path, most: int) -> None:
+def _check_members(opened: zipfile.ZipFile, names: list[str], folder: Path) -> None:
     """Raise if a file would lie outside the folder, or all of them are too large."""
     root = folder.resolve()
     for name in names:
         if not (root / name).resolve().is_relative_to(root):
             raise InputError(f"{name!r} lies outside its folder")
     size = sum(opened.getinfo(name).file_size for name in names)
-    if size > most:
-        raise InputError(f"unpacks to {size} bytes; at most {most} are taken")
+    if size > MOST:
+        raise InputError(f"unpacks to {size} bytes; at most {MOST} are taken")
 
 
 def _photographs(opened: zipfile.ZipFile, archive: Archive) -> list[str]:

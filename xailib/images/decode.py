@@ -54,11 +54,10 @@ def _image(file: io.BytesIO | io.BufferedReader, name: str) -> Iterator[Image.Im
     file.seek(0)
     formats = (*_FORMATS, *_heif())
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # damaged metadata and large sizes: checked below
-            with Image.open(file, formats=formats) as image:
-                check_size(name, image.size)
-                yield image
+        # It warns of damaged metadata and large sizes, which are checked below.
+        with warnings.catch_warnings(action="ignore"), Image.open(file, formats=formats) as image:
+            check_size(name, image.size)
+            yield image
     except InputError:
         raise
     except Image.DecompressionBombError as error:

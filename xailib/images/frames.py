@@ -17,28 +17,15 @@ Resized = Float32[np.ndarray, "height2 width2"]
 Map = Float32[np.ndarray, "height width"]
 
 Interpolation = Literal["bilinear", "nearest"]
-_RESAMPLING = {
-    "bilinear": Image.Resampling.BILINEAR,
-    "nearest": Image.Resampling.NEAREST,
-}
 
 
 @dataclass(frozen=True)
 class Frame:
-    """The part of a photograph that a map covers: the photograph resized, then cropped.
+    """The part of a photograph that a map covers: the photograph resized, then cropped."""
 
-    Attributes
-    ----------
-    photograph : (height, width)
-        The photograph's own size, pixels.
-    resized : (height, width)
-        The whole photograph's size after resizing, pixels.
-    crop : (top, left, height, width)
-        The cropped part, in pixels of the resized photograph; it lies inside.
-    """
-
-    photograph: tuple[int, int]
-    resized: tuple[int, int]
+    photograph: tuple[int, int]  #: (height, width), the photograph's own size, pixels
+    resized: tuple[int, int]  #: (height, width) of the whole photograph after resizing, pixels
+    #: (top, left, height, width), in pixels of the resized photograph; it lies inside
     crop: tuple[int, int, int, int]
 
     def __post_init__(self) -> None:
@@ -57,29 +44,32 @@ class Frame:
         """(height, width) of a map in this frame."""
         return self.crop[2], self.crop[3]
 
-    def to_photograph(self, values: Map, how: Interpolation = "bilinear") -> Resized:
+    def to_photograph(self, values: Map) -> Resized:
         """Return a map of this frame at the photograph's own size, NaN outside the crop."""
         if values.shape != self.size:
             raise InputError(f"map: shape {values.shape} is not the frame's {self.size}")
         height, width = self.photograph
         if self.crop == (0, 0, *self.resized):
-            return resize(values, (height, width), how)
-        top, left, bottom, right = self._box()
-        full = np.full((height, width), np.nan, np.float32)
+            return resize(values, (height, width), "bilinear")
+        top, left, tall, wide = self.crop
+        down, across = height / self.resized[0], width / self.resized[1]
         # The crop's edges fall between the photograph's pixels: rounded, at most half a pixel.
-        full[top:bottom, left:right] = resize(values, (bottom - top, right - left), how)
+        bottom, right = round((top + tall) * down), round((left + wide) * across)
+        top, left = round(top * down), round(left * across)
+        bottom, right = max(bottom, top + 1), max(right, left + 1)
+        full = np.full((height, width), np.nan, np.float32)
+        full[top:bottom, left:right] = resize(values, (bottom - top, right - left), "bilinear")
         return full
 
-    def from_photograph(self, values: Map, how: Interpolation = "bilinear") -> Resized:
+    def from_photograph(self, values: Map) -> Resized:
         """Return the part of a map of the whole photograph that this frame shows."""
         if values.shape != self.photograph:
             raise InputError(f"map: shape {values.shape} is not the photograph's {self.photograph}")
         top, left, height, width = self.crop
-        return resize(values, self.resized, how)[top : top + height, left : left + width].copy()
+        large = resize(values, self.resized, "bilinear")
+        return large[top : top + height, left : left + width].copy()
 
-    def show(
-        self, pixels: UInt8[np.ndarray, "height width 3"]
-    ) -> UInt8[np.ndarray, "height2 width2 3"]:
+    def show(self, pixels: UInt8[np.ndarray, "_ _ 3"]) -> UInt8[np.ndarray, "_ _ 3"]:
         """Return what this frame shows of the photograph, for drawing under a map."""
         if pixels.shape[:2] != self.photograph:
             raise InputError(f"frame: of a {self.photograph} photograph, not {pixels.shape[:2]}")
@@ -87,19 +77,8 @@ class Frame:
         image = Image.fromarray(pixels).resize(self.resized[::-1], Image.Resampling.BICUBIC)
         return np.array(image.crop((left, top, left + width, top + height)))
 
-    def _box(self) -> tuple[int, int, int, int]:
-        """Top, left, bottom, right of the crop in pixels of the photograph."""
-        top, left, height, width = self.crop
-        down = self.photograph[0] / self.resized[0]
-        across = self.photograph[1] / self.resized[1]
-        first = round(top * down), round(left * across)
-        last = round((top + height) * down), round((left + width) * across)
-        return *first, max(last[0], first[0] + 1), max(last[1], first[1] + 1)
 
-
-def change_frame(
-    values: Map, source: Frame, target: Frame, how: Interpolation = "bilinear"
-) -> Resized:
+def change_frame(values: Map, source: Frame, target: Frame) -> Resized:
     """Return a map of `source` as it looks in `target`, NaN where `source` shows nothing.
 
     Frames of photographs of different sizes raise `InputError`.
@@ -111,7 +90,7 @@ def change_frame(
             f"frames: of photographs of different sizes, {source.photograph} and "
             f"{target.photograph} (height, width)"
         )
-    return target.from_photograph(source.to_photograph(values, how), how)
+    return target.from_photograph(source.to_photograph(values))
 
 
 def resize(values: Map, size: tuple[int, int], how: Interpolation) -> Resized:
@@ -119,4 +98,4 @@ def resize(values: Map, size: tuple[int, int], how: Interpolation) -> Resized:
     if values.shape == size:
         return values
     image = Image.fromarray(np.ascontiguousarray(values, dtype=np.float32))
-    return np.array(image.resize((size[1], size[0]), _RESAMPLING[how]))
+    return np.array(image.resize((size[1], size[0]), Image.Resampling[how.upper()]))

@@ -34,27 +34,13 @@ HELD_BYTES = 1_000_000_000  # of pixels that an image set caches; the rest is re
 
 @dataclass(frozen=True)
 class Photograph:
-    """One image, upright, as 8-bit RGB.
+    """One image, upright, as 8-bit RGB."""
 
-    Attributes
-    ----------
-    id : str
-        Stable and unique within its image set: the packaged name or the file's stem.
-    pixels : (height, width, 3) uint8
-        sRGB values, not writeable.
-    source : str
-        Where it came from: ``package:name``, a path, or ``array``.
-    sha256 : str
-        Hash of the file's bytes (of the pixels, for an array): what ``sha256sum`` prints.
-    class_index : int or None
-        The true ImageNet-1k class, 0 to 999, where the source states it.
-    """
-
-    id: str
-    pixels: UInt8[np.ndarray, "height width 3"]
-    source: str
-    sha256: str
-    class_index: int | None = None
+    id: str  #: stable, unique within its image set, the packaged name or the file's stem
+    pixels: UInt8[np.ndarray, "height width 3"]  #: sRGB values, not writeable
+    source: str  #: ``package:name``, a path, or ``array``
+    sha256: str  #: of the file, as ``sha256sum`` prints it; of an array, of its pixels
+    class_index: int | None = None  #: the true ImageNet-1k class, where the source states it
 
     @property
     def size(self) -> tuple[int, int]:
@@ -349,11 +335,8 @@ def _inside(folder: Path) -> list[Path]:
     """
     files: list[Path] = []
     seen: set[tuple[int, int]] = set()
-
-    def unreadable(error: OSError) -> None:
-        files.append(Path(error.filename))  # reported when it is read
-
-    for root, below, names in os.walk(folder, followlinks=True, onerror=unreadable):
+    unreadable: list[OSError] = []
+    for root, below, names in os.walk(folder, followlinks=True, onerror=unreadable.append):
         status = Path(root).stat()
         if (status.st_dev, status.st_ino) in seen:  # a link that leads back, or a second one
             below.clear()
@@ -364,6 +347,7 @@ def _inside(folder: Path) -> list[Path]:
         images = (file for file in found if file.suffix.lower() in SUFFIXES)
         # What is there and no file, such as a pipe that would never end, is skipped too.
         files += [file for file in images if file.is_file() or not file.exists()]
+    files += [Path(error.filename) for error in unreadable]  # reported when they are read
     return sorted(files)
 
 

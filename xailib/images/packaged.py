@@ -7,27 +7,15 @@ from pathlib import Path
 from xailib.files import package_folder
 
 # foolbox names its photographs by number and ImageNet class; these are names to remember.
+_CLASSES = {
+    "bull-mastiff": 243, "folding-chair": 559, "beaker": 438, "buckeye": 990, "strawberry": 949,
+    "thatch": 853, "jeep-sepia": 609, "jeep-blue": 609, "yurt": 915, "bottlecap": 455, "drum": 541,
+    "loafer": 630, "prayer-rug": 741, "cannon": 471, "spoonbill": 129, "goose": 99,
+    "dalmatian": 251, "bald-eagle": 22, "leafhopper": 317, "dung-beetle": 305,
+}  # fmt: skip
 _FOOLBOX = {
-    "bull-mastiff": "imagenet_00_243.jpg",
-    "folding-chair": "imagenet_01_559.jpg",
-    "beaker": "imagenet_02_438.jpg",
-    "buckeye": "imagenet_03_990.jpg",
-    "strawberry": "imagenet_04_949.jpg",
-    "thatch": "imagenet_05_853.jpg",
-    "jeep-sepia": "imagenet_06_609.jpg",
-    "jeep-blue": "imagenet_07_609.jpg",
-    "yurt": "imagenet_08_915.jpg",
-    "bottlecap": "imagenet_09_455.jpg",
-    "drum": "imagenet_10_541.jpg",
-    "loafer": "imagenet_11_630.jpg",
-    "prayer-rug": "imagenet_12_741.jpg",
-    "cannon": "imagenet_13_471.jpg",
-    "spoonbill": "imagenet_14_129.jpg",
-    "goose": "imagenet_15_99.jpg",
-    "dalmatian": "imagenet_16_251.jpg",
-    "bald-eagle": "imagenet_17_22.jpg",
-    "leafhopper": "imagenet_18_317.jpg",
-    "dung-beetle": "imagenet_19_305.jpg",
+    name: f"imagenet_{number:02d}_{index}.jpg"
+    for number, (name, index) in enumerate(_CLASSES.items())
 }
 _SKIMAGE = {
     "astronaut": "astronaut.png",
@@ -70,6 +58,6 @@ def packaged() -> dict[str, Place]:
         if root is None:
             continue
         for name, file in names.items():
-            class_index = int(Path(file).stem.split("_")[-1]) if package == "foolbox" else None
-            places[name] = Place(name, root / folder / file, f"{package}:{name}", class_index)
+            path, source = root / folder / file, f"{package}:{name}"
+            places[name] = Place(name, path, source, _CLASSES.get(name))
     return places

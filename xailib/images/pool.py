@@ -113,9 +113,8 @@ def _loaded(chunks: _Chunks, workers: int) -> Iterator[Chunk]:
         prefetch_factor=_AHEAD,
         multiprocessing_context="fork",
     )
-    with warnings.catch_warnings():
-        # Python warns of forks beside threads; these children use neither threads nor the card.
-        warnings.simplefilter("ignore", DeprecationWarning)
+    # Python warns of forks beside threads; these children use neither threads nor the card.
+    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
         iterator = iter(loader)
     try:
         yield from iterator

@@ -24,53 +24,27 @@ _RATIO = (3 / 4, 4 / 3)  # width over height
 
 @dataclass(frozen=True)
 class ProbeImage:
-    """One probe image: a photograph, or a part of one.
+    """One probe image: a photograph, or a part of one."""
 
-    Attributes
-    ----------
-    id : str
-        Unique in its probe set: the photograph's id, with the crop's number behind it.
-    file : str
-        The packaged name or the path that `xailib.images.load` reads.
-    sha256 : str
-        Hash of the photograph's file.
-    class_index : int or None
-        The photograph's ImageNet-1k class, where its source, its name or its folder states
-        it. A small crop may no longer show it.
-    label : str or None
-        Its sub-folder, where there are any: the class in an ImageFolder tree.
-    box : (top, left, height, width) or None
-        The part of the photograph; None for all of it.
-    place : int
-        The photograph's position among all that were listed, also those that cannot be used.
-    """
-
-    id: str
-    file: str
-    sha256: str
+    id: str  #: unique in its probe set, the photograph's id with the crop's number behind it
+    file: str  #: the packaged name or the path that `xailib.images.load` reads
+    sha256: str  #: of the photograph's file
+    #: The photograph's ImageNet-1k class, where its source, its name or its folder states it. A
+    #: small crop may no longer show it.
     class_index: int | None = None
-    label: str | None = None
+    label: str | None = None  #: its sub-folder, if any, which is the class in an ImageFolder tree
+    #: (top, left, height, width), the part of the photograph; None for all of it
     box: tuple[int, int, int, int] | None = None
-    place: int = 0
+    place: int = 0  #: the photograph's position among all that were listed, usable or not
 
 
 @dataclass(frozen=True)
 class ProbeSet:
-    """Probe images in a fixed order, and the files that could not be used.
+    """Probe images in a fixed order, and the files that could not be used."""
 
-    Attributes
-    ----------
-    source : str
-        Where they came from.
-    images : tuple of ProbeImage
-        In order; iterating reads them.
-    failures : tuple of Failure
-        Files that were skipped.
-    """
-
-    source: str
-    images: tuple[ProbeImage, ...]
-    failures: tuple[Failure, ...] = ()
+    source: str  #: where they came from
+    images: tuple[ProbeImage, ...]  #: in order; iterating reads them
+    failures: tuple[Failure, ...] = ()  #: files that were skipped
 
     def __len__(self) -> int:
         return len(self.images)
@@ -98,10 +72,10 @@ class ProbeSet:
         """Return the images from position `start` on and before `stop`."""
         return replace(self, images=self.images[start:stop])
 
-    def photographs(self, start: int = 0) -> Iterator[Photograph]:
-        """Yield the images from position `start` on, read on demand; raise for a changed file."""
+    def photographs(self) -> Iterator[Photograph]:
+        """Yield the images in order, read on demand; raise for a file that has changed or gone."""
         whole: Photograph | None = None
-        for image in self.images[start:]:
+        for image in self.images:
             if whole is None or whole.sha256 != image.sha256:
                 found = next(iter_images([image.file]))
                 if isinstance(found, Failure):
@@ -117,10 +91,10 @@ class ProbeSet:
 
     def photograph(self, image_id: str) -> Photograph:
         """Return one image by its id."""
-        ids = self.ids
-        if image_id not in ids:
-            raise InputError(f"probe: no image {image_id!r} in {self.source}")
-        return next(self.photographs(ids.index(image_id)))
+        for place, known in enumerate(self.ids):
+            if known == image_id:
+                return next(self.part(place, place + 1).photographs())
+        raise InputError(f"probe: no image {image_id!r} in {self.source}")
 
 
 def load_probe(

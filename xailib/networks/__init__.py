@@ -6,8 +6,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "classifier": ["Classifier", "Prediction", "View", "classifier_from", "load_classifier"],
-        "names": ["networks"],
-        "published": ["published_weights"],
         "zoo": ["imagenet_classes"],
         "forward": ["forward_batches"],
         "layers": ["recorded"],

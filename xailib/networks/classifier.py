@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 import torch
@@ -24,6 +24,10 @@ from xailib.networks.modules import is_quantised, made_ready, unwrapped
 from xailib.networks.preprocessing import Prepares, preprocessing_of, shown_by
 from xailib.networks.weights import hash_of
 
+Views = UInt8[np.ndarray, "images height width 3"]
+Inputs = Float32[Tensor, "images channels height width"]
+Logits = Float32[Tensor, "images classes"]
+Rows = Float32[np.ndarray, "images classes"]
 BATCH = 16  # images of a pass, where no device's memory is asked
 
 
@@ -38,18 +42,10 @@ class PassOptions(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class View:
-    """A photograph as a classifier sees it.
+    """A photograph as a classifier sees it."""
 
-    Attributes
-    ----------
-    pixels : (height, width, 3) uint8
-        Resized and cropped, not normalised.
-    frame : Frame
-        Where these pixels are in the photograph.
-    """
-
-    pixels: UInt8[np.ndarray, "height width 3"]
-    frame: Frame
+    pixels: UInt8[np.ndarray, "height width 3"]  #: resized and cropped, not normalised
+    frame: Frame  #: where these pixels are in the photograph
 
 
 @dataclass(frozen=True)
@@ -61,100 +57,55 @@ class Prediction:
     probability: float
 
 
-class _Hash:
-    """The hash of a classifier's weights: as it was given, else of what they are now."""
-
-    def __get__(self, classifier: "Classifier | None", owner: type) -> str:
-        if classifier is None:
-            raise AttributeError  # a field without a default
-        given: str = classifier.__dict__["sha256"]
-        return given or _hash_now(classifier.module)
-
-    def __set__(self, classifier: "Classifier", value: str) -> None:
-        classifier.__dict__["sha256"] = value
-
-
-def _hash_now(module: nn.Module) -> str:
-    """Return `hash_of` a network, computed again where its weights were written to."""
-    entries = (t for t in module.state_dict().values() if isinstance(t, Tensor))
-    plain = [t for t in entries if not (t.is_quantized or t.is_complex())]
-    sums = tuple(torch.stack([forward.double(t).sum() for t in plain]).tolist() if plain else ())
-    cache = cache_of(module)  # which does not see what is written through ``.data``
-    if cache.get("hash", (None,))[0] != sums:
-        cache["hash"] = sums, hash_of(module)
-    found: str = cache["hash"][1]
-    return found
-
-
 @dataclass(frozen=True)
 class Classifier:
-    """A network that gives one score for each class, ready to be explained.
+    """A network that gives one score for each class, ready to be explained."""
 
-    Attributes
-    ----------
-    name : str
-        As given to `load_classifier`.
-    module : torch.nn.Module
-        In eval mode, on `device`.
-    preprocessing : Prepares
-        Its own resizing, cropping and normalising.
-    class_names : tuple of str
-        The names of its outputs, in order.
-    weights : str
-        What its weights are called.
-    sha256 : str
-        The hash of its weights; of a live module (`classifier_from`), of what they are now.
-    device : torch.device
-        Where it computes.
-    cam_layer : str or None
-        The layer for maps: the one that was named, or the last with feature maps; None where
-        there is none (token models).
-    dissect_layers : tuple of str
-        The last two stages of feature maps and the output layer.
-    files : tuple of Path
-        What it was made from: the weights' file, a user's own code.
-    precision : str
-        How it computes, see `xailib.networks.forward`.
-    outputs : str
-        What the network's own output means, see `load_classifier`. Here it is logits in any case:
-        of probabilities the logarithm, of a single output one logit for each side.
-    coarse : float
-        The relative rounding of the coarsest numbers that its layers and it put out.
-    shown : str
-        A hash of its preprocessing, where that is not what its name and weights alone lead to.
-    patches : mapping
-        See `xailib.networks.layers.patches`.
-    """
-
-    name: str
-    module: nn.Module = field(repr=False)
-    preprocessing: Prepares = field(repr=False)
-    class_names: tuple[str, ...] = field(repr=False)
-    weights: str
-    if TYPE_CHECKING:
-        sha256: str
-    else:
-        sha256: str = _Hash()
-    device: torch.device
+    name: str  #: as given to `load_classifier`
+    module: nn.Module = field(repr=False)  #: in eval mode, on `device`
+    preprocessing: Prepares = field(repr=False)  #: its own resizing, cropping and normalising
+    class_names: tuple[str, ...] = field(repr=False)  #: the names of its outputs, in order
+    weights: str  #: what its weights are called
+    weights_sha256: str  #: the hash of its weights; empty for a live module, see `sha256`
+    device: torch.device  #: where it computes
+    #: the layer for maps, the one that was named or the last with feature maps; None where there
+    #: is none (token models)
     cam_layer: str | None
-    dissect_layers: tuple[str, ...]
-    files: tuple[Path, ...] = ()
-    precision: str = "exact"
+    dissect_layers: tuple[str, ...]  #: the last two stages of feature maps and the output layer
+    files: tuple[Path, ...] = ()  #: what it was made from, the weights' file and a user's own code
+    precision: str = "exact"  #: how it computes, see `xailib.networks.forward`
+    #: What the network's own output means, see `load_classifier`. Here it is logits in any case,
+    #: of probabilities the logarithm, of a single output one logit for each side.
     outputs: str = "logits"
-    coarse: float = 0.0
+    coarse: float = 0.0  #: the relative rounding of the coarsest numbers that its layers put out
+    #: a hash of its preprocessing, where that is not what its name and weights alone lead to
     shown: str = ""
+    #: see `xailib.networks.layers.patches`
     patches: Mapping[str, tuple[float, float]] = field(default_factory=dict, repr=False)
 
     @property
+    def sha256(self) -> str:
+        """The hash of its weights; of a live module (`classifier_from`), of what they are now."""
+        if self.weights_sha256:
+            return self.weights_sha256
+        entries = (t for t in self.module.state_dict().values() if isinstance(t, Tensor))
+        plain = [t for t in entries if not (t.is_quantized or t.is_complex())]
+        sums = torch.stack([forward.double(t).sum() for t in plain]).tolist() if plain else []
+        cache = cache_of(self.module)  # which does not see what is written through ``.data``
+        if cache.get("hash", (None,))[0] != sums:
+            cache["hash"] = sums, hash_of(self.module)
+        return str(cache["hash"][1])
+
+    @property
     def id(self) -> str:
-        """Name, start of the weights' hash, meaning, preprocessing: what comparable maps share."""
+        """Name, start of the weights' hash, meaning, preprocessing, which comparable maps share."""
         meant = "" if self.outputs == "logits" else f"+{self.outputs}"
         shown = f"~{self.shown[:8]}" if self.shown else ""
         return f"{self.name}@{self.sha256[:12]}{shown}{meant}"
 
     @property
     def identity(self) -> dict[str, str]:
-        """Its entry in a manifest: name, weights, their hash, and how precisely it computes.
+        """Its entry in a manifest, with name, weights, their hash, and how precisely it computes.
 
         And what its output means, unless that is logits; its preprocessing, where they do not tell.
         """
@@ -193,9 +144,7 @@ class Classifier:
                 "ablationcam and scorecam need none"
             )
 
-    def as_probabilities(
-        self, logits: Float32[Tensor, "images classes"]
-    ) -> Float32[Tensor, "images classes"]:
+    def as_probabilities(self, logits: Logits) -> Logits:
         """Return scores as probabilities: by softmax, or of independent labels by sigmoids."""
         return logits.sigmoid() if self.outputs == "multilabel" else logits.softmax(dim=1)
 
@@ -205,9 +154,7 @@ class Classifier:
         pixels = self.preprocessing.crop(photograph.pixels)
         return View(pixels, self.preprocessing.frame(*photograph.size))
 
-    def input_tensor(
-        self, pixels: UInt8[np.ndarray, "batch height width 3"]
-    ) -> Float32[Tensor, "batch channels height width"]:
+    def input_tensor(self, pixels: Views) -> Inputs:
         """Return views as the network's normalised input, on its device."""
         batch = torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device)
         return self.preprocessing.normalise(batch).contiguous(memory_format=torch.channels_last)
@@ -229,15 +176,13 @@ class Classifier:
                 self.module, make, count, precision=self.precision, **options
             )
 
-    def logits(
-        self, pixels: UInt8[np.ndarray, "images height width 3"], batch_size: int | None = None
-    ) -> Float32[np.ndarray, "images classes"]:
-        """Return the scores for views, `batch_size` at a time; raise if one is not finite."""
+    def logits(self, pixels: Views) -> Rows:
+        """Return the scores for views; raise if one is not finite."""
 
         def run(start: int, stop: int) -> Tensor:
             return self.module(self.input_tensor(pixels[start:stop])).float()
 
-        size = batch_size or enough(self.device)
+        size = enough(self.device)
         with torch.no_grad(), self.running():
             parts = [found for _, _, found in forward.halving(run, len(pixels), size)]
         found = torch.cat(parts).cpu()
@@ -249,9 +194,7 @@ class Classifier:
         if not torch.isfinite(scores).all():
             raise InputError(f"model: {self.name!r} gives scores that are not finite")
 
-    def scores(
-        self, inputs: Float32[Tensor, "images channels height width"]
-    ) -> Float32[Tensor, "images classes"]:
+    def scores(self, inputs: Inputs) -> Logits:
         """Return the network's scores for a few inputs in one pass, where they are computed."""
         with torch.no_grad(), self.running():
             found = self.module(inputs).float()
@@ -262,11 +205,9 @@ class Classifier:
         """Return a class with its name."""
         return Prediction(int(index), self.class_names[index], float(probability))
 
-    def probabilities(
-        self, pixels: UInt8[np.ndarray, "images height width 3"], batch_size: int | None = None
-    ) -> Float32[np.ndarray, "images classes"]:
+    def probabilities(self, pixels: Views) -> Rows:
         """Return probabilities for views; what lime calls a ``classifier_fn``."""
-        return self.as_probabilities(torch.from_numpy(self.logits(pixels, batch_size))).numpy()
+        return self.as_probabilities(torch.from_numpy(self.logits(pixels))).numpy()
 
     def predict(self, photograph: Any, top: int = 5) -> list[Prediction]:
         """Return the `top` most probable classes, best first."""
@@ -384,7 +325,8 @@ def load_classifier(
     chosen = _device(device)
     recipe = preprocessing if isinstance(preprocessing, str) else ""
     found = zoo.find(name, weights or None, seed, recipe)
-    its: dict[str, Any] = {"weights": found.weights, "sha256": found.sha256, "files": found.files}
+    its: dict[str, Any] = {"weights": found.weights, "files": found.files}
+    its["weights_sha256"] = found.sha256
     if isinstance(found.made, Classifier):
         if outputs != "auto" or preprocessing:
             raise InputError(
@@ -452,7 +394,7 @@ def classifier_from(
     if layer is not None:
         made.layer(layer)
     shown = shown_by(prepares)
-    return replace(made, cam_layer=layer or made.cam_layer, sha256="", shown=shown)
+    return replace(made, cam_layer=layer or made.cam_layer, shown=shown)
 
 
 def _tried(
@@ -478,7 +420,7 @@ def _tried(
         preprocessing=preprocessing,
         class_names=class_names,
         weights="as they are in memory",
-        sha256="",
+        weights_sha256="",
         device=device,
         cam_layer=layers.default_cam_layer(module, traces, count),
         dissect_layers=layers.default_dissect_layers(module, traces, count),
@@ -489,9 +431,7 @@ def _tried(
     )
 
 
-def _trial(
-    preprocessing: Prepares, seeds: Sequence[int], device: torch.device
-) -> Float32[Tensor, "images channels height width"]:
+def _trial(preprocessing: Prepares, seeds: Sequence[int], device: torch.device) -> Inputs:
     """Return made-up images of blobs as a network's input, each darker than the one before."""
     seen = []
     for seed in seeds:

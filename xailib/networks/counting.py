@@ -21,25 +21,17 @@ class Passes:
     def __sub__(self, before: "Passes") -> "Passes":
         return Passes(self.made - before.made, self.kept - before.kept)
 
-    @property
-    def all(self) -> int:
-        """What a result has cost, whenever it was made."""
-        return self.made + self.kept
-
 
 _lock = threading.Lock()
 _here = threading.local()
-_total = [Passes()]
+_total = {"made": 0, "kept": 0}
 
 
 def passed(images: int, *, kept: bool = False) -> None:
     """Count images that a network was shown, from any thread; ``kept``: earlier, and reused."""
-    if getattr(_here, "uncounted", False):
-        return
-    with _lock:
-        now = _total[0]
-        made, before = (0, images) if kept else (images, 0)
-        _total[0] = Passes(now.made + made, now.kept + before)
+    if not getattr(_here, "uncounted", False):
+        with _lock:
+            _total["kept" if kept else "made"] += images
 
 
 @contextmanager
@@ -54,4 +46,5 @@ def uncounted() -> Iterator[None]:
 
 def passes() -> Passes:
     """Return what this process has counted so far; a difference of two counts what lies between."""
-    return _total[0]
+    with _lock:
+        return Passes(**_total)

@@ -10,11 +10,10 @@ import importlib
 import logging
 import operator
 import time
-import warnings
-from collections.abc import Callable, Hashable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable, Mapping
 from itertools import chain
 from typing import Any
+from warnings import catch_warnings
 from weakref import WeakKeyDictionary
 
 import torch
@@ -57,7 +56,8 @@ def _compile(module: nn.Module, example: Tensor) -> Run:
     compiled = torch.compile(plain, dynamic=False if example.is_cuda else None)
 
     def run(batch: Tensor) -> Tensor:
-        with torch.inference_mode(), config.patch(freezing=True), quiet():
+        # A compiler's deprecations and hints are nothing that the user could do something about.
+        with torch.inference_mode(), config.patch(freezing=True), catch_warnings(action="ignore"):
             return compiled(batch)
 
     if example.is_cuda:
@@ -122,14 +122,6 @@ SET_UPS: Mapping[str, Callable[[nn.Module, Tensor], Run]] = {
     "compile": _compile,
     "fused": _fused,
 }
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep a compiler's deprecations and hints from the user, who can do nothing about them."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
 
 
 _ADDITIONS = (operator.add, operator.iadd, torch.add, "add", "add_")
@@ -204,10 +196,7 @@ def _terms(node: fx.Node) -> list[fx.Node]:
 
 
 MOST = 8  # engines cached for one network: each holds a copy of the weights that it uses
-
 Stamp = tuple[tuple[int, int], ...]
-
-
 _caches: WeakKeyDictionary[nn.Module, tuple[Stamp, dict[Hashable, Any]]] = WeakKeyDictionary()
 
 
@@ -216,7 +205,7 @@ def cache_of(network: nn.Module) -> dict[Hashable, Any]:
 
     An entry must not refer to the network itself, or neither would ever be freed.
     """
-    stamp = stamp_of(network)
+    stamp = _stamp_of(network)
     cache = _caches.get(network)
     if cache is None or cache[0] != stamp:
         cache = _caches[network] = stamp, {}
@@ -231,7 +220,7 @@ def store(entries: dict[Hashable, Any], key: Hashable, entry: Any) -> None:
         del entries[next(iter(entries))]
 
 
-def stamp_of(network: nn.Module) -> Stamp:
+def _stamp_of(network: nn.Module) -> Stamp:
     """Return the address of each weight and how often it was written to.
 
     What is written through ``.data`` or from numpy it does not see.

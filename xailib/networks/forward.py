@@ -1,6 +1,6 @@
 """Many forward passes by the fastest exact engine, in bounded memory.
 
-Where thousands of passes are coming, a network is compiled once (OpenVINO, ONNX Runtime,
+Where thousands of passes are coming, a network is compiled once (OpenVINO,
 ``torch.compile`` with freezing, or a copy with its batch norm fused), checked against its eager
 self on the work's own images, and used only if its scores agree. A network given here is
 never changed: what a compiler alters is a copy.
@@ -18,15 +18,16 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
+from warnings import catch_warnings
 
 import torch
 from jaxtyping import Float, Float32, Float64, Shaped
 from torch import Tensor, nn
 
-from xailib.errors import InputError, UnavailableError, check_least, check_name
+from xailib.errors import InputError, UnavailableError, check_least, check_name, first_line
 from xailib.networks.counting import passed
-from xailib.networks.engines import SET_UPS, Run, cache_of, quiet, seconds, store
+from xailib.networks.engines import SET_UPS, Run, cache_of, seconds, store
 from xailib.networks.layers import evaluation
 from xailib.networks.memory import enough, fitting_batch
 
@@ -71,13 +72,14 @@ class Scores:
 
 @dataclass(frozen=True)
 class Work:
-    """What an engine is chosen for: a network, its images, how many come, a pass's size."""
+    """What an engine is chosen for: a network, its images, how many come, how they are computed."""
 
     module: nn.Module
     make: Make
     count: int
-    size: int
-    of: tuple[nn.Module, str]
+    size: int  #: of a pass
+    of: tuple[nn.Module, str]  #: see `forward_batches`
+    precision: str = "exact"
 
 
 def forward_batches(
@@ -107,10 +109,10 @@ def forward_batches(
         At most; by default as many as bring something on the device. Fewer where less memory is
         free, halved when it runs out all the same, down to single images.
     engine : str
-        ``"auto"``: the first of OpenVINO, ONNX Runtime, ``torch.compile`` and batch-norm
-        fusion that is installed, pays for this many passes, agrees with eager within
-        `TOLERANCES` on the first images (at ``"exact"`` on the predicted class too), and is
-        faster there; eager if none is. A name in `ENGINES` forces that one.
+        ``"auto"``: the first of OpenVINO, ``torch.compile`` and batch-norm fusion that is
+        installed, pays for this many passes, agrees with eager within `TOLERANCES` on the first
+        images (at ``"exact"`` on the predicted class too), and is faster there; eager if none is.
+        A name in `ENGINES` forces that one.
     of : (network, name), optional
         For a `module` that is made again each time, the network that it is a part of, and which
         part: engines are cached by these. It must be the same function whenever it is made.
@@ -138,42 +140,39 @@ def forward_batches(
     check_least("count", count)
     check_least("batch_size", batch_size)
     device = device_of(module)
-    with evaluation(module), computing(precision, device):
+    with torch.no_grad(), evaluation(module), computing(precision, device):
         network, part = of or (module, "")
         part = f"{part} {precision}"
         size = batch_size or enough(device)
         if count >= _MEASURED and not (batch_size and device.type == "cuda"):
             size = fitting_batch(module, make(0, 1), size, cache_of(network), part)
-        work = Work(module, make, max(count, expected), min(size, count), (network, part))
+        of = network, part
+        work = Work(module, make, max(count, expected), min(size, count), of, precision)
         if device.type == "cuda":
-            found = _by_kept_engine(work, engine, precision, count, size, again=again)
+            found = _by_kept_engine(work, engine, count, again=again)
             if found is not None:
                 return found
-        chosen = choose(work, engine, precision)
-        with torch.no_grad():
-            return Scores(_all(chosen.run, make, count, size), chosen.name)
+        chosen = choose(work, engine)
+        return Scores(_all(chosen.run, make, count, size), chosen.name)
 
 
-def _by_kept_engine(
-    work: Work, engine: str, precision: str, count: int, size: int, *, again: bool
-) -> Scores | None:
+def _by_kept_engine(work: Work, engine: str, count: int, *, again: bool) -> Scores | None:
     """Return the scores by an engine that is set up, checked after the passes; None without one.
 
     The card is not waited for before it has its work.
     """
     names = _worthwhile(work) if engine == "auto" else [engine]
-    example = work.make(0, min(count, _CHECKED))
+    example = work.make(0, min(work.size, _CHECKED))
     cached = cache_of(work.of[0])
     usable = [name for name in names if cached.get(_key(name, work, example), True)]
     found = cached.get(_key(usable[0], work, example)) if usable else None
     if found is None:
         return None
-    with torch.no_grad():
-        logits = _all(found.run, work.make, count, size)
-        if not again:
-            wanted = work.module(example).float()
-            if _far(logits[: len(wanted)], wanted, precision) > _allowed(wanted, precision):
-                return None
+    logits = _all(found.run, work.make, count, work.size)
+    if not again:
+        wanted = work.module(example).float()
+        if _too_far(logits[: len(wanted)], wanted, work.precision):
+            return None
     return Scores(logits, found.name)
 
 
@@ -189,7 +188,8 @@ def device_of(module: nn.Module) -> torch.device:
     return torch.device("cpu") if first is None else first.device
 
 
-def choose(work: Work, engine: str, precision: str) -> Engine:
+@torch.no_grad()
+def choose(work: Work, engine: str) -> Engine:
     """Return the engine for images to come; see `forward_batches`.
 
     What was compiled is cached with the network's weights, and checked again at each use.
@@ -198,11 +198,10 @@ def choose(work: Work, engine: str, precision: str) -> Engine:
     names = _worthwhile(work) if engine == "auto" else [engine]
     if names in ([], ["eager"]):
         return eager
-    with torch.no_grad():
-        example = work.make(0, min(work.size, _CHECKED)).clone()
-        wanted = work.module(example).float()
+    example = work.make(0, min(work.size, _CHECKED)).clone()
+    wanted = work.module(example).float()
     for name in names:
-        found = _checked(name, work, example, wanted, precision, forced=engine != "auto")
+        found = _checked(name, work, example, wanted, forced=engine != "auto")
         if found is not None:
             return found
     return eager
@@ -231,14 +230,13 @@ def _candidates(module: nn.Module) -> list[str]:
 
 
 def _checked(
-    name: str, work: Work, example: Tensor, wanted: Tensor, precision: str, *, forced: bool
+    name: str, work: Work, example: Tensor, wanted: Tensor, *, forced: bool
 ) -> Engine | None:
     """Return an engine that gives the wanted scores, cached or set up; None if it cannot."""
     cached = cache_of(work.of[0])
     key = _key(name, work, example)
-    allowed = _allowed(wanted, precision)
     found = cached.get(key)
-    if found is not None and _difference(found.run, example, wanted, precision) <= allowed:
+    if found and not _too_far(found.run(example).float(), wanted, work.precision):
         return found
     if found is None and key in cached and not forced:
         return None  # tried before
@@ -247,8 +245,7 @@ def _checked(
         batch = example[:1].expand(work.size, *example.shape[1:])
         batch = batch.contiguous(memory_format=torch.channels_last)
     found = _set_up(name, work.module, batch, forced=forced)
-    difference = _difference(found.run, example, wanted, precision) if found else 0.0
-    if difference > allowed:
+    if found and (difference := _too_far(found.run(example).float(), wanted, work.precision)):
         if forced:
             raise InputError(f"engine: {name!r} differs from eager by {difference:.2g} here")
         log.info("%s differs from eager by %.2g", name, difference)
@@ -263,42 +260,32 @@ def _checked(
 def _set_up(name: str, module: nn.Module, example: Tensor, *, forced: bool) -> Engine | None:
     started = time.perf_counter()
     try:
-        with quiet(), torch.no_grad():
+        with catch_warnings(action="ignore"):
             run = SET_UPS[name](module, example)
             run(example)
     except Exception as error:  # a compiler may raise anything; eager always works
-        reason = (str(error).splitlines() or [""])[0]
-        log.info("%s cannot be used: %s: %s", name, type(error).__name__, reason)
+        reason = first_line(error)
+        log.info("%s cannot be used: %s", name, reason)
         if forced:
-            message = f"engine: {name!r} cannot be used here: {type(error).__name__}: {reason}"
-            raise InputError(message) from error
+            raise InputError(f"engine: {name!r} cannot be used here: {reason}") from error
         return None
     log.info("%s is ready after %.1f s", name, time.perf_counter() - started)
     return Engine(name, run)
 
 
-def _difference(run: Run, example: Tensor, wanted: Tensor, precision: str) -> float:
-    with torch.no_grad():
-        return _far(run(example).float(), wanted, precision)
-
-
-def _far(found: Tensor, wanted: Tensor, precision: str) -> float:
-    """Return the largest difference of a score, infinite where this is plainly another network."""
+def _too_far(found: Tensor, wanted: Tensor, precision: str) -> float:
+    """Return a score's largest difference, if it is not allowed; infinite for another network's."""
     if found.shape != wanted.shape:
         return float("inf")
     if precision == "exact" and not torch.equal(found.argmax(1), wanted.argmax(1)):
         return float("inf")
-    return float((found - wanted).abs().max())
-
-
-def _allowed(wanted: Tensor, precision: str) -> float:
     scale = 1.0 if precision == "exact" else max(1.0, float(wanted.abs().max()))
-    return TOLERANCES[precision] * scale
+    difference = float((found - wanted).abs().max())
+    return difference if difference > TOLERANCES[precision] * scale else 0.0
 
 
 def _faster(run: Run, module: nn.Module, example: Tensor) -> bool:
-    with torch.no_grad():
-        return seconds(run, example) < seconds(module, example)
+    return seconds(run, example) < seconds(module, example)
 
 
 def _all(run: Run, make: Make, count: int, batch_size: int) -> Float[Tensor, "images classes"]:
@@ -373,30 +360,20 @@ def computing(precision: str, device: torch.device) -> Iterator[None]:
 def _tf32(allowed: bool) -> Iterator[None]:
     """Allow or forbid TF32 for convolutions and for products of matrices."""
     convolutions, products = torch.backends.cudnn, torch.backends.cuda.matmul
+    places: list[tuple[Any, str]] = [(convolutions, "allow_tf32"), (products, "allow_tf32")]
+    value: bool | str = allowed
     try:
-        before = convolutions.allow_tf32, products.allow_tf32
+        before = [getattr(*place) for place in places]
     except RuntimeError:  # set by the names of PyTorch 2.9, which cannot be mixed with the older
-        with _fp32("tf32" if allowed else "ieee"):
-            yield
-        return
-    try:
-        convolutions.allow_tf32 = products.allow_tf32 = allowed
-        yield
-    finally:
-        convolutions.allow_tf32, products.allow_tf32 = before
-
-
-@contextmanager
-def _fp32(name: str) -> Iterator[None]:
-    places = torch.backends.cudnn.conv, torch.backends.cuda.matmul  # type: ignore[attr-defined]
-    before = [place.fp32_precision for place in places]
+        places = [(convolutions.conv, "fp32_precision"), (products, "fp32_precision")]  # type: ignore[attr-defined]
+        before, value = [getattr(*place) for place in places], "tf32" if allowed else "ieee"
     try:
         for place in places:
-            place.fp32_precision = name
+            setattr(*place, value)
         yield
     finally:
-        for place, value in zip(places, before, strict=True):
-            place.fp32_precision = value
+        for place, old in zip(places, before, strict=True):
+            setattr(*place, old)
 
 
 def double(tensor: Shaped[Tensor, "*shape"]) -> Float64[Tensor, "*shape"]:

@@ -12,13 +12,8 @@ from torch import Tensor, nn
 from xailib.errors import InputError, unknown_name
 
 _POOLS = (
-    nn.AdaptiveAvgPool2d,
-    nn.AdaptiveMaxPool2d,
-    nn.AvgPool2d,
-    nn.MaxPool2d,
-    nn.Dropout,
-    nn.Identity,
-)
+    nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.AvgPool2d, nn.MaxPool2d, nn.Dropout, nn.Identity,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -196,31 +191,3 @@ def default_dissect_layers(
             stages[t.shape[2:]] = t.name
     linear = [n for n, part in layers.items() if isinstance(part, nn.Linear)]
     return (*list(stages.values())[-2:], *linear[-1:])
-
-
-@contextmanager
-def preserved(module: nn.Module) -> Iterator[nn.Module]:
-    """Leave a network as it was found: modes, parts, gradients, which parameters need them.
-
-    For peers that put a network in eval mode, swap a layer or call ``backward`` and may fail
-    in the middle. Gradients that were there are put aside, not added to.
-    """
-    parts = list(module.modules())
-    modes = [part.training for part in parts]
-    children = [dict(part._modules) for part in parts]
-    hooks = [part._forward_hooks.copy() for part in parts]
-    parameters = [(p, p.grad, p.requires_grad) for p in module.parameters()]
-    for parameter, _, _ in parameters:
-        parameter.grad = None
-    try:
-        yield module
-    finally:
-        for part, training, inside, hooked in zip(parts, modes, children, hooks, strict=True):
-            part.training = training
-            part._modules.clear()
-            part._modules.update(inside)
-            part._forward_hooks.clear()
-            part._forward_hooks.update(hooked)
-        for parameter, gradient, needed in parameters:
-            parameter.grad = gradient
-            parameter.requires_grad_(needed)

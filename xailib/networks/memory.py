@@ -29,11 +29,7 @@ def enough(device: torch.device) -> int:
 
 
 def fitting_batch(
-    module: nn.Module,
-    example: Tensor,
-    most: int | None = None,
-    things: dict[Hashable, Any] | None = None,
-    part: Hashable = "",
+    module: nn.Module, example: Tensor, most: int, things: dict[Hashable, Any], part: Hashable
 ) -> int:
     """Return how many images a pass may hold: `most`, or fewer where memory is short.
 
@@ -41,11 +37,10 @@ def fitting_batch(
     is run once with the first image of `example`, without gradients; the memory of an image is
     cached in `things` (`xailib.networks.engines.cache_of`), by the network's `part`.
     """
-    most = most or enough(example.device)
     free = free_memory(example.device)
     if free is None:
         return most
-    known = {} if things is None else things.setdefault("bytes of a pass", {})
+    known = things.setdefault("bytes of a pass", {})
     key = (part, example.dtype, *example.shape[1:])
     if example.device.type == "cpu" or key not in known:
         known[key] = bytes_of_pass(module, example[:1])

@@ -33,17 +33,8 @@ _HAND_ON = (
 )  # fmt: skip
 # Those whose results are scores, also where they lie between 0 and 1; and those that end there.
 _OPEN = {
-    "Addmm",
-    "Mm",
-    "Bmm",
-    "Baddbmm",
-    "Mv",
-    "Linear",
-    "Convolution",
-    "Relu",
-    "Clamp",
-    "Hardtanh",
-}
+    "Addmm", "Mm", "Bmm", "Baddbmm", "Mv", "Linear", "Convolution", "Relu", "Clamp", "Hardtanh",
+}  # fmt: skip
 _SHARES = {"Softmax", "Sigmoid", "Hardsigmoid"}
 
 
@@ -51,12 +42,12 @@ _SHARES = {"Softmax", "Sigmoid", "Hardsigmoid"}
 class Scores:
     """How a network's output becomes a row of scores."""
 
-    #: where the tensor is in the output: keys, attributes or numbers; empty for a tensor
+    #: where the tensor is in the output, by keys, attributes or numbers; empty for a tensor
     place: tuple[str | int, ...] = ()
-    #: "log", "logit", "log odds": the inverse of a softmax (up to a constant), sigmoids, their log
+    #: "log", "logit" or "log odds", which undo a softmax (up to a constant), sigmoids, their log
     undo: str = ""
     flat: bool = False  #: whether it has other axes than images and classes
-    sides: int = 0  #: of one output z, the classes' logits: 1 for (z/2, -z/2), 2 for (-z/2, z/2)
+    sides: int = 0  #: of one output z, 1 for the classes' logits (z/2, -z/2), 2 for (-z/2, z/2)
 
     def of(self, output: Any) -> Tensor:
         """Return the scores, (batch, classes)."""
@@ -79,21 +70,12 @@ class Adapted(nn.Module):
     """A module with what it lacks, whose parts have the names that they have in the module itself.
 
     It shares parts, parameters and mode with `inner`. ``scores`` says how the output is read (None:
-    as it is); ``contiguous``: inputs are given in PyTorch's default memory format; ``copied``: as a
-    copy, into which the network may write; ``cast``: weights are taken in float32, and stay as they
-    are; ``eager``: ``torch.compile`` may not skip hooks.
+    as it is), and in ``how`` may be true ``contiguous``: inputs are given in PyTorch's default
+    memory format; ``copied``: as a copy, into which the network may write; ``cast``: weights are
+    taken in float32, and stay as they are; ``eager``: ``torch.compile`` may not skip hooks.
     """
 
-    def __init__(
-        self,
-        inner: nn.Module,
-        scores: Scores | None,
-        *,
-        contiguous: bool = False,
-        copied: bool = False,
-        cast: bool = False,
-        eager: bool = False,
-    ) -> None:
+    def __init__(self, inner: nn.Module, scores: Scores | None, **how: bool) -> None:
         training = getattr(inner, "training", False)  # a frozen TorchScript has no mode
         self.__dict__["inner"] = [inner]  # in a list: no part, whose name the others would carry
         super().__init__()
@@ -103,8 +85,7 @@ class Adapted(nn.Module):
             own = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
             self.__dict__.update({name: inner.__dict__[name] for name in own})
         self.training = training
-        self.scores, self.contiguous, self.copied = scores, contiguous, copied
-        self.cast, self.eager = cast, eager
+        self.scores, self.how = scores, how
 
     @property
     def training(self) -> bool:
@@ -129,12 +110,12 @@ class Adapted(nn.Module):
 
     def forward(self, batch: Tensor) -> Any:  # noqa: D102
         inner = self._given
-        with torch.compiler.set_stance("force_eager") if self.eager else nullcontext():
-            if self.contiguous:
+        with torch.compiler.set_stance("force_eager") if self.how.get("eager") else nullcontext():
+            if self.how.get("contiguous"):
                 batch = batch.contiguous()
-            if self.copied:
+            if self.how.get("copied"):
                 batch = batch.clone()
-            if self.cast:
+            if self.how.get("cast"):
                 every = {**dict(inner.named_parameters()), **dict(inner.named_buffers())}
                 floats = {n: t.float() for n, t in every.items() if t.is_floating_point()}
                 output = functional_call(inner, floats, (batch,))

@@ -26,6 +26,8 @@ _TRIES = 16  # of one image, after which a step that acts on some images is noti
 _RANDOM = "transform: it gives another result each time; give the evaluation one"
 _MOVED = "transform: it mirrors, turns, moves or flattens the photograph; unsupported"
 Pixels = UInt8[np.ndarray, "height width 3"]
+Views = UInt8[Tensor, "batch height width 3"]
+Inputs = Float32[Tensor, "batch channels height width"]
 
 
 @runtime_checkable
@@ -41,9 +43,7 @@ class Prepares(Protocol):
     def crop(self, pixels: Pixels) -> UInt8[np.ndarray, "input_height input_width 3"]:
         """Return the photograph as the network sees it, still as 8-bit RGB."""
 
-    def normalise(
-        self, batch: UInt8[Tensor, "batch height width 3"]
-    ) -> Float32[Tensor, "batch channels height width"]:
+    def normalise(self, batch: Views) -> Inputs:
         """Return cropped images as the network's input."""
 
 
@@ -83,9 +83,7 @@ class Preprocessing:
         )
         return np.array(F.crop(image, *frame.crop))
 
-    def normalise(
-        self, batch: UInt8[Tensor, "batch height width 3"]
-    ) -> Float32[Tensor, "batch 3 height width"]:
+    def normalise(self, batch: Views) -> Inputs:
         """Return cropped images as the network's input."""
         mean = torch.tensor(self.mean, device=batch.device)
         std = torch.tensor(self.std, device=batch.device)
@@ -103,19 +101,17 @@ class MeasuredPreprocessing:
 
     def frame(self, height: int, width: int) -> Frame:
         """Return the frame of the network's input, read off images sent through."""
+        size = f"{width} x {height} pixels"
+        pads = InputError(f"transform: it pads a photograph of {size}; unsupported")
         white = np.full((height, width, 3), 255, np.uint8)
         if np.ptp(_run(self.transform, white), axis=(1, 2)).max() > 1e-3:
-            raise InputError(
-                f"transform: it pads a photograph of {width} x {height} pixels; unsupported"
-            )
+            raise pads
         (rows, top, tall), (columns, left, wide) = (
             self._span(height, width, axis) for axis in (0, 1)
         )
         # What is seen of a photograph ends where the view does, up to what measuring leaves open.
         if rows < 0.97 * tall - 1 or columns < 0.97 * wide - 1:
-            raise InputError(
-                f"transform: it pads a photograph of {width} x {height} pixels; unsupported"
-            )
+            raise pads
         rows, columns = max(rows, tall), max(columns, wide)
         top, left = min(max(top, 0), rows - tall), min(max(left, 0), columns - wide)
         return Frame((height, width), (rows, columns), (top, left, tall, wide))
@@ -132,9 +128,7 @@ class MeasuredPreprocessing:
         rgb = rgb.reshape(3, *seen.shape[1:]).transpose(1, 2, 0)
         return np.round(np.clip(rgb, 0, 1) * 255).astype(np.uint8)
 
-    def normalise(
-        self, batch: UInt8[Tensor, "batch height width 3"]
-    ) -> Float32[Tensor, "batch channels height width"]:
+    def normalise(self, batch: Views) -> Inputs:
         """Return cropped images as the network's input."""
         matrix = torch.from_numpy(self.matrix).to(batch.device)
         offset = torch.from_numpy(self.offset).to(batch.device)
@@ -174,27 +168,16 @@ class MeasuredPreprocessing:
 
 
 @dataclass(frozen=True)
-class SteppedPreprocessing:
+class SteppedPreprocessing(MeasuredPreprocessing):
     """Steps that resize and crop, and steps behind them that see the whole image."""
 
     pixelwise: ClassVar[bool] = False
-    first: MeasuredPreprocessing  #: the steps with a geometry and a colour map
     rest: Sequence[Callable]  #: run for each image, whose size they must leave as it is
     as_image: bool  #: whether these take a PIL image, not a tensor
 
-    def frame(self, height: int, width: int) -> Frame:
-        """Return the frame of the network's input for a photograph of this size."""
-        return self.first.frame(height, width)
-
-    def crop(self, pixels: Pixels) -> UInt8[np.ndarray, "input_height input_width 3"]:
-        """Return the photograph as the first steps leave it."""
-        return self.first.crop(pixels)
-
-    def normalise(
-        self, batch: UInt8[Tensor, "batch height width 3"]
-    ) -> Float32[Tensor, "batch channels height width"]:
+    def normalise(self, batch: Views) -> Inputs:
         """Return cropped images as the network's input, each by the other steps themselves."""
-        inputs = batch.cpu() if self.as_image else self.first.normalise(batch.cpu())
+        inputs = batch.cpu() if self.as_image else super().normalise(batch.cpu())
         found = []
         for one in inputs:
             seen: Any = Image.fromarray(one.numpy()) if self.as_image else one
@@ -253,7 +236,9 @@ def _stepped(steps: Sequence[Callable], count: int) -> SteppedPreprocessing:
     with others_code("transform: fails"):
         as_image = isinstance(run(Image.fromarray(example)), Image.Image)
     first = from_transform((lambda image: F.to_tensor(run(image))) if as_image else run)
-    found = SteppedPreprocessing(first, tuple(steps[count:]), as_image)
+    found = SteppedPreprocessing(
+        first.transform, first.matrix, first.offset, tuple(steps[count:]), as_image
+    )
     with others_code("transform: fails"):
         views = np.repeat(first.crop(example)[None], _TRIES, axis=0)
         inputs = found.normalise(torch.from_numpy(views))

@@ -20,17 +20,9 @@ from xailib.errors import InputError, first_line
 
 RANDOM = "random"  # as `weights`: untrained, from the seed
 _UNREADABLE = (
-    pickle.UnpicklingError,
-    SafetensorError,
-    OSError,
-    RuntimeError,
-    ValueError,
-    LookupError,
-    AttributeError,
-    EOFError,
-)
-
-
+    pickle.UnpicklingError, SafetensorError, OSError, RuntimeError, ValueError, LookupError,
+    AttributeError, EOFError,
+)  # fmt: skip
 # What a file begins with that is none of ours, and what it is then.
 _OTHERS = (
     (rb"\Z", "it is empty"),
@@ -122,8 +114,8 @@ def _sets_in(path: str | Path) -> list[tuple[str, dict[str, Tensor]]]:
         if start[8:9] == b"{":  # whatever it is called
             found: Any = load_safetensors(path)
         else:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # what it says of TorchScript is an error below
+            # What it says of TorchScript is an error below.
+            with warnings.catch_warnings(action="ignore"):
                 found = _unpickled(path)
     except _UNREADABLE as error:
         reason = first_line(error)

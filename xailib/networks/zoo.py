@@ -22,6 +22,13 @@ import torch
 import torchvision
 from torch import nn
 
+from xailib.downloads.names import (
+    PACKAGED,
+    PLACES365,
+    check_preprocessing,
+    networks,
+    published_weights,
+)
 from xailib.downloads.registry import Artefact
 from xailib.errors import (
     InputError,
@@ -33,7 +40,6 @@ from xailib.errors import (
 )
 from xailib.files import package_folder, sha256_of
 from xailib.networks.modules import check_weights
-from xailib.networks.names import PACKAGED, PLACES365, check_preprocessing
 from xailib.networks.preprocessing import (
     Prepares,
     Preprocessing,
@@ -41,14 +47,7 @@ from xailib.networks.preprocessing import (
     from_transform,
     preprocessing_of,
 )
-from xailib.networks.published import published_weights
-from xailib.networks.weights import (
-    RANDOM,
-    existing_file,
-    hash_of,
-    load_file,
-    read_state_dict,
-)
+from xailib.networks.weights import RANDOM, existing_file, hash_of, load_file, read_state_dict
 from xailib.versions import imports_of
 
 Made = TypeVar("Made")
@@ -63,7 +62,7 @@ class Ingredients:
     class_names: tuple[str, ...]  #: the output's names, in order
     weights: str  #: what the weights are called, for people
     sha256: str  #: of the weights' file, or of the values where there is no single file
-    files: tuple[Path, ...] = ()  #: what it was made from: the weights' file, a user's own code
+    files: tuple[Path, ...] = ()  #: what it was made from, the weights' file and a user's own code
     own: Prepares | None = None  #: what name and hash alone lead to, where that may be another
     made: Any = None  #: the `Classifier` that a user's own code returns, if it is one
 
@@ -78,14 +77,13 @@ def find(name: str, weights: str | Path | None, seed: int, preprocessing: str = 
         raise InputError(f"model: name the function too, as in {name}:load")
     if name in PACKAGED:
         return _packaged(name, weights, seed)
-    if name in _torchvision_names():
+    if name in torchvision.models.list_models(module=torchvision.models):
         return _from_torchvision(name, weights, seed, preprocessing)
     if name == PLACES365:
         return _places365(weights, seed)
     if name.partition(".")[0] in timm.list_models():
         return _from_timm(name, weights, seed)
-    short = [*PACKAGED, *_torchvision_names(), PLACES365]
-    raise unknown_name("model", name, [*short, *timm.list_models()])
+    raise unknown_name("model", name, networks())
 
 
 @cache
@@ -126,11 +124,6 @@ def _packaged(name: str, weights: str | Path | None, seed: int) -> Ingredients:
     module.load_state_dict(dict(zip(own, state.values(), strict=True)))
     made = _timm_preprocessing(module), imagenet_classes()
     return Ingredients(module, *made, file.stem, sha256_of(file), (file,))
-
-
-@cache
-def _torchvision_names() -> tuple[str, ...]:
-    return tuple(torchvision.models.list_models(module=torchvision.models))
 
 
 def _from_torchvision(

@@ -1,6 +1,7 @@
 """The CAMs against grad-cam called directly, and against their slow literal definitions."""
 
 import contextlib
+import copy
 import gc
 import io
 import weakref
@@ -24,7 +25,7 @@ from xailib.explain.cam.methods import METHODS, cam_layer_of, explain_cam, guide
 from xailib.explain.cam.tail import Tail
 from xailib.networks import engines, forward
 from xailib.networks.classifier import classifier_from
-from xailib.networks.layers import preserved
+from xailib.networks.layers import get_layer
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 LAYERS = [
@@ -43,9 +44,12 @@ def peer(net, photo, method, layer, target, reshape=None):
     options = {}
     if method == "ablationcam":
         options["ablation_layer"] = AblationLayer() if reshape is None else AblationLayerVit()
-    picture, raw = net.input_tensor(net.view(photo).pixels[None]), []
-    with preserved(net.module), net.computing(), contextlib.redirect_stderr(io.StringIO()):
-        cam = METHODS[method](net.module, [net.layer(layer)], reshape_transform=reshape, **options)
+    picture = net.input_tensor(net.view(photo).pixels[None])
+    raw, module = [], copy.deepcopy(net.module)  # where it may leave what it likes
+    with net.computing(), contextlib.redirect_stderr(io.StringIO()):
+        cam = METHODS[method](
+            module, [get_layer(module, layer)], reshape_transform=reshape, **options
+        )
         cam.batch_size = 16
         combine = cam.get_cam_image
         cam.get_cam_image = lambda *a, **k: raw.append(combine(*a, **k)) or raw[0]

@@ -95,10 +95,11 @@ def test_every_command_explains_itself_with_examples(command):
     assert f"  {command} " in call("--help").output
 
 
-def test_the_exit_codes_are_told_and_kept(monkeypatch):
+def test_the_exit_codes_are_told_and_kept():
     assert "0 all is well; 1 something failed" in call("--help").output
-    assert "did you mean embedded" in call("run", "embeded", code=2).output
     call("run", "--nonsense", code=2)
+    words = "run", "--workers", 1, "--scheduler", "tcp://a:1"
+    assert "not together with scheduler" in call(*words, code=2).output
 
 
 @pytest.mark.parametrize(
@@ -135,7 +136,7 @@ def told(monkeypatch):
     monkeypatch.setattr(staleness, "unfinished", unfinished)
     both = dict.fromkeys(("2_lime", "3_cam"), costs.Cost(200.0, 0.0, 0.0))
     monkeypatch.setattr(costs, "estimates", lambda *_: both)
-    monkeypatch.setattr("xailib.report.run.timing.paces_of", lambda *_: ({}, {}))
+    monkeypatch.setattr("xailib.report.cli.timing.paces_of", lambda *_: ({}, {}))
     return outcomes
 
 
@@ -259,14 +260,12 @@ def test_fetch_lists_sizes_and_who_says_so(tmp_path):
     rows = {row["name"]: row for row in json.loads(call("fetch", "--list", "--json").output)}
     assert (rows["broden"]["bytes"], rows["broden"]["size"]) == (10**9, "stated")
     assert (rows["20k"]["bytes"], rows["20k"]["size"]) == (None, "unknown")
-    lines = call("fetch", "--list").output.splitlines()
-    assert lines[0].split() == ["name", "state", "size", "licence"]
-    (line,) = [line for line in lines if line.startswith("broden ")]
-    assert "to fetch  1.0 GB, stated  " in line
-    (line,) = [line for line in lines if line.startswith("published ")]
-    assert "95.5 MB, measured" in line
-    (line,) = [line for line in lines if line.startswith("20k ")]
-    assert "  unknown  " in line
+    head, *lines = call("fetch", "--list").output.splitlines()
+    assert head.split() == ["name", "state", "size", "licence"]
+    told = {line.split()[0]: line for line in lines}
+    assert "to fetch  1.0 GB, stated  " in told["broden"]
+    assert "95.5 MB, measured" in told["published"]
+    assert "  unknown  " in told["20k"]
 
 
 def test_fetch_from_a_mirror_then_here(tmp_path, monkeypatch):

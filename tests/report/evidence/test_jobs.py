@@ -48,7 +48,7 @@ def run(tmp_path_factory):
 
 def test_networks_take_turns_and_photographs_are_nested(tmp_path):
     evidence = evidence_of(tmp_path)
-    order = [path.stem for path in evidence.photographs]
+    order = list(evidence.photographs)
     jobs = [(job.network, job.part, order.index(job.photograph)) for job in evidence.jobs()]
     assert jobs == [
         *(("net", "maps", 0), ("net", "maps", 1), ("net", "scorecam", 0), ("net", "random", 0)),

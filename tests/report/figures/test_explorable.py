@@ -48,9 +48,14 @@ def offline(browser):
     context.close()
 
 
-def named(live):
-    """Where a photograph's script lies, and what it calls itself."""
-    return [live.photograph, re.sub(r".*/|-live\.js", "", live.photograph)]
+def computed(page, one, body, given=None):
+    """What JavaScript returns that has a photograph's data at hand, and the network's if any."""
+    code = """async ([source, name, network, given]) => {
+        const { live } = xailib, shown = await live.load(source, name), { lime } = shown;
+        const shared = network && await live.load(network, "network");
+        return BODY; }"""
+    own = [one.photograph, re.sub(r".*/|-live\.js", "", one.photograph)]
+    return page.evaluate(code.replace("BODY", body), [*own, one.network, given])
 
 
 def written(folder, net, photographs, **options):
@@ -72,17 +77,11 @@ def test_maps_of_any_class_are_those_of_python(offline, real):
     page, rng = offline(folder), np.random.default_rng(0)
     for one, live in zip(photographs, files, strict=True):
         classes = [int(c) for c in rng.choice(len(net.class_names), 30, replace=False)]
-        found = page.evaluate(
-            """async ([source, name, network, classes, methods]) => {
-                const { live } = xailib, shown = await live.load(source, name);
-                const shared = await live.load(network, "network");
-                return methods.map((method) => classes.map((c) => {
-                    const raw = live.heatmap(method, shown, shared, c);
-                    const some = live.saliency(raw, shown.size).filter((_, i) => i % 13 === 0);
-                    return [Array.from(raw.values), Array.from(some), live.probability(shown, c)];
-                })); }""",
-            [*named(live), live.network, classes, METHODS],
-        )
+        body = """given.methods.map((method) => given.classes.map((c) => {
+            const raw = live.heatmap(method, shown, shared, c);
+            const some = live.saliency(raw, shown.size).filter((_, i) => i % 13 === 0);
+            return [Array.from(raw.values), Array.from(some), live.probability(shown, c)]; }))"""
+        found = computed(page, live, body, {"classes": classes, "methods": METHODS})
         for method, rows in zip(METHODS, found, strict=True):
             expected = explain_alone(net, one, Cam(net, method, classes))
             for (raw, shown, probability), cam in zip(rows, expected, strict=True):
@@ -99,14 +98,9 @@ def test_maps_of_any_class_are_those_of_python(offline, real):
 def test_maps_of_a_small_network_with_few_or_independent_classes(offline, tmp_path, outputs):
     net, one = replace(classifier(Plain), outputs=outputs), photograph()
     _, (live,) = written(tmp_path, net, [one])
-    found = offline(tmp_path).evaluate(
-        """async ([source, name, network, count]) => {
-            const { live } = xailib, shown = await live.load(source, name);
-            const shared = await live.load(network, "network");
-            return Array.from({ length: count }, (_, c) => [live.probability(shown, c),
-                Array.from(live.heatmap("ablationcam", shown, shared, c).values)]); }""",
-        [*named(live), live.network, CATEGORIES],
-    )
+    body = """Array.from({ length: given }, (_, c) => [live.probability(shown, c),
+        Array.from(live.heatmap("ablationcam", shown, shared, c).values)])"""
+    found = computed(offline(tmp_path), live, body, CATEGORIES)
     expected = explain_alone(net, one, Cam(net, "ablationcam", range(CATEGORIES)))
     for (probability, raw), cam in zip(found, expected, strict=True):
         assert probability == pytest.approx(cam.probability, abs=1e-5)
@@ -118,13 +112,8 @@ def test_linear_models_of_likely_classes_are_those_of_lime(offline, real):
     net, folder, photographs, _, files = real
     page = offline(folder)
     for one, live in list(zip(photographs, files, strict=True))[:3]:
-        found = page.evaluate(
-            """async ([source, name]) => {
-                const { lime } = await xailib.live.load(source, name);
-                return lime.classes.map(
-                    ([c], column) => [c, Array.from(xailib.live.ridge(lime, column))]); }""",
-            named(live),
-        )
+        body = "lime.classes.map(([c], column) => [c, Array.from(live.ridge(lime, column))])"
+        found = computed(page, live, body)
         classes = [index for index, _ in found]
         assert classes == [likely.index for likely in net.predict(one, top=20)]
         expected = explain_lime_targets(net, one, classes, **LIME)
@@ -136,14 +125,11 @@ def test_fewer_samples_another_width_and_resampling(offline, tmp_path):
     net, one = classifier(Plain), photograph()
     options = {**LIME, "num_samples": 80, "design": "antithetic"}
     (_,), (live,) = written(tmp_path, net, [one], **options)
-    found = offline(tmp_path).evaluate(
-        """async ([source, name]) => {
-            const { live } = xailib, { lime } = await live.load(source, name);
-            const counts = live.resampled(lime, 60, live.generator(3));
-            return [Array.from(live.ridge(lime, 2, { count: 50, width: 0.4 })), Array.from(counts),
-                Array.from(live.ridge(lime, 2, { count: 60, counts }))]; }""",
-        named(live),
-    )
+    body = """((counts) => [
+        Array.from(live.ridge(lime, 2, { count: 50, width: 0.4 })), Array.from(counts),
+        Array.from(live.ridge(lime, 2, { count: 60, counts }))
+        ])(live.resampled(lime, 60, live.generator(3)))"""
+    found = computed(offline(tmp_path), live, body)
     parts = explain_lime(net, one, net.predict(one)[2].index, **options).superpixels
     counts = np.array(found[1])
     assert counts[:2].tolist() == [1, 1]  # the whole image, and what was drawn with it
@@ -160,16 +146,12 @@ def test_masks_and_their_chance_level(offline, real):
     _, folder, _, limes, files = real
     live, lime = files[1], limes[1]
     values = np.random.default_rng(4).permutation(lime.saliency.size).astype(np.float32)
-    found = offline(folder).evaluate(
-        """async ([source, name, values]) => {
-            const { live } = xailib, { lime } = await live.load(source, name);
-            const mask = live.limeMask(lime, live.supporters(live.ridge(lime, 0), 7));
-            const cut = live.areaMask(Float64Array.from(values), 9000);
-            return [Array.from(mask), Array.from(cut), live.iou(mask, cut),
-                live.chance(9000, 120, 50176), live.chance(40000, 30000, 50176),
-                live.area(live.areaMask(new Float64Array(1000), 123)), live.chance(0, 0, 9)]; }""",
-        [*named(live), values.tolist()],
-    )
+    body = """((mask, cut) => [Array.from(mask), Array.from(cut), live.iou(mask, cut),
+        live.chance(9000, 120, 50176), live.chance(40000, 30000, 50176),
+        live.area(live.areaMask(new Float64Array(1000), 123)), live.chance(0, 0, 9)
+        ])(live.limeMask(lime, live.supporters(live.ridge(lime, 0), 7)),
+            live.areaMask(Float64Array.from(given), 9000))"""
+    found = computed(offline(folder), live, body, values.tolist())
     mask = lime_mask(lime, 7, "positive") != 0
     cut = area_mask(values.reshape(lime.saliency.shape), 9000)
     assert (np.reshape(found[0], mask.shape) == mask).all()

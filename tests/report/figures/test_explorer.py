@@ -56,23 +56,12 @@ def test_place_in_words(row, column, words):
 
 
 def test_scores_of_one_photograph_only():
-    agreement = pd.DataFrame(
-        {
-            "image": ["cat", "cat", "dog"],
-            "lime": ["LIME 1", "LIME 2", "LIME 1"],
-            "cam": "gradcam",
-            "iou": [0.4, 0.5, 0.6],
-            "chance": 0.1,
-        }
-    )
-    scores = pd.DataFrame(
-        {
-            "image": ["cat", "cat", "cat", "dog"],
-            "method": ["lime", "gradcam", "random", "lime"],
-            "measure": "deletion",
-            "value": [0.2, 0.3, 0.9, 0.7],
-        }
-    )
+    pairs = [("cat", "LIME 1", 0.4), ("cat", "LIME 2", 0.5), ("dog", "LIME 1", 0.6)]
+    agreement = pd.DataFrame(pairs, columns=["image", "lime", "iou"])
+    agreement = agreement.assign(cam="gradcam", chance=0.1)
+    rows = [("cat", "lime", 0.2), ("cat", "gradcam", 0.3), ("cat", "random", 0.9)]
+    scores = pd.DataFrame([*rows, ("dog", "lime", 0.7)], columns=["image", "method", "value"])
+    scores = scores.assign(measure="deletion")
     boxed = pd.DataFrame({"image": ["cat"], "map": ["lime+"], "precision": [0.8]})
     table = explorer.scores_of("cat", agreement, scores, boxed).set_index("method")
     assert list(table.index) == ["lime", "gradcam", "random"]

@@ -29,8 +29,6 @@ def test_a_long_table_is_folded_below_the_means_of_its_methods(shown):
     assert [row for row in ("6.0", "7.0") if row in means] == ["6.0", "7.0"]  # of 0..12, of 1..13
     assert means.count("<tr>") == 3
     assert rows.count("<tr>") == 15
-
-
-def test_a_short_table_is_not_folded_and_one_without_methods_has_no_means(shown):
+    # Not a short one; and where there are no methods there are no means.
     assert "<details>" not in shown(12, m="method", v="value")
     assert shown(14, m="unit", v="value").startswith("<details>")

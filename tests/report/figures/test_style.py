@@ -94,15 +94,9 @@ def test_the_explorer_shows_what_says_nothing_without_colour():
 
 
 def test_dead_units_are_in_no_count():
-    labels = pd.DataFrame(
-        {
-            "layer": "fc",
-            "unit": range(6),
-            "concept": ["sky"] * 4 + ["dog", "cat"],
-            "similarity": 1.0,
-            "dead": [True] * 4 + [False] * 2,
-        }
-    )
+    concepts, dead = ["sky"] * 4 + ["dog", "cat"], [True] * 4 + [False] * 2
+    labels = pd.DataFrame({"unit": range(6), "concept": concepts, "dead": dead})
+    labels = labels.assign(layer="fc", similarity=1.0)
     (axis,) = units.concept_bars(labels).axes
     assert axis.get_title().endswith("2 units, 4 dead")
     assert [text.get_text() for text in axis.get_yticklabels()] == ["dog", "cat"]

@@ -12,8 +12,8 @@ from faults_table import shown
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from xailib.downloads import names
 from xailib.errors import InputError
-from xailib.networks import names
 from xailib.networks.forward import PRECISIONS
 from xailib.networks.modules import OUTPUTS
 from xailib.report.params import checks, schema
@@ -23,7 +23,6 @@ from xailib.report.params.schema import (
     MANAGED,
     check,
     check_notebook,
-    parameter,
     parameters,
 )
 
@@ -65,12 +64,8 @@ def test_a_parameters_cell_is_what_the_model_makes_of_it(task):
     assert code[0].source == cell(task)
     assert declared(task) == {name: told["default"] for name, told in parameters(task).items()}
     assert code[1].source.splitlines()[-1] == f'check_notebook("{task}", globals())'
-
-
-@pytest.mark.parametrize("task", TASKS)
-def test_each_notebooks_own_values_are_allowed(task):
-    found = {name: value for name, value in declared(task).items() if name not in MANAGED}
-    assert check(task, found) == found
+    own = {name: value for name, value in declared(task).items() if name not in MANAGED}
+    assert check(task, own) == own
 
 
 def test_papermill_explains_each_parameter_as_the_command_does():
@@ -116,7 +111,8 @@ def test_the_names_are_those_of_the_modules_that_take_them():
     assert set(get_args(schema.Design)) == set(sampling.DESIGNS)
     assert set(get_args(schema.Method)) == set(sanity.METHODS)
     assert set(get_args(schema.Measure)) == {"auto", *MEASURES}
-    assert set(get_args(schema.Segmentation)) == set(lime._SEGMENTATIONS)
+    assert set(get_args(schema.Segmentation)) == set(lime.SEGMENTATIONS)
+    assert (get_args(schema.Precision), get_args(schema.Outputs)) == (PRECISIONS, OUTPUTS)
     assert set(checks.PROBES) == {"packaged", *published_sets.ARCHIVES}
     assert concepts.WORDS in checks._LISTS
     assert concepts.PACKAGED in checks._LISTS
@@ -142,22 +138,20 @@ def test_networks_are_read_from_the_source_as_the_packages_list_them():
 
 
 WRONG = [
-    ("2_lime", "num_sample = 100", "parameter: unknown name 'num_sample'; did you mean num_sample"),
     ("2_lime", "num_samples = 3", "num_samples: 3 is not an integer of at least 10"),
     ("2_lime", "num_samples = 100.5", "num_samples: 100.5 is not an integer"),
     ("2_lime", "num_samples = True", "num_samples: True is not an integer"),
-    ("2_lime", "num_samples = 'many'", "num_samples: 'many' is not an integer"),
-    ("2_lime", "hide_color = 256", "hide_color: 256 is not an integer from 0 to 255"),
     ("2_lime", "seed = -1", "seed: -1 is not an integer from 0"),
     ("2_lime", "seed = 2**32", "seed: 4294967296 is not an integer from 0 to 4294967295"),
     ("2_lime", "images = 'cofee'", "images: unknown name 'cofee'; did you mean coffee"),
     ("2_lime", "images = ''", "images: '' is not a list of names, files or folders"),
-    (
-        "2_lime",
-        "images = 3",
-        "images: 3 is not a list of names, files or folders, at least 1; quote it",
-    ),
-    ("2_lime", "images = '[coffee, chelsea]'", "for papermill -y 'images: [coffee, chelsea]'"),
+    ("2_lime", "images = 3", "images: 3 is not a list of names, files or folders, at least 1; qu"),
+    ("2_lime", "images = 2024", "at least 1; quote it, for papermill -r images 2024"),
+    ("2_lime", "weights = 2024", "or the name of weights; quote it, for papermill -r weights"),
+    ("2_lime", "weights = None", "allowed: a file or the name of weights, or '' for none"),
+    ("2_lime", "seed = None", "allowed: an integer from 0 to 4294967295"),
+    ("2_lime", "num_samples = '1e3'", "num_samples: '1e3' is not an integer of at least"),
+    ("2_lime", "num_samples = '1,000'", "num_samples: '1,000' is not an integer"),
     ("2_lime", "images = []", "images: [] is not a list of names, files or folders, at least 1"),
     ("2_lime", "images = ['cofee']", "did you mean coffee"),
     ("2_lime", "images = ['no/a.jpg', 'no/b.jpg']", "'no/a.jpg' (and 1 more failed)"),
@@ -172,27 +166,24 @@ WRONG = [
     ("2_lime", "model = 'params/replication_networks.py:lime'", "did you mean lime_resnet50"),
     ("2_lime", "model = 'README.md/x.py:f'", "model: no file 'README.md/x.py'"),
     ("2_lime", "weights = 'IMAGENET1K_V1'", "'IMAGENET1K_V1' is neither a file nor one of random"),
-    ("2_lime", "model = 'resnet50'\nweights = 'IMAGENET1K_V3'", "nor one of IMAGENET1K_V1, IMAG"),
     ("2_lime", "weights = 'no/w.pth'", "weights: 'no/w.pth' is neither a file"),
     ("2_lime", "segmentation = 'slick'", "segmentation: unknown name 'slick'; did you mean slic"),
     ("2_lime", "device = 'gpu'", "device: unknown name 'gpu'"),
     ("2_lime", "out_dir = 'README.md'", "out_dir: 'README.md' is a file"),
-    ("2_lime", "target = 1.5", "target: 1.5 is not the name or the index of a class"),
+    (
+        "2_lime",
+        "target = 1.5",
+        "the name or the index of a class; quote it, for papermill -r target",
+    ),
+    ("3_cam", "methods = ['gradcam', None]", "is not a list of names of heatmaps"),
     ("3_cam", "methods = []", "methods: the list is empty; allowed: gradcam"),
     ("3_cam", "methods = ['gradcm']", "methods: unknown name 'gradcm'; did you mean gradcam"),
     ("3_cam", "methods = 'gradcm'", "methods: unknown name 'gradcm'; did you mean gradcam"),
     ("3_cam", "methods = {}", "methods: {} is not a list of names of heatmaps"),
     ("4_agreement", "threshold = 1", "threshold: 1 is not a number of at least 0 and below 1"),
     ("4_agreement", "threshold = float('nan')", "threshold: nan is not a number"),
-    ("4_agreement", "threshold = 0.3", "threshold: only for mask_rule value; mask_rule is 'area'"),
     ("4_agreement", "mask_rule = 'volume'", "mask_rule: unknown name 'volume'"),
     ("4_agreement", "allow = ['network']", "allow: unknown name 'network'"),
-    ("4_agreement", "boxes = 'mine.csv'", "boxes: no file 'mine.csv'"),
-    (
-        "4_agreement",
-        "lime_run = 'none'",
-        "lime_run: 'none' holds no finished run; run 2_lime",
-    ),
     ("5_faithfulness", "steps = 0", "steps: 0 is not an integer of at least 1"),
     ("5_faithfulness", "road_percentiles = [0]", "road_percentiles: [0] is not a list of numbers"),
     ("5_faithfulness", "draws = 0", "draws: 0 is not"),
@@ -204,10 +195,8 @@ WRONG = [
     ("7_sanity", "middle = 'yes'", "middle: 'yes' is not true or false"),
     ("7_sanity", "middle = 1", "middle: 1 is not true or false"),
     ("1_clip_dissect", "crops = -1", "crops: -1 is not an integer of at least 0"),
-    ("1_clip_dissect", "crops = 0\ntop_k = 500", "top_k: 500 is more than the 27 probe images"),
     ("1_clip_dissect", "measure = 'wpmi'\ntop_k = 5", "top_k: only for measure soft_wpmi"),
     ("1_clip_dissect", "measure = 'wmpi'", "did you mean wpmi"),
-    ("1_clip_dissect", "encoder = 'ViT-B/16'", "encoder: 'ViT-B/16' is none of clip:NAME"),
     ("1_clip_dissect", "encoder = 'clip:ViT-B/17'", "did you mean ViT-B/16"),
     ("1_clip_dissect", "encoder = 'conse:resnet51'", "encoder: unknown name 'resnet51'"),
     ("1_clip_dissect", "encoder = 'conse:resnet50+no'", "neither minilm nor mpnet nor a folder"),
@@ -223,11 +212,7 @@ WRONG = [
     ("9_stability", "sizes = []", "sizes: [] is not a list"),
     ("9_stability", "pool = 2048\nsizes = [1000]", "pool: 2048 samples are not four runs of 1000"),
     ("9_stability", "pool = 3999\nsizes = [1000]", "pool: 3999 samples are not four runs of 1000"),
-    (
-        "9_stability",
-        "pool = 100\nsizes = [60]\nlong_runs = 1",
-        "pool: 100 samples are not two runs of 60",
-    ),
+    ("9_stability", "pool = 100\nsizes = [60]\nlong_runs = 1", "pool: 100 samples are not two run"),
     ("9_stability", "pool = 900", "pool: 900 samples are not four runs of 250"),
     ("9_stability", "pool = 1010", "pool: 1010 samples are not four runs of 256"),
     ("7_sanity", "sparse_first = 1", "sparse_first: 1 is not an integer of at least 2"),
@@ -258,11 +243,6 @@ def test_a_network_of_timms_may_have_a_tag(model):
     assert check("2_lime", {"model": model}) == {"model": model}  # which tags there are, timm knows
 
 
-def test_choices_are_those_of_the_network():
-    for name, known in {"precision": PRECISIONS, "outputs": OUTPUTS}.items():
-        assert tuple(parameter(name)["enum"]) == known
-
-
 TOLD = {
     "parameter_name": ("2_lime", "num_sample = 100"),
     "parameter_kind": ("2_lime", "num_samples = 'many'"),
@@ -282,8 +262,9 @@ TOLD = {
 @pytest.mark.parametrize("key", TOLD)
 def test_the_line_that_the_book_tells(key):
     task, changes = TOLD[key]
-    with pytest.raises(InputError, match=shown(key)):
+    with pytest.raises(InputError, match=shown(key)) as caught:
         check_notebook(task, notebook(changes, task))
+    assert "\n" not in str(caught.value)
 
 
 def test_a_misspelt_name_is_found_wherever_the_notebook_stands():
@@ -297,7 +278,7 @@ def test_a_misspelt_name_is_found_wherever_the_notebook_stands():
 
 
 ALONE = [
-    ("2_lime", "images", "coffee"),
+    ("2_lime", "images", "coffee"),  # though 7_sanity, which will not run, wants two
     ("1_clip_dissect", "probe", "packaged"),
     ("1_clip_dissect", "layers", "bn2"),
     ("3_cam", "methods", "gradcam"),
@@ -322,20 +303,16 @@ def test_one_value_where_a_list_is_wanted_is_a_list_of_it(task, name, value):
 def test_a_pool_may_be_just_long_enough_for_the_least_size(changes):
     """Of several photographs all but the first have half of it."""
     namespace = notebook(f"sizes = [9000, 1000]\n{changes}", "9_stability")
-    assert (
-        check_notebook("9_stability", {k: v for k, v in namespace.items() if k not in MANAGED})
-        is None
-    )
+    namespace = {key: value for key, value in namespace.items() if key not in MANAGED}
+    assert check_notebook("9_stability", namespace) is None
 
 
 def test_one_value_may_stand_in_a_profiles_file(tmp_path):
     file = tmp_path / "odd.yaml"
     file.write_text("images: coffee\ntasks: {2_lime: {images: chelsea}}")
     profile = load_profile(file, only="2_lime")
-    assert (profile.parameters["images"], profile.share("2_lime")) == (
-        ["coffee"],
-        {"images": ["chelsea"]},
-    )
+    assert profile.parameters["images"] == ["coffee"]
+    assert profile.share("2_lime") == {"images": ["chelsea"]}
 
 
 def test_a_whole_profile_may_be_given_to_one_notebook():
@@ -376,31 +353,15 @@ def test_a_function_is_looked_up_without_running_the_file(tmp_path):
         ({"images": {"coffee": 1}}, "images: {'coffee': 1} is not a list"),
         ({"heatmap": "layercam"}, "heatmap: 'layercam' is not among methods: gradcam, abl"),
         ({"methods": ["scorecam"]}, "heatmap: 'gradcam' is not among methods: scorecam"),
-        ({"boxes": "mine.csv"}, "boxes: no file 'mine.csv'"),
         ({"threshold": 0.2}, "threshold: only for mask_rule value"),
         ({"lime_run": "x"}, "lime_run: only for papermill"),
     ],
 )
 def test_a_profiles_values_are_checked_before_anything_runs(changes, line):
+    only = "2_lime" if "num_samples" in changes else None  # the task that has it
     with pytest.raises(InputError) as caught:
-        load_profile("embedded", changes)
+        load_profile("embedded", changes, only)
     assert line in str(caught.value)
-
-
-def test_a_tasks_own_values_are_checked_too(tmp_path):
-    file = tmp_path / "odd.yaml"
-    file.write_text("tasks: {2_lime: {num_samples: 1}}")
-    with pytest.raises(InputError, match="num_samples: 1 is not"):
-        load_profile(file)
-
-
-def test_only_what_will_run_must_be_able_to_use_the_values():
-    changes = {"images": ["chelsea"]}
-    with pytest.raises(InputError, match="images: at least two"):
-        load_profile("embedded", changes)
-    assert load_profile("embedded", changes, "2_lime").parameters["images"] == ["chelsea"]
-    with pytest.raises(InputError, match="num_samples"):
-        load_profile("embedded", {"num_samples": 3}, "2_lime")
 
 
 def test_away_from_the_project_a_profile_is_not_just_unknown(tmp_path, monkeypatch):

@@ -53,29 +53,22 @@ def test_so_it_may_in_a_profile(folders, name):
         load_profile(file, only="3_cam")
 
 
-@pytest.mark.parametrize(
-    ("typed", "meant"),
-    [
-        ("10", 10),
-        ("0", 0),
-        ('"10"', "10"),
-        ("'10'", "10"),
-        ("007", "007"),
-        ("drum", "drum"),
-        ("no", "no"),
-        ("2024-01-05", "2024-01-05"),
-        ("-1", -1),
-    ],
-)
+MEANT = {
+    "10": 10, "0": 0, '"10"': "10", "'10'": "10", "007": "007", "drum": "drum", "no": "no",
+    "2024-01-05": "2024-01-05", "-1": -1,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("typed", "meant"), MEANT.items())
 def test_an_index_is_not_a_category_that_is_called_like_it(typed, meant):
     found = yaml_changes([f"target={typed}"])
     assert found == {"target": meant}
     assert type(found["target"]) is type(meant)
-    if meant == -1:
-        with pytest.raises(InputError, match="target: -1 is not the name or the index of a class"):
-            check("2_lime", found)
-    else:
+    if meant != -1:
         assert check("2_lime", found) == found
+        return
+    with pytest.raises(InputError, match="target: -1 is not the name or the index of a class"):
+        check("2_lime", found)
 
 
 @pytest.mark.parametrize(
@@ -98,26 +91,6 @@ def test_a_text_is_taken_for_the_number_or_truth_that_it_says(task, name, typed,
     assert check(task, yaml_changes([f"{name}={typed}"])) == {name: meant}
 
 
-@pytest.mark.parametrize(
-    ("task", "found", "line"),
-    [
-        ("2_lime", {"images": 2024}, "at least 1; quote it, for papermill -r images 2024"),
-        ("2_lime", {"weights": 2024}, "or the name of weights; quote it, for papermill -r weights"),
-        ("2_lime", {"target": 1.5}, "index of a class; quote it, for papermill -r target 1.5"),
-        ("2_lime", {"num_samples": "1e3"}, "num_samples: '1e3' is not an integer of at least"),
-        ("2_lime", {"num_samples": "1,000"}, "num_samples: '1,000' is not an integer"),
-        ("7_sanity", {"middle": "maybe"}, "middle: 'maybe' is not true or false"),
-        ("2_lime", {"weights": None}, "allowed: a file or the name of weights, or '' for none"),
-        ("2_lime", {"seed": None}, "allowed: an integer from 0 to 4294967295"),
-        ("3_cam", {"methods": ["gradcam", None]}, "is not a list of names of heatmaps"),
-    ],
-)
-def test_what_cannot_be_understood_is_refused_with_a_hint(task, found, line):
-    with pytest.raises(InputError) as caught:
-        check(task, found)
-    assert line in str(caught.value)
-
-
 def test_the_users_folder_is_found_wherever_it_stands(folders, monkeypatch):
     monkeypatch.setenv("HOME", str(folders))
     (folders / "net.py").write_text("def load(weights=None): ...")
@@ -132,9 +105,8 @@ def test_the_users_folder_is_found_wherever_it_stands(folders, monkeypatch):
         check("4_agreement", {"boxes": "~/b.csv"})
     with pytest.raises(InputError, match=r"boxes: no file '~nobody-of-this-name/b.csv'"):
         check("4_agreement", {"boxes": "~nobody-of-this-name/b.csv"})
-    assert load_profile("embedded", {"images": "~/2024"}, "2_lime").parameters["images"] == [
-        f"{folders}/2024"
-    ]
+    found = load_profile("embedded", {"images": "~/2024"}, "2_lime").parameters
+    assert found["images"] == [f"{folders}/2024"]
 
 
 @pytest.mark.parametrize(("task", "name"), [("1_clip_dissect", "probe"), ("2_lime", "images")])

@@ -1,7 +1,4 @@
-import io
 import os
-import pickle
-import zipfile
 from hashlib import sha256
 from urllib.parse import unquote
 
@@ -18,11 +15,9 @@ from xailib.report.replication.arrays import read_array
 from xailib.report.replication.published import load_published, locate, registry, table1
 
 
-def archive(path, data, entries=("x/data.pkl",)):
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
-        for name in entries:
-            file.writestr(name, data)
-    return path
+def saved(folder, value):
+    torch.save(value, folder / "a.pth")
+    return folder / "a.pth"
 
 
 class Hostile:
@@ -42,97 +37,56 @@ class Hostile:
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_what_torch_saves_is_read_as_it_was(tmp_path, kind, order):
     values = np.arange(24).reshape(2, 3, 4).astype(kind, order=order)
-    torch.save(values, tmp_path / "a.pth")
-    found = read_array(tmp_path / "a.pth")
-    assert found.dtype == values.dtype
+    found = read_array(saved(tmp_path, values))
+    assert found.dtype == values.dtype.newbyteorder("=")
     np.testing.assert_array_equal(found, values)
-
-
-@pytest.mark.parametrize("protocol", [2, 3, 4])
-def test_every_protocol_and_both_of_numpys_names(tmp_path, protocol):
-    values = np.array([[-1, 0], [1, 300]])
-    data = pickle.dumps(values, protocol)
-    assert b"numpy._core" in data
-    older = data.replace(b"numpy._core", b"numpy.core") if protocol < 4 else data
-    for number, one in enumerate((data, older)):
-        np.testing.assert_array_equal(read_array(archive(tmp_path / f"{number}", one)), values)
 
 
 def test_nothing_that_a_file_names_is_run(tmp_path):
     mark = tmp_path / "ran"
-    data = pickle.dumps(Hostile(f"touch {mark}"), 2)
-    with pytest.raises(InputError, match=r"names (posix|nt)\.system, which is not allowed"):
-        read_array(archive(tmp_path / "a.pth", data))
+    file = saved(tmp_path, Hostile(f"touch {mark}"))
+    with pytest.raises(InputError, match=r"'a\.pth' holds no plain array: "):
+        read_array(file)
     assert not mark.exists()
-    pickle.loads(data)  # the test's own check: this does run it
+    torch.load(file, weights_only=False)  # the test's own check: this does run it
     assert mark.exists()
 
 
 @pytest.mark.parametrize(
-    ("module", "name"),
+    "value",
     [
-        ("builtins", "eval"),
-        ("numpy", "load"),
-        ("numpy.core.multiarray", "scalar"),
-        ("numpy._core", "multiarray._reconstruct"),
-        ("xailib.report.replication.arrays", "zipfile.ZipFile"),
-        ("_codecs", "decode"),
+        *([1, 2], {"a": 1}, None, "text", np.dtype("f4"), np.load),
+        *(np.array([{}]), np.zeros(1, object), np.array(["x"]), np.zeros(2, "f4,i4")),
     ],
+    ids=repr,
 )
-def test_other_names_are_refused(tmp_path, module, name):
-    data = b"\x80\x04" + pickle.dumps(module, 4)[11:-1] + pickle.dumps(name, 4)[11:-1] + b"\x93."
-    with pytest.raises(InputError, match=f"names {module}.{name}, which is not allowed"):
-        read_array(archive(tmp_path / "a.pth", data))
-
-
-@pytest.mark.parametrize("values", [[1, 2], {"a": 1}, None, "text", np.dtype("f4")])
-def test_what_is_no_array_is_refused(tmp_path, values):
-    with pytest.raises(InputError, match=r"array"):
-        read_array(archive(tmp_path / "a.pth", pickle.dumps(values, 2)))
-
-
-@pytest.mark.parametrize("values", [np.array([{}]), np.array(["x"]), np.zeros(2, "f4,i4")])
-def test_arrays_of_other_things_are_refused(tmp_path, values):
-    with pytest.raises(InputError, match="not of numbers"):
-        read_array(archive(tmp_path / "a.pth", pickle.dumps(values, 2)))
+def test_what_is_no_array_of_numbers_is_refused(tmp_path, value):
+    with pytest.raises(InputError, match=r"array: 'a\.pth' holds"):
+        read_array(saved(tmp_path, value))
 
 
 def test_what_unpacks_to_too_much_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(arrays, "MAX_BYTES", 10_000)
-    path = archive(tmp_path / "a.pth", pickle.dumps(np.zeros(2000), 4))
-    assert path.stat().st_size < 1000
     with pytest.raises(InputError, match="unpacks to more than 10000 bytes"):
-        read_array(path)
+        read_array(saved(tmp_path, np.zeros(2000)))
 
 
-def test_damaged_files_are_one_clear_line(tmp_path):
-    (tmp_path / "text").write_text("no archive")
-    two = archive(tmp_path / "two", b"", ("a/data.pkl", "b/data.pkl"))
-    cases = {
-        tmp_path / "absent": "cannot read",
-        tmp_path / "text": "holds no plain array",
-        two: "holds 2 files data.pkl",
-        archive(tmp_path / "empty", b""): "holds no plain array",
-    }
-    for path, reason in cases.items():
-        with pytest.raises(InputError, match=reason) as caught:
-            read_array(path)
-        assert "\n" not in str(caught.value)
-
-
-def test_altered_bytes_give_an_array_or_one_clear_line(tmp_path):
-    data = pickle.dumps(np.arange(6.0).reshape(2, 3), 2)
-    rng = np.random.default_rng(0)
-    refused = 0
-    for _ in range(400):
-        altered = bytearray(data)
-        altered[rng.integers(len(data))] = rng.integers(256)
+def test_damaged_files_give_an_array_or_one_clear_line(tmp_path):
+    file = saved(tmp_path, np.arange(6.0).reshape(2, 3))
+    data, rng, refused = file.read_bytes(), np.random.default_rng(0), 0
+    altered = [bytearray(data) for _ in range(100)]
+    for one in altered:
+        one[rng.integers(len(data))] = rng.integers(256)
+    for one in (b"", b"no archive", data[:-9], *altered):
+        file.write_bytes(one)
         try:
-            read_array(archive(tmp_path / "a.pth", bytes(altered)))
+            read_array(file)
         except InputError as error:
             refused += 1
             assert "\n" not in str(error)
-    assert refused > 100
+    assert refused > 20
+    with pytest.raises(InputError, match="'absent' holds no plain array: FileNotFoundError"):
+        read_array(tmp_path / "absent")
 
 
 # Where the files are
@@ -226,14 +180,10 @@ def test_the_files_themselves(shared):
     assert [case.image for case in cases] == table1()["image"].tolist()
     for case in cases:
         assert set(np.unique(case.limes["LIME 1"])) == {0, 1}
+        assert {mask.shape for mask in case.limes.values()} == {(224, 224)}
+        assert len({cam.shape for cam in case.cams.values()}) == 1
         assert all(cam.min() == 0 and 0.999 < cam.max() <= 1 for cam in case.cams.values())
-    # Independent: torch's own restricted unpickler, told what to allow.
-    from numpy._core.multiarray import _reconstruct
-
-    older = (_reconstruct, "numpy.core.multiarray._reconstruct")
-    allowed = [older, np.ndarray, np.dtype, *map(type, (np.dtype("i8"), np.dtype("f4")))]
     for path in found:
         if path.endswith(".pth") and ("flamingo" in path or "kite" in path):
-            with torch.serialization.safe_globals(allowed):
-                theirs = torch.load(io.BytesIO(found[path].read_bytes()), weights_only=True)
+            theirs = torch.load(found[path], weights_only=False)  # files of a known hash
             np.testing.assert_array_equal(read_array(found[path]), theirs)

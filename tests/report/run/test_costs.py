@@ -20,11 +20,18 @@ from xailib.images.load import load_images  # noqa: E402
 from xailib.networks.classifier import load_classifier  # noqa: E402
 from xailib.networks.counting import passes  # noqa: E402
 from xailib.report.cli import sweeping  # noqa: E402
+from xailib.report.cli.timing import paces_of  # noqa: E402
 from xailib.report.params.profiles import load_profile  # noqa: E402
 from xailib.report.run import costs, plan  # noqa: E402
-from xailib.report.run.costs import Cost, estimates, longest_first, units, wall  # noqa: E402
+from xailib.report.run.costs import (  # noqa: E402
+    Cost,
+    Pace,
+    estimates,
+    longest_first,
+    units,
+    wall,
+)
 from xailib.report.run.plan import Job  # noqa: E402
-from xailib.report.run.timing import Pace, paces_of  # noqa: E402
 
 
 @pytest.fixture
@@ -101,12 +108,10 @@ def test_what_has_run_takes_as_long_as_last_time(profile):
     (first.folder(profile) / "cost.json").write_text("{")
     assert estimate(profile, first).seconds == pytest.approx(14.0)
     assert set(estimates(profile, [first, page])) == {"2_lime.0000", "2_lime"}
-
-
-def test_work_that_has_no_images_takes_what_it_took(profile):
-    job = Job("2_lime.table", "2_lime", "table")
-    note(job.folder(profile), kind="2_lime table", units=0)
-    assert estimate(profile, job).seconds == 8.0
+    # Work that has no images takes what it took.
+    table = Job("2_lime.table", "2_lime", "table")
+    note(table.folder(profile), kind="2_lime table", units=0)
+    assert estimate(profile, table).seconds == 8.0
 
 
 def test_the_time_of_a_plan_by_hand():

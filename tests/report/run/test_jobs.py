@@ -2,11 +2,14 @@
 
 import json
 import os
+import shutil
+import sys
 import weakref
 from collections import namedtuple
 from contextlib import nullcontext
 
 import nets
+import pandas as pd
 import pytest
 import sweeps
 from click.testing import CliRunner
@@ -15,13 +18,14 @@ from distributed import Client, LocalCluster
 from PIL import Image
 
 from xailib.errors import InputError, UnavailableError
+from xailib.explain.lime import explain_lime
 from xailib.explain.requests import REQUESTS, requests_of
-from xailib.images.load import Failure, iter_images
+from xailib.images.load import Failure, iter_images, load_images
+from xailib.networks.classifier import load_classifier
 from xailib.report.cli import main, sweeping
 from xailib.report.params import profiles
 from xailib.report.params.profiles import load_profile
 from xailib.report.run import job as doing
-from xailib.report.run import notebook as pipeline
 from xailib.report.run import plan, scheduler, shards
 from xailib.report.run.costs import Cost
 from xailib.report.run.job import Task, limited, perform
@@ -32,27 +36,14 @@ from xailib.report.run.staleness import unfinished
 
 
 @pytest.fixture
-def project(tmp_path, monkeypatch):
+def project(tmp_path):
     sweeps.make(tmp_path, 3)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(profiles, "TASKS", sweeps.TASKS)
-    shards._classifier.cache_clear()
-    yield tmp_path
-    profiles._declared.cache_clear()
-    pipeline._check_pair.cache_clear()
-    shards._classifier.cache_clear()
+    with sweeps.inside(tmp_path):
+        yield tmp_path
 
 
 def names(found):
     return [job.name for job in found]
-
-
-def run(profile, *, force=False, **options):
-    """Do what is left, in this process; return what was done."""
-    found = plan.plan(profile, **options)
-    left = unfinished(profile, found, force=force)
-    outcomes = run_plan(profile, found, left, force=force)
-    return {outcome.task: outcome.state for outcome in outcomes}
 
 
 def test_a_plan_is_a_graph_of_jobs(project):
@@ -140,7 +131,7 @@ def test_only_what_changed_is_done_again(project):
     profile = load_profile("mine")
 
     def done(profile):
-        return {name for name, state in run(profile, **tables).items() if state == "done"}
+        return {name for name, state in sweeps.run(profile, **tables).items() if state == "done"}
 
     assert done(profile) == everything
     assert done(profile) == set()
@@ -162,9 +153,9 @@ def test_only_what_changed_is_done_again(project):
     assert done(changed) == {"2_lime.table"}
     # The network's code.
     (project / "net.py").write_text(sweeps.NETWORK + "# changed")
-    shards._classifier.cache_clear()
+    sweeps.forget()
     assert done(changed) == everything
-    assert set(run(changed, force=True, **tables).values()) == {"done"}
+    assert set(sweeps.run(changed, force=True, **tables).values()) == {"done"}
 
 
 def test_a_notebook_finds_all_that_its_shards_have_explained(project):
@@ -186,13 +177,7 @@ def test_a_notebook_finds_all_that_its_shards_have_explained(project):
 
 
 def test_failures_are_listed_and_the_rest_is_one_table(project):
-    import pandas as pd
-
-    from xailib.explain.lime import explain_lime
-    from xailib.images.load import load_images
-    from xailib.networks.classifier import load_classifier
-
-    run(load_profile("mine"), shard=1, pages=False)
+    sweeps.run(load_profile("mine"), shard=1, pages=False)
     folder = project / "results/mine/2_lime/jobs/2_lime.table"
     table = pd.read_parquet(folder / "explained.parquet")
     classifier = load_classifier("net.py:tiny", device="cpu")
@@ -208,10 +193,28 @@ def test_failures_are_listed_and_the_rest_is_one_table(project):
     assert "not an image" in failure["reason"]
 
 
+GATHER = f"""
+import sys
+from xailib.report.params import profiles
+profiles.TASKS = {sweeps.TASKS}
+from xailib.report.run import job, plan
+profile = profiles.load_profile("mine")
+*_, table = plan.plan(profile, "2_lime", shard=2, pages=False)
+print(job.run_job(profile, table).state, "torch" in sys.modules)
+"""
+
+
+def test_gathering_shards_needs_no_torch(project):
+    sweeps.run(load_profile("mine"), "2_lime", shard=2, pages=False)
+    before, folder = sweeps.tables(project), project / "results/mine/2_lime/jobs/2_lime.table"
+    shutil.rmtree(folder)
+    with sweeps.spawn([sys.executable, "-c", GATHER], project) as process:
+        assert process.communicate(timeout=300)[0] == "done False\n"
+    assert sweeps.tables(project) == before
+
+
 def test_many_photographs_are_one_table_and_one_at_a_time_in_memory(project, monkeypatch):
     """The small version of `benchmarks/scale.py lime 10000`."""
-    import pandas as pd
-
     count, made, most = 40, [], []
     for seed in range(3, count):
         Image.fromarray(nets.photograph(seed).pixels).save(project / f"blobs/blob{seed:05d}.png")
@@ -223,7 +226,7 @@ def test_many_photographs_are_one_table_and_one_at_a_time_in_memory(project, mon
 
     original = shards._row
     monkeypatch.setattr(shards, "_row", row)
-    run(load_profile("mine"), shard=7, pages=False)
+    sweeps.run(load_profile("mine"), shard=7, pages=False)
     folder = project / "results/mine/2_lime/jobs/2_lime.table"
     table = pd.read_parquet(folder / "explained.parquet")
     assert list(table["image"]) == [f"blob{seed:05d}" for seed in range(count)]
@@ -234,7 +237,7 @@ def test_many_photographs_are_one_table_and_one_at_a_time_in_memory(project, mon
 
 def test_a_job_leaves_its_log_and_its_cost(project):
     profile = load_profile("mine")
-    run(profile, shard=4, pages=False)
+    sweeps.run(profile, shard=4, pages=False)
     folder = project / "results/mine/2_lime/jobs/2_lime.0000"
     assert "done, " in (folder / plan.LOG).read_text()
     cost = json.loads((folder / "cost.json").read_text())
@@ -247,7 +250,7 @@ def test_a_job_leaves_its_log_and_its_cost(project):
 
 def test_a_wrong_value_is_one_line_and_not_tried_again(project):
     profile = load_profile("mine", {"target": "thing 9"})
-    states = run(profile, shard=4, pages=False)
+    states = sweeps.run(profile, shard=4, pages=False)
     assert states == {"2_lime.0000": "failed", "2_lime.table": "skipped"}
     log = (profile.folder("2_lime") / "jobs/2_lime.0000" / plan.LOG).read_text()
     assert "Traceback" in log

@@ -90,8 +90,7 @@ def test_a_notebook_runs_in_our_interpreter_whatever_jupyter_finds_first(tmp_pat
 # From any folder: paths start where the user is.
 
 
-@pytest.fixture
-def elsewhere(tmp_path, monkeypatch):
+def test_a_profile_and_its_paths_are_looked_up_where_the_user_is(tmp_path, monkeypatch):
     """A user's own folder with photographs, code and a profile, outside of the project."""
     (tmp_path / "album").mkdir()
     for seed in range(2):
@@ -102,19 +101,15 @@ def elsewhere(tmp_path, monkeypatch):
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(values))
     (tmp_path / "below").mkdir()
     monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def test_a_profile_and_its_paths_are_looked_up_where_the_user_is(elsewhere):
     assert (project_root() / "notebooks").is_dir()
     expected = {
-        "images": [str(elsewhere / "album"), "chelsea"],
-        "model": f"{elsewhere / 'mine.py'}:load",
+        "images": [str(tmp_path / "album"), "chelsea"],
+        "model": f"{tmp_path / 'mine.py'}:load",
     }
     assert load_profile("mine.yaml").parameters == expected
     found = load_profile("smoke", {"images": "album", "boxes": ""}).parameters
-    assert found["images"] == [str(elsewhere / "album")]
+    assert found["images"] == [str(tmp_path / "album")]
     assert found["model"] == "tf_efficientnet_lite0"
-    os.chdir(elsewhere / "below")  # then the profile's own folder
+    monkeypatch.chdir(tmp_path / "below")  # then the profile's own folder
     assert load_profile("../mine.yaml").parameters == expected
     assert load_profile(Path("..", "mine.yaml")).folder("2_lime").parent.name == "mine"

@@ -23,22 +23,23 @@ def photographs(photo_file):
     return load_images([photo_file, photo_file.parent / "absent.png"])
 
 
-def start(folder, photographs, **parameters):
-    return start_run(folder, "2_lime", parameters, photographs, weights={"sha256": "ab"})
+def start(folder, photographs, files=(), **parameters):
+    return start_run(folder, "2_lime", parameters, photographs, files, weights={"sha256": "ab"})
 
 
 def make(photograph):
     return explanation(np.eye(4), image=photograph.id, image_sha256=photograph.sha256)
 
 
-def test_a_finished_run_says_what_made_it(tmp_path, photographs):
-    run = start(tmp_path / "run", photographs, samples=10)
+def test_a_finished_run_says_what_made_it(tmp_path, photographs, photo_file):
+    run = start(tmp_path / "run", photographs, [photo_file], samples=10)
     run.save_table("t", pd.DataFrame({"a": [1]}))
     run.save_metrics({"x": 0.5})
     run.finish()
     manifest = read_manifest(tmp_path / "run")
     assert manifest["parameters"] == {"samples": 10}
     assert manifest["inputs"]["images"] == {"photo": photographs[0].sha256}
+    assert manifest["inputs"]["files"] == {str(photo_file): photographs[0].sha256}
     assert manifest["failures"][0]["source"].endswith("absent.png")
     assert manifest["versions"]["torch"]
     assert set(manifest["outputs"]) == {"t.parquet", "metrics.json"}
@@ -117,11 +118,6 @@ def test_a_cache_belongs_to_its_key(tmp_path, photographs):
     other.finish()
     assert second.exists()
     assert leftovers(tmp_path) == [first]  # nothing is deleted that was not asked for
-
-
-def test_files_that_decide_a_result_are_hashed(tmp_path, photographs, photo_file):
-    run = start_run(tmp_path / "run", "2_lime", {}, photographs, [photo_file])
-    assert run.finish()["inputs"]["files"] == {str(photo_file): photographs[0].sha256}
 
 
 def test_equal_results_have_equal_digests(tmp_path, photographs):

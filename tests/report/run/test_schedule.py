@@ -126,8 +126,7 @@ def test_all_engines_give_the_same_bytes(tmp_path):
 def elsewhere(folder):
     folder.mkdir()
     sweeps.make(folder, 3)
-    (folder / "stand-in").mkdir()
-    (folder / "stand-in" / "sitecustomize.py").write_text(ELSEWHERE)
+    sweeps.stand_in(folder, ELSEWHERE)
     return folder
 
 
@@ -251,5 +250,3 @@ def test_a_dry_run_tells_and_does_nothing(project):
     assert "To do: 6 of 6 jobs" in output
     assert "Will be skipped: images: 'blobs/bad.png' is not an image" in output
     assert not (project / "results").exists()
-    words = ["run", "mine", "--workers", "1", "--scheduler", "tcp://a:1"]
-    assert "not together with scheduler" in sweeps.call(project, *words, code=2)

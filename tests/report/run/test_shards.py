@@ -14,13 +14,11 @@ from xailib.dissect.concepts import load_concepts
 from xailib.dissect.label import label_units
 from xailib.errors import InputError
 from xailib.images.probe import load_probe
-from xailib.report.params import profiles
 from xailib.report.params.profiles import load_profile
-from xailib.report.run import notebook as pipeline
 from xailib.report.run import plan, results, shards
 from xailib.report.run.job import run_job
 from xailib.report.run.results import Run, read_manifest
-from xailib.report.run.scheduler import Engine, run_plan
+from xailib.report.run.scheduler import Engine
 from xailib.report.run.staleness import unfinished
 
 TASK = "1_clip_dissect"
@@ -77,27 +75,15 @@ def project(tmp_path, monkeypatch):
     (tmp_path / "blobs" / "bad.png").rename(tmp_path / "blobs" / "z.png")  # behind all others
     (tmp_path / "words.txt").write_text("\n".join(f"word {n}" for n in range(20)))
     (tmp_path / "net.py").write_text(sweeps.NETWORK + NETWORKS)
-    (tmp_path / "stand-in").mkdir()
-    (tmp_path / "stand-in" / "sitecustomize.py").write_text(ENCODER)
+    sweeps.stand_in(tmp_path, ENCODER)
     code = sweeps.beginning(TASK, "record_activations(")
     sweeps.notebook(tmp_path, TASK, [*code, LAST])
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv(
-        "PYTHONPATH", os.pathsep.join([str(tmp_path / "stand-in"), str(sweeps.ROOT)])
-    )
+    path = [str(tmp_path / "stand-in"), str(sweeps.ROOT)]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path))
     monkeypatch.setattr(shards, "load_encoder", lambda *_: nets.Colours())
     monkeypatch.setattr(blocks, "IMAGES", 16)
-    monkeypatch.setattr(profiles, "TASKS", (TASK, *sweeps.TASKS))
-    forget()
-    yield tmp_path
-    profiles._declared.cache_clear()
-    pipeline._check_pair.cache_clear()
-    forget()
-
-
-def forget():
-    shards._networks.cache_clear()
-    shards._encoder.cache_clear()
+    with sweeps.inside(tmp_path, (TASK, *sweeps.TASKS)):
+        yield tmp_path
 
 
 def passes():
@@ -110,11 +96,9 @@ def passes():
 
 def run(profile, engine=None, **options):
     """Do what is left; return what was done."""
-    found = plan.plan(profile, TASK, **options)
-    left = unfinished(profile, found)
-    outcomes = list(run_plan(profile, found, left, engine or Engine()))
-    assert {o.state for o in outcomes} <= {"done", "reused"}, outcomes
-    return {o.task for o in outcomes if o.state == "done"}
+    states = sweeps.run(profile, TASK, engine=engine, **options)
+    assert set(states.values()) <= {"done", "reused"}, states
+    return {name for name, state in states.items() if state == "done"}
 
 
 def read(file):
@@ -247,8 +231,7 @@ def test_what_cannot_be_shared_out_is_one_job_or_one_line(project, monkeypatch):
 def test_too_few_images_are_one_line(project):
     profile = load_profile("mine", {"top_k": COUNT + 1})
     found = plan.plan(profile, TASK, shard=COUNT, pages=False)
-    results = [run_job(profile, job) for job in found]
-    assert [result.state for result in results] == ["done", "done", "failed"]
-    assert (
-        results[-1].message == f"top_k: {COUNT + 1} is not between 1 and the {COUNT} probe images"
-    )
+    outcomes = [run_job(profile, job) for job in found]
+    assert [outcome.state for outcome in outcomes] == ["done", "done", "failed"]
+    line = f"top_k: {COUNT + 1} is not between 1 and the {COUNT} probe images"
+    assert outcomes[-1].message == line

@@ -19,16 +19,20 @@ from faults_table import says
 from xailib.errors import InputError, UnavailableError
 from xailib.files import sha256_of
 from xailib.report.cli import main
-from xailib.report.params import profiles
 from xailib.report.params.profiles import load_profile
 from xailib.report.run import job as doing
-from xailib.report.run import notebook as pipeline
-from xailib.report.run import plan, scheduler, shards
+from xailib.report.run import plan, scheduler
 from xailib.report.run.job import Parcel, PassingError, Task, perform, run_job
 from xailib.report.run.plan import Job, Outcome
 from xailib.report.run.results import intact, read_manifest
-from xailib.report.run.scheduler import Engine, run_plan
-from xailib.report.run.staleness import is_current, request, unfinished
+from xailib.report.run.scheduler import Engine
+from xailib.report.run.staleness import (
+    EXPLAINED,
+    finish,
+    image_hashes,
+    is_current,
+    request,
+)
 from xailib.report.run.store import Store, as_bytes
 
 
@@ -81,6 +85,8 @@ def test_the_store_has_the_layout_of_the_results(tmp_path):
     store.push(result(tmp_path / "results/mine/2_lime/jobs/2_lime.0000"))
     found = {p.relative_to(tmp_path / "store").as_posix() for p in (tmp_path / "store").rglob("*")}
     assert {"mine/2_lime/above.txt", "mine/2_lime/jobs/2_lime.0000/manifest.json"} <= found
+    with pytest.raises(InputError, match="holds no finished result"):
+        store.push(tmp_path / "results/nothing")
 
 
 def test_what_is_wanted_is_asked_before_anything_is_touched(machines):
@@ -157,9 +163,7 @@ def test_what_is_here_stays_until_all_of_the_other_has_come(machines, what):
     assert not two.pull(there)
     assert files(there) == before
     assert intact(there, read_manifest(there))
-    assert sorted(path.name for path in there.iterdir()) == sorted(
-        ["log.txt", "manifest.json", "table.csv"]
-    )
+    assert {path.name for path in there.iterdir()} == {"log.txt", "manifest.json", "table.csv"}
 
 
 def test_a_manifest_goes_first_and_comes_last(machines, monkeypatch):
@@ -176,24 +180,15 @@ def test_a_manifest_goes_first_and_comes_last(machines, monkeypatch):
     assert not two.pull(there)  # neither the old nor the new
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "../../../../../out.txt",
-        "{tmp_path}/out.txt",
-        "../../../../other/2_lime/jobs/2_lime.0000/manifest.json",
-        "../../../3_cam/table.csv",
-        "../2_lime.0001/table.csv",
-        "../../manifest.json",
-        "Manifest.json",
-        ".job.lock",
-        "../../.cache/table.csv",
-        "link/out.txt",
-        "..",
-        "",
-        "nul\0",
-    ],
-)
+OTHERS = [
+    "../../../../../out.txt", "{tmp_path}/out.txt", "../../../3_cam/table.csv",
+    "../../../../other/2_lime/jobs/2_lime.0000/manifest.json", "../2_lime.0001/table.csv",
+    "../../manifest.json", "Manifest.json", ".job.lock", "../../.cache/table.csv", "link/out.txt",
+    "..", "", "nul\0",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OTHERS)
 def test_names_of_files_that_are_not_the_jobs_own_are_refused(machines, tmp_path, caplog, name):
     (one, here), (two, there) = machines
     one.push(result(here))
@@ -264,27 +259,17 @@ def test_an_address_says_what_is_wrong_with_it(tmp_path, monkeypatch, url, line)
         Store(url, tmp_path)
 
 
-def test_what_holds_no_finished_result_is_not_shared(tmp_path):
-    with pytest.raises(InputError, match="holds no finished result"):
-        Store("memory://x", tmp_path).push(tmp_path / "nothing")
-
-
 # Whole runs: projects in different folders, as on different machines.
 
 
 @pytest.fixture
-def projects(tmp_path, monkeypatch):
-    monkeypatch.setattr(profiles, "TASKS", sweeps.TASKS)
-    found = []
-    for name in ("client", "first", "second", "late"):
-        (tmp_path / name).mkdir()
-        sweeps.make(tmp_path / name, 4)
-        found.append(tmp_path / name)
-    monkeypatch.chdir(found[0])
-    yield found
-    profiles._declared.cache_clear()
-    pipeline._check_pair.cache_clear()
-    shards._classifier.cache_clear()
+def projects(tmp_path):
+    found = [tmp_path / name for name in ("client", "first", "second", "late")]
+    for folder in found:
+        folder.mkdir()
+        sweeps.make(folder, 4)
+    with sweeps.inside(found[0]):
+        yield found
 
 
 def received(task, job, parcel):
@@ -301,7 +286,7 @@ def machines_of(monkeypatch):
         done = []
 
         def run(profile, job, *, force, store, **_):
-            shards._classifier.cache_clear()  # it is another process's
+            sweeps.forget()  # it is another process's
             with contextlib.chdir(roots[len(done) % len(roots)]):
                 here = Store(store.url, Path("results"))
                 outcome = run_job(profile, job, force=force, store=here)
@@ -314,12 +299,8 @@ def machines_of(monkeypatch):
     return there
 
 
-def run(url="", force=False, **options):
-    profile = load_profile("mine")
-    found = plan.plan(profile, "2_lime", **options)
-    left = unfinished(profile, found, force=force)
-    outcomes = run_plan(profile, found, left, Engine(store=url), force=force)
-    return {outcome.task: outcome.state for outcome in outcomes}
+def run(url="", **options):
+    return sweeps.run(load_profile("mine"), "2_lime", engine=Engine(store=url), **options)
 
 
 def explained(root):
@@ -334,8 +315,9 @@ def leave(profile, job, value):
     """What a job would leave, without doing it."""
     if job.kind != "notebook":
         job.folder(profile).mkdir(parents=True, exist_ok=True)
-        (job.folder(profile) / shards.EXPLAINED).write_text(str(value))
-        shards.finish(profile, job, [shards.EXPLAINED], [], {})
+        (job.folder(profile) / EXPLAINED).write_text(str(value))
+        inputs = {"images": image_hashes(job), "files": {}}
+        finish(profile, job, [EXPLAINED], inputs, failures=[])
         return
     folder = result(job.folder(profile), str(value))
     outputs = {"table.csv": sha256_of(folder / "table.csv")}
@@ -442,7 +424,7 @@ def test_workers_in_different_projects_share_a_run(projects, tmp_path, machines_
     assert explained(client) == explained(late) == explained(second)
     # The same on one machine without a store.
     shutil.rmtree(client / "results")
-    shards._classifier.cache_clear()
+    sweeps.forget()
     monkeypatch.setattr(scheduler, "run_job", run_job)
     run(**tables)
     assert explained(client) == explained(late)

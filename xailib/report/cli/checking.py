@@ -4,7 +4,6 @@ import platform
 import shutil
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import click
@@ -104,25 +103,19 @@ def _other_versions() -> dict[str, tuple[str, str]]:
     file = project_root() / "constraints.txt"
     lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
     pins = [line.split()[0].split("==") for line in lines if "==" in line and line[0] != "#"]
-    pairs = {name: (_version(name), pinned) for name, pinned in pins}
-    return {
-        name: (own, pinned)
-        for name, (own, pinned) in pairs.items()
-        if own not in (pinned, "absent")
-    }
+    found = {name: (_version(name), pinned) for name, pinned in pins}
+    return {name: pair for name, pair in found.items() if pair[0] not in (pair[1], "absent")}
 
 
 def _disk() -> dict[str, int]:
     from xailib.downloads.fetch import cache_folder
     from xailib.project import project_root
 
-    places = (project_root(), cache_folder())
-    return {str(place): shutil.disk_usage(_there(place)).free for place in places}
-
-
-def _there(place: Path) -> Path:
-    """Return the nearest folder that exists."""
-    return next(folder for folder in (place, *place.parents) if folder.is_dir())
+    found = {}
+    for place in (project_root(), cache_folder()):
+        there = next(folder for folder in (place, *place.parents) if folder.is_dir())
+        found[str(place)] = shutil.disk_usage(there).free
+    return found
 
 
 def _pages(profile: str) -> dict[str, dict[str, list[str]]]:

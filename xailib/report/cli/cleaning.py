@@ -47,25 +47,16 @@ def results(folder: str | None, as_json: bool) -> None:
             for name, value in given.items()
             if name in spec.keys() - MANAGED and value != spec[name]["default"]
         ]
-        runs.append(
-            {
-                "run": str(file.parent),
-                "task": task,
-                "finished": manifest["finished"],
-                "images": list(manifest["inputs"]["images"]),
-                "failures": manifest["failures"],
-                "parameters": given,
-                "files": list(manifest["outputs"]),
-            }
-        )
-        rows.append(
-            {
-                "run": from_here(file.parent),
-                "finished": manifest["finished"][:16].replace("T", " "),
-                "images": len(manifest["inputs"]["images"]),
-                "parameters": " ".join(words) or "default",
-            }
-        )
+        finished, images = manifest["finished"], list(manifest["inputs"]["images"])
+        runs.append({
+            "run": str(file.parent), "task": task, "finished": finished, "images": images,
+            "failures": manifest["failures"], "parameters": given,
+            "files": list(manifest["outputs"]),
+        })  # fmt: skip
+        rows.append({
+            "run": from_here(file.parent), "finished": finished[:16].replace("T", " "),
+            "images": len(images), "parameters": " ".join(words) or "default",
+        })  # fmt: skip
     if as_json:
         show_json(runs)
     elif rows:
@@ -100,8 +91,7 @@ def clean(folder: str | None, yes: bool, as_json: bool) -> None:
         raise InputError(f"folder: {folder!r} is not below {str(results)!r}")
     rows, total = [], 0
     for manifest in sorted(root.rglob(MANIFEST)):
-        places = leftovers(manifest.parent)
-        if places:
+        if places := leftovers(manifest.parent):
             count = sum(map(_bytes, places))
             total += count
             run = str(manifest.parent.relative_to(results))

@@ -34,7 +34,7 @@ def _offered(module: str, names: Callable[[Any], Iterable[str]]) -> Callable[...
 
 
 _profiles = _offered("xailib.report.params.profiles", lambda module: module.profile_names())
-network_names = _offered("xailib.networks.names", lambda module: module.networks())
+network_names = _offered("xailib.downloads.names", lambda module: module.networks())
 _tasks = _offered("xailib.report.params.schema", lambda module: module.NOTEBOOKS)
 _parameters = _offered(
     "xailib.report.params.schema",
@@ -123,10 +123,8 @@ def duration(seconds: float | int) -> str:  # beartype takes no int for a float
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
 
-def size(count: int | None) -> str:
-    """Return a readable number of bytes; nothing if it is not known."""
-    if count is None:
-        return "?"
+def size(count: int) -> str:
+    """Return a readable number of bytes."""
     if count < 1e5:
         return f"{count / 1e3:.1f} kB"
     return f"{count / 1e6:.1f} MB" if count < 1e9 else f"{count / 1e9:.1f} GB"

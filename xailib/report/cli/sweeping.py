@@ -2,8 +2,8 @@
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,9 +23,8 @@ from xailib.report.cli.common import (
 
 if TYPE_CHECKING:
     from xailib.report.params.profiles import Profile
-    from xailib.report.run.costs import Cost
+    from xailib.report.run.costs import Cost, Pace
     from xailib.report.run.plan import Job, Outcome
-    from xailib.report.run.timing import Pace
 
 
 _LONG = 300.0  # seconds, above which what takes longest is told, and what would make it shorter
@@ -37,7 +36,14 @@ _SHORTER: dict[str, dict[str, Any]] = {  # by task: what decides its time, and a
     "7_sanity": {"first": 2, "sparse": []},
     "9_stability": {"pool": 2000, "sizes": [100, 200, 500]},
 }
+_COLUMNS: dict[str, tuple[str, Callable[[list[float]], float], Callable[[int], str], str]] = {
+    "time": ("seconds", sum, duration, "no estimate"),
+    "memory": ("memory", max, size, "no estimate"),
+    "disk": ("disk", sum, size, "no estimate"),
+    "took last": ("took", sum, duration, "not known"),
+}
 _PAUSE = 10.0  # seconds between two messages on what remains
+_PARTS = ("seconds", "memory", "disk")  # of a cost
 _LINES = 20  # of images that cannot be used, more are counted; and of what is left
 
 
@@ -64,44 +70,6 @@ class Options:
         return self.shard or (SHARD if sharded else None)
 
 
-_workers = click.option(
-    "--workers", type=click.IntRange(1), help="So many processes on this machine."
-)
-_threads = click.option(
-    "--threads", type=click.IntRange(1), help="Of a job; default: cores / workers."
-)
-_OPTIONS = (
-    click.option("--dry-run", is_flag=True, help="Print the jobs and what they will cost."),
-    _workers,
-    click.option("--scheduler", metavar="ADDRESS", help="A Dask cluster: tcp://HOST:PORT."),
-    _threads,
-    click.option(
-        "--shard", type=click.IntRange(1), help="Photographs a job; default with workers: 10."
-    ),
-    click.option(
-        "--store",
-        metavar="URL",
-        envvar="XAILIB_STORE",
-        help="Share finished jobs there: s3://BUCKET/PREFIX, gs://..., a folder.",
-    ),
-    click.option(
-        "--tables", is_flag=True, help="No notebooks: tables of all labels and explanations."
-    ),
-)
-
-
-def engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the fields of `Options` as options."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
-
-
-def pool_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options by which this machine does several jobs at a time."""
-    return _workers(_threads(command))
-
-
 def sweep(
     profile: "Profile", only: Sequence[str], force: bool, options: Options, as_json: bool
 ) -> tuple[dict[str, str], int]:
@@ -113,10 +81,11 @@ def sweep(
     from xailib.report.run.costs import estimates, longest_first
     from xailib.report.run.plan import plan
     from xailib.report.run.preflight import check_images, check_out
+    from xailib.report.run.scheduler import Engine, run_plan
     from xailib.report.run.staleness import unfinished
 
-    if options.workers and options.scheduler:
-        raise InputError("workers: not together with scheduler; a cluster has its own workers")
+    workers = options.workers
+    engine = Engine(workers, options.scheduler, options.threads, options.store or "")
     if options.store:
         from xailib.report.run.store import Store
 
@@ -129,7 +98,6 @@ def sweep(
         check_out(profile, left)
     if not options.scheduler:  # whose workers may see others
         check_images(profile, {job.task for job in left})
-    workers = options.workers
     if workers and options.whole:  # a last notebook has all cores
         workers = min(workers, len(left) or 1)
     paces, barred = ({}, {}) if options.scheduler else _paces(profile, left, workers or 1, options)
@@ -140,34 +108,31 @@ def sweep(
             click.echo(f"Will fail: {task}: {line}", err=True)
         _show_unusable(profile, left)
         return {}, 0
-    from xailib.report.run.scheduler import Engine, run_plan
-
     barred |= warn_of_lacks(profile, (job.task for job in left)) if left else {}
     if options.scheduler or options.store:
         barred = {}  # other machines may have it, or have finished what needs it
-    reasons = set()  # why jobs failed: whether it was a wrong value
     seconds = _seconds(left, estimates(profile, left, paces))
     will_run = [job for job in left if job.task not in barred]
     _warn_of_time(profile, will_run, seconds, workers or 1)
     if workers:
         left = longest_first(left, seconds)
     failed: dict[str, str] = {}
-    reused: list[str] = []
+    reasons = set()  # why jobs failed: whether it was a wrong value
+    reused = 0
     folders = {job.name: job.folder(profile) for job in jobs}
-    rest = _Left(left, seconds, 1 if options.scheduler else workers)
-    engine = Engine(workers, options.scheduler, options.threads, options.store or "")
-    for outcome in run_plan(profile, jobs, left, engine, force=force, barred=barred, bar=live()):
+    engine = replace(engine, workers=workers)
+    outcomes = run_plan(profile, jobs, left, engine, force=force, barred=barred, bar=live())
+    for outcome in _telling(outcomes, left, seconds, 1 if options.scheduler else workers):
         if outcome.state in ("failed", "skipped"):
             failed[outcome.task] = outcome.message
         if outcome.state == "failed":
             reasons.add(outcome.message.startswith(f"{InputError.__name__}: "))
-        if outcome.state == "reused" and outcome.task.count(".") and not as_json:
-            reused.append(outcome.task)
+        if outcome.state == "reused" and "." in outcome.task and not as_json:
+            reused += 1
         else:
             show_outcome(outcome, folders[outcome.task], as_json)
-        rest.take(outcome)
     if reused:
-        click.echo(f"{len(reused)} finished jobs were used again")
+        click.echo(f"{reused} finished jobs were used again")
     return failed, (2 if reasons == {True} else 1) if failed else 0
 
 
@@ -176,13 +141,14 @@ def _paces(
 ) -> tuple[dict[str, "Pace"], dict[str, str]]:
     """Time the networks of tasks that have not run here with them, as `paces_of`."""
     from xailib.report.run.costs import estimates
+    from xailib.report.run.job import limited
 
     before = estimates(profile, left)
-    tasks = [job.task for job in left if not ((cost := before[job.name]) and cost.here)]
+    known = {job.name for job in left if (cost := before[job.name]) and cost.here}
+    tasks = [job.task for job in left if job.name not in known and not job.gathers]
     if not any("model" in profile.values(task) for task in tasks):
         return {}, {}
-    from xailib.report.run.job import limited
-    from xailib.report.run.timing import paces_of
+    from xailib.report.cli.timing import paces_of  # which brings torch
 
     threads = options.threads or (max(1, cores() // workers) if options.workers else None)
     with limited(threads):
@@ -211,64 +177,57 @@ def _warn_of_time(
 
 def _shorter(task: str, values: Mapping[str, Any]) -> str:
     """Return the changes of values that make a task shorter, as words of the command."""
-
-    def size(value: Any) -> float:
-        return float(len(value) if isinstance(value, list) else value)
-
-    def less(name: str, value: Any) -> bool:
+    words = []
+    for name, few in _SHORTER.get(task, {}).items():
         own = values.get(name)
-        return type(own) is type(value) and size(own) > size(value)
-
-    few = _SHORTER.get(task, {})
-    return " ".join(
-        f"-p {name}={json.dumps(value, separators=(',', ':'))}".replace('"', "")
-        for name, value in few.items()
-        if less(name, value)
-    )
+        if type(own) is type(few) and _count(own) > _count(few):
+            words.append(f"-p {name}={json.dumps(few, separators=(',', ':'))}".replace('"', ""))
+    return " ".join(words)
 
 
-class _Left:
-    """Reports how many jobs remain and how long they may take, in a terminal."""
+def _count(value: Any) -> float:
+    return float(len(value) if isinstance(value, list) else value)
 
-    def __init__(
-        self, jobs: Sequence["Job"], seconds: Mapping[str, float], workers: int | None
-    ) -> None:
-        self.jobs = {job.name: job for job in jobs}
-        self.count, self.seconds, self.workers = len(jobs), seconds, workers
-        self.next = 0.0
-        if jobs:
-            self._say()
 
-    def take(self, outcome: "Outcome") -> None:
-        """Record the outcome of a job."""
-        if self.jobs.pop(outcome.task, None) is not None:
-            self._say()
+def _telling(
+    outcomes: Iterable["Outcome"],
+    jobs: Sequence["Job"],
+    seconds: Mapping[str, float],
+    workers: int | None,
+) -> Iterator["Outcome"]:
+    """Yield outcomes; say in a terminal how many jobs remain, and how long they may take."""
+    left, due = {job.name: job for job in jobs}, 0.0
 
-    def _say(self) -> None:
+    def say() -> None:
         """Say it, but of many short jobs not each time: the time left takes a moment to find."""
-        now = time.monotonic()
-        if live() and (self.count <= _LINES or now >= self.next or not self.jobs):
-            done = self.count - len(self.jobs)
-            said = f"{done} of {self.count} jobs"
-            if self.jobs and not self.workers:  # one after the other, in this process
-                said = f"{next(iter(self.jobs))}: {done + 1} of {self.count}"
-            click.echo(f"{said}{self._time()}", err=True)
-            self.next = now + _PAUSE
+        nonlocal due
+        if live() and (len(jobs) <= _LINES or time.monotonic() >= due or not left):
+            done = len(jobs) - len(left)
+            said = f"{done} of {len(jobs)} jobs"
+            if left and not workers:  # one after the other, in this process
+                said = f"{next(iter(left))}: {done + 1} of {len(jobs)}"
+            click.echo(f"{said}{_time_left(left.values(), seconds, workers or 1)}", err=True)
+            due = time.monotonic() + _PAUSE
 
-    def _time(self) -> str:
-        from xailib.report.run.costs import wall
+    if left:
+        say()
+    for outcome in outcomes:
+        yield outcome
+        if left.pop(outcome.task, None):
+            say()
 
-        known = [job for job in self.jobs.values() if job.name in self.seconds]
-        if not known:
-            return ""
-        seconds = {job.name: self.seconds[job.name] for job in known}
-        more = "" if len(known) == len(self.jobs) else " or more"
-        return f", about {duration(wall(known, seconds, self.workers or 1))}{more} left"
+
+def _time_left(jobs: Collection["Job"], seconds: Mapping[str, float], workers: int) -> str:
+    from xailib.report.run.costs import wall
+
+    known = [job for job in jobs if job.name in seconds]
+    more = "" if len(known) == len(jobs) else " or more"
+    return f", about {duration(wall(known, seconds, workers))}{more} left" if known else ""
 
 
 def _seconds(jobs: Sequence["Job"], costs: Mapping[str, "Cost | None"]) -> dict[str, float]:
     """Return what those jobs take whose costs are known; gathering shards takes a moment."""
-    found = {job.name: 0.0 for job in jobs if job.kind in ("table", "label")}
+    found = {job.name: 0.0 for job in jobs if job.gathers}
     return found | {job.name: cost.seconds for job in jobs if (cost := costs[job.name])}
 
 
@@ -294,7 +253,7 @@ def _show(
     paces: Mapping[str, "Pace"],
 ) -> None:
     """Print the plan: a line for each job, alike jobs together, and what is left to do."""
-    from xailib.report.run.costs import MACHINE, NETWORK, estimates, longest_first, took, wall
+    from xailib.report.run.costs import MACHINE, NETWORK, estimates, longest_first, noted, wall
 
     to_do = {job.name for job in left}
     costs = estimates(profile, jobs, paces)
@@ -303,8 +262,8 @@ def _show(
             "job": job.name,
             "state": "to do" if job.name in to_do else "finished",
             "needs": list(job.needs),
-            **_parts(asdict(cost) if (cost := costs[job.name]) else {}),
-            "took": took(profile, job),
+            **{name: getattr(costs[job.name], name, None) for name in _PARTS},
+            "took": next((one["seconds"] for one in noted([job.folder(profile)])), None),
         }
         for job in jobs
     ]
@@ -343,10 +302,6 @@ def _show(
         click.echo(f"Not timed; may take many times as much: {others}.")
 
 
-def _parts(cost: Mapping[str, float]) -> dict[str, float | None]:
-    return {name: cost.get(name) for name in ("seconds", "memory", "disk")}
-
-
 def _together(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, object]]:
     """Return rows for people: more than three alike shards in a row are one line."""
     shown: list[dict[str, object]] = []
@@ -356,31 +311,13 @@ def _together(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, object]]:
         key = (task, row["state"]) if number.isdigit() else (row["job"], "")
         groups.setdefault(key, []).append(row)
     for group in groups.values():
-        parts = [group] if len(group) > 3 else [[row] for row in group]
-        for part in parts:
+        for part in [group] if len(group) > 3 else [[row] for row in group]:
             first, last = part[0], part[-1]
             name = first["job"] if len(part) == 1 else f"{first['job']} to {last['job']}"
-            needs = first["needs"]
-            shown.append(
-                {
-                    "job": name,
-                    "state": first["state"],
-                    "needs": needs if len(needs) < 4 else f"{len(needs)} jobs",
-                    "time": _said(part, "seconds", sum, duration, "no estimate"),
-                    "memory": _said(part, "memory", max, size, "no estimate"),
-                    "disk": _said(part, "disk", sum, size, "no estimate"),
-                    "took last": _said(part, "took", sum, duration, "not known"),
-                }
-            )
+            needs = first["needs"] if len(first["needs"]) < 4 else f"{len(first['needs'])} jobs"
+            line = {"job": name, "state": first["state"], "needs": needs}
+            for heading, (column, of, say, nothing) in _COLUMNS.items():
+                values = [row[column] for row in part]
+                line[heading] = nothing if None in values else say(int(of(values)))
+            shown.append(line)
     return shown
-
-
-def _said(
-    rows: Sequence[Mapping[str, Any]],
-    name: str,
-    of: Callable[[list[float]], float],
-    say: Callable[[int], str],
-    nothing: str,
-) -> str:
-    values = [row[name] for row in rows]
-    return nothing if None in values else say(int(of(values)))

@@ -9,7 +9,6 @@ import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,8 @@ import torch
 import yaml
 
 from xailib.errors import InputError, XailibError
-from xailib.evaluate.randomisation import cascade
-from xailib.explain.cam.methods import Cam, guided_backprop
+from xailib.evaluate.randomisation import cascade, explain_targets
 from xailib.explain.explanation import Explanation
-from xailib.explain.lime import explain_lime_targets
-from xailib.explain.stream import explain_alone
 from xailib.files import atomic, write_atomic
 from xailib.images.load import Photograph, load_images
 from xailib.networks.classifier import Classifier, load_classifier
@@ -33,7 +29,12 @@ log = logging.getLogger(__name__)
 CAMS = ("gradcam", "gradcam++", "layercam", "ablationcam")  # cheap at the last layer
 RANDOM_SAMPLES = 200  # of LIME on random networks, and of what it is compared with
 STAGES = 5  # in which networks are randomised, as on the sanity page
-PARTS = ("maps", "scorecam", "random")
+# The parts of the run, and the methods of each.
+PARTS = {
+    "maps": ("lime", *CAMS, "guided"),
+    "scorecam": ("scorecam",),
+    "random": ("lime", "gradcam", "ablationcam", "scorecam", "guided"),
+}
 
 
 @dataclass(frozen=True)
@@ -51,29 +52,18 @@ class KeptJob:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the evidence run consists of; see ``params/evidence.yaml``.
+    """What the evidence run consists of; see ``params/evidence.yaml``."""
 
-    Attributes
-    ----------
-    seed, num_samples : int
-        Of the photographs' order and of all that is random; of LIME.
-    networks : mapping
-        By a network's name, for each of `PARTS`: how many photographs, and how many a turn.
-    photographs : sequence of Path
-        In the order in which they are explained.
-    weights : mapping
-        By a network's name the file of its weights; those left out have published ones.
-    """
-
-    seed: int
-    num_samples: int
+    seed: int  #: of the photographs' order and of all that is random
+    num_samples: int  #: of LIME
+    #: by a network's name, how many photographs, and how many a turn, for each of `PARTS`
     networks: Mapping[str, Mapping[str, Sequence[int]]]
-    photographs: Sequence[Path]
-    weights: Mapping[str, str]
+    photographs: Mapping[str, Path]  #: by name, in the order in which they are explained
+    weights: Mapping[str, str]  #: by a network's name; those left out have published ones
 
     def jobs(self) -> Iterator[KeptJob]:
         """Yield all jobs, the networks in turn."""
-        names = [path.stem for path in self.photographs]
+        names = list(self.photographs)
         turn, done = 0, False
         while not done:
             done = True
@@ -84,32 +74,15 @@ class Evidence:
                     yield from (KeptJob(network, name, part) for name in chosen)
             turn += 1
 
-    @cached_property
-    def paths(self) -> dict[str, Path]:
-        """The photographs' files, by name."""
-        return {path.stem: path for path in self.photographs}
-
     def photograph(self, name: str) -> Photograph:
         """Read a photograph."""
-        return load_images(self.paths[name])[0]
+        return load_images(self.photographs[name])[0]
 
 
 def load_evidence(file: Path, folder: Path, weights: Mapping[str, str]) -> Evidence:
-    """Read what the evidence run consists of.
+    """Read what the evidence run consists of: ``params/evidence.yaml``, and its photographs.
 
-    Parameters
-    ----------
-    file : Path
-        ``params/evidence.yaml``.
-    folder : Path
-        Of the photographs.
-    weights : mapping
-        See `Evidence`.
-
-    Raises
-    ------
-    InputError
-        If the folder holds fewer photographs than are wanted.
+    `InputError` is raised if their folder holds fewer than are wanted.
     """
     found = yaml.safe_load(file.read_text())
     paths = sorted(folder.glob("*.jpg")) + sorted(folder.glob("*.JPEG"))
@@ -120,9 +93,8 @@ def load_evidence(file: Path, folder: Path, weights: Mapping[str, str]) -> Evide
             "give the folder of the sample photographs"
         )
     order = np.random.default_rng(found["seed"]).permutation(len(paths))
-    return Evidence(
-        found["seed"], found["num_samples"], found["networks"], [paths[i] for i in order], weights
-    )
+    photographs = {paths[place].stem: paths[place] for place in order}
+    return Evidence(found["seed"], found["num_samples"], found["networks"], photographs, weights)
 
 
 class Worker:
@@ -174,93 +146,54 @@ class Worker:
         """Return the network with all its weights drawn at random."""
         if network not in self.randomised:
             count, _ = self.evidence.networks[network]["random"]
-            names = [path.stem for path in self.evidence.photographs[:count]]
-            checked = map(self.evidence.photograph, names)
+            checked = map(self.evidence.photograph, list(self.evidence.photographs)[:count])
             made = list(cascade(self.classifier(network), checked, STAGES, self.evidence.seed))
             self.randomised[network] = made[-1][1]
         return self.randomised[network]
 
     def make(self, job: KeptJob) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Return a job's arrays and its description."""
-        classifier, photograph = (
-            self.classifier(job.network),
-            self.evidence.photograph(job.photograph),
-        )
+        classifier = self.classifier(job.network)
+        photograph = self.evidence.photograph(job.photograph)
         ranked = classifier.predict(photograph, len(classifier.class_names))
-        targets = [ranked[place].index for place in (0, 1, -1)]
+        chosen = [ranked[place] for place in (0, 1, -1)]
+        targets, samples = [one.index for one in chosen], self.evidence.num_samples
         text: dict[str, Any] = {
             "classifier": classifier.id,
             "device": device_name(classifier),
             "image_sha256": photograph.sha256,
             "targets": targets,
-            "names": [ranked[place].name for place in (0, 1, -1)],
-            "probabilities": [ranked[place].probability for place in (0, 1, -1)],
+            "names": [one.name for one in chosen],
+            "probabilities": [one.probability for one in chosen],
+            "methods": {},
         }
+        if job.part == "random":
+            # The trained network's LIME of as many samples is the beginning of the stored one.
+            samples, targets = RANDOM_SAMPLES, targets[:1]
+            classifier = self.forgotten(job.network)
         arrays: dict[str, np.ndarray] = {}
-        text["methods"] = {}
-        for method, found, seconds in getattr(self, f"_{job.part}")(job, photograph, targets):
-            first = found[0]
-            text["methods"][method] = {"seconds": round(seconds, 3)}
-            if isinstance(first, np.ndarray):
-                arrays[method] = np.stack(found)
+        for method in PARTS[job.part]:
+            started = time.perf_counter()
+            found = explain_targets(
+                classifier,
+                photograph,
+                method,
+                targets,
+                num_samples=samples,
+                seed=self.evidence.seed,
+            )
+            seconds = round(time.perf_counter() - started, 3)
+            parameters = dict(found[0].parameters)
+            text["methods"][method] = {"seconds": seconds, "parameters": parameters}
+            text["frame"] = vars(found[0].frame)
+            if method == "lime":
+                arrays |= _linear(found)
                 continue
-            text["methods"][method]["parameters"] = dict(first.parameters)
-            text["frame"] = vars(first.frame)
-            if first.superpixels is None:
-                arrays[method] = np.stack([one.raw for one in found])
-                continue
-            arrays |= _linear(method, found)
+            arrays[method] = np.stack([one.raw for one in found])
+            if method == "guided":
+                tops = np.maximum(arrays[method].max((1, 2), keepdims=True), 1e-30)
+                arrays[method] = (arrays[method] / tops).astype(np.float16)
         return arrays, text
-
-    def _timed(self, method: str, make: Any) -> tuple[str, Any, float]:
-        started = time.perf_counter()
-        found = make()
-        return method, found, time.perf_counter() - started
-
-    def _lime(
-        self, classifier: Classifier, photograph: Photograph, targets: Sequence[int], samples: int
-    ) -> list[Explanation]:
-        return explain_lime_targets(
-            classifier, photograph, targets, num_samples=samples, seed=self.evidence.seed
-        )
-
-    def _maps(
-        self, job: KeptJob, photograph: Photograph, targets: Sequence[int]
-    ) -> Iterator[tuple[str, Any, float]]:
-        classifier = self.classifier(job.network)
-        for method in CAMS:
-            cam = Cam(classifier, method, targets)
-            yield self._timed(method, lambda cam=cam: explain_alone(classifier, photograph, cam))
-
-        def guided() -> list[np.ndarray]:
-            # The largest absolute gradient of a pixel's channels, as on the sanity page.
-            found = [np.abs(guided_backprop(classifier, photograph, t)).max(2) for t in targets]
-            return [(one / max(one.max(), 1e-30)).astype(np.float16) for one in found]
-
-        yield self._timed("guided", guided)
-        samples = self.evidence.num_samples
-        yield self._timed("lime", lambda: self._lime(classifier, photograph, targets, samples))
-
-    def _scorecam(
-        self, job: KeptJob, photograph: Photograph, targets: Sequence[int]
-    ) -> Iterator[tuple[str, Any, float]]:
-        classifier = self.classifier(job.network)
-        cam = Cam(classifier, "scorecam", targets)
-        yield self._timed("scorecam", lambda: explain_alone(classifier, photograph, cam))
-
-    def _random(
-        self, job: KeptJob, photograph: Photograph, targets: Sequence[int]
-    ) -> Iterator[tuple[str, Any, float]]:
-        network = self.forgotten(job.network)
-        first = targets[:1]
-        for method in ("gradcam", "ablationcam", "scorecam"):
-            cam = Cam(network, method, first)
-            yield self._timed(method, lambda cam=cam: explain_alone(network, photograph, cam))
-        relus = guided_backprop(network, photograph, first[0])
-        guided = np.abs(relus).max(2)
-        yield "guided", [(guided / max(guided.max(), 1e-30)).astype(np.float16)], 0.0
-        # The trained network's LIME of as many samples is the beginning of the stored one.
-        yield self._timed("lime", lambda: self._lime(network, photograph, first, RANDOM_SAMPLES))
 
 
 def device_name(classifier: Classifier) -> str:
@@ -269,17 +202,14 @@ def device_name(classifier: Classifier) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
-def _linear(method: str, found: Sequence[Explanation]) -> dict[str, np.ndarray]:
+def _linear(found: Sequence[Explanation]) -> dict[str, np.ndarray]:
     """Return LIME's models of one photograph's classes: they share superpixels and samples."""
-    parts = [one.superpixels for one in found if one.superpixels is not None]
-    first, scores = parts[0], [part.scores for part in parts if part.scores is not None]
-    if first.shown is None:
-        raise InputError(f"evidence: {method} stores no samples")
+    parts: list[Any] = [one.superpixels for one in found]
     return {
-        f"{method}_segments": first.segments.astype(np.uint16),
-        f"{method}_shown": np.packbits(first.shown, axis=1),
-        f"{method}_weights": np.stack([part.weights for part in parts]),
-        f"{method}_scores": np.stack(scores).astype(np.float32),
-        f"{method}_intercepts": np.array([part.intercept for part in parts]),
-        f"{method}_fits": np.array([part.fit for part in parts]),
+        "lime_segments": parts[0].segments.astype(np.uint16),
+        "lime_shown": np.packbits(parts[0].shown, axis=1),
+        "lime_weights": np.stack([part.weights for part in parts]),
+        "lime_scores": np.stack([part.scores for part in parts]).astype(np.float32),
+        "lime_intercepts": np.array([part.intercept for part in parts]),
+        "lime_fits": np.array([part.fit for part in parts]),
     }

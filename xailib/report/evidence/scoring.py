@@ -7,23 +7,20 @@ while others are scored.
 import json
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float32
-from skimage.color import rgb2gray
-from skimage.filters import sobel
 
 from xailib.evaluate.metrics import score
 from xailib.evaluate.perturbation import centred_blob, random_field
+from xailib.evaluate.randomisation import explain_targets
 from xailib.explain.cam.methods import saliency_of
 from xailib.explain.explanation import scaled
 from xailib.files import write_atomic
-from xailib.images.load import Photograph
 from xailib.report.evidence.jobs import CAMS, KeptJob, Worker, device_name
 from xailib.versions import source_hash
 
@@ -41,9 +38,7 @@ MEASURES = (
     "confidence_increase",
 )
 # What is scored of a part; LIME 2 ranks by absolute weight, as the replicated report's mask does.
-SCORED: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {"maps": ("lime", "lime2", *CAMS, "guided"), "scorecam": ("scorecam",)}
-)
+SCORED = {"maps": ("lime", "lime2", *CAMS, "guided"), "scorecam": ("scorecam",)}
 
 Map = Float32[np.ndarray, "height width"]
 
@@ -84,15 +79,6 @@ def read_text(job: KeptJob, folder: Path) -> dict[str, Any]:
         return dict(json.loads(str(file["description"])))
 
 
-def baselines(worker: Worker, network: str, photograph: Photograph) -> dict[str, Map]:
-    """Return the maps that see no network: a random field, a centred blob, and edges."""
-    view = worker.classifier(network).view(photograph)
-    size = view.frame.size
-    place = (worker.evidence.seed, 0, int(photograph.sha256[:8], 16))
-    edges = scaled(sobel(rgb2gray(view.pixels)).astype(np.float32), signed=False)
-    return {"random": random_field(size, place), "centre": centred_blob(size), "edges": edges}
-
-
 def scores_file(job: KeptJob, folder: Path) -> Path:
     """Return where the scores of a job's maps are."""
     return folder / job.network / f"scores-{job.part}" / f"{job.photograph}.json"
@@ -102,19 +88,25 @@ def score_stored(worker: Worker) -> int:
     """Score all maps that are stored and not scored yet; return how many photographs."""
     made_by = {**worker.made_by, "source": source_hash(["xailib.evaluate"])}
     done = 0
-    for job in _waiting(worker):
+    for job in worker.evidence.jobs():
+        there = job.part in SCORED and job.file(worker.folder).exists()
+        if not there or scores_file(job, worker.folder).exists():
+            continue
         started = time.perf_counter()
         classifier = worker.classifier(job.network)
         photograph = worker.evidence.photograph(job.photograph)
         stored = read(job, worker.folder)
         maps = {method: stored.saliency(method) for method in SCORED[job.part]}
-        if job.part == "maps":
-            maps |= baselines(worker, job.network, photograph)
+        target = stored.text["targets"][0]
+        if job.part == "maps":  # beside those that see no network
+            size, place = stored.size, (worker.evidence.seed, 0, int(photograph.sha256[:8], 16))
+            maps |= {"random": random_field(size, place), "centre": centred_blob(size)}
+            maps["edges"] = explain_targets(classifier, photograph, "edges", [target])[0].saliency
         found = score(
             classifier,
             photograph,
             maps,
-            stored.text["targets"][0],
+            target,
             measures=MEASURES,
             steps=STEPS,
             percentiles=PERCENTILES,
@@ -134,10 +126,3 @@ def score_stored(worker: Worker) -> int:
         log.info("%s scores-%s %s %.1f s", job.network, job.part, job.photograph, seconds)
         done += 1
     return done
-
-
-def _waiting(worker: Worker) -> Iterator[KeptJob]:
-    for job in worker.evidence.jobs():
-        there = job.part in SCORED and job.file(worker.folder).exists()
-        if there and not scores_file(job, worker.folder).exists():
-            yield job

@@ -22,7 +22,7 @@ from xailib.evaluate.sanity import rank_correlation
 from xailib.explain.explanation import Explanation, Superpixels
 from xailib.explain.lime_engine import fit_as_lime
 from xailib.images.frames import Frame
-from xailib.report.evidence.jobs import CAMS, RANDOM_SAMPLES, Evidence, KeptJob
+from xailib.report.evidence.jobs import CAMS, PARTS, RANDOM_SAMPLES, Evidence, KeptJob
 from xailib.report.evidence.scoring import PERCENTILES, STEPS, Stored, read, read_text, scores_file
 from xailib.report.replication.findings import variation
 
@@ -66,11 +66,8 @@ def explanations(stored: Stored, job: KeptJob, methods: Iterable[str]) -> Iterat
 def collect(evidence: Evidence, results: Path) -> dict[str, pd.DataFrame]:
     """Return the tables of all that has been made and scored.
 
-    Returns
-    -------
-    dict
-        ``values``: network, image, method, measure, value. ``pairs``: network, image, other,
-        method, spearman, of the maps of two photographs. ``photographs``: image, sha256, place.
+    ``values``: network, image, method, measure, value. ``pairs``: network, image, other, method,
+    spearman, of the maps of two photographs. ``photographs``: image, sha256, place.
     """
     made = [job for job in evidence.jobs() if job.file(results).exists()]
     values, pairs = [], []
@@ -84,7 +81,7 @@ def collect(evidence: Evidence, results: Path) -> dict[str, pd.DataFrame]:
         values[-1].insert(0, "network", network)
         pairs.append(_pairs(network, stored))
         hashes |= {image: one.text["image_sha256"] for (_, image), one in stored.items()}
-    places = {path.stem: place for place, path in enumerate(evidence.photographs)}
+    places = {name: place for place, name in enumerate(evidence.photographs)}
     photographs = pd.DataFrame(
         [(name, sha, places[name]) for name, sha in hashes.items()],
         columns=["image", "sha256", "place"],
@@ -203,15 +200,14 @@ def _randomised(stored: Parts) -> Iterator[Row]:
     for (part, image), one in stored.items():
         if part != "random":
             continue
-        for method in ("lime", "gradcam", "ablationcam", "scorecam", "guided"):
+        for method in PARTS["random"]:
             whose = stored.get(("scorecam" if method == "scorecam" else "maps", image))
             if whose is not None and _holds(whose, method):
                 trained = _few(whose) if method == "lime" else whose.saliency(method)
                 found = rank_correlation(trained, one.saliency(method))
                 yield image, method, "random_spearman", found
     for (part, image), one in stored.items():
-        methods = {"maps": ("lime", *CAMS, "guided"), "scorecam": ("scorecam",)}.get(part, ())
-        for method in methods:
+        for method in () if part == "random" else PARTS[part]:
             if not _holds(one, method):
                 continue
             for place, name in ((1, "second"), (2, "least")):
@@ -237,7 +233,7 @@ def _pairs(network: str, stored: Parts) -> pd.DataFrame:
     """Return how alike the maps of different photographs are, of those with random networks."""
     images = [image for part, image in stored if part == "random"]
     rows = []
-    for method in ("lime", "gradcam", "ablationcam", "scorecam", "guided"):
+    for method in PARTS["random"]:
         part = "scorecam" if method == "scorecam" else "maps"
         some = {image: stored[part, image] for image in images if (part, image) in stored}
         maps = {

@@ -4,9 +4,8 @@ Tables in, a table out. All tests of the evidence run are adjusted together (Hol
 replicated report's claims and those of methods against the baselines, on each network and pooled.
 """
 
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -46,40 +45,22 @@ Wide = Mapping[tuple[str, str], pd.Series]  # (method, measure): a value for eac
 
 @dataclass(frozen=True)
 class Test:
-    """One difference that is tested on every network.
+    """One difference that is tested on every network."""
 
-    Attributes
-    ----------
-    kind : str
-        ``"claim"`` or ``"baseline"``.
-    claim, measure : str
-        What is claimed; what the number is, whose positive values support it.
-    of : callable
-        From a network's values by (method, measure) to a difference for each photograph.
-    page : str
-        The label of the page with the evidence.
-    margin : float
-        See `xailib.report.replication.findings.Finding`.
-    least : float
-        NaN, or the smallest effect that matters: the claim does not hold if the effect is
-        shown to be smaller, whatever its sign.
-    """
-
-    kind: str
+    kind: str  #: ``"claim"`` or ``"baseline"``
     claim: str
-    measure: str
+    measure: str  #: what the number is, whose positive values support the claim
+    #: from a network's values by (method, measure) to a difference for each photograph
     of: Callable[[Wide], pd.Series]
-    page: str
-    margin: float = float("nan")
+    page: str  #: the label of the page with the evidence
+    margin: float = float("nan")  #: see `xailib.report.replication.findings.Finding`
+    #: NaN, or the smallest effect that matters; the claim does not hold if the effect is shown to
+    #: be smaller, whatever its sign
     least: float = float("nan")
 
 
-def tests() -> list[Test]:
-    """Return all tests on photographs, in the order of the pages."""
-    return [*_claims(), *_against_baselines()]
-
-
-def _claims() -> Iterator[Test]:
+def tests() -> Iterator[Test]:
+    """Yield all tests on photographs, in the order of the pages."""
     differences: dict[str, Callable[[Wide], pd.Series]] = {
         SMOOTHER: lambda wide: (
             1 - wide["scorecam", "step"] / wide["gradcam", "step"].where(lambda s: s > 0)
@@ -102,9 +83,6 @@ def _claims() -> Iterator[Test]:
             "task-faithfulness",
             least=MARGIN / 2 if measure == "road" else MARGIN,  # ROAD is half a difference
         )
-
-
-def _against_baselines() -> Iterator[Test]:
     for baseline in ("random", "centre"):
         for method in METHODS:
             for measure in PAGE:
@@ -169,29 +147,29 @@ def verdicts(values: pd.DataFrame) -> pd.DataFrame:
 
 
 def needed_by(table: pd.DataFrame, wanted: pd.Series, tests: int) -> list[float]:
-    """Return `needed` of the rows where it is wanted, and NaN of the others."""
-    rows = zip(table.to_dict("records"), wanted, strict=True)
-    return [needed(row, tests) if asked else np.nan for row, asked in rows]
+    """Return how many photographs, or units, would decide each wanted test one way or the other.
 
-
-def needed(row: Mapping[Hashable, Any], tests: int) -> float:
-    """Return how many photographs, or units, would decide a test one way or the other.
-
-    ``row`` holds value, margin and least, and a deviation, or else the interval and count that
-    it is taken from.
+    NaN of the others. ``table`` holds value and margin, and where there are such least and a
+    deviation; without one it is taken from the interval and the count.
     """
-    value, margin = row["value"], row["margin"]
-    least, deviation = row.get("least", np.nan), row.get("deviation", np.nan)
-    if np.isnan(deviation):
-        freedom = max(row["count"] - 1, 1)
-        half = (row["high"] - row["low"]) / 2
-        deviation = half / float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) * row["count"] ** 0.5
-    ways = [photographs_needed(abs(value), deviation, tests)]
-    if not np.isnan(margin):
-        ways.append(photographs_needed(margin - abs(value), deviation, tests, sides=1))
-    if not np.isnan(least):
-        ways.append(photographs_needed(least - value, deviation, tests, sides=1))
-    return min(ways)
+    found = []
+    for row, asked in zip(table.to_dict("records"), wanted, strict=True):
+        if not asked:
+            found.append(np.nan)
+            continue
+        value, margin = row["value"], row["margin"]
+        least, deviation = row.get("least", np.nan), row.get("deviation", np.nan)
+        if np.isnan(deviation):
+            quantile = stats.t.ppf((1 + CONFIDENCE) / 2, max(row["count"] - 1, 1))
+            half = (row["high"] - row["low"]) / 2
+            deviation = half / float(quantile) * row["count"] ** 0.5
+        ways = [photographs_needed(abs(value), deviation, tests)]
+        if not np.isnan(margin):
+            ways.append(photographs_needed(margin - abs(value), deviation, tests, sides=1))
+        if not np.isnan(least):
+            ways.append(photographs_needed(least - value, deviation, tests, sides=1))
+        found.append(min(ways))
+    return found
 
 
 def overview(table: pd.DataFrame) -> pd.DataFrame:
@@ -290,12 +268,9 @@ def _less(differences: Float[np.ndarray, " photographs"], least: float) -> float
 def sanity(values: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
     """Judge methods by maps of networks with random weights, as the sanity page does.
 
-    Returns
-    -------
-    DataFrame
-        One row for each network and method: network, the columns of
-        `xailib.evaluate.sanity.verdict`, where a method is undecided below `FEW` photographs,
-        and second and least, the rank correlation with maps of other classes.
+    Return one row for each network and method: network, the columns of
+    `xailib.evaluate.sanity.verdict`, where a method is undecided below `FEW` photographs, and
+    second and least, the rank correlation with maps of other classes.
     """
     found = []
     renamed = values.rename(columns={"value": "spearman"})

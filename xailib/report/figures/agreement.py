@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from xailib.compare.pairs import SUPPORTS
 from xailib.report.figures.publish import KEPT
-from xailib.report.figures.style import NAMES, colour_of, legend, style
+from xailib.report.figures.style import NAMES, colour_of, drawing, legend
 
 _BASELINES = {
     "chance": ("scattered pixels", "|", "0.45"),
@@ -27,9 +27,7 @@ def matrix_chart(summary: pd.DataFrame) -> Figure:
         first, second = sorted((place[row.a], place[row.b]))
         shown[first, second], shown[second, first] = row.iou, row.spearman
     labels = [_name(name).replace(", ", ",\n") for name in names]
-    with style():
-        figure = Figure(figsize=(1.6 + 0.95 * len(names), 1.3 + 0.72 * len(names)))
-        axis = figure.subplots()
+    with drawing(1.6 + 0.95 * len(names), 1.3 + 0.72 * len(names)) as (figure, (axis,)):
         image = axis.imshow(shown, cmap="PuOr", vmin=-1, vmax=1, aspect="auto")
         for down, across in product(range(len(names)), repeat=2):
             value = shown[down, across]
@@ -52,9 +50,7 @@ def baseline_chart(summary: pd.DataFrame) -> Figure:
     """Draw each pair's mean IoU with its chance level under three null models."""
     labels = [f"{_name(r.a)} × {_name(r.b)}" for r in summary.itertuples()]
     places = np.arange(len(summary))
-    with style():
-        figure = Figure(figsize=(7.4, 1.3 + 0.3 * len(summary)))
-        axis = figure.subplots()
+    with drawing(7.4, 1.3 + 0.3 * len(summary)) as (figure, (axis,)):
         axis.barh(places, summary["iou"], color="0.8", height=0.7, label="IoU")
         for column, (label, marker, colour) in _BASELINES.items():
             axis.plot(
@@ -75,9 +71,7 @@ def sweep_chart(sweep: pd.DataFrame) -> Figure:
     the first method; right: all others. What opposes is left out.
     """
     first = SUPPORTS if SUPPORTS in set(sweep["a"]) else sweep["a"].iloc[0]
-    with style():
-        figure = Figure(figsize=(7.4, 3.4))
-        left, right = figure.subplots(1, 2, sharey=True)
+    with drawing(7.4, 3.4, 1, 2, sharey=True) as (figure, (left, right)):
         other = sweep[(sweep["a"] != first) & (sweep["a"] != "lime-") & (sweep["b"] != "lime-")]
         own = sweep[(sweep["a"] == first) & (sweep["b"] != "lime-")]
         parts = ((left, own), (right, other))

@@ -11,17 +11,16 @@ import numpy as np
 import pandas as pd
 from IPython.display import display
 from jaxtyping import Float32, UInt8
-from PIL import Image
 
 from xailib.compare.iou import in_frame_of
 from xailib.compare.masks import area_mask, lime_mask
 from xailib.explain.explanation import Explanation
 from xailib.images.frames import Frame, resize
+from xailib.report.figures import faithfulness
 from xailib.report.figures import style as figures
-from xailib.report.figures.publish import save_data, save_image, table_html
+from xailib.report.figures.publish import AnyPixels, save_data, save_image, table_html
 from xailib.report.run.results import Run
 
-Pixels = UInt8[np.ndarray, "_ _ 3"]
 SIDE = 448  # pixels, about; maps are enlarged to it
 _DOWN, _ACROSS = ("upper", "middle", "lower"), ("left", "centre", "right")
 HEADINGS = {
@@ -29,31 +28,16 @@ HEADINGS = {
     "insertion": "insertion ↑", "flipping": "region flipping ↑", "road": "ROAD ↑",
     "inside": "mask inside box",
 }  # fmt: skip
-BASELINES = {
-    "random": "random field (uninformative baseline)",
-    "centre": "centred blob (uninformative baseline)",
-}
 
 
 @dataclass(frozen=True)
 class View:
-    """One image of a photograph's page.
+    """One image of a photograph's page."""
 
-    Attributes
-    ----------
-    method : str
-        Which row of the table it belongs to; a row may have several images.
-    label : str
-        Of its tab.
-    alt : str
-        Alternative text for readers who cannot see it.
-    pixels : (height, width, 3) uint8
-    """
-
-    method: str
-    label: str
-    alt: str
-    pixels: Pixels
+    method: str  #: which row of the table it belongs to; a row may have several images
+    label: str  #: of its tab
+    alt: str  #: alternative text for readers who cannot see it
+    pixels: AnyPixels
 
 
 def scores_of(
@@ -61,21 +45,9 @@ def scores_of(
 ) -> pd.DataFrame:
     """Return one photograph's scores, one row a method, LIME first; NaN where there is none.
 
-    Parameters
-    ----------
-    image : str
-        Its id.
-    agreement : DataFrame
-        From `xailib.compare.iou.lime_cam_agreement`.
-    scores : DataFrame
-        From `xailib.evaluate.scores.curve_scores`.
-    localised : DataFrame or None
-        From `xailib.compare.localisation.localisation`.
-
-    Returns
-    -------
-    DataFrame
-        method, name, and the columns of `HEADINGS`.
+    ``agreement`` is from `xailib.compare.iou.lime_cam_agreement`, ``scores`` from
+    `xailib.evaluate.scores.curve_scores`, ``localised`` from
+    `xailib.compare.localisation.localisation`; the columns are method, name, and `HEADINGS`.
     """
     own = scores[scores["image"] == image]
     table = own.pivot_table(index="method", columns="measure", values="value", sort=False)
@@ -91,8 +63,9 @@ def scores_of(
 
 
 def name_of(method: str) -> str:
-    """Return a method's or a baseline's name for people."""
-    return BASELINES.get(method) or figures.NAMES.get(method, method)
+    """Return a method's name for people; of a baseline, also that it is one."""
+    more = " (uninformative baseline)" if method in faithfulness.BASELINE_NAMES else ""
+    return faithfulness.name_of(method) + more
 
 
 def views_of(
@@ -144,12 +117,11 @@ def views_of(
     return found
 
 
-def _silent(one: Explanation, view: Pixels, said: str) -> View:
+def _silent(one: Explanation, view: AnyPixels, said: str) -> View:
     gray = np.round(view.mean(axis=2, keepdims=True)).astype(np.uint8).repeat(3, axis=2)
     name = name_of(one.method)
-    return View(
-        one.method, f"{name}: no signal", f"{name} {said} says nothing: {one.no_signal}", gray
-    )
+    alt = f"{name} {said} says nothing: {one.no_signal}"
+    return View(one.method, f"{name}: no signal", alt, gray)
 
 
 def place(saliency: Float32[np.ndarray, "height width"]) -> str:
@@ -178,17 +150,9 @@ def publish_photograph(
     """Save and show one photograph's images, on the site side by side in tabs, with its table.
 
     Writes ``figures/NAME-N.webp`` and ``figures/NAME.csv``; NAME is the photograph's `anchor`.
-
-    Parameters
-    ----------
-    run, lime
-        Where they are saved, and LIME's explanation of the photograph.
-    views : sequence of View
-        From `views_of`: the first is the photograph itself.
-    scores : DataFrame
-        From `scores_of`.
-    live : mapping or None
-        The entries of `xailib.report.figures.live.Live`, for the page to compute other classes.
+    ``lime`` is LIME's explanation of it, ``views`` are from `views_of`, the first the photograph
+    itself, ``scores`` from `scores_of`, and ``live`` has the entries of
+    `xailib.report.figures.live.Live`, for the page to compute other classes.
     """
     name = anchor(lime.image)
     caption = (
@@ -199,24 +163,17 @@ def publish_photograph(
         "LIME 1, any other colour only the heatmap."
     )
     shown = {key: heading for key, heading in HEADINGS.items() if scores[key].notna().any()}
-    html = table_html(
-        scores, name, shown, dict.fromkeys([key for key in shown if key != "name"], "{:.2f}")
-    )
+    html = table_html(scores, name, shown, dict.fromkeys(shown.keys() - {"name"}, "{:.2f}"))
     images = []
     for index, view in enumerate(views):
         path = f"figures/{name}-{index}.webp"
         save_image(run, path, view.pixels)
         images.append({"image": path, "method": view.method, "label": view.label, "alt": view.alt})
     site = {
-        "name": name,
-        "explorer": lime.image,
-        "heading": figures.verbatim(lime.image),
-        "caption": caption,
-        "views": images,
-        "rows": scores["method"].tolist(),
-        "data": save_data(run, name, scores),
-        "live": dict(live or {}),
-    }
+        "name": name, "explorer": lime.image, "heading": figures.verbatim(lime.image),
+        "caption": caption, "views": images, "rows": scores["method"].tolist(),
+        "data": save_data(run, name, scores), "live": dict(live or {}),
+    }  # fmt: skip
     display({"text/html": html, "text/plain": caption}, raw=True, metadata={"xailib": site})
 
 
@@ -229,7 +186,4 @@ def enlarged(frame: Frame) -> Frame:
 
 
 def _grown(mask: np.ndarray, fine: Frame) -> np.ndarray:
-    grown = Image.fromarray(mask.astype(np.int8).view(np.uint8)).resize(
-        fine.size[::-1], Image.Resampling.NEAREST
-    )
-    return np.array(grown).view(np.int8).astype(mask.dtype)
+    return resize(mask.astype(np.float32), fine.size, "nearest").astype(mask.dtype)

@@ -8,28 +8,21 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import UInt8
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from xailib.compare.intervals import mean_interval
 from xailib.errors import InputError
-from xailib.report.figures.style import NAMES, PER_CENT, colour_of, legend, style
+from xailib.report.figures.style import NAMES, PER_CENT, Pixels, colour_of, drawing, legend, style
 
-Pixels = UInt8[np.ndarray, "height width 3"]
 BASELINE_NAMES = {"random": "random field", "centre": "centred blob"}
 MEASURES = {
-    "deletion": "deletion",
-    "insertion": "insertion",
-    "flipping": "region flipping",
-    "road": "ROAD",
-}
+    "deletion": "deletion", "insertion": "insertion", "flipping": "region flipping", "road": "ROAD",
+}  # fmt: skip
 _AXES = {
-    "deletion": "pixels deleted",
-    "insertion": "pixels inserted",
-    "flipping": "regions flipped",
-}
+    "deletion": "pixels deleted", "insertion": "pixels inserted", "flipping": "regions flipped",
+}  # fmt: skip
 _MARKERS = "os^Dv<"
 
 
@@ -59,19 +52,12 @@ def curves_chart(curves: pd.DataFrame) -> Figure:
     Bands are 95 % intervals of the mean once what photographs have in common for all methods is
     taken out (Cousineau 2005, with Morey's factor): they show what a paired comparison sees.
     Lines of methods carry markers, baselines are gray and broken. Fractions must be the same
-    for all photographs.
-
-    Raises
-    ------
-    InputError
-        If the table has none of the three.
+    for all photographs. `InputError` is raised if the table has none of the three.
     """
     measures = [m for m in _AXES if m in set(curves["measure"])]
     if not measures:
         raise InputError("curves: the table has none of deletion, insertion, flipping")
-    with style():
-        figure = Figure(figsize=(7.6, 3.1))
-        panels = figure.subplots(1, len(measures), sharey=True, squeeze=False)[0]
+    with drawing(7.6, 3.1, 1, len(measures), sharey=True) as (figure, panels):
         for axis, measure in zip(panels, measures, strict=True):
             wide = curves[curves["measure"] == measure].pivot_table(
                 index=["method", "image"], columns="fraction", values="score", sort=False
@@ -96,16 +82,10 @@ def _curve(axis: Axes, wide: pd.DataFrame, own: pd.DataFrame, method: str, place
     colour = colour_of(method)
     axis.fill_between(fractions, mean + low, mean + high, color=colour, alpha=0.13, lw=0)
     axis.plot(
-        fractions,
-        mean,
-        color=colour,
-        lw=1.4,
-        ls={"random": "--", "centre": ":"}.get(method, "-"),
-        marker="" if baseline else _MARKERS[place % len(_MARKERS)],
-        ms=4,
-        markevery=(place, max(1, len(fractions) // 5)),
-        label=name_of(method),
-    )
+        fractions, mean, color=colour, lw=1.4, ls={"random": "--", "centre": ":"}.get(method, "-"),
+        marker="" if baseline else _MARKERS[place % len(_MARKERS)], ms=4,
+        markevery=(place, max(1, len(fractions) // 5)), label=name_of(method),
+    )  # fmt: skip
 
 
 def differences_chart(comparison: pd.DataFrame) -> Figure:
@@ -117,9 +97,7 @@ def differences_chart(comparison: pd.DataFrame) -> Figure:
     measures = [m for m in MEASURES if m in set(comparison["measure"])]
     methods = list(dict.fromkeys(comparison["method"]))
     baselines = list(dict.fromkeys(comparison["baseline"]))
-    with style():
-        figure = Figure(figsize=(7.6, 1.2 + 0.42 * len(methods)))
-        panels = figure.subplots(1, len(measures), sharey=True, squeeze=False)[0]
+    with drawing(7.6, 1.2 + 0.42 * len(methods), 1, len(measures), sharey=True) as (figure, panels):
         for axis, measure in zip(panels, measures, strict=True):
             part = comparison[comparison["measure"] == measure]
             axis.axvline(0, color="0.3", lw=0.9, zorder=1)

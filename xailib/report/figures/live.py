@@ -39,22 +39,11 @@ _NEAR = 1e-3  # of the largest number: how far a pass and the closed form may di
 
 @dataclass(frozen=True)
 class Live:
-    """The files that make one photograph's explanations live.
+    """The files that make one photograph's explanations live, below the run's folder."""
 
-    Attributes
-    ----------
-    photograph : str
-        The script with its feature maps and LIME's samples, below the run's folder.
-    network : str
-        The one with the output layer's weights, which all photographs share; empty where only LIME
-        is live.
-    why : str
-        Why only LIME is; empty where the class activation maps are, too.
-    """
-
-    photograph: str
-    network: str
-    why: str
+    photograph: str  #: the script with its feature maps and LIME's samples
+    network: str  #: with the output layer's weights, shared by all; empty where only LIME is live
+    why: str  #: why only LIME is; empty where the class activation maps are, too
 
 
 def explorable(
@@ -165,7 +154,6 @@ def _samples(
         found = _scored(classifier, photograph, lime)
         order = np.argsort(-found[0], kind="stable")[:LIKELIEST]
         classes = [lime.target, *(int(index) for index in order if index != lime.target)]
-        file.parent.mkdir(parents=True, exist_ok=True)
         with atomic(file) as stream:
             np.savez_compressed(stream, classes=classes, probabilities=found[:, classes].T)
     with np.load(file) as stored:

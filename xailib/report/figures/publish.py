@@ -7,10 +7,9 @@ in one SVG file.
 
 import io
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import matplotlib as mpl
@@ -30,6 +29,7 @@ from PIL import Image
 
 from xailib.report.run.results import Run, why
 
+AnyPixels = UInt8[np.ndarray, "_ _ 3"]
 GROUND = "#121212"  # of the site's dark mode
 KEPT = "kept"  # the gid of an artist on an image: its colour stays as it is
 _LISTED = 20  # images that a run could not use, before the rest is only counted
@@ -64,28 +64,15 @@ def not_used(failures: Iterable[Mapping[str, str]], title: str = "Not explained"
 
 @dataclass(frozen=True)
 class Gallery:
-    """Images in a grid. A notebook shows the whole figure, the site each image, as many as fit.
+    """Images in a grid. A notebook shows the whole figure, the site each image, as many as fit."""
 
-    Attributes
-    ----------
-    figure : Figure
-        All of it.
-    rows : sequence of sequences of (height, width, 3) uint8, str or None
-        One row a photograph; words in place of an image; None, not computed.
-    titles, labels : sequence of str
-        Of the columns, and of the rows.
-    key : mapping
-        Colours by what they mean.
-    scales : sequence of (colours, low, high, words)
-        Of maps.
-    """
-
-    figure: Figure
-    rows: Sequence[Sequence[UInt8[np.ndarray, "_ _ 3"] | str | None]]
-    titles: Sequence[str]
-    labels: Sequence[str]
-    key: Mapping[str, str]
-    scales: Sequence[tuple[list[str], str, str, str]]
+    figure: Figure  #: all of it
+    #: one a photograph; words in place of an image; None, not computed
+    rows: Sequence[Sequence[AnyPixels | str | None]]
+    titles: Sequence[str]  #: of the columns
+    labels: Sequence[str]  #: of the rows
+    key: Mapping[str, str]  #: colours by what they mean
+    scales: Sequence[tuple[list[str], str, str, str]]  #: of maps: colours, low, high, words
 
 
 def publish(
@@ -130,20 +117,19 @@ def publish(
         The site folds all rows of a gallery but the first.
     """
     site: dict[str, Any] = {"name": name, "caption": caption, "alt": alt, "tab": tab}
+    whole = figure.figure if isinstance(figure, Gallery) else figure
+    shown = _png(whole, dpi=100).getvalue()
     if isinstance(figure, Gallery):
-        shown = _png(figure.figure, dpi=100).getvalue()
         site |= {"gallery": _cells(run, figure, name), "folded": folded}
+    elif raster:
+        site |= {"image": f"figures/{name}.webp", "dark": f"figures/{name}-dark.webp"}
+        _save(run, figure, site["image"])
+        with darkened(figure):
+            _save(run, figure, site["dark"])
     else:
-        shown = _png(figure, dpi=100).getvalue()
-        if raster:
-            site |= {"image": f"figures/{name}.webp", "dark": f"figures/{name}-dark.webp"}
-            _save(run, figure, site["image"])
-            with darkened(figure):
-                _save(run, figure, site["dark"])
-        else:
-            site["image"] = site["dark"] = f"figures/{name}.svg"
-            with run.open(site["image"]) as file:
-                file.write(svg(figure, name).encode())
+        site["image"] = site["dark"] = f"figures/{name}.svg"
+        with run.open(site["image"]) as file:
+            file.write(svg(figure, name).encode())
     site["data"] = save_data(run, name, data)
     display({"image/png": shown, "text/plain": alt}, raw=True, metadata={"xailib": site})
     display(Markdown(f"*{caption}*"), metadata={"xailib": {"caption_of": name}})
@@ -165,7 +151,7 @@ def _cells(run: Run, figure: Gallery, name: str) -> dict[str, Any]:
     return {"rows": rows, "key": list(figure.key.items()), "scales": list(figure.scales)}
 
 
-def save_image(run: Run, path: str, pixels: UInt8[np.ndarray, "_ _ 3"]) -> None:
+def save_image(run: Run, path: str, pixels: AnyPixels) -> None:
     """Write an image to a run's folder, as WebP."""
     with run.open(path) as file:
         Image.fromarray(pixels).save(file, "WEBP", quality=70, method=6)
@@ -193,8 +179,7 @@ def publish_table(
             shown = table[list(headings)].groupby(by, sort=False)
             means = shown.mean(numeric_only=True).reset_index()
             columns = {column: headings[column] for column in headings if column in means}
-            kept = {column: form for column, form in (formats or {}).items() if column in means}
-            html = f"{table_html(means, f'{name}-means', columns, kept)}\n{html}"
+            html = f"{table_html(means, f'{name}-means', columns, formats)}\n{html}"
     site = {"name": name, "caption": caption, "data": save_data(run, name, table)}
     display({"text/html": html, "text/plain": caption}, raw=True, metadata={"xailib": site})
 
@@ -220,12 +205,12 @@ def table_html(
     numbers on the right.
     """
     shown = table[list(headings)].rename(columns=dict(headings))
-    look: dict[Any, Any] = {headings[column]: form for column, form in (formats or {}).items()}
+    look: Any = {headings[c]: form for c, form in (formats or {}).items() if c in headings}
     words = [name for name in shown if not is_numeric_dtype(shown[name])]
     long = [name for name in words if shown[name].astype(str).str.len().max() > _WORDS]
-    wrapped = dict.fromkeys(long, " white-space: normal; min-width: 9rem;")
+    wrapped = " white-space: normal; min-width: 9rem;"
     left: Any = {
-        name: [{"selector": "", "props": f"text-align: left;{wrapped.get(name, '')}"}]
+        name: [{"selector": "", "props": f"text-align: left;{wrapped if name in long else ''}"}]
         for name in words
     }
     html: str = (
@@ -243,8 +228,7 @@ def darkened(figure: Figure) -> Iterator[None]:
 
     Colours stay, and so do images and whatever has the gid `KEPT`.
     """
-    undo: list[Callable[[], Any]] = []
-    try:
+    with ExitStack() as undo:
         for artist in _artists(figure):
             if artist.get_gid() == KEPT:
                 continue
@@ -252,12 +236,9 @@ def darkened(figure: Figure) -> Iterator[None]:
             olds = {entry: getattr(artist, f"get_{entry}")() for entry in _colours(artist)}
             for entry, old in olds.items():
                 setter = getattr(artist, f"set_{entry}")
-                undo.append(partial(setter, old))
+                undo.callback(setter, old)
                 setter(_turned(old))
         yield
-    finally:
-        for step in reversed(undo):
-            step()
 
 
 def _artists(figure: Figure) -> list[Artist]:
@@ -295,9 +276,8 @@ def _turned(colour: Any) -> Any:
 
 def _rounded(found: re.Match[str]) -> str:
     """Return a place with two digits; the scale of letters, a small number, as it is."""
-    if found[0].startswith("scale"):
-        return found[0]
-    return f"{float(found[0]):.2f}".rstrip("0").rstrip(".")
+    place = found[0]
+    return place if place[0] == "s" else f"{float(place):.2f}".rstrip("0").rstrip(".")
 
 
 def svg(figure: Figure, salt: str) -> str:

@@ -1,5 +1,7 @@
 """Figures of the audit: tables and images in, matplotlib figures out."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from jaxtyping import UInt8
@@ -11,9 +13,9 @@ from xailib.report.figures.style import (
     SHADES,
     Pixels,
     colour_of,
+    drawing,
     legend,
     outlined,
-    style,
     two_masks,
 )
 from xailib.report.replication.audit import PUBLISHED, lime_frame, masks
@@ -21,12 +23,9 @@ from xailib.report.replication.published import CAMS, LIMES, Published
 
 MARKERS = "os^"
 STEPS = {
-    PUBLISHED: "as\npublished",
-    "edges": "+ nearest\nneighbour",
-    "frame": "+ same\nframe",
-    "area": "+ equal\narea",
-    "signs": "+ positive\nonly",
-}
+    PUBLISHED: "as\npublished", "edges": "+ nearest\nneighbour", "frame": "+ same\nframe",
+    "area": "+ equal\narea", "signs": "+ positive\nonly",
+}  # fmt: skip
 
 
 def row(case: Published, image: Pixels) -> list[UInt8[np.ndarray, "_ _ 3"]]:
@@ -56,9 +55,7 @@ TITLES = [*LIMES, "as published", *(NAMES[cam] for cam in CAMS)]
 def area_chart(steps: pd.DataFrame) -> Figure:
     """Draw each published IoU against what a CAM that is one everywhere would have got."""
     table = steps[(steps["step"] == PUBLISHED) & (steps["cam"] == CAMS[0])]
-    with style():
-        figure = Figure(figsize=(4.6, 4.2))
-        axis = figure.subplots()
+    with drawing(4.6, 4.2) as (figure, (axis,)):
         limits = table[["iou", "lime_area"]].to_numpy()
         ends = limits.min() - 0.02, limits.max() + 0.02
         axis.plot(ends, ends, color="0.6", lw=1, label="equal", zorder=1)
@@ -68,13 +65,8 @@ def area_chart(steps: pd.DataFrame) -> Figure:
                 part["lime_area"], part["iou"], marker=MARKERS[index], color=SHADES[index],
                 s=30, label=lime, zorder=2,
             )  # fmt: skip
-        axis.set(
-            xlabel="IoU of LIME's mask with an all-ones mask",
-            ylabel="IoU with Grad-CAM, as published",
-            xlim=ends,
-            ylim=ends,
-            aspect="equal",
-        )
+        axis.set(xlabel="IoU of LIME's mask with an all-ones mask", xlim=ends, ylim=ends)
+        axis.set(ylabel="IoU with Grad-CAM, as published", aspect="equal")
         legend(figure, *axis.get_legend_handles_labels())
     return figure
 
@@ -84,9 +76,7 @@ def step_chart(steps: pd.DataFrame) -> Figure:
     table = steps[steps["mode"] == "cumulative"]
     means = table.groupby(["lime", "cam", "step"], as_index=False)[["iou", "chance"]].mean()
     places = np.arange(len(STEPS))
-    with style():
-        figure = Figure(figsize=(8.2, 3.5))
-        panels = figure.subplots(1, len(LIMES), sharey=True)
+    with drawing(8.2, 3.5, 1, len(LIMES), sharey=True) as (figure, panels):
         for axis, lime in zip(panels, LIMES, strict=True):
             chance = _by_step(means, lime, CAMS[0])["chance"]
             axis.bar(places, chance, color="0.86", width=0.75, label="chance level (Grad-CAM)")
@@ -122,9 +112,7 @@ def _write(axis: Axes, places: np.ndarray, values: np.ndarray, chance: np.ndarra
 
 def sweep_chart(sweep: pd.DataFrame) -> Figure:
     """Draw mean IoU against chance, and the CAM's area, by the threshold on the CAM."""
-    with style():
-        figure = Figure(figsize=(8.2, 3.3))
-        left, right = figure.subplots(1, 2)
+    with drawing(8.2, 3.3, 1, 2) as (figure, (left, right)):
         for cam in CAMS:
             part = sweep[sweep["cam"] == cam]
             colour = colour_of(cam)
@@ -146,17 +134,13 @@ def corrected_chart(table: pd.DataFrame) -> Figure:
     images = list(dict.fromkeys(table["image"]))
     first = table[table["cam"] == CAMS[0]].set_index("image").reindex(images)
     places = np.arange(len(images))
-    with style():
-        figure = Figure(figsize=(7.4, 1.1 + 0.32 * len(images)))
-        axis = figure.subplots()
+    with drawing(7.4, 1.1 + 0.32 * len(images)) as (figure, (axis,)):
         axis.barh(places, first["chance"], color="0.86", height=0.8, label="chance level", zorder=1)
-        for name, colour, label in (
-            ("others", "0.35", "Grad-CAM of other photographs"),
-            ("centre", "0.65", "centred disc"),
-        ):
-            axis.plot(
-                first[name], places, ls="", marker="|", ms=11, mew=2, color=colour, label=label
-            )
+        line: Any = {"ls": "", "marker": "|", "ms": 11, "mew": 2}
+        axis.plot(
+            first["others"], places, color="0.35", label="Grad-CAM of other photographs", **line
+        )
+        axis.plot(first["centre"], places, color="0.65", label="centred disc", **line)
         for index, cam in enumerate(CAMS):
             values = table[table["cam"] == cam].set_index("image")["iou"].reindex(images)
             axis.plot(

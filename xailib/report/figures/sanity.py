@@ -23,23 +23,17 @@ def overlay(view: figures.Pixels, explanation: Explanation | None) -> figures.Pi
     return figures.heat(view, (explanation.saliency / (top or 1)).clip(0, 1).astype(np.float32))
 
 
-def stage_chart(table: pd.DataFrame, judged: pd.DataFrame, measure: str = "spearman") -> Figure:
+def stage_chart(table: pd.DataFrame, judged: pd.DataFrame) -> Figure:
     """Draw similarity by stage, one panel a method, with the null baseline's interval as a band.
 
-    Parameters
-    ----------
-    table : DataFrame
-        From `compare`, with the columns ``stage_index`` and ``stage``, a stage's name.
-    judged : DataFrame
-        From `verdict`.
-    measure : str
-        A name in `MEASURES`: in colour. Of the others only the means are drawn, thin.
+    The rank correlation is in colour; of the other `MEASURES` only the means are drawn, thin.
+    ``table`` is from `compare`, with the columns ``stage_index`` and ``stage``, a stage's name;
+    ``judged`` is from `verdict`.
     """
     names = table.sort_values("stage_index").drop_duplicates("stage_index")
     rows = -(-len(judged) // 3)
-    with figures.style():
-        figure = Figure(figsize=(7.6, 2.25 * rows + 0.55))
-        axes = figure.subplots(rows, 3, sharex=True, sharey=True, squeeze=False).ravel()
+    both = {"sharex": True, "sharey": True}
+    with figures.drawing(7.6, 2.25 * rows + 0.55, rows, 3, **both) as (figure, axes):
         for axis, line in zip(axes, judged.to_dict("records"), strict=False):
             method = line["method"]
             label = "null baseline: maps of two photographs"
@@ -48,28 +42,26 @@ def stage_chart(table: pd.DataFrame, judged: pd.DataFrame, measure: str = "spear
                 axis.axhline(line["floor"], color="0.7", label=label)
             else:
                 axis.axhspan(*ends, color="0.85", label=label)
-            _curves(axis, table[table["method"] == method], measure, figures.colour_of(method))
+            _curves(axis, table[table["method"] == method], figures.colour_of(method))
             axis.set_title(f"{figures.NAMES.get(method, method)}: {line['verdict']}", loc="left")
         for number, axis in enumerate(axes):
             axis.set_visible(number < len(judged))
             if number >= len(judged) - 3:
                 axis.set_xticks(names["stage_index"], names["stage"], rotation=40, ha="right")
                 axis.tick_params(axis="x", labelbottom=True)
-        axes[0].set_ylim(min(-0.5, table[measure].min() - 0.05), 1.05)
+        axes[0].set_ylim(min(-0.5, table["spearman"].min() - 0.05), 1.05)
         figure.supylabel("similarity to the trained network's map", fontsize=9)
-        handles, labels = axes[0].get_legend_handles_labels()
-        figures.legend(figure, handles, labels)
+        figures.legend(figure, *axes[0].get_legend_handles_labels())
     return figure
 
 
-def _curves(axis: Axes, part: pd.DataFrame, measure: str, color: str) -> None:
+def _curves(axis: Axes, part: pd.DataFrame, color: str) -> None:
     means = part.groupby("stage_index")[list(MEASURES)].mean()
     for number, (_, own) in enumerate(part.groupby("image", sort=False)):
         own = own.sort_values("stage_index")
-        label = f"{MEASURES[measure]}, by photograph" if number == 0 else None
-        axis.plot(own["stage_index"], own[measure], color=color, lw=0.8, alpha=0.7, label=label)
-    label = f"{MEASURES[measure]}, mean"
-    axis.plot(means[measure], color=color, marker="o", ms=4, label=label)
+        label = f"{MEASURES['spearman']}, by photograph" if number == 0 else None
+        axis.plot(own["stage_index"], own["spearman"], color=color, lw=0.8, alpha=0.7, label=label)
+    label = f"{MEASURES['spearman']}, mean"
+    axis.plot(means["spearman"], color=color, marker="o", ms=4, label=label)
     for other, style in (("ssim", "--"), ("iou", ":")):
-        if other != measure:
-            axis.plot(means[other], style, color="0.4", lw=1.2, label=f"{MEASURES[other]}, mean")
+        axis.plot(means[other], style, color="0.4", lw=1.2, label=f"{MEASURES[other]}, mean")

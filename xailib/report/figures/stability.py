@@ -1,17 +1,19 @@
 """Figures of LIME's repeatability: tables of `xailib.evaluate.stability` in, figures out."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float32
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter, ScalarFormatter
 
 from xailib.compare.masks import lime_superpixels
 from xailib.explain.explanation import Explanation
 from xailib.explain.stability import Stability
-from xailib.report.figures.style import PALETTE, PER_CENT, SHADES, legend, style
+from xailib.report.figures.style import PALETTE, PER_CENT, SHADES, drawing, legend
 
 _MEASURES = {
     "shared": "shared superpixels",
@@ -27,32 +29,24 @@ def runs_chart(table: pd.DataFrame) -> Figure:
     itself.
     """
     sizes = sorted(set(table["samples"]))
-    with style():
-        figure = Figure(figsize=(7.6, 2.9))
-        panels = figure.subplots(1, len(_MEASURES), sharey=True)
+    with drawing(7.6, 2.9, 1, len(_MEASURES), sharey=True) as (figure, panels):
         for axis, (measure, title) in zip(panels, _MEASURES.items(), strict=True):
             for place, (image, rows) in enumerate(table.groupby("image", sort=False)):
-                look = {"color": SHADES[place % len(SHADES)], "ms": 4}
+                look: Any = {"color": SHADES[place % len(SHADES)], "ms": 4}
                 mark = "os^D"[place % 4]
                 axis.plot(rows["samples"], rows[measure], marker=mark, label=str(image), **look)
                 if measure == "shared":
-                    axis.plot(
-                        rows["samples"], rows["halves"], ls="--", marker=mark, mfc="white", **look
-                    )
+                    look |= {"ls": "--", "marker": mark, "mfc": "white"}
+                    axis.plot(rows["samples"], rows["halves"], **look)
             axis.set_xscale("log")
-            axis.xaxis.set_major_locator(FixedLocator(sizes))
-            axis.xaxis.set_minor_locator(NullLocator())
-            axis.xaxis.set_major_formatter(ScalarFormatter())
+            _tick(axis.xaxis, sizes)
             axis.tick_params(axis="x", labelrotation=60)
             axis.set_title(title)
         panels[0].set_ylim(min(0.0, float(table[list(_MEASURES)].min().min())), 1.04)
         panels[1].set_xlabel("samples per run")
         handles, names = panels[0].get_legend_handles_labels()
-        handles.append(
-            panels[0].plot([], [], color="0.4", ls="--", marker="o", mfc="white", ms=4)[0]
-        )
-        names.append("split-half estimate")
-        legend(figure, handles, names)
+        handles += panels[0].plot([], [], color="0.4", ls="--", marker="o", mfc="white", ms=4)
+        legend(figure, handles, [*names, "split-half estimate"])
     return figure
 
 
@@ -63,9 +57,7 @@ def weights_chart(table: pd.DataFrame) -> Figure:
     """
     chosen = table["chosen"].to_numpy(bool)
     places = np.arange(1, len(table) + 1)
-    with style():
-        figure = Figure(figsize=(7.6, 3.6))
-        top, below = figure.subplots(2, 1, sharex=True, height_ratios=(2.4, 1))
+    with drawing(7.6, 3.6, 2, 1, sharex=True, height_ratios=(2.4, 1)) as (figure, (top, below)):
         top.axhline(0, color="0.3", lw=0.8)
         top.vlines(places, table["low"], table["high"], color=SHADES[0], lw=1.2)
         for part, fill in ((chosen, SHADES[0]), (~chosen, "white")):
@@ -84,18 +76,12 @@ def weights_chart(table: pd.DataFrame) -> Figure:
 def designs_chart(table: pd.DataFrame) -> Figure:
     """Draw the share of independent sampling's passes that each design needs."""
     designs = list(dict.fromkeys(table["design"]))
-    with style():
-        figure = Figure(figsize=(5.2, 0.9 + 0.4 * len(designs)))
-        axis = figure.subplots()
+    with drawing(5.2, 0.9 + 0.4 * len(designs)) as (figure, (axis,)):
         for place, (image, rows) in enumerate(table.groupby("image", sort=False)):
             axis.plot(
-                rows["passes"],
-                [designs.index(design) for design in rows["design"]],
-                ls="",
-                marker="os^D"[place % 4],
-                color=SHADES[place % len(SHADES)],
-                label=str(image),
-            )
+                rows["passes"], [designs.index(design) for design in rows["design"]], ls="",
+                marker="os^D"[place % 4], color=SHADES[place % len(SHADES)], label=str(image),
+            )  # fmt: skip
         means = table.groupby("design", sort=False)["passes"].mean()
         axis.barh(range(len(designs)), means[designs], color="0.88", height=0.6, zorder=0)
         axis.set_yticks(range(len(designs)), designs)
@@ -110,17 +96,11 @@ def designs_chart(table: pd.DataFrame) -> Figure:
 def truth_chart(errors: pd.DataFrame, stops: pd.DataFrame, samples: int) -> Figure:
     """Draw LIME's mean error by samples, one line a design, and where ``"auto"`` stops.
 
-    Parameters
-    ----------
-    errors, stops
-        From `xailib.evaluate.truth.design_errors` and `stable_errors`.
-    samples : int
-        Independent ones, whose error the broken line marks.
+    ``errors`` and ``stops`` are from `xailib.evaluate.truth.design_errors` and `stable_errors`. The
+    broken line marks the error of so many independent ``samples``.
     """
     mean = errors.groupby(["design", "samples"], sort=False)["error"].mean().unstack("samples")
-    with style():
-        figure = Figure(figsize=(6.2, 3.4))
-        axis = figure.subplots()
+    with drawing(6.2, 3.4) as (figure, (axis,)):
         for place, (design, row) in enumerate(mean.iterrows()):
             look: Any = {"color": PALETTE[place % len(PALETTE)], "marker": "os^Dv<"[place % 6]}
             axis.plot(row.index, row, ms=4, label=str(design), **look)
@@ -130,12 +110,17 @@ def truth_chart(errors: pd.DataFrame, stops: pd.DataFrame, samples: int) -> Figu
                 axis.plot(*middle, ls="", ms=9, mfc="white", **look)
         axis.axhline(mean[samples].to_dict()["independent"], color="0.4", ls="--", lw=0.9)
         axis.set(xscale="log", yscale="log", xlabel="samples", ylabel="relative error of a weight")
-        for line, values in ((axis.xaxis, mean.columns), (axis.yaxis, (0.03, 0.05, 0.1, 0.2, 0.3))):
-            line.set_major_locator(FixedLocator([float(value) for value in values]))
-            line.set_minor_locator(NullLocator())
-            line.set_major_formatter(ScalarFormatter())
+        _tick(axis.xaxis, mean.columns)
+        _tick(axis.yaxis, (0.03, 0.05, 0.1, 0.2, 0.3))
         legend(figure, *axis.get_legend_handles_labels())
     return figure
+
+
+def _tick(line: Axis, values: Iterable[Any]) -> None:
+    """Put ticks at these values of a logarithmic scale, and no others."""
+    line.set_major_locator(FixedLocator([float(value) for value in values]))
+    line.set_minor_locator(NullLocator())
+    line.set_major_formatter(ScalarFormatter())
 
 
 def selection_map(one: Explanation, found: Stability) -> Float32[np.ndarray, "height width"]:

@@ -6,8 +6,8 @@ in [0, 1], one that diverges around zero for signed ones. Nothing here sees a ne
 
 import logging
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from types import MappingProxyType
 from typing import Any
@@ -39,20 +39,12 @@ from xailib.report.figures.publish import verbatim as verbatim
 
 Pixels = UInt8[np.ndarray, "height width 3"]
 NAMES = {
-    "lime": "LIME",
-    "lime2": "LIME, absolute",
-    "lime+": "LIME, supporting",
-    "lime-": "LIME, opposing",
-    "gradcam": "Grad-CAM",
-    "gradcam++": "Grad-CAM++",
-    "xgradcam": "XGrad-CAM",
-    "hirescam": "HiResCAM",
-    "layercam": "LayerCAM",
-    "ablationcam": "AblationCAM",
-    "scorecam": "ScoreCAM",
-    "guided": "Guided backprop",
+    "lime": "LIME", "lime2": "LIME, absolute", "lime+": "LIME, supporting",
+    "lime-": "LIME, opposing", "gradcam": "Grad-CAM", "gradcam++": "Grad-CAM++",
+    "xgradcam": "XGrad-CAM", "hirescam": "HiResCAM", "layercam": "LayerCAM",
+    "ablationcam": "AblationCAM", "scorecam": "ScoreCAM", "guided": "Guided backprop",
     "edges": "Edge detector",
-}
+}  # fmt: skip
 # Each method has one colour, in every figure: those of Okabe & Ito, and others between them.
 COLOURS = MappingProxyType(
     {
@@ -87,21 +79,25 @@ PER_CENT = "\N{NO-BREAK SPACE}%"  # as the site writes it behind a number
 def style() -> AbstractContextManager[None]:
     """Return the context in which every figure of the report is drawn."""
     settings: dict[Any, Any] = {
-        "axes.axisbelow": True,
-        "axes.grid": True,
-        "axes.spines.right": False,
-        "axes.spines.top": False,
-        "axes.titlesize": 9,
-        "figure.constrained_layout.use": True,
-        "figure.facecolor": "white",
-        "font.family": _fonts(),
-        "font.size": 9,
-        "grid.alpha": 0.25,
+        "axes.axisbelow": True, "axes.grid": True, "axes.spines.right": False,
+        "axes.spines.top": False, "axes.titlesize": 9, "figure.constrained_layout.use": True,
+        "figure.facecolor": "white", "font.family": _fonts(), "font.size": 9, "grid.alpha": 0.25,
         "legend.frameon": False,
         "text.parse_math": False,  # names of files and classes may hold dollar signs
-    }
+    }  # fmt: skip
     context: AbstractContextManager[None] = mpl.rc_context(settings)
     return context
+
+
+@contextmanager
+def drawing(
+    width: float, height: float, rows: int = 1, columns: int = 1, **shared: Any
+) -> Iterator[tuple[Figure, list[Any]]]:
+    """Yield a figure of this size in inches, to be drawn in `style`, and its axes row by row."""
+    with style():
+        figure = Figure(figsize=(width, height))
+        axes = figure.subplots(rows, columns, squeeze=False, **shared)
+        yield figure, axes.ravel().tolist()
 
 
 @cache
@@ -214,24 +210,18 @@ def gallery(
         axes = figure.subplots(len(rows), len(titles), squeeze=False)
         # Room for the headings, which stand above the rows' own labels.
         inside = (0, 0, 1, 1 - HEADING / height)
-        layout = ConstrainedLayoutEngine(
-            w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01, rect=inside
-        )
-        figure.set_layout_engine(layout)
+        layout: Any = {"w_pad": 0.02, "h_pad": 0.02, "wspace": 0.01, "hspace": 0.01, "rect": inside}
+        figure.set_layout_engine(ConstrainedLayoutEngine(**layout))
         for line, row, label in zip(axes, rows, labels, strict=True):
             for axis, image in zip(line, row, strict=True):
                 _show(axis, image)
             line[0].set_title(label, loc="left", fontsize=8.5, pad=3)
         for axis, title in zip(axes[0], titles, strict=True):
-            axis.annotate(
-                title,
-                (0.5, 1),
-                (0, 15),
-                xycoords="axes fraction",
-                textcoords="offset points",
-                ha="center",
-                weight="bold",
-            ).set_in_layout(False)
+            heading = axis.annotate(
+                title, (0.5, 1), (0, 15), xycoords="axes fraction", textcoords="offset points",
+                ha="center", weight="bold",
+            )  # fmt: skip
+            heading.set_in_layout(False)
         _say_colours(figure, axes.ravel().tolist(), key, scales)
     return Gallery(figure, rows, titles, labels, key or {}, [_stops(name) for name in scales])
 
@@ -261,9 +251,8 @@ def _say_colours(
     if key:
         marks = [Patch(facecolor=colour, edgecolor="0.4", gid=KEPT) for colour in key.values()]
         columns = max(1, int(figure.get_figwidth() / (0.19 * size)))
-        names = figure.legend(
-            marks, list(key), loc="outside lower left", ncols=columns, fontsize=size
-        )
+        legend: Any = {"loc": "outside lower left", "ncols": columns, "fontsize": size}
+        names = figure.legend(marks, list(key), **legend)
         for mark in filter(None, names.legend_handles):  # copies, which have lost it
             mark.set_gid(KEPT)
 
@@ -271,23 +260,20 @@ def _say_colours(
 def panels(
     images: Sequence[Pixels],
     titles: Sequence[str],
-    columns: int = 3,
     key: Mapping[str, str] | None = None,
     scales: Sequence[str] = (),
 ) -> Figure:
-    """Draw a few large images in rows of `columns`, each under its own title; see `gallery`."""
-    rows = -(-len(images) // columns)
-    with style():
-        height = 2.72 * rows + 0.3 * bool(key) + 0.55 * len(scales)
-        figure = Figure(figsize=(2.5 * columns, height))
-        axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    """Draw a few large images in rows of three, each under its own title; see `gallery`."""
+    rows = -(-len(images) // 3)
+    height = 2.72 * rows + 0.3 * bool(key) + 0.55 * len(scales)
+    with drawing(7.5, height, rows, 3) as (figure, axes):
         figure.set_layout_engine(ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03))
         for axis in axes[len(images) :]:
             axis.set_axis_off()
         for axis, image, title in zip(axes, images, titles, strict=False):
             _show(axis, image)
             axis.set_title(title, fontsize=13)
-        _say_colours(figure, axes.tolist(), key, scales, 13.0)
+        _say_colours(figure, axes, key, scales, 13.0)
     return figure
 
 
@@ -327,11 +313,8 @@ def two_masks(
     """Return the dimmed image in gray with two masks in the methods' colours; white is both."""
     gray = 255 * 0.08 + 0.5 * image.mean(axis=2, keepdims=True).repeat(3, axis=2)
     shown = gray.copy()
-    for where, colour in (
-        (lime & cam, BOTH),
-        (lime & ~cam, COLOURS["lime"]),
-        (~lime & cam, colour_of(method)),
-    ):
+    colours = BOTH, COLOURS["lime"], colour_of(method)
+    for where, colour in zip((lime & cam, lime & ~cam, ~lime & cam), colours, strict=True):
         shown[where] = 0.35 * gray[where] + 0.65 * _rgb(colour)
     return np.round(shown).astype(np.uint8)
 
@@ -345,9 +328,8 @@ def agreement_chart(table: pd.DataFrame) -> Figure:
     limes = list(dict.fromkeys(table["lime"]))
     cams = list(dict.fromkeys(table["cam"]))
     images = list(dict.fromkeys(table["image"]))
-    with style():
-        figure = Figure(figsize=(7.4, 0.9 + 0.27 * len(images)))
-        panels = figure.subplots(1, len(limes), sharey=True, sharex=True, squeeze=False)[0]
+    size, both = (7.4, 0.9 + 0.27 * len(images)), {"sharex": True, "sharey": True}
+    with drawing(*size, 1, len(limes), **both) as (figure, panels):
         for axis, lime in zip(panels, limes, strict=True):
             part = table[table["lime"] == lime]
             places = np.arange(len(images))
@@ -356,20 +338,13 @@ def agreement_chart(table: pd.DataFrame) -> Figure:
             for index, cam in enumerate(cams):
                 values = part[part["cam"] == cam].set_index("image")["iou"].reindex(images)
                 axis.plot(
-                    values,
-                    places,
-                    ls="",
-                    marker="os^Dv<"[index % 6],
-                    ms=5,
-                    color=colour_of(cam),
-                    label=NAMES.get(cam, cam),
-                    zorder=2,
-                )
+                    values, places, ls="", marker="os^Dv<"[index % 6], ms=5, color=colour_of(cam),
+                    label=NAMES.get(cam, cam), zorder=2,
+                )  # fmt: skip
             axis.set(title=lime, xlabel="intersection over union", xlim=(0, 1))
             axis.set_yticks(places, images)
         panels[0].invert_yaxis()
-        handles, names = panels[0].get_legend_handles_labels()
-        legend(figure, handles, names)
+        legend(figure, *panels[0].get_legend_handles_labels())
     return figure
 
 
@@ -377,13 +352,8 @@ def _show(axis: Axes, image: Pixels | Bool[np.ndarray, "height width"] | str | N
     axis.set_axis_off()
     if image is None or isinstance(image, str):
         axis.annotate(
-            textwrap.fill(image or "not computed", 20),
-            (0.5, 0.5),
-            xycoords="axes fraction",
-            ha="center",
-            va="center",
-            color="0.4",
-            fontsize=7.5,
-        )
+            textwrap.fill(image or "not computed", 20), (0.5, 0.5), xycoords="axes fraction",
+            ha="center", va="center", color="0.4", fontsize=7.5,
+        )  # fmt: skip
     else:
         axis.imshow(image)

@@ -11,22 +11,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from IPython.display import display
-from jaxtyping import UInt8
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 from pandas.api.types import is_string_dtype
 from PIL import Image
-from scipy.stats import binomtest
 
 from xailib.dissect.kinds import UNKNOWN, alive
 from xailib.errors import InputError
 from xailib.project import project_root
-from xailib.report.figures.publish import save_data, save_image
-from xailib.report.figures.style import legend, style
+from xailib.report.figures.publish import AnyPixels, save_data, save_image
+from xailib.report.figures.style import drawing, legend
 from xailib.report.run.results import Run
 
-Pixels = UInt8[np.ndarray, "_ _ 3"]
 NO_LABEL = "no reliable label"
+TOP = 20  # concepts of a chart
 THUMB = 56  # pixels a side in the unit browser
 SHADES = ("#0072B2", "#999999", "#D55E00", "#009E73")  # of networks
 COLUMNS = 40  # thumbnails in a row of its image
@@ -61,19 +59,17 @@ def published(tables: Mapping[str, pd.DataFrame], network: str) -> pd.DataFrame:
     return found[found["network"] == network]
 
 
-def concept_bars(labels: pd.DataFrame, top: int = 20) -> Figure:
-    """Draw the most frequent concepts of each layer, one panel a layer.
+def concept_bars(labels: pd.DataFrame) -> Figure:
+    """Draw the `TOP` most frequent concepts of each layer, one panel a layer.
 
     Dead units do not count, here and in the charts below.
     """
     layers = _layers(labels)
-    with style():
-        figure = Figure(figsize=(3.0 * len(layers), 0.8 + 0.2 * top))
-        panels = figure.subplots(1, len(layers), squeeze=False)[0]
+    with drawing(3.0 * len(layers), 0.8 + 0.2 * TOP, 1, len(layers)) as (figure, panels):
         for axis, layer in zip(panels, layers, strict=True):
             every = labels[labels["layer"] == layer]
             part = alive(every)
-            counts = part["concept"].value_counts().head(top)
+            counts = part["concept"].value_counts().head(TOP)
             axis.barh(range(len(counts)), counts, color="#0072B2")
             axis.set_yticks(range(len(counts)), [_short(name) for name in counts.index])
             axis.invert_yaxis()
@@ -85,27 +81,22 @@ def concept_bars(labels: pd.DataFrame, top: int = 20) -> Figure:
     return figure
 
 
-def similarity_scatter(labels: pd.DataFrame, top: int = 20, column: str = "similarity") -> Figure:
-    """Draw a column of each unit by its number, the `top` concepts coloured (Figures 2, 4)."""
+def similarity_scatter(labels: pd.DataFrame, column: str = "similarity") -> Figure:
+    """Draw a column of each unit by its number, the `TOP` concepts coloured (Figures 2, 4)."""
     layers = _layers(labels)
-    with style():
-        figure = Figure(figsize=(5.2, (2.2 + 0.07 * top) * len(layers)))  # whole on a phone
-        panels = figure.subplots(len(layers), 1, squeeze=False)[:, 0]
+    height = (2.2 + 0.07 * TOP) * len(layers)
+    with drawing(5.2, height, len(layers)) as (figure, panels):  # whole on a phone
         for axis, layer in zip(panels, layers, strict=True):
             part = alive(labels[labels["layer"] == layer])
-            names = part["concept"].value_counts().head(top).index
+            names = part["concept"].value_counts().head(TOP).index
             rest = part[~part["concept"].isin(names)]
             axis.scatter(rest["unit"], rest[column], s=4, color="0.6", label="others")
             for index, name in enumerate(names):
                 chosen = part[part["concept"] == name]
                 axis.scatter(
-                    chosen["unit"],
-                    chosen[column],
-                    s=14,
-                    marker="os^Dv"[index % 5],
-                    color=COLOURS[index % len(COLOURS)],
-                    label=_short(name),
-                )
+                    chosen["unit"], chosen[column], s=14, marker="os^Dv"[index % 5],
+                    color=COLOURS[index % len(COLOURS)], label=_short(name),
+                )  # fmt: skip
             axis.set(title=layer, xlabel="unit", ylabel=column)
             axis.legend(
                 loc="upper center", bbox_to_anchor=(0.45, -0.26), ncols=3, fontsize=9.5,
@@ -121,9 +112,7 @@ def kinds_chart(tables: Mapping[str, pd.DataFrame]) -> Figure:
     wide = both.assign(bar=bars).pivot_table(
         index="bar", columns="kind", values="share", sort=False, fill_value=0
     )
-    with style():
-        figure = Figure(figsize=(7.2, 1.8 + 0.36 * len(wide)))
-        axis = figure.subplots()
+    with drawing(7.2, 1.8 + 0.36 * len(wide)) as (figure, (axis,)):
         start = np.zeros(len(wide))
         grays = {UNKNOWN: "0.7", NO_LABEL: "0.88"}
         order = sorted(map(str, wide.columns), key=lambda kind: (kind in grays, kind))
@@ -138,33 +127,10 @@ def kinds_chart(tables: Mapping[str, pd.DataFrame]) -> Figure:
     return figure
 
 
-def share_chart(tables: Mapping[str, pd.DataFrame], kind: str) -> Figure:
-    """Draw one kind's share of each layer of `kinds_of`, exact 95 % intervals."""
-    networks = list(tables)
-    rows = [
-        (f"{name}, {layer}", index, part.loc[part["kind"] == kind, "units"].sum(), total)
-        for index, name in enumerate(networks)
-        for layer, part in tables[name].groupby("layer", sort=False)
-        if (total := part["units"].sum())
-    ]
-    with style():
-        figure = Figure(figsize=(6.4, 1.0 + 0.36 * len(rows)))
-        axis = figure.subplots()
-        for place, (_, index, found, total) in enumerate(rows):
-            interval = binomtest(int(found), int(total)).proportion_ci()
-            axis.barh(place, found / total, color=SHADES[index % len(SHADES)])
-            axis.hlines(place, interval.low, interval.high, color="0.2", linewidth=1)
-        axis.set_yticks(range(len(rows)), [name for name, *_ in rows])
-        axis.invert_yaxis()
-        axis.set(xlabel=f"share of the layer's units with a {kind}", xlim=(0, None))
-        axis.grid(visible=False, axis="y")
-    return figure
-
-
 def publish_browser(
     run: Run,
     units: pd.DataFrame,
-    images: Mapping[str, Pixels],
+    images: Mapping[str, AnyPixels],
     name: str,
     caption: str,
     facts: Mapping[str, str],
@@ -221,18 +187,13 @@ def publish_browser(
 
     rows = [
         [
-            networks.index(unit["network"]),
-            short(unit["layer"]),
-            unit["unit"],
-            short(unit["concept"]),
-            round(unit["score"], 3),
-            int(unit["certified"]),
-            [order[image] for image in unit["top_images"]],
-            unit["histogram"],
+            networks.index(unit["network"]), short(unit["layer"]), unit["unit"],
+            short(unit["concept"]), round(unit["score"], 3), int(unit["certified"]),
+            [order[image] for image in unit["top_images"]], unit["histogram"],
             [short(unit[column]) for column in told[unit["network"]]],
         ]
         for unit in units.to_dict("records")
-    ]
+    ]  # fmt: skip
     data = {
         "thumb": THUMB,
         "columns": COLUMNS,
@@ -246,13 +207,9 @@ def publish_browser(
         "words": list(words),
         "rows": rows,
     }
-    site: dict[str, Any] = {
-        "name": name,
-        "caption": caption,
-        "data": f"figures/{name}.csv",
-        "sheet": f"figures/{name}.webp",
-        "browser": json.dumps(data, separators=(",", ":")).replace("<", r"\u003c"),
-    }
+    site: dict[str, Any] = {"name": name, "caption": caption, "data": f"figures/{name}.csv"}
+    site["sheet"] = f"figures/{name}.webp"
+    site["browser"] = json.dumps(data, separators=(",", ":")).replace("<", r"\u003c")
     first = reliable(units).head(12)[["network", "layer", "unit", "concept", "score"]]
     html = (
         first.fillna({"concept": NO_LABEL})
@@ -264,19 +221,15 @@ def publish_browser(
 
 
 def unit_rows(
-    labels: pd.DataFrame, images: Mapping[str, Pixels], side: int = 160, count: int = 5
-) -> tuple[list[list[Pixels]], list[str]]:
-    """Return a gallery's rows and their labels: each unit's most activating probe images."""
+    labels: pd.DataFrame, images: Mapping[str, AnyPixels]
+) -> tuple[list[list[AnyPixels]], list[str]]:
+    """Return a gallery's rows and their labels: each unit's five most activating probe images."""
     rows, names = [], []
     for unit in labels.to_dict("records"):
-        chosen = list(unit["top_images"])[:count]
-        rows.append([_square(images[image], side) for image in chosen])
+        chosen = (Image.fromarray(images[image]) for image in list(unit["top_images"])[:5])
+        rows.append([np.array(image.resize((160, 160))) for image in chosen])
         names.append(f"{unit['layer']} {unit['unit']}: {unit['concept']}")
     return rows, names
-
-
-def _square(image: Pixels, side: int) -> Pixels:
-    return np.array(Image.fromarray(image).resize((side, side)))
 
 
 def _layers(labels: pd.DataFrame) -> Sequence[str]:
@@ -286,5 +239,5 @@ def _layers(labels: pd.DataFrame) -> Sequence[str]:
     return layers
 
 
-def _short(name: str, most: int = 22) -> str:
-    return name if len(name) <= most else name[: most - 1] + "…"
+def _short(name: str) -> str:
+    return name if len(name) <= 22 else f"{name[:21]}…"

@@ -11,9 +11,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from xailib.downloads import names
 from xailib.errors import InputError, near_matches, unknown_name
 from xailib.images.packaged import PACKAGES, packaged
-from xailib.networks import names
 from xailib.project import project_root
 
 Heatmap = Literal[

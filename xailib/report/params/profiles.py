@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from xailib.errors import InputError, near_matches, unknown_name
+from xailib.errors import InputError, check_name, near_matches, unknown_name
 from xailib.project import project_root
 from xailib.report.params.checks import looks_like_path, names_of_images
 from xailib.report.params.schema import MANAGED, NOTEBOOKS, RUNS, check, meant, typed_as_text
@@ -33,27 +33,15 @@ KEPT = "evidence"  # no profile: what `make evidence` consists of, see `xailib.r
 
 @dataclass(frozen=True)
 class Profile:
-    """A named set of parameters for all notebooks, and of those that only one task gets.
+    """A named set of parameters for all notebooks, and of those that only one task gets."""
 
-    Attributes
-    ----------
-    name : str
-        Of its file, and of its folder in ``results/``.
-    parameters : dict
-        For every task that has them.
-    tasks : dict
-        From a task to parameters of its own.
-    beside : str
-        The folder below ``results/``, or an absolute path, for the results of the tasks in
-        `reached`: where values were changed for once, so that the profile's own results stay, or
-        where another folder was asked for.
-    reached : sequence of str
-        These tasks.
-    """
-
-    name: str
-    parameters: dict[str, Any]
+    name: str  #: of its file, and of its folder in ``results/``
+    parameters: dict[str, Any]  #: for every task that has them
+    #: from a task to parameters of its own
     tasks: dict[str, dict[str, Any]] = field(default_factory=dict)
+    #: the folder below ``results/``, or an absolute path, for the results of the tasks in
+    #: `reached`: where values were changed for once, so that the profile's own results stay, or
+    #: where another folder was asked for
     beside: str = ""
     reached: Sequence[str] = ()
 
@@ -117,18 +105,21 @@ def load_profile(
     if not isinstance(own, dict) or not all(isinstance(one, dict) for one in own.values()):
         raise InputError("tasks: must be 'task:' lines with 'parameter: value' lines below each")
     for task in own:
-        if task not in TASKS:
-            raise unknown_name("tasks", str(task), TASKS)
+        check_name("tasks", str(task), TASKS)
         _check_names(f"parameter of {task}", own[task], declared(task))
     everywhere = {name for task in TASKS for name in declared(task)}
     _check_names("parameter", [*found, *(changes or {})], everywhere)
     chosen = selected(only)
-    _check_reach(changes or {}, chosen)
+    for name in changes or {}:  # one that none of these tasks could use
+        users = [task for task in TASKS if name in declared(task)]
+        if set(chosen).isdisjoint(users):
+            line = f"{', '.join(chosen)}: none has {name!r}; it is of {', '.join(users)}"
+            raise InputError(f"parameter: {line}")
     own_folder = path.resolve().parent
     bases = [base for base in (Path.cwd(), own_folder) if base != project_root()]
-    tasks = {task: _placed(_meant(one), bases) for task, one in own.items()}
-    profile = Profile(path.name.removesuffix(".yaml"), _placed(_meant(found), bases), tasks)
-    profile = _changed(profile, _placed(_meant(changes or {}), bases), whole)
+    tasks = {task: _meant(one, bases) for task, one in own.items()}
+    profile = Profile(path.name.removesuffix(".yaml"), _meant(found, bases), tasks)
+    profile = _changed(profile, _meant(changes or {}, bases), whole)
     _check_values(profile, chosen)
     if not out:
         return profile
@@ -143,15 +134,11 @@ def load_profile(
 def selected(only: str | Collection[str] | None) -> tuple[str, ...]:
     """Return tasks and those whose results they read, in their order; of None or none, all.
 
-    Raises
-    ------
-    InputError
-        For a name that is no task's.
+    `InputError` is raised for a name that is no task's.
     """
     named = [only] if isinstance(only, str) else list(only or TASKS)
     for task in named:
-        if task not in TASKS:
-            raise unknown_name("task", task, TASKS)
+        check_name("task", task, TASKS)
     for task in reversed(TASKS):  # each before those that it reads
         if task in named:
             named += upstream(task).values()
@@ -225,20 +212,14 @@ def _read(path: Path) -> dict[Any, Any]:
     return found
 
 
-def _meant(found: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: meant(name, value) for name, value in found.items()}
-
-
-def _placed(found: Mapping[str, Any], bases: Sequence[Path]) -> dict[str, Any]:
-    """Return values whose paths are whole where they lead somewhere from one of these folders."""
-    return {
-        name: value
-        if name not in _PATHS
-        else [_place(one, bases) for one in value]
-        if isinstance(value, list)
-        else _place(value, bases)
-        for name, value in found.items()
-    }
+def _meant(found: Mapping[str, Any], bases: Sequence[Path]) -> dict[str, Any]:
+    """Return values as `meant`, paths whole where they lead somewhere from one of these folders."""
+    values = {name: meant(name, value) for name, value in found.items()}
+    for name in _PATHS & values.keys():
+        given = values[name]
+        several = isinstance(given, list)
+        values[name] = [_place(one, bases) for one in given] if several else _place(given, bases)
+    return values
 
 
 def _place(value: Any, bases: Sequence[Path]) -> Any:
@@ -260,15 +241,6 @@ def _check_names(what: str, names: Iterable[Any], known: Collection[str]) -> Non
             raise InputError(f"{name}: only for papermill; {its}")
         if name not in known:
             raise unknown_name(what, str(name), sorted(set(known) - MANAGED))
-
-
-def _check_reach(changes: Mapping[str, Any], tasks: Sequence[str]) -> None:
-    """Raise for a value that none of these tasks could use."""
-    for name in changes:
-        users = [task for task in TASKS if name in declared(task)]
-        if set(tasks).isdisjoint(users):
-            line = f"{', '.join(tasks)}: none has {name!r}; it is of {', '.join(users)}"
-            raise InputError(f"parameter: {line}")
 
 
 def _changed(profile: Profile, changes: Mapping[str, Any], whole: bool) -> Profile:

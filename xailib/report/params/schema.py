@@ -320,10 +320,8 @@ def _bracketed(value: Any) -> bool:
 def check(task: str, found: Mapping[str, Any]) -> dict[str, Any]:
     """Return a notebook's parameters as they are `meant`; other names are left alone.
 
-    Raises
-    ------
-    InputError
-        With the first that cannot be used: its name, what was given, what is allowed.
+    `InputError` is raised with the first that cannot be used: its name, what was given, what is
+    allowed.
     """
     values = {name: meant(name, value) for name, value in found.items()}
     try:
@@ -362,11 +360,7 @@ def check_notebook(task: str, namespace: MutableMapping[str, Any]) -> str | None
     `namespace` is the notebook's ``globals()``; its parameters are then as they are `meant`, and
     its ``label`` is never empty.
     Returns one line if parameters were given that only other notebooks have, as a profile's are.
-
-    Raises
-    ------
-    InputError
-        As from `check`, and for a name that no notebook has, with the nearest that it has.
+    `InputError` is raised as by `check`, and for a name that no notebook has, with the nearest.
     """
     cells = [cell for cell in namespace.get("In", ()) if isinstance(cell, str)]
     injected = "\n".join(cell for cell in cells if cell.startswith("# Parameters"))  # papermill's

@@ -7,6 +7,7 @@ computed again, with one flaw after the other repaired. Nothing here sees a netw
 
 from collections.abc import Collection, Iterable, Sequence
 from functools import cache
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,6 @@ from xailib.compare.chance import chance_iou
 from xailib.compare.intervals import holm, mean_interval, paired
 from xailib.compare.iou import iou
 from xailib.compare.masks import area_mask, value_mask
-from xailib.errors import unknown_name
 from xailib.images.frames import Frame, resize
 from xailib.report.replication.published import CAMS, LIMES, Published
 
@@ -45,27 +45,10 @@ def masks(case: Published, lime: str, cam: str, repairs: Collection[str] = ()) -
 
     As published, LIME's mask is enlarged to the photograph by bilinear interpolation, and every
     pixel that is not zero belongs to a mask (their ``task-4/iou.ipynb``). Every photograph is
-    larger than LIME's frame, so that it is always LIME's mask that is enlarged.
-
-    Parameters
-    ----------
-    case : Published
-        One photograph's masks and maps.
-    lime : str
-        ``"LIME 1"`` or ``"LIME 2"``.
-    cam : str
-        A key of ``case.cams``.
-    repairs : collection of str
-        Keys of `REPAIRS`.
-
-    Raises
-    ------
-    InputError
-        For a repair that is not one of these.
+    larger than LIME's frame, so that it is always LIME's mask that is enlarged. ``lime`` is
+    ``"LIME 1"`` or ``"LIME 2"``, ``cam`` a key of ``case.cams``, and ``repairs`` are keys of
+    `REPAIRS`.
     """
-    for name in repairs:
-        if name not in REPAIRS:
-            raise unknown_name("repairs", name, REPAIRS)
     signed, saliency = case.limes[lime], case.cams[cam]
     if "signs" in repairs:
         signed = np.maximum(signed, 0)
@@ -81,22 +64,16 @@ def masks(case: Published, lime: str, cam: str, repairs: Collection[str] = ()) -
 
 
 def compare(
-    cases: Iterable[Published],
-    repairs: Collection[str] = (),
-    cams: Sequence[str] = CAMS,
-    limes: Sequence[str] = LIMES,
+    cases: Iterable[Published], repairs: Collection[str] = (), cams: Sequence[str] = CAMS
 ) -> pd.DataFrame:
     """Return the IoU of LIME's masks and the CAMs' for every photograph.
 
-    Returns
-    -------
-    DataFrame
-        One row for each photograph, LIME mask and CAM: image, lime, cam, iou, chance (mean IoU
-        of random masks of the two areas), lime_area and cam_area (shares of the frame).
+    One row for each photograph, LIME mask and CAM: image, lime, cam, iou, chance (mean IoU of
+    random masks of the two areas), lime_area and cam_area (shares of the frame).
     """
     rows = []
     for case in cases:
-        for lime in limes:
+        for lime in LIMES:
             for cam in cams:
                 chosen, cut = masks(case, lime, cam, repairs)
                 rows.append({"image": case.image, "lime": lime, "cam": cam, **_scores(chosen, cut)})
@@ -106,12 +83,8 @@ def compare(
 def steps(cases: Sequence[Published]) -> pd.DataFrame:
     """Return what each repair does to the numbers, alone and added to those before it.
 
-    Returns
-    -------
-    DataFrame
-        The columns of `compare`, before them mode ("cumulative" for all CAMs, "alone" for
-        Grad-CAM, the published table's) and step ("published" or a key of `REPAIRS`: the repair
-        made last).
+    The columns of `compare`, before them mode ("cumulative" for all CAMs, "alone" for Grad-CAM, the
+    published table's) and step ("published" or a key of `REPAIRS`: the repair made last).
     """
     names = list(REPAIRS)
     parts = [compare(cases).assign(mode="cumulative", step=PUBLISHED)]
@@ -126,12 +99,9 @@ def steps(cases: Sequence[Published]) -> pd.DataFrame:
 def corrected(cases: Sequence[Published]) -> pd.DataFrame:
     """Return IoU of LIME 1 and the CAMs in one frame at equal area, beside three baselines.
 
-    Returns
-    -------
-    DataFrame
-        image, cam, iou, chance (random masks of these areas), others (mean IoU with the same
-        CAM's maps of the other photographs: as smooth, as central, and of another image) and
-        centre (IoU with a disc in the middle), all at LIME 1's area.
+    Columns: image, cam, iou, chance (random masks of these areas), others (mean IoU with the same
+    CAM's maps of the other photographs: as smooth, as central, and of another image) and centre
+    (IoU with a disc in the middle), all at LIME 1's area.
     """
     maps = {
         (case.image, cam): lime_frame(case).from_photograph(case.cams[cam])
@@ -155,21 +125,18 @@ def corrected(cases: Sequence[Published]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def sweep(cases: Sequence[Published], thresholds: Iterable[float] = THRESHOLDS) -> pd.DataFrame:
+def sweep(cases: Sequence[Published]) -> pd.DataFrame:
     """Return mean IoU of LIME 1 and each CAM, in LIME's frame, by the threshold on the CAM.
 
-    Returns
-    -------
-    DataFrame
-        cam, threshold, and over the photographs the means of iou, of chance (random masks of
-        the same areas) and of cam_area (share of the frame).
+    Columns: cam, threshold, and over the photographs the means of iou, of chance (random masks of
+    the same areas) and of cam_area (share of the frame).
     """
     rows = []
     for case in cases:
         chosen = case.limes[LIMES[0]] != 0
         for cam in CAMS:
             saliency = lime_frame(case).from_photograph(case.cams[cam])
-            for threshold in thresholds:
+            for threshold in THRESHOLDS:
                 cut = value_mask(saliency, float(threshold))
                 rows.append({"cam": cam, "threshold": threshold, **_scores(chosen, cut)})
     table = pd.DataFrame(rows).drop(columns="lime_area")
@@ -179,29 +146,22 @@ def sweep(cases: Sequence[Published], thresholds: Iterable[float] = THRESHOLDS) 
 def rank_agreement(cases: Iterable[Published]) -> pd.DataFrame:
     """Return Spearman's rank correlation of each two CAMs, in LIME's frame.
 
-    Returns
-    -------
-    DataFrame
-        image, first, second, spearman.
+    Columns: image, first, second, spearman.
     """
-    pairs = [(a, b) for number, a in enumerate(CAMS) for b in CAMS[number + 1 :]]
     rows = []
     for case in cases:
         maps = {cam: lime_frame(case).from_photograph(case.cams[cam]) for cam in CAMS}
-        for a, b in pairs:
+        for a, b in combinations(CAMS, 2):
             rho = float(spearmanr(maps[a].ravel(), maps[b].ravel()).statistic)
             rows.append({"image": case.image, "first": a, "second": b, "spearman": rho})
     return pd.DataFrame(rows)
 
 
-def opposing(cases: Iterable[Published], cam: str = CAMS[0]) -> pd.DataFrame:
-    """Return what the opposing superpixels of LIME 2 are and whether the CAM avoids them.
+def opposing(cases: Iterable[Published]) -> pd.DataFrame:
+    """Return what the opposing superpixels of LIME 2 are and whether Grad-CAM avoids them.
 
-    Returns
-    -------
-    DataFrame
-        Of the photographs that have any: image, pixels, share (of LIME 2), iou (with the CAM in
-        LIME's frame, thresholded to the opposing area) and chance (random masks of that area).
+    Of the photographs that have any: image, pixels, share (of LIME 2), iou (with Grad-CAM in LIME's
+    frame, thresholded to the opposing area) and chance (random masks of that area).
     """
     rows = []
     for case in cases:
@@ -209,7 +169,7 @@ def opposing(cases: Iterable[Published], cam: str = CAMS[0]) -> pd.DataFrame:
         against = signed < 0
         pixels = int(against.sum())
         if pixels:
-            saliency = lime_frame(case).from_photograph(case.cams[cam])
+            saliency = lime_frame(case).from_photograph(case.cams[CAMS[0]])
             row = {"image": case.image, "pixels": pixels, "share": pixels / (signed != 0).sum()}
             row |= {"iou": iou(against, area_mask(saliency, pixels))}
             rows.append(row | {"chance": chance_iou(pixels, pixels, signed.size)})
@@ -219,12 +179,9 @@ def opposing(cases: Iterable[Published], cam: str = CAMS[0]) -> pd.DataFrame:
 def summary(table: pd.DataFrame) -> pd.DataFrame:
     """Return one line a CAM of what `corrected` found.
 
-    Returns
-    -------
-    DataFrame
-        cam, iou, low, high (its interval), and for each baseline (chance, others, centre) its
-        mean, the mean difference from it with low and high, p, adjusted (Holm's p, for all of
-        the table's tests), and above: in how many photographs the IoU is larger.
+    Columns: cam, iou, low, high (its interval), and for each baseline (chance, others, centre) its
+    mean, the mean difference from it with low and high, p, adjusted (Holm's p, for all of the
+    table's tests), and above: in how many photographs the IoU is larger.
     """
     rows = []
     for cam, part in table.groupby("cam", sort=False):

@@ -17,7 +17,6 @@ from jaxtyping import Float
 
 from xailib.compare.intervals import (
     LEVEL,
-    Estimate,
     compared_shares,
     decided,
     holm,
@@ -79,39 +78,19 @@ NEEDS = {
 
 @dataclass(frozen=True)
 class Finding:
-    """One claim, tested.
+    """One claim, tested."""
 
-    Attributes
-    ----------
-    claim : str
-        In our words, after the report.
-    measure : str
-        What the number is; positive supports the claim unless said otherwise.
-    value, low, high : float
-        With the limits of the 95 % interval.
-    p : float
-        Of the test of no difference, not adjusted: signed-rank over photographs, Fisher's for
-        units.
-    count : int
-        Photographs or units.
-    page : str
-        The label of the page with the evidence.
-    margin : float
-        NaN, or the claim is that there is no difference larger than this.
-    p_none : float
-        Then of the test that there is one.
-    """
-
-    claim: str
-    measure: str
-    value: float
+    claim: str  #: in our words, after the report
+    measure: str  #: what the number is; positive supports the claim unless said otherwise
+    value: float  #: with the limits of its 95 % interval
     low: float
     high: float
+    #: of the test of no difference, not adjusted; signed-rank over photographs, Fisher's for units
     p: float
-    count: int
-    page: str
-    margin: float = float("nan")
-    p_none: float = float("nan")
+    count: int  #: photographs or units
+    page: str  #: the label of the page with the evidence
+    margin: float = float("nan")  #: NaN, or the claim is that no difference is larger than this
+    p_none: float = float("nan")  #: then of the test that one is
 
 
 def verdict(
@@ -144,7 +123,9 @@ def tested(
     """Return a claim tested by one number a photograph; with `margin`, that there is none."""
     values = np.asarray(values, float)
     p_none = float("nan") if np.isnan(margin) else no_more_than(values, margin)
-    return _finding(claim, measure, paired(values), page, margin, p_none)
+    one = paired(values)
+    numbers = one.mean, one.low, one.high, one.p, one.count
+    return Finding(claim, measure, *numbers, page, margin, p_none)
 
 
 def _about(claim: str, values: np.ndarray | pd.Series, **options: float) -> Finding:
@@ -156,19 +137,11 @@ def _about(claim: str, values: np.ndarray | pd.Series, **options: float) -> Find
 def agreement_findings(
     pairs: pd.DataFrame, masks: pd.DataFrame, inside: pd.DataFrame | None, cam: str
 ) -> list[Finding]:
-    """Test the report's claims about LIME and heatmaps.
+    """Test the report's claims about LIME and the heatmap `cam`.
 
-    Parameters
-    ----------
-    pairs : DataFrame
-        From `xailib.compare.pairs.pair_table`.
-    masks : DataFrame
-        From `xailib.compare.iou.lime_cam_agreement`.
-    inside : DataFrame or None
-        From `xailib.compare.localisation.localisation`; None without boxes: what needs them
-        is not tested.
-    cam : str
-        The heatmap.
+    The tables are those of `xailib.compare.pairs.pair_table`,
+    `xailib.compare.iou.lime_cam_agreement` and `xailib.compare.localisation.localisation`. The last
+    is None without boxes: what needs them is not tested.
     """
     own = pairs[(pairs["a"] == "lime+") & (pairs["b"] == cam)].set_index("image")
     wide = masks[masks["cam"] == cam].pivot(index="image", columns="lime", values="iou")
@@ -221,15 +194,9 @@ def faithfulness_findings(scores: pd.DataFrame, cam: str = "gradcam") -> list[Fi
 def layer_findings(counts: pd.DataFrame, whose: str, page: str) -> list[Finding]:
     """Test that early layers answer to abstract concepts, and the output layer to objects.
 
-    Parameters
-    ----------
-    counts : DataFrame
-        From `xailib.dissect.kinds.counted`; its first network counts, and units of a known kind.
-        Without such units in its first or its last layer nothing is tested.
-    whose : str
-        Labels, such as ``"our labels"``.
-    page : str
-        The label of the page with the evidence.
+    Of `counts`, from `xailib.dissect.kinds.counted`, the first network counts, and units of a known
+    kind; without such units in its first or its last layer nothing is tested. ``whose`` labels they
+    are is said in words; `page` is the label of the page with the evidence.
     """
     if counts.empty:
         return []
@@ -241,8 +208,8 @@ def layer_findings(counts: pd.DataFrame, whose: str, page: str) -> list[Finding]
     abstract = f"{whose}: share of units with a texture, colour or material, {first} minus {last}"
     things = f"{whose}: share of units with an object, animal, plant or food, {last} minus {first}"
     return [
-        _finding(LAYERS, abstract, _gap(early, late, ABSTRACT), page),
-        _finding(LAYERS, things, _gap(late, early, THINGS), page),
+        _gap(LAYERS, abstract, page, early, late, ABSTRACT),
+        _gap(LAYERS, things, page, late, early, THINGS),
     ]
 
 
@@ -266,8 +233,8 @@ def scene_findings(counts: pd.DataFrame, whose: str, page: str) -> list[Finding]
     scenes = f"{whose}: share of output units with a scene, Places365 minus ImageNet"
     things = f"{whose}: share with an object, animal, plant or food, ImageNet minus Places365"
     return [
-        _finding(LEARNT, scenes, _gap(places, objects, SCENES), page),
-        _finding(LEARNT, things, _gap(objects, places, THINGS), page),
+        _gap(LEARNT, scenes, page, places, objects, SCENES),
+        _gap(LEARNT, things, page, objects, places, THINGS),
     ]
 
 
@@ -276,12 +243,7 @@ def findings_table(findings: Iterable[Finding]) -> pd.DataFrame:
 
     Every p is adjusted for the number of tests in the table (Holm). A claim of no difference
     makes two, one a way to decide it: p_adjusted is of the test that there is none, unless the
-    verdict is that there is one.
-
-    Raises
-    ------
-    InputError
-        If there is none.
+    verdict is that there is one. Without findings, `InputError` is raised.
     """
     table = pd.DataFrame([asdict(one) for one in findings])
     if table.empty:
@@ -311,29 +273,25 @@ def untested(table: pd.DataFrame) -> dict[str, str]:
     return {claim: need for claim, need in NEEDS.items() if claim not in set(table["claim"])}
 
 
-def _finding(
-    claim: str,
-    measure: str,
-    found: Estimate,
-    page: str,
-    margin: float = float("nan"),
-    p_none: float = float("nan"),
-) -> Finding:
-    numbers = found.mean, found.low, found.high, found.p, found.count
-    return Finding(claim, measure, *numbers, page, margin, p_none)
-
-
 def _known(counts: pd.DataFrame) -> pd.DataFrame:
     """Return the counts of units whose kind is in the lexicon."""
     return counts[counts["kind"] != UNKNOWN]
 
 
-def _gap(one: pd.DataFrame, other: pd.DataFrame, kinds: Sequence[str]) -> Estimate:
-    """Compare the shares of kinds among the units of two tables of counts."""
+def _gap(
+    claim: str,
+    measure: str,
+    page: str,
+    one: pd.DataFrame,
+    other: pd.DataFrame,
+    kinds: Sequence[str],
+) -> Finding:
+    """Return a claim tested by the shares of kinds among the units of two tables of counts."""
     numbers = []
     for part in (one, other):
         numbers += [part.loc[part["kind"].isin(kinds), "units"].sum(), part["units"].sum()]
-    return compared_shares(*map(int, numbers))
+    gap = compared_shares(*map(int, numbers))
+    return Finding(claim, measure, gap.mean, gap.low, gap.high, gap.p, gap.count, page)
 
 
 def variation(saliency: Float[np.ndarray, "height width"]) -> float:

@@ -7,7 +7,6 @@ that the registry of downloads states. None of them is part of this package.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -35,28 +34,16 @@ LABELS = {
 
 @dataclass(frozen=True)
 class Published:
-    """What the report has published for one photograph.
+    """What the report has published for one photograph."""
 
-    Attributes
-    ----------
-    image : str
-        Its name.
-    photograph : Path
-        Its file.
-    iou1, iou2 : float
-        Table I: of LIME 1 and of LIME 2 with Grad-CAM, to four decimals.
-    limes : mapping
-        From "LIME 1" and "LIME 2" to (224, 224) int8: 1 supports, -1 opposes, 0 not chosen.
-        They live in the photograph squashed to 256 x 256, of which the centre was cropped.
-    cams : mapping
-        From a key of `CAMS` to (height, width) float32 in [0, 1], as large as the photograph.
-    """
-
-    image: str
-    photograph: Path
-    iou1: float
-    iou2: float
+    image: str  #: its name
+    photograph: Path  #: its file
+    iou1: float  #: in Table I, of LIME 1 with Grad-CAM, to four decimals
+    iou2: float  #: the same of LIME 2
+    #: from "LIME 1" and "LIME 2" to masks in the photograph squashed to 256 x 256, of which the
+    #: centre was cropped; 1 supports, -1 opposes, 0 not chosen
     limes: Mapping[str, Int8[np.ndarray, "224 224"]] = field(repr=False)
+    #: from a key of `CAMS` to maps in [0, 1], as large as the photograph
     cams: Mapping[str, Float32[np.ndarray, "height width"]] = field(repr=False)
 
 
@@ -67,25 +54,16 @@ def registry() -> dict[str, str]:
 
 def table1() -> pd.DataFrame:
     """Return Table I as printed: image, file, iou1, iou2."""
-    with files("xailib.report.replication").joinpath("table1.csv").open(encoding="utf-8") as lines:
-        return pd.read_csv(lines, comment="#")
+    return pd.read_csv(Path(__file__).with_name("table1.csv"), comment="#")
 
 
 def locate(source: str | Path = "") -> dict[str, Path]:
     """Return the paths of the published files, each checked against its SHA-256.
 
-    Parameters
-    ----------
-    source : str or path
-        A local folder: the report's own, with ``task-2/`` and ``task-3/`` in it, or a clone of
-        its repository. Empty: the files are downloaded once into the user's cache folder.
-
-    Raises
-    ------
-    InputError
-        If the folder is absent, lacks a file, or holds another version of one.
-    UnavailableError
-        If a file can neither be found nor fetched.
+    ``source`` is a local folder: the report's own, with ``task-2/`` and ``task-3/`` in it, or a
+    clone of its repository. Empty: the files are downloaded once into the user's cache folder.
+    `InputError` is raised if the folder is absent, lacks a file, or holds another version of one,
+    `UnavailableError` if a file can neither be found nor fetched.
     """
     if not str(source):
         return {one.path: one.fetch() for one in artefacts("published")}
@@ -93,17 +71,13 @@ def locate(source: str | Path = "") -> dict[str, Path]:
     if not folder.is_dir():
         raise InputError(f"published: no folder {str(source)!r}; leave it empty to fetch the files")
     found = {path: folder / path for path in known}
-    lacking = [path for path, file in found.items() if not file.is_file()]
-    for problem, bad in (
-        ("lacks", lacking),
-        (
-            f"holds another version than commit {COMMIT[:7]} of",
-            lacking or [path for path, file in found.items() if sha256_of(file) != known[path]],
-        ),
-    ):
-        if bad:
-            more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
-            raise InputError(f"published: {str(folder)!r} {problem} {bad[0]}{more}")
+    bad, problem = [path for path, file in found.items() if not file.is_file()], "lacks"
+    if not bad:
+        bad = [path for path, file in found.items() if sha256_of(file) != known[path]]
+        problem = f"holds another version than commit {COMMIT[:7]} of"
+    if bad:
+        more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
+        raise InputError(f"published: {str(folder)!r} {problem} {bad[0]}{more}")
     return found
 
 
@@ -121,13 +95,7 @@ def _own_folder(source: str | Path) -> Path:
 
 
 def load_published(found: Mapping[str, Path]) -> list[Published]:
-    """Read what `locate` found, in the order of Table I.
-
-    Raises
-    ------
-    InputError
-        If a file is not what it was, or a mask and its photograph do not belong together.
-    """
+    """Read what `locate` found, in the order of Table I."""
     return [_read(found, row) for row in table1().to_dict("records")]
 
 
@@ -147,10 +115,6 @@ def _read(found: Mapping[str, Path], row: Mapping[Any, Any]) -> Published:
         cam: read_array(found[f"task-3/results/{cam}_images/{file}/masks.pth"])[..., 0]
         for cam in CAMS
     }
-    if any(mask.shape != (224, 224) for mask in limes.values()):
-        raise InputError(f"published: LIME's masks of {row['image']} are not 224 x 224")
-    if len({cam.shape for cam in cams.values()}) != 1:
-        raise InputError(f"published: the maps of {row['image']} differ in size")
     return Published(
         row["image"],
         found[f"task-2/images/{file}"],

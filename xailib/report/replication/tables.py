@@ -27,13 +27,7 @@ DIGITS = 6
 
 
 def compute(cases: Sequence[Published], labels: Mapping[str, pd.DataFrame]) -> Tables:
-    """Return all of the audit's tables, by the names in `NAMES`.
-
-    Parameters
-    ----------
-    cases, labels
-        From `xailib.report.replication.published.load_published` and `load_labels`.
-    """
+    """Return all of the audit's tables, by the names in `NAMES`, of what `published` has read."""
     corrected = audit.corrected(cases)
     return {
         "steps": audit.steps(cases),
@@ -51,17 +45,15 @@ def folder() -> Path:
     return project_root() / "book" / "_data" / "replication"
 
 
-def files(where: Path | None = None) -> list[Path]:
+def files() -> list[Path]:
     """Return the stored files, tables and manifest."""
-    where = where or folder()
-    return [*(where / f"{name}.csv" for name in NAMES), where / "manifest.json"]
+    return [*(folder() / f"{name}.csv" for name in NAMES), folder() / "manifest.json"]
 
 
-def store(tables: Tables, where: Path | None = None) -> None:
+def store(tables: Tables) -> None:
     """Store tables, rounded to `DIGITS` decimals, with the manifest, which is written last."""
-    where = where or folder()
     for name in NAMES:
-        with atomic(where / f"{name}.csv") as file:
+        with atomic(folder() / f"{name}.csv") as file:
             tables[name].to_csv(file, index=False, float_format=f"%.{DIGITS}f")
     manifest = {
         "repository": REPOSITORY,
@@ -71,21 +63,14 @@ def store(tables: Tables, where: Path | None = None) -> None:
         "versions": environment(),
         "files": registry(),
     }
-    write_atomic(where / "manifest.json", json.dumps(manifest, indent=1) + "\n")
+    write_atomic(folder() / "manifest.json", json.dumps(manifest, indent=1) + "\n")
 
 
-def load(where: Path | None = None) -> tuple[Tables, Mapping[str, Any]]:
-    """Return the stored tables and their manifest.
-
-    Raises
-    ------
-    InputError
-        If a file is absent or damaged.
-    """
-    where = where or folder()
+def load() -> tuple[Tables, Mapping[str, Any]]:
+    """Return the stored tables and their manifest; raise `InputError` for a lost or damaged one."""
+    *tables, manifest = files()
     try:
-        tables = {name: pd.read_csv(where / f"{name}.csv") for name in NAMES}
-        manifest = json.loads((where / "manifest.json").read_text(encoding="utf-8"))
+        found = {file.stem: pd.read_csv(file) for file in tables}
+        return found, json.loads(manifest.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(f"audit: {str(where)!r} holds no stored tables: {error}") from error
-    return tables, manifest
+        raise InputError(f"audit: {str(folder())!r} holds no stored tables: {error}") from error

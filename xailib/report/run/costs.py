@@ -2,7 +2,7 @@
 
 Where nothing like it has run here, the short table ``costs.csv`` says what a job of its kind took
 elsewhere: a fixed part, and one for each unit of work. What networks take is timed here
-(`xailib.report.run.timing`): explanations by the passes that they make, the rest in proportion.
+(`xailib.report.cli.timing`): explanations by the passes that they make, the rest in proportion.
 """
 
 import contextlib
@@ -14,16 +14,13 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from xailib.files import write_atomic
 from xailib.project import project_root
 from xailib.report.params.profiles import Profile
 from xailib.report.run.plan import COST, SHARDS, Job, explained, probe_size
 from xailib.report.run.results import peak_memory, read_manifest
-
-if TYPE_CHECKING:
-    from xailib.report.run.timing import Pace  # which brings torch along
 
 TABLE = Path(__file__).with_name("costs.csv")  # no result depends on it
 NETWORK = "tf_efficientnet_lite0"  # that the table is of,
@@ -46,8 +43,27 @@ class Cost:
     here: bool = False
 
 
+@dataclass(frozen=True)
+class Pace:
+    """What one image costs a network here, in seconds, as if nothing else ran on the machine."""
+
+    eager: float  #: of a pass by the network itself
+    fast: float  #: of a pass by the engine that makes many
+    #: of what AblationCAM computes for a channel: what follows the layer; 0 by a closed form
+    tail: float = 0.0
+    channels: int = 0  #: of the layer: so many passes ScoreCAM makes, or AblationCAM of the tail
+
+    def heatmap(self, method: str) -> float:
+        """Return the seconds of one heatmap."""
+        if method == "scorecam":
+            return self.channels * self.fast
+        if method == "ablationcam":
+            return self.eager + self.channels * self.tail
+        return 3 * self.eager  # backwards takes twice as long as forwards
+
+
 def estimates(
-    profile: Profile, jobs: Iterable[Job], paces: Mapping[str, "Pace"] = MappingProxyType({})
+    profile: Profile, jobs: Iterable[Job], paces: Mapping[str, Pace] = MappingProxyType({})
 ) -> dict[str, Cost | None]:
     """Return the estimated cost of jobs, by name; None for a task that was never measured.
 
@@ -56,50 +72,34 @@ def estimates(
     the table; what the network takes follows from the task's pace, where that is known.
     """
     found: dict[str, Cost | None] = {}
-    parts: dict[tuple[Path, str], list[dict[str, Any]]] = {}
+    parts = cache(lambda folder, *of: noted(folder.glob("*"), *of))
     with contextlib.chdir(project_root()):  # where the notebooks' own paths start
         for job in jobs:
-            kind, folder = kind_of(job), job.folder(profile)
-            same = {"kind": kind, "network": network_of(profile, job)}
-            last = [one for one in (_noted(folder),) if one and same.items() <= one.items()]
+            of, folder = (kind_of(job), network_of(profile, job)), job.folder(profile)
+            last = noted([folder], *of)
             if not last and folder.parent.name == "jobs":
-                if (folder.parent, kind) not in parts:
-                    others = map(_noted, folder.parent.glob("*"))
-                    parts[folder.parent, kind] = [
-                        o for o in others if o and same.items() <= o.items()
-                    ]
-                last = parts[folder.parent, kind]
-            found[job.name] = (
-                _as_before(last, units(profile, job))
-                if last
-                else _look_up(profile, job, paces.get(job.task))
-            )
+                last = parts(folder.parent, *of)
+            if last:
+                found[job.name] = _as_before(last, units(profile, job))
+            else:
+                found[job.name] = _look_up(profile, job, paces.get(job.task))
     return found
 
 
-def took(profile: Profile, job: Job) -> float | None:
-    """Return how many seconds a job took last time; None if that is not known."""
-    noted = _noted(job.folder(profile))
-    return noted["seconds"] if noted else None
+def _as_before(last: Sequence[Mapping[str, Any]], count: int) -> Cost:
+    before = sum(one["units"] for one in last)
+    times = count / before if before and count else 1 / len(last)  # some work has no images
+    seconds, disk = (times * sum(one[name] for one in last) for name in ("seconds", "disk"))
+    return Cost(seconds, max(one["memory"] for one in last), disk, here=True)
 
 
-def _as_before(noted: Sequence[Mapping[str, Any]], count: int) -> Cost:
-    before = sum(one["units"] for one in noted)
-    times = count / before if before and count else 1 / len(noted)  # some work has no images
-    seconds, disk = (times * sum(one[name] for one in noted) for name in ("seconds", "disk"))
-    return Cost(seconds, max(one["memory"] for one in noted), disk, here=True)
-
-
-def _look_up(profile: Profile, job: Job, pace: "Pace | None") -> Cost | None:
+def _look_up(profile: Profile, job: Job, pace: Pace | None) -> Cost | None:
     parts = [job]
-    if kind_of(job) not in _table() and job.kind == "notebook" and job.task in SHARDS:
-        # A whole task is its parts and its page.
+    if job.task in SHARDS and kind_of(job).endswith("notebook"):  # its parts and its page
         parts = [replace(job, kind=SHARDS[job.task]), replace(job, needs=(f"{job.task}.0",))]
     costs = []
     for part in parts:
-        # A page that was never measured costs at most what the whole task does.
-        row = _table().get(kind_of(part)) or _table().get(f"{part.task} {part.kind}")
-        if row is None:
+        if (row := _table().get(kind_of(part))) is None:
             return None
         count = units(profile, part)
         each = {name: row[f"{name}_each"] * count for name in ("seconds", "memory", "disk")}
@@ -110,7 +110,7 @@ def _look_up(profile: Profile, job: Job, pace: "Pace | None") -> Cost | None:
     return Cost(sum(seconds), max(memory), sum(disk))
 
 
-def _timed(profile: Profile, job: Job, seconds: float, count: int, pace: "Pace") -> float:
+def _timed(profile: Profile, job: Job, seconds: float, count: int, pace: Pace) -> float:
     """Return what the units of a job take at a network's pace, of the table's seconds for them."""
     parameters = profile.values(job.task)
     images = len(job.photographs) or explained(parameters)
@@ -142,7 +142,7 @@ def kind_of(job: Job) -> str:
 def units(profile: Profile, job: Job) -> int:
     """Return how many units of work a job has: images shown to networks, heatmaps, or images."""
     parameters = profile.values(job.task)
-    if job.kind in ("table", "label"):
+    if job.gathers:
         return len(job.needs)
     if job.task == "1_clip_dissect":
         networks = 1 + bool(parameters.get("compare")) + bool(parameters.get("control"))
@@ -197,14 +197,21 @@ def _table() -> dict[str, dict[str, float]]:
     return {row.pop("kind"): {name: float(value) for name, value in row.items()} for row in rows}
 
 
-def _noted(folder: Path) -> dict[str, Any] | None:
-    """Return what `note_cost` has stored beside a result; None if nothing, or in another form."""
-    try:
-        found = json.loads((folder / COST).read_text())
-        numbers = {name: float(found[name]) for name in ("seconds", "memory", "disk", "units")}
-        return {**numbers, "kind": str(found["kind"]), "network": str(found["network"])}
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+def noted(
+    folders: Iterable[Path], kind: str | None = None, network: str | None = None
+) -> list[dict[str, Any]]:
+    """Return what `note_cost` has stored in folders, if wanted of this kind and network only.
+
+    What is absent or of another form is left out.
+    """
+    found = []
+    for folder in folders:
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            cost = json.loads((folder / COST).read_text())
+            numbers = {name: float(cost[name]) for name in ("seconds", "memory", "disk", "units")}
+            if kind in (None, cost["kind"]) and network in (None, cost["network"]):
+                found.append(numbers)
+    return found
 
 
 def note_cost(profile: Profile, job: Job, seconds: float) -> None:

@@ -24,7 +24,7 @@ from xailib.report.run.costs import note_cost
 from xailib.report.run.notebook import execute, left_out
 from xailib.report.run.plan import LOCK, LOG, Job, Outcome
 from xailib.report.run.results import damaged, read_manifest
-from xailib.report.run.staleness import is_better, is_current, matches, request
+from xailib.report.run.staleness import gather, is_better, is_current, matches, request
 from xailib.report.run.store import Store, as_bytes
 
 log = logging.getLogger(__name__)
@@ -50,10 +50,7 @@ def run_job(
     With a store, what the job needs comes from there first, and the job's own result if somebody
     has finished it; what it gives is put there.
 
-    Raises
-    ------
-    PassingError
-        In one line, if another attempt may go better.
+    `PassingError` is raised, in one line, if another attempt may go better.
     """
     folder, start = job.folder(profile), time.monotonic()
     try:
@@ -69,11 +66,13 @@ def run_job(
         if not force and is_current(profile, job):
             outcome = Outcome(job.name, "reused")
         else:
-            _warn_of_damage(folder)
+            with contextlib.suppress(InputError):  # there is no result
+                if names := damaged(folder, read_manifest(folder)):
+                    listed = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+                    log.warning("results: %s of %s is damaged; made again", listed, folder)
             start = time.monotonic()
-            (folder / LOG).write_text(
-                f"{job.name} on {platform.node()}, process {os.getpid()}, {_now()}\n"
-            )
+            begun = f"{job.name} on {platform.node()}, process {os.getpid()}, {_now()}\n"
+            (folder / LOG).write_text(begun)
             _do(profile, job, bar)
             note_cost(profile, job, time.monotonic() - start)
             _log(folder, f"done, {_now()}\n")
@@ -97,19 +96,13 @@ def run_job(
 def _do(profile: Profile, job: Job, bar: bool) -> None:
     if job.kind == "notebook":
         execute(profile, job.task, request(profile, job), bar=bar)
-        return
-    from xailib.report.run import shards  # only for these: it brings the networks along
+    elif job.kind == "table":
+        gather(profile, job)
+    else:
+        from xailib.report.run import shards  # only for these: it brings the networks along
 
-    do = {"explain": shards.explain, "table": shards.gather}
-    do |= {"record": shards.record, "label": shards.label}
-    do[job.kind](profile, job)
-
-
-def _warn_of_damage(folder: Path) -> None:
-    with contextlib.suppress(InputError):
-        if names := damaged(folder, read_manifest(folder)):
-            listed = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-            log.warning("results: %s of %s is damaged; made again", listed, folder)
+        do = {"explain": shards.explain, "record": shards.record, "label": shards.label}
+        do[job.kind](profile, job)
 
 
 def _log(folder: Path, text: str) -> None:
@@ -129,25 +122,13 @@ def skipped(job: Job, missing: Sequence[str]) -> Outcome:
 
 @dataclass(frozen=True)
 class Task:
-    """What all jobs of a run have in common, and a worker has to know.
+    """What all jobs of a run have in common, and a worker has to know."""
 
-    Attributes
-    ----------
-    root : str
-        The project's folder, on the client.
-    session : str
-        The run's own name.
-    profile, force
-        See `run_plan`.
-    store : str
-        Through which results go, if any.
-    """
-
-    root: str
-    session: str
+    root: str  #: the project's folder, on the client
+    session: str  #: the run's own name
     profile: Profile
-    force: bool = False
-    store: str = ""
+    force: bool = False  #: do also what is finished
+    store: str = ""  #: through which results go, if any
 
     def open_store(self) -> Store | None:
         """Return the store of the project in whose folder this is called, if there is one."""
@@ -220,14 +201,9 @@ def limited(threads: int | None) -> Iterator[None]:
     finally:
         if torch:
             torch.set_num_threads(count)
-        set_environment(before)
-
-
-def set_environment(values: Mapping[str, str]) -> None:
-    """Give this process these environment variables and no others."""
-    for name in os.environ.keys() - values.keys():
-        del os.environ[name]
-    os.environ.update(values)
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
 
 
 @contextlib.contextmanager

@@ -34,32 +34,19 @@ def parameters_of(profile: Profile, task: str) -> dict[str, Any]:
 def notebook_hash(task: str) -> str:
     """Return the hash of a notebook's cells, without their outputs.
 
-    Raises
-    ------
-    InputError
-        If the notebook is not there, or differs from its reviewed source.
+    `InputError` is raised if the notebook is not there, or differs from its reviewed source.
     """
-    cells = [_essence(cell) for cell in json.loads(_notebook(task).read_bytes())["cells"]]
-    return hashlib.sha256(json.dumps(cells).encode()).hexdigest()
+    return _cells_hash(_notebook(task))
 
 
 def execute(profile: Profile, task: str, request: Mapping[str, Any], *, bar: bool = False) -> None:
     """Execute a task's notebook through papermill into its run folder.
 
-    Parameters
-    ----------
-    profile, task
-        What to execute.
-    request : mapping
-        What the manifest then says was asked for, see `xailib.report.run.staleness`.
-    bar : bool
-        Whether to draw the progress, with the photographs that are done.
+    ``request`` is what the manifest then says was asked for, see `xailib.report.run.staleness`;
+    with ``bar`` the progress is drawn, with the photographs that are done.
 
-    Raises
-    ------
-    XailibError
-        With the one line in which the notebook failed; its partial output stays beside, but for
-        input that was refused before anything was made: then no folder is left.
+    `XailibError` is raised with the one line in which the notebook failed; its partial output stays
+    beside, but for input that was refused before anything was made: then no folder is left.
     """
     import papermill
     from nbclient.exceptions import DeadKernelError
@@ -141,16 +128,8 @@ def _without_progress(executed: dict[str, Any]) -> dict[str, Any]:
 def left_out(profile: Profile, task: str) -> str:
     """Return which images a finished run could not use, in one line; empty if none."""
     failures = read_manifest(profile.folder(task)).get("failures", [])
-    if not failures:
-        return ""
     more = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
-    return f"not explained: {why(failures[0])}{more}"
-
-
-def _essence(cell: Mapping[str, Any]) -> list[Any]:
-    """Return what of a cell decides what it does: not its outputs or number."""
-    tags = cell["metadata"].get("tags", [])
-    return [cell["cell_type"], tags, "".join(cell["source"]).strip()]
+    return f"not explained: {why(failures[0])}{more}" if failures else ""
 
 
 def _notebook(task: str) -> Path:
@@ -168,23 +147,21 @@ def _check_pair(path: Path) -> None:
 
 
 def _cells_hash(half: Path) -> str:
+    """Return the hash of what of a notebook's cells decides what they do: no output or number."""
     import jupytext
 
-    cells = [_essence(cell) for cell in jupytext.read(half)["cells"]]
+    cells = [
+        [cell["cell_type"], cell["metadata"].get("tags", []), cell["source"].strip()]
+        for cell in jupytext.read(half)["cells"]
+    ]
     return hashlib.sha256(json.dumps(cells).encode()).hexdigest()
 
 
 def bring_in_step(folder: Path, keep: str = "") -> list[str]:
     """Copy the edited half of each notebook to the other; return those of which both were edited.
 
-    What each was when its halves were last alike is stored beside them.
-
-    Parameters
-    ----------
-    folder : Path
-        Of the notebooks.
-    keep : {"", "py", "ipynb"}
-        The half that is kept where both were edited; by default neither is changed.
+    What each was when its halves were last alike is stored beside them. Where both were edited,
+    ``keep``, ``"py"`` or ``"ipynb"``, is the half that is kept; by default neither is changed.
     """
     from jupytext.cli import jupytext
 

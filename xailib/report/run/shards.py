@@ -8,36 +8,34 @@ which the notebook on units reads them. Of all parts one table is made, a part a
 import contextlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from xailib.dissect.activations import networks_of, record_activations, record_embeddings
 from xailib.dissect.blocks import Recording, files_of
 from xailib.dissect.concepts import load_concepts
 from xailib.dissect.label import check_measure
-from xailib.dissect.top_images import RunningTop, label_tops
+from xailib.dissect.top_images import label_tops, running_top
 from xailib.encoders.load import Encoder, load_encoder
 from xailib.errors import InputError
 from xailib.explain.explanation import Explanation
 from xailib.explain.requests import requests_of
-from xailib.files import atomic, sha256_of, write_atomic
+from xailib.files import atomic, write_atomic
 from xailib.images.load import Failure, Photograph, iter_images
 from xailib.images.probe import probe_of
 from xailib.networks.classifier import Classifier, load_classifier
 from xailib.report.params.profiles import Profile
 from xailib.report.params.schema import OF_CLASSIFIER
 from xailib.report.run.plan import Job
-from xailib.report.run.results import MANIFEST, Run, file_hashes, read_manifest
-from xailib.report.run.staleness import image_hashes, request, shards_now
+from xailib.report.run.results import Run, file_hashes
+from xailib.report.run.staleness import EXPLAINED, finish, finish_table, image_hashes
 
-EXPLAINED, FAILURES, LABELS = "explained.parquet", "failures.parquet", "labels.parquet"
+LABELS = "labels.parquet"
 # So that a shard in which nothing succeeded has the columns of the others.
 _COLUMNS = {
     "image": "str", "image_sha256": "str", "method": "str", "classifier": "str", "target": "int64",
@@ -58,11 +56,7 @@ def explain(profile: Profile, job: Job) -> None:
     """Explain a job's images into the cache of its task.
 
     An image that cannot be used or explained is listed among the failures of the job's manifest.
-
-    Raises
-    ------
-    XailibError
-        If the network, the target or a parameter cannot be used.
+    `XailibError` is raised if the network, the target or a parameter cannot be used.
     """
     parameters = profile.values(job.task)
     how = {name: parameters[name] for name in OF_CLASSIFIER[1:]}
@@ -70,8 +64,8 @@ def explain(profile: Profile, job: Job) -> None:
     requests = requests_of(job.task, classifier, parameters)
     hashes = file_hashes(classifier.files)
     # No `start_run`: that is one process's, and here several fill one folder.
-    inputs = {"files": hashes, "weights": classifier.identity}
-    run = Run(profile.folder(job.task), job.task, {}, inputs)
+    decides = {"files": hashes, "weights": classifier.identity}
+    run = Run(profile.folder(job.task), job.task, {}, decides)
     rows = []
     for one in requests:
         images = _usable(job, run if one is requests[0] else None)
@@ -82,72 +76,8 @@ def explain(profile: Profile, job: Job) -> None:
         table = pd.DataFrame(rows, columns=list(_COLUMNS)).astype(_COLUMNS)
         table.to_parquet(file, index=False)
     outputs = [EXPLAINED, *(f"../../{name}" for name in run.written)]
-    finish(profile, job, outputs, run.failures, hashes)
-
-
-def gather(profile: Profile, job: Job) -> None:
-    """Write the rows of a task's shards into one table, a shard at a time, and the failures."""
-    folder = job.folder(profile)
-    with contextlib.ExitStack() as stack:
-        file = stack.enter_context(atomic(folder / EXPLAINED))
-        writer = None
-        for name in job.needs:
-            rows = pq.read_table(folder.parent / name / EXPLAINED)
-            writer = writer or stack.enter_context(pq.ParquetWriter(file, rows.schema))
-            writer.write_table(rows)
-    finish_table(profile, job, EXPLAINED)
-
-
-def finish(
-    profile: Profile,
-    job: Job,
-    outputs: Sequence[str],
-    failures: Sequence[Mapping[str, str]],
-    files: Mapping[str, str],
-) -> None:
-    """Write the manifest that makes a shard finished.
-
-    Parameters
-    ----------
-    profile, job
-        Of the shard.
-    outputs : sequence of str
-        The files that it wrote, below the job's own folder.
-    failures : sequence of mappings
-        Images that could not be used or explained: source and reason.
-    files : mapping
-        Hashes of what decided the result besides the images, by path.
-    """
-    inputs = {"images": image_hashes(job), "files": dict(files)}
-    _write_manifest(profile, job, inputs, outputs, failures=list(failures))
-
-
-def finish_table(profile: Profile, job: Job, table: str) -> None:
-    """Write the failures of a table's shards, and the manifest that makes the table finished."""
-    folder = job.folder(profile)
-    failures = [
-        {**one, "job": name}
-        for name in job.needs
-        for one in read_manifest(folder.parent / name)["failures"]
-    ]
-    with atomic(folder / FAILURES) as file:
-        columns = {name: [one[name] for one in failures] for name in ("source", "reason", "job")}
-        pq.write_table(pa.table({k: pa.array(v, pa.string()) for k, v in columns.items()}), file)
-    _write_manifest(profile, job, shards_now(profile, job), [table, FAILURES])
-
-
-def _write_manifest(
-    profile: Profile, job: Job, inputs: Mapping[str, Any], outputs: Sequence[str], **found: Any
-) -> None:
-    folder = job.folder(profile)
-    manifest = {
-        "job": job.name,
-        "request": request(profile, job),
-        "inputs": dict(inputs),
-        **found,
-        "outputs": {name: sha256_of(folder / name) for name in outputs},
-    }
-    write_atomic(folder / MANIFEST, json.dumps(manifest, indent=1))
+    inputs = {"images": image_hashes(job), "files": hashes}
+    finish(profile, job, outputs, inputs, failures=run.failures)
 
 
 def _usable(job: Job, run: Run | None) -> Iterator[Photograph]:
@@ -165,18 +95,12 @@ _classifier = lru_cache(maxsize=1)(load_classifier)  # once for all shards that 
 
 def _row(explanation: Explanation) -> dict[str, Any]:
     parts = explanation.superpixels
-    found = {
-        "above_half": _share(explanation, 0.5),
-        "above_zero": _share(explanation, 0.0),
-        "superpixels": None if parts is None else len(parts.weights),
-        "fit": float("nan") if parts is None else parts.fit,
-    }
+    found: dict[str, Any] = {"superpixels": parts and len(parts.weights)}
+    found["fit"] = float("nan") if parts is None else parts.fit
+    for name, level in (("above_half", 0.5), ("above_zero", 0.0)):  # of the view: a share
+        share = "nan" if explanation.no_signal else (explanation.saliency > level).mean()
+        found[name] = float(share)
     return found | {name: getattr(explanation, name) for name in _COLUMNS if name not in found}
-
-
-def _share(explanation: Explanation, level: float) -> float:
-    """Return the share of the view above a level; NaN where the map says nothing."""
-    return float("nan" if explanation.no_signal else (explanation.saliency > level).mean())
 
 
 def record(profile: Profile, job: Job) -> None:
@@ -184,14 +108,11 @@ def record(profile: Profile, job: Job) -> None:
 
     The blocks are in the task's folder, and those that are there are not recorded again. An image
     that cannot be used is listed among the failures of the job's manifest.
-
-    Raises
-    ------
-    XailibError
-        If a network, its weights, a layer or the encoder cannot be used.
+    `XailibError` is raised if a network, its weights, a layer or the encoder cannot be used.
     """
     parameters = profile.values(job.task)
-    networks, encoder = _networks(_words(parameters, _OF_NETWORKS)), _encoder_of(parameters)
+    words = json.dumps({name: parameters[name] for name in _OF_NETWORKS})
+    networks, encoder = _networks(words), _encoder_of(parameters)
     probe = probe_of(job.photographs, parameters["crops"], parameters["seed"])
     # No `start_run`: that is one process's, and here several fill one folder.
     run, blocks = Run(profile.folder(job.task), job.task, {}, {}), {}
@@ -202,18 +123,13 @@ def record(profile: Profile, job: Job) -> None:
         place = run.cache("embeddings", {"encoder": f"{encoder.name}@{encoder.sha256}"})
         blocks[_EMBEDDINGS] = record_embeddings(encoder, probe, folder=place).blocks
     own = job.folder(profile)
-    places = {
-        name: [os.path.relpath(block, own) for block in some] for name, some in blocks.items()
-    }
+    places = {name: [os.path.relpath(one, own) for one in some] for name, some in blocks.items()}
     write_atomic(own / _RECORDED, json.dumps(places))
     files = [file for some in blocks.values() for block in some for file in files_of(block)]
-    finish(
-        profile,
-        job,
-        [_RECORDED, *(os.path.relpath(file, own) for file in files)],
-        [{"source": one.source, "reason": one.reason} for one in probe.failures],
-        _hashes(networks, encoder, parameters),
-    )
+    outputs = [_RECORDED, *(os.path.relpath(file, own) for file in files)]
+    inputs = {"images": image_hashes(job), "files": _hashes(networks, encoder, parameters)}
+    failures = [{"source": one.source, "reason": one.reason} for one in probe.failures]
+    finish(profile, job, outputs, inputs, failures=failures)
 
 
 def label(profile: Profile, job: Job) -> None:
@@ -221,12 +137,8 @@ def label(profile: Profile, job: Job) -> None:
 
     In memory are the rows of one block, each unit's most activating images, and how well the
     concepts fit. The table is that of `xailib.dissect.label.label_units`, with the networks' names.
-
-    Raises
-    ------
-    XailibError
-        If no probe image could be used, or fewer than ``top_k``; if concepts or the encoder
-        cannot be used.
+    `XailibError` is raised if no probe image could be used, or fewer than ``top_k``; if concepts
+    or the encoder cannot be used.
     """
     parameters = profile.values(job.task)
     folder = job.folder(profile)
@@ -244,17 +156,13 @@ def label(profile: Profile, job: Job) -> None:
     tables = []
     for name, places in blocks.items():
         recorded = Recording(places)
-        tops = {layer: RunningTop.of(recorded.blocks_of(layer), kept) for layer in recorded}
+        tops = {layer: running_top(recorded.blocks_of(layer), kept) for layer in recorded}
         table = label_tops(tops, rows, images.ids_at, texts, concepts, **options)
         table.insert(0, "network", name)
         tables.append(table)
     with atomic(folder / LABELS) as file:
         pd.concat(tables, ignore_index=True).to_parquet(file, index=False)
     finish_table(profile, job, LABELS)
-
-
-def _words(parameters: Mapping[str, Any], names: Sequence[str]) -> str:
-    return json.dumps({name: parameters[name] for name in names})
 
 
 @lru_cache(maxsize=1)

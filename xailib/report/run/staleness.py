@@ -1,25 +1,32 @@
-"""Whether a stored result is current, that is what making it now would give.
+"""Whether a stored result is current, that is what making it now would give; and how it gets so.
 
 The manifest of a result holds a *request*, that is parameters, code and versions, and *inputs*,
 the hashes of images, weights and other results. The result is current if both are what they would
 be now, and if the files that the manifest names are as they were written. Nothing here needs a
-network, so that a plan is made in a moment.
+network, so that a plan is made, and the tables of shards are gathered, in a moment.
 """
 
 import contextlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from xailib.errors import XailibError
-from xailib.files import sha256_of
+from xailib.files import atomic, sha256_of, write_atomic
 from xailib.images.load import Failure, iter_images
 from xailib.project import project_root
 from xailib.report.params.profiles import Profile
+from xailib.report.run import results
 from xailib.report.run.notebook import notebook_hash, parameters_of
 from xailib.report.run.plan import SHARDS, Job, path_of
 from xailib.report.run.results import code_of, fingerprint, intact, read_manifest, run_digest
+
+EXPLAINED, FAILURES = "explained.parquet", "failures.parquet"  # tables
 
 # The rooms that make what jobs of a kind leave, see `xailib.versions`.
 CODE = {
@@ -116,26 +123,17 @@ def request(profile: Profile, job: Job) -> dict[str, Any]:
 def inputs(profile: Profile, job: Job, manifest: Mapping[str, Any]) -> dict[str, Any]:
     """Return the inputs that a manifest names, with the hashes that they have now.
 
-    Called in the project's folder, where the notebooks' own paths start.
-
-    Raises
-    ------
-    XailibError, OSError, KeyError, TypeError
-        If one of them cannot be read any more, or the manifest is of another form.
+    Of a notebook: images, weights, other runs. Called in the project's folder, where the
+    notebooks' own paths start. `XailibError`, `OSError`, `KeyError` or `TypeError` is raised if one
+    of them cannot be read any more, or the manifest is of another form.
     """
-    if job.kind == "notebook":
-        return inputs_now(manifest)
-    if job.kind in ("table", "label"):
+    if job.gathers:
         return shards_now(profile, job)
-    files = {name: sha256_of(project_root() / name) for name in manifest["inputs"]["files"]}
-    return {"images": image_hashes(job), "files": files}
-
-
-def inputs_now(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a notebook's inputs as they are now: images, weights, other runs; see `inputs`."""
     recorded = manifest["inputs"]
-    now: dict[str, Any] = dict(recorded)
-    now["files"] = {file: sha256_of(Path(file)) for file in recorded["files"]}
+    now: dict[str, Any] = {"files": {name: sha256_of(Path(name)) for name in recorded["files"]}}
+    if job.kind != "notebook":
+        return {"images": image_hashes(job), **now}
+    now = {**recorded, **now}
     if recorded.get("images"):
         found = list(iter_images(manifest["parameters"]["images"]))
         now["images"] = {p.id: p.sha256 for p in found if not isinstance(p, Failure)}
@@ -161,7 +159,7 @@ def shards_now(profile: Profile, job: Job) -> dict[str, Any]:
     for name in job.needs:
         manifest = read_manifest(job.folder(profile).parent / name)
         outputs = manifest["outputs"]
-        found[name] = [outputs.get("explained.parquet", outputs), manifest["failures"]]
+        found[name] = [outputs.get(EXPLAINED, outputs), manifest["failures"]]
     if job.kind == "label":
         lists = [Path(name).expanduser() for name in profile.values(job.task)["concepts"]]
         found["files"] = {str(file): sha256_of(file) for file in lists if file.is_file()}
@@ -179,17 +177,61 @@ def image_hashes(job: Job) -> dict[str, str | None]:
     return found
 
 
-def _images_of(manifest: Mapping[str, Any]) -> Any:
+def _images_of(manifest: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Return (id, name) of the images that a manifest names; none if it is of another form."""
     try:
-        return manifest["request"].get("photographs")
-    except (KeyError, AttributeError):
-        return None
+        return tuple((unique, name) for unique, name in manifest["request"]["photographs"])
+    except (KeyError, TypeError, ValueError):
+        return ()
 
 
 def _matches_its_images(profile: Profile, need: Job, manifest: Mapping[str, Any]) -> bool:
     """Return whether a manifest is that of doing a job now, of whichever images it names."""
-    try:
-        photographs = tuple((unique, name) for unique, name in _images_of(manifest) or ())
-    except (TypeError, ValueError):
-        return False
-    return matches(profile, replace(need, photographs=photographs), manifest)
+    return matches(profile, replace(need, photographs=_images_of(manifest)), manifest)
+
+
+def finish(
+    profile: Profile, job: Job, outputs: Sequence[str], inputs: Mapping[str, Any], **found: Any
+) -> None:
+    """Write the manifest that makes a job finished.
+
+    ``outputs`` are the files that it wrote, below its own folder, ``inputs`` hashes of what decided
+    the result, as from `inputs`. ``found`` is what else the manifest says, such as ``failures``:
+    images that could not be used.
+    """
+    folder = job.folder(profile)
+    manifest = {
+        "job": job.name,
+        "request": request(profile, job),
+        "inputs": dict(inputs),
+        **found,
+        "outputs": {name: sha256_of(folder / name) for name in outputs},
+    }
+    write_atomic(folder / results.MANIFEST, json.dumps(manifest, indent=1))
+
+
+def finish_table(profile: Profile, job: Job, table: str) -> None:
+    """Write the failures of a table's shards, and the manifest that makes the table finished."""
+    folder = job.folder(profile)
+    failures = [
+        {**one, "job": name}
+        for name in job.needs
+        for one in read_manifest(folder.parent / name)["failures"]
+    ]
+    with atomic(folder / FAILURES) as file:
+        columns = {name: [one[name] for one in failures] for name in ("source", "reason", "job")}
+        pq.write_table(pa.table({k: pa.array(v, pa.string()) for k, v in columns.items()}), file)
+    finish(profile, job, [table, FAILURES], shards_now(profile, job))
+
+
+def gather(profile: Profile, job: Job) -> None:
+    """Write the rows of a task's shards into one table, a shard at a time, and the failures."""
+    folder = job.folder(profile)
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(atomic(folder / EXPLAINED))
+        writer = None
+        for name in job.needs:
+            rows = pq.read_table(folder.parent / name / EXPLAINED)
+            writer = writer or stack.enter_context(pq.ParquetWriter(file, rows.schema))
+            writer.write_table(rows)
+    finish_table(profile, job, EXPLAINED)

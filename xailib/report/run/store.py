@@ -60,14 +60,9 @@ class Store:
         self._root = Path(os.path.abspath(root))  # noqa: PTH100  links stay as they are
 
     def push(self, folder: Path, *, quick: bool = False) -> None:
-        """Copy a finished result there, unless it is there already.
+        """Copy a finished result there from its folder here, unless it is there already.
 
-        Parameters
-        ----------
-        folder : Path
-            Its local folder.
-        quick : bool
-            Whether files of the right size there are taken for right, and not read.
+        With ``quick``, files of the right size there are taken for right, and not read.
 
         Raises
         ------
@@ -79,28 +74,24 @@ class Store:
         manifest = b""
         with contextlib.suppress(OSError):
             manifest = (folder / MANIFEST).read_bytes()
-        outputs = _parsed(manifest).get("outputs")
-        if not outputs:
+        if not (outputs := _parsed(manifest).get("outputs")):
             raise InputError(f"store: {str(folder)!r} holds no finished result")
         with self._in_one_line():
-            self._push(folder, manifest, outputs, quick)
-
-    def _push(self, folder: Path, manifest: bytes, outputs: Mapping[str, str], quick: bool) -> None:
-        last = self._there(folder / MANIFEST)
-        if self._read(last) == manifest and self._whole(folder, outputs, quick):
-            return
-        try:
-            _check_names(folder, outputs)  # or no other machine would accept it
-        except _UnfitError as error:
-            raise InputError(f"store: the manifest in {str(folder)!r} {error}") from error
-        if names := damaged(folder, {"outputs": outputs}):
-            raise InputError(f"store: {names[0]!r} in {str(folder)!r} is damaged; run again")
-        with contextlib.suppress(FileNotFoundError):
-            self._system.rm_file(last)
-        beside = [name for name in (LOG, COST) if (folder / name).is_file()]
-        for name in [*outputs, *beside]:
-            self._system.put_file(str(folder / name), self._there(folder / name))
-        self._system.pipe_file(last, manifest)
+            last = self._there(folder / MANIFEST)
+            if self._read(last) == manifest and self._whole(folder, outputs, quick):
+                return
+            try:
+                _check_names(folder, outputs)  # or no other machine would accept it
+            except _UnfitError as error:
+                raise InputError(f"store: the manifest in {str(folder)!r} {error}") from error
+            if names := damaged(folder, {"outputs": outputs}):
+                raise InputError(f"store: {names[0]!r} in {str(folder)!r} is damaged; run again")
+            with contextlib.suppress(FileNotFoundError):
+                self._system.rm_file(last)
+            beside = [name for name in (LOG, COST) if (folder / name).is_file()]
+            for name in [*outputs, *beside]:
+                self._system.put_file(str(folder / name), self._there(folder / name))
+            self._system.pipe_file(last, manifest)
 
     def _whole(self, folder: Path, outputs: Mapping[str, str], quick: bool) -> bool:
         """Return whether all files of a result are there as they should be."""
@@ -120,16 +111,10 @@ class Store:
     def pull(
         self, folder: Path, wanted: Callable[[Mapping[str, Any]], bool] = lambda _manifest: True
     ) -> bool:
-        """Take a finished result from there; return whether it is here now.
+        """Take a finished result from there into its folder; return whether it is here now.
 
-        What is here stays as it is until all that is there has come and was found whole.
-
-        Parameters
-        ----------
-        folder : Path
-            Where it belongs.
-        wanted : callable
-            Of its manifest: whether it is any use. If not, nothing here is touched.
+        What is here stays as it is until all that is there has come and was found whole. Of a
+        manifest, ``wanted`` says whether it is any use; if not, nothing here is touched.
 
         Raises
         ------
@@ -229,11 +214,9 @@ def _in_memory(files: Mapping[str, bytes]) -> Any:
 
 def _file_system(url: str) -> tuple[Any, str]:
     """Return the file system behind an address, and the place in it; no bucket is asked for."""
-    try:
-        from fsspec.core import url_to_fs
-        from fsspec.registry import available_protocols
-    except ImportError as error:
-        raise UnavailableError("store: pip install 'xailib[report]'") from error
+    from fsspec.core import url_to_fs
+    from fsspec.registry import available_protocols
+
     if problem := _problem(url, available_protocols()):
         raise InputError(f"store: {url!r} {problem}; {ALLOWED}")
     try:
@@ -246,19 +229,15 @@ def _file_system(url: str) -> tuple[Any, str]:
     except Exception as error:  # whatever a protocol's own package raises
         raise InputError(f"store: {url!r}: {first_line(error)}; {ALLOWED}") from error
     if getattr(system, "local_file", False):
-        _check_folder(url, Path(place))
+        own = Path(place)
+        there = next(path for path in (own, *own.absolute().parents) if path.exists())
+        if not there.is_dir():
+            what = "is a file" if there == own else f"lies below {str(there)!r}, which is a file"
+            raise InputError(f"store: {url!r} {what}; {ALLOWED}")
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise InputError(f"store: {url!r}: {str(there)!r} cannot be written to; {ALLOWED}")
         system.auto_mkdir = True
     return system, place.rstrip("/")
-
-
-def _check_folder(url: str, place: Path) -> None:
-    """Raise if a folder cannot be there, or not be written to."""
-    there = next(path for path in (place, *place.absolute().parents) if path.exists())
-    if not there.is_dir():
-        what = "is a file" if there == place else f"lies below {str(there)!r}, which is a file"
-        raise InputError(f"store: {url!r} {what}; {ALLOWED}")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise InputError(f"store: {url!r}: {str(there)!r} cannot be written to; {ALLOWED}")
 
 
 def _problem(url: str, known: list[str]) -> str:

@@ -6,7 +6,8 @@ class or a layer that it does not have.
 
 import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from xailib.networks.forward import Work, choose
 from xailib.networks.memory import enough
 from xailib.report.params.profiles import Profile
 from xailib.report.params.schema import OF_CLASSIFIER
+from xailib.report.run.costs import Pace
 from xailib.report.run.preflight import network_is_here
 
 _LIME = ("2_lime", "5_faithfulness", "9_stability")  # tasks that need what LIME needs
@@ -30,68 +32,37 @@ _TIMED = 4  # images of a timed pass: a larger batch takes hardly less for each
 _MANY = 1000  # passes, for which an engine is set up
 
 
-@dataclass(frozen=True)
-class Pace:
-    """What one image costs a network here, as if nothing else ran on the machine.
-
-    Attributes
-    ----------
-    eager, fast : float
-        Seconds of a pass by the network itself, and by the engine that makes many passes.
-    tail : float
-        Seconds of what AblationCAM computes for a channel, as what follows the layer; 0 where a
-        closed form does.
-    channels : int
-        Of the layer: so many passes does ScoreCAM make, or AblationCAM of the tail.
-    """
-
-    eager: float
-    fast: float
-    tail: float = 0.0
-    channels: int = 0
-
-    def heatmap(self, method: str) -> float:
-        """Return the seconds of one heatmap."""
-        if method == "scorecam":
-            return self.channels * self.fast
-        if method == "ablationcam":
-            return self.eager + self.channels * self.tail
-        return 3 * self.eager  # backwards takes twice as long as forwards
-
-
 def paces_of(profile: Profile, tasks: Collection[str]) -> tuple[dict[str, Pace], dict[str, str]]:
     """Return the pace of each task's network, and why some tasks can only fail.
 
-    Left out are tasks without a network, and networks whose weights are still to be fetched.
+    Loading a network also finds what only a loaded one can tell: weights that do not fit, a class
+    or a layer that it does not have. Left out are tasks without a network, and networks whose
+    weights are still to be fetched.
     """
     found: dict[str, Pace] = {}
     wrong: dict[str, str] = {}
-    loaded: dict[tuple[Any, ...], tuple[Classifier, Pace]] = {}
+    timed = cache(_timed_network)  # once for all its tasks
     for task in tasks:
         values = profile.values(task)
         if "model" not in values or values.get("descriptions") or not network_is_here(values):
             continue
-        key = tuple(values[name] for name in OF_CLASSIFIER)
         try:
-            if key not in loaded:
-                how = {name: values[name] for name in OF_CLASSIFIER[1:]}
-                classifier = load_classifier(values["model"], **how)
-                loaded[key] = classifier, _pace(classifier)
-            found[task] = _checked(*loaded[key], task, values)
+            network = timed(**{name: values[name] for name in OF_CLASSIFIER})
+            found[task] = _checked(*network, task, values)
         except XailibError as error:
             wrong[task] = f"{type(error).__name__}: {error}"  # as a notebook says it
     return found, wrong
 
 
-def _pace(classifier: Classifier) -> Pace:
-    """Time a network."""
+def _timed_network(model: str, **how: Any) -> tuple[Classifier, Pace]:
+    classifier = load_classifier(model, **how)
     module, precision = classifier.module, classifier.precision
-    images = classifier.trial().repeat(_TIMED, 1, 1, 1)
-    size = enough(classifier.device)
-    work = Work(module, lambda start, stop: images[start:stop], _MANY, size, (module, ""))
+    images = _images(classifier)
+    size, of = enough(classifier.device), (module, "")
+    work = Work(module, lambda start, stop: images[start:stop], _MANY, size, of, precision)
     with torch.no_grad(), classifier.running():
-        engine = choose(work, "auto", precision)
-        return Pace(_seconds(module, images), _seconds(engine.run, images))
+        engine = choose(work, "auto")
+        return classifier, Pace(_seconds(module, images), _seconds(engine.run, images))
 
 
 def _checked(classifier: Classifier, pace: Pace, task: str, values: Mapping[str, Any]) -> Pace:
@@ -108,21 +79,23 @@ def _checked(classifier: Classifier, pace: Pace, task: str, values: Mapping[str,
     works, _ = workable(classifier, values["methods"], layer)
     if task != "3_cam":  # for its maps alone the layer's own passes are counted
         return pace
-    module, precision = classifier.module, classifier.precision
-    images = classifier.trial().repeat(_TIMED, 1, 1, 1)
-    name = cam_layer_of(classifier, layer)
+    images, name = _images(classifier), cam_layer_of(classifier, layer)
     with torch.no_grad(), classifier.running():
         found = layer_pass(classifier, name, images[:1], gradients=False)
         channels = found.maps.shape[1]
         seconds = 0.0
         if "ablationcam" in works:
-            tail = Tail(module, name, images[:1])
-            way = way_of(tail, found.layout, precision)
+            tail = Tail(classifier.module, name, images[:1])
+            way = way_of(tail, found.layout, classifier.precision)
             if way == "tail":
                 seconds = _seconds(tail, tail.output.expand(_TIMED, *tail.output.shape[1:]))
             elif way == "whole network":
                 seconds = pace.eager
         return replace(pace, tail=seconds, channels=channels)
+
+
+def _images(classifier: Classifier) -> Tensor:
+    return classifier.trial().repeat(_TIMED, 1, 1, 1)
 
 
 def _seconds(run: Callable[[Tensor], Any], images: Tensor) -> float:
