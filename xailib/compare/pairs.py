@@ -36,9 +36,9 @@ class Map:
     name: str  #: the method; LIME's signs are "lime+" and "lime-"
     values: Float32[np.ndarray, "height width"]  #: higher ranks first
     frame: Frame  #: the same for all maps of the photograph
-    area: float  #: share of the frame to which maps of this photograph are thresholded: LIME 1's
+    area: float  #: share of the frame to which maps of this photograph are thresholded, LIME 1's
     segments: Int[np.ndarray, "height width"] | None = None  #: LIME's superpixels
-    sha256: str = ""  #: the photograph's: the same under another name is not another photograph
+    sha256: str = ""  #: the photograph's; the same under another name is not another photograph
 
     @cached_property
     def order(self) -> Int64[np.ndarray, " pixels"]:

@@ -21,7 +21,7 @@ class Pooled:
     p: float  #: two-sided, of no effect
     error: float  #: the mean's standard error
     between: float  #: standard deviation of the effect between networks (tau)
-    heterogeneity: float  #: I squared: the share of the variation that sampling does not explain
+    heterogeneity: float  #: I squared, the share of the variation that sampling does not explain
 
 
 def pooled(means: Float[np.ndarray, " networks"], errors: Float[np.ndarray, " networks"]) -> Pooled:

@@ -35,7 +35,7 @@ class Concepts:
 
     @property
     def sha256(self) -> str:
-        """Hash of the names, in order: what two labellings must share to be compared."""
+        """Hash of the names, in order, which two labellings must share to be compared."""
         return hashlib.sha256("\n".join(self.names).encode()).hexdigest()
 
 

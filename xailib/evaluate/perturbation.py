@@ -124,7 +124,7 @@ class Trial:
 
     @property
     def key(self) -> tuple[str | float | int, ...]:
-        """What image this is: the same for all methods and measures that need it."""
+        """What image this is, the same for all methods and measures that need it."""
         if self.measure == "cell":
             return ("cell", self.count)
         if self.measure in _SWAPS and self.fraction in (0, 1):

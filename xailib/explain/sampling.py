@@ -98,7 +98,7 @@ class Draw:
     which: tuple[int, ...]  #: the images
     rows: Sequence[AnyRows]  #: which superpixels each image's samples show
     shown: Bool[Tensor, "distinct superpixels"]  #: the different ones of all images
-    owner: Int[Tensor, " distinct"]  #: whose they are: places among all images
+    owner: Int[Tensor, " distinct"]  #: whose they are, as places among all images
     place: Int[Tensor, "images samples"]  #: where each sample is among the different ones
 
     @classmethod

@@ -60,7 +60,7 @@ class Stability:
 
     @property
     def stable(self) -> bool:
-        """Whether two runs of half the length choose much the same: see `AGREEMENT`."""
+        """Whether two runs of half the length choose much the same, see `AGREEMENT`."""
         return self.choice and self.shared_low >= AGREEMENT
 
 

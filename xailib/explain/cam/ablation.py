@@ -34,7 +34,7 @@ class Ablation(NamedTuple):
     #: what the target loses without the channel, as a share of `level`
     weights: Float[Tensor, "targets channels"]
     level: Float[Tensor, " targets"]  #: the target's score, absolute
-    how: str  #: what is computed for each channel: "closed form", "tail" or "whole network"
+    how: str  #: what is computed for each channel, "closed form", "tail" or "whole network"
     engine: str  #: of the passes; "eager" where none was needed
 
 

@@ -17,7 +17,7 @@ from xailib.networks.layers import hookable, hooked
 class Layout:
     """How to read feature maps from a layer's output."""
 
-    axis: int  #: of the channels: 1, or the last
+    axis: int  #: of the channels, 1 or the last
     grid: tuple[int, int]  #: (rows, columns) of a map
     prefix: int = 0  #: tokens in front of the grid, such as ViT's class token
 

@@ -72,7 +72,7 @@ class Gallery:
     titles: Sequence[str]  #: of the columns
     labels: Sequence[str]  #: of the rows
     key: Mapping[str, str]  #: colours by what they mean
-    scales: Sequence[tuple[list[str], str, str, str]]  #: of maps: colours, low, high, words
+    scales: Sequence[tuple[list[str], str, str, str]]  #: of maps, (colours, low, high, words)
 
 
 def publish(

@@ -40,7 +40,7 @@ class Profile:
     #: from a task to parameters of its own
     tasks: dict[str, dict[str, Any]] = field(default_factory=dict)
     #: the folder below ``results/``, or an absolute path, for the results of the tasks in
-    #: `reached`: where values were changed for once, so that the profile's own results stay, or
+    #: `reached`, where values were changed for once, so that the profile's own results stay, or
     #: where another folder was asked for
     beside: str = ""
     reached: Sequence[str] = ()

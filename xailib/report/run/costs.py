@@ -49,9 +49,9 @@ class Pace:
 
     eager: float  #: of a pass by the network itself
     fast: float  #: of a pass by the engine that makes many
-    #: of what AblationCAM computes for a channel: what follows the layer; 0 by a closed form
+    #: of what AblationCAM computes for a channel (what follows the layer); 0 by a closed form
     tail: float = 0.0
-    channels: int = 0  #: of the layer: so many passes ScoreCAM makes, or AblationCAM of the tail
+    channels: int = 0  #: of the layer; so many passes ScoreCAM makes, or AblationCAM of the tail
 
     def heatmap(self, method: str) -> float:
         """Return the seconds of one heatmap."""

@@ -32,7 +32,7 @@ SHARDS = MappingProxyType({"1_clip_dissect": "record", "2_lime": "explain", "3_c
 class Job:
     """One piece of a profile's run."""
 
-    name: str  #: unique in its plan: ``2_lime``, ``2_lime.0003``, ``2_lime.table``
+    name: str  #: unique in its plan, such as ``2_lime``, ``2_lime.0003``, ``2_lime.table``
     task: str  #: the notebook that it belongs to
     #: execute it (``"notebook"``); ``"explain"`` some of its images, and gather the rows of all of
     #: these (``"table"``); ``"record"`` some of its probe images, and ``"label"`` units from all
@@ -66,7 +66,7 @@ class Outcome:
     """What became of a job."""
 
     task: str  #: the job's name
-    #: done, failed, skipped, or reused: finished before, or by another process meanwhile
+    #: done, failed, skipped, or reused (finished before, or by another process meanwhile)
     state: str
     seconds: float = 0.0  #: without the time in which it waited for its turn
     message: str = ""  #: why it failed, or which images a notebook could not use, in one line
