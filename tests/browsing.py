@@ -140,8 +140,8 @@ SILENT = """[...document.querySelectorAll('article *')].filter((box) => {
         && box.clientWidth > 0 && look.maskImage === 'none';
     }).map((box) => box.outerHTML.slice(0, 200))"""
 VIOLATIONS = """axe.run({runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa'],
-    resultTypes: ['violations']}).then((r) => r.violations.flatMap((v) => v.nodes.map(
-        (n) => `${v.id}: ${n.html} ${n.failureSummary}`)))"""
+    preload: location.protocol !== 'file:', resultTypes: ['violations']}).then(
+    (r) => r.violations.flatMap((v) => v.nodes.map((n) => `${v.id}: ${n.html} ${n.failureSummary}`)))"""
 
 
 @dataclass(frozen=True)
