@@ -141,7 +141,8 @@ SILENT = """[...document.querySelectorAll('article *')].filter((box) => {
     }).map((box) => box.outerHTML.slice(0, 200))"""
 VIOLATIONS = """axe.run({runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa'],
     preload: location.protocol !== 'file:', resultTypes: ['violations']}).then(
-    (r) => r.violations.flatMap((v) => v.nodes.map((n) => `${v.id}: ${n.html} ${n.failureSummary}`)))"""
+    (r) => r.violations.flatMap((v) => v.nodes.map(
+        (n) => `${v.id}: ${n.html} ${n.failureSummary}`)))"""
 
 
 @dataclass(frozen=True)
