@@ -45,9 +45,9 @@ def untrained_head():
     return changed(fc__weight=0, fc__bias=0)
 
 
-def everything(net, photo=PHOTO, **options):
-    lime = explain_lime(net, photo, **{**FEW, **options})
-    return [lime, *(explain_cam(net, photo, method) for method in METHODS)]
+def everything(net, layer=None):
+    maps = (explain_cam(net, PHOTO, method, layer=layer) for method in METHODS)
+    return [explain_lime(net, PHOTO, **FEW), *maps]
 
 
 @pytest.mark.parametrize(
@@ -63,16 +63,16 @@ def everything(net, photo=PHOTO, **options):
 def test_a_network_that_does_not_answer_to_the_picture(make, words, tmp_path):
     net = make()
     net.module.body[1].running_mean.zero_()
-    for one in everything(net):
+    found = everything(net)
+    for one in found:
         assert one.no_signal, one.method
         assert any(word in one.no_signal for word in words.split("|")), (one.method, one.no_signal)
         assert not one.saliency.any()
         one.save(tmp_path / "x.npz")
         assert Explanation.load(tmp_path / "x.npz").no_signal == one.no_signal
-    lime = explain_lime(net, PHOTO, **FEW)
-    assert np.isnan(lime.superpixels.fit)
+    assert np.isnan(found[0].superpixels.fit)
     for signs in ("positive", "both"):
-        assert not lime_mask(lime, 3, signs).any()
+        assert not lime_mask(found[0], 3, signs).any()
 
 
 @pytest.mark.parametrize("size", [0.1, 1, 10])
@@ -83,11 +83,11 @@ def test_a_signal_does_not_depend_on_the_size_of_the_scores(make, size):
     last = [part for part in net.module.modules() if isinstance(part, nn.Linear)][-1]
     last.weight.data *= size
     last.bias.data *= size
-    assert not explain_lime(net, PHOTO, **FEW).no_signal
-    for method in METHODS:
-        found = explain_cam(net, PHOTO, method, layer=layer)
+    lime, *maps = everything(net, layer)
+    assert not lime.no_signal
+    for found in maps:
         empty = found.raw.max() <= 0  # a ReLU leaves nothing of it
-        assert bool(found.no_signal) == empty, (method, found.no_signal)
+        assert bool(found.no_signal) == empty, (found.method, found.no_signal)
 
 
 @pytest.mark.parametrize("target", [0, 1])

@@ -167,8 +167,5 @@ def scaled(
 
     A constant map becomes zero: it prefers no pixel.
     """
-    if signed:
-        top = np.abs(raw).max()
-        return (raw / top if top > 0 else np.zeros_like(raw)).astype(np.float32)
-    low, high = raw.min(), raw.max()
-    return ((raw - low) / (high - low) if high > low else np.zeros_like(raw)).astype(np.float32)
+    low, span = (0, np.abs(raw).max()) if signed else (raw.min(), np.ptp(raw))
+    return ((raw - low) / span if span > 0 else np.zeros_like(raw)).astype(np.float32)

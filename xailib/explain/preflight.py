@@ -1,6 +1,6 @@
 """What a network can be explained by: each method is tried on a made-up image, before any work."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -8,7 +8,6 @@ import torch
 from xailib.errors import InputError, XailibError
 from xailib.explain.cam.ablation import way_of
 from xailib.explain.cam.gradient import guided_gradients, layer_pass
-from xailib.explain.cam.layout import layout_in
 from xailib.explain.cam.methods import GRADIENT_METHODS, METHODS, cam_layer_of
 from xailib.explain.cam.tail import Tail
 from xailib.networks.classifier import Classifier
@@ -95,9 +94,7 @@ def _answer(classifier: Classifier, method: str, layer: str | None) -> Answer:
             how = "by the network's ReLUs" if works else "the guided gradient is exactly zero"
             return Answer(method, works, how)
         name = cam_layer_of(classifier, layer)
-        return Answer(
-            method, True, f"layer {name}: {_WAYS.get(method, _gradient)(classifier, name)}"
-        )
+        return Answer(method, True, f"layer {name}: {_way(classifier, method, name)}")
     except XailibError as error:
         return Answer(method, False, str(error))
 
@@ -120,32 +117,22 @@ def _indifferent(classifier: Classifier) -> str:
     return f"the scores of {2 + len(others)} different images are the same" if same else ""
 
 
-def _gradient(classifier: Classifier, layer: str) -> str:
-    """Return the size of the maps; raise without a gradient, or with one that is zero."""
+def _way(classifier: Classifier, method: str, layer: str) -> str:
+    """Return in which way a class activation map works; raise where it does not."""
+    image, gradients = classifier.trial(), method in GRADIENT_METHODS
     with classifier.running():
-        found = layer_pass(classifier, layer, classifier.trial())
+        found = layer_pass(classifier, layer, image, gradients=gradients)
+        channels = found.maps.shape[1]
+        if method == "scorecam":
+            return f"up to {channels} passes"
+        if method == "ablationcam":
+            tail = Tail(classifier.module, layer, image)
+            way = way_of(tail, found.layout, classifier.precision)
+            closed = way == "closed form"
+            return "one pass by the closed form" if closed else f"{channels} passes of the {way}"
         gradient = found.gradient(found.logits.argmax(1))
-    if gradient is None:
-        raise InputError(f"no gradient reaches layer {layer}")
-    if not found.layout.maps(gradient).any():
-        raise InputError(f"the gradient is exactly zero at layer {layer}")
-    return "maps of {} x {}".format(*found.layout.grid)
-
-
-def _ablation(classifier: Classifier, layer: str) -> str:
-    image = classifier.trial()
-    with classifier.running():
-        tail = Tail(classifier.module, layer, image)
-        layout = layout_in(classifier, layer, tail.output, image)
-        way = way_of(tail, layout, classifier.precision)
-    if way == "closed form":
-        return "one pass by the closed form"
-    return f"{tail.output.shape[layout.axis]} passes of the {way}"
-
-
-def _score(classifier: Classifier, layer: str) -> str:
-    found = layer_pass(classifier, layer, classifier.trial(), gradients=False)
-    return f"up to {found.maps.shape[1]} passes"
-
-
-_WAYS: dict[str, Callable[[Classifier, str], str]] = {"ablationcam": _ablation, "scorecam": _score}
+        if gradient is None:
+            raise InputError(f"no gradient reaches layer {layer}")
+        if not found.layout.maps(gradient).any():
+            raise InputError(f"the gradient is exactly zero at layer {layer}")
+        return "maps of {} x {}".format(*found.layout.grid)
