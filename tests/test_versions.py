@@ -1,8 +1,11 @@
 """What decides a result follows from imports: one changed line makes the right ones stale."""
 
 import shutil
+import sys
+from pathlib import Path
 
 import pytest
+import setuptools
 from conftest import ROOT
 
 from xailib import versions
@@ -78,6 +81,18 @@ def test_what_packages_themselves_require_is_recorded():
     assert {"grad-cam", "lime", "opencv-python-headless", "torch", "timm"} <= found.keys()
     assert "tokenizers" in versions.environment({"xailib.encoders"})
     assert "papermill" not in found
+
+
+def test_what_setuptools_has_in_itself_is_no_package(monkeypatch):
+    """It is on the path once CLIP is imported; elsewhere, a job's result was never current then."""
+    vendored = Path(setuptools.__file__).parent / "_vendor"
+    assert list(vendored.glob("tomli-*"))
+    path, found = [place for place in sys.path if place != str(vendored)], []
+    for more in ([], [str(vendored)]):
+        monkeypatch.setattr(sys, "path", path + more)
+        versions._versions.cache_clear()
+        found.append(versions.environment({"xailib.explain"}))
+    assert found[0] == found[1]
 
 
 def test_imports_are_found_wherever_they_stand():

@@ -13,7 +13,7 @@ import re
 import subprocess
 from collections.abc import Iterable, Iterator
 from functools import cache
-from importlib.metadata import PackageNotFoundError, packages_distributions, requires, version
+from importlib.metadata import PackageNotFoundError, distribution, packages_distributions, requires
 from pathlib import Path
 
 PACKAGE = "xailib"
@@ -161,6 +161,8 @@ def _required(name: str, *, extras: bool = False) -> list[str]:
 
 def _version(name: str) -> str:
     try:
-        return version(name)
+        found = distribution(name)
     except PackageNotFoundError:
         return "absent"
+    # What setuptools has in itself is found once something has imported pkg_resources, as CLIP.
+    return "absent" if "_vendor" in Path(str(found.locate_file(""))).parts else found.version
