@@ -82,6 +82,34 @@ def test_rows_are_the_pooled_outputs(tmp_path, probe, pool, dtype):
         np.testing.assert_allclose(found[name], expected, rtol=tolerance, atol=tolerance)
 
 
+def test_rows_are_of_the_classifiers_precision(tmp_path, probe):
+    """And so are all that is labelled from them; 8 bits are left of a number in bfloat16."""
+    net = nets.classifier()
+    found = {
+        one: record_activations(
+            replace(net, precision=one), ["fc"], probe, folder=tmp_path / one, dtype="float32"
+        )["fc"]
+        for one in ("exact", "half")
+    }
+    expected = replace(net, precision="half").scores(
+        net.input_tensor(np.stack([net.view(one).pixels for one in probe]))
+    )
+    gap = np.abs(found["half"] - found["exact"]).max()
+    assert 1e-4 < gap < 0.1
+    np.testing.assert_allclose(found["half"], expected.numpy(), atol=gap / 4)
+
+
+@pytest.mark.parametrize("batch_size", [2, 4, 16])
+def test_batches_that_are_waited_for_later_are_the_same(tmp_path, probe, monkeypatch, batch_size):
+    """As on a GPU, which computes one while the next is read."""
+    net, options = nets.classifier(), {"dtype": "float32", "batch_size": batch_size}
+    at_once = record_activations(net, LAYERS, probe, folder=tmp_path / "a", **options)
+    monkeypatch.setattr("xailib.dissect.activations._BEHIND", {"cpu": 1})
+    found = record_activations(net, LAYERS, probe, folder=tmp_path / "b", **options)
+    for name in LAYERS:
+        np.testing.assert_array_equal(found[name], at_once[name])
+
+
 def test_token_networks(tmp_path, probe):
     vit = nets.classifier(nets.vit)
     found = record_activations(vit, ["blocks.1"], probe, folder=tmp_path / "a", dtype="float32")

@@ -1,6 +1,6 @@
 """Activations of units, and embeddings, of probe images: recorded once and used again."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from xailib.images.probe import ProbeSet
 from xailib.networks import layers as layer_tools
 from xailib.networks.classifier import Classifier, load_classifier
 from xailib.networks.forward import halving
-from xailib.networks.memory import enough
+from xailib.networks.memory import download, enough
 from xailib.networks.preprocessing import shown_by
 
 
@@ -127,6 +127,11 @@ def record_activations(
     )
 
 
+_BEHIND = {"cuda": 1}  # batches that a GPU computes while the next is read
+# The ids of images that are shown, and what waits for their rows, a table a layer.
+Started = tuple[list[str], Callable[[], list[Float[np.ndarray, "images units"]]]]
+
+
 def _pooled(
     classifier: Classifier,
     layers: Sequence[str],
@@ -140,39 +145,55 @@ def _pooled(
     names = {name.rpartition(".")[2] for name, _ in module.named_parameters()}
     class_token = bool(names & {"class_token", "cls_token"})  # as torchvision and timm name it
     views: list[Crop] = []  # read, and not shown yet
-    with (
-        torch.no_grad(),
-        layer_tools.evaluation(module),
-        layer_tools.recorded(module, layers) as outputs,
-    ):
+    with torch.no_grad(), layer_tools.recorded(module, layers) as outputs:
 
-        def run(first: int, last: int) -> dict[str, list[np.ndarray]]:
+        def run(first: int, last: int) -> list[Started]:
             count = last - first
             views.extend(islice(images, max(0, count - len(views))))
-            rows: dict[str, list[np.ndarray]] = {name: [] for name in layers}
+            started = []
             for size, some in groupby(views[:count], lambda view: view.pixels.shape[:2]):
                 part = list(some)
                 outputs.clear()
-                module(classifier.input_tensor(np.stack([view.pixels for view in part])))
+                with classifier.running():
+                    module(classifier.input_tensor(np.stack([view.pixels for view in part])))
                 missing = [name for name in layers if name not in outputs]
                 if missing:
                     raise InputError(f"layers: the network does not use {', '.join(missing)}")
-                for name in layers:
-                    shape = (len(part), *size)
-                    patch = classifier.patches.get(name)
-                    values = _pool(name, outputs[name], shape, pool, class_token, patch)
-                    rows[name].append(values.float().cpu().numpy())
-                    finite = np.isfinite(rows[name][-1]).all(1)
-                    if not finite.all():
-                        image = part[finite.argmin()].id
-                        raise InputError(
-                            f"activations: layer {name!r} is not finite for the image {image!r}"
-                        )
+                shape = (len(part), *size)
+                patches = classifier.patches
+                values = [
+                    _pool(name, outputs[name], shape, pool, class_token, patches.get(name)).float()
+                    for name in layers
+                ]
+                started.append(([view.id for view in part], download(*values)))
             del views[:count]  # only now: where memory runs out they are shown again, fewer a pass
-            return rows
+            return started
 
-        for _, _, rows in halving(run, total, batch_size):
-            yield {name: np.concatenate(parts) for name, parts in rows.items()}
+        behind = _BEHIND.get(classifier.device.type, 0)
+        waiting: list[list[Started]] = []
+        for _, _, started in halving(run, total, batch_size):
+            waiting.append(started)
+            if len(waiting) > behind:
+                yield _rows(layers, waiting.pop(0))
+        for started in waiting:
+            yield _rows(layers, started)
+
+
+def _rows(
+    layers: Sequence[str], started: Sequence[Started]
+) -> dict[str, Float[np.ndarray, "batch units"]]:
+    """Wait for a batch; raise for an image whose activations are not finite."""
+    parts = []
+    for ids, wait in started:
+        parts.append(dict(zip(layers, wait(), strict=True)))
+        for name, values in parts[-1].items():
+            finite = np.isfinite(values).all(1)
+            if not finite.all():
+                image = ids[finite.argmin()]
+                raise InputError(
+                    f"activations: layer {name!r} is not finite for the image {image!r}"
+                )
+    return {name: np.concatenate([part[name] for part in parts]) for name in layers}
 
 
 def _pool(

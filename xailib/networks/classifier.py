@@ -19,7 +19,7 @@ from xailib.networks import forward, layers, zoo
 from xailib.networks.counting import passed
 from xailib.networks.engines import cache_of
 from xailib.networks.forward import PRECISIONS, computing
-from xailib.networks.memory import enough
+from xailib.networks.memory import enough, upload
 from xailib.networks.modules import is_quantised, made_ready, unwrapped
 from xailib.networks.preprocessing import Prepares, preprocessing_of, shown_by
 from xailib.networks.weights import hash_of
@@ -156,7 +156,7 @@ class Classifier:
 
     def input_tensor(self, pixels: Views) -> Inputs:
         """Return views as the network's normalised input, on its device."""
-        batch = torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device)
+        batch = upload(pixels, self.device)
         return self.preprocessing.normalise(batch).contiguous(memory_format=torch.channels_last)
 
     def trial(self) -> Float32[Tensor, "1 channels height width"]:
