@@ -182,4 +182,5 @@ def _grad_cam(net: Classifier, photo: Photograph, method: str, layer: str) -> np
         cam.batch_size = BATCH
         found = cam(picture, [ClassifierOutputTarget(target)])[0]
         cam.activations_and_grads.release()
+    net.module.zero_grad()  # what grad-cam leaves
     return found

@@ -11,6 +11,7 @@ Each row is kept as soon as it is there (``--output``), under the card's name.
 
 import argparse
 import contextlib
+import copy
 import io
 import json
 import os
@@ -291,11 +292,12 @@ def cam_rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     net = nets["tf32"]
     target = net.predict(photo)[0].index
     picture = net.input_tensor(net.view(photo).pixels[None])
+    theirs = copy.deepcopy(net.module)  # where grad-cam may leave what it likes
 
     def peer(method: str, layer: str, batch_size: int) -> None:
         with contextlib.redirect_stderr(io.StringIO()):
             extra = {"ablation_layer": AblationLayer()} if method == "ablationcam" else {}
-            cam = METHODS[method](net.module, [net.layer(layer)], **extra)
+            cam = METHODS[method](theirs, [theirs.get_submodule(layer)], **extra)
             cam.batch_size = batch_size
             cam(picture, [ClassifierOutputTarget(target)])
             cam.activations_and_grads.release()

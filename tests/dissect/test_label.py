@@ -215,7 +215,8 @@ def test_published_descriptions(tmp_path):
     assert list(found["concept"]) == ["nan", "a, b"]
     assert found["similarity"].dtype == "float64"
     for text, message in [
-        ("layer,unit,similarity\nfc,0,1\n", "not found: .'description'"),
+        ("layer,unit,similarity\nfc,0,1\n", "no column description"),
+        ("layer,unit,description,similarity\nfc,0,cat,1\nfc,1,room,101,0.2\n", "saw 5"),
         ("layer,unit,description,similarity\nfc,x,a,1\n", "cannot be read"),
         ("layer,unit,description,similarity\nfc,0,a,1\nfc,0,b,1\n", "names a unit twice"),
         ("", "cannot be read"),

@@ -137,6 +137,9 @@ def test_what_cannot_be_compared_is_refused(name):
         MEASURES[name](similarity, activations, **options)
     with pytest.raises(InputError, match="no layer is given"):
         MEASURES[name](similarity, {}, **options)
+    if name == "rank_reorder":
+        with pytest.raises(InputError, match=r"top_fraction: 0\.01 of 60 probe images is 0"):
+            MEASURES[name](similarity, tables()[2], top_fraction=0.01)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])

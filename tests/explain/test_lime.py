@@ -76,6 +76,16 @@ def test_equals_lime(device, options):
         assert getattr(found, "top_labels", 0) == getattr(expected, "top_labels", 0)
 
 
+def test_one_sample_is_the_whole_image():
+    net = classifier()
+    image = net.view(photograph()).pixels
+    explainer = LimeImageExplainer(random_state=7)
+    for function in (net, net.probabilities):
+        data, found = explainer.data_labels(image, 0 * image, blocks(image), function, 1)
+        assert data.all()
+        np.testing.assert_allclose(found, net.probabilities(image[None]), rtol=1e-5)
+
+
 def test_a_gray_float_picture_for_a_function():
     image = np.random.default_rng(0).random((16, 20))
 

@@ -36,19 +36,23 @@ def networks_of(parameters: Mapping[str, Any]) -> dict[str, tuple[Classifier, li
     how = {name: parameters[name] for name in ("device", "seed", "precision")}
     meant = {name: parameters[name] for name in ("outputs", "preprocessing")}
     first = load_classifier(model, parameters["weights"], **how, **meant)
-    layers = list(parameters["layers"] or first.dissect_layers)
+    layers = _known(first, parameters["layers"])
     found = {model: (first, layers)}
     compare = parameters["compare"]
     if compare:
         second = load_classifier(compare, parameters["compare_weights"], **how)
         name = compare if compare != model else f"{compare}, {second.weights}"
-        found[name] = (second, list(parameters["compare_layers"] or second.dissect_layers))
-    for network, names in found.values():
-        for name in names:
-            network.layer(name)
+        found[name] = (second, _known(second, parameters["compare_layers"]))
     if parameters["control"] and ".py:" not in model:
         found["random weights"] = (load_classifier(model, "random", **how, **meant), layers)
     return found
+
+
+def _known(network: Classifier, layers: Sequence[str]) -> list[str]:
+    """Return the layers to dissect, once the network has them: before another one is loaded."""
+    for name in layers:
+        network.layer(name)
+    return list(layers or network.dissect_layers)
 
 
 def record_activations(

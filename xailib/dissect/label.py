@@ -288,10 +288,14 @@ def read_descriptions(path: str | Path) -> pd.DataFrame:
     if not path.is_file():
         raise InputError(f"descriptions: no file {str(path)!r}")
     try:  # "nan", "null" and "none" are words here
-        table = pd.read_csv(
-            path, usecols=_PUBLISHED, dtype=str, keep_default_na=False, encoding="utf-8-sig"
-        )
+        # Not ``usecols``: with it, a row of too many cells loses its last ones silently.
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+        missing = [name for name in _PUBLISHED if name not in table.columns]
+        if missing:
+            raise InputError(f"descriptions: {path.name!r} has no column {', '.join(missing)}")
         table = table[_PUBLISHED].astype({"unit": "int64", "similarity": "float64"})
+    except InputError:
+        raise
     except ValueError as error:  # pandas' own errors of parsing are among these
         raise InputError(f"descriptions: {path.name!r} cannot be read: {error}") from error
     if table.empty or table.duplicated(["layer", "unit"]).any():

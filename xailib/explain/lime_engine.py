@@ -55,7 +55,7 @@ class LimeImageExplainer(lime_image.LimeImageExplainer):
             perturbed = Perturbed(classifier_fn, [image], [fudged_image], [segments])
             draw = Draw.of([0], [data], [segments], classifier_fn.device)
             found, _ = perturbed.scored(draw, batch_size=batch_size, engine=self.engine)
-            return data, found.cpu().numpy()[draw.place[0].cpu()]
+            return data, found[draw.place[0]].cpu().numpy()
         shown, place = distinct(data, int(segments.max()) + 1)
         parts = []
         size = batch_size or BATCH

@@ -85,7 +85,8 @@ class Adapted(nn.Module):
             own = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
             self.__dict__.update({name: inner.__dict__[name] for name in own})
         self.training = training
-        self.scores, self.how = scores, how
+        # Not as attributes: a network may have a part of any such name.
+        self.__dict__.update({"adapted scores": scores, "adapted how": how})
 
     @property
     def training(self) -> bool:
@@ -110,18 +111,19 @@ class Adapted(nn.Module):
 
     def forward(self, batch: Tensor) -> Any:  # noqa: D102
         inner = self._given
-        with torch.compiler.set_stance("force_eager") if self.how.get("eager") else nullcontext():
-            if self.how.get("contiguous"):
+        scores, how = (self.__dict__[f"adapted {name}"] for name in ("scores", "how"))
+        with torch.compiler.set_stance("force_eager") if how.get("eager") else nullcontext():
+            if how.get("contiguous"):
                 batch = batch.contiguous()
-            if self.how.get("copied"):
+            if how.get("copied"):
                 batch = batch.clone()
-            if self.how.get("cast"):
+            if how.get("cast"):
                 every = {**dict(inner.named_parameters()), **dict(inner.named_buffers())}
                 floats = {n: t.float() for n, t in every.items() if t.is_floating_point()}
                 output = functional_call(inner, floats, (batch,))
             else:
                 output = inner(batch)
-        return self.scores.of(output) if self.scores else output
+        return scores.of(output) if scores else output
 
 
 def unwrapped(module: nn.Module) -> nn.Module:

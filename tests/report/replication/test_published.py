@@ -45,7 +45,7 @@ def test_what_torch_saves_is_read_as_it_was(tmp_path, kind, order):
 def test_nothing_that_a_file_names_is_run(tmp_path):
     mark = tmp_path / "ran"
     file = saved(tmp_path, Hostile(f"touch {mark}"))
-    with pytest.raises(InputError, match=r"'a\.pth' holds no plain array: "):
+    with pytest.raises(InputError, match=r"'a\.pth' holds what is not allowed$"):
         read_array(file)
     assert not mark.exists()
     torch.load(file, weights_only=False)  # the test's own check: this does run it
@@ -85,7 +85,7 @@ def test_damaged_files_give_an_array_or_one_clear_line(tmp_path):
             refused += 1
             assert "\n" not in str(error)
     assert refused > 20
-    with pytest.raises(InputError, match="'absent' holds no plain array: FileNotFoundError"):
+    with pytest.raises(InputError, match=r"array: no file '.*absent'"):
         read_array(tmp_path / "absent")
 
 

@@ -108,7 +108,7 @@ def answering(
             if "forward" in vars(part):
                 undo.callback(setattr, part, "forward", part.forward)
             else:
-                undo.callback(delattr, part, "forward")
+                undo.callback(vars(part).pop, "forward", None)
             part.forward = _answer(part.forward, list(values), compute=compute)
         yield
 

@@ -2,6 +2,7 @@
 
 import zipfile
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,8 @@ def read_array(path: str | Path) -> Shaped[np.ndarray, "..."]:
     absent, unpacks to more than `MAX_BYTES`, or holds anything but one such array.
     """
     path = Path(path)
+    if not path.is_file():
+        raise InputError(f"array: no file {str(path)!r}")
     with (
         others_code(f"array: {path.name!r} holds no plain array"),
         torch.serialization.safe_globals(_ALLOWED),
@@ -37,7 +40,10 @@ def read_array(path: str | Path) -> Shaped[np.ndarray, "..."]:
             size = sum(entry.file_size for entry in archive.infolist())
         if size > MAX_BYTES:
             raise InputError(f"array: {path.name!r} unpacks to more than {MAX_BYTES} bytes")
-        found = torch.load(path, "cpu", weights_only=True)
+        try:
+            found = torch.load(path, "cpu", weights_only=True)
+        except UnpicklingError as error:  # whose words advise to read the file without care
+            raise InputError(f"array: {path.name!r} holds what is not allowed") from error
     if not isinstance(found, np.ndarray) or found.dtype.kind not in "biuf":
         raise InputError(f"array: {path.name!r} holds {type(found).__name__}, not of numbers")
     return found
