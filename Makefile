@@ -64,8 +64,8 @@ endif
 pair: .venv/ready
 	@$(BIN)/xailib pair
 
-test: .venv/ready pair lint
-	@$(MAKE) --no-print-directory -j3 $(ALONE) tests
+test: .venv/ready pair
+	@$(MAKE) --no-print-directory -j4 lint $(ALONE) tests
 
 tests:
 	$(BIN)/python -m pytest -n $(TESTERS) $(addprefix --ignore=,$(ALONE))

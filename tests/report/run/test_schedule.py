@@ -96,7 +96,7 @@ def unchanged(before, after):
 
 def test_all_engines_give_the_same_bytes(tmp_path):
     found = {}
-    for engine in ("here", "workers", "cluster", "wire"):
+    for engine in ("here", "workers", "wire"):  # a cluster with our disk: by stand-ins, below
         folder = tmp_path / "project"  # the same place: paths stand in tables of failures
         folder.mkdir()
         sweeps.make(folder, 3)
@@ -104,8 +104,7 @@ def test_all_engines_give_the_same_bytes(tmp_path):
             words = {"here": [], "workers": ["--workers", "2"]}.get(engine)
             if words is None:
                 _, address = stack.enter_context(scheduler(folder))
-                place = folder if engine == "cluster" else elsewhere(tmp_path / "elsewhere")
-                stack.enter_context(workers(place, address, 2 if engine == "cluster" else 1))
+                stack.enter_context(workers(elsewhere(tmp_path / "elsewhere"), address, 1))
                 words = ["--scheduler", address]
             output = sweeps.call(folder, "run", "mine", *SHARD, *words)
             assert re.search(
@@ -116,7 +115,7 @@ def test_all_engines_give_the_same_bytes(tmp_path):
         found[engine] = sweeps.tables(folder)
         folder.rename(tmp_path / engine)
     assert len(found["here"]) == 2 + 4 + 2  # of notebooks, of shards, all and its failures
-    assert found["here"] == found["workers"] == found["cluster"] == found["wire"]
+    assert found["here"] == found["workers"] == found["wire"]
     # By wire, the worker did it all in its own project, and the client has all of it.
     assert sweeps.tables(tmp_path / "elsewhere") == found["wire"]
     log = tmp_path / "wire/results/mine/2_lime/jobs/2_lime.0001/log.txt"
