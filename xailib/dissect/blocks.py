@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 IMAGES = 1024  # of a block, about
 _WHOLE = 16  # photographs: so many fill batches to the last, whatever the number of crops
-_VERSION = 3  # of the layout and of what pooling means
+_VERSION = 4  # of the layout, of what pooling means, and of what decides a pass
 _MANIFEST = "block.json"
 Batch = Mapping[str, np.ndarray]  # from table to its next rows
 Tell = Callable[[int, int], None]  # of how many images are done, and how many there are
