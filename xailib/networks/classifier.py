@@ -21,11 +21,10 @@ from xailib.networks.engines import cache_of
 from xailib.networks.forward import PRECISIONS, computing
 from xailib.networks.memory import enough, upload
 from xailib.networks.modules import is_quantised, made_ready, unwrapped
-from xailib.networks.preprocessing import Prepares, preprocessing_of, shown_by
+from xailib.networks.preprocessing import Inputs, Prepares, preprocessing_of, shown_by
 from xailib.networks.weights import hash_of
 
 Views = UInt8[np.ndarray, "images height width 3"]
-Inputs = Float32[Tensor, "images channels height width"]
 Logits = Float32[Tensor, "images classes"]
 Rows = Float32[np.ndarray, "images classes"]
 BATCH = 16  # images of a pass, where no device's memory is asked
@@ -339,8 +338,8 @@ def load_classifier(
     if preprocessing and not recipe:
         prepares = preprocessing_of(preprocessing)
     usual = found.own or found.preprocessing
-    shown = "" if prepares is usual else shown_by(prepares)
-    its["shown"] = "" if shown and shown == shown_by(usual) else shown
+    if prepares is not usual and (shown := shown_by(prepares)) != shown_by(usual):
+        its["shown"] = shown
     module = found.module.eval().to(chosen)
     names = found.class_names
     made = _tried(name, module, prepares, names, precision, outputs, live=False)

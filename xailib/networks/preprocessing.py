@@ -26,8 +26,8 @@ _TRIES = 16  # of one image, after which a step that acts on some images is noti
 _RANDOM = "transform: it gives another result each time; give the evaluation one"
 _MOVED = "transform: it mirrors, turns, moves or flattens the photograph; unsupported"
 Pixels = UInt8[np.ndarray, "height width 3"]
-Views = UInt8[Tensor, "batch height width 3"]
-Inputs = Float32[Tensor, "batch channels height width"]
+Batch = UInt8[Tensor, "images height width 3"]
+Inputs = Float32[Tensor, "images channels height width"]
 
 
 @runtime_checkable
@@ -43,7 +43,7 @@ class Prepares(Protocol):
     def crop(self, pixels: Pixels) -> UInt8[np.ndarray, "input_height input_width 3"]:
         """Return the photograph as the network sees it, still as 8-bit RGB."""
 
-    def normalise(self, batch: Views) -> Inputs:
+    def normalise(self, batch: Batch) -> Inputs:
         """Return cropped images as the network's input."""
 
 
@@ -83,7 +83,7 @@ class Preprocessing:
         )
         return np.array(F.crop(image, *frame.crop))
 
-    def normalise(self, batch: Views) -> Inputs:
+    def normalise(self, batch: Batch) -> Inputs:
         """Return cropped images as the network's input."""
         mean = torch.tensor(self.mean, device=batch.device)
         std = torch.tensor(self.std, device=batch.device)
@@ -128,7 +128,7 @@ class MeasuredPreprocessing:
         rgb = rgb.reshape(3, *seen.shape[1:]).transpose(1, 2, 0)
         return np.round(np.clip(rgb, 0, 1) * 255).astype(np.uint8)
 
-    def normalise(self, batch: Views) -> Inputs:
+    def normalise(self, batch: Batch) -> Inputs:
         """Return cropped images as the network's input."""
         matrix = torch.from_numpy(self.matrix).to(batch.device)
         offset = torch.from_numpy(self.offset).to(batch.device)
@@ -175,7 +175,7 @@ class SteppedPreprocessing(MeasuredPreprocessing):
     rest: Sequence[Callable]  #: run for each image, whose size they must leave as it is
     as_image: bool  #: whether these take a PIL image, not a tensor
 
-    def normalise(self, batch: Views) -> Inputs:
+    def normalise(self, batch: Batch) -> Inputs:
         """Return cropped images as the network's input, each by the other steps themselves."""
         inputs = batch.cpu() if self.as_image else super().normalise(batch.cpu())
         found = []
