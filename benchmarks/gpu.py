@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.metadata import distribution
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -419,10 +420,12 @@ def notebook_rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Run the notebooks on LIME, CAMs and faithfulness over ten images, imports included."""
     files = [str(file.resolve()) for file in sorted(options.images.glob("*.jpg"))[:10]]
     runs: dict[str, str] = {}
+    tasks = ("2_lime", "3_cam", "5_faithfulness")
     with tempfile.TemporaryDirectory() as folder:
-        for task in ("2_lime", "3_cam", "5_faithfulness"):
-            runs[task] = str(Path(folder) / task)
+        for precision, task in product(("exact", "tf32"), tasks):
+            runs[task] = str(Path(folder) / precision / task)
             given = {"images": files, "model": "resnet50", "device": "cuda", "out_dir": runs[task]}
+            given["precision"] = precision
             given["weights"] = str(options.weights.resolve()) if options.weights else "random"
             if task == "5_faithfulness":
                 given |= {"lime_run": runs["2_lime"], "cam_run": runs["3_cam"]}
@@ -433,7 +436,7 @@ def notebook_rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
                 [sys.executable, str(script)], cwd=ROOT, capture_output=True, text=True, check=False
             )
             row: dict[str, Any] = {
-                "row": f"notebook {task}, 10 images",
+                "row": f"notebook {task}, 10 images, {precision}",
                 "seconds": round(time.perf_counter() - started, 1),
             }
             if done.returncode:

@@ -148,6 +148,7 @@ def _versions(modules: frozenset[str]) -> dict[str, str]:
 _distributions = cache(packages_distributions)
 
 
+@cache
 def _required(name: str, *, extras: bool = False) -> list[str]:
     """Return what a distribution requires, without or with its extras."""
     try:
@@ -159,6 +160,7 @@ def _required(name: str, *, extras: bool = False) -> list[str]:
     return [one for one in names if _version(one) != "absent"] if not extras else names
 
 
+@cache  # finding a package takes a millisecond, and the report has a hundred
 def _version(name: str) -> str:
     try:
         found = distribution(name)

@@ -185,6 +185,20 @@ def test_road_equals_grad_cams(net, photo, monkeypatch):
     assert value == pytest.approx(expected, abs=1e-6)
 
 
+def test_road_solves_once_for_all_maps_and_both_ends(net, photo, monkeypatch):
+    """On a GPU each solution costs hundreds of steps that wait for one another."""
+    counts = []
+
+    def counted(image, kept, imputed=pixels.imputed):
+        counts.append(len(kept))
+        return imputed(image, kept)
+
+    monkeypatch.setattr(pixels, "imputed", counted)
+    maps = {"map": UNTIED, "other": pixels.centred_blob((SIDE, SIDE))}
+    faithfulness_curves(net, photo, TARGET, maps, steps=4, batch_size=256, engine="eager")
+    assert counts == [8]  # two maps, from both ends, at two percentiles
+
+
 def test_road_of_ties_replaces_the_stated_share(net, photo):
     """grad-cam's threshold would take the whole picture, and leave nothing to impute from."""
     tied = np.zeros((SIDE, SIDE), np.float32)

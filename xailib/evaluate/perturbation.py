@@ -43,6 +43,11 @@ _SWAPS = {
     "cell": ("gray", "image"),
     "whole": ("gray", "image"),
 }
+_CONTENTS: Mapping[str, tuple[str, ...]] = {
+    **_SWAPS,
+    "masked": ("masked",),
+    **dict.fromkeys(("road_most", "road_least"), ("imputed",)),
+}
 CURVES = ("deletion", "insertion", "flipping", "road_most", "road_least")
 # By a draw that the map's own ranks seed, as in masks of equal area; or by the distance from the
 # centre of the pixels of that value: superpixels are then replaced as patches, not as noise.
@@ -225,23 +230,23 @@ class Perturbed:
     def batch(self, trials: Sequence[Trial]) -> Float32[Tensor, "trials channels height width"]:
         """Return these images as the network's input."""
         parts = [
-            self._made(measure, list(same))
-            for measure, same in groupby(trials, key=lambda trial: trial.measure)
+            self._made(content, list(same))
+            for content, same in groupby(trials, key=lambda trial: _CONTENTS[trial.measure])
         ]
         batch = parts[0] if len(parts) == 1 else torch.cat(parts)
         return batch.contiguous(memory_format=torch.channels_last)
 
     def _made(
-        self, measure: str, trials: Sequence[Trial]
+        self, content: tuple[str, ...], trials: Sequence[Trial]
     ) -> Float32[Tensor, "trials channels height width"]:
         image = self.grounds["image"]
-        if measure == "masked":
+        if content == ("masked",):
             return image * torch.stack([self.shares[trial.method] for trial in trials])[:, None]
         first = torch.stack([self._replaced(trial) for trial in trials])
-        if measure in _SWAPS:
-            on, under = (self.grounds[name] for name in _SWAPS[measure])
-            return torch.where(first[:, None], on, under)
-        return imputed(image[0], ~first) + self.speckles * first[:, None]
+        if content == ("imputed",):
+            return imputed(image[0], ~first) + self.speckles * first[:, None]
+        on, under = (self.grounds[name] for name in content)
+        return torch.where(first[:, None], on, under)
 
     def _replaced(self, trial: Trial) -> Bool[Tensor, "height width"]:
         if trial.measure == "cell":
