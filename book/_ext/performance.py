@@ -32,7 +32,9 @@ WORDS = {
 
 def texts(folder: Path = FOLDER) -> dict[str, str]:
     """Return the page's parts, by the names of their substitutions."""
-    ratios = pd.read_csv(folder / "ratios.csv")
+    ratios = pd.read_csv(folder / "ratios.csv").sort_values(
+        "network", ignore_index=True, kind="stable"
+    )
     growth = pd.read_csv(folder / "growth.csv")
     runs = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["runs"]
     met = demands(ratios, pd.read_csv(folder / "asked.csv"))
