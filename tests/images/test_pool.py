@@ -3,25 +3,20 @@
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from collections import namedtuple
 from itertools import islice
 
 import nets
 import numpy as np
-import psutil
 import pytest
-import sweeps
 import torch
 from PIL import Image
 
 from xailib.dissect.activations import record_activations
 from xailib.errors import InputError, UnavailableError
-from xailib.images import pool, processes
+from xailib.images import pool
 from xailib.images.pool import crops, workers_for
 from xailib.images.probe import load_probe
-from xailib.images.processes import mapped
 
 CUT = nets.classifier().preprocessing.crop
 CPU = torch.device("cpu")
@@ -117,68 +112,3 @@ def test_a_cpu_keeps_its_cores_for_the_network():
     assert workers_for(torch.device("cpu")) == 0
     cores = len(os.sched_getaffinity(0))
     assert workers_for(torch.device("cuda")) == min(cores - 1, 32)
-
-
-@pytest.fixture
-def few(monkeypatch):
-    """Three processes as soon as there are two items."""
-    monkeypatch.setattr(processes, "_MANY", 2)
-    monkeypatch.setattr(processes, "_CHUNK", 3)
-    monkeypatch.setattr(processes, "cores", lambda: 3)
-
-
-def test_a_set_that_processes_have_read_is_the_same(monkeypatch, tmp_path, probe, few):
-    (tmp_path / "p33.jpg").write_bytes(b"no picture")
-    (tmp_path / "below").mkdir()
-    (tmp_path / "below/p1.jpg").write_bytes((tmp_path / "p2.jpg").read_bytes())
-    together = load_probe(tmp_path, crops=3)
-    monkeypatch.setattr(processes, "_MANY", 1000)
-    alone = load_probe(tmp_path, crops=3)
-    assert together == alone
-    assert (len(alone), len(alone.failures)) == (44, 1)
-
-
-def test_processes_keep_the_order_and_do_all_the_work(few):
-    found = list(mapped(squared, range(20)))
-    assert [number for number, _ in found] == [n * n for n in range(20)]
-    assert os.getpid() not in {pid for _, pid in found}
-
-
-def squared(number):
-    return number * number, os.getpid()
-
-
-def test_a_reader_that_is_killed_is_one_line(few):
-    with pytest.raises(UnavailableError, match=r"^images: a process that reads[^\n]*$"):
-        list(mapped(end, range(20)))
-
-
-def end(number):
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def test_readers_end_with_their_parent(tmp_path):
-    code = f"""
-import os, time
-from pathlib import Path
-from xailib.images import processes
-processes._MANY, processes.cores = 2, lambda: 3
-def wait(number):
-    Path({str(tmp_path)!r}, str(os.getpid())).touch()
-    time.sleep(600)
-list(processes.mapped(wait, range(200)))
-"""
-    with subprocess.Popen([sys.executable, "-c", code]) as parent:
-        try:
-            sweeps.until(lambda: len(list(tmp_path.iterdir())) == 3)
-        finally:
-            parent.kill()
-    pids = [int(file.name) for file in tmp_path.iterdir()]
-    sweeps.until(lambda: not any(map(works, pids)), 60)
-
-
-def works(pid):
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False

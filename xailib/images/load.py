@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from jaxtyping import Shaped, UInt8
@@ -63,7 +63,6 @@ class Stored:
     id: str
     place: Place
     sha256: str
-    size: tuple[int, int]  #: (height, width) in pixels
 
     def read(self) -> Photograph:
         """Return the photograph; raise if the file has changed or gone."""
@@ -71,9 +70,6 @@ class Stored:
         if found.sha256 != self.sha256:
             raise InputError(f"images: {self.place.source!r} changed while in use; load it again")
         return replace(found, id=self.id)
-
-
-One = TypeVar("One", Photograph, Stored)
 
 
 @dataclass(frozen=True)
@@ -157,7 +153,7 @@ def load_images(source: str | Path | Iterable[str | Path]) -> ImageSet:
         held += found.pixels.nbytes
         if held > HELD_BYTES and Path(found.source).is_file():  # not under another text
             place = Place(found.id, Path(found.source), found.source, found.class_index)
-            photographs[found.id] = Stored(found.id, place, found.sha256, found.size)
+            photographs[found.id] = Stored(found.id, place, found.sha256)
     if not photographs:
         raise none_usable([failure.reason for failure in failures])
     return ImageSet(tuple(photographs.values()), tuple(failures))
@@ -207,17 +203,7 @@ def read_place(place: Place | Failure) -> Photograph | Failure:
         return Failure(place.source, str(error))
 
 
-def look_at(place: Place | Failure) -> Stored | Failure:
-    """Return what `read_place` does without its pixels, which takes as long."""
-    if isinstance(place, Failure):
-        return place
-    found = read_place(place)
-    if isinstance(found, Failure):
-        return found
-    return Stored(found.id, place, found.sha256, found.size)
-
-
-def unique(found: Iterable[One | Failure]) -> Iterator[One | Failure]:
+def unique(found: Iterable[Photograph | Failure]) -> Iterator[Photograph | Failure]:
     """Yield each photograph once, under an id that no other one has."""
     taken: dict[str, str] = {}  # id: hash
     for photograph in found:

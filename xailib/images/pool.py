@@ -1,5 +1,9 @@
-"""Crops of probe images, decoded ahead by processes: a card that waits for one core is idle."""
+"""Crops of probe images, decoded ahead by processes: a card that waits for one core is idle.
 
+Processes and not threads: half of what reading a small JPEG file takes holds Python's lock.
+"""
+
+import multiprocessing
 import shutil
 import warnings
 from collections.abc import Callable, Iterator
@@ -14,7 +18,6 @@ from torch.utils.data import DataLoader, Dataset
 
 from xailib.errors import InputError, UnavailableError
 from xailib.images.probe import ProbeSet
-from xailib.images.processes import MOST, can_fork
 from xailib.project import cores
 
 Cropping = Callable[[UInt8[np.ndarray, "_ _ 3"]], UInt8[np.ndarray, "_ _ 3"]]
@@ -23,6 +26,7 @@ Chunk = tuple[UInt8[Tensor, "crops height width 3"] | list[UInt8[Tensor, "height
 
 _CHUNK = 16  # images a task: what passing them on costs is then a tenth of what reading them does
 _AHEAD = 2  # finished chunks of each process that wait
+_MOST = 32  # processes
 _SHARED = Path("/dev/shm")  # noqa: S108  # where processes hand crops over
 
 
@@ -40,7 +44,10 @@ def workers_for(device: torch.device) -> int:
     All usable cores but one where a GPU computes; none on a CPU, whose cores the network itself
     needs, nor in a process that may have no children.
     """
-    return min(cores() - 1, MOST) if device.type == "cuda" and can_fork() else 0
+    able = "fork" in multiprocessing.get_all_start_methods()
+    if device.type != "cuda" or not able or multiprocessing.current_process().daemon:
+        return 0
+    return min(cores() - 1, _MOST)
 
 
 def crops(

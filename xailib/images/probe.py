@@ -14,17 +14,8 @@ import numpy as np
 from xailib.errors import InputError
 from xailib.images.archives import ARCHIVES, fetch_images
 from xailib.images.decode import MIN_SIDE
-from xailib.images.load import (
-    Failure,
-    Photograph,
-    Stored,
-    find_images,
-    iter_images,
-    look_at,
-    unique,
-)
+from xailib.images.load import Failure, Photograph, iter_images
 from xailib.images.packaged import packaged_names
-from xailib.images.processes import mapped
 
 PACKAGED = "packaged"
 _SCALE = (0.08, 1.0)  # share of the photograph's area, as in Inception's training
@@ -135,8 +126,7 @@ def load_probe(
     sources = [source] if isinstance(source, str | Path) else list(source)
     names = [name for one in sources for name in _places(one)]
     label = " + ".join(str(one) for one in sources)
-    seen = unique(mapped(look_at, list(find_images(names))))
-    found = _probe(label, seen, sources, crops, seed)
+    found = _probe(label, iter_images(names), sources, crops, seed)
     if not found.images:
         failures = found.failures
         reason = f": {failures[0].reason}" if failures else ""
@@ -149,14 +139,14 @@ def probe_of(photographs: Iterable[tuple[str, str]], crops: int = 0, seed: int =
 
     `load_probe` gives the same images, but for what a folder's name would say.
     """
-    read = ((own, look_at(next(find_images([name])))) for own, name in photographs)
-    named = (f if isinstance(f, Failure) else replace(f, id=own) for own, f in read)
+    read = ((unique, next(iter_images([name]))) for unique, name in photographs)
+    named = (f if isinstance(f, Failure) else replace(f, id=unique) for unique, f in read)
     return _probe("a part", named, (), crops, seed)
 
 
 def _probe(
     source: str,
-    photographs: Iterable[Stored | Failure],
+    photographs: Iterable[Photograph | Failure],
     sources: Sequence[str | Path],
     crops: int,
     seed: int,
@@ -173,10 +163,10 @@ def _probe(
 
 
 def _whole_and_crops(
-    found: Stored, place: int, folders: Sequence[Path], crops: int, seed: int
+    found: Photograph, place: int, folders: Sequence[Path], crops: int, seed: int
 ) -> Iterator[ProbeImage]:
-    package, _, packaged = found.place.source.partition(":")
-    file = packaged if package in packaged_names() else found.place.source
+    package, _, packaged = found.source.partition(":")
+    file = packaged if package in packaged_names() else found.source
     label = _label(file, folders)
     class_index = _class_index(found, label)
     yield ProbeImage(found.id, file, found.sha256, class_index, label, None, place)
@@ -211,15 +201,15 @@ def class_ids() -> dict[str, int]:
     return {name: index for index, name in enumerate(names)}
 
 
-def _class_index(photograph: Stored, label: str | None) -> int | None:
+def _class_index(photograph: Photograph, label: str | None) -> int | None:
     """Return the class that the source states, or a WordNet id in the name or folder."""
-    if photograph.place.class_index is not None:
-        return photograph.place.class_index
+    if photograph.class_index is not None:
+        return photograph.class_index
     stated = class_ids().get(photograph.id.split("_")[0])
     return stated if stated is not None else class_ids().get((label or "").split("/")[-1])
 
 
-def _boxes(photograph: Stored, count: int, seed: int) -> list[tuple[int, int, int, int]]:
+def _boxes(photograph: Photograph, count: int, seed: int) -> list[tuple[int, int, int, int]]:
     """Draw parts of a photograph, the same ones whenever it is among the probe images."""
     rng = np.random.default_rng([seed, int(photograph.sha256[:15], 16)])
     height, width = photograph.size
