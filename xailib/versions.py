@@ -148,7 +148,6 @@ def _versions(modules: frozenset[str]) -> dict[str, str]:
 _distributions = cache(packages_distributions)
 
 
-@cache
 def _required(name: str, *, extras: bool = False) -> list[str]:
     """Return what a distribution requires, without or with its extras."""
     try:

@@ -32,7 +32,7 @@ BLUR = 5.0  # standard deviation at 224 pixels a side, of RISE's kernel of 11 x 
 CELLS = 4  # a side of the grid of which single cells are deleted: IDSDS's
 ROAD_NOISE = 0.01  # grad-cam's own, on the normalised image
 _RESIDUAL = 1e-9  # of ROAD's equations on a GPU: pixels are then within 1e-5 of their solution
-_MASKS = 64  # imputed at once there
+_AT_ONCE = 64 * 224 * 224  # pixels of masks that are imputed together there: about 2 GB at most
 COARSE = 7  # a side of the random baseline: as coarse as the last feature maps of most networks
 # What replaces the first pixels of the order, and what the other pixels show.
 _SWAPS = {
@@ -298,11 +298,12 @@ def imputed(
     grad-cam's linear system of ROAD (Rong et al. 2022), without the noise. It is symmetric and
     definite, as long as one pixel of each mask is kept: solved as such, large holes take half the
     time. On a CPU one mask after the other is factorised; on a GPU conjugate gradients solve many
-    at once, to within 1e-5 of a pixel.
+    at once, to within 1e-5 of a pixel; what differs below that depends on the other masks.
     """
     if image.device.type == "mps":  # which has no float64
         return imputed(image.cpu(), kept.cpu()).to(image.device)
-    some = 1 if image.device.type == "cpu" else _MASKS
+    size = kept.shape[1] * kept.shape[2]
+    some = 1 if image.device.type == "cpu" else max(1, _AT_ONCE // size)
     solve = _factorised if image.device.type == "cpu" else _by_conjugate_gradients
     filled = (
         image.expand(len(kept), -1, -1, -1)
