@@ -28,7 +28,7 @@ from xailib.report.params.profiles import load_profile
 from xailib.report.run import job as doing
 from xailib.report.run import plan, scheduler, shards
 from xailib.report.run.costs import Cost
-from xailib.report.run.job import Task, limited, perform
+from xailib.report.run.job import Task, limited, perform, run_job
 from xailib.report.run.plan import Job, Outcome, listing
 from xailib.report.run.preflight import unusable_photographs
 from xailib.report.run.scheduler import Engine, run_plan, shares
@@ -246,6 +246,19 @@ def test_a_job_leaves_its_log_and_its_cost(project):
     assert cost["disk"] == table + sum(file.stat().st_size for file in stored)
     assert cost["memory"] > 50e6
     assert cost["seconds"] > 0
+
+
+def test_what_a_run_has_done_itself_is_not_called_reused(project):
+    """A worker may die between a job's end and its word: another one is given the job again."""
+    profile = load_profile("mine")
+    job = plan.plan(profile, "2_lime", shard=4, pages=False)[0]
+    states = [run_job(profile, job, session=run).state for run in ("", "", "first", "first")]
+    assert states == ["done", "reused", "reused", "reused"]
+    states = [
+        run_job(profile, job, session=run, force=f).state
+        for run, f in (("first", True), ("first", False), ("second", False), ("", False))
+    ]
+    assert states == ["done", "done", "reused", "reused"]
 
 
 def test_a_wrong_value_is_one_line_and_not_tried_again(project):

@@ -44,11 +44,13 @@ def run_job(
     force: bool = False,
     bar: bool = False,
     store: Store | None = None,
+    session: str = "",
 ) -> Outcome:
     """Do a job unless it is current; one process at a time, the others wait for it.
 
     With a store, what the job needs comes from there first, and the job's own result if somebody
-    has finished it; what it gives is put there.
+    has finished it; what it gives is put there. What the run named `session` has finished already,
+    on a worker that died before it could say so, is "done", and not "reused".
 
     `PassingError` is raised, in one line, if another attempt may go better.
     """
@@ -64,15 +66,15 @@ def run_job(
             if not force and not is_current(profile, job):
                 store.pull(folder, partial(matches, profile, job))
         if not force and is_current(profile, job):
-            outcome = Outcome(job.name, "reused")
+            outcome = Outcome(job.name, "done" if _begun_by(session, folder) else "reused")
         else:
             with contextlib.suppress(InputError):  # there is no result
                 if names := damaged(folder, read_manifest(folder)):
                     listed = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
                     log.warning("results: %s of %s is damaged; made again", listed, folder)
             start = time.monotonic()
-            begun = f"{job.name} on {platform.node()}, process {os.getpid()}, {_now()}\n"
-            (folder / LOG).write_text(begun)
+            begun = f"{job.name} on {platform.node()}, process {os.getpid()}, {_now()} {session}"
+            (folder / LOG).write_text(f"{begun.rstrip()}\n")
             _do(profile, job, bar)
             note_cost(profile, job, time.monotonic() - start)
             _log(folder, f"done, {_now()}\n")
@@ -103,6 +105,13 @@ def _do(profile: Profile, job: Job, bar: bool) -> None:
 
         do = {"explain": shards.explain, "record": shards.record, "label": shards.label}
         do[job.kind](profile, job)
+
+
+def _begun_by(session: str, folder: Path) -> bool:
+    """Return whether a job's last attempt was one of this run."""
+    with contextlib.suppress(OSError), (folder / LOG).open(errors="replace") as file:
+        return session != "" and session in file.readline()
+    return False
 
 
 def _log(folder: Path, text: str) -> None:
@@ -174,7 +183,7 @@ def perform(task: Task, job: Job, threads: int | None, wire: bool, *needs: Parce
             given = {name: content for need in needs for name, content in need.files.items()}
             store = Store("", results, given)
         stack.enter_context(_printing_to(job.folder(task.profile) / LOG))
-        outcome = run_job(task.profile, job, force=task.force, store=store)
+        outcome = run_job(task.profile, job, force=task.force, store=store, session=task.session)
         sent = by_wire and outcome.state != "failed"
         return Parcel(outcome, as_bytes(job.folder(task.profile), results) if sent else {})
 
