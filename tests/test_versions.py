@@ -90,15 +90,9 @@ def test_what_setuptools_has_in_itself_is_no_package(monkeypatch):
     path, found = [place for place in sys.path if place != str(vendored)], []
     for more in ([], [str(vendored)]):
         monkeypatch.setattr(sys, "path", path + more)
-        forget()
+        versions._versions.cache_clear()
         found.append(versions.environment({"xailib.explain"}))
-    forget()
     assert found[0] == found[1]
-
-
-def forget():
-    versions._versions.cache_clear()
-    versions._version.cache_clear()
 
 
 def test_imports_are_found_wherever_they_stand():

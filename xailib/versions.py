@@ -159,7 +159,6 @@ def _required(name: str, *, extras: bool = False) -> list[str]:
     return [one for one in names if _version(one) != "absent"] if not extras else names
 
 
-@cache  # finding a package takes a millisecond, and the report has a hundred
 def _version(name: str) -> str:
     try:
         found = distribution(name)
