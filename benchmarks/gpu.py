@@ -398,7 +398,7 @@ def record_rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "images"
         place.mkdir()
-        for number in range(12_000):  # starting the processes takes about 1 s
+        for number in range(12_000):  # beside which 1 s for starting processes is little
             (place / f"{number:05d}.jpg").symlink_to(files[number % len(files)].resolve())
         started = time.perf_counter()
         probe = load_probe(str(place))

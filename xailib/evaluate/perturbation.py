@@ -43,6 +43,7 @@ _SWAPS = {
     "cell": ("gray", "image"),
     "whole": ("gray", "image"),
 }
+# What images of a measure show, and so are made together.
 _CONTENTS: Mapping[str, tuple[str, ...]] = {
     **_SWAPS,
     "masked": ("masked",),
@@ -298,7 +299,7 @@ def imputed(
     grad-cam's linear system of ROAD (Rong et al. 2022), without the noise. It is symmetric and
     definite, as long as one pixel of each mask is kept: solved as such, large holes take half the
     time. On a CPU one mask after the other is factorised; on a GPU conjugate gradients solve many
-    at once, to within 1e-5 of a pixel; what differs below that depends on the other masks.
+    at once, to within 1e-5 of a pixel; differences below that depend on the other masks.
     """
     if image.device.type == "mps":  # which has no float64
         return imputed(image.cpu(), kept.cpu()).to(image.device)
